@@ -1,0 +1,311 @@
+"""Functions of networks, under the names and with the signatures of ``torch.nn.functional``; imported as ``F``.
+
+Here are the composites, which have no rule of their own: losses, batch normalisation, dropout. The primitives they are made of are
+reachable here too, so that ``F.conv2d``, ``tinygrad_lenet.conv2d`` and ``x.conv2d`` are one and the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError, DTypeError, ShapeError
+from .ops.convolution import conv2d, conv_transpose2d, fold, unfold
+from .ops.creation import Seed, generator_of
+from .ops.elementwise import abs as _abs
+from .ops.elementwise import elu, leaky_relu, log, relu, sigmoid, softplus, sqrt, square, tanh, where
+from .ops.linalg import linear
+from .ops.pooling import avg_pool2d, max_pool2d
+from .ops.reduction import log_softmax, softmax
+from .ops.shape import pad
+from .primitive import Array
+from .tensor import Tensor, to_array
+
+__all__ = [
+    "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy_with_logits",
+    "conv2d",
+    "conv_transpose2d",
+    "cross_entropy",
+    "dropout",
+    "elu",
+    "fold",
+    "l1_loss",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "mse_loss",
+    "nll_loss",
+    "pad",
+    "prelu",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "tanh",
+    "unfold",
+]
+
+
+def _tensor(x: Any) -> Tensor:
+    return x if isinstance(x, Tensor) else Tensor._wrap(to_array(x))
+
+
+def prelu(input: Array, weight: Array) -> Tensor:
+    """``input`` where positive, ``weight * input`` elsewhere, with a weight for each channel (axis 1) or one for all (He et al., 2015).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.prelu(tl.tensor([-2.0, 3.0]), tl.tensor([0.25]))
+    tensor([-0.5,  3. ])
+    """
+    input, weight = _tensor(input), _tensor(weight)
+    if weight.size != 1:
+        if weight.ndim != 1 or input.ndim < 2 or input.shape[1] != weight.size:
+            raise ShapeError(f"prelu: input of shape {input.shape} needs a weight of one element or one for each channel, got {weight.shape}")
+        weight = weight.reshape(-1, *[1] * (input.ndim - 2))
+    return where(input > 0, input, input * weight)
+
+
+def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
+    """Set each element to 0 with probability ``p`` and scale the others by ``1 / (1 - p)``, so that the mean stays (Srivastava et al., 2014).
+
+    The identity when not ``training``. ``generator`` is a NumPy generator (or a seed, which draws the same mask at each call).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.functional.dropout(tl.ones(6), p=0.5, generator=0)
+    tensor([2., 0., 0., 0., 2., 2.])
+    """
+    if not 0 <= p <= 1:
+        raise ArgumentError(f"dropout: p is a probability between 0 and 1, got {p}")
+    input = _tensor(input)
+    if not training or p == 0:
+        return input
+    if p == 1:
+        return input * 0
+    keep = generator_of(generator).random(input.shape, np.float32) >= p
+    return input * (keep * input.dtype.type(1 / (1 - p)))
+
+
+def batch_norm(
+    input: Array,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise each channel (axis 1) to mean 0 and variance 1, then scale and shift it (Ioffe & Szegedy, 2015, algorithm 1).
+
+    ``(input - mean) / sqrt(var + eps) * weight + bias``; in training with the batch's own mean and (biased) variance, and the running statistics
+    move towards the batch's mean and *unbiased* variance by ``momentum``, as in PyTorch; else with the running statistics.
+
+    Args:
+        input: (N, C, ...).
+        running_mean: (C,), changed in place in training; may be None in training.
+        running_var: likewise.
+        weight: (C,), or None for 1.
+        bias: (C,), or None for 0.
+        training: whether to use the batch's statistics.
+        momentum: the weight of the newest batch in the running statistics.
+        eps: keeps the division finite.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.functional.batch_norm(tl.tensor([[1.0], [3.0]]), training=True)
+    tensor([[-0.999995],
+            [ 0.999995]])
+    """
+    x = _tensor(input)
+    if x.ndim < 2:
+        raise ShapeError(f"batch_norm: expected input of shape (N, C, ...), got {x.shape}")
+    axes, channel = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    if training:
+        count = x.size // max(1, x.shape[1])
+        if count < 2:
+            raise ShapeError(f"batch_norm: in training a channel needs more than one value, input has shape {x.shape}; call eval() or use larger batches")
+        centred = x - x.mean(axis=axes, keepdims=True)
+        variance = square(centred).mean(axis=axes, keepdims=True)
+        if running_mean is not None and running_var is not None:
+            unbiased = variance.numpy().reshape(-1) * (count / (count - 1))
+            mean = x.numpy().mean(axes)
+            running_mean.data = (1 - momentum) * running_mean.numpy() + momentum * mean
+            running_var.data = (1 - momentum) * running_var.numpy() + momentum * unbiased
+    else:
+        if running_mean is None or running_var is None:
+            raise ArgumentError("batch_norm: without training it needs running_mean and running_var")
+        centred, variance = x - running_mean.reshape(channel), running_var.reshape(channel)
+    scale = 1 / sqrt(variance + eps)
+    if weight is not None:
+        scale = scale * _tensor(weight).reshape(channel)
+    out = centred * scale
+    return out if bias is None else out + _tensor(bias).reshape(channel)
+
+
+# Losses
+
+
+def _reduce(values: Tensor, reduction: str, op: str, count: Any = None) -> Tensor:
+    if reduction == "mean":
+        return values.mean() if count is None else values.sum() / count
+    if reduction == "sum":
+        return values.sum()
+    if reduction == "none":
+        return values
+    raise ArgumentError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def _class_first(x: Tensor) -> Tensor:
+    """(C,) as (1, C), and (N, C, d1, ...) as (N * d1 * ..., C)."""
+    if x.ndim == 1:
+        return x.unsqueeze(0)
+    if x.ndim == 2:
+        return x
+    return x.permute(0, *range(2, x.ndim), 1).reshape(-1, x.shape[1])
+
+
+def _check_classes(op: str, input: Tensor, target: Tensor) -> None:
+    classes = input.shape[min(1, input.ndim - 1)]
+    expected = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
+    if target.shape != expected:
+        raise ShapeError(
+            f"{op}: input of shape {input.shape} (batch, classes, ...) needs class indices of shape {expected}, got {target.shape}"
+        )
+    if target.dtype.kind not in "iu":
+        raise DTypeError(f"{op}: class indices must be integers, got {target.dtype}; convert them: target.astype('int64')")
+    if target.size and not (target._data.max() < classes):
+        raise ArgumentError(f"{op}: there are {classes} classes, 0 … {classes - 1}, but a target is {target._data.max()}")
+
+
+def _target(target: Any) -> Tensor:
+    """Lists of integers stay integers here: they are class indices."""
+    return target if isinstance(target, Tensor) else Tensor(np.asarray(target))
+
+
+def nll_loss(input: Array, target: Array, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood: ``-weight[target] * input[target]``, PyTorch's ``nll_loss``.
+
+    Args:
+        input: log-probabilities, (N, C), (N, C, d1, ...) or (C,).
+        target: class indices, (N,), (N, d1, ...) or ().
+        weight: (C,), a factor for each class, or None.
+        ignore_index: targets of this value count for nothing.
+        reduction: ``"mean"`` (over the weights of the targets that count), ``"sum"`` or ``"none"``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.functional.nll_loss(tl.tensor([[-1.0, -2.0], [-3.0, -4.0]]), [0, 1])
+    tensor(2.5)
+    """
+    input, target = _tensor(input), _target(target)
+    _check_classes("nll_loss", input, target)
+    index = target._data.reshape(-1)
+    counts = index != ignore_index
+    if (index[counts] < 0).any():
+        raise ArgumentError(f"nll_loss: class indices must be 0 or more (or ignore_index={ignore_index}), got {index[counts].min()}")
+    index = np.where(counts, index, 0)
+    picked = _class_first(input)[np.arange(index.size), index]
+    if weight is None and counts.all():
+        return _reduce(-picked.reshape(target.shape), reduction, "nll_loss")
+    factor = np.ones(index.size, input.dtype) if weight is None else _tensor(weight)._data.astype(input.dtype)[index]
+    factor = np.where(counts, factor, 0)
+    losses = where(counts, -picked * factor, 0).reshape(target.shape)
+    return _reduce(losses, reduction, "nll_loss", factor.sum())
+
+
+def cross_entropy(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Softmax cross-entropy on logits, ``-sum over c of weight[c] * p[c] * log_softmax(input)[c]``, PyTorch's ``cross_entropy``.
+
+    Stable: finite for logits of ±1e4 in float32.
+
+    Args:
+        input: logits, (N, C), (N, C, d1, ...) or (C,).
+        target: class indices, (N,), (N, d1, ...) or (); or probabilities, floats of the shape of ``input``.
+        weight: (C,), a factor for each class, or None.
+        ignore_index: class indices of this value count for nothing.
+        reduction: ``"mean"`` (over the weights of the targets that count; over N for probabilities), ``"sum"`` or ``"none"``.
+        label_smoothing: the share of each target that is spread evenly over all classes (Szegedy et al., 2016).
+
+    >>> import tinygrad_lenet as tl
+    >>> logits = tl.tensor([[2.0, 0.0], [0.0, 0.0]], requires_grad=True)
+    >>> loss = tl.cross_entropy(logits, [0, 1])
+    >>> loss.backward()
+    >>> loss, logits.grad
+    (tensor(0.4100376, op=mul), tensor([[-0.05960146,  0.05960147],
+            [ 0.25      , -0.25      ]]))
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ArgumentError(f"cross_entropy: label_smoothing lies between 0 and 1, got {label_smoothing}")
+    input, target = _tensor(input), _target(target)
+    if not input.ndim:
+        raise ShapeError("cross_entropy: input needs an axis of classes, got a tensor without axes")
+    logp = log_softmax(input, min(1, input.ndim - 1))
+    classes = input.shape[min(1, input.ndim - 1)]
+    if target.dtype.kind == "f" and target.shape == input.shape:
+        p = target * (1 - label_smoothing) + label_smoothing / classes if label_smoothing else target
+        logp, p = _class_first(logp), _class_first(p)
+        losses = -(logp * p if weight is None else logp * p * _tensor(weight)).sum(axis=1)
+        shape = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
+        return _reduce(losses.reshape(shape), reduction, "cross_entropy")
+    nll = nll_loss(logp, target, weight, ignore_index, reduction)
+    if not label_smoothing:
+        return nll
+    index = target._data.reshape(-1)
+    counts = index != ignore_index
+    factor = np.ones(classes, input.dtype) if weight is None else _tensor(weight)._data.astype(input.dtype)
+    spread = where(counts, -(_class_first(logp) * factor).sum(axis=1), 0).reshape(target.shape)
+    uniform = _reduce(spread, reduction, "cross_entropy", (factor[np.where(counts, index, 0)] * counts).sum())
+    return nll * (1 - label_smoothing) + uniform * (label_smoothing / classes)
+
+
+def _check_same(op: str, input: Tensor, target: Tensor) -> None:
+    if input.shape != target.shape:
+        raise ShapeError(f"{op}: input {input.shape} and target {target.shape} must have one shape; broadcasting here is nearly always a mistake")
+
+
+def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
+    """Squared error, ``(input - target)^2``; the two must have one shape."""
+    input, target = _tensor(input), _tensor(target)
+    _check_same("mse_loss", input, target)
+    return _reduce(square(input - target), reduction, "mse_loss")
+
+
+def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
+    """Absolute error, ``|input - target|``; the two must have one shape. Its gradient is 0 where they are equal."""
+    input, target = _tensor(input), _tensor(target)
+    _check_same("l1_loss", input, target)
+    return _reduce(_abs(input - target), reduction, "l1_loss")
+
+
+def binary_cross_entropy_with_logits(
+    input: Array, target: Array, weight: Array | None = None, reduction: str = "mean", pos_weight: Array | None = None
+) -> Tensor:
+    """Cross-entropy of ``sigmoid(input)`` with targets between 0 and 1, stable for any finite logit.
+
+    ``weight * (pos_weight * target * softplus(-input) + (1 - target) * softplus(input))``
+
+    Args:
+        input: logits, any shape.
+        target: probabilities of the same shape.
+        weight: a factor that broadcasts to that shape, or None.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        pos_weight: a factor for the positive term, or None.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.functional.binary_cross_entropy_with_logits(tl.tensor([0.0, 1e4]), tl.tensor([1.0, 1.0]))
+    tensor(0.3465736)
+    """
+    input, target = _tensor(input), _tensor(target)
+    _check_same("binary_cross_entropy_with_logits", input, target)
+    positive = target * softplus(-input, threshold=np.inf)
+    losses = (positive if pos_weight is None else positive * pos_weight) + (1 - target) * softplus(input, threshold=np.inf)
+    return _reduce(losses if weight is None else losses * weight, reduction, "binary_cross_entropy_with_logits")

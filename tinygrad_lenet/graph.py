@@ -1,0 +1,171 @@
+"""The recorded graph: nodes, the order of a backward pass, and whether recording is on.
+
+A :class:`Node` is one application of an op. It knows the nodes and leaf tensors that its gradient flows to, and keeps just those values
+that the rules of its op name. It does not know the tensor that it made: so there are no reference cycles, and a graph goes when the last
+tensor that hangs on it goes.
+
+Reverse mode is :func:`pullback`: visit the nodes from the newest to the oldest, hand each the sum of what flowed into it, and pass on
+what its rules make of that (Griewank & Walther, *Evaluating Derivatives*, 2nd ed., section 3.2).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from contextlib import ContextDecorator
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from .errors import GradientError
+
+if TYPE_CHECKING:
+    from .primitive import Plan
+
+# A context variable, not a module flag: each thread and each asyncio task has its own. A new thread starts with recording on.
+_recording: ContextVar[bool] = ContextVar("recording", default=True)
+is_grad_enabled = _recording.get
+_numbers = itertools.count()
+
+
+class _GradMode(ContextDecorator):
+    enabled: bool
+
+    def __init__(self) -> None:
+        self._tokens: list[Token[bool]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_recording.set(self.enabled))
+
+    def __exit__(self, *exc: object) -> None:
+        _recording.reset(self._tokens.pop())
+
+    def _recreate_cm(self) -> _GradMode:
+        return type(self)()  # one per call of a decorated function: threads must not share the tokens
+
+
+class no_grad(_GradMode):
+    """Record nothing inside: a context manager and a decorator, for inference and for updates in place.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.ones(2, requires_grad=True)
+    >>> with tl.no_grad():
+    ...     y = w * 2
+    >>> y.requires_grad
+    False
+    """
+
+    enabled = False
+
+
+class enable_grad(_GradMode):
+    """Record again inside a :class:`no_grad` block: a context manager and a decorator."""
+
+    enabled = True
+
+
+class Vertex(Protocol):
+    """What a gradient can flow to: a :class:`Node`, or a leaf tensor."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
+class Node:
+    """One recorded application of an op."""
+
+    __slots__ = ("dtype", "number", "parents", "plan", "saved", "shape", "stamps", "version")
+
+    def __init__(self, plan: Plan, parents: list[Vertex], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.plan = plan
+        self.parents: Sequence[Vertex] = parents
+        self.shape = shape
+        self.dtype = dtype
+        self.number = next(_numbers)  # a node is made after its parents: the numbers are a topological order
+        self.saved: list[Any] | None = None
+        self.stamps: list[int] = []
+
+    def release(self) -> None:
+        """Forget what the backward pass will not need again."""
+        self.saved = None
+        self.parents = ()
+
+
+def ancestors(roots: Iterable[Vertex]) -> list[Node]:
+    """All nodes that the roots were made from, newest first. Iterative: a chain of a million ops is no deeper than one."""
+    found = {root for root in roots if isinstance(root, Node)}
+    stack = list(found)
+    while stack:
+        for parent in stack.pop().parents:
+            if isinstance(parent, Node) and parent not in found:
+                found.add(parent)
+                stack.append(parent)
+    return sorted(found, key=lambda node: node.number, reverse=True)
+
+
+def pullback(
+    roots: Sequence[Vertex], seeds: Sequence[Any], wanted: set[Vertex] | None = None, retain: bool = False
+) -> dict[Vertex, Any]:
+    """Pull the seeds back through the graph; return the gradient of each leaf, or of each wanted vertex.
+
+    The seed decides the order of differentiation: seeded with arrays the pass is plain NumPy; seeded with tensors it records itself.
+    """
+    order = ancestors(roots)
+    visit = None if wanted is None else _leading_to(wanted, order)
+    reach = None if wanted is None or visit is None else visit | wanted
+    gradients: dict[Vertex, Any] = {}
+    owned: set[Vertex] = set()  # those whose array was made by the sum below, so that it may be added to in place
+
+    def arrive(vertex: Vertex, gradient: Any) -> None:
+        gradient = _fit(gradient, vertex)
+        before = gradients.get(vertex)
+        if before is None:
+            gradients[vertex] = gradient
+        elif vertex in owned:
+            before += gradient
+        else:
+            gradients[vertex] = before + gradient
+            if isinstance(before, np.ndarray) and before.ndim:
+                owned.add(vertex)
+
+    for root, seed in zip(roots, seeds, strict=True):
+        arrive(root, seed)
+    for node in order:
+        seed = gradients.get(node) if wanted and node in wanted else gradients.pop(node, None)
+        if seed is None or (visit is not None and node not in visit):
+            continue
+        if node.saved is None:
+            raise GradientError(
+                f"{node.plan.op.name}: this part of the graph was freed by an earlier backward pass; "
+                "pass retain_graph=True to that first pass if you need a second one"
+            )
+        for parent, gradient in node.plan.pull(node, seed, reach):
+            if gradient is not None:
+                arrive(parent, gradient)
+        if not retain:
+            node.release()
+    return gradients
+
+
+def _leading_to(wanted: set[Vertex], order: list[Node]) -> set[Vertex]:
+    """The nodes that must be visited to reach the wanted ones (a freed node counts, so that it can complain)."""
+    needed: set[Vertex] = set()
+    for node in reversed(order):
+        if node.saved is None or any(parent in wanted or parent in needed for parent in node.parents):
+            needed.add(node)
+    return needed
+
+
+def _fit(gradient: Any, vertex: Vertex) -> Any:
+    """Undo broadcasting, once for every op: a gradient has the shape and the dtype of its tensor."""
+    shape = vertex.shape
+    if gradient.shape != shape:
+        extra = len(gradient.shape) - len(shape)
+        stretched = [i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1]
+        gradient = gradient.sum(axis=(*range(extra), *stretched)).reshape(shape)
+    if gradient.dtype != vertex.dtype:
+        gradient = gradient.astype(vertex.dtype)
+    return gradient

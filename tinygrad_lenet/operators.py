@@ -1,0 +1,60 @@
+"""The one table that hangs operators and methods on Tensor. Their types are spelled in ``_methods.py``; a test compares the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .ops import convolution, elementwise, indexing, linalg, pooling, reduction, shape
+from .tensor import Tensor
+
+
+def _reflected(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``2 - x``: Python calls ``x.__rsub__(2)``."""
+    return lambda self, other: op(other, self)
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "__add__": elementwise.add,
+    "__sub__": elementwise.sub,
+    "__mul__": elementwise.mul,
+    "__truediv__": elementwise.div,
+    "__pow__": elementwise.pow,
+    "__matmul__": linalg.matmul,
+    "__radd__": _reflected(elementwise.add),
+    "__rsub__": _reflected(elementwise.sub),
+    "__rmul__": _reflected(elementwise.mul),
+    "__rtruediv__": _reflected(elementwise.div),
+    "__rpow__": _reflected(elementwise.pow),
+    "__rmatmul__": _reflected(linalg.matmul),
+    "__neg__": elementwise.neg,
+    "__pos__": lambda self: self,
+    "__abs__": elementwise.abs,
+    "__eq__": elementwise.eq,
+    "__ne__": elementwise.ne,
+    "__lt__": elementwise.lt,
+    "__le__": elementwise.le,
+    "__gt__": elementwise.gt,
+    "__ge__": elementwise.ge,
+    "__and__": elementwise.logical_and,
+    "__or__": elementwise.logical_or,
+    "__invert__": elementwise.logical_not,
+    "__getitem__": indexing.getitem,
+}
+
+METHODS: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (
+        *(elementwise.abs, elementwise.sign, elementwise.square, elementwise.sqrt, elementwise.exp, elementwise.log),
+        *(elementwise.sin, elementwise.cos, elementwise.tanh, elementwise.sigmoid, elementwise.relu, elementwise.pow),
+        *(elementwise.maximum, elementwise.minimum, elementwise.clip, elementwise.clone, elementwise.astype),
+        *(reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.max, reduction.min, reduction.argmax),
+        *(reduction.argmin, reduction.logsumexp, reduction.softmax, reduction.log_softmax),
+        *(shape.reshape, shape.permute, shape.transpose, shape.broadcast_to, shape.flatten, shape.squeeze, shape.unsqueeze),
+        *(linalg.matmul, pooling.max_pool2d, pooling.avg_pool2d, convolution.conv2d, convolution.unfold, convolution.fold),
+    )
+}
+
+for _name, _function in {**OPERATORS, **METHODS}.items():
+    setattr(Tensor, _name, _function)
+Tensor.T = property(shape.transpose, doc="All axes reversed; a view.")  # type: ignore[misc]  # declared for readers in _methods.py

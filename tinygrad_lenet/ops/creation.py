@@ -1,0 +1,84 @@
+"""New tensors from a shape. All are float32 unless ``dtype`` says otherwise; a shape may be given as ``2, 3`` or as ``(2, 3)``."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..errors import ArgumentError
+from ..tensor import Tensor
+from .shape import _flat
+
+Seed: TypeAlias = int | np.random.Generator | None
+
+
+def generator_of(generator: Seed) -> np.random.Generator:
+    """A NumPy generator: the one given, or a new one from a seed, or (None) from fresh entropy.
+
+    >>> int(generator_of(0).integers(100))
+    85
+    """
+    if generator is None or isinstance(generator, (int, np.integer, np.random.Generator)):
+        return np.random.default_rng(generator)
+    raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
+
+
+def full(shape: int | tuple[int, ...], fill_value: float, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """A tensor filled with one value.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.full((2,), 7)
+    tensor([7., 7.])
+    """
+    return _owned(np.full(shape, fill_value, dtype), requires_grad)
+
+
+def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros."""
+    return _owned(np.zeros(_flat(shape), dtype), requires_grad)
+
+
+def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones."""
+    return _owned(np.ones(_flat(shape), dtype), requires_grad)
+
+
+def arange(start: float, stop: float | None = None, step: float = 1, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Numbers from ``start`` (0 if only one is given) up to, not including, ``stop``; int64 for integers, so that they can be indices.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.arange(3), tl.arange(0, 1, 0.5)
+    (tensor([0, 1, 2], dtype=int64), tensor([0. , 0.5]))
+    """
+    start, stop = (0, start) if stop is None else (start, stop)
+    if dtype is None:
+        dtype = np.int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else np.float32
+    return _owned(np.arange(start, stop, step, dtype), requires_grad)
+
+
+def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """The identity matrix, (n, m); ``m`` is ``n`` if not given."""
+    return _owned(np.eye(n, m, dtype=dtype), requires_grad)
+
+
+def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in [0, 1), from ``generator`` (a seed or a NumPy generator; fresh entropy if None).
+
+    >>> import tinygrad_lenet as tl
+    >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
+    True
+    """
+    return _owned(generator_of(generator).random(_flat(shape)).astype(dtype), requires_grad)
+
+
+def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh entropy if None)."""
+    return _owned(generator_of(generator).standard_normal(_flat(shape)).astype(dtype), requires_grad)
+
+
+def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:
+    tensor = Tensor._wrap(np.asarray(array))
+    tensor.requires_grad = requires_grad
+    return tensor

@@ -1,0 +1,201 @@
+"""Max and average pooling: for each position in the kernel one strided view of the images, and a running maximum or sum over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..primitive import Array, draw, primitive
+from .windows import Padding, Pair, Windows, batch_last, check_images, windows
+
+
+def _geometry(op: str, x_shape: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
+    at = windows(op, x_shape[2:], kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
+    if any(b > k / 2 for b, k in zip(at.before, at.kernel, strict=True)):
+        raise ArgumentError(f"{op}: padding {padding} must be at most half of the kernel {kernel}: a window must not be all padding")
+    return at
+
+
+def _padded(x: Array, at: Windows, fill: float) -> Array:
+    """The images (N, C, H, W) with padding; themselves if there is none."""
+    return x if at.padded == at.size else batch_last(x, at, fill).transpose(3, 0, 1, 2)
+
+
+def _views(x: Array, at: Windows) -> Iterator[Array]:
+    """What all windows see at each position of the kernel, (N, C, OH, OW), row by row."""
+    for a in range(at.kernel[0]):
+        for b in range(at.kernel[1]):
+            yield x[(..., *at.at(a, b))]
+
+
+def _blank(like: Array, at: Windows) -> Array:
+    """Room for the padded images' gradient, laid out in memory as ``like`` is; not cleared if every pixel will be written."""
+    order = sorted(range(4), key=lambda axis: -like.strides[axis])
+    shape = (*like.shape[:2], *at.padded)
+    memory = (np.empty if at.tiling else np.zeros)([shape[axis] for axis in order], like.dtype)
+    return memory.transpose([order.index(axis) for axis in range(4)])
+
+
+@primitive
+def max_pool2d(
+    x: Array, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, dilation: Pair = 1, ceil_mode: bool = False
+) -> Array:
+    """The largest value in each window, PyTorch's ``max_pool2d``. The whole gradient goes to the first maximum in row-major order.
+
+    Args:
+        x: images, (N, C, H, W).
+        kernel_size: a number or (height, width).
+        stride: from one window to the next; the kernel's size if None.
+        padding: -inf around the image, at most half of the kernel.
+        dilation: pixels from one element of the window to the next.
+        ceil_mode: whether a window may hang over the end; else rows and columns that fill no window are ignored.
+
+    Returns:
+        (N, C, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. A window with a NaN gives NaN, and no gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.max_pool2d(tl.arange(16.0).reshape(1, 1, 4, 4), 2)
+    tensor([[[[ 5.,  7.],
+              [13., 15.]]]])
+    """
+    check_images("max_pool2d", x)
+    at = _geometry("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    views = _views(_padded(x, at, _lowest(x.dtype)), at)
+    out = next(views).copy(order="K")
+    for view in views:
+        np.maximum(out, view, out=out)
+    return out
+
+
+def _lowest(dtype: np.dtype[Any]) -> float:
+    return -np.inf if dtype.kind == "f" else 0 if dtype.kind == "b" else int(np.iinfo(dtype).min)
+
+
+@primitive
+def _unpool(g: Array, x: Array, out: Array, *window: Any) -> Array:
+    """Each window's gradient to the pixel that won."""
+    at = _geometry("max_pool2d", x.shape, *window)
+    images = _padded(x, at, _lowest(x.dtype))
+    grads = _blank(images, at)
+    free = np.ones_like(out, np.bool_)
+    for view, target in zip(_views(images, at), _views(grads, at), strict=True):
+        won = view == out
+        won &= free
+        free ^= won
+        if at.tiling:
+            target[...] = np.where(won, g, 0)
+        else:
+            target += np.where(won, g, 0)
+    return grads[(..., *at.inside)]
+
+
+@primitive
+def _repool(g: Array, x: Array, out: Array, *window: Any) -> Array:
+    """From each window the element where ``x`` won."""
+    at = _geometry("max_pool2d", x.shape, *window)
+    free = np.ones_like(out, np.bool_)
+    picked = np.zeros_like(out, g.dtype)
+    for view, value in zip(_views(_padded(x, at, _lowest(x.dtype)), at), _views(_padded(g, at, 0), at), strict=True):
+        won = view == out
+        won &= free
+        free ^= won
+        np.copyto(picked, value, where=won)
+    return picked
+
+
+max_pool2d.vjp(
+    x=lambda g, out, x, kernel_size, stride, padding, dilation, ceil_mode: _unpool(
+        g, x, out, kernel_size, stride, padding, dilation, ceil_mode
+    )
+)
+max_pool2d.check(draw(2, 2, 4, 6), 2)
+max_pool2d.check(draw(2, 2, 7, 6), (3, 2), (2, 1), (1, 0))
+max_pool2d.check(draw(1, 2, 6, 5), 2, 2, 0, 2, True)
+# The winners do not depend on g, and move with x only by jumps.
+_unpool.vjp(g=lambda g_, x, out, window: _repool(g_, x, out, *window), x=None, out=None)
+_repool.vjp(g=lambda g_, x, out, window: _unpool(g_, x, out, *window), x=None, out=None)
+_example = np.array([[[[3.0, 1.0, 2.0, 5.0], [0.0, 4.0, 7.0, 6.0]]]])
+_unpool.check(draw(1, 1, 1, 2), _example, np.array([[[[4.0, 7.0]]]]), 2, None, 0, 1, False)
+_repool.check(draw(1, 1, 2, 4), _example, np.array([[[[4.0, 7.0]]]]), 2, None, 0, 1, False)
+
+
+def _weight(at: Windows, count_include_pad: bool, divisor_override: int | None, dtype: np.dtype[Any]) -> Any:
+    """One over the number of pixels that each window counts: a number, or (OH, OW) where windows differ."""
+    kh, kw = at.kernel
+    if divisor_override is not None or at.padded == (at.full if count_include_pad else at.size):
+        return 1 / (divisor_override or kh * kw)
+    counts = []
+    for i in (0, 1):
+        first, last = (0, at.full[i]) if count_include_pad else (at.before[i], at.before[i] + at.size[i])
+        starts = np.arange(at.count[i]) * at.stride[i]
+        counts.append(np.minimum(starts + at.kernel[i], last) - np.maximum(starts, first))
+    return (1 / np.outer(*counts)).astype(dtype)
+
+
+@primitive
+def avg_pool2d(
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """The mean of each window, PyTorch's ``avg_pool2d``.
+
+    Args:
+        x: images, (N, C, H, W).
+        kernel_size: a number or (height, width).
+        stride: from one window to the next; the kernel's size if None.
+        padding: zeros around the image, at most half of the kernel.
+        ceil_mode: whether a window may hang over the end; else rows and columns that fill no window are ignored.
+        count_include_pad: whether padding counts as pixels.
+        divisor_override: divide by this in place of the number of pixels.
+
+    Returns:
+        (N, C, OH, OW), sizes as for :func:`max_pool2d`.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.avg_pool2d(tl.arange(16.0).reshape(1, 1, 4, 4), 2)
+    tensor([[[[ 2.5,  4.5],
+              [10.5, 12.5]]]])
+    """
+    check_images("avg_pool2d", x)
+    at = _geometry("avg_pool2d", x.shape, kernel_size, stride, padding, 1, ceil_mode)
+    views = _views(_padded(x, at, 0), at)
+    out = next(views).astype(x.dtype if x.dtype.kind == "f" else np.float32, order="K")
+    for view in views:
+        out += view
+    out *= _weight(at, count_include_pad, divisor_override, out.dtype)
+    return out
+
+
+@primitive
+def _avg_unpool(g: Array, x_shape: tuple[int, ...], *window: Any) -> Array:
+    """Each window's gradient, shared out equally."""
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override = window
+    at = _geometry("avg_pool2d", x_shape, kernel_size, stride, padding, 1, ceil_mode)
+    share = g * _weight(at, count_include_pad, divisor_override, g.dtype)
+    grads = _blank(share, at)
+    for target in _views(grads, at):
+        if at.tiling:
+            target[...] = share
+        else:
+            target += share
+    return grads[(..., *at.inside)]
+
+
+avg_pool2d.vjp(
+    x=lambda g, x_shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override: _avg_unpool(
+        g, x_shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
+)
+avg_pool2d.check(draw(2, 2, 4, 6), 2)
+avg_pool2d.check(draw(2, 2, 7, 6), (3, 2), (2, 1), (1, 0))
+avg_pool2d.check(draw(1, 2, 6, 5), (2, 3), 2, (1, 1), True, False)
+_avg_unpool.vjp(g=lambda g_, window: avg_pool2d(g_, *window))
+_avg_unpool.check(draw(2, 2, 3, 2), (2, 2, 7, 4), (3, 2), 2, (0, 0), False, True, None)

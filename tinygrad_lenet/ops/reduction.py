@@ -1,0 +1,157 @@
+"""Reductions over one axis, several, or all (``axis=None``); ``keepdims`` leaves them with length 1."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..primitive import Array, draw, primitive
+from ..tensor import Tensor
+from .elementwise import exp, sqrt, square, where
+from .shape import broadcast_to
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """The axes that ``axis`` means, as non-negative numbers in order.
+
+    >>> axes_of(-1, 3), axes_of(None, 2)
+    ((2,), (0, 1))
+    """
+    given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    if any(not -ndim <= a < ndim for a in given) or len({a % ndim for a in given}) < len(given):
+        raise ArgumentError(f"axis must name different axes of a tensor with {ndim} axes ({-ndim} … {ndim - 1}), got {axis}")
+    return tuple(sorted(a % ndim for a in given))
+
+
+def _restore(reduced: Any, shape: tuple[int, ...], axis: Axis) -> Any:
+    """Give a reduced array its axes back, with length 1, so that it broadcasts against what was reduced."""
+    gone = axes_of(axis, len(shape))
+    return reduced.reshape(tuple(1 if i in gone else n for i, n in enumerate(shape)))
+
+
+@primitive
+def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Sum of the elements."""
+    return np.add.reduce(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+sum.vjp(x=lambda g, x_shape, axis: broadcast_to(_restore(g, x_shape, axis), x_shape))
+sum.check(draw(3, 2))
+sum.check(draw(3, 4, 2), axis=(0, -1))
+sum.check(draw(3, 4, 2), axis=1, keepdims=True)
+
+
+@primitive
+def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The largest element; where several are largest they share the gradient equally. NaN if any is NaN, with gradient 0."""
+    return np.maximum.reduce(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+@primitive
+def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The smallest element; where several are smallest they share the gradient equally. NaN if any is NaN, with gradient 0."""
+    return np.minimum.reduce(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+def _share(g: Any, out: Any, x: Any, axis: Axis) -> Any:
+    hit = x == _restore(out, x.shape, axis)
+    ties = hit.sum(axis=axes_of(axis, x.ndim), keepdims=True).astype(g.dtype)
+    return where(hit, _restore(g, x.shape, axis) / where(ties == 0, 1, ties), 0)
+
+
+for _extreme in (max, min):
+    _extreme.vjp(x=_share)
+    _extreme.check(draw(3, 2))
+    _extreme.check(draw(3, 4, 2), axis=(0, -1))
+    _extreme.check(draw(3, 4, 2), axis=1, keepdims=True)
+
+
+@primitive
+def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
+    """Index of the first largest element, of the flattened tensor if ``axis`` is None. Integers: no gradient."""
+    return np.argmax(x, axis, keepdims=keepdims)
+
+
+@primitive
+def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
+    """Index of the first smallest element, of the flattened tensor if ``axis`` is None. Integers: no gradient."""
+    return np.argmin(x, axis, keepdims=keepdims)
+
+
+for _index in (argmax, argmin):
+    _index.vjp(x=None)
+    _index.check(draw(3, 2), axis=1)
+
+
+def _count(x: Any, axis: Axis) -> int:
+    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
+    return int(np.prod([shape[a] for a in axes_of(axis, len(shape))], dtype=np.int64))
+
+
+def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Arithmetic mean.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.mean(tl.tensor([[1, 2], [3, 4]]), axis=0)
+    tensor([2., 3.])
+    """
+    return sum(x, axis, keepdims) / _count(x, axis)
+
+
+def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
+
+    Computed in two passes: the mean first, so that a large mean costs no digits.
+    """
+    return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) / (_count(x, axis) - ddof)
+
+
+def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    """Standard deviation, the square root of :func:`var`; its gradient is 0 where all elements are equal."""
+    v = var(x, axis, keepdims, ddof)
+    return where(v == 0, 0, sqrt(where(v == 0, 1, v)))
+
+
+@primitive
+def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """``log(sum(e^x))``, shifted by the maximum so that it neither overflows nor loses everything."""
+    axes = axes_of(axis, np.ndim(x))
+    top = np.maximum.reduce(x, axes, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore"):  # log(0) = -inf is the answer where every x is -inf
+        out = np.log(np.add.reduce(np.exp(x - top), axes, keepdims=True)) + top
+    return out if keepdims else out.squeeze(axes)
+
+
+logsumexp.vjp(x=lambda g, out, x, axis: _restore(g, x.shape, axis) * exp(x - _restore(out, x.shape, axis)))
+logsumexp.check(draw(3, 2))
+logsumexp.check(draw(3, 4, 2), axis=(0, -1))
+logsumexp.check(draw(3, 4, 2), axis=1, keepdims=True)
+
+
+@primitive
+def softmax(x: Array, axis: int = -1) -> Array:
+    """``e^x / sum(e^x)`` along an axis, stable for any finite input."""
+    e = np.exp(x - np.maximum.reduce(x, axis, keepdims=True))
+    return e / np.add.reduce(e, axis, keepdims=True)
+
+
+softmax.vjp(x=lambda g, out, axis: out * (g - (g * out).sum(axis=axis, keepdims=True)))
+softmax.check(draw(3, 4))
+softmax.check(draw(3, 4, 2), axis=1)
+
+
+@primitive
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    """``log(softmax(x))`` along an axis, without the loss of digits that taking the logarithm afterwards has."""
+    shifted = x - np.maximum.reduce(x, axis, keepdims=True)
+    return shifted - np.log(np.add.reduce(np.exp(shifted), axis, keepdims=True))
+
+
+log_softmax.vjp(x=lambda g, out, axis: g - exp(out) * g.sum(axis=axis, keepdims=True))
+log_softmax.check(draw(3, 4))
+log_softmax.check(draw(3, 4, 2), axis=1)

@@ -1,0 +1,217 @@
+"""Ops that move elements without changing them. Where NumPy gives a view, so do they."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ShapeError
+from ..primitive import Array, draw, primitive
+from ..tensor import Tensor, to_array
+
+
+def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
+    """Both ``f(1, 2)`` and ``f((1, 2))``."""
+    return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], Sequence) else numbers
+
+
+def axis_of(axis: int, ndim: int, what: str) -> int:
+    """One axis as a number from 0 on."""
+    if not -ndim <= axis < ndim:
+        raise ArgumentError(f"{what}: axis {axis} is outside of {-ndim} … {ndim - 1}, the axes of a tensor with {ndim}")
+    return axis % ndim
+
+
+@primitive
+def reshape(x: Array, *shape: Any) -> Array:
+    """The same elements, in row-major order, in another shape; one length may be -1.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.reshape(tl.arange(6), 2, -1)
+    tensor([[0, 1, 2],
+            [3, 4, 5]], dtype=int64)
+    """
+    return np.reshape(x, _flat(shape))
+
+
+reshape.vjp(x=lambda g, x_shape: g.reshape(x_shape))
+reshape.check(draw(3, 4), (2, 6))
+reshape.check(draw(3, 4), 2, -1)
+
+
+@primitive
+def permute(x: Array, *axes: Any) -> Array:
+    """The axes in another order: axis ``i`` of the result is axis ``axes[i]`` of ``x``. A view.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.permute(tl.zeros(2, 3, 4), 2, 0, 1).shape
+    (4, 2, 3)
+    """
+    return np.transpose(x, _flat(axes))
+
+
+permute.vjp(x=lambda g, axes: g.transpose(tuple(int(i) for i in np.argsort([a % len(g.shape) for a in _flat(axes)]))))
+permute.check(draw(2, 3, 4), 2, 0, 1)
+permute.check(draw(2, 3, 4), (-1, 0, 1))
+
+
+def transpose(x: Tensor, *axes: Any) -> Tensor:
+    """All axes reversed; or, given two numbers, these two swapped (as in PyTorch); or, given all, in that order (as in NumPy).
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.zeros(2, 3, 4)
+    >>> x.transpose().shape, x.transpose(1, 2).shape, x.transpose(2, 0, 1).shape
+    ((4, 3, 2), (2, 4, 3), (4, 2, 3))
+    """
+    ndim = np.ndim(x._data) if isinstance(x, Tensor) else np.ndim(x)
+    order = _flat(axes)
+    if not order:
+        return permute(x, tuple(range(ndim))[::-1])
+    if len(axes) == 2:
+        a, b = (axis_of(i, ndim, "transpose") for i in order)
+        swapped = list(range(ndim))
+        swapped[a], swapped[b] = b, a
+        return permute(x, tuple(swapped))
+    return permute(x, order)
+
+
+@primitive
+def broadcast_to(x: Array, *shape: Any) -> Array:
+    """A read-only view in which axes of length 1 repeat, as broadcasting stretches them.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.broadcast_to(tl.tensor([1, 2]), (2, 2))
+    tensor([[1., 2.],
+            [1., 2.]])
+    """
+    return np.broadcast_to(x, _flat(shape))
+
+
+broadcast_to.vjp(x=lambda g: g)
+broadcast_to.check(draw(3, 1), (2, 3, 4))
+
+
+def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Join the axes from ``start_dim`` to ``end_dim``, both included.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.flatten(tl.zeros(8, 16, 5, 5), start_dim=1).shape
+    (8, 400)
+    """
+    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
+    if not shape:
+        return reshape(x, 1)
+    first, last = axis_of(start_dim, len(shape), "flatten"), axis_of(end_dim, len(shape), "flatten")
+    if first > last:
+        raise ArgumentError(f"flatten: start_dim={start_dim} comes after end_dim={end_dim}")
+    # The product and not -1, which is ambiguous for an empty batch.
+    return reshape(x, (*shape[:first], int(np.prod(shape[first : last + 1], dtype=np.int64)), *shape[last + 1 :]))
+
+
+def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    """Drop axes of length 1: all of them, or those named, which must have length 1."""
+    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
+    named = [i for i, n in enumerate(shape) if n == 1] if axis is None else [axis] if isinstance(axis, int) else list(axis)
+    drop = {axis_of(a, len(shape), "squeeze") for a in named}
+    if any(shape[a] != 1 for a in drop):
+        raise ShapeError(f"squeeze: axis {axis} of a tensor of shape {shape} does not have length 1")
+    return reshape(x, tuple(n for i, n in enumerate(shape) if i not in drop))
+
+
+def unsqueeze(x: Array, axis: int) -> Tensor:
+    """Put in a new axis of length 1, which will be axis number ``axis``."""
+    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
+    at = axis_of(axis, len(shape) + 1, "unsqueeze")
+    return reshape(x, (*shape[:at], 1, *shape[at:]))
+
+
+@primitive
+def _join(axis: int, ends: tuple[int, ...], *tensors: Array) -> Array:
+    return np.concatenate(tensors, axis)
+
+
+def _part(g: Any, axis: int, ends: tuple[int, ...], position: int) -> Any:
+    start = ends[position - 1] if position else 0
+    return g[(slice(None),) * axis + (slice(start, ends[position]),)]
+
+
+_join.vjp(tensors=_part)
+_join.check(0, (2, 5), draw(2, 3), draw(3, 3))
+_join.check(1, (1, 3, 4), draw(2, 1), draw(2, 2), draw(2, 1))
+
+
+def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
+    """Join tensors along an axis that they have; all other lengths must be equal.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.concatenate([tl.zeros(1, 2), tl.ones(1, 2)])
+    tensor([[0., 0.],
+            [1., 1.]])
+    """
+    parts = [t if isinstance(t, (Tensor, np.ndarray)) else to_array(t) for t in tensors]
+    if not parts:
+        raise ArgumentError("concatenate: needs at least one tensor, got an empty list")
+    at = axis_of(axis, len(parts[0].shape), "concatenate")
+    ends = tuple(accumulate(part.shape[at] if at < len(part.shape) else 0 for part in parts))
+    return _join(at, ends, *parts)
+
+
+def stack(tensors: Sequence[Array], axis: int = 0) -> Tensor:
+    """Join tensors of one shape along a new axis, which will be axis number ``axis``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.stack([tl.zeros(3), tl.ones(3)], axis=1).shape
+    (3, 2)
+    """
+    parts = [t if isinstance(t, (Tensor, np.ndarray)) else to_array(t) for t in tensors]
+    if len({part.shape for part in parts}) > 1:
+        raise ShapeError(f"stack: the tensors must have one shape, got {', '.join(str(part.shape) for part in parts)}")
+    return concatenate([unsqueeze(part, axis) for part in parts], axis)
+
+
+@primitive
+def _pad(x: Array, widths: tuple[tuple[int, int], ...], value: float) -> Array:
+    out = np.full([n + before + after for n, (before, after) in zip(x.shape, widths, strict=True)], value, x.dtype)
+    out[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True))] = x
+    return out
+
+
+_pad.vjp(x=lambda g, widths: g[tuple(slice(b, n - a) for n, (b, a) in zip(g.shape, widths, strict=True))])
+_pad.check(draw(2, 3), ((1, 0), (2, 1)), 0.5)
+
+
+def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
+    """Surround with a constant.
+
+    Args:
+        x: any tensor.
+        pad: PyTorch's flat sequence ``(left, right, top, bottom, ...)``, which starts with the *last* axis; or NumPy's sequence of pairs
+            ``((before, after), ...)``, one for each axis; or one number for all sides of all axes.
+        mode: only ``"constant"``.
+        value: what to fill in.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.pad(tl.ones(1, 2), (1, 0))
+    tensor([[0., 1., 1.]])
+    """
+    if mode != "constant":
+        raise ArgumentError(f"pad: mode must be 'constant', got {mode!r}")
+    x = x if isinstance(x, (Tensor, np.ndarray)) else to_array(x)
+    ndim = len(x.shape)
+    if isinstance(pad, (int, np.integer)):
+        widths = [(int(pad), int(pad))] * ndim
+    elif all(isinstance(p, (int, np.integer)) for p in pad):
+        pairs = [(int(b), int(a)) for b, a in zip(pad[::2], pad[1::2], strict=False)]
+        if len(pad) % 2 or len(pairs) > ndim:
+            raise ArgumentError(f"pad: a flat pad has two numbers for each axis from the last, of {ndim} at most; got {pad}")
+        widths = [(0, 0)] * (ndim - len(pairs)) + pairs[::-1]
+    else:
+        widths = [(int(b), int(a)) for b, a in pad]
+        if len(widths) != ndim:
+            raise ArgumentError(f"pad: pairs must be given for all {ndim} axes, got {len(widths)}: {pad}")
+    if any(w < 0 for pair in widths for w in pair):
+        raise ArgumentError(f"pad: widths must be 0 or more, got {pad}; use a slice to crop")
+    return _pad(x, tuple(widths), value)

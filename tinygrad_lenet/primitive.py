@@ -1,0 +1,288 @@
+"""One op, one place: the ``@primitive`` decorator, the rules of differentiation, and the registry.
+
+A primitive is a NumPy function and, for each argument that can have a gradient, a rule::
+
+    @primitive
+    def tanh(x: Array) -> Array:
+        return np.tanh(x)
+
+    tanh.vjp(x=lambda g, out: g * (1 - out * out))
+    tanh.check(draw(3, 2))
+
+A rule maps ``g``, the gradient of the output, to the gradient of its argument (a vector-Jacobian product). *What a rule names is what the
+graph saves*: after ``g`` it may name ``out``, any argument (``x``, ``axis``), or ``x_shape`` where the shape is enough; nothing else is kept
+alive. A rule uses only what arrays and Tensors share and the package's own ops: called with arrays it computes, called with Tensors it
+records itself, and that is how derivatives of derivatives come about. Broadcasting is undone by the engine.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, cast
+
+import numpy as np
+
+from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
+from .graph import Node, Vertex, is_grad_enabled
+from .tensor import Tensor, storage, to_array
+
+# In the body of a primitive an ndarray; for its callers a Tensor, an array, a number or a list.
+Array: TypeAlias = Any
+Rule: TypeAlias = Callable[..., Any]
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+
+REGISTRY: dict[str, Op] = {}
+# Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
+_SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How tests may draw one tensor argument: distinct values, spread evenly over ``low … high``, none of them at a kink."""
+
+    shape: tuple[int, ...]
+    low: float
+    high: float
+
+
+def draw(*shape: int, low: float = -1.0, high: float = 1.0) -> Draw:
+    """Describe a test argument for :meth:`Primitive.check`."""
+    return Draw(shape, low, high)
+
+
+class Primitive(Protocol[P]):
+    """A function of Tensors, arrays or numbers that returns a Tensor, and that knows its derivative."""
+
+    __name__: str
+    op: Op
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
+
+    def vjp(self, **rules: Rule | None) -> None:
+        """Give the rule of each argument; ``None`` says that its gradient is zero or does not exist."""
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """Add one way in which tests call the op; an op without any fails the tests."""
+
+
+class Plan:
+    """For one op and one set of arguments that require a gradient: what to save, and which rule gets which of it."""
+
+    __slots__ = ("op", "positions", "rules", "sources")
+
+    def __init__(self, op: Op, tracked: int) -> None:
+        self.op = op
+        self.positions: list[int] = []  # of the arguments that get a gradient
+        self.sources: list[tuple[str, int]] = []  # what to save: ("arg", 0), ("shape", 1), ("out", 0)
+        self.rules: list[tuple[Rule, tuple[int, ...]]] = []
+        for position in range(tracked.bit_length()):
+            if tracked >> position & 1:
+                self._add(position)
+
+    def _add(self, position: int) -> None:
+        op = self.op
+        name = op.names[min(position, len(op.names) - 1)]
+        if name not in op.rules:
+            known = ", ".join(op.rules) or "none"
+            raise GradientError(
+                f"{op.name}: argument {name!r} requires a gradient, but there is no rule for it (rules: {known}); "
+                f"add one with {op.name}.vjp({name}=...), or pass {name}.detach()"
+            )
+        rule = op.rules[name]
+        if rule is None:
+            return
+        wants = list(inspect.signature(rule).parameters)[1:]
+        if "position" in wants:  # one rule for all of *args: it is told which
+            rule = functools.partial(rule, position=position - len(op.names) + 1)
+            wants.remove("position")
+        picks = []
+        for want in wants:
+            source = op.source(want)
+            if source not in self.sources:
+                self.sources.append(source)
+            picks.append(self.sources.index(source))
+        self.positions.append(position)
+        self.rules.append((rule, tuple(picks)))
+
+    def record(self, args: tuple[Any, ...], out: np.ndarray[Any, Any], version: list[int]) -> Node:
+        """A node for ``out = op(*args)`` that keeps what the rules name."""
+        node = Node(self, [args[i]._node or args[i] for i in self.positions], out.shape, out.dtype)
+        saved, stamps = [], []
+        for kind, i in self.sources:
+            value = out if kind == "out" else args[i]
+            if kind == "rest":
+                value = args[i:]
+            elif kind == "shape":
+                value = np.shape(value) if not isinstance(value, Tensor) else value._data.shape
+            elif kind == "out":
+                value = Tensor._wrap(out, None, version)  # not the output itself: that would be a cycle
+            elif type(value) is np.ndarray:
+                value = value.copy()  # the caller may write to it before the backward pass
+            saved.append(value)
+            stamps.append(value._version[0] if isinstance(value, Tensor) else 0)
+        node.saved, node.stamps = saved, stamps
+        return node
+
+    def pull(self, node: Node, seed: Any, needed: set[Vertex] | None) -> Iterator[tuple[Vertex, Any]]:
+        """The gradient of each parent, given the gradient of the output."""
+        recording = isinstance(seed, Tensor)
+        values: list[Any] = []
+        for source, value, stamp in zip(self.sources, node.saved or (), node.stamps, strict=True):
+            if isinstance(value, Tensor):
+                if value._version[0] != stamp:
+                    name = "its output" if source[0] == "out" else f"argument {self.op.names[source[1]]!r}"
+                    raise GradientError(
+                        f"{self.op.name}: {name}, of shape {value.shape}, was changed in place after the op was recorded, "
+                        "so the gradient would be wrong; change it after backward(), or give the op a clone()"
+                    )
+                if not recording:
+                    value = value._data
+                elif source[0] == "out":
+                    value = Tensor._wrap(value._data, node, value._version)
+            values.append(value)
+        for parent, (rule, picks) in zip(node.parents, self.rules, strict=True):
+            if needed is None or parent in needed:
+                gradient = rule(seed, *[values[i] for i in picks])
+                # A rule may call the package's ops, which always give Tensors.
+                yield parent, gradient._data if not recording and isinstance(gradient, Tensor) else gradient
+
+
+class Op(Generic[Q]):
+    """The record of one op: its forward function, its rules and its test cases."""
+
+    def __init__(self, forward: Callable[Q, Array]) -> None:
+        parameters = inspect.signature(forward).parameters.values()
+        self.forward = forward
+        self.name = forward.__name__
+        self.names = [p.name for p in parameters]
+        self.defaults = tuple(p.default for p in parameters)
+        self.required = sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in parameters)
+        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self.arity = len(self.names) - self.variadic
+        self.operands = [str(p.annotation).startswith("Array") for p in parameters]
+        self.rules: dict[str, Rule | None] = {}
+        self.cases: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.plans: dict[int, Plan] = {}
+
+    def vjp(self, **rules: Rule | None) -> None:
+        """See :meth:`Primitive.vjp`."""
+        for name, rule in rules.items():
+            if name not in self.names:
+                raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {', '.join(self.names)}")
+            for want in list(inspect.signature(rule).parameters)[1:] if rule else ():
+                if want != "position":
+                    self.source(want)
+        self.rules.update(rules)
+        self.plans.clear()
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`Primitive.check`."""
+        self.cases.append((args, kwargs))
+
+    def source(self, want: str) -> tuple[str, int]:
+        """Where the value comes from that a rule asks for by name."""
+        if want == "out":
+            return ("out", 0)
+        if want in self.names:
+            position = self.names.index(want)
+            return ("rest" if self.variadic and position == self.arity else "arg", position)
+        if want.removesuffix("_shape") in self.names:
+            return ("shape", self.names.index(want.removesuffix("_shape")))
+        raise ArgumentError(
+            f"{self.name}.vjp: a rule asks for {want!r}; after the gradient it may name 'out', "
+            f"one of {', '.join(self.names)}, or one of these followed by '_shape'"
+        )
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments by position, defaults filled in."""
+        if len(args) > self.arity and not self.variadic:
+            raise TypeError(f"{self.name}() takes {self.arity} arguments ({', '.join(self.names)}), {len(args)} were given")
+        filled = [*args, *self.defaults[len(args) :]]
+        for key, value in kwargs.items():
+            name = key if key in self.names else _SPELLINGS.get(key, key)
+            if name not in self.names:
+                raise TypeError(f"{self.name}() has no argument {key!r}; it has {', '.join(self.names)}")
+            if self.names.index(name) < len(args):
+                raise TypeError(f"{self.name}() got {name!r} twice, by position and by name")
+            filled[self.names.index(name)] = value
+        for name, value in zip(self.names, filled[: self.required], strict=False):
+            if value is inspect.Parameter.empty:
+                raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {', '.join(self.names)}")
+        return tuple(filled)
+
+    def arrays(self, args: tuple[Any, ...]) -> list[Any]:
+        """What the forward function gets: Tensors and lists as arrays, numbers as they are beside an array, else as float32."""
+        plain = [a._data if isinstance(a, Tensor) else a for a in args]
+        alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
+        for i, a in enumerate(plain):
+            if self.operands[min(i, len(self.operands) - 1)] and a is not None:
+                if isinstance(a, np.ndarray):
+                    plain[i] = to_array(a) if a.dtype.kind not in "fiub" else a
+                elif alone or not isinstance(a, (bool, int, float, np.generic)):
+                    plain[i] = to_array(a)
+        return plain
+
+    def explain(self, error: Exception, args: tuple[Any, ...]) -> Exception:
+        """NumPy's complaint, with the name of the op and what it was given."""
+        given = "; ".join(
+            f"{name} is {a.dtype} of shape {a.shape}" if hasattr(a, "dtype") else f"{name}={a!r}"
+            for name, a in zip(self.names, args, strict=False)
+        )
+        kind = OutOfRangeError if isinstance(error, IndexError) else DTypeError if isinstance(error, TypeError) else ShapeError
+        return kind(f"{self.name}: {error} (given: {given})")
+
+
+def primitive(forward: Callable[P, Array]) -> Primitive[P]:
+    """Make a differentiable op of a NumPy function; parameters annotated ``Array`` are its tensors (see the module's docstring).
+
+    >>> import tinygrad_lenet as tl
+    >>> @tl.primitive
+    ... def cube(x: Array) -> Array:
+    ...     return x * x * x
+    >>> cube.vjp(x=lambda g, x: 3 * g * x * x)
+    >>> x = tl.tensor([2.0], requires_grad=True)
+    >>> cube(x).backward()
+    >>> x.grad
+    tensor([12.])
+    """
+    op = Op(forward)
+    arity, plans, arrays_of = (op.arity if not op.variadic else 1 << 30), op.plans, op.arrays
+
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        if kwargs or len(args) != arity:
+            args = op.bind(args, kwargs)
+        tracked = 0
+        for i, a in enumerate(args):
+            if isinstance(a, Tensor) and a._requires_grad:
+                tracked |= 1 << i
+        try:
+            out = forward(*arrays_of(args))
+        except TinygradLenetError:
+            raise
+        except (ValueError, TypeError, IndexError) as error:
+            raise op.explain(error, args) from None
+        if type(out) is not np.ndarray:
+            out = np.asarray(out)
+        version = [0]
+        if out.base is not None:  # a view shares the version counter of what it looks at
+            for a in args:
+                if isinstance(a, Tensor) and storage(a._data) is storage(out):
+                    version = a._version
+        if tracked and is_grad_enabled():
+            plan = plans.get(tracked)
+            if plan is None:
+                plan = plans[tracked] = Plan(op, tracked)
+            if plan.positions:
+                return Tensor._wrap(out, plan.record(args, out, version), version)
+        return Tensor._wrap(out, None, version)
+
+    REGISTRY[f"{forward.__module__}.{op.name}"] = op
+    for name in ("vjp", "check"):
+        setattr(call, name, getattr(op, name))
+    call.op = op  # type: ignore[attr-defined]  # a function may carry attributes; mypy has no word for it
+    return cast("Primitive[P]", call)

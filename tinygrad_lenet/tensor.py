@@ -1,0 +1,412 @@
+"""The Tensor: an array, its gradient, and the node of the graph that made it. No maths of its own.
+
+Data is protected, so that a gradient is never silently wrong: a Tensor holds a private copy of what the user gave, ``numpy()`` is a read-only
+view, and every change in place goes through the Tensor, which counts it. Views share the counter of the memory they look at; an op
+notes the count of what it saves, and the backward pass compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ._methods import Methods
+from .errors import ArgumentError, DTypeError, GradientError, ShapeError
+from .graph import Node, enable_grad, is_grad_enabled, pullback
+
+_DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
+
+
+def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """An array of a dtype that Tensors may have; numbers and lists of numbers become float32. May share memory with ``value``."""
+    if isinstance(value, Tensor):
+        value = value._data
+    if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
+        found = np.asarray(_unwrap(value))
+        array = found.astype(np.float32) if found.dtype.kind in "iuf" else found
+    else:
+        array = np.asarray(value, dtype)
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(
+            f"a tensor holds floats, integers or booleans; {type(value).__name__} gives {array.dtype}"
+            + (" (are the rows of the list of equal length?)" if array.dtype == object else "")
+        )
+    return np.asarray(array, array.dtype.newbyteorder("="))
+
+
+def _unwrap(value: Any) -> Any:
+    """A list may hold Tensors of one element."""
+    if isinstance(value, (list, tuple)):
+        return [_unwrap(v) for v in value]
+    return value._data if isinstance(value, Tensor) else value
+
+
+def storage(array: NDArray[Any]) -> Any:
+    """The array that owns the memory."""
+    return array if array.base is None else array.base
+
+
+class Tensor(Methods):
+    """A multi-dimensional array that records what is computed from it.
+
+    Args:
+        data: an array (copied; its dtype is kept), a number or nested lists of numbers (float32), or a Tensor.
+        requires_grad: whether :meth:`backward` shall collect a gradient here; only floats can.
+        dtype: the dtype to convert to.
+
+    Raises:
+        DTypeError: complex numbers, objects, strings; or integers that shall require a gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4., 6.])
+    """
+
+    __slots__ = ("__weakref__", "_data", "_grad", "_node", "_requires_grad", "_version")
+    __array_ufunc__ = None  # ndarray + Tensor is Tensor.__radd__
+    __hash__ = object.__hash__  # == compares elements; a Tensor is still one object in a set
+
+    _data: NDArray[Any]
+    _grad: Tensor | None
+    _node: Node | None
+    _requires_grad: bool
+    _version: list[int]  # how often the memory was changed; shared by all views of it
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
+        self._data = np.array(to_array(data, dtype))
+        self._grad = self._node = None
+        self._version = [0]
+        self._requires_grad = False
+        self.requires_grad = requires_grad
+
+    @staticmethod
+    def _wrap(array: NDArray[Any], node: Node | None = None, version: list[int] | None = None) -> Tensor:
+        """A Tensor around an array that nobody else will write to, without a copy."""
+        self = Tensor.__new__(Tensor)
+        self._data = array
+        self._grad = None
+        self._node = node
+        self._requires_grad = node is not None
+        self._version = [0] if version is None else version
+        return self
+
+    # What it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self._data.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy dtype of the elements."""
+        return self._data.dtype
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the user made it, not a recorded op."""
+        return self._node is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to this tensor. Can be set on leaves."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self._node is not None and not value:
+            raise GradientError("requires_grad can be switched off on leaf tensors only; use x.detach() to cut the graph here")
+        if value and self.dtype.kind not in _DIFFERENTIABLE:
+            raise DTypeError(f"only tensors of floats can require a gradient, this one is {self.dtype}; convert it: x.astype('float32')")
+        self._requires_grad = bool(value)
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that :meth:`backward` has summed up so far; None before. Same shape and dtype as the tensor."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape or value.dtype != self.dtype):
+            got = f"{value.dtype} of shape {value.shape}" if hasattr(value, "dtype") else type(value).__name__
+            raise ShapeError(f"grad must be None or a Tensor of {self.dtype} and shape {self.shape}, got {got}")
+        self._grad = value
+
+    # What it holds
+
+    def numpy(self) -> NDArray[Any]:
+        """The values, as a read-only view: no copy is made, and later changes of the tensor show. ``.copy()`` it to write."""
+        view = self._data.view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """The values, as :meth:`numpy` gives them. Assigning replaces them in place."""
+        return self.numpy()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        array = to_array(value, self.dtype)
+        if array.shape != self.shape:
+            raise ShapeError(f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape")
+        self._version[0] += 1
+        np.copyto(self._data, array)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self._data, dtype) if copy else np.asarray(self.numpy(), dtype)
+
+    def item(self) -> float | int | bool:
+        """The value of the one element, as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item() is for one element, this tensor has shape {self.shape}; use x.numpy() or x[i].item()")
+        return self._data.item()  # type: ignore[no-any-return]  # by the kinds of dtype that are admitted
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self._data.tolist()
+
+    def detach(self) -> Tensor:
+        """The same values, cut off from the graph. Shares memory with this tensor."""
+        return Tensor._wrap(self._data, None, self._version)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise DTypeError(f"only a tensor of integers can be an index, this one is {self.dtype}")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(
+                f"the truth value of a tensor of shape {self.shape} is ambiguous; say (x > 0).numpy().all() or .any(), or x is None"
+            )
+        return bool(self._data.item())
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise ShapeError("a tensor without axes has no length; its value is x.item()")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        values = np.array2string(self._data, separator=", ", prefix="tensor(", threshold=1000)
+        notes = [] if self.dtype in (np.float32, np.bool_) else [f"dtype={self.dtype}"]
+        if self._node is not None:
+            notes.append(f"op={self._node.plan.op.name}")
+        elif self._requires_grad:
+            notes.append("requires_grad=True")
+        if self.size == 0:
+            notes.insert(0, f"shape={self.shape}")
+        return f"tensor({', '.join([values, *notes])})"
+
+    # Changes in place
+
+    def _writable(self) -> NDArray[Any]:
+        """The array, to write to: refused where that would go unrecorded, else counted."""
+        if self._requires_grad and is_grad_enabled():
+            raise GradientError(
+                "a tensor that requires a gradient cannot be changed in place, since that would not be recorded; "
+                "write an expression, such as where(mask, value, x), or change it under `with no_grad():`"
+            )
+        if not self._data.flags.writeable:
+            raise ArgumentError(f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead")
+        self._version[0] += 1
+        return self._data
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        key = tuple(_key(i) for i in index) if isinstance(index, tuple) else _key(index)
+        if isinstance(value, Tensor) and value._requires_grad and is_grad_enabled():
+            raise GradientError("x[...] = value would not record the gradient of value; use where(mask, value, x) or value.detach()")
+        array = self._writable()
+        try:
+            array[key] = value._data if isinstance(value, Tensor) else value
+        except ValueError as error:
+            raise ShapeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
+
+    def _in_place(self, name: str, other: Any) -> Tensor:
+        """Python's ``x += y``: in place where nothing is to be recorded, else a new tensor under the old name."""
+        recorded = is_grad_enabled() and (self._requires_grad or (isinstance(other, Tensor) and other._requires_grad))
+        if recorded and not (self._node is None and self._requires_grad):
+            result: Tensor = getattr(self, f"__{name}__")(other)
+            return result
+        result = getattr(self.detach(), f"__{name}__")(other)
+        if result.shape != self.shape:
+            raise ShapeError(f"an update in place keeps the shape {self.shape}, the result would have {result.shape}")
+        np.copyto(self._writable(), result._data, casting="same_kind")
+        return self
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._in_place("add", other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._in_place("sub", other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._in_place("mul", other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._in_place("truediv", other)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self._node is not None:
+            raise GradientError("a tensor that hangs on a graph cannot be copied or pickled with it; copy x.detach() instead")
+        twin = type(self).__new__(type(self))
+        twin._data, twin._node, twin._version, twin._requires_grad = self._data.copy(), None, [0], self._requires_grad
+        twin._grad = None if self._grad is None else Tensor(self._grad)
+        memo[id(self)] = twin
+        return twin
+
+    def __reduce__(self) -> Any:
+        if self._node is not None:
+            raise GradientError("a tensor that hangs on a graph cannot be copied or pickled with it; pickle x.detach() instead")
+        return (type(self), (self._data, self._requires_grad))
+
+    # Gradients
+
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Add the gradient of this tensor to the ``.grad`` of every leaf that it was computed from.
+
+        Args:
+            gradient: the gradient to start from, of this tensor's shape; 1 when the tensor has one element.
+            retain_graph: keep the graph, so that another backward pass can go through it.
+
+        Raises:
+            GradientError: nothing here requires a gradient; the graph was freed; saved data was changed in place.
+            ShapeError: more than one element and no ``gradient``, or one of another shape.
+
+        >>> import tinygrad_lenet as tl
+        >>> x = tl.tensor(3.0, requires_grad=True)
+        >>> (x**2).backward()
+        >>> x.grad
+        tensor(6.)
+        """
+        root = _root(self)
+        seed = _seed(self, gradient)._data
+        taken = {id(storage(seed))}
+        for leaf, array in pullback([root], [seed], retain=retain_graph).items():
+            assert isinstance(leaf, Tensor)  # every node has been visited
+            if leaf._grad is not None:
+                array = np.asarray(leaf._grad._data + array)
+            elif id(storage(array)) in taken or not array.flags.writeable:
+                array = array.copy()  # a rule may hand one array to two parents; each leaf gets its own
+            taken.add(id(storage(array)))
+            leaf._grad = Tensor._wrap(array)
+
+
+def _key(index: Any) -> Any:
+    return index._data if isinstance(index, Tensor) else index
+
+
+def _root(output: Tensor) -> Node | Tensor:
+    if not output._requires_grad:
+        raise GradientError(
+            "this tensor does not depend on anything that requires a gradient; "
+            "make an input with requires_grad=True, and compute outside of no_grad()"
+        )
+    return output._node or output
+
+
+def _seed(output: Tensor, gradient: Any) -> Tensor:
+    if gradient is None:
+        if output.size != 1:
+            raise ShapeError(
+                f"backward() starts from one element, this tensor has shape {output.shape}; "
+                "reduce it, as in y.sum().backward(), or pass gradient= of that shape"
+            )
+        return Tensor._wrap(np.ones(output.shape, output.dtype))
+    seed = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
+    if seed.shape != output.shape:
+        raise ShapeError(f"the gradient to start from must have the tensor's shape {output.shape}, got {seed.shape}")
+    return seed if seed.dtype == output.dtype else seed.astype(output.dtype)
+
+
+def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Make a Tensor; see :class:`Tensor`.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.tensor([[1, 2], [3, 4]])
+    tensor([[1., 2.],
+            [3., 4.]])
+    """
+    return Tensor(data, requires_grad, dtype)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the sum of ``outputs`` with respect to ``inputs``, as a tuple; no ``.grad`` is touched.
+
+    Args:
+        outputs: one tensor or several.
+        inputs: one tensor or several, leaves or not.
+        grad_outputs: a gradient for each output, of its shape; may be left out for outputs of one element.
+        create_graph: record the computation, so that the result can be differentiated again.
+        retain_graph: keep the graph; ``create_graph`` if None.
+        allow_unused: give None for an input that the outputs do not depend on, in place of an error.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor(2.0, requires_grad=True)
+    >>> (slope,) = tl.grad(x**3, x, create_graph=True)
+    >>> (curvature,) = tl.grad(slope, x)
+    >>> slope.item(), curvature.item()
+    (12.0, 12.0)
+    """
+    ys = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    gs = [grad_outputs] if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    if grad_outputs is None:
+        gs *= len(ys)
+    if len(gs) != len(ys):
+        raise ArgumentError(f"grad: {len(ys)} outputs need as many grad_outputs, got {len(gs)}")
+    for i, x in enumerate(xs):
+        if not isinstance(x, Tensor) or not x._requires_grad:
+            raise GradientError(f"grad: input {i} does not require a gradient; make it with requires_grad=True")
+    roots = [_root(y) for y in ys]
+    seeds: list[Any] = [_seed(y, g) for y, g in zip(ys, gs, strict=True)]
+    wanted = [x._node or x for x in xs]
+    retain = create_graph if retain_graph is None else retain_graph
+    if create_graph:
+        with enable_grad():
+            found = pullback(roots, seeds, set(wanted), retain)
+    else:
+        found = pullback(roots, [seed._data for seed in seeds], set(wanted), retain)
+    results: list[Tensor | None] = []
+    for i, vertex in enumerate(wanted):
+        gradient = found.get(vertex)
+        if gradient is None and not allow_unused:
+            raise GradientError(
+                f"grad: the outputs do not depend on input {i} (was it detached or computed under no_grad()?); "
+                "pass allow_unused=True to get None for it"
+            )
+        if isinstance(gradient, np.ndarray):
+            gradient = Tensor._wrap(gradient.copy())
+        results.append(gradient)
+    return tuple(results)

@@ -1,4 +1,6 @@
-"""What ``operators.py`` hangs on Tensor, spelled for type checkers and completion. Holds no code; a test keeps it current."""
+"""What ``operators.py`` hangs on Tensor, spelled for type checkers and completion. Holds no code; a test keeps it
+current.
+"""
 
 from __future__ import annotations
 

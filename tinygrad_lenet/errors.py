@@ -11,8 +11,8 @@
     ├── DataError       (ValueError)    a file that is not what it claims to be
     └── DownloadError   (OSError)       no mirror gave the right file
 
-Each also derives from the built-in exception in brackets, so ``except ValueError`` keeps working. Every message says what was given, what
-was expected, and how to put it right.
+Each also derives from the built-in exception in brackets, so ``except ValueError`` keeps working. Every message says
+what was given, what was expected, and how to put it right.
 """
 
 

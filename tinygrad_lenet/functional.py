@@ -1,7 +1,7 @@
 """Functions of networks, under the names and with the signatures of ``torch.nn.functional``; imported as ``F``.
 
-Here are the composites, which have no rule of their own: losses, batch normalisation, dropout. The primitives they are made of are
-reachable here too, so that ``F.conv2d``, ``tinygrad_lenet.conv2d`` and ``x.conv2d`` are one and the same.
+Here are the composites, which have no rule of their own: losses, batch normalisation, dropout. The primitives they are
+made of are reachable here too, so that ``F.conv2d``, ``tinygrad_lenet.conv2d`` and ``x.conv2d`` are one and the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .errors import ArgumentError, DTypeError, ShapeError
 from .ops.convolution import conv2d, conv_transpose2d, fold, unfold
 from .ops.creation import Seed, generator_of
 from .ops.elementwise import abs as _abs
-from .ops.elementwise import elu, leaky_relu, log, relu, sigmoid, softplus, sqrt, square, tanh, where
+from .ops.elementwise import elu, leaky_relu, relu, sigmoid, softplus, sqrt, square, tanh, where
 from .ops.linalg import linear
 from .ops.pooling import avg_pool2d, max_pool2d
 from .ops.reduction import log_softmax, softmax
@@ -55,38 +55,44 @@ def _tensor(x: Any) -> Tensor:
 
 
 def prelu(input: Array, weight: Array) -> Tensor:
-    """``input`` where positive, ``weight * input`` elsewhere, with a weight for each channel (axis 1) or one for all (He et al., 2015).
+    """``input`` where positive, ``weight * input`` elsewhere, with a weight for each channel (axis 1) or one for all
+    (He et al., 2015).
 
     >>> import tinygrad_lenet as tl
     >>> tl.prelu(tl.tensor([-2.0, 3.0]), tl.tensor([0.25]))
     tensor([-0.5,  3. ])
     """
-    input, weight = _tensor(input), _tensor(weight)
+    x, weight = _tensor(input), _tensor(weight)
     if weight.size != 1:
-        if weight.ndim != 1 or input.ndim < 2 or input.shape[1] != weight.size:
-            raise ShapeError(f"prelu: input of shape {input.shape} needs a weight of one element or one for each channel, got {weight.shape}")
-        weight = weight.reshape(-1, *[1] * (input.ndim - 2))
-    return where(input > 0, input, input * weight)
+        if weight.ndim != 1 or x.ndim < 2 or x.shape[1] != weight.size:
+            raise ShapeError(
+                f"prelu: input of shape {x.shape} needs a weight of one element or one for each channel, got "
+                f"{weight.shape}"
+            )
+        weight = weight.reshape(-1, *[1] * (x.ndim - 2))
+    return where(x > 0, x, x * weight)
 
 
 def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
-    """Set each element to 0 with probability ``p`` and scale the others by ``1 / (1 - p)``, so that the mean stays (Srivastava et al., 2014).
+    """Set each element to 0 with probability ``p`` and scale the others by ``1 / (1 - p)``, so that the mean stays
+    (Srivastava et al., 2014).
 
-    The identity when not ``training``. ``generator`` is a NumPy generator (or a seed, which draws the same mask at each call).
+    The identity when not ``training``. ``generator`` is a NumPy generator (or a seed, which draws the same mask at each
+    call).
 
     >>> import tinygrad_lenet as tl
     >>> tl.functional.dropout(tl.ones(6), p=0.5, generator=0)
-    tensor([2., 0., 0., 0., 2., 2.])
+    tensor([2., 2., 2., 0., 0., 0.])
     """
     if not 0 <= p <= 1:
         raise ArgumentError(f"dropout: p is a probability between 0 and 1, got {p}")
-    input = _tensor(input)
+    x = _tensor(input)
     if not training or p == 0:
-        return input
+        return x
     if p == 1:
-        return input * 0
-    keep = generator_of(generator).random(input.shape, np.float32) >= p
-    return input * (keep * input.dtype.type(1 / (1 - p)))
+        return x * 0
+    keep = generator_of(generator).random(x.shape, np.float32) >= p
+    return x * np.multiply(keep, 1 / (1 - p), dtype=x.dtype)
 
 
 def batch_norm(
@@ -99,10 +105,12 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise each channel (axis 1) to mean 0 and variance 1, then scale and shift it (Ioffe & Szegedy, 2015, algorithm 1).
+    """Normalise each channel (axis 1) to mean 0 and variance 1, then scale and shift it (Ioffe & Szegedy, 2015,
+    algorithm 1).
 
-    ``(input - mean) / sqrt(var + eps) * weight + bias``; in training with the batch's own mean and (biased) variance, and the running statistics
-    move towards the batch's mean and *unbiased* variance by ``momentum``, as in PyTorch; else with the running statistics.
+    ``(input - mean) / sqrt(var + eps) * weight + bias``; in training with the batch's own mean and (biased) variance,
+    and the running statistics move towards the batch's mean and *unbiased* variance by ``momentum``, as in PyTorch;
+    else with the running statistics.
 
     Args:
         input: (N, C, ...).
@@ -126,7 +134,10 @@ def batch_norm(
     if training:
         count = x.size // max(1, x.shape[1])
         if count < 2:
-            raise ShapeError(f"batch_norm: in training a channel needs more than one value, input has shape {x.shape}; call eval() or use larger batches")
+            raise ShapeError(
+                f"batch_norm: in training a channel needs more than one value, input has shape {x.shape}; call "
+                "eval() or use larger batches"
+            )
         centred = x - x.mean(axis=axes, keepdims=True)
         variance = square(centred).mean(axis=axes, keepdims=True)
         if running_mean is not None and running_var is not None:
@@ -148,7 +159,7 @@ def batch_norm(
 # Losses
 
 
-def _reduce(values: Tensor, reduction: str, op: str, count: Any = None) -> Tensor:
+def _reduce(values: Tensor, reduction: str, op: str, count: float | None = None) -> Tensor:
     if reduction == "mean":
         return values.mean() if count is None else values.sum() / count
     if reduction == "sum":
@@ -172,12 +183,17 @@ def _check_classes(op: str, input: Tensor, target: Tensor) -> None:
     expected = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
     if target.shape != expected:
         raise ShapeError(
-            f"{op}: input of shape {input.shape} (batch, classes, ...) needs class indices of shape {expected}, got {target.shape}"
+            f"{op}: input of shape {input.shape} (batch, classes, ...) needs class indices of shape {expected}, "
+            f"got {target.shape}"
         )
     if target.dtype.kind not in "iu":
-        raise DTypeError(f"{op}: class indices must be integers, got {target.dtype}; convert them: target.astype('int64')")
+        raise DTypeError(
+            f"{op}: class indices must be integers, got {target.dtype}; convert them: target.astype('int64')"
+        )
     if target.size and not (target._data.max() < classes):
-        raise ArgumentError(f"{op}: there are {classes} classes, 0 … {classes - 1}, but a target is {target._data.max()}")
+        raise ArgumentError(
+            f"{op}: there are {classes} classes, 0 … {classes - 1}, but a target is {target._data.max()}"
+        )
 
 
 def _target(target: Any) -> Tensor:
@@ -185,7 +201,9 @@ def _target(target: Any) -> Tensor:
     return target if isinstance(target, Tensor) else Tensor(np.asarray(target))
 
 
-def nll_loss(input: Array, target: Array, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+def nll_loss(
+    input: Array, target: Array, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
     """Negative log-likelihood: ``-weight[target] * input[target]``, PyTorch's ``nll_loss``.
 
     Args:
@@ -204,7 +222,9 @@ def nll_loss(input: Array, target: Array, weight: Array | None = None, ignore_in
     index = target._data.reshape(-1)
     counts = index != ignore_index
     if (index[counts] < 0).any():
-        raise ArgumentError(f"nll_loss: class indices must be 0 or more (or ignore_index={ignore_index}), got {index[counts].min()}")
+        raise ArgumentError(
+            f"nll_loss: class indices must be 0 or more (or ignore_index={ignore_index}), got {index[counts].min()}"
+        )
     index = np.where(counts, index, 0)
     picked = _class_first(input)[np.arange(index.size), index]
     if weight is None and counts.all():
@@ -223,7 +243,8 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Softmax cross-entropy on logits, ``-sum over c of weight[c] * p[c] * log_softmax(input)[c]``, PyTorch's ``cross_entropy``.
+    """Softmax cross-entropy on logits, ``-sum over c of weight[c] * p[c] * log_softmax(input)[c]``, PyTorch's
+    ``cross_entropy``.
 
     Stable: finite for logits of ±1e4 in float32.
 
@@ -232,7 +253,8 @@ def cross_entropy(
         target: class indices, (N,), (N, d1, ...) or (); or probabilities, floats of the shape of ``input``.
         weight: (C,), a factor for each class, or None.
         ignore_index: class indices of this value count for nothing.
-        reduction: ``"mean"`` (over the weights of the targets that count; over N for probabilities), ``"sum"`` or ``"none"``.
+        reduction: ``"mean"`` (over the weights of the targets that count; over N for probabilities), ``"sum"`` or
+            ``"none"``.
         label_smoothing: the share of each target that is spread evenly over all classes (Szegedy et al., 2016).
 
     >>> import tinygrad_lenet as tl
@@ -240,7 +262,7 @@ def cross_entropy(
     >>> loss = tl.cross_entropy(logits, [0, 1])
     >>> loss.backward()
     >>> loss, logits.grad
-    (tensor(0.4100376, op=mul), tensor([[-0.05960146,  0.05960147],
+    (tensor(0.4100376, op=div), tensor([[-0.05960152,  0.05960146],
             [ 0.25      , -0.25      ]]))
     """
     if not 0 <= label_smoothing <= 1:
@@ -263,13 +285,17 @@ def cross_entropy(
     counts = index != ignore_index
     factor = np.ones(classes, input.dtype) if weight is None else _tensor(weight)._data.astype(input.dtype)
     spread = where(counts, -(_class_first(logp) * factor).sum(axis=1), 0).reshape(target.shape)
-    uniform = _reduce(spread, reduction, "cross_entropy", (factor[np.where(counts, index, 0)] * counts).sum())
-    return nll * (1 - label_smoothing) + uniform * (label_smoothing / classes)
+    uniform: Tensor = _reduce(spread, reduction, "cross_entropy", (factor[np.where(counts, index, 0)] * counts).sum())
+    loss: Tensor = nll * (1 - label_smoothing) + uniform * (label_smoothing / classes)
+    return loss
 
 
 def _check_same(op: str, input: Tensor, target: Tensor) -> None:
     if input.shape != target.shape:
-        raise ShapeError(f"{op}: input {input.shape} and target {target.shape} must have one shape; broadcasting here is nearly always a mistake")
+        raise ShapeError(
+            f"{op}: input {input.shape} and target {target.shape} must have one shape; broadcasting here is "
+            "nearly always a mistake"
+        )
 
 
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
@@ -307,5 +333,7 @@ def binary_cross_entropy_with_logits(
     input, target = _tensor(input), _tensor(target)
     _check_same("binary_cross_entropy_with_logits", input, target)
     positive = target * softplus(-input, threshold=np.inf)
-    losses = (positive if pos_weight is None else positive * pos_weight) + (1 - target) * softplus(input, threshold=np.inf)
+    losses = (positive if pos_weight is None else positive * pos_weight) + (1 - target) * softplus(
+        input, threshold=np.inf
+    )
     return _reduce(losses if weight is None else losses * weight, reduction, "binary_cross_entropy_with_logits")

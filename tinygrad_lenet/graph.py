@@ -1,11 +1,11 @@
 """The recorded graph: nodes, the order of a backward pass, and whether recording is on.
 
-A :class:`Node` is one application of an op. It knows the nodes and leaf tensors that its gradient flows to, and keeps just those values
-that the rules of its op name. It does not know the tensor that it made: so there are no reference cycles, and a graph goes when the last
-tensor that hangs on it goes.
+A :class:`Node` is one application of an op. It knows the nodes and leaf tensors that its gradient flows to, and keeps
+just those values that the rules of its op name. It does not know the tensor that it made: so there are no reference
+cycles, and a graph goes when the last tensor that hangs on it goes.
 
-Reverse mode is :func:`pullback`: visit the nodes from the newest to the oldest, hand each the sum of what flowed into it, and pass on
-what its rules make of that (Griewank & Walther, *Evaluating Derivatives*, 2nd ed., section 3.2).
+Reverse mode is :func:`pullback`: visit the nodes from the newest to the oldest, hand each the sum of what flowed into
+it, and pass on what its rules make of that (Griewank & Walther, *Evaluating Derivatives*, 2nd ed., section 3.2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .errors import GradientError
 if TYPE_CHECKING:
     from .primitive import Plan
 
-# A context variable, not a module flag: each thread and each asyncio task has its own. A new thread starts with recording on.
+# A context variable, not a module flag: each thread and asyncio task has its own, and a new thread records.
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 is_grad_enabled = _recording.get
 _numbers = itertools.count()
@@ -69,9 +69,12 @@ class Vertex(Protocol):
     """What a gradient can flow to: a :class:`Node`, or a leaf tensor."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor, and so of its gradient."""
+
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Of the tensor, and so of its gradient."""
 
 
 class Node:
@@ -95,7 +98,7 @@ class Node:
 
 
 def ancestors(roots: Iterable[Vertex]) -> list[Node]:
-    """All nodes that the roots were made from, newest first. Iterative: a chain of a million ops is no deeper than one."""
+    """All nodes that the roots were made from, newest first. Iterative, so that a chain may have a million ops."""
     found = {root for root in roots if isinstance(root, Node)}
     stack = list(found)
     while stack:
@@ -111,7 +114,8 @@ def pullback(
 ) -> dict[Vertex, Any]:
     """Pull the seeds back through the graph; return the gradient of each leaf, or of each wanted vertex.
 
-    The seed decides the order of differentiation: seeded with arrays the pass is plain NumPy; seeded with tensors it records itself.
+    The seed decides the order of differentiation: seeded with arrays the pass is plain NumPy; seeded with tensors it
+    records itself.
     """
     order = ancestors(roots)
     visit = None if wanted is None else _leading_to(wanted, order)

@@ -1,4 +1,6 @@
-"""The one table that hangs operators and methods on Tensor. Their types are spelled in ``_methods.py``; a test compares the two."""
+"""The one table that hangs operators and methods on Tensor. Their types are spelled in ``_methods.py``; a test compares
+the two.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ def _reflected(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda self, other: op(other, self)
 
 
-OPERATORS: dict[str, Callable[..., Any]] = {
+OPERATORS: dict[str, Any] = {
+    "T": property(shape.transpose, doc="All axes reversed; a view."),
     "__add__": elementwise.add,
     "__sub__": elementwise.sub,
     "__mul__": elementwise.mul,
@@ -50,11 +53,25 @@ METHODS: dict[str, Callable[..., Any]] = {
         *(elementwise.maximum, elementwise.minimum, elementwise.clip, elementwise.clone, elementwise.astype),
         *(reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.max, reduction.min, reduction.argmax),
         *(reduction.argmin, reduction.logsumexp, reduction.softmax, reduction.log_softmax),
-        *(shape.reshape, shape.permute, shape.transpose, shape.broadcast_to, shape.flatten, shape.squeeze, shape.unsqueeze),
-        *(linalg.matmul, pooling.max_pool2d, pooling.avg_pool2d, convolution.conv2d, convolution.unfold, convolution.fold),
+        *(
+            shape.reshape,
+            shape.permute,
+            shape.transpose,
+            shape.broadcast_to,
+            shape.flatten,
+            shape.squeeze,
+            shape.unsqueeze,
+        ),
+        *(
+            linalg.matmul,
+            pooling.max_pool2d,
+            pooling.avg_pool2d,
+            convolution.conv2d,
+            convolution.unfold,
+            convolution.fold,
+        ),
     )
 }
 
 for _name, _function in {**OPERATORS, **METHODS}.items():
     setattr(Tensor, _name, _function)
-Tensor.T = property(shape.transpose, doc="All axes reversed; a view.")  # type: ignore[misc]  # declared for readers in _methods.py

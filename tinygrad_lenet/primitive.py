@@ -9,10 +9,11 @@ A primitive is a NumPy function and, for each argument that can have a gradient,
     tanh.vjp(x=lambda g, out: g * (1 - out * out))
     tanh.check(draw(3, 2))
 
-A rule maps ``g``, the gradient of the output, to the gradient of its argument (a vector-Jacobian product). *What a rule names is what the
-graph saves*: after ``g`` it may name ``out``, any argument (``x``, ``axis``), or ``x_shape`` where the shape is enough; nothing else is kept
-alive. A rule uses only what arrays and Tensors share and the package's own ops: called with arrays it computes, called with Tensors it
-records itself, and that is how derivatives of derivatives come about. Broadcasting is undone by the engine.
+A rule maps ``g``, the gradient of the output, to the gradient of its argument (a vector-Jacobian product). *What a rule
+names is what the graph saves*: after ``g`` it may name ``out``, any argument (``x``, ``axis``), or ``x_shape`` where
+the shape is enough; nothing else is kept alive. A rule uses only what arrays and Tensors share and the package's own
+ops: called with arrays it computes, called with Tensors it records itself, and that is how derivatives of derivatives
+come about. Broadcasting is undone by the engine.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, cast
+from typing import Any, ParamSpec, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -33,7 +34,6 @@ from .tensor import Tensor, storage, to_array
 Array: TypeAlias = Any
 Rule: TypeAlias = Callable[..., Any]
 P = ParamSpec("P")
-Q = ParamSpec("Q")
 
 REGISTRY: dict[str, Op] = {}
 # Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
@@ -42,7 +42,9 @@ _SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
 
 @dataclass(frozen=True)
 class Draw:
-    """How tests may draw one tensor argument: distinct values, spread evenly over ``low … high``, none of them at a kink."""
+    """How tests may draw one tensor argument: distinct values, spread evenly over ``low … high``, none of them at a
+    kink.
+    """
 
     shape: tuple[int, ...]
     low: float
@@ -58,9 +60,13 @@ class Primitive(Protocol[P]):
     """A function of Tensors, arrays or numbers that returns a Tensor, and that knows its derivative."""
 
     __name__: str
-    op: Op
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
+    @property
+    def op(self) -> Op:
+        """The record of the op: forward function, rules, test cases."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        """Compute, and record if an argument requires a gradient."""
 
     def vjp(self, **rules: Rule | None) -> None:
         """Give the rule of each argument; ``None`` says that its gradient is zero or does not exist."""
@@ -136,7 +142,8 @@ class Plan:
                 if value._version[0] != stamp:
                     name = "its output" if source[0] == "out" else f"argument {self.op.names[source[1]]!r}"
                     raise GradientError(
-                        f"{self.op.name}: {name}, of shape {value.shape}, was changed in place after the op was recorded, "
+                        f"{self.op.name}: {name}, of shape {value.shape}, was changed in place after the op was "
+                        "recorded, "
                         "so the gradient would be wrong; change it after backward(), or give the op a clone()"
                     )
                 if not recording:
@@ -151,10 +158,10 @@ class Plan:
                 yield parent, gradient._data if not recording and isinstance(gradient, Tensor) else gradient
 
 
-class Op(Generic[Q]):
+class Op:
     """The record of one op: its forward function, its rules and its test cases."""
 
-    def __init__(self, forward: Callable[Q, Array]) -> None:
+    def __init__(self, forward: Callable[..., Array]) -> None:
         parameters = inspect.signature(forward).parameters.values()
         self.forward = forward
         self.name = forward.__name__
@@ -200,7 +207,9 @@ class Op(Generic[Q]):
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments by position, defaults filled in."""
         if len(args) > self.arity and not self.variadic:
-            raise TypeError(f"{self.name}() takes {self.arity} arguments ({', '.join(self.names)}), {len(args)} were given")
+            raise TypeError(
+                f"{self.name}() takes {self.arity} arguments ({', '.join(self.names)}), {len(args)} were given"
+            )
         filled = [*args, *self.defaults[len(args) :]]
         for key, value in kwargs.items():
             name = key if key in self.names else _SPELLINGS.get(key, key)
@@ -215,7 +224,9 @@ class Op(Generic[Q]):
         return tuple(filled)
 
     def arrays(self, args: tuple[Any, ...]) -> list[Any]:
-        """What the forward function gets: Tensors and lists as arrays, numbers as they are beside an array, else as float32."""
+        """What the forward function gets: Tensors and lists as arrays, numbers as they are beside an array, else as
+        float32.
+        """
         plain = [a._data if isinstance(a, Tensor) else a for a in args]
         alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
         for i, a in enumerate(plain):
@@ -232,12 +243,19 @@ class Op(Generic[Q]):
             f"{name} is {a.dtype} of shape {a.shape}" if hasattr(a, "dtype") else f"{name}={a!r}"
             for name, a in zip(self.names, args, strict=False)
         )
-        kind = OutOfRangeError if isinstance(error, IndexError) else DTypeError if isinstance(error, TypeError) else ShapeError
+        kind = (
+            OutOfRangeError
+            if isinstance(error, IndexError)
+            else DTypeError
+            if isinstance(error, TypeError)
+            else ShapeError
+        )
         return kind(f"{self.name}: {error} (given: {given})")
 
 
 def primitive(forward: Callable[P, Array]) -> Primitive[P]:
-    """Make a differentiable op of a NumPy function; parameters annotated ``Array`` are its tensors (see the module's docstring).
+    """Make a differentiable op of a NumPy function; parameters annotated ``Array`` are its tensors (see the module's
+    docstring).
 
     >>> import tinygrad_lenet as tl
     >>> @tl.primitive
@@ -252,6 +270,8 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     op = Op(forward)
     arity, plans, arrays_of = (op.arity if not op.variadic else 1 << 30), op.plans, op.arrays
 
+    forward_any: Callable[..., Array] = forward
+
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Tensor:
         if kwargs or len(args) != arity:
@@ -261,7 +281,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
             if isinstance(a, Tensor) and a._requires_grad:
                 tracked |= 1 << i
         try:
-            out = forward(*arrays_of(args))
+            out = forward_any(*arrays_of(args))
         except TinygradLenetError:
             raise
         except (ValueError, TypeError, IndexError) as error:

@@ -1,14 +1,14 @@
 """The Tensor: an array, its gradient, and the node of the graph that made it. No maths of its own.
 
-Data is protected, so that a gradient is never silently wrong: a Tensor holds a private copy of what the user gave, ``numpy()`` is a read-only
-view, and every change in place goes through the Tensor, which counts it. Views share the counter of the memory they look at; an op
-notes the count of what it saves, and the backward pass compares.
+Data is protected, so that a gradient is never silently wrong: a Tensor holds a private copy of what the user gave,
+``numpy()`` is a read-only view, and every change in place goes through the Tensor, which counts it. Views share the
+counter of the memory they look at; an op notes the count of what it saves, and the backward pass compares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -21,7 +21,9 @@ _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
 
 def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """An array of a dtype that Tensors may have; numbers and lists of numbers become float32. May share memory with ``value``."""
+    """An array of a dtype that Tensors may have; numbers and lists of numbers become float32. May share memory with
+    ``value``.
+    """
     if isinstance(value, Tensor):
         value = value._data
     if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
@@ -130,9 +132,14 @@ class Tensor(Methods):
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if self._node is not None and not value:
-            raise GradientError("requires_grad can be switched off on leaf tensors only; use x.detach() to cut the graph here")
+            raise GradientError(
+                "requires_grad can be switched off on leaf tensors only; use x.detach() to cut the graph here"
+            )
         if value and self.dtype.kind not in _DIFFERENTIABLE:
-            raise DTypeError(f"only tensors of floats can require a gradient, this one is {self.dtype}; convert it: x.astype('float32')")
+            raise DTypeError(
+                f"only tensors of floats can require a gradient, this one is {self.dtype}; convert it: "
+                "x.astype('float32')"
+            )
         self._requires_grad = bool(value)
 
     @property
@@ -142,7 +149,9 @@ class Tensor(Methods):
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape or value.dtype != self.dtype):
+        if value is not None and (
+            not isinstance(value, Tensor) or value.shape != self.shape or value.dtype != self.dtype
+        ):
             got = f"{value.dtype} of shape {value.shape}" if hasattr(value, "dtype") else type(value).__name__
             raise ShapeError(f"grad must be None or a Tensor of {self.dtype} and shape {self.shape}, got {got}")
         self._grad = value
@@ -150,7 +159,9 @@ class Tensor(Methods):
     # What it holds
 
     def numpy(self) -> NDArray[Any]:
-        """The values, as a read-only view: no copy is made, and later changes of the tensor show. ``.copy()`` it to write."""
+        """The values, as a read-only view: no copy is made, and later changes of the tensor show. ``.copy()`` it to
+        write.
+        """
         view = self._data.view()
         view.flags.writeable = False
         return view
@@ -164,7 +175,9 @@ class Tensor(Methods):
     def data(self, value: Any) -> None:
         array = to_array(value, self.dtype)
         if array.shape != self.shape:
-            raise ShapeError(f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape")
+            raise ShapeError(
+                f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape"
+            )
         self._version[0] += 1
         np.copyto(self._data, array)
 
@@ -174,7 +187,9 @@ class Tensor(Methods):
     def item(self) -> float | int | bool:
         """The value of the one element, as a Python number."""
         if self.size != 1:
-            raise ShapeError(f"item() is for one element, this tensor has shape {self.shape}; use x.numpy() or x[i].item()")
+            raise ShapeError(
+                f"item() is for one element, this tensor has shape {self.shape}; use x.numpy() or x[i].item()"
+            )
         return self._data.item()  # type: ignore[no-any-return]  # by the kinds of dtype that are admitted
 
     def tolist(self) -> Any:
@@ -199,7 +214,8 @@ class Tensor(Methods):
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ShapeError(
-                f"the truth value of a tensor of shape {self.shape} is ambiguous; say (x > 0).numpy().all() or .any(), or x is None"
+                f"the truth value of a tensor of shape {self.shape} is ambiguous; say (x > 0).numpy().all() or "
+                ".any(), or x is None"
             )
         return bool(self._data.item())
 
@@ -232,14 +248,18 @@ class Tensor(Methods):
                 "write an expression, such as where(mask, value, x), or change it under `with no_grad():`"
             )
         if not self._data.flags.writeable:
-            raise ArgumentError(f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead")
+            raise ArgumentError(
+                f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead"
+            )
         self._version[0] += 1
         return self._data
 
     def __setitem__(self, index: Any, value: Any) -> None:
         key = tuple(_key(i) for i in index) if isinstance(index, tuple) else _key(index)
         if isinstance(value, Tensor) and value._requires_grad and is_grad_enabled():
-            raise GradientError("x[...] = value would not record the gradient of value; use where(mask, value, x) or value.detach()")
+            raise GradientError(
+                "x[...] = value would not record the gradient of value; use where(mask, value, x) or value.detach()"
+            )
         array = self._writable()
         try:
             array[key] = value._data if isinstance(value, Tensor) else value
@@ -272,7 +292,9 @@ class Tensor(Methods):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self._node is not None:
-            raise GradientError("a tensor that hangs on a graph cannot be copied or pickled with it; copy x.detach() instead")
+            raise GradientError(
+                "a tensor that hangs on a graph cannot be copied or pickled with it; copy x.detach() instead"
+            )
         twin = type(self).__new__(type(self))
         twin._data, twin._node, twin._version, twin._requires_grad = self._data.copy(), None, [0], self._requires_grad
         twin._grad = None if self._grad is None else Tensor(self._grad)
@@ -281,7 +303,9 @@ class Tensor(Methods):
 
     def __reduce__(self) -> Any:
         if self._node is not None:
-            raise GradientError("a tensor that hangs on a graph cannot be copied or pickled with it; pickle x.detach() instead")
+            raise GradientError(
+                "a tensor that hangs on a graph cannot be copied or pickled with it; pickle x.detach() instead"
+            )
         return (type(self), (self._data, self._requires_grad))
 
     # Gradients

@@ -1,14 +1,15 @@
 """Convolution by im2col: gather every window of the images as a column, and the convolution is one matrix product.
 
-:func:`unfold` is that gathering on its own; ``weight.reshape(O, -1) @ unfold(x, kernel)`` is the whole idea. :func:`conv2d` computes the same
-in blocks of columns small enough to stay in the cache, and gathers them again in the backward pass, where storing them would take
-``kh * kw`` times the memory of the images.
+:func:`unfold` is that gathering on its own; ``weight.reshape(O, -1) @ unfold(x, kernel)`` is the whole idea.
+:func:`conv2d` computes the same in blocks of columns small enough to stay in the cache, and gathers them again in the
+backward pass, where storing them would take ``kh * kw`` times the memory of the images.
 
 Convolution closes on itself: the gradients of :func:`conv2d` are :func:`conv2d_input_grad` (transposed convolution) and
-:func:`conv2d_weight_grad`, and the gradients of each of the three are the other two. So there are gradients of any order.
+:func:`conv2d_weight_grad`, and the gradients of each of the three are the other two. So there are gradients of any
+order.
 
-Sources: Chellapilla, Puri, Simard, *High performance convolutional neural networks for document processing*, 2006 (im2col);
-Dumoulin and Visin, *A guide to convolution arithmetic for deep learning*, 2016 (sizes and transposition).
+Sources: Chellapilla, Puri, Simard, *High performance convolutional neural networks for document processing*, 2006
+(im2col); Dumoulin and Visin, *A guide to convolution arithmetic for deep learning*, 2016 (sizes and transposition).
 """
 
 from __future__ import annotations
@@ -42,16 +43,17 @@ def _gather(images: Array, at: Windows) -> Array:
     s_c, s_h, s_w, s_n = images.strides
     (sh, sw), (dh, dw) = at.stride, at.dilation
     strides = (s_c, s_h * dh, s_w * dw, s_h * sh, s_w * sw, s_n)
-    return np.ndarray((c, *at.kernel, *at.count, n), images.dtype, images, 0, strides)
+    return np.ndarray((c, *at.kernel, *at.grid, n), images.dtype, images, 0, strides)
 
 
 def _blocks(at: Windows, depth: int, n: int, itemsize: int) -> Iterator[tuple[slice, slice, slice]]:
     """Cut the output (OH, OW, N) so that ``depth`` values for each element stay within the block size.
 
-    Whole rows if they fit, else pieces of one row, else pieces of one pixel's batch: each piece is contiguous in the output.
+    Whole rows if they fit, else pieces of one row, else pieces of one pixel's batch: each piece is contiguous in the
+    output.
     """
     room = max(1, _BLOCK // (depth * itemsize))
-    (oh, ow), everything = at.count, slice(None)
+    (oh, ow), everything = at.grid, slice(None)
     if ow * n <= room:
         step = room // max(1, ow * n)
         for i in range(0, oh, step):
@@ -69,7 +71,14 @@ def _blocks(at: Windows, depth: int, n: int, itemsize: int) -> Iterator[tuple[sl
 
 
 def _geometry(
-    op: str, size: tuple[int, ...], weight_shape: tuple[int, ...], channels: int, stride: Any, padding: Any, dilation: Any, groups: int
+    op: str,
+    size: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    channels: int,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
 ) -> Windows:
     """Check that images and weight fit together."""
     if len(weight_shape) != 4:
@@ -77,7 +86,8 @@ def _geometry(
     o, c = weight_shape[:2]
     if groups < 1 or o % groups or channels != c * groups:
         raise ShapeError(
-            f"{op}: images have {channels} channels, but a weight of shape {weight_shape} with groups={groups} expects {c * groups}"
+            f"{op}: images have {channels} channels, but a weight of shape {weight_shape} with groups={groups} "
+            f"expects {c * groups}"
             + (f", and its {o} outputs must divide into {groups} groups" if groups < 1 or o % groups else "")
         )
     return windows(op, size, weight_shape[2:], stride, padding, dilation)
@@ -95,20 +105,22 @@ def conv2d(
 ) -> Array:
     """Two-dimensional convolution (cross-correlation, as everywhere in this field), PyTorch's ``conv2d``.
 
-    ``out[n, o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] * x[n, c, i * stride + a * dilation, j * stride + b * dilation]``
+    ``out[n, o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] * x[n, c, i * stride + a * dilation, j * stride
+    + b * dilation]``
 
     Args:
         x: images, (N, C, H, W).
         weight: kernels, (O, C / groups, kh, kw).
         bias: (O,), or None.
         stride: pixels from one window to the next, a number or (height, width).
-        padding: zeros around the image: a number, (height, width), ``"valid"`` (none), ``"same"`` (the output has ``ceil(H / stride)`` rows; an odd
-            pixel goes to the end), or ``((top, bottom), (left, right))``.
+        padding: zeros around the image: a number, (height, width), ``"valid"`` (none), ``"same"`` (the output has
+            ``ceil(H / stride)`` rows; an odd pixel goes to the end), or ``((top, bottom), (left, right))``.
         dilation: pixels from one element of the kernel to the next.
         groups: channels and outputs are split into so many groups that do not see each other.
 
     Returns:
-        (N, O, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``; the memory lies batch-last.
+        (N, O, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``; the memory lies
+        batch-last.
 
     Raises:
         ShapeError: channels and weight do not fit together, or the kernel is larger than the padded image.
@@ -123,13 +135,15 @@ def conv2d(
     check_images("conv2d", x)
     at = _geometry("conv2d", x.shape[2:], weight.shape, x.shape[1], stride, padding, dilation, groups)
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"conv2d: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}")
+        raise ShapeError(
+            f"conv2d: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
+        )
     n, o = x.shape[0], weight.shape[0]
     dtype = np.result_type(x, weight)
     kernels = np.ascontiguousarray(weight).reshape(groups, o // groups, -1).astype(dtype, copy=False)
     images = batch_last(x, at)
     patches = _gather(images, at)
-    out = np.empty((o, *at.count, n), dtype)
+    out = np.empty((o, *at.grid, n), dtype)
     offset = None if bias is None else bias.reshape(groups, -1, 1)
     for block in _blocks(at, images.shape[0] * kernels.shape[2], n, dtype.itemsize):
         patch = patches[(..., *block)]
@@ -144,18 +158,24 @@ def conv2d(
 
 @primitive
 def conv2d_input_grad(
-    g: Array, weight: Array, size: tuple[int, int], stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1, groups: int = 1
+    g: Array,
+    weight: Array,
+    size: tuple[int, int],
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
 ) -> Array:
     """The gradient of :func:`conv2d` for its images, given that of its output: transposed convolution.
 
-    ``g`` is (N, O, OH, OW), ``weight`` (O, C / groups, kh, kw), ``size`` the images' (H, W); the result is (N, C, H, W). Each product of a weight
-    and a gradient is added to the pixel that the weight saw (col2im).
+    ``g`` is (N, O, OH, OW), ``weight`` (O, C / groups, kh, kw), ``size`` the images' (H, W); the result is (N, C, H,
+    W). Each product of a weight and a gradient is added to the pixel that the weight saw (col2im).
     """
     check_images("conv2d_input_grad", g)
     n, o, c = g.shape[0], weight.shape[0], weight.shape[1] * groups
     at = _geometry("conv2d_input_grad", size, weight.shape, c, stride, padding, dilation, groups)
-    if g.shape[1:] != (o, *at.count):
-        raise ShapeError(f"conv2d_input_grad: expected a gradient of shape {(n, o, *at.count)}, got {g.shape}")
+    if g.shape[1:] != (o, *at.grid):
+        raise ShapeError(f"conv2d_input_grad: expected a gradient of shape {(n, o, *at.grid)}, got {g.shape}")
     dtype = np.result_type(g, weight)
     kernels = weight.reshape(groups, o // groups, -1).transpose(0, 2, 1).astype(dtype, copy=False)
     grads = np.ascontiguousarray(g.transpose(1, 2, 3, 0), dtype)
@@ -177,11 +197,18 @@ def conv2d_input_grad(
 
 @primitive
 def conv2d_weight_grad(
-    x: Array, g: Array, kernel: tuple[int, int], stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1, groups: int = 1
+    x: Array,
+    g: Array,
+    kernel: tuple[int, int],
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
 ) -> Array:
     """The gradient of :func:`conv2d` for its weight, given that of its output.
 
-    ``x`` is (N, C, H, W), ``g`` (N, O, OH, OW); the result is (O, C / groups, *kernel): how often each weight met each pixel.
+    ``x`` is (N, C, H, W), ``g`` (N, O, OH, OW); the result is (O, C / groups, *kernel): how often each weight met each
+    pixel.
     """
     check_images("conv2d_weight_grad", x)
     (n, c), o = x.shape[:2], g.shape[1]
@@ -240,7 +267,8 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Pair = 1,
 ) -> Tensor:
-    """Transposed convolution, PyTorch's ``conv_transpose2d``: the gradient of :func:`conv2d` for its images, as a layer of its own.
+    """Transposed convolution, PyTorch's ``conv_transpose2d``: the gradient of :func:`conv2d` for its images, as a layer
+    of its own.
 
     Args:
         x: images, (N, C, H, W).
@@ -264,15 +292,22 @@ def conv_transpose2d(
     pads, extra = pair(padding, op, "padding", 0), pair(output_padding, op, "output_padding", 0)
     check_images(op, x)
     if weight.ndim != 4 or weight.shape[0] != x.shape[1]:
-        raise ShapeError(f"{op}: images with {x.shape[1]} channels need a weight of shape ({x.shape[1]}, O / groups, kh, kw), got {weight.shape}")
+        raise ShapeError(
+            f"{op}: images with {x.shape[1]} channels need a weight of shape ({x.shape[1]}, O / groups, kh, "
+            f"kw), got {weight.shape}"
+        )
     if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
-        raise ArgumentError(f"{op}: output_padding {output_padding} must be less than stride {stride} or dilation {dilation}")
+        raise ArgumentError(
+            f"{op}: output_padding {output_padding} must be less than stride {stride} or dilation {dilation}"
+        )
     size = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
         for n, s, p, d, k, e in zip(x.shape[2:], strides, pads, dilations, weight.shape[2:], extra, strict=True)
     )
     if min(size) < 1:
-        raise ShapeError(f"{op}: images of {x.shape[2:]} with padding {padding} leave an output of {size}; use less padding")
+        raise ShapeError(
+            f"{op}: images of {x.shape[2:]} with padding {padding} leave an output of {size}; use less padding"
+        )
     out = conv2d_input_grad(x, weight, (size[0], size[1]), strides, pads, dilations, groups)
     return out if bias is None else out + bias.reshape(1, -1, 1, 1)
 
@@ -292,12 +327,15 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
     at = windows("unfold", x.shape[2:], kernel_size, stride, padding, dilation)
     n, c = x.shape[:2]
     patches = _gather(batch_last(x, at), at)
-    return patches.transpose(5, 0, 1, 2, 3, 4).reshape(n, c * at.kernel[0] * at.kernel[1], at.count[0] * at.count[1])
+    return patches.transpose(5, 0, 1, 2, 3, 4).reshape(n, c * at.kernel[0] * at.kernel[1], at.grid[0] * at.grid[1])
 
 
 @primitive
-def fold(x: Array, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1) -> Array:
-    """Add every column back to where its window lies (col2im), PyTorch's ``fold``: (N, C * kh * kw, OH * OW) to (N, C, H, W).
+def fold(
+    x: Array, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1
+) -> Array:
+    """Add every column back to where its window lies (col2im), PyTorch's ``fold``: (N, C * kh * kw, OH * OW) to (N, C,
+    H, W).
 
     >>> import tinygrad_lenet as tl
     >>> tl.fold(tl.unfold(tl.ones(1, 1, 3, 3), 2), 3, 2)  # how many windows saw each pixel
@@ -306,7 +344,7 @@ def fold(x: Array, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, pad
               [1., 2., 1.]]]])
     """
     at = windows("fold", pair(output_size, "fold", "output_size"), kernel_size, stride, padding, dilation)
-    (kh, kw), (oh, ow) = at.kernel, at.count
+    (kh, kw), (oh, ow) = at.kernel, at.grid
     if x.ndim != 3 or x.shape[1] % (kh * kw) or x.shape[2] != oh * ow:
         raise ShapeError(f"fold: expected columns of shape (N, C * {kh * kw}, {oh * ow}), got {x.shape}")
     n, c = x.shape[0], x.shape[1] // (kh * kw)
@@ -319,7 +357,9 @@ def fold(x: Array, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, pad
 
 
 unfold.vjp(
-    x=lambda g, x_shape, kernel_size, dilation, padding, stride: fold(g, x_shape[2:], kernel_size, dilation, padding, stride)
+    x=lambda g, x_shape, kernel_size, dilation, padding, stride: fold(
+        g, x_shape[2:], kernel_size, dilation, padding, stride
+    )
 )
 unfold.check(draw(2, 3, 5, 4), (3, 2), dilation=(1, 2), padding=(1, 0), stride=2)
 fold.vjp(x=lambda g, kernel_size, dilation, padding, stride: unfold(g, kernel_size, dilation, padding, stride))

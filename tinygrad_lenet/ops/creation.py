@@ -1,4 +1,6 @@
-"""New tensors from a shape. All are float32 unless ``dtype`` says otherwise; a shape may be given as ``2, 3`` or as ``(2, 3)``."""
+"""New tensors from a shape. All are float32 unless ``dtype`` says otherwise; a shape may be given as ``2, 3`` or as
+``(2, 3)``.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def generator_of(generator: Seed) -> np.random.Generator:
     raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
 
 
-def full(shape: int | tuple[int, ...], fill_value: float, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+def full(
+    shape: int | tuple[int, ...], fill_value: float, dtype: DTypeLike = np.float32, requires_grad: bool = False
+) -> Tensor:
     """A tensor filled with one value.
 
     >>> import tinygrad_lenet as tl
@@ -45,8 +49,15 @@ def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False
     return _owned(np.ones(_flat(shape), dtype), requires_grad)
 
 
-def arange(start: float, stop: float | None = None, step: float = 1, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
-    """Numbers from ``start`` (0 if only one is given) up to, not including, ``stop``; int64 for integers, so that they can be indices.
+def arange(
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    dtype: DTypeLike | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Numbers from ``start`` (0 if only one is given) up to, not including, ``stop``; int64 for integers, so that they
+    can be indices.
 
     >>> import tinygrad_lenet as tl
     >>> tl.arange(3), tl.arange(0, 1, 0.5)
@@ -55,7 +66,8 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: DTyp
     start, stop = (0, start) if stop is None else (start, stop)
     if dtype is None:
         dtype = np.int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else np.float32
-    return _owned(np.arange(start, stop, step, dtype), requires_grad)
+    numbers: Any = np.arange(start, stop, step, dtype)  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
+    return _owned(numbers, requires_grad)
 
 
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
@@ -74,7 +86,9 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
 
 
 def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
-    """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh entropy if None)."""
+    """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh
+    entropy if None).
+    """
     return _owned(generator_of(generator).standard_normal(_flat(shape)).astype(dtype), requires_grad)
 
 

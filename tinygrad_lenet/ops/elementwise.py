@@ -12,6 +12,19 @@ from ..errors import DTypeError
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
 
+
+@primitive
+def where(condition: Array, x: Array, y: Array) -> Array:
+    """``x`` where the condition holds, ``y`` elsewhere; a NaN in the branch not taken does no harm, forward or
+    backward.
+    """
+    return np.where(condition, x, y)
+
+
+where.vjp(condition=None, x=lambda g, condition: where(condition, g, 0), y=lambda g, condition: where(condition, 0, g))
+where.check(np.array([True, False]), draw(3, 2), draw(2))
+
+
 # Arithmetic
 
 
@@ -99,16 +112,6 @@ neg.check(draw(3, 2))
 
 
 @primitive
-def abs(x: Array) -> Array:
-    """Absolute value; its gradient at 0 is 0."""
-    return np.abs(x)
-
-
-abs.vjp(x=lambda g, x: g * sign(x))
-abs.check(draw(3, 2))
-
-
-@primitive
 def sign(x: Array) -> Array:
     """-1, 0 or 1; its gradient is 0."""
     return np.sign(x)
@@ -116,6 +119,16 @@ def sign(x: Array) -> Array:
 
 sign.vjp(x=None)
 sign.check(draw(3, 2))
+
+
+@primitive
+def abs(x: Array) -> Array:
+    """Absolute value; its gradient at 0 is 0."""
+    return np.abs(x)
+
+
+abs.vjp(x=lambda g, x: g * sign(x))
+abs.check(draw(3, 2))
 
 
 @primitive
@@ -164,16 +177,14 @@ def sin(x: Array) -> Array:
     return np.sin(x)
 
 
-sin.vjp(x=lambda g, x: g * cos(x))
-sin.check(draw(3, 2))
-
-
 @primitive
 def cos(x: Array) -> Array:
     """Cosine of an angle in radians."""
     return np.cos(x)
 
 
+sin.vjp(x=lambda g, x: g * cos(x))
+sin.check(draw(3, 2))
 cos.vjp(x=lambda g, x: -g * sin(x))
 cos.check(draw(3, 2))
 
@@ -268,16 +279,6 @@ maximum.vjp(x=lambda g, x, y: _share(g, x > y, x == y), y=lambda g, x, y: _share
 maximum.check(draw(3, 2), draw(2, low=-0.9))
 minimum.vjp(x=lambda g, x, y: _share(g, x < y, x == y), y=lambda g, x, y: _share(g, y < x, x == y))
 minimum.check(draw(3, 2), draw(2, low=-0.9))
-
-
-@primitive
-def where(condition: Array, x: Array, y: Array) -> Array:
-    """``x`` where the condition holds, ``y`` elsewhere; a NaN in the branch not taken does no harm, forward or backward."""
-    return np.where(condition, x, y)
-
-
-where.vjp(condition=None, x=lambda g, condition: where(condition, g, 0), y=lambda g, condition: where(condition, 0, g))
-where.check(np.array([True, False]), draw(3, 2), draw(2))
 
 
 @primitive

@@ -62,6 +62,7 @@ def _component(i: Any) -> Any:
         array = array.astype(np.intp)
     if array.dtype.kind not in "iub":
         raise DTypeError(
-            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use x.astype('int64')"
+            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use "
+            "x.astype('int64')"
         )
     return array if array.ndim or array.dtype == np.bool_ else int(array)

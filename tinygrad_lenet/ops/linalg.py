@@ -12,7 +12,9 @@ from ..primitive import Array, draw, primitive
 
 @primitive
 def matmul(x: Array, y: Array) -> Array:
-    """Matrix product ``x @ y``, as NumPy defines it: leading axes broadcast, a vector on the left is a row, on the right a column."""
+    """Matrix product ``x @ y``, as NumPy defines it: leading axes broadcast, a vector on the left is a row, on the
+    right a column.
+    """
     return np.matmul(x, y)
 
 
@@ -69,10 +71,13 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """
     if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
-            f"linear: x of shape {x.shape} needs a weight of shape (out_features, {x.shape[-1] if x.ndim else '?'}), got {weight.shape}"
+            f"linear: x of shape {x.shape} needs a weight of shape (out_features, "
+            f"{x.shape[-1] if x.ndim else '?'}), got {weight.shape}"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"linear: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}")
+        raise ShapeError(
+            f"linear: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
+        )
     if x.ndim == 2 and x.flags.f_contiguous:
         out = np.matmul(weight, x.T)
         if bias is not None:

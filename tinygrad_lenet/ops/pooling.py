@@ -1,4 +1,6 @@
-"""Max and average pooling: for each position in the kernel one strided view of the images, and a running maximum or sum over them."""
+"""Max and average pooling: for each position in the kernel one strided view of the images, and a running maximum or sum
+over them.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,14 @@ from ..primitive import Array, draw, primitive
 from .windows import Padding, Pair, Windows, batch_last, check_images, windows
 
 
-def _geometry(op: str, x_shape: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
+def _geometry(
+    op: str, x_shape: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> Windows:
     at = windows(op, x_shape[2:], kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
     if any(b > k / 2 for b, k in zip(at.before, at.kernel, strict=True)):
-        raise ArgumentError(f"{op}: padding {padding} must be at most half of the kernel {kernel}: a window must not be all padding")
+        raise ArgumentError(
+            f"{op}: padding {padding} must be at most half of the kernel {kernel}: a window must not be all padding"
+        )
     return at
 
 
@@ -32,7 +38,9 @@ def _views(x: Array, at: Windows) -> Iterator[Array]:
 
 
 def _blank(like: Array, at: Windows) -> Array:
-    """Room for the padded images' gradient, laid out in memory as ``like`` is; not cleared if every pixel will be written."""
+    """Room for the padded images' gradient, laid out in memory as ``like`` is; not cleared if every pixel will be
+    written.
+    """
     order = sorted(range(4), key=lambda axis: -like.strides[axis])
     shape = (*like.shape[:2], *at.padded)
     memory = (np.empty if at.tiling else np.zeros)([shape[axis] for axis in order], like.dtype)
@@ -41,9 +49,15 @@ def _blank(like: Array, at: Windows) -> Array:
 
 @primitive
 def max_pool2d(
-    x: Array, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, dilation: Pair = 1, ceil_mode: bool = False
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
 ) -> Array:
-    """The largest value in each window, PyTorch's ``max_pool2d``. The whole gradient goes to the first maximum in row-major order.
+    """The largest value in each window, PyTorch's ``max_pool2d``. The whole gradient goes to the first maximum in
+    row-major order.
 
     Args:
         x: images, (N, C, H, W).
@@ -54,7 +68,8 @@ def max_pool2d(
         ceil_mode: whether a window may hang over the end; else rows and columns that fill no window are ignored.
 
     Returns:
-        (N, C, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. A window with a NaN gives NaN, and no gradient.
+        (N, C, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. A window with a
+        NaN gives NaN, and no gradient.
 
     >>> import tinygrad_lenet as tl
     >>> tl.max_pool2d(tl.arange(16.0).reshape(1, 1, 4, 4), 2)
@@ -130,7 +145,7 @@ def _weight(at: Windows, count_include_pad: bool, divisor_override: int | None, 
     counts = []
     for i in (0, 1):
         first, last = (0, at.full[i]) if count_include_pad else (at.before[i], at.before[i] + at.size[i])
-        starts = np.arange(at.count[i]) * at.stride[i]
+        starts = np.arange(at.grid[i]) * at.stride[i]
         counts.append(np.minimum(starts + at.kernel[i], last) - np.maximum(starts, first))
     return (1 / np.outer(*counts)).astype(dtype)
 

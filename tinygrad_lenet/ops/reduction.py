@@ -13,6 +13,10 @@ from .elementwise import exp, sqrt, square, where
 from .shape import broadcast_to
 
 Axis: TypeAlias = int | tuple[int, ...] | None
+# The ufuncs themselves: np.sum and its like add a microsecond of Python.
+_add: Any = np.add.reduce
+_max: Any = np.maximum.reduce
+_min: Any = np.minimum.reduce
 
 
 def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
@@ -23,7 +27,9 @@ def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
     """
     given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
     if any(not -ndim <= a < ndim for a in given) or len({a % ndim for a in given}) < len(given):
-        raise ArgumentError(f"axis must name different axes of a tensor with {ndim} axes ({-ndim} … {ndim - 1}), got {axis}")
+        raise ArgumentError(
+            f"axis must name different axes of a tensor with {ndim} axes ({-ndim} … {ndim - 1}), got {axis}"
+        )
     return tuple(sorted(a % ndim for a in given))
 
 
@@ -36,7 +42,7 @@ def _restore(reduced: Any, shape: tuple[int, ...], axis: Axis) -> Any:
 @primitive
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Sum of the elements."""
-    return np.add.reduce(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    return _add(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
 sum.vjp(x=lambda g, x_shape, axis: broadcast_to(_restore(g, x_shape, axis), x_shape))
@@ -47,14 +53,18 @@ sum.check(draw(3, 4, 2), axis=1, keepdims=True)
 
 @primitive
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The largest element; where several are largest they share the gradient equally. NaN if any is NaN, with gradient 0."""
-    return np.maximum.reduce(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    """The largest element; where several are largest they share the gradient equally. NaN if any is NaN, with gradient
+    0.
+    """
+    return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
 @primitive
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The smallest element; where several are smallest they share the gradient equally. NaN if any is NaN, with gradient 0."""
-    return np.minimum.reduce(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    """The smallest element; where several are smallest they share the gradient equally. NaN if any is NaN, with
+    gradient 0.
+    """
+    return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
 def _share(g: Any, out: Any, x: Any, axis: Axis) -> Any:
@@ -120,10 +130,10 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
 def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """``log(sum(e^x))``, shifted by the maximum so that it neither overflows nor loses everything."""
     axes = axes_of(axis, np.ndim(x))
-    top = np.maximum.reduce(x, axes, keepdims=True)
+    top = _max(x, axes, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
     with np.errstate(divide="ignore"):  # log(0) = -inf is the answer where every x is -inf
-        out = np.log(np.add.reduce(np.exp(x - top), axes, keepdims=True)) + top
+        out = np.log(_add(np.exp(x - top), axes, keepdims=True)) + top
     return out if keepdims else out.squeeze(axes)
 
 
@@ -136,8 +146,8 @@ logsumexp.check(draw(3, 4, 2), axis=1, keepdims=True)
 @primitive
 def softmax(x: Array, axis: int = -1) -> Array:
     """``e^x / sum(e^x)`` along an axis, stable for any finite input."""
-    e = np.exp(x - np.maximum.reduce(x, axis, keepdims=True))
-    return e / np.add.reduce(e, axis, keepdims=True)
+    e = np.exp(x - _max(x, axis, keepdims=True))
+    return e / _add(e, axis, keepdims=True)
 
 
 softmax.vjp(x=lambda g, out, axis: out * (g - (g * out).sum(axis=axis, keepdims=True)))
@@ -148,8 +158,8 @@ softmax.check(draw(3, 4, 2), axis=1)
 @primitive
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """``log(softmax(x))`` along an axis, without the loss of digits that taking the logarithm afterwards has."""
-    shifted = x - np.maximum.reduce(x, axis, keepdims=True)
-    return shifted - np.log(np.add.reduce(np.exp(shifted), axis, keepdims=True))
+    shifted = x - _max(x, axis, keepdims=True)
+    return shifted - np.log(_add(np.exp(shifted), axis, keepdims=True))
 
 
 log_softmax.vjp(x=lambda g, out, axis: g - exp(out) * g.sum(axis=axis, keepdims=True))

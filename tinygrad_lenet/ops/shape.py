@@ -59,7 +59,8 @@ permute.check(draw(2, 3, 4), (-1, 0, 1))
 
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
-    """All axes reversed; or, given two numbers, these two swapped (as in PyTorch); or, given all, in that order (as in NumPy).
+    """All axes reversed; or, given two numbers, these two swapped (as in PyTorch); or, given all, in that order (as in
+    NumPy).
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.zeros(2, 3, 4)
@@ -114,7 +115,9 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Drop axes of length 1: all of them, or those named, which must have length 1."""
     shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
-    named = [i for i, n in enumerate(shape) if n == 1] if axis is None else [axis] if isinstance(axis, int) else list(axis)
+    named = (
+        [i for i, n in enumerate(shape) if n == 1] if axis is None else [axis] if isinstance(axis, int) else list(axis)
+    )
     drop = {axis_of(a, len(shape), "squeeze") for a in named}
     if any(shape[a] != 1 for a in drop):
         raise ShapeError(f"squeeze: axis {axis} of a tensor of shape {shape} does not have length 1")
@@ -188,8 +191,8 @@ def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tenso
 
     Args:
         x: any tensor.
-        pad: PyTorch's flat sequence ``(left, right, top, bottom, ...)``, which starts with the *last* axis; or NumPy's sequence of pairs
-            ``((before, after), ...)``, one for each axis; or one number for all sides of all axes.
+        pad: PyTorch's flat sequence ``(left, right, top, bottom, ...)``, which starts with the *last* axis; or NumPy's
+            sequence of pairs ``((before, after), ...)``, one for each axis; or one number for all sides of all axes.
         mode: only ``"constant"``.
         value: what to fill in.
 
@@ -206,7 +209,9 @@ def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tenso
     elif all(isinstance(p, (int, np.integer)) for p in pad):
         pairs = [(int(b), int(a)) for b, a in zip(pad[::2], pad[1::2], strict=False)]
         if len(pad) % 2 or len(pairs) > ndim:
-            raise ArgumentError(f"pad: a flat pad has two numbers for each axis from the last, of {ndim} at most; got {pad}")
+            raise ArgumentError(
+                f"pad: a flat pad has two numbers for each axis from the last, of {ndim} at most; got {pad}"
+            )
         widths = [(0, 0)] * (ndim - len(pairs)) + pairs[::-1]
     else:
         widths = [(int(b), int(a)) for b, a in pad]

@@ -15,7 +15,9 @@ Padding: TypeAlias = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[
 
 
 class Windows(NamedTuple):
-    """Windows over an image: window (i, j) looks at pixels ``(i * stride + a * dilation - before, ...)``, ``a`` in the kernel."""
+    """Windows over an image: window (i, j) looks at pixels ``(i * stride + a * dilation - before, ...)``, ``a`` in the
+    kernel.
+    """
 
     size: tuple[int, int]  # height and width of the image
     kernel: tuple[int, int]
@@ -24,7 +26,7 @@ class Windows(NamedTuple):
     before: tuple[int, int]  # padding above, and to the left
     padded: tuple[int, int]  # height and width with all padding
     full: tuple[int, int]  # the same without what ceil_mode adds beyond the padding
-    count: tuple[int, int]  # how many windows: height and width of the output
+    grid: tuple[int, int]  # how many windows: height and width of the output
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -34,12 +36,12 @@ class Windows(NamedTuple):
     @property
     def tiling(self) -> bool:
         """Whether the windows cover each pixel exactly once."""
-        covered = tuple(n * k for n, k in zip(self.count, self.kernel, strict=True))
+        covered = tuple(n * k for n, k in zip(self.grid, self.kernel, strict=True))
         return self.stride == self.kernel and self.dilation == (1, 1) and covered == self.padded == self.size
 
     def at(self, a: int, b: int) -> tuple[slice, slice]:
         """The pixels (rows, columns of the padded image) that all windows see at kernel position (a, b)."""
-        (sh, sw), (dh, dw), (oh, ow) = self.stride, self.dilation, self.count
+        (sh, sw), (dh, dw), (oh, ow) = self.stride, self.dilation, self.grid
         return slice(a * dh, a * dh + (oh - 1) * sh + 1, sh), slice(b * dw, b * dw + (ow - 1) * sw + 1, sw)
 
 
@@ -66,19 +68,32 @@ def windows(
 ) -> Windows:
     """The windows of ``kernel`` over an image of ``size``; ``op`` is who asks, for the messages.
 
-    ``padding`` is a number, a pair (height, width), a pair of pairs ``((top, bottom), (left, right))``, ``"valid"`` (none) or ``"same"``: as
-    much as gives ``ceil(size / stride)`` windows, the odd pixel at the end (as TensorFlow and ONNX's SAME_UPPER; PyTorch has stride 1 only).
+    ``padding`` is a number, a pair (height, width), a pair of pairs ``((top, bottom), (left, right))``, ``"valid"``
+    (none) or ``"same"``: as much as gives ``ceil(size / stride)`` windows, the odd pixel at the end (as TensorFlow and
+    ONNX's SAME_UPPER; PyTorch has stride 1 only).
     """
     if isinstance(padding, list):
         padding = tuple(tuple(p) if isinstance(p, list) else p for p in padding)
     return _windows(
-        op, (size[0], size[1]), pair(kernel, op, "kernel_size"), pair(stride, op, "stride"), padding, pair(dilation, op, "dilation"), ceil_mode
+        op,
+        (size[0], size[1]),
+        pair(kernel, op, "kernel_size"),
+        pair(stride, op, "stride"),
+        padding,
+        pair(dilation, op, "dilation"),
+        ceil_mode,
     )
 
 
 @functools.lru_cache(maxsize=1024)
 def _windows(
-    op: str, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, dilation: tuple[int, int], ceil_mode: bool
+    op: str,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int],
+    ceil_mode: bool,
 ) -> Windows:
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     if padding == "valid":
@@ -92,34 +107,41 @@ def _windows(
         pads = tuple(pair(p, op, "padding", least=0) for p in padding)
     else:
         pads = tuple((p, p) for p in pair(padding, op, "padding", least=0))
-    count, padded = [], []
+    grid, padded = [], []
     full = tuple(n + b + a for n, (b, a) in zip(size, pads, strict=True))
     for n, (before, _), whole, s, r in zip(size, pads, full, stride, reach, strict=True):
         if whole < r:
             raise ShapeError(
-                f"{op}: a kernel that spans {r} pixels does not fit into {whole} (image {size}, kernel {kernel}, dilation {dilation}, "
+                f"{op}: a kernel that spans {r} pixels does not fit into {whole} (image {size}, kernel "
+                f"{kernel}, dilation {dilation}, "
                 f"padding {pads}); use a smaller kernel or more padding"
             )
         steps = (whole - r) // s
-        if ceil_mode and (whole - r) % s and (steps + 1) * s < n + before:  # the last window must begin inside the image or before it
+        if (
+            ceil_mode and (whole - r) % s and (steps + 1) * s < n + before
+        ):  # the last window must begin inside the image or before it
             steps += 1
-        count.append(steps + 1)
+        grid.append(steps + 1)
         padded.append(max(whole, steps * s + r))
-    before = (pads[0][0], pads[1][0])
-    return Windows(size, kernel, stride, dilation, before, (padded[0], padded[1]), (full[0], full[1]), (count[0], count[1]))
+    start = (pads[0][0], pads[1][0])
+    return Windows(
+        size, kernel, stride, dilation, start, (padded[0], padded[1]), (full[0], full[1]), (grid[0], grid[1])
+    )
 
 
 def check_images(op: str, x: Array) -> None:
     """Images have four axes: batch, channels, height, width."""
     if x.ndim != 4:
-        raise ShapeError(f"{op}: expected images of shape (N, C, H, W), got shape {x.shape}; add axes with x.unsqueeze(0)")
+        raise ShapeError(
+            f"{op}: expected images of shape (N, C, H, W), got shape {x.shape}; add axes with x.unsqueeze(0)"
+        )
 
 
 def batch_last(x: Array, at: Windows, fill: float = 0.0) -> Array:
     """Images (N, C, H, W), padded, as memory (C, H, W, N).
 
-    With the batch innermost every window is a run of long contiguous pieces: gathering windows is a few big copies in place of millions of
-    small ones, and the whole batch is one matrix product.
+    With the batch innermost every window is a run of long contiguous pieces: gathering windows is a few big copies in
+    place of millions of small ones, and the whole batch is one matrix product.
     """
     moved = x.transpose(1, 2, 3, 0)
     if at.padded == at.size:

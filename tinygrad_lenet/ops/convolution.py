@@ -14,27 +14,21 @@ Sources: Chellapilla, Puri, Simard, *High performance convolutional neural netwo
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
-from .windows import Padding, Pair, Windows, batch_last, check_images, pair, windows
+from .windows import Padding, Pair, Windows, aligned, batch_last, check_images, pair, windows
 
-_BLOCK = 192 * 1024  # bytes of columns at a time: what a core's second-level cache holds beside the rest
-_local = threading.local()
-
-
-def _workspace(size: int, dtype: np.dtype[Any]) -> Array:
-    """Uninitialised memory that each thread keeps: asking the system anew costs more than filling it."""
-    memory = getattr(_local, "memory", None)
-    if memory is None or memory.nbytes < size * dtype.itemsize:
-        memory = _local.memory = np.empty(size * dtype.itemsize, np.uint8)
-    return memory[: size * dtype.itemsize].view(dtype)
+# Bytes of columns at a time: what a core's second-level cache holds beside the rest. Adding columns up again costs a call
+# for each element of the kernel, so there the pieces are larger.
+_BLOCK = 192 * 1024
+_BLOCK_BACK = 768 * 1024
 
 
 def _gather(images: Array, at: Windows) -> Array:
@@ -46,13 +40,13 @@ def _gather(images: Array, at: Windows) -> Array:
     return np.ndarray((c, *at.kernel, *at.grid, n), images.dtype, images, 0, strides)
 
 
-def _blocks(at: Windows, depth: int, n: int, itemsize: int) -> Iterator[tuple[slice, slice, slice]]:
+def _blocks(at: Windows, depth: int, n: int, limit: int) -> Iterator[tuple[slice, slice, slice]]:
     """Cut the output (OH, OW, N) so that ``depth`` values for each element stay within the block size.
 
     Whole rows if they fit, else pieces of one row, else pieces of one pixel's batch: each piece is contiguous in the
     output.
     """
-    room = max(1, _BLOCK // (depth * itemsize))
+    room = max(1, limit // depth)
     (oh, ow), everything = at.grid, slice(None)
     if ow * n <= room:
         step = room // max(1, ow * n)
@@ -140,19 +134,22 @@ def conv2d(
         )
     n, o = x.shape[0], weight.shape[0]
     dtype = np.result_type(x, weight)
-    kernels = np.ascontiguousarray(weight).reshape(groups, o // groups, -1).astype(dtype, copy=False)
+    kernels = weight.reshape(groups, o // groups, -1).astype(dtype, copy=False)
+    depth = kernels.shape[2]
+    if bias is not None:  # one more weight, which always meets a 1
+        kernels = np.concatenate([kernels, bias.astype(dtype, copy=False).reshape(groups, -1, 1)], axis=2)
+    rows = kernels.shape[2]
     images = batch_last(x, at)
     patches = _gather(images, at)
-    out = np.empty((o, *at.grid, n), dtype)
-    offset = None if bias is None else bias.reshape(groups, -1, 1)
-    for block in _blocks(at, images.shape[0] * kernels.shape[2], n, dtype.itemsize):
+    c = images.shape[0] // groups
+    out = memory.empty((o, *at.grid, n), dtype)
+    for block in _blocks(at, groups * rows, n, _BLOCK // dtype.itemsize):
         patch = patches[(..., *block)]
-        columns = _workspace(patch.size, dtype).reshape(groups, kernels.shape[2], -1)
-        np.copyto(columns.reshape(patch.shape), patch)
         target = out[(slice(None), *block)].reshape(groups, o // groups, -1)
+        columns = memory.empty((groups, rows, target.shape[2]), dtype)
+        columns[:, depth:] = 1
+        np.copyto(columns[:, :depth].reshape(groups, c, *patch.shape[1:]), patch.reshape(groups, c, *patch.shape[1:]))
         np.matmul(kernels, columns, out=target)
-        if offset is not None:
-            target += offset
     return out.transpose(3, 0, 1, 2)
 
 
@@ -178,13 +175,14 @@ def conv2d_input_grad(
         raise ShapeError(f"conv2d_input_grad: expected a gradient of shape {(n, o, *at.grid)}, got {g.shape}")
     dtype = np.result_type(g, weight)
     kernels = weight.reshape(groups, o // groups, -1).transpose(0, 2, 1).astype(dtype, copy=False)
-    grads = np.ascontiguousarray(g.transpose(1, 2, 3, 0), dtype)
-    images = np.zeros((c, *at.padded, n), dtype)
+    grads = aligned(g.transpose(1, 2, 3, 0), dtype)
+    images = memory.empty((c, *at.padded, n), dtype)
+    images.fill(0)
     (kh, kw), (sh, sw), (dh, dw) = at.kernel, at.stride, at.dilation
-    for block in _blocks(at, groups * kernels.shape[1], n, dtype.itemsize):
+    for block in _blocks(at, groups * kernels.shape[1], n, _BLOCK_BACK // dtype.itemsize):
         source = grads[(slice(None), *block)]
         _, h, w, m = source.shape
-        columns = _workspace(c * kh * kw * h * w * m, dtype).reshape(groups, kernels.shape[1], -1)
+        columns = memory.empty((groups, kernels.shape[1], h * w * m), dtype)
         np.matmul(kernels, source.reshape(groups, o // groups, -1), out=columns)
         patch = columns.reshape(c, kh, kw, h, w, m)
         top, left = (block[0].start or 0) * sh, (block[1].start or 0) * sw
@@ -216,12 +214,12 @@ def conv2d_weight_grad(
     dtype = np.result_type(x, g)
     images = batch_last(x, at)
     patches = _gather(images, at)
-    grads = np.ascontiguousarray(g.transpose(1, 2, 3, 0), dtype)
+    grads = aligned(g.transpose(1, 2, 3, 0), dtype)
     depth = c // groups * at.kernel[0] * at.kernel[1]
     total = np.zeros((groups, depth, o // groups), dtype)
-    for block in _blocks(at, groups * depth, n, dtype.itemsize):
+    for block in _blocks(at, groups * depth, n, _BLOCK // dtype.itemsize):
         patch = patches[(..., *block)]
-        columns = _workspace(patch.size, dtype).reshape(groups, depth, -1)
+        columns = memory.empty((groups, depth, patch[0, 0, 0].size), dtype)
         np.copyto(columns.reshape(patch.shape), patch)
         source = grads[(slice(None), *block)].reshape(groups, o // groups, -1)
         # columns @ source.T and not source @ columns.T: twice as fast at these flat shapes

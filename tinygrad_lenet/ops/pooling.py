@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..errors import ArgumentError
 from ..primitive import Array, draw, primitive
+from .elementwise import mask_bits
 from .windows import Padding, Pair, Windows, batch_last, check_images, windows
 
 
@@ -43,8 +45,10 @@ def _blank(like: Array, at: Windows) -> Array:
     """
     order = sorted(range(4), key=lambda axis: -like.strides[axis])
     shape = (*like.shape[:2], *at.padded)
-    memory = (np.empty if at.tiling else np.zeros)([shape[axis] for axis in order], like.dtype)
-    return memory.transpose([order.index(axis) for axis in range(4)])
+    room = memory.empty(tuple(shape[axis] for axis in order), like.dtype)
+    if not at.tiling:
+        room.fill(0)
+    return room.transpose([order.index(axis) for axis in range(4)])
 
 
 @primitive
@@ -101,9 +105,9 @@ def _unpool(g: Array, x: Array, out: Array, *window: Any) -> Array:
         won &= free
         free ^= won
         if at.tiling:
-            target[...] = np.where(won, g, 0)
+            mask_bits(g, won, target)
         else:
-            target += np.where(won, g, 0)
+            target += mask_bits(g, won)
     return grads[(..., *at.inside)]
 
 

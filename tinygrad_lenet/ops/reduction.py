@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
-from .elementwise import exp, sqrt, square, where
+from .elementwise import exp, select, sqrt, square, where
 from .shape import broadcast_to
 
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -70,7 +70,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 def _share(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     hit = x == _restore(out, x.shape, axis)
     ties = hit.sum(axis=axes_of(axis, x.ndim), keepdims=True).astype(g.dtype)
-    return where(hit, _restore(g, x.shape, axis) / where(ties == 0, 1, ties), 0)
+    return select(_restore(g, x.shape, axis) / where(ties == 0, 1, ties), hit)
 
 
 for _extreme in (max, min):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from .. import memory
 from ..errors import ArgumentError, ShapeError
 from ..primitive import Array
 
@@ -137,6 +138,16 @@ def check_images(op: str, x: Array) -> None:
         )
 
 
+def aligned(x: Array, dtype: np.dtype[Any] | None = None) -> Array:
+    """The array in row-major order, itself if it is so already."""
+    dtype = x.dtype if dtype is None else dtype
+    if x.flags.c_contiguous and x.dtype == dtype:
+        return x
+    out = memory.empty(x.shape, dtype)
+    np.copyto(out, x)
+    return out
+
+
 def batch_last(x: Array, at: Windows, fill: float = 0.0) -> Array:
     """Images (N, C, H, W), padded, as memory (C, H, W, N).
 
@@ -145,9 +156,9 @@ def batch_last(x: Array, at: Windows, fill: float = 0.0) -> Array:
     """
     moved = x.transpose(1, 2, 3, 0)
     if at.padded == at.size:
-        return np.ascontiguousarray(moved)
+        return aligned(moved)
     c, h, w, n = moved.shape
-    padded = np.empty((c, *at.padded, n), x.dtype)
+    padded = memory.empty((c, *at.padded, n), x.dtype)
     (top, left), (rows, columns) = at.before, at.inside
     padded[:, :top] = padded[:, top + h :] = fill
     padded[:, rows, :left] = padded[:, rows, left + w :] = fill

@@ -1,8 +1,9 @@
 """Memory for large results, recycled.
 
-A fresh array of a megabyte is mapped, zeroed and unmapped by the operating system each time: in a training step that took longer than the
-arithmetic (measured on LeNet-5 at batch 64: 1,000 page faults a step). So large blocks are kept on shelves, one for each size, and handed out
-again when the last array that lies in them is gone. Whether it is gone, the reference count tells: every view holds its block.
+A fresh array of a megabyte is mapped, zeroed and unmapped by the operating system each time; a training step of
+LeNet-5 at batch 64 had 1,000 page faults, which took as long as its arithmetic. So large blocks are kept on shelves,
+one for each size, and handed out again when the last array that lies in them is gone. Whether it is gone, the reference
+count tells: every view holds its block.
 
 Blocks begin at a multiple of 64 bytes, a cache line, where products of matrices run up to twice as fast.
 """

@@ -25,8 +25,8 @@ from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
 from .windows import Padding, Pair, Windows, aligned, batch_last, check_images, pair, windows
 
-# Bytes of columns at a time: what a core's second-level cache holds beside the rest. Adding columns up again costs a call
-# for each element of the kernel, so there the pieces are larger.
+# Bytes of columns at a time: what a core's second-level cache holds beside the rest. To add columns up again costs a
+# call for each element of the kernel, so there the pieces are larger.
 _BLOCK = 192 * 1024
 _BLOCK_BACK = 768 * 1024
 

@@ -13,22 +13,7 @@ from ..errors import DTypeError
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
 
-
-@primitive
-def where(condition: Array, x: Array, y: Array) -> Array:
-    """``x`` where the condition holds, ``y`` elsewhere; a NaN in the branch not taken does no harm, forward or
-    backward.
-    """
-    return np.where(condition, x, y)
-
-
-where.vjp(
-    condition=None, x=lambda g, condition: select(g, condition), y=lambda g, condition: select(g, condition, False)
-)
-where.check(np.array([True, False]), draw(3, 2), draw(2))
-
-
-_BITS = {2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
+_BITS: dict[int, Any] = {2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 
 def mask_bits(x: Array, mask: Array, out: Array | None = None) -> Array:
@@ -56,6 +41,21 @@ def select(x: Array, mask: Array, when: bool = True) -> Array:
 select.vjp(x=lambda g, mask, when: select(g, mask, when), mask=None)
 select.check(draw(3, 2), np.array([True, False]))
 select.check(draw(3, 2), np.array([True, False]), when=False)
+
+
+@primitive
+def where(condition: Array, x: Array, y: Array) -> Array:
+    """``x`` where the condition holds, ``y`` elsewhere; a NaN in the branch not taken does no harm, forward or
+    backward.
+    """
+    return np.where(condition, x, y)
+
+
+where.vjp(
+    condition=None, x=lambda g, condition: select(g, condition), y=lambda g, condition: select(g, condition, False)
+)
+where.check(np.array([True, False]), draw(3, 2), draw(2))
+
 
 # Arithmetic
 

@@ -1,8 +1,8 @@
 """Convolution by im2col: gather every window of the images as a column, and the convolution is one matrix product.
 
 :func:`unfold` is that gathering on its own; ``weight.reshape(O, -1) @ unfold(x, kernel)`` is the whole idea.
-:func:`conv2d` computes the same in blocks of columns small enough to stay in the cache, and gathers them again in the
-backward pass, where storing them would take ``kh * kw`` times the memory of the images.
+:func:`conv2d` computes the same from columns that are mostly a view (see :func:`_columns`), and makes them again in the
+backward pass, where to keep them would take a multiple of the memory of the images.
 
 Convolution closes on itself: the gradients of :func:`conv2d` are :func:`conv2d_input_grad` (transposed convolution) and
 :func:`conv2d_weight_grad`, and the gradients of each of the three are the other two. So there are gradients of any
@@ -23,45 +23,50 @@ from .. import memory
 from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
-from .windows import Padding, Pair, Windows, aligned, batch_last, check_images, pair, windows
+from .windows import Padding, Pair, Windows, aligned, check_images, pair, rows_first, windows
 
-# Bytes of columns at a time: what a core's second-level cache holds beside the rest. To add columns up again costs a
-# call for each element of the kernel, so there the pieces are larger.
-_BLOCK = 192 * 1024
-_BLOCK_BACK = 768 * 1024
-
-
-def _gather(images: Array, at: Windows) -> Array:
-    """All windows of padded batch-last images, (C, kh, kw, OH, OW, N), as a view: nothing is copied."""
-    c, _, _, n = images.shape
-    s_c, s_h, s_w, s_n = images.strides
-    (sh, sw), (dh, dw) = at.stride, at.dilation
-    strides = (s_c, s_h * dh, s_w * dw, s_h * sh, s_w * sw, s_n)
-    return np.ndarray((c, *at.kernel, *at.grid, n), images.dtype, images, 0, strides)
+# Multiply-adds up to which OpenBLAS takes a product as it lies; above, it copies both factors first, which for matrices as
+# flat as these (few channels, many pixels) costs more than the product. Measured: 80 against 22 GFLOP/s.
+_FLAT = 1_000_000
 
 
-def _blocks(at: Windows, depth: int, n: int, limit: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut the output (OH, OW, N) so that ``depth`` values for each element stay within the block size.
+def _columns(x: Array, at: Windows, groups: int) -> Array:
+    """The columns of im2col for each row of the output, (groups, OH, kh * C / groups * kw, OW * N), most of it a view.
 
-    Whole rows if they fit, else pieces of one row, else pieces of one pixel's batch: each piece is contiguous in the
-    output.
+    Only the width of the windows is gathered, into (groups, H, C / groups * kw, OW * N). Rows come first in that memory, so
+    the ``kh`` rows that a row of windows needs are one matrix as they lie there: the images are copied ``kw`` times, not
+    ``kh * kw`` times, and each row's product is small enough to stay in the cache.
     """
-    room = max(1, limit // depth)
-    (oh, ow), everything = at.grid, slice(None)
-    if ow * n <= room:
-        step = room // max(1, ow * n)
-        for i in range(0, oh, step):
-            yield slice(i, min(i + step, oh)), everything, everything
-    elif n <= room:
-        step = room // n
-        for i in range(oh):
-            for j in range(0, ow, step):
-                yield slice(i, i + 1), slice(j, min(j + step, ow)), everything
-    else:
-        for i in range(oh):
-            for j in range(ow):
-                for k in range(0, n, room):
-                    yield slice(i, i + 1), slice(j, j + 1), slice(k, min(k + room, n))
+    images = rows_first(x, at)
+    (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid
+    h, c, _, n = images.shape
+    s_h, s_c, s_w, s_n = images.strides
+    wide = memory.empty((groups, h, c // groups, kw, ow, n), x.dtype)
+    strides = (c // groups * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n)
+    np.copyto(wide, np.ndarray(wide.shape, x.dtype, images, 0, strides))
+    s_g, s_h, _, s_k, _, s_n = wide.strides
+    shape, strides = (groups, oh, kh, c // groups * kw, ow * n), (s_g, s_h * sh, s_h * dh, s_k, s_n)
+    return _merge(np.ndarray(shape, x.dtype, wide, 0, strides))
+
+
+def _merge(stacked: Array) -> Array:
+    """Join the kernel's rows with what they hold: a view, unless they lie apart because the kernel is dilated."""
+    groups, oh, kh, depth, pixels = stacked.shape
+    return stacked.reshape(groups, oh, kh * depth, pixels)
+
+
+def _by_row(kernel: Array) -> Array:
+    """A weight (groups, O, C, kh, kw) as a matrix (groups, 1, O, kh * C * kw), in the order of :func:`_columns`."""
+    groups, o = kernel.shape[:2]
+    return kernel.transpose(0, 1, 3, 2, 4).reshape(groups, 1, o, -1)
+
+
+def _pieces(rows: int, depth: int, pixels: int) -> Iterator[slice]:
+    """Cut the pixels of flat products, (rows, depth) by (depth, pixels), so that OpenBLAS takes them as they lie."""
+    count = -(-rows * depth * pixels // _FLAT) if rows <= 32 else 1
+    step = max(256, -(-pixels // (16 * count)) * 16)  # 16 float32 are one cache line
+    for start in range(0, pixels, step):
+        yield slice(start, start + step)
 
 
 def _geometry(
@@ -132,25 +137,17 @@ def conv2d(
         raise ShapeError(
             f"conv2d: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
         )
-    n, o = x.shape[0], weight.shape[0]
+    n, o, (oh, ow) = x.shape[0], weight.shape[0], at.grid
     dtype = np.result_type(x, weight)
-    kernels = weight.reshape(groups, o // groups, -1).astype(dtype, copy=False)
-    depth = kernels.shape[2]
-    if bias is not None:  # one more weight, which always meets a 1
-        kernels = np.concatenate([kernels, bias.astype(dtype, copy=False).reshape(groups, -1, 1)], axis=2)
-    rows = kernels.shape[2]
-    images = batch_last(x, at)
-    patches = _gather(images, at)
-    c = images.shape[0] // groups
-    out = memory.empty((o, *at.grid, n), dtype)
-    for block in _blocks(at, groups * rows, n, _BLOCK // dtype.itemsize):
-        patch = patches[(..., *block)]
-        target = out[(slice(None), *block)].reshape(groups, o // groups, -1)
-        columns = memory.empty((groups, rows, target.shape[2]), dtype)
-        columns[:, depth:] = 1
-        np.copyto(columns[:, :depth].reshape(groups, c, *patch.shape[1:]), patch.reshape(groups, c, *patch.shape[1:]))
-        np.matmul(kernels, columns, out=target)
-    return out.transpose(3, 0, 1, 2)
+    kernel = _by_row(weight.reshape(groups, o // groups, *weight.shape[1:]).astype(dtype, copy=False))
+    columns = _columns(x.astype(dtype, copy=False), at, groups)
+    out = memory.empty((oh, o, ow, n), dtype)
+    rows = out.reshape(oh, groups, o // groups, ow * n).transpose(1, 0, 2, 3)
+    for piece in _pieces(*kernel.shape[2:], ow * n):
+        np.matmul(kernel, columns[..., piece], out=rows[..., piece])
+    if bias is not None:
+        out += bias.reshape(-1, 1, 1)
+    return out.transpose(3, 1, 0, 2)
 
 
 @primitive
@@ -174,23 +171,27 @@ def conv2d_input_grad(
     if g.shape[1:] != (o, *at.grid):
         raise ShapeError(f"conv2d_input_grad: expected a gradient of shape {(n, o, *at.grid)}, got {g.shape}")
     dtype = np.result_type(g, weight)
-    kernels = weight.reshape(groups, o // groups, -1).transpose(0, 2, 1).astype(dtype, copy=False)
-    grads = aligned(g.transpose(1, 2, 3, 0), dtype)
-    images = memory.empty((c, *at.padded, n), dtype)
+    (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid
+    (h, _), reach = at.size, (kh - 1) * dh
+    # Image row y is made of the output rows (y - a * dh) / sh: with zeros between and around them, kh rows that lie together.
+    grads = memory.empty((at.padded[0] + reach, o, ow, n), dtype)
+    grads.fill(0)
+    grads[reach : reach + (oh - 1) * sh + 1 : sh] = g.transpose(2, 1, 3, 0)
+    s_h, s_o, _, s_n = grads.strides
+    shape, strides = (groups, h, kh, o // groups, ow * n), (o // groups * s_o, s_h, s_h * dh, s_o, s_n)
+    columns = _merge(np.ndarray(shape, dtype, grads, at.before[0] * s_h, strides))
+    # (groups, C * kw, kh * O), the kernel's rows in the opposite order
+    flipped = weight.reshape(groups, o // groups, -1, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
+    kernel = flipped.reshape(groups, 1, c // groups * kw, -1).astype(dtype, copy=False)
+    wide = memory.empty((groups, h, c // groups * kw, ow * n), dtype)
+    for piece in _pieces(*kernel.shape[2:], ow * n):
+        np.matmul(kernel, columns[..., piece], out=wide[..., piece])
+    images = memory.empty((h, c, at.padded[1], n), dtype)
     images.fill(0)
-    (kh, kw), (sh, sw), (dh, dw) = at.kernel, at.stride, at.dilation
-    for block in _blocks(at, groups * kernels.shape[1], n, _BLOCK_BACK // dtype.itemsize):
-        source = grads[(slice(None), *block)]
-        _, h, w, m = source.shape
-        columns = memory.empty((groups, kernels.shape[1], h * w * m), dtype)
-        np.matmul(kernels, source.reshape(groups, o // groups, -1), out=columns)
-        patch = columns.reshape(c, kh, kw, h, w, m)
-        top, left = (block[0].start or 0) * sh, (block[1].start or 0) * sw
-        for a in range(kh):
-            rows = slice(top + a * dh, top + a * dh + (h - 1) * sh + 1, sh)
-            for b in range(kw):
-                images[:, rows, left + b * dw : left + b * dw + (w - 1) * sw + 1 : sw, block[2]] += patch[:, a, b]
-    return images[(slice(None), *at.inside)].transpose(3, 0, 1, 2)
+    by_group = images.reshape(h, groups, c // groups, -1, n).transpose(1, 0, 2, 3, 4)
+    for b, part in enumerate(np.moveaxis(wide.reshape(groups, h, c // groups, kw, ow, n), 3, 0)):
+        by_group[..., b * dw : b * dw + (ow - 1) * sw + 1 : sw, :] += part
+    return images[:, :, at.inside[1]].transpose(3, 1, 0, 2)
 
 
 @primitive
@@ -212,19 +213,18 @@ def conv2d_weight_grad(
     (n, c), o = x.shape[:2], g.shape[1]
     at = _geometry("conv2d_weight_grad", x.shape[2:], (o, c // groups, *kernel), c, stride, padding, dilation, groups)
     dtype = np.result_type(x, g)
-    images = batch_last(x, at)
-    patches = _gather(images, at)
-    grads = aligned(g.transpose(1, 2, 3, 0), dtype)
-    depth = c // groups * at.kernel[0] * at.kernel[1]
+    columns = _columns(x.astype(dtype, copy=False), at, groups)
+    oh, depth, pixels = columns.shape[1:]
+    grads = aligned(g.transpose(2, 1, 3, 0), dtype).reshape(oh, groups, o // groups, pixels).transpose(1, 0, 3, 2)
     total = np.zeros((groups, depth, o // groups), dtype)
-    for block in _blocks(at, groups * depth, n, _BLOCK // dtype.itemsize):
-        patch = patches[(..., *block)]
-        columns = memory.empty((groups, depth, patch[0, 0, 0].size), dtype)
-        np.copyto(columns.reshape(patch.shape), patch)
-        source = grads[(slice(None), *block)].reshape(groups, o // groups, -1)
-        # columns @ source.T and not source @ columns.T: twice as fast at these flat shapes
-        total += np.matmul(columns, source.transpose(0, 2, 1))
-    return total.transpose(0, 2, 1).reshape(o, c // groups, *at.kernel)
+    several = max(1, _FLAT // max(1, total.size))  # rows whose products are added up in one call
+    for start in range(0, oh, several):
+        rows = slice(start, start + several)
+        for piece in _pieces(min(depth, o // groups), max(depth, o // groups), pixels):
+            # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
+            total += np.matmul(columns[:, rows, :, piece], grads[:, rows, piece]).sum(axis=1)
+    (kh, kw) = at.kernel
+    return total.reshape(groups, kh, c // groups, kw, -1).transpose(0, 4, 2, 1, 3).reshape(o, c // groups, kh, kw)
 
 
 conv2d.vjp(
@@ -324,8 +324,10 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
     check_images("unfold", x)
     at = windows("unfold", x.shape[2:], kernel_size, stride, padding, dilation)
     n, c = x.shape[:2]
-    patches = _gather(batch_last(x, at), at)
-    return patches.transpose(5, 0, 1, 2, 3, 4).reshape(n, c * at.kernel[0] * at.kernel[1], at.grid[0] * at.grid[1])
+    images = np.zeros((n, c, *at.padded), x.dtype)
+    images[(..., *at.inside)] = x
+    columns = [images[(..., *at.at(a, b))] for a in range(at.kernel[0]) for b in range(at.kernel[1])]
+    return np.stack(columns, axis=2).reshape(n, -1, at.grid[0] * at.grid[1])
 
 
 @primitive

@@ -13,7 +13,7 @@ from .. import memory
 from ..errors import ArgumentError
 from ..primitive import Array, draw, primitive
 from .elementwise import mask_bits
-from .windows import Padding, Pair, Windows, batch_last, check_images, windows
+from .windows import Padding, Pair, Windows, check_images, rows_first, windows
 
 
 def _geometry(
@@ -29,7 +29,7 @@ def _geometry(
 
 def _padded(x: Array, at: Windows, fill: float) -> Array:
     """The images (N, C, H, W) with padding; themselves if there is none."""
-    return x if at.padded == at.size else batch_last(x, at, fill).transpose(3, 0, 1, 2)
+    return x if at.padded == at.size else rows_first(x, at, fill).transpose(3, 1, 0, 2)
 
 
 def _views(x: Array, at: Windows) -> Iterator[Array]:

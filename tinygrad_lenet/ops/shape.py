@@ -34,7 +34,14 @@ def reshape(x: Array, *shape: Any) -> Array:
     tensor([[0, 1, 2],
             [3, 4, 5]], dtype=int64)
     """
-    return np.reshape(x, _flat(shape))
+    target = _flat(shape)
+    if x.ndim > 2 and target[0] == x.shape[0] > 1 and x.strides[0] == x.itemsize:
+        # Images from a convolution lie in memory with the batch innermost; so shall the features that they become.
+        inner = np.ascontiguousarray(x.transpose(*range(1, x.ndim), 0))
+        return np.moveaxis(inner.reshape(*target[1:], x.shape[0]), -1, 0)
+    if len(target) > 2 and target[0] == x.shape[0] > 1 and x.ndim == 2 and x.strides[0] == x.itemsize:
+        return np.moveaxis(x.T.reshape(*target[1:], x.shape[0]), -1, 0)  # and back
+    return np.reshape(x, target)
 
 
 reshape.vjp(x=lambda g, x_shape: g.reshape(x_shape))

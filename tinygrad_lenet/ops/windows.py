@@ -148,19 +148,20 @@ def aligned(x: Array, dtype: np.dtype[Any] | None = None) -> Array:
     return out
 
 
-def batch_last(x: Array, at: Windows, fill: float = 0.0) -> Array:
-    """Images (N, C, H, W), padded, as memory (C, H, W, N).
+def rows_first(x: Array, at: Windows, fill: float = 0.0) -> Array:
+    """Images (N, C, H, W), padded, as memory (H, C, W, N).
 
-    With the batch innermost every window is a run of long contiguous pieces: gathering windows is a few big copies in
-    place of millions of small ones, and the whole batch is one matrix product.
+    With the batch innermost a window is a few long contiguous runs, and the whole batch is one matrix product; with the
+    rows outermost the rows that a window spans lie together. The results of convolution and pooling lie so too, under
+    their shape (N, C, H, W), and elementwise ops keep it: only the first layer's images are ever rearranged.
     """
-    moved = x.transpose(1, 2, 3, 0)
+    moved = x.transpose(2, 1, 3, 0)
     if at.padded == at.size:
         return aligned(moved)
-    c, h, w, n = moved.shape
-    padded = memory.empty((c, *at.padded, n), x.dtype)
+    h, c, w, n = moved.shape
+    padded = memory.empty((at.padded[0], c, at.padded[1], n), x.dtype)
     (top, left), (rows, columns) = at.before, at.inside
-    padded[:, :top] = padded[:, top + h :] = fill
-    padded[:, rows, :left] = padded[:, rows, left + w :] = fill
-    padded[:, rows, columns] = moved
+    padded[:top] = padded[top + h :] = fill
+    padded[rows, :, :left] = padded[rows, :, left + w :] = fill
+    padded[rows, :, columns] = moved
     return padded

@@ -114,22 +114,29 @@ class Plan:
         self.positions.append(position)
         self.rules.append((rule, tuple(picks)))
 
-    def record(self, args: tuple[Any, ...], out: np.ndarray[Any, Any], version: list[int]) -> Node:
-        """A node for ``out = op(*args)`` that keeps what the rules name."""
+    def record(self, args: tuple[Any, ...], plain: list[Any], out: np.ndarray[Any, Any], version: list[int]) -> Node:
+        """A node for ``out = op(*args)`` that keeps what the rules name; ``plain`` are the arguments as arrays."""
         node = Node(self, [args[i]._node or args[i] for i in self.positions], out.shape, out.dtype)
         saved, stamps = [], []
         for kind, i in self.sources:
-            value = out if kind == "out" else args[i]
-            if kind == "rest":
-                value = args[i:]
+            stamp = 0
+            if kind == "arg":
+                value = args[i]
+                if isinstance(value, Tensor):
+                    stamp = value._version[0]
+                else:
+                    value = plain[i]
+                    if isinstance(value, np.ndarray):
+                        value = value.copy()  # the caller may write to it before the backward pass
             elif kind == "shape":
-                value = np.shape(value) if not isinstance(value, Tensor) else value._data.shape
+                value = np.shape(plain[i])
             elif kind == "out":
                 value = Tensor._wrap(out, None, version)  # not the output itself: that would be a cycle
-            elif type(value) is np.ndarray:
-                value = value.copy()  # the caller may write to it before the backward pass
+                stamp = version[0]
+            else:
+                value = args[i:]
             saved.append(value)
-            stamps.append(value._version[0] if isinstance(value, Tensor) else 0)
+            stamps.append(stamp)
         node.saved, node.stamps = saved, stamps
         return node
 
@@ -143,8 +150,7 @@ class Plan:
                     name = "its output" if source[0] == "out" else f"argument {self.op.names[source[1]]!r}"
                     raise GradientError(
                         f"{self.op.name}: {name}, of shape {value.shape}, was changed in place after the op was "
-                        "recorded, "
-                        "so the gradient would be wrong; change it after backward(), or give the op a clone()"
+                        "recorded, so the gradient would be wrong; change it after backward(), or give the op a clone()"
                     )
                 if not recording:
                     value = value._data
@@ -223,11 +229,8 @@ class Op:
                 raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {', '.join(self.names)}")
         return tuple(filled)
 
-    def arrays(self, args: tuple[Any, ...]) -> list[Any]:
-        """What the forward function gets: Tensors and lists as arrays, numbers as they are beside an array, else as
-        float32.
-        """
-        plain = [a._data if isinstance(a, Tensor) else a for a in args]
+    def arrays(self, plain: list[Any]) -> list[Any]:
+        """What the forward function gets: lists as arrays; numbers as they are beside an array, else as float32."""
         alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
         for i, a in enumerate(plain):
             if self.operands[min(i, len(self.operands) - 1)] and a is not None:
@@ -268,20 +271,28 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     tensor([12.])
     """
     op = Op(forward)
-    arity, plans, arrays_of = (op.arity if not op.variadic else 1 << 30), op.plans, op.arrays
+    arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
+    plans, operands = op.plans, op.operands
 
     forward_any: Callable[..., Array] = forward
 
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Tensor:
-        if kwargs or len(args) != arity:
+        if kwargs or not required <= len(args) <= arity:
             args = op.bind(args, kwargs)
-        tracked = 0
+        elif len(args) < arity:
+            args += defaults[len(args) :]
+        plain, tracked, convert = [], 0, op.variadic
         for i, a in enumerate(args):
-            if isinstance(a, Tensor) and a._requires_grad:
-                tracked |= 1 << i
+            if isinstance(a, Tensor):
+                if a._requires_grad:
+                    tracked |= 1 << i
+                a = a._data
+            elif not convert and operands[i] and a is not None:
+                convert = True
+            plain.append(a)
         try:
-            out = forward_any(*arrays_of(args))
+            out = forward_any(*(op.arrays(plain) if convert else plain))
         except TinygradLenetError:
             raise
         except (ValueError, TypeError, IndexError) as error:
@@ -298,7 +309,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
             if plan is None:
                 plan = plans[tracked] = Plan(op, tracked)
             if plan.positions:
-                return Tensor._wrap(out, plan.record(args, out, version), version)
+                return Tensor._wrap(out, plan.record(args, plain, out, version), version)
         return Tensor._wrap(out, None, version)
 
     REGISTRY[f"{forward.__module__}.{op.name}"] = op

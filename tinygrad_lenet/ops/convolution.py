@@ -25,28 +25,27 @@ from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
 from .windows import Padding, Pair, Windows, aligned, check_images, pair, rows_first, windows
 
-# Multiply-adds up to which OpenBLAS takes a product as it lies; above, it copies both factors first, which for matrices as
-# flat as these (few channels, many pixels) costs more than the product. Measured: 80 against 22 GFLOP/s.
+# Multiply-adds up to which OpenBLAS takes a product as it lies; above, it copies both factors first, which for matrices
+# as flat as these (few channels, many pixels) costs more than the product. Measured: 80 against 22 GFLOP/s.
 _FLAT = 1_000_000
 
 
 def _columns(x: Array, at: Windows, groups: int) -> Array:
     """The columns of im2col for each row of the output, (groups, OH, kh * C / groups * kw, OW * N), most of it a view.
 
-    Only the width of the windows is gathered, into (groups, H, C / groups * kw, OW * N). Rows come first in that memory, so
-    the ``kh`` rows that a row of windows needs are one matrix as they lie there: the images are copied ``kw`` times, not
-    ``kh * kw`` times, and each row's product is small enough to stay in the cache.
+    Only their width is gathered, into (groups, H, C / groups * kw, OW * N). Rows come first in that memory, so the ``kh`` rows that a row of windows needs are one matrix as they lie there: the images are copied ``kw`` times,
+    not ``kh * kw`` times, and each row's product is small enough to stay in the cache.
     """
     images = rows_first(x, at)
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid
     h, c, _, n = images.shape
     s_h, s_c, s_w, s_n = images.strides
     wide = memory.empty((groups, h, c // groups, kw, ow, n), x.dtype)
-    strides = (c // groups * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n)
-    np.copyto(wide, np.ndarray(wide.shape, x.dtype, images, 0, strides))
+    steps = (c // groups * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n)
+    np.copyto(wide, np.ndarray(wide.shape, x.dtype, images, 0, steps))
     s_g, s_h, _, s_k, _, s_n = wide.strides
-    shape, strides = (groups, oh, kh, c // groups * kw, ow * n), (s_g, s_h * sh, s_h * dh, s_k, s_n)
-    return _merge(np.ndarray(shape, x.dtype, wide, 0, strides))
+    shape = (groups, oh, kh, c // groups * kw, ow * n)
+    return _merge(np.ndarray(shape, x.dtype, wide, 0, (s_g, s_h * sh, s_h * dh, s_k, s_n)))
 
 
 def _merge(stacked: Array) -> Array:
@@ -143,7 +142,7 @@ def conv2d(
     columns = _columns(x.astype(dtype, copy=False), at, groups)
     out = memory.empty((oh, o, ow, n), dtype)
     rows = out.reshape(oh, groups, o // groups, ow * n).transpose(1, 0, 2, 3)
-    for piece in _pieces(*kernel.shape[2:], ow * n):
+    for piece in _pieces(kernel.shape[2], kernel.shape[3], ow * n):
         np.matmul(kernel, columns[..., piece], out=rows[..., piece])
     if bias is not None:
         out += bias.reshape(-1, 1, 1)
@@ -173,7 +172,7 @@ def conv2d_input_grad(
     dtype = np.result_type(g, weight)
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid
     (h, _), reach = at.size, (kh - 1) * dh
-    # Image row y is made of the output rows (y - a * dh) / sh: with zeros between and around them, kh rows that lie together.
+    # Image row y is made of the output rows (y - a * dh) / sh: with zeros between and around them, kh adjacent rows.
     grads = memory.empty((at.padded[0] + reach, o, ow, n), dtype)
     grads.fill(0)
     grads[reach : reach + (oh - 1) * sh + 1 : sh] = g.transpose(2, 1, 3, 0)
@@ -184,7 +183,7 @@ def conv2d_input_grad(
     flipped = weight.reshape(groups, o // groups, -1, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
     kernel = flipped.reshape(groups, 1, c // groups * kw, -1).astype(dtype, copy=False)
     wide = memory.empty((groups, h, c // groups * kw, ow * n), dtype)
-    for piece in _pieces(*kernel.shape[2:], ow * n):
+    for piece in _pieces(kernel.shape[2], kernel.shape[3], ow * n):
         np.matmul(kernel, columns[..., piece], out=wide[..., piece])
     images = memory.empty((h, c, at.padded[1], n), dtype)
     images.fill(0)
@@ -210,7 +209,7 @@ def conv2d_weight_grad(
     pixel.
     """
     check_images("conv2d_weight_grad", x)
-    (n, c), o = x.shape[:2], g.shape[1]
+    c, o = x.shape[1], g.shape[1]
     at = _geometry("conv2d_weight_grad", x.shape[2:], (o, c // groups, *kernel), c, stride, padding, dilation, groups)
     dtype = np.result_type(x, g)
     columns = _columns(x.astype(dtype, copy=False), at, groups)

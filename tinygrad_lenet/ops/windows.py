@@ -75,27 +75,20 @@ def windows(
     """
     if isinstance(padding, list):
         padding = tuple(tuple(p) if isinstance(p, list) else p for p in padding)
-    return _windows(
-        op,
-        (size[0], size[1]),
-        pair(kernel, op, "kernel_size"),
-        pair(stride, op, "stride"),
-        padding,
-        pair(dilation, op, "dilation"),
-        ceil_mode,
-    )
+    try:
+        return _windows(op, size, kernel, stride, padding, dilation, ceil_mode)
+    except TypeError:  # what cannot be hashed: a list
+        pairs = pair(kernel, op, "kernel_size"), pair(stride, op, "stride"), padding, pair(dilation, op, "dilation")
+        return _windows(op, size, *pairs, ceil_mode)
 
 
 @functools.lru_cache(maxsize=1024)
 def _windows(
-    op: str,
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: Padding,
-    dilation: tuple[int, int],
-    ceil_mode: bool,
+    op: str, size: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Windows:
+    size = (size[0], size[1])
+    kernel, stride = pair(kernel, op, "kernel_size"), pair(stride, op, "stride")
+    dilation = pair(dilation, op, "dilation")
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     if padding == "valid":
         padding = 0

@@ -1,6 +1,6 @@
 """Functions of networks, under the names and with the signatures of ``torch.nn.functional``; imported as ``F``.
 
-Here are the composites, which have no rule of their own: losses, batch normalisation, dropout. The primitives they are
+Here are the composites: losses, batch normalisation, dropout. The primitives they are
 made of are reachable here too, so that ``F.conv2d``, ``tinygrad_lenet.conv2d`` and ``x.conv2d`` are one and the same.
 """
 
@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import ArgumentError, DTypeError, ShapeError
 from .ops.convolution import conv2d, conv_transpose2d, fold, unfold
 from .ops.creation import Seed, generator_of
 from .ops.elementwise import abs as _abs
-from .ops.elementwise import elu, leaky_relu, relu, sigmoid, softplus, sqrt, square, tanh, where
+from .ops.elementwise import elu, leaky_relu, relu, select, sigmoid, softplus, sqrt, square, tanh, where
 from .ops.linalg import linear
 from .ops.pooling import avg_pool2d, max_pool2d
-from .ops.reduction import log_softmax, softmax
+from .ops.reduction import log_softmax, softmax, softmax_nll
 from .ops.shape import pad
 from .primitive import Array
 from .tensor import Tensor, to_array
@@ -169,36 +170,61 @@ def _reduce(values: Tensor, reduction: str, op: str, count: float | None = None)
     raise ArgumentError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
-def _class_first(x: Tensor) -> Tensor:
+def _class_last(x: Tensor) -> Tensor:
     """(C,) as (1, C), and (N, C, d1, ...) as (N * d1 * ..., C)."""
-    if x.ndim == 1:
-        return x.unsqueeze(0)
     if x.ndim == 2:
         return x
+    if x.ndim == 1:
+        return x.unsqueeze(0)
     return x.permute(0, *range(2, x.ndim), 1).reshape(-1, x.shape[1])
-
-
-def _check_classes(op: str, input: Tensor, target: Tensor) -> None:
-    classes = input.shape[min(1, input.ndim - 1)]
-    expected = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
-    if target.shape != expected:
-        raise ShapeError(
-            f"{op}: input of shape {input.shape} (batch, classes, ...) needs class indices of shape {expected}, "
-            f"got {target.shape}"
-        )
-    if target.dtype.kind not in "iu":
-        raise DTypeError(
-            f"{op}: class indices must be integers, got {target.dtype}; convert them: target.astype('int64')"
-        )
-    if target.size and not (target._data.max() < classes):
-        raise ArgumentError(
-            f"{op}: there are {classes} classes, 0 … {classes - 1}, but a target is {target._data.max()}"
-        )
 
 
 def _target(target: Any) -> Tensor:
     """Lists of integers stay integers here: they are class indices."""
     return target if isinstance(target, Tensor) else Tensor(np.asarray(target))
+
+
+def _classes(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The class indices, flat, those to ignore as 0; and which count."""
+    classes = x.shape[min(1, x.ndim - 1)]
+    expected = x.shape[:1] * (x.ndim > 1) + x.shape[2:]
+    if target.shape != expected:
+        raise ShapeError(
+            f"{op}: input of shape {x.shape} (batch, classes, ...) needs class indices of shape {expected}, "
+            f"got {target.shape}"
+        )
+    if target.dtype.kind not in "iu":
+        raise DTypeError(f"{op}: class indices must be integers, got {target.dtype}; convert: target.astype('int64')")
+    index = target._data.reshape(-1)
+    counts = index != ignore_index
+    wrong = counts & ((index < 0) | (index >= classes))
+    if wrong.any():
+        raise ArgumentError(
+            f"{op}: there are {classes} classes, 0 … {classes - 1}, but a target is {index[wrong][0]} "
+            f"(ignore_index is {ignore_index})"
+        )
+    return np.where(counts, index, 0), counts
+
+
+def _factor(index: NDArray[Any], counts: NDArray[np.bool_], weight: Any, dtype: Any) -> NDArray[Any]:
+    """What each target counts: the weight of its class, 0 if it is to be ignored."""
+    return counts.astype(dtype) if weight is None else to_array(weight).astype(dtype)[index] * counts
+
+
+def _average(
+    op: str,
+    losses: Tensor,
+    shape: tuple[int, ...],
+    index: NDArray[Any],
+    counts: NDArray[np.bool_],
+    weight: Any,
+    reduction: str,
+) -> Tensor:
+    """Losses of single targets, weighted and reduced."""
+    if weight is None and counts.all():
+        return _reduce(losses if losses.shape == shape else losses.reshape(shape), reduction, op)
+    factor = _factor(index, counts, weight, losses.dtype)
+    return _reduce(select(losses * factor, counts).reshape(shape), reduction, op, factor.sum())
 
 
 def nll_loss(
@@ -217,22 +243,10 @@ def nll_loss(
     >>> tl.functional.nll_loss(tl.tensor([[-1.0, -2.0], [-3.0, -4.0]]), [0, 1])
     tensor(2.5)
     """
-    input, target = _tensor(input), _target(target)
-    _check_classes("nll_loss", input, target)
-    index = target._data.reshape(-1)
-    counts = index != ignore_index
-    if (index[counts] < 0).any():
-        raise ArgumentError(
-            f"nll_loss: class indices must be 0 or more (or ignore_index={ignore_index}), got {index[counts].min()}"
-        )
-    index = np.where(counts, index, 0)
-    picked = _class_first(input)[np.arange(index.size), index]
-    if weight is None and counts.all():
-        return _reduce(-picked.reshape(target.shape), reduction, "nll_loss")
-    factor = np.ones(index.size, input.dtype) if weight is None else _tensor(weight)._data.astype(input.dtype)[index]
-    factor = np.where(counts, factor, 0)
-    losses = where(counts, -picked * factor, 0).reshape(target.shape)
-    return _reduce(losses, reduction, "nll_loss", factor.sum())
+    x, target = _tensor(input), _target(target)
+    index, counts = _classes("nll_loss", x, target, ignore_index)
+    picked = -_class_last(x)[np.arange(index.size), index]
+    return _average("nll_loss", picked, target.shape, index, counts, weight, reduction)
 
 
 def cross_entropy(
@@ -261,33 +275,31 @@ def cross_entropy(
     >>> logits = tl.tensor([[2.0, 0.0], [0.0, 0.0]], requires_grad=True)
     >>> loss = tl.cross_entropy(logits, [0, 1])
     >>> loss.backward()
-    >>> loss, logits.grad
-    (tensor(0.4100376, op=div), tensor([[-0.05960152,  0.05960146],
-            [ 0.25      , -0.25      ]]))
+    >>> print(f"{loss.item():.4f}", logits.grad.numpy().round(2), sep="\n")
+    0.4100
+    [[-0.06  0.06]
+     [ 0.25 -0.25]]
     """
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError(f"cross_entropy: label_smoothing lies between 0 and 1, got {label_smoothing}")
-    input, target = _tensor(input), _target(target)
-    if not input.ndim:
+    x, target = _tensor(input), _target(target)
+    if not x.ndim:
         raise ShapeError("cross_entropy: input needs an axis of classes, got a tensor without axes")
-    logp = log_softmax(input, min(1, input.ndim - 1))
-    classes = input.shape[min(1, input.ndim - 1)]
-    if target.dtype.kind == "f" and target.shape == input.shape:
-        p = target * (1 - label_smoothing) + label_smoothing / classes if label_smoothing else target
-        logp, p = _class_first(logp), _class_first(p)
-        losses = -(logp * p if weight is None else logp * p * _tensor(weight)).sum(axis=1)
-        shape = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
-        return _reduce(losses.reshape(shape), reduction, "cross_entropy")
-    nll = nll_loss(logp, target, weight, ignore_index, reduction)
+    logits = _class_last(x)
+    classes = logits.shape[1]
+    if target.dtype.kind == "f" and target.shape == x.shape:
+        p = _class_last(target) * (1 - label_smoothing) + label_smoothing / classes
+        losses = -(log_softmax(logits) * (p if weight is None else p * weight)).sum(axis=1)
+        return _reduce(losses.reshape(x.shape[:1] * (x.ndim > 1) + x.shape[2:]), reduction, "cross_entropy")
+    index, counts = _classes("cross_entropy", x, target, ignore_index)
+    losses = softmax_nll(logits, index)
+    loss = _average("cross_entropy", losses, target.shape, index, counts, weight, reduction)
     if not label_smoothing:
-        return nll
-    index = target._data.reshape(-1)
-    counts = index != ignore_index
-    factor = np.ones(classes, input.dtype) if weight is None else _tensor(weight)._data.astype(input.dtype)
-    spread = where(counts, -(_class_first(logp) * factor).sum(axis=1), 0).reshape(target.shape)
-    uniform: Tensor = _reduce(spread, reduction, "cross_entropy", (factor[np.where(counts, index, 0)] * counts).sum())
-    loss: Tensor = nll * (1 - label_smoothing) + uniform * (label_smoothing / classes)
-    return loss
+        return loss
+    logp = log_softmax(logits)
+    spread = select(-(logp if weight is None else logp * weight).sum(axis=1), counts).reshape(target.shape)
+    uniform = _reduce(spread, reduction, "cross_entropy", _factor(index, counts, weight, x.dtype).sum())
+    return loss * (1 - label_smoothing) + uniform * (label_smoothing / classes)
 
 
 def _check_same(op: str, input: Tensor, target: Tensor) -> None:

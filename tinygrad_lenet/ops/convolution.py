@@ -33,8 +33,9 @@ _FLAT = 1_000_000
 def _columns(x: Array, at: Windows, groups: int) -> Array:
     """The columns of im2col for each row of the output, (groups, OH, kh * C / groups * kw, OW * N), most of it a view.
 
-    Only their width is gathered, into (groups, H, C / groups * kw, OW * N). Rows come first in that memory, so the ``kh`` rows that a row of windows needs are one matrix as they lie there: the images are copied ``kw`` times,
-    not ``kh * kw`` times, and each row's product is small enough to stay in the cache.
+    Only their width is gathered, into (groups, H, C / groups * kw, OW * N). Rows come first in that memory, so the
+    ``kh`` rows that a row of windows needs are one matrix as they lie there: the images are copied ``kw`` times, not
+    ``kh * kw`` times, and each row's product is small enough to stay in the cache.
     """
     images = rows_first(x, at)
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -97,19 +98,27 @@ for _index in (argmax, argmin):
     _index.check(draw(3, 2), axis=1)
 
 
-def _count(x: Any, axis: Axis) -> int:
-    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
-    return int(np.prod([shape[a] for a in axes_of(axis, len(shape))], dtype=np.int64))
+def _count(shape: tuple[int, ...], axis: Axis) -> int:
+    return math.prod(shape[a] for a in axes_of(axis, len(shape)))
 
 
-def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Tensor:
+@primitive
+def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Arithmetic mean.
 
     >>> import tinygrad_lenet as tl
     >>> tl.mean(tl.tensor([[1, 2], [3, 4]]), axis=0)
     tensor([2., 3.])
     """
-    return sum(x, axis, keepdims) / _count(x, axis)
+    return _add(x, axes_of(axis, x.ndim), keepdims=keepdims) / _count(x.shape, axis)
+
+
+mean.vjp(
+    x=lambda g, x_shape, axis: broadcast_to(_restore(g / _count(x_shape, axis), x_shape, axis), x_shape),
+)
+mean.check(draw(3, 2))
+mean.check(draw(3, 4, 2), axis=(0, -1))
+mean.check(draw(3, 4, 2), axis=1, keepdims=True)
 
 
 def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
@@ -117,7 +126,9 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
 
     Computed in two passes: the mean first, so that a large mean costs no digits.
     """
-    return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) / (_count(x, axis) - ddof)
+    return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) / (
+        _count(np.shape(x) if not isinstance(x, Tensor) else x.shape, axis) - ddof
+    )
 
 
 def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
@@ -165,3 +176,21 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
 log_softmax.vjp(x=lambda g, out, axis: g - exp(out) * g.sum(axis=axis, keepdims=True))
 log_softmax.check(draw(3, 4))
 log_softmax.check(draw(3, 4, 2), axis=1)
+
+
+@primitive
+def softmax_nll(x: Array, index: Any) -> Array:
+    """``-log_softmax(x)[i, index[i]]`` for logits (N, C) and class indices (N,), in one go."""
+    shifted = x - np.maximum.reduce(x, 1, keepdims=True)
+    picked = shifted[np.arange(len(index)), index]
+    return np.log(np.add.reduce(np.exp(shifted), 1)) - picked
+
+
+def _softmax_nll_x(g: Any, x: Any, index: Any) -> Any:
+    hit = np.zeros(x.shape, x.dtype)
+    hit[np.arange(len(index)), index] = 1
+    return (softmax(x, 1) - hit) * g.reshape(-1, 1)
+
+
+softmax_nll.vjp(x=_softmax_nll_x)
+softmax_nll.check(draw(3, 4), np.array([2, 0, 2]))

@@ -275,8 +275,9 @@ def cross_entropy(
     >>> logits = tl.tensor([[2.0, 0.0], [0.0, 0.0]], requires_grad=True)
     >>> loss = tl.cross_entropy(logits, [0, 1])
     >>> loss.backward()
-    >>> print(f"{loss.item():.4f}", logits.grad.numpy().round(2), sep="\n")
-    0.4100
+    >>> f"{loss.item():.4f}"
+    '0.4100'
+    >>> print(logits.grad.numpy().round(2))
     [[-0.06  0.06]
      [ 0.25 -0.25]]
     """

@@ -181,9 +181,9 @@ log_softmax.check(draw(3, 4, 2), axis=1)
 @primitive
 def softmax_nll(x: Array, index: Any) -> Array:
     """``-log_softmax(x)[i, index[i]]`` for logits (N, C) and class indices (N,), in one go."""
-    shifted = x - np.maximum.reduce(x, 1, keepdims=True)
+    shifted = x - _max(x, 1, keepdims=True)
     picked = shifted[np.arange(len(index)), index]
-    return np.log(np.add.reduce(np.exp(shifted), 1)) - picked
+    return np.log(_add(np.exp(shifted), 1)) - picked
 
 
 def _softmax_nll_x(g: Any, x: Any, index: Any) -> Any:

@@ -27,7 +27,7 @@ from .windows import Padding, Pair, Windows, aligned, check_images, pair, rows_f
 
 # Multiply-adds up to which OpenBLAS takes a product as it lies; above, it copies both factors first, which for matrices
 # as flat as these (few channels, many pixels) costs more than the product. Measured: 80 against 22 GFLOP/s.
-_FLAT = 1_000_000
+_FLAT = 250_000
 
 
 def _columns(x: Array, at: Windows, groups: int) -> Array:
@@ -61,10 +61,10 @@ def _by_row(kernel: Array) -> Array:
     return kernel.transpose(0, 1, 3, 2, 4).reshape(groups, 1, o, -1)
 
 
-def _pieces(rows: int, depth: int, pixels: int) -> Iterator[slice]:
+def _pieces(rows: int, depth: int, pixels: int, limit: int = _FLAT) -> Iterator[slice]:
     """Cut the pixels of flat products, (rows, depth) by (depth, pixels), so that OpenBLAS takes them as they lie."""
-    count = -(-rows * depth * pixels // _FLAT) if rows <= 32 else 1
-    step = max(256, -(-pixels // (16 * count)) * 16)  # 16 float32 are one cache line
+    count = -(-rows * depth * pixels // limit) if rows <= 32 else 1
+    step = max(64, -(-pixels // (16 * count)) * 16)  # 16 float32 are one cache line
     for start in range(0, pixels, step):
         yield slice(start, start + step)
 
@@ -220,7 +220,7 @@ def conv2d_weight_grad(
     several = max(1, _FLAT // max(1, total.size))  # rows whose products are added up in one call
     for start in range(0, oh, several):
         rows = slice(start, start + several)
-        for piece in _pieces(min(depth, o // groups), max(depth, o // groups), pixels):
+        for piece in _pieces(min(depth, o // groups), max(depth, o // groups), pixels, 4 * _FLAT):
             # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
             total += np.matmul(columns[:, rows, :, piece], grads[:, rows, piece]).sum(axis=1)
     (kh, kw) = at.kernel

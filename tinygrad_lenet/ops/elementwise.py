@@ -22,7 +22,8 @@ def mask_bits(x: Array, mask: Array, out: Array | None = None) -> Array:
     A tenth of the time of ``np.where`` on a random mask, and unlike ``x * mask`` it makes no NaN of ``inf * 0``.
     """
     bits = _BITS[x.dtype.itemsize]
-    keep = np.negative(mask, out=memory.empty_like(mask, bits), dtype=bits)
+    keep = memory.empty_like(mask, bits)
+    np.copyto(keep, np.negative(mask.view(np.int8)))  # 0 or -1, whose bits are all 1
     if out is None:
         out = (
             keep.view(x.dtype) if keep.shape == x.shape else np.empty(np.broadcast_shapes(x.shape, keep.shape), x.dtype)
@@ -247,7 +248,19 @@ sigmoid.check(draw(3, 2))
 @primitive
 def relu(x: Array) -> Array:
     """Rectified linear unit, ``max(x, 0)``; its gradient at 0 is 0."""
-    return np.maximum(x, 0, out=memory.empty_like(x))
+    return np.maximum(x, _zeros_under(x) if x.size > 4096 else 0, out=memory.empty_like(x))
+
+
+def _zeros_under(x: Array) -> Array:
+    """Zeros that broadcast against ``x`` in runs of a thousand: with a single 0, ``np.maximum`` takes twice as long."""
+    shape, length = [1] * x.ndim, 1
+    for axis in sorted(range(x.ndim), key=lambda axis: x.strides[axis]):
+        if length < 1024:
+            shape[axis] = x.shape[axis]
+            length *= x.shape[axis]
+    zeros = np.empty_like(x[tuple(slice(n) for n in shape)], subok=False)
+    zeros.fill(0)
+    return zeros
 
 
 relu.vjp(x=lambda g, out: select(g, out > 0))

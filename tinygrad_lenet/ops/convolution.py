@@ -23,11 +23,13 @@ from .. import memory
 from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
+from ..threads import parallel
 from .windows import Padding, Pair, Windows, aligned, check_images, pair, rows_first, windows
 
 # Multiply-adds up to which OpenBLAS takes a product as it lies; above, it copies both factors first, which for matrices
 # as flat as these (few channels, many pixels) costs more than the product. Measured: 80 against 22 GFLOP/s.
 _FLAT = 250_000
+_FEW = 32  # rows up to which that holds; larger products BLAS spreads over the cores itself
 
 
 def _columns(x: Array, at: Windows, groups: int) -> Array:
@@ -61,9 +63,9 @@ def _by_row(kernel: Array) -> Array:
     return kernel.transpose(0, 1, 3, 2, 4).reshape(groups, 1, o, -1)
 
 
-def _pieces(rows: int, depth: int, pixels: int, limit: int = _FLAT) -> Iterator[slice]:
+def _pieces(rows: int, depth: int, pixels: int) -> Iterator[slice]:
     """Cut the pixels of flat products, (rows, depth) by (depth, pixels), so that OpenBLAS takes them as they lie."""
-    count = -(-rows * depth * pixels // limit) if rows <= 32 else 1
+    count = -(-rows * depth * pixels // _FLAT) if rows <= _FEW else 1
     step = max(64, -(-pixels // (16 * count)) * 16)  # 16 float32 are one cache line
     for start in range(0, pixels, step):
         yield slice(start, start + step)
@@ -90,6 +92,11 @@ def _geometry(
             + (f", and its {o} outputs must divide into {groups} groups" if groups < 1 or o % groups else "")
         )
     return windows(op, size, weight_shape[2:], stride, padding, dilation)
+
+
+def _flat_work(kernel: Array, out: Array) -> float:
+    """Multiply-adds of the products, if they are of the kind that BLAS leaves to one core; else 0."""
+    return float(kernel.shape[-1] * out.size) if min(kernel.shape[-2:]) <= _FEW else 0.0
 
 
 @primitive
@@ -143,10 +150,15 @@ def conv2d(
     columns = _columns(x.astype(dtype, copy=False), at, groups)
     out = memory.empty((oh, o, ow, n), dtype)
     rows = out.reshape(oh, groups, o // groups, ow * n).transpose(1, 0, 2, 3)
-    for piece in _pieces(kernel.shape[2], kernel.shape[3], ow * n):
-        np.matmul(kernel, columns[..., piece], out=rows[..., piece])
-    if bias is not None:
-        out += bias.reshape(-1, 1, 1)
+    pieces = list(_pieces(kernel.shape[2], kernel.shape[3], ow * n))
+
+    def compute(start: int, stop: int) -> None:
+        for piece in pieces:
+            np.matmul(kernel, columns[:, start:stop, :, piece], out=rows[:, start:stop, :, piece])
+        if bias is not None:
+            np.add(out[start:stop], bias.reshape(-1, 1, 1), out=out[start:stop])
+
+    parallel(compute, oh, _flat_work(kernel, rows))
     return out.transpose(3, 1, 0, 2)
 
 
@@ -184,13 +196,20 @@ def conv2d_input_grad(
     flipped = weight.reshape(groups, o // groups, -1, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
     kernel = flipped.reshape(groups, 1, c // groups * kw, -1).astype(dtype, copy=False)
     wide = memory.empty((groups, h, c // groups * kw, ow * n), dtype)
-    for piece in _pieces(kernel.shape[2], kernel.shape[3], ow * n):
-        np.matmul(kernel, columns[..., piece], out=wide[..., piece])
     images = memory.empty((h, c, at.padded[1], n), dtype)
-    images.fill(0)
     by_group = images.reshape(h, groups, c // groups, -1, n).transpose(1, 0, 2, 3, 4)
-    for b, part in enumerate(np.moveaxis(wide.reshape(groups, h, c // groups, kw, ow, n), 3, 0)):
-        by_group[..., b * dw : b * dw + (ow - 1) * sw + 1 : sw, :] += part
+    parts = wide.reshape(groups, h, c // groups, kw, ow, n)
+    pieces = list(_pieces(kernel.shape[2], kernel.shape[3], ow * n))
+
+    def compute(start: int, stop: int) -> None:
+        for piece in pieces:
+            np.matmul(kernel, columns[:, start:stop, :, piece], out=wide[:, start:stop, :, piece])
+        images[start:stop] = 0
+        for b in range(kw):
+            target = by_group[:, start:stop, :, b * dw : b * dw + (ow - 1) * sw + 1 : sw]
+            np.add(target, parts[:, start:stop, :, b], out=target)
+
+    parallel(compute, h, _flat_work(kernel, wide))
     return images[:, :, at.inside[1]].transpose(3, 1, 0, 2)
 
 
@@ -217,12 +236,21 @@ def conv2d_weight_grad(
     oh, depth, pixels = columns.shape[1:]
     grads = aligned(g.transpose(2, 1, 3, 0), dtype).reshape(oh, groups, o // groups, pixels).transpose(1, 0, 3, 2)
     total = np.zeros((groups, depth, o // groups), dtype)
-    several = max(1, _FLAT // max(1, total.size))  # rows whose products are added up in one call
-    for start in range(0, oh, several):
-        rows = slice(start, start + several)
-        for piece in _pieces(min(depth, o // groups), max(depth, o // groups), pixels, 4 * _FLAT):
-            # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
-            total += np.matmul(columns[:, rows, :, piece], grads[:, rows, piece]).sum(axis=1)
+    pieces = list(_pieces(min(depth, o // groups), max(depth, o // groups), pixels))
+    several = max(1, 4 * _FLAT // max(1, total.size * len(pieces)))  # rows whose products are added up in one call
+    for first in range(0, oh, several):
+        rows = slice(first, first + several)
+        products = memory.empty((len(pieces), *columns[:, rows].shape[:2], *total.shape[1:]), dtype)
+
+        def compute(start: int, stop: int, first: int = first, products: Array = products) -> None:
+            for i, piece in enumerate(pieces):
+                some = slice(first + start, first + stop)
+                # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
+                np.matmul(columns[:, some, :, piece], grads[:, some, piece], out=products[i, :, start:stop])
+
+        work = total.size * products.shape[2] * pixels if min(total.shape[1:]) <= _FEW else 0
+        parallel(compute, products.shape[2], work)
+        total += products.sum(axis=(0, 2))
     (kh, kw) = at.kernel
     return total.reshape(groups, kh, c // groups, kw, -1).transpose(0, 4, 2, 1, 3).reshape(o, c // groups, kh, kw)
 

@@ -1,0 +1,218 @@
+"""One contender in a process of its own: reads jobs as JSON lines, answers each with what it measured.
+
+``python benchmarks/contenders.py NAME`` is started by run.py. The models are written once, for any library whose ``nn`` has PyTorch's names: tinygrad_lenet and
+PyTorch run the same lines.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def lenet(nn: Any, activation: str = "relu", pool: str = "max") -> Any:
+    act = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
+    down = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}[pool]
+    return nn.Sequential(
+        *(nn.Conv2d(1, 6, 5, padding=2), act(), down(2), nn.Conv2d(6, 16, 5), act(), down(2), nn.Flatten()),
+        *(nn.Linear(400, 120), act(), nn.Linear(120, 84), act(), nn.Linear(84, 10)),
+    )
+
+
+def vgg(nn: Any) -> Any:
+    layers, before = [], 3
+    for channels in (32, 64, 128):
+        for _ in range(2):
+            layers += [nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+            before = channels
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 4 * 4, 10))
+
+
+def mlp(nn: Any) -> Any:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+
+
+MODELS: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+    "lenet": (lenet, (1, 28, 28)),
+    "lenet tanh/avg": (lambda nn: lenet(nn, "tanh", "avg"), (1, 28, 28)),
+    "vgg": (vgg, (3, 32, 32)),
+    "mlp": (mlp, (1, 28, 28)),
+}
+
+
+def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The same starting weights for everybody, by name and shape."""
+    rng = np.random.default_rng(0)
+    state = {}
+    for name, shape in shapes.items():
+        if "running_var" in name:
+            state[name] = np.ones(shape, np.float32)
+        elif "num_batches" in name:
+            state[name] = np.zeros(shape, np.int64)
+        else:
+            scale = 1 / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.1
+            state[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
+    return state
+
+
+def batch(shape: tuple[int, ...], size: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((size, *shape)).astype(np.float32), rng.integers(0, 10, size)
+
+
+class Ours:
+    """tinygrad_lenet through its public API."""
+
+    def __init__(self) -> None:
+        import tinygrad_lenet as tl
+
+        self.lib = tl
+        self.nn, self.optim, self.cross_entropy = tl.nn, tl.optim, tl.cross_entropy
+        self.tensor, self.no_grad = tl.tensor, tl.no_grad
+
+    def load(self, model: Any) -> None:
+        model.load_state_dict(weights({name: value.shape for name, value in model.state_dict().items()}))
+
+    def full(self, size: int, value: float, **options: Any) -> Any:
+        return self.lib.full((size,), value, **options)
+
+
+class Torch:
+    """PyTorch, eager."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.lib = torch
+        self.nn, self.optim, self.cross_entropy = torch.nn, torch.optim, torch.nn.functional.cross_entropy
+        self.tensor, self.no_grad = torch.tensor, torch.no_grad
+
+    def load(self, model: Any) -> None:
+        state = weights({name: tuple(value.shape) for name, value in model.state_dict().items()})
+        model.load_state_dict({name: self.lib.from_numpy(np.asarray(value)) for name, value in state.items()})
+
+    def full(self, size: int, value: float, **options: Any) -> Any:
+        return self.lib.full((size,), value, **options)
+
+
+class TorchCompiled(Torch):
+    """PyTorch, the model compiled."""
+
+    def wrap(self, model: Any) -> Any:
+        return self.lib.compile(model)
+
+
+CONTENDERS = {"tinygrad_lenet": Ours, "torch": Torch, "torch.compile": TorchCompiled}
+
+
+def training(peer: Any, model: str, size: int) -> Callable[[], float]:
+    """A step: forward, backward, SGD with momentum. Returns the loss."""
+    build, shape = MODELS[model]
+    net = build(peer.nn)
+    peer.load(net)
+    optimizer = peer.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    net = peer.wrap(net) if hasattr(peer, "wrap") else net
+    images, labels = batch(shape, size)
+    x, y = peer.tensor(images), peer.tensor(labels)
+
+    def step() -> float:
+        loss = peer.cross_entropy(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def inference(peer: Any, model: str, size: int) -> Callable[[], float]:
+    build, shape = MODELS[model]
+    net = build(peer.nn)
+    peer.load(net)
+    net.eval()
+    net = peer.wrap(net) if hasattr(peer, "wrap") else net
+    x = peer.tensor(batch(shape, size)[0])
+
+    def step() -> float:
+        with peer.no_grad():
+            return float(net(x)[0, 0].item())
+
+    return step
+
+
+def recording(peer: Any, model: str, size: int) -> Callable[[], float]:
+    """64 adds and multiplies of 4 elements in a chain, forward and backward."""
+    a, b = peer.full(4, 1.01), peer.full(4, 0.01)
+    x, g = peer.full(4, 1.0, requires_grad=True), peer.full(4, 1.0)
+
+    def step() -> float:
+        y = x
+        for _ in range(32):
+            y = y * a + b
+        y.backward(g)
+        return float(y[0].item())
+
+    return step
+
+
+JOBS = {"train": training, "infer": inference, "record": recording}
+
+
+def measure(step: Callable[[], float], seconds: float) -> dict[str, float]:
+    """The median time of a step, over about so many seconds."""
+    times: list[float] = []
+    start = time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - start < seconds:
+        before = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - before)
+    return {"seconds": statistics.median(times), "steps": len(times)}
+
+
+def memory(step: Callable[[], float], steps: int) -> dict[str, float]:
+    """Peak resident memory of this process, in MB, early in a loop and at its end."""
+    peaks = []
+    for count in (min(50, steps), steps):
+        for _ in range(count):
+            step()
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return {"early": peaks[0], "late": peaks[1]}
+
+
+def main() -> None:
+    name = sys.argv[1]
+    try:
+        peer = CONTENDERS[name]()
+    except ImportError as error:
+        print(json.dumps({"absent": str(error)}), flush=True)
+        return
+    print(json.dumps({"ready": getattr(peer.lib, "__version__", "")}), flush=True)
+    steps: dict[str, Callable[[], float]] = {}
+    for line in sys.stdin:
+        job = json.loads(line)
+        key = json.dumps([job["kind"], job["model"], job["size"]])
+        try:
+            answer: dict[str, Any] = {}
+            if key not in steps:
+                steps.clear()
+                steps[key] = JOBS[job["kind"]](peer, job["model"], job["size"])
+                answer["values"] = [steps[key]() for _ in range(3)]
+            if "memory_steps" in job:
+                answer |= memory(steps[key], job["memory_steps"])
+            else:
+                answer |= measure(steps[key], job["seconds"])
+        except Exception as error:  # a contender that cannot do a row is reported, not hidden
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,7 +37,9 @@ def vgg(nn: Any) -> Any:
 
 
 def mlp(nn: Any) -> Any:
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
+    )
 
 
 MODELS: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {

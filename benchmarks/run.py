@@ -111,7 +111,14 @@ def run_row(row: Row, contenders: list[Contender], rounds: int, seconds: float) 
                 continue
             values.setdefault(contender.name, answer.get("values", []))
             times[contender.name].append(answer["seconds"])
-    result: dict[str, Any] = {"title": row.title, "goal": row.goal, **row.job, "seconds": {}, "ratios": {}, "errors": errors}
+    result: dict[str, Any] = {
+        "title": row.title,
+        "goal": row.goal,
+        **row.job,
+        "seconds": {},
+        "ratios": {},
+        "errors": errors,
+    }
     for name, found in times.items():
         if not found or name in errors:
             continue
@@ -138,7 +145,9 @@ def import_ratio(rounds: int) -> tuple[float, float, float]:
     code = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
     def once(name: str) -> float:
-        return float(subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=True).stdout)
+        return float(
+            subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=True).stdout
+        )
 
     once(OURS)
     return quartiles([once(OURS) / once("numpy") for _ in range(rounds)])
@@ -168,7 +177,12 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         low, middle, high = (np.array([r["ratios"]["torch"][i] for r in rows]) for i in range(3))
         axes.errorbar(sizes, middle, [middle - low, high - middle], fmt=style, capsize=3, label=f"{model}")
     axes.axhline(1, color="black", lw=1)
-    axes.set(xscale="log", xlabel="batch size", ylabel="our time / PyTorch's", title="Training step of LeNet-5, below 1 is faster than PyTorch")
+    axes.set(
+        xscale="log",
+        xlabel="batch size",
+        ylabel="our time / PyTorch's",
+        title="Training step of LeNet-5, below 1 is faster than PyTorch",
+    )
     axes.set_xticks(TRAIN, [str(n) for n in TRAIN])
     axes.set_ylim(bottom=0)
     axes.legend()
@@ -191,7 +205,9 @@ def main() -> None:
         if contender.absent:
             print(f"{contender.name} is absent: {contender.absent}")
     present = [c for c in contenders if not c.absent]
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}"
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}"
+    )
     print(f"{date.today()}; {machine}; " + ", ".join(f"{c.name} {c.version}" for c in present))
     print("our time, and its ratio to theirs: median [quartiles] over the rounds; ! is above the goal\n", flush=True)
     results = []
@@ -203,7 +219,11 @@ def main() -> None:
     finally:
         for contender in contenders:
             contender.close()
-    relu = [r["ratios"]["torch"][1] for r in results if r["model"] == "lenet" and r["kind"] == "train" and "torch" in r["ratios"]]
+    relu = [
+        r["ratios"]["torch"][1]
+        for r in results
+        if r["model"] == "lenet" and r["kind"] == "train" and "torch" in r["ratios"]
+    ]
     summary: dict[str, Any] = {"date": str(date.today()), "machine": machine, "rows": results}
     if relu:
         summary["geometric_mean"] = statistics.geometric_mean(relu)
@@ -214,15 +234,21 @@ def main() -> None:
         print(f"import {OURS} over import numpy: {middle:.2f} [{low:.2f} {high:.2f}] (goal 1.15)")
         for name in [c.name for c in present if c.name in (OURS, "torch")]:
             fresh = Contender(name)
-            found = fresh.ask({"kind": "train", "model": "lenet", "size": 256, "memory_steps": 50 if args.quick else 500})
+            found = fresh.ask(
+                {"kind": "train", "model": "lenet", "size": 256, "memory_steps": 50 if args.quick else 500}
+            )
             fresh.close()
             summary.setdefault("memory", {})[name] = found
-            print(f"peak resident memory, LeNet-5 at batch 256, {name}: {found['late']:.0f} MB (after 50 steps {found['early']:.0f} MB)")
+            print(
+                f"peak resident memory, LeNet-5 at batch 256, {name}: {found['late']:.0f} MB (after 50 steps {found['early']:.0f} MB)"
+            )
         peak = gemm_peak()
         for result in results:
             if result["kind"] == "train" and result["model"] == "lenet" and result["size"] in (64, 256):
                 share = 1.9e6 * result["size"] / result["seconds"][OURS] / peak
-                print(f"share of the float32 matmul peak ({peak / 1e9:.0f} GFLOP/s), batch {result['size']}: {share:.0%}")
+                print(
+                    f"share of the float32 matmul peak ({peak / 1e9:.0f} GFLOP/s), batch {result['size']}: {share:.0%}"
+                )
     if args.json:
         args.json.write_text(json.dumps(summary, indent=1) + "\n")
     if args.plot:

@@ -38,7 +38,9 @@ OPTIMIZERS = {
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=8, help="passes over the training set")
     parser.add_argument("--batch-size", type=int, default=64, help="images in a step")
     parser.add_argument("--lr", type=float, help="peak learning rate; if not given, one that suits the optimizer")
@@ -49,8 +51,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the order of the images")
     parser.add_argument("--dataset", choices=DATASETS, default="mnist")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder to look for the data in first")
-    parser.add_argument("--plot", type=Path, metavar="FILE", default=Path("lenet_mnist.png"), help="where to draw the curves")
-    parser.add_argument("--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to keep the weights")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", default=Path("lenet_mnist.png"), help="where to draw the curves"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to keep the weights"
+    )
     parser.add_argument("--metrics", type=Path, metavar="FILE", help="where to write one JSON object for each epoch")
     args = parser.parse_args(argv)
     for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
@@ -69,11 +75,15 @@ def load(args: argparse.Namespace) -> tuple[data.MNIST, data.MNIST]:
     return DATASETS[args.dataset](root, train=True), DATASETS[args.dataset](root, train=False)
 
 
-def train_epoch(model: nn.Module, loader: data.DataLoader, optimizer: optim.Optimizer, schedule, title: str) -> tuple[float, float]:
+def train_epoch(
+    model: nn.Module, loader: data.DataLoader, optimizer: optim.Optimizer, schedule, title: str
+) -> tuple[float, float]:
     """One pass over the training set; mean loss and accuracy on the way, each image as the model then was."""
     model.train()
     seen, loss_sum, correct = 0, 0.0, 0
-    with tqdm(loader, title, unit="image", unit_scale=loader.batch_size, leave=False, disable=None, file=sys.stderr) as bar:
+    with tqdm(
+        loader, title, unit="image", unit_scale=loader.batch_size, leave=False, disable=None, file=sys.stderr
+    ) as bar:
         for images, labels in bar:
             logits = model(images)
             loss = tl.cross_entropy(logits, labels)
@@ -108,7 +118,12 @@ def draw_curves(history: list[dict[str, float]], title: str, path: Path) -> None
     for axes, quantity, factor in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
         for part, style in (("train", "o--"), ("test", "o-")):
             values = [factor * row[f"{part}_{quantity}"] for row in history]
-            axes.plot(epochs, values, style, label=f"{part}, last {values[-1]:.2f} %" if factor > 1 else f"{part}, last {values[-1]:.4f}")
+            axes.plot(
+                epochs,
+                values,
+                style,
+                label=f"{part}, last {values[-1]:.2f} %" if factor > 1 else f"{part}, last {values[-1]:.4f}",
+            )
         axes.set(xlabel="epoch", ylabel="accuracy (%)" if factor > 1 else "cross-entropy")
         if factor == 1:
             axes.set_yscale("log")
@@ -124,7 +139,9 @@ def run(args: argparse.Namespace) -> None:
     loader = data.DataLoader(train, args.batch_size, shuffle=True, seed=args.seed)
     suited, make = OPTIMIZERS[args.optimizer]
     optimizer = make(model.parameters(), args.lr or suited)
-    schedule = optim.OneCycleLR(optimizer, args.lr or suited, total_steps=args.epochs * len(loader), pct_start=0.2)
+    schedule = optim.OneCycleLR(
+        optimizer, args.lr or suited, total_steps=args.epochs * len(loader), pct_start=0.2, cycle_momentum=False
+    )
     count = sum(parameter.size for parameter in model.parameters())
     print(f"LeNet-5 with {count:,} parameters, {args.activation} and {args.pool} pooling; {train}, {test}", flush=True)
 
@@ -165,7 +182,11 @@ def run(args: argparse.Namespace) -> None:
     if history:
         print(f"Test accuracy {history[-1]['test_accuracy']:.2%} after {time.perf_counter() - start:.0f} seconds.")
         name = type(train).__name__
-        draw_curves(history, f"LeNet-5 on {name}: {args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}", args.plot)
+        draw_curves(
+            history,
+            f"LeNet-5 on {name}: {args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}",
+            args.plot,
+        )
         print(f"Curves: {args.plot}")
     print(f"Weights: {args.save}")
 

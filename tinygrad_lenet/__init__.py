@@ -8,7 +8,7 @@
 tensor([ 5.436564, 22.167168])
 """
 
-from . import functional, operators
+from . import data, functional, nn, operators, optim
 from .errors import (
     ArgumentError,
     DataError,
@@ -87,6 +87,7 @@ from .ops.shape import (
 )
 from .primitive import Array, draw, primitive
 from .tensor import Tensor, grad, tensor
+from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
@@ -119,6 +120,7 @@ __all__ = [
     "conv_transpose2d",
     "cos",
     "cross_entropy",
+    "data",
     "div",
     "draw",
     "dropout",
@@ -132,6 +134,7 @@ __all__ = [
     "full",
     "functional",
     "ge",
+    "get_num_threads",
     "getitem",
     "grad",
     "gt",
@@ -159,8 +162,10 @@ __all__ = [
     "ne",
     "neg",
     "nll_loss",
+    "nn",
     "no_grad",
     "ones",
+    "optim",
     "pad",
     "permute",
     "pow",
@@ -170,6 +175,7 @@ __all__ = [
     "randn",
     "relu",
     "reshape",
+    "set_num_threads",
     "sigmoid",
     "sign",
     "sin",

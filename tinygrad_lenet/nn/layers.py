@@ -1,0 +1,395 @@
+"""Layers, activations and losses as modules, with PyTorch's names, arguments, defaults and initial values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .. import functional as F
+from ..errors import ArgumentError
+from ..ops.creation import Seed, generator_of
+from ..ops.shape import flatten
+from ..ops.windows import Padding, Pair, pair
+from ..tensor import Tensor
+from .module import Module, Parameter, check_input
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
+    """PyTorch's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for weights and biases."""
+    bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
+    return Parameter(generator.uniform(-bound, bound, shape).astype(np.float32))
+
+
+class Linear(Module):
+    """``x @ weight.T + bias``: (..., in_features) to (..., out_features).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Linear(3, 2, generator=0)(tl.ones(5, 3)).shape
+    (5, 2)
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Seed = None) -> None:
+        super().__init__()
+        generator = generator_of(generator)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = _uniform((out_features, in_features), in_features, generator)
+        self.bias = _uniform((out_features,), in_features, generator) if bias else None
+
+    def forward(self, x: Any) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """In and out."""
+        return f"{self.in_features}, {self.out_features}" + ("" if self.bias is not None else ", bias=False")
+
+
+class Conv2d(Module):
+    """Convolution of images, (N, in_channels, H, W) to (N, out_channels, OH, OW); see :func:`tinygrad_lenet.conv2d`.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Conv2d(1, 6, 5, padding="same", generator=0)(tl.zeros(2, 1, 28, 28)).shape
+    (2, 6, 28, 28)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        generator: Seed = None,
+    ) -> None:
+        super().__init__()
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                f"Conv2d: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+            )
+        generator = generator_of(generator)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size = pair(kernel_size, "Conv2d", "kernel_size")
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self.weight = _uniform(shape, math.prod(shape[1:]), generator)
+        self.bias = _uniform((out_channels,), math.prod(shape[1:]), generator) if bias else None
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        """Channels, kernel, and what is not the default."""
+        options = [("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)]
+        said = [f"{name}={getattr(self, name)!r}" for name, default in options if getattr(self, name) != default]
+        said += ["bias=False"] if self.bias is None else []
+        return ", ".join([f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}", *said])
+
+
+class MaxPool2d(Module):
+    """The largest value in each window; see :func:`tinygrad_lenet.max_pool2d`."""
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.dilation, self.ceil_mode = dilation, ceil_mode
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, C, H, W) to (N, C, OH, OW)."""
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        """The kernel."""
+        return f"{self.kernel_size}" + (f", stride={self.stride}" if self.stride is not None else "")
+
+
+class AvgPool2d(Module):
+    """The mean of each window; see :func:`tinygrad_lenet.avg_pool2d`."""
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Padding = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.options = ceil_mode, count_include_pad, divisor_override
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, C, H, W) to (N, C, OH, OW)."""
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, *self.options)
+
+    extra_repr = MaxPool2d.extra_repr  # it reads only what both have
+
+
+class _BatchNorm(Module):
+    """Batch normalisation; see :func:`tinygrad_lenet.functional.batch_norm`."""
+
+    layouts: ClassVar[dict[int, str]]  # by number of axes
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
+        self.running_mean = self.running_var = self.num_batches_tracked = None
+        if track_running_stats:
+            self.running_mean = Tensor(np.zeros(num_features, np.float32))
+            self.running_var = Tensor(np.ones(num_features, np.float32))
+            self.num_batches_tracked = Tensor(np.array(0))
+
+    def forward(self, x: Any) -> Tensor:
+        """The same shape."""
+        check_input(self, x, tuple(self.layouts), self.num_features, " or ".join(self.layouts.values()))
+        momentum = self.momentum or 0.0
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+            if self.momentum is None:  # the plain mean over all batches
+                momentum = 1 / int(self.num_batches_tracked)
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or self.running_mean is None,
+            momentum,
+            self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        """The number of features."""
+        return str(self.num_features)
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of features, (N, C), or of sequences, (N, C, L).
+
+    In training with the batch's statistics, in evaluation with the running ones, which are buffers and so part of the
+    state dict (Ioffe & Szegedy, 2015).
+    """
+
+    layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of images, (N, C, H, W).
+
+    In training with the batch's statistics, in evaluation with the running ones, which are buffers and so part of the
+    state dict (Ioffe & Szegedy, 2015).
+    """
+
+    layouts: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
+
+
+class Dropout(Module):
+    """Set elements to 0 with probability ``p`` in training and scale the others by ``1 / (1 - p)``; nothing in
+    evaluation.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Dropout(0.5, generator=0)(tl.ones(6))
+    tensor([2., 2., 2., 0., 0., 0.])
+    """
+
+    def __init__(self, p: float = 0.5, generator: Seed = None) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ArgumentError(f"Dropout: p is a probability between 0 and 1, got {p}")
+        self.p = p
+        self.generator = generator_of(generator)
+
+    def forward(self, x: Any) -> Tensor:
+        """The same shape."""
+        return F.dropout(x, self.p, self.training, self.generator)
+
+    def extra_repr(self) -> str:
+        """The probability."""
+        return f"{self.p}"
+
+
+class Flatten(Module):
+    """Join the axes from ``start_dim`` to ``end_dim``: images (N, C, H, W) to features (N, C * H * W)."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, ...) to (N, features)."""
+        return flatten(x, self.start_dim, self.end_dim)
+
+
+class _Function(Module):
+    """A function of ``functional`` as a module; its options are attributes."""
+
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """See the function."""
+        return type(self).function(*inputs, **self.options)
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return ", ".join(f"{name}={value}" for name, value in self.options.items() if value is not None)
+
+
+class ReLU(_Function):
+    """``max(x, 0)``; see :func:`tinygrad_lenet.relu`."""
+
+    function = F.relu
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class Sigmoid(_Function):
+    """``1 / (1 + e^-x)``; see :func:`tinygrad_lenet.sigmoid`."""
+
+    function = F.sigmoid
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class Tanh(_Function):
+    """Hyperbolic tangent; see :func:`tinygrad_lenet.tanh`."""
+
+    function = F.tanh
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class LeakyReLU(_Function):
+    """ReLU with a slope for negative inputs; see :func:`tinygrad_lenet.leaky_relu`."""
+
+    function = F.leaky_relu
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__(negative_slope=negative_slope)
+
+
+class ELU(_Function):
+    """Exponential linear unit; see :func:`tinygrad_lenet.elu`."""
+
+    function = F.elu
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__(alpha=alpha)
+
+
+class Softplus(_Function):
+    """Smooth ReLU; see :func:`tinygrad_lenet.softplus`."""
+
+    function = F.softplus
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        super().__init__(beta=beta, threshold=threshold)
+
+
+class Softmax(_Function):
+    """Probabilities along an axis; see :func:`tinygrad_lenet.softmax`."""
+
+    function = F.softmax
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__(axis=dim)
+
+
+class LogSoftmax(_Function):
+    """Logarithms of probabilities along an axis; see :func:`tinygrad_lenet.log_softmax`."""
+
+    function = F.log_softmax
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__(axis=dim)
+
+
+class PReLU(Module):
+    """ReLU with a learned slope for negative inputs, one or one for each channel (He et al., 2015)."""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+        super().__init__()
+        self.weight = Parameter(np.full(num_parameters, init, np.float32))
+
+    def forward(self, x: Any) -> Tensor:
+        """The same shape."""
+        return F.prelu(x, self.weight)
+
+
+class CrossEntropyLoss(_Function):
+    """Softmax cross-entropy on logits; see :func:`tinygrad_lenet.cross_entropy`."""
+
+    function = F.cross_entropy
+
+    def __init__(
+        self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
+
+
+class NLLLoss(_Function):
+    """Negative log-likelihood of log-probabilities; see :func:`tinygrad_lenet.nll_loss`."""
+
+    function = F.nll_loss
+
+    def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
+
+
+class MSELoss(_Function):
+    """Squared error; see :func:`tinygrad_lenet.mse_loss`."""
+
+    function = F.mse_loss
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+
+
+class L1Loss(_Function):
+    """Absolute error; see :func:`tinygrad_lenet.l1_loss`."""
+
+    function = F.l1_loss
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+
+
+class BCEWithLogitsLoss(_Function):
+    """Binary cross-entropy on logits; see :func:`tinygrad_lenet.binary_cross_entropy_with_logits`."""
+
+    function = F.binary_cross_entropy_with_logits
+
+    def __init__(self, weight: Any = None, reduction: str = "mean", pos_weight: Any = None) -> None:
+        super().__init__(weight=weight, reduction=reduction, pos_weight=pos_weight)

@@ -1,0 +1,250 @@
+"""Modules: layers and models that own parameters, as plain classes with plain attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArgumentError, ShapeError, TinygradLenetError
+from ..tensor import Tensor, to_array
+
+M = TypeVar("M", bound="Module")
+
+
+class Parameter(Tensor):
+    """A Tensor that a module learns: it requires a gradient, and :meth:`Module.parameters` lists it.
+
+    >>> from tinygrad_lenet import nn
+    >>> nn.Parameter([1.0, 2.0])
+    tensor([1., 2.], requires_grad=True)
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        super().__init__(data, requires_grad)
+
+
+class StateError(TinygradLenetError, KeyError):
+    """A state dict that does not fit the module; the message lists every missing, unexpected or misshapen key."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the repr
+
+
+class Module:
+    """Base of layers and models: write ``__init__`` and ``forward``; whatever is assigned to attributes is found.
+
+    Parameters, buffers (Tensors that are state but not learned, such as running statistics) and other modules are found
+    among the attributes in the order of their assignment; nothing needs to be registered.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> class Affine(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.scale = nn.Parameter([2.0])
+    ...         self.shift = nn.Parameter([1.0])
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.scale + self.shift
+    >>> model = Affine()
+    >>> model(tl.tensor([3.0]))
+    tensor([7.], op=add)
+    >>> [name for name, _ in model.named_parameters()]
+    ['scale', 'shift']
+    """
+
+    training: bool = True
+
+    def __init__(self) -> None:
+        self.training = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; to be written by each module."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward method; write one")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output."""
+        return self.forward(*args, **kwargs)
+
+    # What it holds
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules among the attributes, with their names."""
+        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Itself and all modules below, depth first, each once, with their dotted names."""
+        seen: set[int] = set()
+        stack = [(prefix, self)]
+        while stack:
+            name, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield name, module
+            stack.extend(reversed([(f"{name}.{k}" if name else k, child) for k, child in module.named_children()]))
+
+    def modules(self) -> Iterator[Module]:
+        """Itself and all modules below."""
+        return (module for _, module in self.named_modules())
+
+    def children(self) -> Iterator[Module]:
+        """The modules among the attributes."""
+        return (module for _, module in self.named_children())
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and buffers of this module and all below, each once, with dotted names."""
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{prefix}.{name}" if prefix else name), value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """The parameters with their dotted names, in the order of their definition, a shared one once."""
+        return ((name, tensor) for name, tensor in self._tensors() if isinstance(tensor, Parameter))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The parameters, for an optimiser."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """The Tensors that are state but not learned."""
+        return ((name, tensor) for name, tensor in self._tensors() if not isinstance(tensor, Parameter))
+
+    def buffers(self) -> Iterator[Tensor]:
+        """The Tensors that are state but not learned."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    # What it does
+
+    def train(self: M, mode: bool = True) -> M:
+        """Switch this module and all below to training (dropout drops, batch norm uses the batch), or out of it."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """Switch this module and all below to evaluation."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copies of all parameters and buffers, by PyTorch's names: for ``np.savez(path, **model.state_dict())``."""
+        return {name: tensor.numpy().copy() for name, tensor in self._tensors()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Set parameters and buffers from a state dict, of arrays or Tensors.
+
+        Raises:
+            StateError: keys are missing or unexpected (only if ``strict``), or shapes differ. Nothing is changed then.
+        """
+        own = dict(self._tensors())
+        # Files from before PyTorch counted batches lack these; the count is only for information.
+        missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+        unexpected = [name for name in state if name not in own]
+        arrays = {name: to_array(state[name], own[name].dtype) for name in own if name in state}
+        misshapen = [
+            f"{name} (expected {own[name].shape}, given {array.shape})"
+            for name, array in arrays.items()
+            if array.shape != own[name].shape
+        ]
+        problems = [
+            f"{what}: {', '.join(names)}"
+            for what, names, matters in (
+                ("missing", missing, strict),
+                ("unexpected", unexpected, strict),
+                ("misshapen", misshapen, True),
+            )
+            if names and matters
+        ]
+        if problems:
+            raise StateError(
+                f"{type(self).__name__}: the state dict does not fit. "
+                + "; ".join(problems)
+                + ". Build the model with the "
+                "same options as the one that was saved" + (", or pass strict=False" if not misshapen else "")
+            )
+        for name, array in arrays.items():
+            own[name].data = array
+
+    def extra_repr(self) -> str:
+        """What a layer says of itself in ``repr``."""
+        return ""
+
+    def __repr__(self) -> str:
+        count = sum(parameter.size for parameter in self.parameters())
+        head = f"{type(self).__name__}({self.extra_repr()})" + (f"  # {count:,} parameters" if count else "")
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        return "\n  ".join([head, *lines])
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only when nothing is found.
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute {name!r}; it has {', '.join(vars(self)) or 'none yet'}"
+        )
+
+
+class Sequential(Module):
+    """Modules applied one after the other.
+
+    >>> from tinygrad_lenet import nn
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> model
+    Sequential()  # 23 parameters
+      (0): Linear(4, 3)  # 15 parameters
+      (1): ReLU()
+      (2): Linear(3, 2)  # 8 parameters
+    >>> len(model), model[-1]
+    (3, Linear(3, 2)  # 8 parameters)
+    """
+
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        super().__init__()
+        named: Mapping[str, Any] = (
+            modules[0]
+            if len(modules) == 1 and isinstance(modules[0], Mapping)
+            else {str(i): module for i, module in enumerate(modules)}
+        )
+        for name, module in named.items():
+            if not isinstance(module, Module):
+                raise ArgumentError(f"Sequential: element {name} is a {type(module).__name__}, expected a Module")
+            setattr(self, name, module)
+
+    def forward(self, x: Any) -> Any:
+        """Apply the modules in order."""
+        for value in vars(self).values():
+            if isinstance(value, Module):
+                x = value(x)
+        return x
+
+    def append(self, module: Module) -> Sequential:
+        """Add a module at the end."""
+        setattr(self, str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self.children())[index]
+
+
+def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
+    """An input of another rank, or with another number of features (axis 1), is the commonest mistake of all."""
+    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
+    if len(shape) not in ndim or (features is not None and shape[1] != features):
+        raise ShapeError(f"{layer!r}: expected input of shape {layout}, got {shape}")

@@ -131,8 +131,8 @@ def pullback(
         elif vertex in owned:
             before += gradient
         else:
-            gradients[vertex] = before + gradient
-            if isinstance(before, np.ndarray) and before.ndim:
+            gradients[vertex] = _as_array(before + gradient)
+            if isinstance(before, np.ndarray):
                 owned.add(vertex)
 
     for root, seed in zip(roots, seeds, strict=True):
@@ -172,4 +172,9 @@ def _fit(gradient: Any, vertex: Vertex) -> Any:
         gradient = gradient.sum(axis=(*range(extra), *stretched)).reshape(shape)
     if gradient.dtype != vertex.dtype:
         gradient = gradient.astype(vertex.dtype)
-    return gradient
+    return _as_array(gradient)
+
+
+def _as_array(gradient: Any) -> Any:
+    """NumPy turns what has no axes into scalars."""
+    return np.asarray(gradient) if isinstance(gradient, np.generic) else gradient

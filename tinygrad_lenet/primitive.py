@@ -177,6 +177,8 @@ class Op:
         self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.arity = len(self.names) - self.variadic
         self.operands = [str(p.annotation).startswith("Array") for p in parameters]
+        if "out" in self.names:
+            raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}
         self.cases: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.plans: dict[int, Plan] = {}

@@ -94,14 +94,14 @@ def _lowest(dtype: np.dtype[Any]) -> float:
 
 
 @primitive
-def _unpool(g: Array, x: Array, out: Array, *window: Any) -> Array:
+def _unpool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
     """Each window's gradient to the pixel that won."""
     at = _geometry("max_pool2d", x.shape, *window)
     images = _padded(x, at, _lowest(x.dtype))
     grads = _blank(images, at)
-    free = np.ones_like(out, np.bool_)
+    free = np.ones_like(peak, np.bool_)
     for view, target in zip(_views(images, at), _views(grads, at), strict=True):
-        won = view == out
+        won = view == peak
         won &= free
         free ^= won
         if at.tiling:
@@ -112,13 +112,13 @@ def _unpool(g: Array, x: Array, out: Array, *window: Any) -> Array:
 
 
 @primitive
-def _repool(g: Array, x: Array, out: Array, *window: Any) -> Array:
+def _repool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
     """From each window the element where ``x`` won."""
     at = _geometry("max_pool2d", x.shape, *window)
-    free = np.ones_like(out, np.bool_)
-    picked = np.zeros_like(out, g.dtype)
+    free = np.ones_like(peak, np.bool_)
+    picked = np.zeros_like(peak, g.dtype)
     for view, value in zip(_views(_padded(x, at, _lowest(x.dtype)), at), _views(_padded(g, at, 0), at), strict=True):
-        won = view == out
+        won = view == peak
         won &= free
         free ^= won
         np.copyto(picked, value, where=won)
@@ -134,8 +134,8 @@ max_pool2d.check(draw(2, 2, 4, 6), 2)
 max_pool2d.check(draw(2, 2, 7, 6), (3, 2), (2, 1), (1, 0))
 max_pool2d.check(draw(1, 2, 6, 5), 2, 2, 0, 2, True)
 # The winners do not depend on g, and move with x only by jumps.
-_unpool.vjp(g=lambda g_, x, out, window: _repool(g_, x, out, *window), x=None, out=None)
-_repool.vjp(g=lambda g_, x, out, window: _unpool(g_, x, out, *window), x=None, out=None)
+_unpool.vjp(g=lambda g_, x, peak, window: _repool(g_, x, peak, *window), x=None, peak=None)
+_repool.vjp(g=lambda g_, x, peak, window: _unpool(g_, x, peak, *window), x=None, peak=None)
 _example = np.array([[[[3.0, 1.0, 2.0, 5.0], [0.0, 4.0, 7.0, 6.0]]]])
 _unpool.check(draw(1, 1, 1, 2), _example, np.array([[[[4.0, 7.0]]]]), 2, None, 0, 1, False)
 _repool.check(draw(1, 1, 2, 4), _example, np.array([[[[4.0, 7.0]]]]), 2, None, 0, 1, False)

@@ -1,0 +1,21 @@
+"""What all tests share: how thorough hypothesis is, and PyTorch as an oracle where it is installed."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+for name, examples in (("dev", 25), ("ci", 50), ("thorough", 2000)):
+    settings.register_profile(
+        name,
+        max_examples=examples,
+        deadline=None,
+        derandomize=name == "ci",
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch, an oracle, is not installed")

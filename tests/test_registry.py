@@ -1,0 +1,194 @@
+"""Every op of the registry, from its declaration: gradients of first and second order, dtypes, layouts."""
+
+import numpy as np
+import pytest
+
+import tinygrad_lenet as tl
+from tinygrad_lenet.primitive import REGISTRY, Draw, Op
+from tinygrad_lenet.testing import GradientCheckError, gradcheck
+
+OPS = {name: op for name, op in REGISTRY.items() if name.startswith("tinygrad_lenet.")}
+CASES = [pytest.param(op, case, id=f"{op.name}-{i}") for op in OPS.values() for i, case in enumerate(op.cases)]
+
+
+def materialise(case, dtype=np.float64, seed=0):
+    """Positional and keyword arguments, and which positions are drawn floats."""
+    args, kwargs = case
+    rng = np.random.default_rng(seed)
+
+    def value(a):
+        if not isinstance(a, Draw):
+            return a
+        n = int(np.prod(a.shape))
+        steps = (rng.permutation(n) + 0.3) / max(n, 1)  # distinct, and never at the middle, where kinks are
+        return (a.low + (a.high - a.low) * steps).reshape(a.shape).astype(dtype)
+
+    values = [value(a) for a in args]
+    return values, kwargs, [i for i, a in enumerate(args) if isinstance(a, Draw)]
+
+
+def as_function(op: Op, case, dtype=np.float64):
+    """The op as a function of its drawn arguments only."""
+    values, kwargs, drawn = materialise(case, dtype)
+    call = find(op)
+
+    def function(*tensors):
+        args = list(values)
+        for i, tensor in zip(drawn, tensors, strict=True):
+            args[i] = tensor
+        return call(*args, **kwargs)
+
+    return function, [values[i] for i in drawn]
+
+
+def find(op: Op):
+    import importlib
+
+    module = importlib.import_module(op.forward.__module__)
+    return getattr(module, op.name)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
+def test_op_is_declared_completely(op):
+    assert op.cases, f"{op.name} has no check case"
+    assert op.forward.__doc__ or op.name.startswith("_"), f"{op.name} has no docstring"
+    operands = [name for name, is_operand in zip(op.names, op.operands, strict=True) if is_operand]
+    optional = {"condition", "mask", "out"}
+    assert set(operands) - optional <= set(op.rules), f"{op.name}: no rule for {set(operands) - set(op.rules)}"
+
+
+@pytest.mark.parametrize(("op", "case"), CASES)
+def test_gradients_of_first_and_second_order(op, case):
+    function, arrays = as_function(op, case)
+    assert gradcheck(function, arrays, order=2)
+
+
+@pytest.mark.parametrize(("op", "case"), CASES)
+def test_float32_stays_float32(op, case):
+    if op.name == "cast":
+        pytest.skip("it is there to change the dtype")
+    function, arrays = as_function(op, case, np.float32)
+    values = materialise(case, np.float32)[0]
+    if any(isinstance(v, np.ndarray) and v.dtype == np.float64 for v in values):
+        function, arrays = as_function(op, _in_float32(case), np.float32)
+    tensors = [tl.tensor(a, requires_grad=True) for a in arrays]
+    out = function(*tensors)
+    if out.dtype.kind != "f":
+        assert not out.requires_grad
+        return
+    assert out.dtype == np.float32
+    if not out.requires_grad:
+        return
+    for g in tl.grad(out, tensors, tl.ones(*out.shape), create_graph=True, allow_unused=True):
+        assert g is None or g.dtype == np.float32
+    out.backward(np.ones(out.shape, np.float32), retain_graph=True)
+    for t in tensors:
+        assert t.grad is None or (t.grad.dtype == np.float32 and t.grad.shape == t.shape)
+
+
+def _in_float32(case):
+    args, kwargs = case
+    return (
+        tuple(a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype == np.float64 else a for a in args),
+        kwargs,
+    )
+
+
+@pytest.mark.parametrize(("op", "case"), CASES)
+def test_memory_layout_does_not_matter_and_inputs_are_left_alone(op, case):
+    function, arrays = as_function(op, case)
+    expected = function(*[tl.tensor(a) for a in arrays]).numpy()
+    for variant in (np.asfortranarray, lambda a: np.repeat(a, 2, axis=0)[::2] if a.ndim else a):
+        changed = [variant(a) for a in arrays]
+        copies = [c.copy() for c in changed]
+        for c in changed:
+            c.flags.writeable = False
+        wrapped = [tl.Tensor._wrap(c) for c in changed]
+        for tensor in wrapped:
+            tensor.requires_grad = True
+        out = function(*wrapped)
+        np.testing.assert_allclose(out.numpy(), expected, rtol=1e-12, atol=1e-14)
+        if out.requires_grad:
+            out.backward(np.random.default_rng(0).standard_normal(out.shape))
+        for c, copy in zip(changed, copies, strict=True):
+            np.testing.assert_array_equal(c, copy)
+
+
+@pytest.mark.parametrize(("op", "case"), CASES)
+def test_gradients_share_no_memory(op, case):
+    function, arrays = as_function(op, case)
+    tensors = [tl.tensor(a, requires_grad=True) for a in arrays]
+    out = function(*tensors)
+    if not out.requires_grad:
+        return
+    seed = np.random.default_rng(0).standard_normal(out.shape)
+    out.backward(seed)
+    arrays = [t.grad.numpy() for t in tensors if t.grad is not None] + [seed] + [t.numpy() for t in tensors]
+    for i, a in enumerate(arrays):
+        for b in arrays[:i]:
+            assert not np.shares_memory(a, b)
+
+
+X, Y = np.array([[0.3, -1.2], [0.7, 2.0]]), np.array([0.5, -0.4])
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("sign", lambda g, y: -g * y),
+        ("factor", lambda g, y: 2 * g * y),
+        ("transposed", lambda g, y: (g * y).T),
+        ("one percent in one element", lambda g, y: g * y * np.array([[1.0, 1.0], [1.0, 1.01]])),
+        ("nothing", lambda g, y: g * 0),
+    ],
+)
+def test_a_planted_wrong_rule_is_caught(name, rule):
+    @tl.primitive
+    def product(x: tl.Array, y: tl.Array) -> tl.Array:
+        return x * y
+
+    product.vjp(x=rule, y=lambda g, x: g * x)
+    with pytest.raises(GradientCheckError, match="argument 0"):
+        gradcheck(product, [X, Y])
+    product.vjp(x=lambda g, y: g * y)
+    assert gradcheck(product, [X, Y], order=2)
+
+
+def test_a_rule_that_is_wrong_only_at_second_order_is_caught():
+    @tl.primitive
+    def cube(x: tl.Array) -> tl.Array:
+        return x * x * x
+
+    cube.vjp(x=lambda g, x: 3 * g * x * (x.detach() if isinstance(x, tl.Tensor) else x))
+    assert gradcheck(cube, [X])
+    with pytest.raises(GradientCheckError, match="second order"):
+        gradcheck(cube, [X], order=2)
+
+
+def test_a_missing_broadcast_sum_is_caught(monkeypatch):
+    from tinygrad_lenet import graph
+
+    def forgetful(gradient, vertex):
+        return gradient if gradient.shape == vertex.shape else gradient[0]
+
+    monkeypatch.setattr(graph, "_fit", forgetful)
+    with pytest.raises(GradientCheckError, match="argument 1"):
+        gradcheck(tl.mul, [X, Y])
+
+
+def test_a_missing_rule_names_op_and_argument():
+    @tl.primitive
+    def half_done(x: tl.Array, y: tl.Array) -> tl.Array:
+        return x + y
+
+    half_done.vjp(x=lambda g: g)
+    with pytest.raises(tl.GradientError, match=r"half_done.*'y'.*half_done\.vjp\(y="):
+        half_done(tl.tensor(1.0), tl.tensor(1.0, requires_grad=True))
+
+
+def test_the_check_hints_at_kinks_and_chance():
+    with pytest.raises(GradientCheckError, match="kink or a tie"):
+        gradcheck(tl.relu, [np.array([0.0, 1.0])])
+    rng = np.random.default_rng()
+    with pytest.raises(GradientCheckError, match="not deterministic"):
+        gradcheck(lambda x: x * rng.random(), [X])

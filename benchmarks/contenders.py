@@ -1,7 +1,7 @@
 """One contender in a process of its own: reads jobs as JSON lines, answers each with what it measured.
 
-``python benchmarks/contenders.py NAME`` is started by run.py. The models are written once, for any library whose ``nn`` has PyTorch's names: tinygrad_lenet and
-PyTorch run the same lines.
+``python benchmarks/contenders.py NAME`` is started by run.py. The models are written once, for any library whose ``nn``
+has PyTorch's names: tinygrad_lenet and PyTorch run the same lines.
 """
 
 from __future__ import annotations

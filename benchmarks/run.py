@@ -2,9 +2,10 @@
 
     python benchmarks/run.py [--quick] [--peers torch torch.compile ...] [--json FILE] [--plot FILE]
 
-Each contender is a process of its own. Round by round they take turns, and those that wait are stopped (SIGSTOP), since the thread pools of some
-spin while they wait and would take a core from the one that is measured. A ratio is our time over theirs in the same round; quoted are the
-median of the rounds and, in brackets, the lower and upper quartile. Starting weights and data are equal, and so must be the losses.
+Each contender is a process of its own. Round by round they take turns, and those that wait are stopped (SIGSTOP), since
+the thread pools of some spin while they wait and would take a core from the one that is measured. A ratio is our time
+over theirs in the same round; quoted are the median of the rounds and, in brackets, the lower and upper quartile.
+Starting weights and data are equal, and so must be the losses.
 """
 
 from __future__ import annotations
@@ -240,7 +241,8 @@ def main() -> None:
             fresh.close()
             summary.setdefault("memory", {})[name] = found
             print(
-                f"peak resident memory, LeNet-5 at batch 256, {name}: {found['late']:.0f} MB (after 50 steps {found['early']:.0f} MB)"
+                f"peak resident memory, LeNet-5 at batch 256, {name}: {found['late']:.0f} MB "
+                f"(after 50 steps {found['early']:.0f} MB)"
             )
         peak = gemm_peak()
         for result in results:

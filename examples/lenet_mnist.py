@@ -2,8 +2,8 @@
 
     python examples/lenet_mnist.py
 
-trains on the 60,000 images of MNIST, tests on the other 10,000, and leaves a picture of the curves and the learned weights. The model is
-written as a forward pass only: see tinygrad_lenet/nn/lenet.py. `--help` lists the options.
+trains on the 60,000 images of MNIST, tests on the other 10,000, and leaves a picture of the curves and the learned
+weights. The model is written as a forward pass only: see tinygrad_lenet/nn/lenet.py. `--help` lists the options.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def run(args: argparse.Namespace) -> None:
             )
             print(
                 f"epoch {epoch}/{args.epochs}:  train loss {train_loss:.4f}, accuracy {train_accuracy:.2%};  "
-                f"test loss {test_loss:.4f}, accuracy {test_accuracy:.2%};  {seconds:.1f} s, {len(train) / seconds:,.0f} images/s",
+                f"test loss {test_loss:.4f}, accuracy {test_accuracy:.2%};  "
+                f"{seconds:.1f} s, {len(train) / seconds:,.0f} images/s",
                 flush=True,
             )
             if metrics:
@@ -181,12 +182,8 @@ def run(args: argparse.Namespace) -> None:
     np.savez(args.save, **model.state_dict())
     if history:
         print(f"Test accuracy {history[-1]['test_accuracy']:.2%} after {time.perf_counter() - start:.0f} seconds.")
-        name = type(train).__name__
-        draw_curves(
-            history,
-            f"LeNet-5 on {name}: {args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}",
-            args.plot,
-        )
+        kind = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"
+        draw_curves(history, f"LeNet-5 on {type(train).__name__}: {kind}", args.plot)
         print(f"Curves: {args.plot}")
     print(f"Weights: {args.save}")
 

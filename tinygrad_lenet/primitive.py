@@ -237,7 +237,7 @@ class Op:
         for i, a in enumerate(plain):
             if self.operands[min(i, len(self.operands) - 1)] and a is not None:
                 if isinstance(a, np.ndarray):
-                    plain[i] = to_array(a) if a.dtype.kind not in "fiub" else a
+                    plain[i] = to_array(a)
                 elif alone or not isinstance(a, (bool, int, float, np.generic)):
                     plain[i] = to_array(a)
         return plain

@@ -31,9 +31,9 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
         array = found.astype(np.float32) if found.dtype.kind in "iuf" else found
     else:
         array = np.asarray(value, dtype)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise DTypeError(
-            f"a tensor holds floats, integers or booleans; {type(value).__name__} gives {array.dtype}"
+            f"a tensor holds floats, integers or booleans of at most 8 bytes; {type(value).__name__} gives {array.dtype}"
             + (" (are the rows of the list of equal length?)" if array.dtype == object else "")
         )
     return np.asarray(array, array.dtype.newbyteorder("="))

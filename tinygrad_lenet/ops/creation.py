@@ -23,6 +23,8 @@ def generator_of(generator: Seed) -> np.random.Generator:
     >>> int(generator_of(0).integers(100))
     85
     """
+    if isinstance(generator, (int, np.integer)) and generator < 0:
+        raise ArgumentError(f"a seed must be 0 or more, got {generator}")
     if generator is None or isinstance(generator, (int, np.integer, np.random.Generator)):
         return np.random.default_rng(generator)
     raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")

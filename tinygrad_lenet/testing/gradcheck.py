@@ -46,8 +46,8 @@ def numerical_gradient(
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet.testing import numerical_gradient
-    >>> numerical_gradient(lambda x: x * x, [3.0])[0].round(6)
-    array(6.)
+    >>> numerical_gradient(lambda x: x * x, [[3.0, 4.0]])[0].round(6)
+    array([6., 8.])
     """
     arrays = [_float64(x) for x in inputs]
     if weights is None:
@@ -83,9 +83,9 @@ def gradcheck(
     seed: int = 0,
     raise_exception: bool = True,
 ) -> bool:
-    """Compare the recorded gradient of ``fn`` with the numerical one, for every input of floats and all outputs together.
+    """Compare the recorded gradient of ``fn`` with the numerical one, for every input of floats, all outputs together.
 
-    Each element of each output gets an upstream gradient of its own, drawn from ``seed``: with equal ones, errors cancel.
+    Each element of each output gets an upstream gradient of its own, drawn from ``seed``: equal ones hide errors.
 
     Args:
         fn: a function of Tensors that returns one Tensor or a tuple of them.

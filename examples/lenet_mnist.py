@@ -62,6 +62,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
         if getattr(args, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
+    if args.lr is not None and not args.lr > 0:
+        parser.error(f"--lr must be above 0, got {args.lr}")
     for file in (args.plot, args.save, args.metrics):  # better now than after a minute of training
         if file is not None and not file.resolve().parent.is_dir():
             parser.error(f"the folder of {file} does not exist; make it first")

@@ -235,11 +235,10 @@ class Op:
         """What the forward function gets: lists as arrays; numbers as they are beside an array, else as float32."""
         alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
         for i, a in enumerate(plain):
-            if self.operands[min(i, len(self.operands) - 1)] and a is not None:
-                if isinstance(a, np.ndarray):
-                    plain[i] = to_array(a)
-                elif alone or not isinstance(a, (bool, int, float, np.generic)):
-                    plain[i] = to_array(a)
+            if a is None or not self.operands[min(i, len(self.operands) - 1)]:
+                continue
+            if alone or isinstance(a, np.ndarray) or not isinstance(a, (bool, int, float, np.generic)):
+                plain[i] = to_array(a)
         return plain
 
     def explain(self, error: Exception, args: tuple[Any, ...]) -> Exception:

@@ -33,7 +33,8 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
         array = np.asarray(value, dtype)
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise DTypeError(
-            f"a tensor holds floats, integers or booleans of at most 8 bytes; {type(value).__name__} gives {array.dtype}"
+            "a tensor holds floats, integers or booleans of at most 8 bytes; "
+            f"{type(value).__name__} gives {array.dtype}"
             + (" (are the rows of the list of equal length?)" if array.dtype == object else "")
         )
     return np.asarray(array, array.dtype.newbyteorder("="))

@@ -6,15 +6,19 @@ has PyTorch's names: tinygrad_lenet and PyTorch run the same lines.
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+from peers import PEERS, SHAPES
 
 
 def lenet(nn: Any, activation: str = "relu", pool: str = "max") -> Any:
@@ -76,7 +80,7 @@ class Ours:
     def __init__(self) -> None:
         import tinygrad_lenet as tl
 
-        self.lib = tl
+        self.lib, self.version = tl, tl.__version__
         self.nn, self.optim, self.cross_entropy = tl.nn, tl.optim, tl.cross_entropy
         self.tensor, self.no_grad = tl.tensor, tl.no_grad
 
@@ -93,7 +97,7 @@ class Torch:
     def __init__(self) -> None:
         import torch
 
-        self.lib = torch
+        self.lib, self.version = torch, torch.__version__
         self.nn, self.optim, self.cross_entropy = torch.nn, torch.optim, torch.nn.functional.cross_entropy
         self.tensor, self.no_grad = torch.tensor, torch.no_grad
 
@@ -112,11 +116,34 @@ class TorchCompiled(Torch):
         return self.lib.compile(model)
 
 
-CONTENDERS = {"tinygrad_lenet": Ours, "torch": Torch, "torch.compile": TorchCompiled}
+class Other:
+    """A library of peers.py, which has LeNet-5's training step only."""
+
+    def __init__(self, name: str) -> None:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        self.name = name
+        self.version = importlib.metadata.version(name)
+
+    def step(self, size: int) -> Callable[[], float]:
+        shapes = {
+            f"{i}.{kind}": shape[:end] for i, shape in SHAPES.items() for kind, end in (("weight", 4), ("bias", 1))
+        }
+        return PEERS[self.name](weights(shapes), *batch((1, 28, 28), size))
+
+
+CONTENDERS: dict[str, Callable[[], Any]] = {
+    "tinygrad_lenet": Ours,
+    "torch": Torch,
+    "torch.compile": TorchCompiled,
+    **{name: partial(Other, name) for name in PEERS},
+}
 
 
 def training(peer: Any, model: str, size: int) -> Callable[[], float]:
     """A step: forward, backward, SGD with momentum. Returns the loss."""
+    if isinstance(peer, Other):
+        return peer.step(size)
     build, shape = MODELS[model]
     net = build(peer.nn)
     peer.load(net)
@@ -196,7 +223,7 @@ def main() -> None:
     except ImportError as error:
         print(json.dumps({"absent": str(error)}), flush=True)
         return
-    print(json.dumps({"ready": getattr(peer.lib, "__version__", "")}), flush=True)
+    print(json.dumps({"ready": peer.version}), flush=True)
     steps: dict[str, Callable[[], float]] = {}
     for line in sys.stdin:
         job = json.loads(line)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 OURS = "tinygrad_lenet"
+PEERS = ["torch", "torch.compile", "jax", "tinygrad", "dezero", "autograd", "mygrad"]
 HERE = Path(__file__).resolve().parent
 
 
@@ -193,7 +194,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--peers", nargs="*", default=["torch", "torch.compile"], help="whom to compare with")
+    parser.add_argument("--peers", nargs="*", default=PEERS, help="whom to compare with")
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds")
     parser.add_argument("--rounds", type=int, help="rounds for each row")
     parser.add_argument("--only", default="", help="rows whose title has this in it")

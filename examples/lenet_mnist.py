@@ -29,9 +29,9 @@ except ModuleNotFoundError as missing:
 DATASETS = {"mnist": data.MNIST, "fashion": data.FashionMNIST}
 # For each optimiser its peak learning rate, found on a validation split of the training set, and how to make it.
 OPTIMIZERS = {
-    "sgd": (0.1, lambda parameters, lr: optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4)),
-    "adam": (4e-3, lambda parameters, lr: optim.Adam(parameters, lr=lr)),
-    "adamw": (4e-3, lambda parameters, lr: optim.AdamW(parameters, lr=lr)),
+    "sgd": (0.03, lambda parameters, lr: optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4)),
+    "adam": (2e-3, lambda parameters, lr: optim.Adam(parameters, lr=lr)),
+    "adamw": (2e-3, lambda parameters, lr: optim.AdamW(parameters, lr=lr)),
     "rmsprop": (1e-3, lambda parameters, lr: optim.RMSprop(parameters, lr=lr)),
     "adagrad": (2e-2, lambda parameters, lr: optim.Adagrad(parameters, lr=lr)),
 }

@@ -24,6 +24,7 @@ from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
 from ..threads import parallel
+from .shape import pad
 from .windows import Padding, Pair, Windows, aligned, check_images, pair, rows_first, windows
 
 # Multiply-adds up to which OpenBLAS takes a product as it lies; above, it copies both factors first, which for matrices
@@ -65,7 +66,7 @@ def _by_row(kernel: Array) -> Array:
 
 def _pieces(rows: int, depth: int, pixels: int) -> Iterator[slice]:
     """Cut the pixels of flat products, (rows, depth) by (depth, pixels), so that OpenBLAS takes them as they lie."""
-    count = -(-rows * depth * pixels // _FLAT) if rows <= _FEW else 1
+    count = max(1, -(-rows * depth * pixels // _FLAT)) if rows <= _FEW else 1
     step = max(64, -(-pixels // (16 * count)) * 16)  # 16 float32 are one cache line
     for start in range(0, pixels, step):
         yield slice(start, start + step)
@@ -197,7 +198,7 @@ def conv2d_input_grad(
     kernel = flipped.reshape(groups, 1, c // groups * kw, -1).astype(dtype, copy=False)
     wide = memory.empty((groups, h, c // groups * kw, ow * n), dtype)
     images = memory.empty((h, c, at.padded[1], n), dtype)
-    by_group = images.reshape(h, groups, c // groups, -1, n).transpose(1, 0, 2, 3, 4)
+    by_group = images.reshape(h, groups, c // groups, at.padded[1], n).transpose(1, 0, 2, 3, 4)
     parts = wide.reshape(groups, h, c // groups, kw, ow, n)
     pieces = list(_pieces(kernel.shape[2], kernel.shape[3], ow * n))
 
@@ -322,6 +323,11 @@ def conv_transpose2d(
             f"{op}: images with {x.shape[1]} channels need a weight of shape ({x.shape[1]}, O / groups, kh, "
             f"kw), got {weight.shape}"
         )
+    if bias is not None and bias.shape != (weight.shape[1] * groups,):
+        raise ShapeError(
+            f"{op}: weight of shape {weight.shape} with groups={groups} needs a bias of shape "
+            f"{(weight.shape[1] * groups,)}, got {bias.shape}"
+        )
     if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
         raise ArgumentError(
             f"{op}: output_padding {output_padding} must be less than stride {stride} or dilation {dilation}"
@@ -334,6 +340,9 @@ def conv_transpose2d(
         raise ShapeError(
             f"{op}: images of {x.shape[2:]} with padding {padding} leave an output of {size}; use less padding"
         )
+    beyond = tuple(e // s for e, s in zip(extra, strides, strict=True))
+    if any(beyond):
+        x = pad(x, ((0, 0), (0, 0), (0, beyond[0]), (0, beyond[1])))
     out = conv2d_input_grad(x, weight, (size[0], size[1]), strides, pads, dilations, groups)
     return out if bias is None else out + bias.reshape(1, -1, 1, 1)
 
@@ -355,7 +364,7 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
     images = np.zeros((n, c, *at.padded), x.dtype)
     images[(..., *at.inside)] = x
     columns = [images[(..., *at.at(a, b))] for a in range(at.kernel[0]) for b in range(at.kernel[1])]
-    return np.stack(columns, axis=2).reshape(n, -1, at.grid[0] * at.grid[1])
+    return np.stack(columns, axis=2).reshape(n, c * at.kernel[0] * at.kernel[1], at.grid[0] * at.grid[1])
 
 
 @primitive

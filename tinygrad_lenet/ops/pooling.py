@@ -20,7 +20,7 @@ def _geometry(
     op: str, x_shape: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Windows:
     at = windows(op, x_shape[2:], kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
-    if any(b > k / 2 for b, k in zip(at.before, at.kernel, strict=True)):
+    if any(max(b, f - n - b) > k / 2 for b, f, n, k in zip(at.before, at.full, at.size, at.kernel, strict=True)):
         raise ArgumentError(
             f"{op}: padding {padding} must be at most half of the kernel {kernel}: a window must not be all padding"
         )
@@ -97,7 +97,7 @@ def _lowest(dtype: np.dtype[Any]) -> float:
 def _unpool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
     """Each window's gradient to the pixel that won."""
     at = _geometry("max_pool2d", x.shape, *window)
-    images = _padded(x, at, _lowest(x.dtype))
+    images = _padded(x, at, np.nan)
     grads = _blank(images, at)
     free = np.ones_like(peak, np.bool_)
     for view, target in zip(_views(images, at), _views(grads, at), strict=True):
@@ -117,7 +117,7 @@ def _repool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
     at = _geometry("max_pool2d", x.shape, *window)
     free = np.ones_like(peak, np.bool_)
     picked = np.zeros_like(peak, g.dtype)
-    for view, value in zip(_views(_padded(x, at, _lowest(x.dtype)), at), _views(_padded(g, at, 0), at), strict=True):
+    for view, value in zip(_views(_padded(x, at, np.nan), at), _views(_padded(g, at, 0), at), strict=True):
         won = view == peak
         won &= free
         free ^= won
@@ -184,6 +184,8 @@ def avg_pool2d(
               [10.5, 12.5]]]])
     """
     check_images("avg_pool2d", x)
+    if divisor_override == 0:
+        raise ArgumentError("avg_pool2d: divisor_override must not be 0, got 0")
     at = _geometry("avg_pool2d", x.shape, kernel_size, stride, padding, 1, ceil_mode)
     views = _views(_padded(x, at, 0), at)
     out = next(views).astype(x.dtype if x.dtype.kind == "f" else np.float32, order="K")

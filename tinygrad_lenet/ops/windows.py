@@ -48,6 +48,8 @@ class Windows(NamedTuple):
 
 def pair(value: Any, op: str, name: str, least: int = 1) -> tuple[int, int]:
     """Two integers from one or two."""
+    if type(value) is int and value >= least:
+        return value, value
     values = (value, value) if isinstance(value, (int, np.integer)) else value
     try:
         a, b = (v.__index__() for v in values)
@@ -75,44 +77,47 @@ def windows(
     """
     if isinstance(padding, list):
         padding = tuple(tuple(p) if isinstance(p, list) else p for p in padding)
-    try:
-        return _windows(op, size, kernel, stride, padding, dilation, ceil_mode)
-    except TypeError:  # what cannot be hashed: a list
-        pairs = pair(kernel, op, "kernel_size"), pair(stride, op, "stride"), padding, pair(dilation, op, "dilation")
-        return _windows(op, size, *pairs, ceil_mode)
+    # Before the cache, for which 2.0 would be 2.
+    pairs = pair(kernel, op, "kernel_size"), pair(stride, op, "stride"), pair(dilation, op, "dilation")
+    if not isinstance(padding, str) and not (isinstance(padding, tuple) and any(isinstance(p, tuple) for p in padding)):
+        padding = pair(padding, op, "padding", least=0)
+    return _windows(op, (size[0], size[1]), *pairs, padding, ceil_mode)
 
 
 @functools.lru_cache(maxsize=1024)
 def _windows(
-    op: str, size: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+    op: str,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    padding: Any,
+    ceil_mode: bool,
 ) -> Windows:
-    size = (size[0], size[1])
-    kernel, stride = pair(kernel, op, "kernel_size"), pair(stride, op, "stride")
-    dilation = pair(dilation, op, "dilation")
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     if padding == "valid":
-        padding = 0
+        padding = (0, 0)
     if padding == "same":
         total = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(size, stride, reach, strict=True)]
         pads = tuple((t // 2, t - t // 2) for t in total)
     elif isinstance(padding, str):
         raise ArgumentError(f"{op}: padding must be 'same', 'valid', a number or a pair of numbers, got {padding!r}")
-    elif isinstance(padding, tuple) and any(isinstance(p, tuple) for p in padding):
+    elif isinstance(padding[0], tuple) or isinstance(padding[1], tuple):
         pads = tuple(pair(p, op, "padding", least=0) for p in padding)
     else:
-        pads = tuple((p, p) for p in pair(padding, op, "padding", least=0))
+        pads = tuple((p, p) for p in padding)
     grid, padded = [], []
     full = tuple(n + b + a for n, (b, a) in zip(size, pads, strict=True))
     for n, (before, _), whole, s, r in zip(size, pads, full, stride, reach, strict=True):
-        if whole < r:
+        if whole < r - (s - 1) * ceil_mode:
             raise ShapeError(
                 f"{op}: a kernel that spans {r} pixels does not fit into {whole} (image {size}, kernel "
                 f"{kernel}, dilation {dilation}, "
                 f"padding {pads}); use a smaller kernel or more padding"
             )
-        steps = (whole - r) // s
+        steps = max(0, (whole - r) // s)
         if (
-            ceil_mode and (whole - r) % s and (steps + 1) * s < n + before
+            ceil_mode and whole > r and (whole - r) % s and (steps + 1) * s < n + before
         ):  # the last window must begin inside the image or before it
             steps += 1
         grid.append(steps + 1)

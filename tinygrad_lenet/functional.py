@@ -71,7 +71,7 @@ def prelu(input: Array, weight: Array) -> Tensor:
                 f"{weight.shape}"
             )
         weight = weight.reshape(-1, *[1] * (x.ndim - 2))
-    return where(x > 0, x, x * weight)
+    return where(x > 0, x, select(x, x <= 0) * weight)
 
 
 def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
@@ -90,6 +90,8 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed
     x = _tensor(input)
     if not training or p == 0:
         return x
+    if x.dtype.kind != "f":
+        raise DTypeError(f"dropout: expected floats, got {x.dtype}; convert: x.astype('float32')")
     if p == 1:
         return x * 0
     keep = generator_of(generator).random(x.shape, np.float32) >= p
@@ -132,6 +134,12 @@ def batch_norm(
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: expected input of shape (N, C, ...), got {x.shape}")
     axes, channel = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, value in given.items():
+        if value is not None and np.shape(value) != x.shape[1:2]:
+            raise ShapeError(
+                f"batch_norm: input of shape {x.shape} has {x.shape[1]} channels, {name} has shape {np.shape(value)}"
+            )
     if training:
         count = x.size // max(1, x.shape[1])
         if count < 2:
@@ -181,7 +189,20 @@ def _class_last(x: Tensor) -> Tensor:
 
 def _target(target: Any) -> Tensor:
     """Lists of integers stay integers here: they are class indices."""
-    return target if isinstance(target, Tensor) else Tensor(np.asarray(target))
+    if isinstance(target, (Tensor, np.ndarray, np.generic)):
+        return target if isinstance(target, Tensor) else Tensor(target)
+    found = np.asarray(target)
+    return Tensor(found if found.dtype.kind in "iu" else target)
+
+
+def _weight(op: str, weight: Any, x: Tensor) -> NDArray[Any] | None:
+    """A factor for each class, in the dtype of the input."""
+    if weight is None:
+        return None
+    classes, array = x.shape[min(1, x.ndim - 1)], to_array(weight, x.dtype)
+    if array.shape != (classes,):
+        raise ShapeError(f"{op}: there are {classes} classes, weight must have shape ({classes},), got {array.shape}")
+    return array
 
 
 def _classes(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -244,6 +265,9 @@ def nll_loss(
     tensor(2.5)
     """
     x, target = _tensor(input), _target(target)
+    if not x.ndim:
+        raise ShapeError("nll_loss: input needs an axis of classes, got a tensor without axes")
+    weight = _weight("nll_loss", weight, x)
     index, counts = _classes("nll_loss", x, target, ignore_index)
     picked = -_class_last(x)[np.arange(index.size), index]
     return _average("nll_loss", picked, target.shape, index, counts, weight, reduction)
@@ -286,6 +310,7 @@ def cross_entropy(
     x, target = _tensor(input), _target(target)
     if not x.ndim:
         raise ShapeError("cross_entropy: input needs an axis of classes, got a tensor without axes")
+    weight = _weight("cross_entropy", weight, x)
     logits = _class_last(x)
     classes = logits.shape[1]
     if target.dtype.kind == "f" and target.shape == x.shape:

@@ -34,6 +34,8 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Seed = None) -> None:
         super().__init__()
+        if min(in_features, out_features) < 0:
+            raise ArgumentError(f"Linear: in_features and out_features must be 0 or more, got {in_features}, {out_features}")
         generator = generator_of(generator)
         self.in_features, self.out_features = in_features, out_features
         self.weight = _uniform((out_features, in_features), in_features, generator)
@@ -167,12 +169,11 @@ class _BatchNorm(Module):
     def forward(self, x: Any) -> Tensor:
         """The same shape."""
         check_input(self, x, tuple(self.layouts), self.num_features, " or ".join(self.layouts.values()))
+        count = self.num_batches_tracked if self.training else None
         momentum = self.momentum or 0.0
-        if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
-            if self.momentum is None:  # the plain mean over all batches
-                momentum = 1 / int(self.num_batches_tracked)
-        return F.batch_norm(
+        if self.momentum is None and count is not None:  # the plain mean over all batches
+            momentum = 1 / (int(count) + 1)
+        out = F.batch_norm(
             x,
             self.running_mean,
             self.running_var,
@@ -182,6 +183,9 @@ class _BatchNorm(Module):
             momentum,
             self.eps,
         )
+        if count is not None:
+            count += 1
+        return out
 
     def extra_repr(self) -> str:
         """The number of features."""

@@ -74,9 +74,10 @@ class LeNet5(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Images (N, in_channels, 28, 28) to logits (N, num_classes)."""
-        if len(x.shape) != 4 or x.shape[1:] != (self.in_channels, 28, 28):
+        shape = np.shape(x)
+        if len(shape) != 4 or shape[1:] != (self.in_channels, 28, 28):
             raise ShapeError(
-                f"LeNet5: expected images of shape (N, {self.in_channels}, 28, 28), got {x.shape}; pad or resize them"
+                f"LeNet5: expected images of shape (N, {self.in_channels}, 28, 28), got {shape}; pad or resize them"
             )
         x = self.conv1(x)  # (N, 6, 28, 28)
         x = self.norm1(x) if self.norm1 is not None else x

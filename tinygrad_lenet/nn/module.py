@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArgumentError, ShapeError, TinygradLenetError
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError
 from ..tensor import Tensor, to_array
 
 M = TypeVar("M", bound="Module")
@@ -28,6 +28,16 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad)
 
 
+def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The Tensors and modules among attributes, and in the lists, tuples and dicts among them, with dotted names."""
+    for name, value in attributes.items():
+        if isinstance(value, (Tensor, Module)):
+            yield name, value
+        elif isinstance(value, (list, tuple, dict)):
+            inner = value.items() if isinstance(value, dict) else enumerate(value)
+            yield from _members({f"{name}.{key}": element for key, element in inner})
+
+
 class StateError(TinygradLenetError, KeyError):
     """A state dict that does not fit the module; the message lists every missing, unexpected or misshapen key."""
 
@@ -39,7 +49,8 @@ class Module:
     """Base of layers and models: write ``__init__`` and ``forward``; whatever is assigned to attributes is found.
 
     Parameters, buffers (Tensors that are state but not learned, such as running statistics) and other modules are found
-    among the attributes in the order of their assignment; nothing needs to be registered.
+    among the attributes, and in lists, tuples and dicts among them, in the order of their assignment; nothing needs to
+    be registered.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -75,19 +86,23 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules among the attributes, with their names."""
-        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+        return ((name, value) for name, value in _members(vars(self)) if isinstance(value, Module))
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Itself and all modules below, depth first, each once, with their dotted names."""
+    def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """Itself and all modules below, depth first, with their dotted names; each once, or under all its names."""
         seen: set[int] = set()
-        stack = [(prefix, self)]
-        while stack:
-            name, module = stack.pop()
+
+        def below(name: str, module: Module) -> Iterator[tuple[str, Module]]:
             if id(module) in seen:
-                continue
+                return
             seen.add(id(module))
             yield name, module
-            stack.extend(reversed([(f"{name}.{k}" if name else k, child) for k, child in module.named_children()]))
+            for key, child in module.named_children():
+                yield from below(f"{name}.{key}" if name else key, child)
+            if not remove_duplicate:
+                seen.remove(id(module))  # only a cycle would go on for ever
+
+        return below(prefix, self)
 
     def modules(self) -> Iterator[Module]:
         """Itself and all modules below."""
@@ -97,12 +112,12 @@ class Module:
         """The modules among the attributes."""
         return (module for _, module in self.named_children())
 
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers of this module and all below, each once, with dotted names."""
+    def _tensors(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and buffers of this module and all below, with dotted names; each once, or under all its names."""
         seen: set[int] = set()
-        for prefix, module in self.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Tensor) and id(value) not in seen:
+        for prefix, module in self.named_modules("", remove_duplicate):
+            for name, value in _members(vars(module)):
+                if isinstance(value, Tensor) and not (remove_duplicate and id(value) in seen):
                     seen.add(id(value))
                     yield (f"{prefix}.{name}" if prefix else name), value
 
@@ -140,8 +155,11 @@ class Module:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Copies of all parameters and buffers, by PyTorch's names: for ``np.savez(path, **model.state_dict())``."""
-        return {name: tensor.numpy().copy() for name, tensor in self._tensors()}
+        """Copies of all parameters and buffers, by PyTorch's names: for ``np.savez(path, **model.state_dict())``.
+
+        What is shared stands there under each of its names.
+        """
+        return {name: tensor.numpy().copy() for name, tensor in self._tensors(remove_duplicate=False)}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Set parameters and buffers from a state dict, of arrays or Tensors.
@@ -149,11 +167,17 @@ class Module:
         Raises:
             StateError: keys are missing or unexpected (only if ``strict``), or shapes differ. Nothing is changed then.
         """
-        own = dict(self._tensors())
+        own = dict(self._tensors(remove_duplicate=False))
         # Files from before PyTorch counted batches lack these; the count is only for information.
         missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
         unexpected = [name for name in state if name not in own]
-        arrays = {name: to_array(state[name], own[name].dtype) for name in own if name in state}
+        arrays = {}
+        for name in own:
+            if name in state:
+                value = state[name] if isinstance(state[name], Tensor) else np.asarray(state[name])
+                if value.dtype.kind not in "fiub":
+                    raise DTypeError(f"{type(self).__name__}: {name} must hold numbers, got {value.dtype}")
+                arrays[name] = to_array(value, own[name].dtype)
         misshapen = [
             f"{name} (expected {own[name].shape}, given {array.shape})"
             for name, array in arrays.items()
@@ -219,6 +243,8 @@ class Sequential(Module):
         for name, module in named.items():
             if not isinstance(module, Module):
                 raise ArgumentError(f"Sequential: element {name} is a {type(module).__name__}, expected a Module")
+            if hasattr(type(self), name) or name == "training":
+                raise ArgumentError(f"Sequential: {name!r} is a name of its own; call the element something else")
             setattr(self, name, module)
 
     def forward(self, x: Any) -> Any:
@@ -230,7 +256,12 @@ class Sequential(Module):
 
     def append(self, module: Module) -> Sequential:
         """Add a module at the end."""
-        setattr(self, str(len(self)), module)
+        if not isinstance(module, Module):
+            raise ArgumentError(f"Sequential: got a {type(module).__name__} to append, expected a Module")
+        name = len(self)
+        while str(name) in vars(self):
+            name += 1
+        setattr(self, str(name), module)
         return self
 
     def __len__(self) -> int:
@@ -239,12 +270,17 @@ class Sequential(Module):
     def __iter__(self) -> Iterator[Module]:
         return self.children()
 
-    def __getitem__(self, index: int) -> Module:
-        return list(self.children())[index]
+    def __getitem__(self, index: int | slice) -> Module:
+        if isinstance(index, slice):
+            return Sequential(dict(list(self.named_children())[index]))
+        try:
+            return list(self.children())[index]
+        except IndexError:
+            raise OutOfRangeError(f"Sequential: there are {len(self)} modules, no number {index}") from None
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
     """An input of another rank, or with another number of features (axis 1), is the commonest mistake of all."""
-    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
+    shape = np.shape(x)
     if len(shape) not in ndim or (features is not None and shape[1] != features):
-        raise ShapeError(f"{layer!r}: expected input of shape {layout}, got {shape}")
+        raise ShapeError(f"{type(layer).__name__}({layer.extra_repr()}): expected input of shape {layout}, got {shape}")

@@ -11,8 +11,8 @@ from ..errors import ShapeError
 from ..primitive import Array, draw, primitive
 from ..threads import parallel
 
-# Multiply-adds up to which OpenBLAS takes a product as it lies and on one core. Above, it copies both factors first, for
-# flat matrices longer than the product takes (22 against 80 GFLOP/s), and wakes threads of its own, which then spin and
+# Multiply-adds up to which OpenBLAS takes a product as it lies and on one core. Above, it copies both factors first,
+# for flat matrices longer than the product takes (22 against 80 GFLOP/s), and wakes threads of its own, which spin and
 # hold up ours: with one of two cores busy elsewhere, a training step took ten times as long.
 _TILE = 262_144
 _DEEP = 1024  # the longest sums in one tile
@@ -43,7 +43,7 @@ def product(a: Array, b: Array, out: Array) -> Array:
 
 
 def _even(length: int, most: int, unit: int) -> int:
-    """Steps, in units, of which none is longer than ``most``, and as many as that needs: so that little is left over."""
+    """Steps, in units, none longer than ``most``, and all about equal: so that little is left over."""
     count = -(-length // max(unit, most // unit * unit))
     return min(length, -(-length // (count * unit)) * unit)
 

@@ -126,9 +126,7 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
 
     Computed in two passes: the mean first, so that a large mean costs no digits.
     """
-    return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) / (
-        _count(np.shape(x) if not isinstance(x, Tensor) else x.shape, axis) - ddof
-    )
+    return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) / (_count(np.shape(x), axis) - ddof)
 
 
 def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:

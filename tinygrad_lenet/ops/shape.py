@@ -109,7 +109,7 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     >>> tl.flatten(tl.zeros(8, 16, 5, 5), start_dim=1).shape
     (8, 400)
     """
-    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
+    shape = np.shape(x)
     if not shape:
         return reshape(x, 1)
     first, last = axis_of(start_dim, len(shape), "flatten"), axis_of(end_dim, len(shape), "flatten")
@@ -121,7 +121,7 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Drop axes of length 1: all of them, or those named, which must have length 1."""
-    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
+    shape = np.shape(x)
     named = (
         [i for i, n in enumerate(shape) if n == 1] if axis is None else [axis] if isinstance(axis, int) else list(axis)
     )
@@ -133,7 +133,7 @@ def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 def unsqueeze(x: Array, axis: int) -> Tensor:
     """Put in a new axis of length 1, which will be axis number ``axis``."""
-    shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
+    shape = np.shape(x)
     at = axis_of(axis, len(shape) + 1, "unsqueeze")
     return reshape(x, (*shape[:at], 1, *shape[at:]))
 

@@ -33,10 +33,19 @@ class Optimizer:
 
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
         self.defaults = defaults
+        kind = type(self).__name__
+        if not isinstance(params, Iterable):
+            raise DTypeError(
+                f"{kind}: parameters must be Tensors, got {type(params).__name__}; pass model.parameters()"
+            )
         given = [params] if isinstance(params, Tensor) else list(params)
         if not given:
-            raise ArgumentError(f"{type(self).__name__}: got no parameters; pass model.parameters()")
+            raise ArgumentError(f"{kind}: got no parameters; pass model.parameters()")
         groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
+        if not all(isinstance(group, Mapping) for group in groups):
+            raise DTypeError(f"{kind}: got a mixture of groups and Tensors; make each group a dict with 'params'")
+        if not all("params" in group for group in groups):
+            raise ArgumentError(f"{kind}: each group must have 'params', and may have the options that differ for them")
         self.param_groups: list[Options] = []
         self.state: dict[int, Options] = {}  # by the number of the parameter, counted through all groups
         seen: set[int] = set()
@@ -46,10 +55,13 @@ class Optimizer:
                 self._check(p, seen)
             options = {**defaults, **group, "params": members}
             for name in ("lr", "weight_decay", "momentum", "eps", "lr_decay", "initial_accumulator_value"):
-                if options.get(name, 0) < 0:
-                    raise ArgumentError(f"{type(self).__name__}: {name} must be 0 or more, got {options[name]}")
-            if not all(0 <= beta < 1 for beta in options.get("betas", ())):
-                raise ArgumentError(f"{type(self).__name__}: betas must lie in [0, 1), got {options['betas']}")
+                if not options.get(name, 0) >= 0:  # NaN neither
+                    raise ArgumentError(f"{kind}: {name} must be 0 or more, got {options[name]}")
+            betas = options.get("betas", (0, 0))
+            if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+                raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {betas}")
+            if not 0 <= options.get("alpha", 0) <= 1:
+                raise ArgumentError(f"{kind}: alpha must lie in [0, 1], got {options['alpha']}")
             self.param_groups.append(options)
 
     def _check(self, p: Any, seen: set[int]) -> None:
@@ -111,14 +123,17 @@ class Optimizer:
         params = [p for group in self.param_groups for p in group["params"]]
         state: dict[int, Options] = {}
         for i, values in state_dict["state"].items():
+            if not 0 <= int(i) < len(params):
+                raise ArgumentError(f"{type(self).__name__}: the state is of parameter {i}, this has {len(params)}")
             p = params[int(i)]
             state[int(i)] = {"scratch": np.empty_like(p._data)}
             for name, value in values.items():
-                if isinstance(value, np.ndarray) and value.shape != p.shape:
+                array = value if name == "step" else np.array(value, p.dtype)
+                if name != "step" and array.shape != p.shape:
                     raise ArgumentError(
-                        f"{type(self).__name__}: {name} of parameter {i} has shape {value.shape}, expected {p.shape}"
+                        f"{type(self).__name__}: {name} of parameter {i} has shape {array.shape}, expected {p.shape}"
                     )
-                state[int(i)][name] = value.copy() if isinstance(value, np.ndarray) else value
+                state[int(i)][name] = array
         self.state = state
         for group, new in zip(self.param_groups, groups, strict=True):
             group.update({name: value for name, value in new.items() if name != "params"})

@@ -155,6 +155,9 @@ class OneCycleLR(Schedule):
             raise ArgumentError(f"OneCycleLR: pct_start lies between 0 and 1, got {pct_start}")
         if anneal_strategy not in ("cos", "linear"):
             raise ArgumentError(f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
+        for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+            if not value > 0:
+                raise ArgumentError(f"OneCycleLR: {name} must be above 0, got {value}")
         self.total_steps = total_steps
         self.anneal = _cosine if anneal_strategy == "cos" else _linear
         low, end = max_lr / div_factor, max_lr / div_factor / final_div_factor
@@ -180,8 +183,8 @@ class OneCycleLR(Schedule):
                 f"OneCycleLR: step {t} of {self.total_steps}; make the schedule as long as the training"
             )
         begin, (lr, momentum) = 0.0, self.start
-        for end, next_lr, next_momentum in self.phases:
-            if t <= end or end == self.phases[-1][0]:
+        for i, (end, next_lr, next_momentum) in enumerate(self.phases, 1):
+            if t <= end or i == len(self.phases):
                 part = (t - begin) / (end - begin) if end != begin else 1.0
                 return self.anneal(lr, next_lr, part), self.anneal(momentum, next_momentum, part)
             begin, lr, momentum = end, next_lr, next_momentum

@@ -1,0 +1,246 @@
+"""Finding the files of a data set, and downloading them from mirrors that may fail in many ways."""
+
+import gzip
+import hashlib
+import http.server
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from idx_files import FILES, IMAGES, LABELS, REPOSITORY, SUMS, Tiny, encode, pack, put
+
+from tinygrad_lenet.data.download import download
+from tinygrad_lenet.errors import DataError, DownloadError
+
+NAMES = {name + ".gz" for name in FILES}
+IMAGES_GZ = "t10k-images-idx3-ubyte.gz"
+GOOD = {name + ".gz": pack(content) for name, content in FILES.items()}
+
+
+class Mirror(http.server.ThreadingHTTPServer):
+    """Serves ``files``; breaks off each of the first ``cuts`` answers half-way."""
+
+    daemon_threads = True
+
+    def __init__(self, files):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.cuts, self.ranges = files, 0, "honoured"
+        self.asked = []
+        self.half_way = self.begin = lambda: None
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, name, wanted = self.server, self.path[1:], self.headers["Range"]
+        server.asked.append((name, wanted))
+        if name not in server.files:
+            return self.send_error(404)
+        server.begin()
+        content = server.files[name]
+        if wanted and server.ranges != "ignored":
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            content = content[start:] if server.ranges == "honoured" else content[: len(content) - start]
+            self.send_response(206)
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        half = len(content) // 2
+        self.wfile.write(content[:half])
+        self.wfile.flush()
+        server.half_way()
+        if server.cuts:
+            server.cuts -= 1
+        else:
+            self.wfile.write(content[half:])
+        return None
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("TINYGRAD_LENET_DATA", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def mirror():
+    with Mirror(dict(GOOD)) as server:
+        yield server
+
+
+def fetch(*mirrors, root=None):
+    return type("Tiny", (Tiny,), {"mirrors": tuple(m.url for m in mirrors)})(root, train=False)
+
+
+def assert_tiny(data, folder):
+    np.testing.assert_array_equal(data.images, IMAGES)
+    np.testing.assert_array_equal(data.labels, LABELS)
+    assert {path.name for path in folder.iterdir()} == NAMES  # the final names, whole, and nothing else
+    assert {gzip.decompress(path.read_bytes()) for path in folder.iterdir()} == set(FILES.values())
+
+
+def test_download_once(mirror, tmp_path):
+    assert_tiny(fetch(mirror, root=tmp_path / "data"), tmp_path / "data" / "tiny")
+    assert_tiny(fetch(mirror, root=tmp_path / "data"), tmp_path / "data" / "tiny")
+    assert sorted(mirror.asked) == [(name, None) for name in sorted(NAMES)]
+
+
+def test_a_root_of_the_right_name_is_taken_as_it_is(mirror, tmp_path):
+    assert_tiny(fetch(mirror, root=tmp_path / "tiny"), tmp_path / "tiny")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="these have their own place for caches")
+def test_download_to_the_cache(mirror, tmp_path):
+    assert_tiny(fetch(mirror), tmp_path / "cache" / "tinygrad_lenet" / "tiny")
+
+
+@pytest.mark.parametrize("wrong", [b"", b"<html>", pack(b"<html>"), pack(encode(IMAGES[::-1])), GOOD[IMAGES_GZ][:-9]])
+def test_the_next_mirror_helps_where_one_is_wrong(mirror, tmp_path, wrong):
+    with Mirror(GOOD | {IMAGES_GZ: wrong}) as first:
+        assert_tiny(fetch(first, mirror, root=tmp_path / "tiny"), tmp_path / "tiny")
+        assert mirror.asked == [(IMAGES_GZ, None)]
+
+
+@pytest.mark.parametrize("ranges", ["honoured", "ignored", "mistaken"])
+def test_a_broken_download_goes_on_where_it_broke(mirror, tmp_path, ranges):
+    mirror.cuts, mirror.ranges = 1, ranges
+    seen = []
+    mirror.half_way = lambda: seen.append(os.listdir(tmp_path / "tiny"))
+    assert_tiny(fetch(mirror, root=tmp_path / "tiny"), tmp_path / "tiny")
+    half = len(GOOD[IMAGES_GZ]) // 2
+    asked = [wanted for name, wanted in mirror.asked if name == IMAGES_GZ]
+    assert asked == [None, f"bytes={half}-"] + [None] * (ranges == "mistaken")
+    assert [len(names) for names in seen[:2]] == [1, 1]
+    assert all(names[0].endswith(".part") for names in seen[:2])  # nothing half under the final name
+
+
+def test_a_file_that_became_shorter_meanwhile(mirror, tmp_path):
+    mirror.files[IMAGES_GZ] += pack(b"") * 30
+    mirror.cuts, mirror.ranges = 1, "ignored"
+    mirror.half_way = lambda: mirror.files.update(GOOD)
+    assert_tiny(fetch(mirror, root=tmp_path / "tiny"), tmp_path / "tiny")
+    assert [name for name, _ in mirror.asked].count(IMAGES_GZ) == 2
+
+
+def test_a_mirror_that_always_breaks_is_given_up(mirror, tmp_path):
+    with Mirror(GOOD) as first:
+        first.cuts = 100
+        assert_tiny(fetch(first, mirror, root=tmp_path / "tiny"), tmp_path / "tiny")
+        assert len(first.asked) == 10
+        assert mirror.asked[0] == (IMAGES_GZ, None)  # from the start: mirrors need not have the same bytes
+
+
+def test_when_all_mirrors_fail_the_error_says_why_and_how_to_go_on(mirror, tmp_path):
+    mirror.files = {}
+    with Mirror({IMAGES_GZ: pack(b"what?")}) as other, pytest.raises(DownloadError) as caught:
+        fetch(mirror, other, root=tmp_path / "tiny")
+    message = str(caught.value)
+    assert f"{mirror.url}{IMAGES_GZ}: HTTP Error 404" in message
+    assert f"{other.url}{IMAGES_GZ}: found a start of b'what'" in message
+    assert f"Put the file into {tmp_path / 'tiny'}" in message
+    assert "root=" in message
+    assert not list((tmp_path / "tiny").iterdir())
+
+
+def test_a_mirror_that_is_not_there_or_no_address(tmp_path):
+    with Mirror({}) as gone:
+        pass
+    with pytest.raises(DownloadError, match=r"refused[^\n]*\n[^\n]*unknown url type"):
+        download(IMAGES_GZ, "", [gone.url, "nonsense:"], str(tmp_path))
+    with pytest.raises(DownloadError, match="none is known"):
+        download(IMAGES_GZ, "", [], str(tmp_path))
+
+
+def test_a_silent_mirror_is_given_up(mirror, tmp_path):
+    wake = threading.Event()
+    mirror.half_way = lambda: wake.wait(10)
+    try:
+        with pytest.raises(DownloadError, match="timed out"):
+            download(IMAGES_GZ, "", [mirror.url], str(tmp_path), timeout=0.05)
+    finally:
+        wake.set()
+
+
+def test_an_endless_download_meets_the_limit(mirror, tmp_path):
+    with pytest.raises(DownloadError, match="more than the 20 bytes"):
+        download(IMAGES_GZ, "", [mirror.url], str(tmp_path), max_bytes=20)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written(mirror, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(DownloadError, match=r"cannot write to .*pass a folder"):
+        fetch(mirror, root=tmp_path / "file")
+    assert not mirror.asked
+
+
+def test_two_processes_may_fill_one_cache(mirror, tmp_path):
+    both = threading.Barrier(2, timeout=30)
+    mirror.begin = lambda: both.wait()  # each file is asked for twice, and served only then
+    code = f"""if True:
+        from tinygrad_lenet.data import MNIST
+        class Tiny(MNIST):
+            folder, mirrors, checksums = "tiny", ({mirror.url!r},), {SUMS!r}
+        print(Tiny({str(tmp_path)!r}, train=False))"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    runs = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate(timeout=60)[0] for run in runs] == ["Tiny(7 test images of 5×3 pixels)\n"] * 2
+    assert len(mirror.asked) == 4
+    assert_tiny(Tiny(tmp_path, train=False, download=False), tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("place", ["root", "root/tiny", "named", "named/tiny", "cache", "cache/tiny", "system"])
+def test_files_are_found(tmp_path, monkeypatch, place, ending):
+    monkeypatch.setenv("TINYGRAD_LENET_DATA", str(tmp_path / "named"))
+    monkeypatch.setattr(Tiny, "system_folders", (str(tmp_path / "system"),))
+    monkeypatch.setattr("tinygrad_lenet.data.mnist._cache", lambda: str(tmp_path / "cache"))
+    put(tmp_path / place, ending)
+    np.testing.assert_array_equal(Tiny(tmp_path / "root", train=False, download=False).images, IMAGES)
+
+
+def test_the_first_place_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYGRAD_LENET_DATA", str(put(tmp_path / "named")))
+    put(tmp_path / "root", images=encode(IMAGES[::-1]))
+    with pytest.raises(DataError, match=r"root.t10k-images-idx3-ubyte\.gz: found content with the SHA-256"):
+        Tiny(tmp_path / "root", train=False)
+    assert len(Tiny(train=False)) == 7
+
+
+def test_without_download_the_error_lists_the_places(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYGRAD_LENET_DATA", str(tmp_path / "named"))
+    with pytest.raises(DataError) as caught:
+        Tiny(tmp_path / "root", train=False, download=False)
+    for word in (
+        "t10k-images-idx3-ubyte.gz",
+        str(tmp_path / "root"),
+        str(tmp_path / "named" / "tiny"),
+        "download=True",
+    ):
+        assert word in str(caught.value)
+
+
+def test_images_and_labels_must_fit(tmp_path):
+    contents = encode(IMAGES), encode(LABELS[:-1])
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in zip(FILES, contents, strict=True)}
+    for name, content in zip(FILES, contents, strict=True):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"\(7, 5, 3\) and labels of \(6,\)"):
+        type("Odd", (Tiny,), {"checksums": sums})(tmp_path, train=False)

@@ -35,7 +35,9 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Seed = None) -> None:
         super().__init__()
         if min(in_features, out_features) < 0:
-            raise ArgumentError(f"Linear: in_features and out_features must be 0 or more, got {in_features}, {out_features}")
+            raise ArgumentError(
+                f"Linear: in_features and out_features must be 0 or more, got {in_features}, {out_features}"
+            )
         generator = generator_of(generator)
         self.in_features, self.out_features = in_features, out_features
         self.weight = _uniform((out_features, in_features), in_features, generator)

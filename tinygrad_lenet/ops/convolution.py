@@ -14,7 +14,7 @@ Sources: Chellapilla, Puri, Simard, *High performance convolutional neural netwo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,53 +23,67 @@ from .. import memory
 from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor
-from ..threads import parallel
+from ..threads import get_num_threads, parallel
+from .linalg import product
 from .shape import pad
-from .windows import Padding, Pair, Windows, aligned, check_images, pair, rows_first, windows
+from .windows import Padding, Pair, Windows, aligned, check_images, cut, pair, rows_first, windows
 
-# Multiply-adds up to which OpenBLAS takes a product as it lies; above, it copies both factors first, which for matrices
-# as flat as these (few channels, many pixels) costs more than the product. Measured: 80 against 22 GFLOP/s.
-_FLAT = 250_000
-_FEW = 32  # rows up to which that holds; larger products BLAS spreads over the cores itself
+_CHUNK = 256  # images that a block has at most: shorter runs are slower to copy and to multiply
+_ROOM = 1 << 20  # bytes that the columns of a block should not exceed, about that cache
 
 
-def _columns(x: Array, at: Windows, groups: int) -> Array:
-    """The columns of im2col for each row of the output, (groups, OH, kh * C / groups * kw, OW * N), most of it a view.
+def _columns(images: Array, at: Windows, groups: int, rows: slice, chunk: slice) -> Array:
+    """The columns of im2col for rows of the output, (groups, rows, kh * C / groups * kw, OW * N), most of it a view.
 
     Only their width is gathered, into (groups, H, C / groups * kw, OW * N). Rows come first in that memory, so the
     ``kh`` rows that a row of windows needs are one matrix as they lie there: the images are copied ``kw`` times, not
-    ``kh * kw`` times, and each row's product is small enough to stay in the cache.
+    ``kh * kw`` times.
     """
-    images = rows_first(x, at)
-    (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid
-    h, c, _, n = images.shape
+    (kh, kw), (sh, sw), (dh, dw), ow = at.kernel, at.stride, at.dilation, at.grid[1]
+    count, n = rows.stop - rows.start, chunk.stop - chunk.start
+    h, c = (count - 1) * sh + (kh - 1) * dh + 1, images.shape[1] // groups
     s_h, s_c, s_w, s_n = images.strides
-    wide = memory.empty((groups, h, c // groups, kw, ow, n), x.dtype)
-    steps = (c // groups * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n)
-    np.copyto(wide, np.ndarray(wide.shape, x.dtype, images, 0, steps))
+    wide = memory.empty((groups, h, c, kw, ow, n), images.dtype)
+    seen = (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n)
+    np.copyto(wide, np.ndarray(wide.shape, images.dtype, images, rows.start * sh * s_h + chunk.start * s_n, seen))
     s_g, s_h, _, s_k, _, s_n = wide.strides
-    shape = (groups, oh, kh, c // groups * kw, ow * n)
-    return _merge(np.ndarray(shape, x.dtype, wide, 0, (s_g, s_h * sh, s_h * dh, s_k, s_n)))
+    shape = (groups, count, kh, c * kw, ow * n)
+    return _merge(np.ndarray(shape, images.dtype, wide, 0, (s_g, s_h * sh, s_h * dh, s_k, s_n)))
 
 
 def _merge(stacked: Array) -> Array:
     """Join the kernel's rows with what they hold: a view, unless they lie apart because the kernel is dilated."""
-    groups, oh, kh, depth, pixels = stacked.shape
-    return stacked.reshape(groups, oh, kh * depth, pixels)
+    groups, rows, kh, depth, pixels = stacked.shape
+    return stacked.reshape(groups, rows, kh * depth, pixels)
 
 
 def _by_row(kernel: Array) -> Array:
     """A weight (groups, O, C, kh, kw) as a matrix (groups, 1, O, kh * C * kw), in the order of :func:`_columns`."""
-    groups, o = kernel.shape[:2]
-    return kernel.transpose(0, 1, 3, 2, 4).reshape(groups, 1, o, -1)
+    groups, o, c, kh, kw = kernel.shape
+    return kernel.transpose(0, 1, 3, 2, 4).reshape(groups, 1, o, kh * c * kw)
 
 
-def _pieces(rows: int, depth: int, pixels: int) -> Iterator[slice]:
-    """Cut the pixels of flat products, (rows, depth) by (depth, pixels), so that OpenBLAS takes them as they lie."""
-    count = max(1, -(-rows * depth * pixels // _FLAT)) if rows <= _FEW else 1
-    step = max(64, -(-pixels // (16 * count)) * 16)  # 16 float32 are one cache line
-    for start in range(0, pixels, step):
-        yield slice(start, start + step)
+def _in_blocks(
+    compute: Callable[[slice, slice], object], rows: int, batch: int, row: int, reach: int, work: int
+) -> None:
+    """Call ``compute(rows, chunk of the batch)`` for blocks that make up the whole, side by side on all cores.
+
+    ``row`` is the bytes of a row's columns for one image, ``reach`` the rows of which neighbouring blocks both need the
+    columns, ``work`` the multiply-adds in all.
+    """
+    chunks = cut(batch, _CHUNK)
+
+    def blocks(start: int, stop: int, chunks: list[slice]) -> None:
+        for chunk in chunks:
+            # Several rows at once, or neighbours would gather most of their columns twice.
+            high = max(2 * reach, _ROOM // max(1, row * (chunk.stop - chunk.start)))
+            for part in cut(stop - start, high):
+                compute(slice(start + part.start, start + part.stop), chunk)
+
+    if len(chunks) % get_num_threads():
+        parallel(lambda start, stop: blocks(start, stop, chunks), rows, work)
+    else:
+        parallel(lambda start, stop: blocks(0, rows, chunks[start:stop]), len(chunks), work)
 
 
 def _geometry(
@@ -93,11 +107,6 @@ def _geometry(
             + (f", and its {o} outputs must divide into {groups} groups" if groups < 1 or o % groups else "")
         )
     return windows(op, size, weight_shape[2:], stride, padding, dilation)
-
-
-def _flat_work(kernel: Array, out: Array) -> float:
-    """Multiply-adds of the products, if they are of the kind that BLAS leaves to one core; else 0."""
-    return float(kernel.shape[-1] * out.size) if min(kernel.shape[-2:]) <= _FEW else 0.0
 
 
 @primitive
@@ -145,21 +154,20 @@ def conv2d(
         raise ShapeError(
             f"conv2d: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
         )
-    n, o, (oh, ow) = x.shape[0], weight.shape[0], at.grid
-    dtype = np.result_type(x, weight)
-    kernel = _by_row(weight.reshape(groups, o // groups, *weight.shape[1:]).astype(dtype, copy=False))
-    columns = _columns(x.astype(dtype, copy=False), at, groups)
+    n, (o, c, kh, kw), (oh, ow) = x.shape[0], weight.shape, at.grid
+    dtype = np.result_type(x, weight) if bias is None else np.result_type(x, weight, bias)
+    kernel = _by_row(weight.reshape(groups, o // groups, c, kh, kw).astype(dtype, copy=False))
+    images = rows_first(x.astype(dtype, copy=False), at)
     out = memory.empty((oh, o, ow, n), dtype)
-    rows = out.reshape(oh, groups, o // groups, ow * n).transpose(1, 0, 2, 3)
-    pieces = list(_pieces(kernel.shape[2], kernel.shape[3], ow * n))
 
-    def compute(start: int, stop: int) -> None:
-        for piece in pieces:
-            np.matmul(kernel, columns[:, start:stop, :, piece], out=rows[:, start:stop, :, piece])
-        if bias is not None:
-            np.add(out[start:stop], bias.reshape(-1, 1, 1), out=out[start:stop])
+    def compute(rows: slice, chunk: slice) -> None:
+        columns = _columns(images, at, groups, rows, chunk)
+        sums = memory.empty((columns.shape[1], groups, o // groups, columns.shape[3]), dtype)
+        product(kernel, columns, sums.transpose(1, 0, 2, 3))
+        target = out[rows, :, :, chunk]
+        np.add(sums.reshape(target.shape), 0 if bias is None else bias.reshape(-1, 1, 1), out=target)
 
-    parallel(compute, oh, _flat_work(kernel, rows))
+    _in_blocks(compute, oh, n, c * groups * kw * ow * dtype.itemsize, kh, out.size * c * kh * kw)
     return out.transpose(3, 1, 0, 2)
 
 
@@ -185,32 +193,40 @@ def conv2d_input_grad(
         raise ShapeError(f"conv2d_input_grad: expected a gradient of shape {(n, o, *at.grid)}, got {g.shape}")
     dtype = np.result_type(g, weight)
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid
-    (h, _), reach = at.size, (kh - 1) * dh
-    # Image row y is made of the output rows (y - a * dh) / sh: with zeros between and around them, kh adjacent rows.
-    grads = memory.empty((at.padded[0] + reach, o, ow, n), dtype)
-    grads.fill(0)
-    grads[reach : reach + (oh - 1) * sh + 1 : sh] = g.transpose(2, 1, 3, 0)
-    s_h, s_o, _, s_n = grads.strides
-    shape, strides = (groups, h, kh, o // groups, ow * n), (o // groups * s_o, s_h, s_h * dh, s_o, s_n)
-    columns = _merge(np.ndarray(shape, dtype, grads, at.before[0] * s_h, strides))
+    reach, width = (kh - 1) * dh, at.padded[1]
     # (groups, C * kw, kh * O), the kernel's rows in the opposite order
-    flipped = weight.reshape(groups, o // groups, -1, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
-    kernel = flipped.reshape(groups, 1, c // groups * kw, -1).astype(dtype, copy=False)
-    wide = memory.empty((groups, h, c // groups * kw, ow * n), dtype)
-    images = memory.empty((h, c, at.padded[1], n), dtype)
-    by_group = images.reshape(h, groups, c // groups, at.padded[1], n).transpose(1, 0, 2, 3, 4)
-    parts = wide.reshape(groups, h, c // groups, kw, ow, n)
-    pieces = list(_pieces(kernel.shape[2], kernel.shape[3], ow * n))
+    flipped = weight.reshape(groups, o // groups, c // groups, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
+    kernel = flipped.reshape(groups, 1, c // groups * kw, kh * o // groups).astype(dtype, copy=False)
+    by_row = g.transpose(2, 1, 3, 0)
+    images = memory.empty((at.size[0], c, width, n), dtype)
 
-    def compute(start: int, stop: int) -> None:
-        for piece in pieces:
-            np.matmul(kernel, columns[:, start:stop, :, piece], out=wide[:, start:stop, :, piece])
-        images[start:stop] = 0
+    def compute(rows: slice, chunk: slice) -> None:
+        count, size = rows.stop - rows.start, chunk.stop - chunk.start
+        # Image row y is made of the output rows (y - a * dh) / sh: with zeros between and around them, kh such rows.
+        grads = memory.empty((count + reach, o, ow, size), dtype)
+        first = rows.start + at.before[0] - reach  # what its first row is; row sh * i is output row i
+        low, high = max(0, -(-first // sh)), min(oh, (first + count + reach - 1) // sh + 1)
+        inside = slice(low * sh - first, max(low, high - 1) * sh - first + 1, sh)
+        if sh > 1 or high <= low:
+            grads.fill(0)
+        else:
+            grads[: inside.start] = grads[inside.stop :] = 0
+        if high > low:
+            grads[inside] = by_row[low:high, :, :, chunk]
+        s_h, s_o, _, s_n = grads.strides
+        shape, steps = (groups, count, kh, o // groups, ow * size), (o // groups * s_o, s_h, s_h * dh, s_o, s_n)
+        columns = _merge(np.ndarray(shape, dtype, grads, 0, steps))
+        wide = memory.empty((groups, count, c // groups * kw, ow * size), dtype)
+        product(kernel, columns, wide)
+        target = images[rows, :, :, chunk]
+        target[...] = 0
+        by_group = target.reshape(count, groups, c // groups, width, size).transpose(1, 0, 2, 3, 4)
+        parts = wide.reshape(groups, count, c // groups, kw, ow, size)
         for b in range(kw):
-            target = by_group[:, start:stop, :, b * dw : b * dw + (ow - 1) * sw + 1 : sw]
-            np.add(target, parts[:, start:stop, :, b], out=target)
+            some = by_group[:, :, :, b * dw : b * dw + (ow - 1) * sw + 1 : sw]
+            np.add(some, parts[:, :, :, b], out=some)
 
-    parallel(compute, h, _flat_work(kernel, wide))
+    _in_blocks(compute, at.size[0], n, o * ow * dtype.itemsize, reach + 1, images.size * o * kh * kw // groups)
     return images[:, :, at.inside[1]].transpose(3, 1, 0, 2)
 
 
@@ -233,26 +249,24 @@ def conv2d_weight_grad(
     c, o = x.shape[1], g.shape[1]
     at = _geometry("conv2d_weight_grad", x.shape[2:], (o, c // groups, *kernel), c, stride, padding, dilation, groups)
     dtype = np.result_type(x, g)
-    columns = _columns(x.astype(dtype, copy=False), at, groups)
-    oh, depth, pixels = columns.shape[1:]
-    grads = aligned(g.transpose(2, 1, 3, 0), dtype).reshape(oh, groups, o // groups, pixels).transpose(1, 0, 3, 2)
+    images = rows_first(x.astype(dtype, copy=False), at)
+    by_row = g.transpose(2, 1, 3, 0)
+    n, (oh, ow), (kh, kw) = x.shape[0], at.grid, at.kernel
+    depth = kh * c // groups * kw
+    sums: dict[tuple[int, int], Array] = {}
+
+    def compute(rows: slice, chunk: slice) -> None:
+        columns = _columns(images, at, groups, rows, chunk)
+        grads = aligned(by_row[rows, :, :, chunk], dtype)
+        grads = grads.reshape(len(grads), groups, o // groups, columns.shape[3]).transpose(1, 0, 3, 2)
+        products = memory.empty((groups, len(by_row[rows]), depth, o // groups), dtype)
+        # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
+        sums[rows.start, chunk.start] = product(columns, grads, products).sum(axis=1)
+
+    _in_blocks(compute, oh, n, c * kw * ow * dtype.itemsize, kh, oh * ow * n * depth * o)
     total = np.zeros((groups, depth, o // groups), dtype)
-    pieces = list(_pieces(min(depth, o // groups), max(depth, o // groups), pixels))
-    several = max(1, 4 * _FLAT // max(1, total.size * len(pieces)))  # rows whose products are added up in one call
-    for first in range(0, oh, several):
-        rows = slice(first, first + several)
-        products = memory.empty((len(pieces), *columns[:, rows].shape[:2], *total.shape[1:]), dtype)
-
-        def compute(start: int, stop: int, first: int = first, products: Array = products) -> None:
-            for i, piece in enumerate(pieces):
-                some = slice(first + start, first + stop)
-                # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
-                np.matmul(columns[:, some, :, piece], grads[:, some, piece], out=products[i, :, start:stop])
-
-        work = total.size * products.shape[2] * pixels if min(total.shape[1:]) <= _FEW else 0
-        parallel(compute, products.shape[2], work)
-        total += products.sum(axis=(0, 2))
-    (kh, kw) = at.kernel
+    for key in sorted(sums):  # in one order, whichever thread came first
+        total += sums[key]
     return total.reshape(groups, kh, c // groups, kw, -1).transpose(0, 4, 2, 1, 3).reshape(o, c // groups, kh, kw)
 
 

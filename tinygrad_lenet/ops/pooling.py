@@ -4,7 +4,7 @@ over them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ import numpy as np
 from .. import memory
 from ..errors import ArgumentError
 from ..primitive import Array, draw, primitive
-from .elementwise import mask_bits
-from .windows import Padding, Pair, Windows, check_images, rows_first, windows
+from ..threads import parallel
+from .elementwise import bits_of
+from .windows import Padding, Pair, Windows, check_images, cut, rows_first, windows
+
+_ROOM = 2_400_000  # bytes of images that are worked on at a time: with masks and gradients they fit into the cache
 
 
 def _geometry(
@@ -32,11 +35,26 @@ def _padded(x: Array, at: Windows, fill: float) -> Array:
     return x if at.padded == at.size else rows_first(x, at, fill).transpose(3, 1, 0, 2)
 
 
-def _views(x: Array, at: Windows) -> Iterator[Array]:
-    """What all windows see at each position of the kernel, (N, C, OH, OW), row by row."""
+def _views(x: Array, at: Windows, rows: slice = slice(None)) -> Iterator[Array]:
+    """What all windows, or some rows of them, see at each position of the kernel, (N, C, OH, OW), row by row."""
     for a in range(at.kernel[0]):
         for b in range(at.kernel[1]):
-            yield x[(..., *at.at(a, b))]
+            yield x[(..., *at.at(a, b))][:, :, rows]
+
+
+def _by_rows(compute: Callable[[slice], object], at: Windows, images: Array) -> None:
+    """Call ``compute`` for rows of windows: on all cores, and for few enough that their images stay in the cache."""
+    count = at.grid[0]
+    if at.dilation[0] * (at.kernel[0] - 1) >= at.stride[0]:
+        compute(slice(0, count))  # rows share pixels
+        return
+    high = max(1, _ROOM * count // max(1, images.nbytes))
+
+    def blocks(start: int, stop: int) -> None:
+        for part in cut(stop - start, high):
+            compute(slice(start + part.start, start + part.stop))
+
+    parallel(blocks, count, 50 * images.size)  # an element takes as long as 50 multiply-adds
 
 
 def _blank(like: Array, at: Windows) -> Array:
@@ -82,10 +100,17 @@ def max_pool2d(
     """
     check_images("max_pool2d", x)
     at = _geometry("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    views = _views(_padded(x, at, _lowest(x.dtype)), at)
-    out = next(views).copy(order="K")
-    for view in views:
-        np.maximum(out, view, out=out)
+    images = _padded(x, at, _lowest(x.dtype))
+    out = memory.empty_like(next(_views(images, at)))
+
+    def compute(rows: slice) -> None:
+        views = _views(images, at, rows)
+        best = out[:, :, rows]
+        np.copyto(best, next(views))
+        for view in views:
+            np.maximum(best, view, out=best)
+
+    _by_rows(compute, at, images)
     return out
 
 
@@ -99,15 +124,22 @@ def _unpool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
     at = _geometry("max_pool2d", x.shape, *window)
     images = _padded(x, at, np.nan)
     grads = _blank(images, at)
-    free = np.ones_like(peak, np.bool_)
-    for view, target in zip(_views(images, at), _views(grads, at), strict=True):
-        won = view == peak
-        won &= free
-        free ^= won
-        if at.tiling:
-            mask_bits(g, won, target)
-        else:
-            target += mask_bits(g, won)
+
+    def compute(rows: slice) -> None:
+        top, upstream = peak[:, :, rows], g[:, :, rows]
+        won, free = np.empty_like(top, np.bool_), np.ones_like(top, np.bool_)
+        for view, target in zip(_views(images, at, rows), _views(grads, at, rows), strict=True):
+            np.equal(view, top, out=won)
+            np.logical_and(won, free, out=won)
+            np.logical_xor(won, free, out=free)
+            bits = bits_of(won, g.dtype)
+            if at.tiling:
+                np.bitwise_and(upstream.view(bits.dtype), bits, out=target.view(bits.dtype))
+            else:
+                np.bitwise_and(upstream.view(bits.dtype), bits, out=bits)
+                target += bits.view(g.dtype)
+
+    _by_rows(compute, at, images)
     return grads[(..., *at.inside)]
 
 

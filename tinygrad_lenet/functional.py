@@ -52,7 +52,7 @@ __all__ = [
 
 
 def _tensor(x: Any) -> Tensor:
-    return x if isinstance(x, Tensor) else Tensor._wrap(to_array(x))
+    return x if isinstance(x, Tensor) else Tensor(x)
 
 
 def prelu(input: Array, weight: Array) -> Tensor:

@@ -41,6 +41,8 @@ OPERATORS: dict[str, Any] = {
     "__ge__": elementwise.ge,
     "__and__": elementwise.logical_and,
     "__or__": elementwise.logical_or,
+    "__rand__": _reflected(elementwise.logical_and),
+    "__ror__": _reflected(elementwise.logical_or),
     "__invert__": elementwise.logical_not,
     "__getitem__": indexing.getitem,
 }

@@ -22,7 +22,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ParamSpec, Protocol, TypeAlias, cast
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from .tensor import Tensor, storage, to_array
 Array: TypeAlias = Any
 Rule: TypeAlias = Callable[..., Any]
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
 
 REGISTRY: dict[str, Op] = {}
 # Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
@@ -218,13 +219,14 @@ class Op:
             raise TypeError(
                 f"{self.name}() takes {self.arity} arguments ({', '.join(self.names)}), {len(args)} were given"
             )
-        filled = [*args, *self.defaults[len(args) :]]
+        filled, seen = [*args, *self.defaults[len(args) : self.arity]], set()
         for key, value in kwargs.items():
             name = key if key in self.names else _SPELLINGS.get(key, key)
             if name not in self.names:
                 raise TypeError(f"{self.name}() has no argument {key!r}; it has {', '.join(self.names)}")
-            if self.names.index(name) < len(args):
-                raise TypeError(f"{self.name}() got {name!r} twice, by position and by name")
+            if self.names.index(name) < len(args) or name in seen:
+                raise TypeError(f"{self.name}() got {name!r} twice, by position and by name or under two names")
+            seen.add(name)
             filled[self.names.index(name)] = value
         for name, value in zip(self.names, filled[: self.required], strict=False):
             if value is inspect.Parameter.empty:
@@ -255,6 +257,21 @@ class Op:
             else ShapeError
         )
         return kind(f"{self.name}: {error} (given: {given})")
+
+
+def spelled(function: F) -> F:
+    """Both spellings of the field for a function that is no primitive: ``dim`` for ``axis``, ``input`` for ``x``."""
+    names = set(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for key in [key for key in kwargs if key not in names and _SPELLINGS.get(key) in names]:
+            if _SPELLINGS[key] in kwargs:
+                raise TypeError(f"{function.__name__}() got {_SPELLINGS[key]!r} twice, also as {key!r}")
+            kwargs[_SPELLINGS[key]] = kwargs.pop(key)
+        return function(*args, **kwargs)
+
+    return cast("F", call)
 
 
 def primitive(forward: Callable[P, Array]) -> Primitive[P]:
@@ -305,6 +322,8 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
             for a in args:
                 if isinstance(a, Tensor) and storage(a._data) is storage(out):
                     version = a._version
+                elif isinstance(a, np.ndarray) and np.may_share_memory(a, out):
+                    out = out.copy()  # the caller may write to it
         if tracked and is_grad_enabled():
             plan = plans.get(tracked)
             if plan is None:

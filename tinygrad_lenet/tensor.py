@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._methods import Methods
-from .errors import ArgumentError, DTypeError, GradientError, ShapeError
-from .graph import Node, enable_grad, is_grad_enabled, pullback
+from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
+from .graph import Node, enable_grad, is_grad_enabled, no_grad, pullback
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
@@ -27,17 +27,29 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     if isinstance(value, Tensor):
         value = value._data
     if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
-        found = np.asarray(_unwrap(value))
-        array = found.astype(np.float32) if found.dtype.kind in "iuf" else found
-    else:
-        array = np.asarray(value, dtype)
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        value = _unwrap(value)
+    wanted = None if dtype is None else checked(dtype)
+    try:
+        array = np.asarray(value, wanted)
+    except (ValueError, TypeError) as error:
         raise DTypeError(
-            "a tensor holds floats, integers or booleans of at most 8 bytes; "
-            f"{type(value).__name__} gives {array.dtype}"
-            + (" (are the rows of the list of equal length?)" if array.dtype == object else "")
-        )
-    return np.asarray(array, array.dtype.newbyteorder("="))
+            f"{type(value).__name__} gives no array of {dtype or 'numbers'} "
+            f"(are the rows of the list of equal length?): {error}"
+        ) from None
+    if dtype is None and not hasattr(value, "dtype") and array.dtype.kind in "iuf":
+        return array.astype(np.float32)
+    return np.asarray(array, checked(array.dtype, f"{type(value).__name__} gives"))
+
+
+def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
+    """A dtype that Tensors may have, in the byte order of the machine."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise DTypeError(f"{error}; give a NumPy dtype such as 'float32' or np.int64") from None
+    if found.kind not in "fiub" or found.itemsize > 8:
+        raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
+    return found.newbyteorder("=")
 
 
 def _unwrap(value: Any) -> Any:
@@ -179,8 +191,8 @@ class Tensor(Methods):
             raise ShapeError(
                 f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape"
             )
-        self._version[0] += 1
-        np.copyto(self._data, array)
+        with no_grad():
+            self._write(..., array)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self._data, dtype) if copy else np.asarray(self.numpy(), dtype)
@@ -241,8 +253,8 @@ class Tensor(Methods):
 
     # Changes in place
 
-    def _writable(self) -> NDArray[Any]:
-        """The array, to write to: refused where that would go unrecorded, else counted."""
+    def _write(self, key: Any, value: NDArray[Any]) -> None:
+        """Change elements: refused where that would go unrecorded, else counted."""
         if self._requires_grad and is_grad_enabled():
             raise GradientError(
                 "a tensor that requires a gradient cannot be changed in place, since that would not be recorded; "
@@ -252,20 +264,21 @@ class Tensor(Methods):
             raise ArgumentError(
                 f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead"
             )
+        try:
+            self._data[key] = value
+        except IndexError as error:
+            raise OutOfRangeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
+        except ValueError as error:
+            raise ShapeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
         self._version[0] += 1
-        return self._data
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        key = tuple(_key(i) for i in index) if isinstance(index, tuple) else _key(index)
+        key = as_index(index)
         if isinstance(value, Tensor) and value._requires_grad and is_grad_enabled():
             raise GradientError(
                 "x[...] = value would not record the gradient of value; use where(mask, value, x) or value.detach()"
             )
-        array = self._writable()
-        try:
-            array[key] = value._data if isinstance(value, Tensor) else value
-        except ValueError as error:
-            raise ShapeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
+        self._write(key, to_array(value) if isinstance(value, (Tensor, np.ndarray)) else to_array(value, self.dtype))
 
     def _in_place(self, name: str, other: Any) -> Tensor:
         """Python's ``x += y``: in place where nothing is to be recorded, else a new tensor under the old name."""
@@ -276,7 +289,11 @@ class Tensor(Methods):
         result = getattr(self.detach(), f"__{name}__")(other)
         if result.shape != self.shape:
             raise ShapeError(f"an update in place keeps the shape {self.shape}, the result would have {result.shape}")
-        np.copyto(self._writable(), result._data, casting="same_kind")
+        if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+            raise DTypeError(
+                f"an update in place keeps the dtype {self.dtype}, the result would be {result.dtype}; write x = x ..."
+            )
+        self._write(..., result._data)
         return self
 
     def __iadd__(self, other: Any) -> Tensor:
@@ -341,8 +358,26 @@ class Tensor(Methods):
             leaf._grad = Tensor._wrap(array)
 
 
-def _key(index: Any) -> Any:
-    return index._data if isinstance(index, Tensor) else index
+def as_index(index: Any) -> tuple[Any, ...]:
+    """What stands between the brackets of ``x[...]``, as a tuple of what NumPy takes; arrays are copied."""
+    return tuple([_component(i) for i in (index if isinstance(index, tuple) else (index,))])
+
+
+def _component(i: Any) -> Any:
+    if i is None or i is Ellipsis or isinstance(i, (bool, int)):
+        return i
+    if isinstance(i, slice):
+        return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
+    # A copy: the caller may change the array before the backward pass.
+    array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
+    if not array.size and isinstance(i, list):
+        array = array.astype(np.intp)
+    if array.dtype.kind not in "iub":
+        raise DTypeError(
+            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use "
+            "x.astype('int64')"
+        )
+    return array if array.ndim or array.dtype == np.bool_ else int(array)
 
 
 def _root(output: Tensor) -> Node | Tensor:
@@ -406,7 +441,7 @@ def grad(
     """
     ys = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    gs = [grad_outputs] if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    gs: list[Any] = list(grad_outputs) if isinstance(grad_outputs, (list, tuple)) else [grad_outputs]
     if grad_outputs is None:
         gs *= len(ys)
     if len(gs) != len(ys):
@@ -424,6 +459,7 @@ def grad(
     else:
         found = pullback(roots, [seed._data for seed in seeds], set(wanted), retain)
     results: list[Tensor | None] = []
+    taken = {id(storage(seed._data)) for seed in seeds}
     for i, vertex in enumerate(wanted):
         gradient = found.get(vertex)
         if gradient is None and not allow_unused:
@@ -433,5 +469,10 @@ def grad(
             )
         if isinstance(gradient, np.ndarray):
             gradient = Tensor._wrap(gradient.copy())
+        elif gradient is not None:
+            # A rule may hand one array to two parents, or on from the seed: what is returned shares no memory.
+            if id(storage(gradient._data)) in taken or not gradient._data.flags.writeable:
+                gradient = gradient.clone()
+            taken.add(id(storage(gradient._data)))
         results.append(gradient)
     return tuple(results)

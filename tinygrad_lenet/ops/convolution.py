@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import memory
 from ..errors import ArgumentError, ShapeError
-from ..primitive import Array, draw, primitive
+from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor
 from ..threads import get_num_threads, parallel
 from .linalg import product
@@ -298,6 +298,7 @@ conv2d_input_grad.check(draw(2, 2, 3, 2), draw(2, 3, 2, 3), (6, 4), stride=2, pa
 conv2d_weight_grad.check(draw(2, 2, 5, 4), draw(2, 4, 2, 2), (2, 3), stride=2, padding=(0, 1), groups=2)
 
 
+@spelled
 def conv_transpose2d(
     x: Array,
     weight: Array,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import ArgumentError
-from ..tensor import Tensor
+from ..tensor import Tensor, checked
 from .shape import _flat
 
 # A string: to name numpy.random's class would import it, a seventh of the time that importing NumPy takes.
@@ -30,6 +30,18 @@ def generator_of(generator: Seed) -> np.random.Generator:
     raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
 
 
+def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """A shape, given either way."""
+    sizes = _flat(shape)
+    try:
+        lengths = tuple([n.__index__() for n in sizes])
+    except AttributeError:
+        raise ArgumentError(f"a shape is made of integers, got {sizes}") from None
+    if any(n < 0 for n in lengths):
+        raise ArgumentError(f"a shape is made of lengths of 0 or more, got {sizes}")
+    return lengths
+
+
 def full(
     shape: int | tuple[int, ...], fill_value: float, dtype: DTypeLike = np.float32, requires_grad: bool = False
 ) -> Tensor:
@@ -39,17 +51,17 @@ def full(
     >>> tl.full((2,), 7)
     tensor([7., 7.])
     """
-    return _owned(np.full(shape, fill_value, dtype), requires_grad)
+    return _owned(np.full(_sizes((shape,)), fill_value, checked(dtype)), requires_grad)
 
 
 def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros."""
-    return _owned(np.zeros(_flat(shape), dtype), requires_grad)
+    return _owned(np.zeros(_sizes(shape), checked(dtype)), requires_grad)
 
 
 def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
-    return _owned(np.ones(_flat(shape), dtype), requires_grad)
+    return _owned(np.ones(_sizes(shape), checked(dtype)), requires_grad)
 
 
 def arange(
@@ -69,13 +81,15 @@ def arange(
     start, stop = (0, start) if stop is None else (start, stop)
     if dtype is None:
         dtype = np.int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else np.float32
-    numbers: Any = np.arange(start, stop, step, dtype)  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
+    if not step:
+        raise ArgumentError("arange: step must not be 0")
+    numbers: Any = np.arange(start, stop, step, checked(dtype))  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
     return _owned(numbers, requires_grad)
 
 
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """The identity matrix, (n, m); ``m`` is ``n`` if not given."""
-    return _owned(np.eye(n, m, dtype=dtype), requires_grad)
+    return _owned(np.eye(*_sizes((n, n if m is None else m)), dtype=checked(dtype)), requires_grad)
 
 
 def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
@@ -85,14 +99,14 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
     >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
     True
     """
-    return _owned(generator_of(generator).random(_flat(shape)).astype(dtype), requires_grad)
+    return _owned(generator_of(generator).random(_sizes(shape)).astype(checked(dtype)), requires_grad)
 
 
 def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh
     entropy if None).
     """
-    return _owned(generator_of(generator).standard_normal(_flat(shape)).astype(dtype), requires_grad)
+    return _owned(generator_of(generator).standard_normal(_sizes(shape)).astype(checked(dtype)), requires_grad)
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

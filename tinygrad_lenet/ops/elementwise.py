@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import memory
-from ..errors import DTypeError
 from ..primitive import Array, draw, primitive
-from ..tensor import Tensor
+from ..tensor import Tensor, checked
 from ..threads import spread
 
 _BITS: dict[int, Any] = {2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
@@ -118,8 +117,8 @@ def pow(x: Array, y: Array) -> Array:
 
 def _pow_x(g: Any, x: Any, y: Any) -> Any:
     if isinstance(y, (int, float)):  # stays a Python number, which widens nothing
-        return g * y * x ** (y - 1 if y else 1)
-    return g * y * x ** where(y == 0, 1, y - 1)
+        return g * y * x ** (y - 1) if y else select(g, np.False_)
+    return select(g * y * where(y == 0, 1, x) ** where(y == 0, 1, y - 1), y != 0)
 
 
 def _pow_y(g: Any, out: Any, x: Any) -> Any:
@@ -453,10 +452,5 @@ def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     >>> tl.tensor([1.7, -2.0]).astype("int64")
     tensor([ 1, -2], dtype=int64)
     """
-    try:
-        kind = np.dtype(dtype).kind
-    except TypeError as error:
-        raise DTypeError(f"astype: {error}; give a NumPy dtype such as 'float32' or np.int64") from None
-    if kind not in "fiub":
-        raise DTypeError(f"astype: a tensor holds floats, integers or booleans, not {np.dtype(dtype)}")
-    return cast(x if kind == "f" else x.detach(), dtype)
+    target = checked(dtype)
+    return cast(x if target.kind == "f" or not isinstance(x, Tensor) else x.detach(), target)

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DTypeError
 from ..primitive import Array, draw, primitive
-from ..tensor import Tensor
+from ..tensor import Tensor, as_index
 
 
 @primitive
@@ -47,22 +46,4 @@ def getitem(x: Array, index: Any) -> Tensor:
     >>> x[:, -1], x[0, [0, 0, 2]], x[x > 4]
     (tensor([3., 6.]), tensor([1., 1., 3.]), tensor([5., 6.]))
     """
-    index = index if isinstance(index, tuple) else (index,)
-    return _pick(x, tuple(_component(i) for i in index))
-
-
-def _component(i: Any) -> Any:
-    if i is None or i is Ellipsis or isinstance(i, (bool, int)):
-        return i
-    if isinstance(i, slice):
-        return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
-    # A copy: the caller may change the array before the backward pass.
-    array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
-    if not array.size and isinstance(i, list):
-        array = array.astype(np.intp)
-    if array.dtype.kind not in "iub":
-        raise DTypeError(
-            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use "
-            "x.astype('int64')"
-        )
-    return array if array.ndim or array.dtype == np.bool_ else int(array)
+    return _pick(x, as_index(index))

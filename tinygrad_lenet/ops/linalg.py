@@ -145,7 +145,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         if bias is not None:
             out += bias[:, None]
         return out.T
-    out = _dot(x.reshape(-1, x.shape[-1]), weight.T).reshape(*x.shape[:-1], -1)
+    out = _dot(x.reshape(-1, x.shape[-1]), weight.T).reshape(*x.shape[:-1], weight.shape[0])
     if bias is not None:
         out += bias
     return out

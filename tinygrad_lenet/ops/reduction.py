@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import ArgumentError
-from ..primitive import Array, draw, primitive
+from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor
 from .elementwise import exp, select, sqrt, square, where
-from .shape import broadcast_to
+from .shape import stretch
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 # The ufuncs themselves: np.sum and its like add a microsecond of Python.
@@ -46,7 +46,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return _add(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
-sum.vjp(x=lambda g, x_shape, axis: broadcast_to(_restore(g, x_shape, axis), x_shape))
+sum.vjp(x=lambda g, x_shape, axis: stretch(_restore(g, x_shape, axis), x_shape))
 sum.check(draw(3, 2))
 sum.check(draw(3, 4, 2), axis=(0, -1))
 sum.check(draw(3, 4, 2), axis=1, keepdims=True)
@@ -110,17 +110,20 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tl.mean(tl.tensor([[1, 2], [3, 4]]), axis=0)
     tensor([2., 3.])
     """
-    return _add(x, axes_of(axis, x.ndim), keepdims=keepdims) / _count(x.shape, axis)
+    # float16 is summed up as float32, as NumPy's mean does: its largest number is 65,504.
+    total = _add(x, axes_of(axis, x.ndim), np.float32 if x.dtype == np.float16 else None, keepdims=keepdims)
+    return (total / _count(x.shape, axis)).astype(x.dtype if x.dtype.kind == "f" else total.dtype.name, copy=False)
 
 
 mean.vjp(
-    x=lambda g, x_shape, axis: broadcast_to(_restore(g / _count(x_shape, axis), x_shape, axis), x_shape),
+    x=lambda g, x_shape, axis: stretch(_restore(g / _count(x_shape, axis), x_shape, axis), x_shape),
 )
 mean.check(draw(3, 2))
 mean.check(draw(3, 4, 2), axis=(0, -1))
 mean.check(draw(3, 4, 2), axis=1, keepdims=True)
 
 
+@spelled
 def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
 
@@ -129,6 +132,7 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) / (_count(np.shape(x), axis) - ddof)
 
 
+@spelled
 def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Standard deviation, the square root of :func:`var`; its gradient is 0 where all elements are equal."""
     v = var(x, axis, keepdims, ddof)
@@ -141,12 +145,20 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     axes = axes_of(axis, np.ndim(x))
     top = _max(x, axes, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
-    with np.errstate(divide="ignore"):  # log(0) = -inf is the answer where every x is -inf
+    with np.errstate(divide="ignore", over="ignore"):  # log(0) = -inf where every x is -inf, inf where one is inf
         out = np.log(_add(np.exp(x - top), axes, keepdims=True)) + top
     return out if keepdims else out.squeeze(axes)
 
 
-logsumexp.vjp(x=lambda g, out, x, axis: _restore(g, x.shape, axis) * exp(x - _restore(out, x.shape, axis)))
+def _logsumexp_x(g: Any, x: Any, axis: Axis) -> Any:
+    """The softmax, and not ``exp(x - out)``, which magnifies the rounding of ``out``."""
+    top = x.max(axis=axes_of(axis, x.ndim), keepdims=True)
+    e = exp(x - (top.detach() if isinstance(top, Tensor) else top))
+    total = e.sum(axis=axes_of(axis, x.ndim), keepdims=True)
+    return _restore(g, x.shape, axis) * e / where(total == total, total, 1)  # beside an inf, the others have 0
+
+
+logsumexp.vjp(x=_logsumexp_x)
 logsumexp.check(draw(3, 2))
 logsumexp.check(draw(3, 4, 2), axis=(0, -1))
 logsumexp.check(draw(3, 4, 2), axis=1, keepdims=True)

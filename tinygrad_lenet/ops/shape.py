@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ShapeError
-from ..primitive import Array, draw, primitive
+from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor, to_array
 
 
@@ -35,11 +35,11 @@ def reshape(x: Array, *shape: Any) -> Array:
             [3, 4, 5]], dtype=int64)
     """
     target = _flat(shape)
-    if x.ndim > 2 and target[0] == x.shape[0] > 1 and x.strides[0] == x.itemsize:
+    if x.ndim > 2 and target and target[0] == x.shape[0] > 1 and x.strides[0] == x.itemsize:
         # Images from a convolution lie in memory with the batch innermost; so shall the features that they become.
         inner = np.ascontiguousarray(x.transpose(*range(1, x.ndim), 0))
         return np.moveaxis(inner.reshape(*target[1:], x.shape[0]), -1, 0)
-    if len(target) > 2 and target[0] == x.shape[0] > 1 and x.ndim == 2 and x.strides[0] == x.itemsize:
+    if x.ndim == 2 and len(target) > 2 and target[0] == x.shape[0] > 1 and x.strides[0] == x.itemsize:
         return np.moveaxis(x.T.reshape(*target[1:], x.shape[0]), -1, 0)  # and back
     return np.reshape(x, target)
 
@@ -102,6 +102,12 @@ broadcast_to.vjp(x=lambda g: g)
 broadcast_to.check(draw(3, 1), (2, 3, 4))
 
 
+def stretch(g: Any, shape: tuple[int, ...]) -> Any:
+    """:func:`broadcast_to` for rules: an array stays an array, and a view."""
+    return broadcast_to(g, shape) if isinstance(g, Tensor) else np.broadcast_to(g, shape)
+
+
+@spelled
 def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the axes from ``start_dim`` to ``end_dim``, both included.
 
@@ -119,6 +125,7 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(x, (*shape[:first], int(np.prod(shape[first : last + 1], dtype=np.int64)), *shape[last + 1 :]))
 
 
+@spelled
 def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Drop axes of length 1: all of them, or those named, which must have length 1."""
     shape = np.shape(x)
@@ -131,6 +138,7 @@ def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     return reshape(x, tuple(n for i, n in enumerate(shape) if i not in drop))
 
 
+@spelled
 def unsqueeze(x: Array, axis: int) -> Tensor:
     """Put in a new axis of length 1, which will be axis number ``axis``."""
     shape = np.shape(x)
@@ -153,6 +161,7 @@ _join.check(0, (2, 5), draw(2, 3), draw(3, 3))
 _join.check(1, (1, 3, 4), draw(2, 1), draw(2, 2), draw(2, 1))
 
 
+@spelled
 def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """Join tensors along an axis that they have; all other lengths must be equal.
 
@@ -169,6 +178,7 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     return _join(at, ends, *parts)
 
 
+@spelled
 def stack(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis, which will be axis number ``axis``.
 
@@ -193,6 +203,7 @@ _pad.vjp(x=lambda g, widths: g[tuple(slice(b, n - a) for n, (b, a) in zip(g.shap
 _pad.check(draw(2, 3), ((1, 0), (2, 1)), 0.5)
 
 
+@spelled
 def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
     """Surround with a constant.
 

@@ -1,0 +1,187 @@
+"""Three ways to one function: ``tl.f(x)``, ``F.f(x)``, ``x.f()``; and PyTorch's names of arguments."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import tinygrad_lenet as tl
+from tinygrad_lenet import functional as F
+from tinygrad_lenet.operators import METHODS
+
+X = np.random.default_rng(0).uniform(0.1, 0.9, (2, 2, 4, 4)).astype(np.float32)
+FOLDED = X.reshape(2, 8, 4)
+
+# The names that torch.nn.functional gives to its arguments, in its order, up to where this package follows; without
+# size_average and reduce, which PyTorch has deprecated. Those in brackets in the comments are PyTorch's only.
+TORCH = {
+    "avg_pool2d": "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
+    "batch_norm": "input running_mean running_var weight bias training momentum eps",
+    "binary_cross_entropy_with_logits": "input target weight reduction pos_weight",
+    "conv2d": "input weight bias stride padding dilation groups",
+    "conv_transpose2d": "input weight bias stride padding output_padding groups dilation",
+    "cross_entropy": "input target weight ignore_index reduction label_smoothing",
+    "dropout": "input p training",  # [inplace]
+    "elu": "input alpha",  # [inplace]
+    "fold": "input output_size kernel_size dilation padding stride",
+    "l1_loss": "input target reduction",  # [weight]
+    "leaky_relu": "input negative_slope",  # [inplace]
+    "linear": "input weight bias",
+    "log_softmax": "input dim",  # [dtype]
+    "max_pool2d": "input kernel_size stride padding dilation ceil_mode",  # [return_indices]
+    "mse_loss": "input target reduction",  # [weight]
+    "nll_loss": "input target weight ignore_index reduction",
+    "pad": "input pad mode value",
+    "prelu": "input weight",
+    "relu": "input",  # [inplace]
+    "sigmoid": "input",
+    "softmax": "input dim",  # [dtype]
+    "softplus": "input beta threshold",
+    "tanh": "input",
+    "unfold": "input kernel_size dilation padding stride",
+}
+OWN = {"dropout": ["generator"]}  # arguments that PyTorch does not have, after its own
+SPELLINGS = {"x": "input", "axis": "dim"}
+
+
+def test_the_table_is_complete():
+    assert sorted(TORCH) == F.__all__
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_arguments_come_in_pytorchs_order_under_pytorchs_names(name):
+    parameters = [SPELLINGS.get(p, p) for p in inspect.signature(getattr(F, name)).parameters]
+    assert parameters == TORCH[name].split() + OWN.get(name, [])
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_the_table_tells_the_truth_about_pytorch(torch, name):
+    try:
+        parameters = list(inspect.signature(getattr(torch.nn.functional, name)).parameters)
+    except ValueError:
+        documented = getattr(torch.nn.functional, name).__doc__
+        parameters = documented.split("(", 1)[1].split(")")[0].replace("*", "").replace(" ", "").split(",")
+        parameters = [p.split("=")[0] for p in parameters]
+    if parameters == ["args", "kwargs"]:
+        return  # max_pool2d, dispatched on return_indices
+    parameters = [p for p in parameters if p not in ("size_average", "reduce")]
+    ours = TORCH[name].split()
+    assert parameters[: len(ours)] == ours
+
+
+CALLS = {  # what a call needs beside the first argument
+    "avg_pool2d": {"kernel_size": 2},
+    "batch_norm": {"training": True},
+    "binary_cross_entropy_with_logits": {"target": X},
+    "conv2d": {"weight": np.ones((3, 2, 2, 2), np.float32)},
+    "conv_transpose2d": {"weight": np.ones((2, 3, 2, 2), np.float32)},
+    "cross_entropy": {"target": np.ones((2, 4, 4), np.int64)},
+    "dropout": {"p": 0.5, "generator": 0},
+    "fold": {"output_size": (2, 2), "kernel_size": 1},
+    "l1_loss": {"target": X[::-1]},
+    "linear": {"weight": np.ones((3, 4), np.float32)},
+    "log_softmax": {"dim": 1},
+    "max_pool2d": {"kernel_size": 2},
+    "mse_loss": {"target": X[::-1]},
+    "nll_loss": {"target": np.ones((2, 4, 4), np.int64)},
+    "pad": {"pad": (1, 2)},
+    "prelu": {"weight": np.float32([0.1, 0.2])},
+    "softmax": {"dim": 1},
+    "unfold": {"kernel_size": 2},
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_a_call_with_pytorchs_keywords_works_and_gives_the_same(name):
+    x = FOLDED if name == "fold" else X
+    function, rest = getattr(F, name), CALLS.get(name, {})
+    np.testing.assert_array_equal(function(input=x, **rest).numpy(), function(x, *_in_order(name, rest)).numpy())
+
+
+def _in_order(name, rest):
+    """The same arguments by position, as far as they go without a gap."""
+    parameters = inspect.signature(getattr(F, name)).parameters
+    values = []
+    for p in list(parameters.values())[1:]:
+        spelled = SPELLINGS.get(p.name, p.name)
+        values.append(rest.get(spelled, p.default))
+    return values
+
+
+REDUCE = ["sum", "mean", "max", "min", "var", "std", "argmax", "argmin", "logsumexp"]
+
+
+@pytest.mark.parametrize("name", REDUCE)
+def test_reductions_take_dim_and_keepdim_for_axis_and_keepdims(name):
+    x, function = tl.tensor(X), getattr(tl, name)
+    expected = function(x, axis=1, keepdims=True).numpy()
+    np.testing.assert_array_equal(function(x, dim=1, keepdim=True).numpy(), expected)
+    np.testing.assert_array_equal(getattr(x, name)(dim=1, keepdim=True).numpy(), expected)
+    np.testing.assert_array_equal(function(input=x, dim=1, keepdims=True).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("by_axis", "by_dim"),
+    [
+        (lambda x: x.softmax(axis=1), lambda x: x.softmax(dim=1)),
+        (lambda x: x.squeeze(axis=0), lambda x: x.squeeze(dim=0)),
+        (lambda x: x.unsqueeze(axis=1), lambda x: x.unsqueeze(dim=1)),
+        (lambda x: tl.stack([x, x], axis=1), lambda x: tl.stack([x, x], dim=1)),
+        (lambda x: tl.concatenate([x, x], axis=1), lambda x: tl.concatenate([x, x], dim=1)),
+    ],
+    ids=["softmax", "squeeze", "unsqueeze", "stack", "concatenate"],
+)
+def test_shapes_take_dim_for_axis(by_axis, by_dim):
+    x = tl.tensor(X[:1])
+    np.testing.assert_array_equal(by_axis(x).numpy(), by_dim(x).numpy())
+
+
+def test_both_spellings_at_once_are_refused():
+    with pytest.raises(TypeError, match="axis"):
+        tl.sum(tl.ones(2, 2), 0, dim=1)
+    with pytest.raises(TypeError, match="axis"):
+        tl.sum(tl.ones(2, 2), axis=0, dim=1)
+
+
+# The three ways
+
+
+@pytest.mark.parametrize("name", sorted(set(F.__all__) & set(tl.__all__)))
+def test_functional_and_the_package_share_one_function(name):
+    assert getattr(F, name) is getattr(tl, name)
+
+
+def test_all_of_functional_is_in_the_package():
+    assert set(F.__all__) <= set(tl.__all__)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_the_function_of_its_name(name):
+    assert getattr(tl, name) is METHODS[name] is getattr(tl.Tensor, name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
+    arguments = {
+        "pow": (2,),
+        "maximum": (0.5,),
+        "minimum": (0.5,),
+        "clip": (0.2, 0.8),
+        "astype": (np.float64,),
+        "reshape": (4, -1),
+        "permute": (3, 2, 1, 0),
+        "broadcast_to": (3, 2, 2, 4, 4),
+        "unsqueeze": (0,),
+        "matmul": (X,),
+        "max_pool2d": (2,),
+        "avg_pool2d": (2,),
+        "conv2d": (np.ones((3, 2, 2, 2), np.float32),),
+        "unfold": (2,),
+        "fold": ((2, 2), 1),
+    }.get(name, ())
+    x = FOLDED if name == "fold" else X
+    expected = getattr(tl.tensor(x), name)(*arguments)
+    for given in (x, x.tolist(), tl.tensor(x)):
+        out = getattr(tl, name)(given, *arguments)
+        assert out.dtype == expected.dtype
+        np.testing.assert_array_equal(out.numpy(), expected.numpy())

@@ -36,6 +36,8 @@ Rule: TypeAlias = Callable[..., Any]
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
+# What arrays need no conversion.
+_DTYPES = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 REGISTRY: dict[str, Op] = {}
 # Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
 _SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
@@ -290,7 +292,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     """
     op = Op(forward)
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
-    plans, operands = op.plans, op.operands
+    plans, operands, last = op.plans, op.operands, len(op.operands) - 1
 
     forward_any: Callable[..., Array] = forward
 
@@ -300,13 +302,13 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
             args = op.bind(args, kwargs)
         elif len(args) < arity:
             args += defaults[len(args) :]
-        plain, tracked, convert = [], 0, op.variadic
+        plain, tracked, convert = [], 0, False
         for i, a in enumerate(args):
             if isinstance(a, Tensor):
                 if a._requires_grad:
                     tracked |= 1 << i
                 a = a._data
-            elif not convert and operands[i] and a is not None:
+            elif operands[i if i < last else last] and not (type(a) is np.ndarray and a.dtype in _DTYPES or a is None):
                 convert = True
             plain.append(a)
         try:

@@ -18,7 +18,7 @@ from .errors import ArgumentError
 
 Task = Callable[[int, int], object]
 
-WORTH = 6_000_000  # multiply-adds for which it pays to wake a helper, which takes about 40 microseconds
+WORTH = 10_000_000  # multiply-adds for which it pays to wake a helper, which takes 40 to 70 microseconds
 
 
 class _Helper:

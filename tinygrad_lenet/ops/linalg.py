@@ -63,10 +63,10 @@ def _tiles(x: Array, rows: int, columns: int) -> Array:
 def _dot(a: Array, b: Array) -> Array:
     """``a @ b`` of two matrices, on all cores if it is large, in recycled memory."""
     (m, k), n = a.shape, b.shape[1]
-    out = memory.empty((m, n), np.result_type(a, b))
+    out = memory.empty((m, n), a.dtype if a.dtype == b.dtype else np.result_type(a, b))
     if k == 1:  # BLAS takes four times as long
         return np.multiply(a, b, out)
-    if out.dtype.kind != "f" or a.dtype != b.dtype:
+    if m * k * n <= _TILE or out.dtype.kind != "f" or a.dtype != b.dtype:
         return np.matmul(a, b, out)
     parallel(lambda start, stop: product(a[start:stop], b, out[start:stop]), m, float(m) * k * n)
     return out

@@ -131,7 +131,7 @@ def draw_curves(history: list[dict[str, float]], title: str, path: Path) -> None
             axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3, which="both")
-        axes.legend()
+        axes.legend(loc="upper right" if factor == 1 else "lower right")
     figure.savefig(path, dpi=120)
 
 

@@ -308,8 +308,8 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                 if a._requires_grad:
                     tracked |= 1 << i
                 a = a._data
-            elif operands[i if i < last else last] and not (type(a) is np.ndarray and a.dtype in _DTYPES or a is None):
-                convert = True
+            elif a is not None and operands[i if i < last else last]:
+                convert = convert or type(a) is not np.ndarray or a.dtype not in _DTYPES
             plain.append(a)
         try:
             out = forward_any(*(op.arrays(plain) if convert else plain))

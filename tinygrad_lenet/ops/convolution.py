@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from .. import memory, threads
 from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor
-from ..threads import get_num_threads, parallel
+from ..threads import parallel
 from .linalg import product
 from .shape import pad
 from .windows import Padding, Pair, Windows, aligned, check_images, cut, pair, rows_first, windows
@@ -69,21 +69,19 @@ def _in_blocks(
     """Call ``compute(rows, chunk of the batch)`` for blocks that make up the whole, side by side on all cores.
 
     ``row`` is the bytes of a row's columns for one image, ``reach`` the rows of which neighbouring blocks both need the
-    columns, ``work`` the multiply-adds in all.
+    columns, ``work`` the multiply-adds in all. The blocks do not depend on the number of threads: nor do sums over them.
     """
     chunks = cut(batch, _CHUNK)
+    # Several rows at once, or neighbours would gather most of their columns twice.
+    fitting = max(2 * reach, _ROOM // max(1, row * min(batch, _CHUNK)))
+    shares = max(1, min(8, work // (threads.WORTH * max(1, len(chunks)))))
+    blocks = [(part, chunk) for chunk in chunks for part in cut(rows, min(fitting, -(-rows // shares)))]
 
-    def blocks(start: int, stop: int, chunks: list[slice]) -> None:
-        for chunk in chunks:
-            # Several rows at once, or neighbours would gather most of their columns twice.
-            high = max(2 * reach, _ROOM // max(1, row * (chunk.stop - chunk.start)))
-            for part in cut(stop - start, high):
-                compute(slice(start + part.start, start + part.stop), chunk)
+    def some(start: int, stop: int) -> None:
+        for block in blocks[start:stop]:
+            compute(*block)
 
-    if len(chunks) % get_num_threads():
-        parallel(lambda start, stop: blocks(start, stop, chunks), rows, work)
-    else:
-        parallel(lambda start, stop: blocks(0, rows, chunks[start:stop]), len(chunks), work)
+    parallel(some, len(blocks), work)
 
 
 def _geometry(

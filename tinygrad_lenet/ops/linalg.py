@@ -34,12 +34,17 @@ def product(a: Array, b: Array, out: Array) -> Array:
         for start in range(deep, k, deep):
             out += product(a[..., start : start + deep], b[..., start : start + deep, :], part)
         return out
-    columns = _even(n, max(_WIDE, _TILE // (k * min(m, 32))), 16)
-    rows = _even(m, _TILE // (k * columns), 4)
+    rows, columns = _tile(m, k, n)
     for top, i in _cut(m, rows):
         for left, j in _cut(n, columns):
             np.matmul(_tiles(a[..., top, :], i, k), _tiles(b[..., left], k, j), out=_tiles(out[..., top, left], i, j))
     return out
+
+
+def _tile(m: int, k: int, n: int) -> tuple[int, int]:
+    """The size of the tiles of a product (m, k) by (k, n)."""
+    columns = _even(n, max(_WIDE, _TILE // (k * min(m, 32))), 16)
+    return _even(m, _TILE // (k * columns), 4), columns
 
 
 def _even(length: int, most: int, unit: int) -> int:
@@ -68,7 +73,14 @@ def _dot(a: Array, b: Array) -> Array:
         return np.multiply(a, b, out)
     if m * k * n <= _TILE or out.dtype.kind != "f" or a.dtype != b.dtype:
         return np.matmul(a, b, out)
-    parallel(lambda start, stop: product(a[start:stop], b, out[start:stop]), m, float(m) * k * n)
+    # Whole tiles for each core, the same whatever the number of cores: so are the bits of the result.
+    rows = _tile(m, min(k, _DEEP), n)[0] * 8
+
+    def some(start: int, stop: int) -> None:
+        for top in range(start * rows, min(stop * rows, m), rows):
+            product(a[top : top + rows], b, out[top : top + rows])
+
+    parallel(some, -(-m // rows), float(m) * k * n)
     return out
 
 

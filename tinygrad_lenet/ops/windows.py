@@ -129,10 +129,9 @@ def _windows(
 
 
 def cut(length: int, most: int) -> list[slice]:
-    """Parts of an axis, none longer than ``most``, all about equally long, and multiples of 16 where they can be."""
+    """Parts of an axis, none longer than ``most``, all about equally long."""
     count = -(-length // most)
     step = -(-length // count) if count else 1
-    step = -(-step // 16) * 16 if step > 16 and count > 1 else step
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 

@@ -69,7 +69,7 @@ def _in_blocks(
     """Call ``compute(rows, chunk of the batch)`` for blocks that make up the whole, side by side on all cores.
 
     ``row`` is the bytes of a row's columns for one image, ``reach`` the rows of which neighbouring blocks both need the
-    columns, ``work`` the multiply-adds in all. The blocks do not depend on the number of threads: nor do sums over them.
+    columns, ``work`` the multiply-adds in all. Blocks, and so sums over them, do not depend on the number of threads.
     """
     chunks = cut(batch, _CHUNK)
     # Several rows at once, or neighbours would gather most of their columns twice.

@@ -18,7 +18,7 @@ from .errors import ArgumentError
 
 Task = Callable[[int, int], object]
 
-WORTH = 10_000_000  # multiply-adds for which it pays to wake a helper, which takes 40 to 70 microseconds
+WORTH = 25_000_000  # multiply-adds, about 0.4 milliseconds, for which it pays to wake a helper and to share the lock
 
 
 class _Helper:

@@ -160,10 +160,14 @@ def conv2d(
 
     def compute(rows: slice, chunk: slice) -> None:
         columns = _columns(images, at, groups, rows, chunk)
-        sums = memory.empty((columns.shape[1], groups, o // groups, columns.shape[3]), dtype)
-        product(kernel, columns, sums.transpose(1, 0, 2, 3))
         target = out[rows, :, :, chunk]
-        np.add(sums.reshape(target.shape), 0 if bias is None else bias.reshape(-1, 1, 1), out=target)
+        whole = target.flags.c_contiguous  # then the product can be written where it belongs
+        sums = target if whole else memory.empty(target.shape, dtype)
+        product(kernel, columns, sums.reshape(len(sums), groups, o // groups, columns.shape[3]).transpose(1, 0, 2, 3))
+        if bias is not None:
+            np.add(sums, bias.reshape(-1, 1, 1), out=target)
+        elif not whole:
+            np.copyto(target, sums)
 
     _in_blocks(compute, oh, n, c * groups * kw * ow * dtype.itemsize, kh, out.size * c * kh * kw)
     return out.transpose(3, 1, 0, 2)

@@ -273,9 +273,14 @@ def _where_positive(g: Array, y: Array) -> Array:
     """``g`` where ``y`` is positive, else 0, also where ``g`` is inf or NaN."""
     if g.shape != y.shape or g.size < 32768:
         return mask_bits(g, y > 0)
-    out = memory.empty_like(y, g.dtype)
-    spread(lambda g, y, out: np.copyto(out, mask_bits(g, y > 0)), 5, g, y, out)
-    return out
+    bits = memory.empty_like(y, _BITS[g.dtype.itemsize])
+
+    def compute(g: Array, y: Array, bits: Array) -> None:
+        np.copyto(bits, np.negative(np.greater(y, 0).view(np.int8)))
+        np.bitwise_and(g.view(bits.dtype), bits, out=bits)
+
+    spread(compute, 5, g, y, bits)
+    return bits.view(g.dtype)
 
 
 relu.vjp(x=lambda g, out: _where_positive(g, out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -225,21 +226,46 @@ cos.check(draw(3, 2))
 # Activations
 
 
+_LARGE = 32_768  # elements from which memory is recycled and the cores share the work
+
+
+def _large(compute: Callable[..., object], passes: int, *arrays: Array) -> Array:
+    """``compute(*arrays, out)`` for large arrays of floats and one shape, in recycled memory and on all cores."""
+    out = memory.empty_like(arrays[-1])
+    spread(compute, passes, *arrays, out)
+    return out
+
+
 @primitive
 def tanh(x: Array) -> Array:
     """Hyperbolic tangent, ``(e^x - e^-x) / (e^x + e^-x)``; ±1 for large ``x``, never NaN."""
-    return np.tanh(x)
+    if x.size < _LARGE or x.dtype.kind != "f":
+        return np.tanh(x)
+    return _large(lambda x, out: np.tanh(x, out=out), 10, x)
 
 
-tanh.vjp(x=lambda g, out: g * (1 - out * out))
+@primitive
+def _tanh_grad(g: Array, y: Array) -> Array:
+    """``g * (1 - y * y)``, without temporary arrays."""
+
+    def compute(g: Array, y: Array, out: Array) -> None:
+        np.multiply(y, y, out=out)
+        np.subtract(1, out, out=out)
+        np.multiply(out, g, out=out)
+
+    return g * (1 - y * y) if y.size < _LARGE or g.shape != y.shape else _large(compute, 4, g, y)
+
+
+tanh.vjp(x=lambda g, out: _tanh_grad(g, out))
 tanh.check(draw(3, 2))
+_tanh_grad.vjp(g=lambda g_, y: _tanh_grad(g_, y), y=lambda g_, g, y: -2 * g_ * g * y)
+_tanh_grad.check(draw(3, 2), draw(3, 2))
 
 
 @primitive
 def sigmoid(x: Array) -> Array:
-    """Logistic function, ``1 / (1 + e^-x)``, without overflow on either side."""
-    e = np.exp(-np.abs(x))
-    return np.where(np.asarray(x) >= 0, 1, e) / (1 + e)
+    """Logistic function, ``1 / (1 + e^-x)``, as ``e^min(x, 0) / (1 + e^-|x|)``: no overflow, all digits on both sides."""
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
 sigmoid.vjp(x=lambda g, out: g * out * (1 - out))
@@ -249,11 +275,9 @@ sigmoid.check(draw(3, 2))
 @primitive
 def relu(x: Array) -> Array:
     """Rectified linear unit, ``max(x, 0)``; its gradient at 0 is 0."""
-    if x.size < 32768:
+    if x.size < _LARGE:
         return np.maximum(x, 0)
-    out = memory.empty_like(x)
-    spread(lambda x, out: np.maximum(x, _zeros_under(x), out=out), 2, x, out)
-    return out
+    return _large(lambda x, out: np.maximum(x, _zeros_under(x), out=out), 2, x)
 
 
 def _zeros_under(x: Array) -> Array:
@@ -271,16 +295,13 @@ def _zeros_under(x: Array) -> Array:
 @primitive
 def _where_positive(g: Array, y: Array) -> Array:
     """``g`` where ``y`` is positive, else 0, also where ``g`` is inf or NaN."""
-    if g.shape != y.shape or g.size < 32768:
-        return mask_bits(g, y > 0)
-    bits = memory.empty_like(y, _BITS[g.dtype.itemsize])
 
-    def compute(g: Array, y: Array, bits: Array) -> None:
+    def compute(g: Array, y: Array, out: Array) -> None:
+        bits = out.view(_BITS[g.dtype.itemsize])
         np.copyto(bits, np.negative(np.greater(y, 0).view(np.int8)))
         np.bitwise_and(g.view(bits.dtype), bits, out=bits)
 
-    spread(compute, 5, g, y, bits)
-    return bits.view(g.dtype)
+    return mask_bits(g, y > 0) if y.size < _LARGE or g.shape != y.shape else _large(compute, 5, g, y)
 
 
 relu.vjp(x=lambda g, out: _where_positive(g, out))

@@ -219,11 +219,19 @@ def avg_pool2d(
     if divisor_override == 0:
         raise ArgumentError("avg_pool2d: divisor_override must not be 0, got 0")
     at = _geometry("avg_pool2d", x.shape, kernel_size, stride, padding, 1, ceil_mode)
-    views = _views(_padded(x, at, 0), at)
-    out = next(views).astype(x.dtype if x.dtype.kind == "f" else np.float32, order="K")
-    for view in views:
-        out += view
-    out *= _weight(at, count_include_pad, divisor_override, out.dtype)
+    images = _padded(x, at, 0)
+    out = memory.empty_like(next(_views(images, at)), x.dtype if x.dtype.kind == "f" else np.dtype(np.float32))
+    weight = _weight(at, count_include_pad, divisor_override, out.dtype)
+
+    def compute(rows: slice) -> None:
+        views = _views(images, at, rows)
+        mean = out[:, :, rows]
+        np.copyto(mean, next(views))
+        for view in views:
+            np.add(mean, view, out=mean)
+        np.multiply(mean, weight if isinstance(weight, float) else weight[rows], out=mean)
+
+    _by_rows(compute, at, images)
     return out
 
 
@@ -232,13 +240,18 @@ def _avg_unpool(g: Array, x_shape: tuple[int, ...], *window: Any) -> Array:
     """Each window's gradient, shared out equally."""
     kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override = window
     at = _geometry("avg_pool2d", x_shape, kernel_size, stride, padding, 1, ceil_mode)
-    share = g * _weight(at, count_include_pad, divisor_override, g.dtype)
-    grads = _blank(share, at)
-    for target in _views(grads, at):
-        if at.tiling:
-            target[...] = share
-        else:
-            target += share
+    weight = _weight(at, count_include_pad, divisor_override, g.dtype)
+    grads = _blank(g, at)
+
+    def compute(rows: slice) -> None:
+        share = g[:, :, rows] * (weight if isinstance(weight, float) else weight[rows])
+        for target in _views(grads, at, rows):
+            if at.tiling:
+                np.copyto(target, share)
+            else:
+                np.add(target, share, out=target)
+
+    _by_rows(compute, at, grads)
     return grads[(..., *at.inside)]
 
 

@@ -17,6 +17,7 @@ from .ops.creation import Seed, generator_of
 from .ops.elementwise import abs as _abs
 from .ops.elementwise import elu, leaky_relu, relu, select, sigmoid, softplus, sqrt, square, tanh, where
 from .ops.linalg import linear
+from .ops.normalization import moments, normalize
 from .ops.pooling import avg_pool2d, max_pool2d
 from .ops.reduction import log_softmax, softmax, softmax_nll
 from .ops.shape import pad
@@ -133,7 +134,7 @@ def batch_norm(
     x = _tensor(input)
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: expected input of shape (N, C, ...), got {x.shape}")
-    axes, channel = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    channel = (1, -1, *[1] * (x.ndim - 2))
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, value in given.items():
         if value is not None and np.shape(value) != x.shape[1:2]:
@@ -147,21 +148,19 @@ def batch_norm(
                 f"batch_norm: in training a channel needs more than one value, input has shape {x.shape}; call "
                 "eval() or use larger batches"
             )
-        centred = x - x.mean(axis=axes, keepdims=True)
-        variance = square(centred).mean(axis=axes, keepdims=True)
+        mean, var = moments(x._data)
         if running_mean is not None and running_var is not None:
-            unbiased = variance.numpy().reshape(-1) * (count / (count - 1))
-            mean = x.numpy().mean(axes)
+            unbiased = var * (count / (count - 1))
             running_mean.data = (1 - momentum) * running_mean.numpy() + momentum * mean
             running_var.data = (1 - momentum) * running_var.numpy() + momentum * unbiased
-    else:
-        if running_mean is None or running_var is None:
-            raise ArgumentError("batch_norm: without training it needs running_mean and running_var")
-        centred, variance = x - running_mean.reshape(channel), running_var.reshape(channel)
-    scale = 1 / sqrt(variance + eps)
+        ones, zeros = np.ones(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
+        return normalize(x, ones if weight is None else weight, zeros if bias is None else bias, eps, (mean, var))
+    if running_mean is None or running_var is None:
+        raise ArgumentError("batch_norm: without training it needs running_mean and running_var")
+    scale = 1 / sqrt(running_var.reshape(channel) + eps)
     if weight is not None:
         scale = scale * _tensor(weight).reshape(channel)
-    out = centred * scale
+    out = (x - running_mean.reshape(channel)) * scale
     return out if bias is None else out + _tensor(bias).reshape(channel)
 
 

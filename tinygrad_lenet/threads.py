@@ -99,7 +99,7 @@ def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> N
     ``passes`` is how often the task goes over the elements; each takes about the time of eight multiply-adds.
     """
     first = arrays[0]
-    if 8 * passes * first.size < 2 * WORTH or any(array.shape != first.shape for array in arrays):
+    if 8 * passes * first.size < WORTH or any(array.shape != first.shape for array in arrays):
         task(*arrays)
         return
     axis = max(range(first.ndim), key=lambda axis: first.strides[axis])
@@ -113,7 +113,7 @@ def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> N
 
 def parallel(task: Task, count: int, work: float) -> None:
     """Call ``task(start, stop)`` for ranges that make up ``range(count)``; ``work`` is the multiply-adds in all."""
-    parts = int(min(get_num_threads(), count, work // WORTH))
+    parts = int(min(get_num_threads(), count, 1 + work // WORTH))
     if parts < 2 or not _crew.free.acquire(blocking=False):
         task(0, count)
         return

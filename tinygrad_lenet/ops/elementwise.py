@@ -264,7 +264,7 @@ _tanh_grad.check(draw(3, 2), draw(3, 2))
 
 @primitive
 def sigmoid(x: Array) -> Array:
-    """Logistic function, ``1 / (1 + e^-x)``, as ``e^min(x, 0) / (1 + e^-|x|)``: no overflow, all digits on both sides."""
+    """Logistic function, ``1 / (1 + e^-x)``, as ``e^min(x, 0) / (1 + e^-|x|)``: no overflow, and all digits."""
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 

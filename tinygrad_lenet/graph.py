@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -80,16 +81,22 @@ class Vertex(Protocol):
 class Node:
     """One recorded application of an op."""
 
-    __slots__ = ("dtype", "number", "parents", "plan", "saved", "shape", "stamps", "version")
+    __slots__ = ("dtype", "number", "parents", "plan", "saved", "shape")
 
-    def __init__(self, plan: Plan, parents: list[Vertex], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        parents: Sequence[Vertex],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        saved: list[tuple[Any, int]] | None,
+    ) -> None:
         self.plan = plan
-        self.parents: Sequence[Vertex] = parents
+        self.parents = parents
         self.shape = shape
         self.dtype = dtype
         self.number = next(_numbers)  # a node is made after its parents: the numbers are a topological order
-        self.saved: list[Any] | None = None
-        self.stamps: list[int] = []
+        self.saved = saved  # None once the graph is freed
 
     def release(self) -> None:
         """Forget what the backward pass will not need again."""
@@ -103,10 +110,10 @@ def ancestors(roots: Iterable[Vertex]) -> list[Node]:
     stack = list(found)
     while stack:
         for parent in stack.pop().parents:
-            if isinstance(parent, Node) and parent not in found:
+            if type(parent) is Node and parent not in found:
                 found.add(parent)
                 stack.append(parent)
-    return sorted(found, key=lambda node: node.number, reverse=True)
+    return sorted(found, key=attrgetter("number"), reverse=True)
 
 
 def pullback(
@@ -124,7 +131,8 @@ def pullback(
     owned: set[Vertex] = set()  # those whose array was made by the sum below, so that it may be added to in place
 
     def arrive(vertex: Vertex, gradient: Any) -> None:
-        gradient = _fit(gradient, vertex)
+        if isinstance(gradient, np.generic) or gradient.shape != vertex.shape or gradient.dtype != vertex.dtype:
+            gradient = _fit(gradient, vertex)
         before = gradients.get(vertex)
         if before is None:
             gradients[vertex] = gradient
@@ -146,9 +154,7 @@ def pullback(
                 f"{node.plan.op.name}: this part of the graph was freed by an earlier backward pass; "
                 "pass retain_graph=True to that first pass if you need a second one"
             )
-        for parent, gradient in node.plan.pull(node, seed, reach):
-            if gradient is not None:
-                arrive(parent, gradient)
+        node.plan.pull(node, seed, reach, arrive)
         if not retain:
             node.release()
     return gradients

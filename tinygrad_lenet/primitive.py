@@ -19,7 +19,7 @@ come about. Broadcasting is undone by the engine.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
@@ -116,52 +116,53 @@ class Plan:
 
     def record(self, args: tuple[Any, ...], plain: list[Any], out: np.ndarray[Any, Any], version: list[int]) -> Node:
         """A node for ``out = op(*args)`` that keeps what the rules name; ``plain`` are the arguments as arrays."""
-        node = Node(self, [args[i]._node or args[i] for i in self.positions], out.shape, out.dtype)
-        saved, stamps = [], []
+        saved: list[tuple[Any, int]] = []  # with the version of the data, by which a later change shows
         for kind, i in self.sources:
-            stamp = 0
             if kind == "arg":
                 value = args[i]
                 if isinstance(value, Tensor):
-                    stamp = value._version[0]
-                else:
-                    value = plain[i]
-                    if isinstance(value, np.ndarray):
-                        value = value.copy()  # the caller may write to it before the backward pass
+                    saved.append((value, value._version[0]))
+                    continue
+                value = plain[i]
+                if isinstance(value, np.ndarray):
+                    value = value.copy()  # the caller may write to it before the backward pass
+                saved.append((value, 0))
             elif kind == "shape":
-                value = np.shape(plain[i])
-            elif kind == "out":
-                value = Tensor._wrap(out, None, version)  # not the output itself: that would be a cycle
-                stamp = version[0]
+                saved.append((np.shape(plain[i]), 0))
+            elif kind == "out":  # not the output itself: that would be a cycle
+                saved.append((Tensor._wrap(out, None, version), version[0]))
             else:
-                value = args[i:]
-            saved.append(value)
-            stamps.append(stamp)
-        node.saved, node.stamps = saved, stamps
-        return node
+                saved.append((args[i:], 0))
+        return Node(self, [args[i]._node or args[i] for i in self.positions], out.shape, out.dtype, saved)
 
-    def pull(self, node: Node, seed: Any, needed: set[Vertex] | None) -> Iterator[tuple[Vertex, Any]]:
-        """The gradient of each parent, given the gradient of the output."""
+    def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
+        """Pass the gradient of each parent to ``arrive``, given the gradient of the output."""
         recording = isinstance(seed, Tensor)
         values: list[Any] = []
-        for source, value, stamp in zip(self.sources, node.saved or (), node.stamps, strict=True):
+        for value, stamp in node.saved or ():
             if isinstance(value, Tensor):
                 if value._version[0] != stamp:
-                    name = "its output" if source[0] == "out" else f"argument {self.op.names[source[1]]!r}"
-                    raise GradientError(
-                        f"{self.op.name}: {name}, of shape {value.shape}, was changed in place after the op was "
-                        "recorded, so the gradient would be wrong; change it after backward(), or give the op a clone()"
-                    )
+                    raise self._changed(len(values), value)
                 if not recording:
                     value = value._data
-                elif source[0] == "out":
+                elif self.sources[len(values)][0] == "out":
                     value = Tensor._wrap(value._data, node, value._version)
             values.append(value)
-        for parent, (rule, picks) in zip(node.parents, self.rules, strict=True):
+        for i, parent in enumerate(node.parents):
             if needed is None or parent in needed:
-                gradient = rule(seed, *[values[i] for i in picks])
-                # A rule may call the package's ops, which always give Tensors.
-                yield parent, gradient._data if not recording and isinstance(gradient, Tensor) else gradient
+                rule, picks = self.rules[i]
+                gradient = rule(seed, *[values[k] for k in picks])
+                if gradient is not None:
+                    # A rule may call the package's ops, which always give Tensors.
+                    arrive(parent, gradient._data if isinstance(gradient, Tensor) and not recording else gradient)
+
+    def _changed(self, i: int, value: Tensor) -> GradientError:
+        kind, position = self.sources[i]
+        name = "its output" if kind == "out" else f"argument {self.op.names[position]!r}"
+        return GradientError(
+            f"{self.op.name}: {name}, of shape {value.shape}, was changed in place after the op was recorded, so the "
+            "gradient would be wrong; change it after backward(), or give the op a clone()"
+        )
 
 
 _VARIADIC = 4  # the flag of a code object that has *args

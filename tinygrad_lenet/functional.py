@@ -204,8 +204,8 @@ def _weight(op: str, weight: Any, x: Tensor) -> NDArray[Any] | None:
     return array
 
 
-def _classes(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The class indices, flat, those to ignore as 0; and which count."""
+def _classes(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The class indices, flat, those to ignore as 0; and which count, None if all do."""
     classes = x.shape[min(1, x.ndim - 1)]
     expected = x.shape[:1] * (x.ndim > 1) + x.shape[2:]
     if target.shape != expected:
@@ -216,6 +216,8 @@ def _classes(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[NDA
     if target.dtype.kind not in "iu":
         raise DTypeError(f"{op}: class indices must be integers, got {target.dtype}; convert: target.astype('int64')")
     index = target._data.reshape(-1)
+    if not 0 <= ignore_index < classes and ((index >= 0) & (index < classes)).all():
+        return index, None
     counts = index != ignore_index
     wrong = counts & ((index < 0) | (index >= classes))
     if wrong.any():
@@ -226,9 +228,10 @@ def _classes(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[NDA
     return np.where(counts, index, 0), counts
 
 
-def _factor(index: NDArray[Any], counts: NDArray[np.bool_], weight: Any, dtype: Any) -> NDArray[Any]:
+def _factor(index: NDArray[Any], counts: NDArray[np.bool_] | None, weight: Any, dtype: Any) -> NDArray[Any]:
     """What each target counts: the weight of its class, 0 if it is to be ignored."""
-    return counts.astype(dtype) if weight is None else to_array(weight).astype(dtype)[index] * counts
+    factor = np.ones(index.shape, dtype) if weight is None else to_array(weight).astype(dtype)[index]
+    return factor if counts is None else factor * counts
 
 
 def _average(
@@ -236,15 +239,18 @@ def _average(
     losses: Tensor,
     shape: tuple[int, ...],
     index: NDArray[Any],
-    counts: NDArray[np.bool_],
+    counts: NDArray[np.bool_] | None,
     weight: Any,
     reduction: str,
 ) -> Tensor:
     """Losses of single targets, weighted and reduced."""
-    if weight is None and counts.all():
+    if weight is None and counts is None:
         return _reduce(losses if losses.shape == shape else losses.reshape(shape), reduction, op)
     factor = _factor(index, counts, weight, losses.dtype)
-    return _reduce(select(losses * factor, counts).reshape(shape), reduction, op, factor.sum())
+    weighted = losses * factor
+    return _reduce(
+        (weighted if counts is None else select(weighted, counts)).reshape(shape), reduction, op, factor.sum()
+    )
 
 
 def nll_loss(
@@ -317,12 +323,15 @@ def cross_entropy(
         losses = -(log_softmax(logits) * (p if weight is None else p * weight)).sum(axis=1)
         return _reduce(losses.reshape(x.shape[:1] * (x.ndim > 1) + x.shape[2:]), reduction, "cross_entropy")
     index, counts = _classes("cross_entropy", x, target, ignore_index)
+    if weight is None and counts is None and not label_smoothing and reduction == "mean" and index.size:
+        return softmax_nll(logits, index, True)
     losses = softmax_nll(logits, index)
     loss = _average("cross_entropy", losses, target.shape, index, counts, weight, reduction)
     if not label_smoothing:
         return loss
     logp = log_softmax(logits)
-    spread = select(-(logp if weight is None else logp * weight).sum(axis=1), counts).reshape(target.shape)
+    spread = -(logp if weight is None else logp * weight).sum(axis=1)
+    spread = (spread if counts is None else select(spread, counts)).reshape(target.shape)
     uniform = _reduce(spread, reduction, "cross_entropy", _factor(index, counts, weight, x.dtype).sum())
     return loss * (1 - label_smoothing) + uniform * (label_smoothing / classes)
 

@@ -14,14 +14,8 @@ from ..primitive import Array, draw, primitive
 from ..tensor import Tensor, checked
 from ..threads import spread
 
-_BITS: dict[int, Any] = {2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
-
-
-def bits_of(mask: Array, dtype: np.dtype[Any]) -> Array:
-    """Integers as large as ``dtype``: all bits 1 where the mask holds, else 0."""
-    bits = memory.empty_like(mask, _BITS[dtype.itemsize])
-    np.copyto(bits, np.negative(mask.view(np.int8)))  # -1 is all ones
-    return bits
+# Integers as large as a float: a mask of all ones or none picks or drops it, exactly.
+BITS: dict[int, Any] = {2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 
 def mask_bits(x: Array, mask: Array) -> Array:
@@ -29,7 +23,8 @@ def mask_bits(x: Array, mask: Array) -> Array:
 
     A tenth of the time of ``np.where`` on a random mask, and unlike ``x * mask`` it makes no NaN of ``inf * 0``.
     """
-    bits = bits_of(mask, x.dtype)
+    bits = memory.empty_like(mask, BITS[x.dtype.itemsize])
+    np.copyto(bits, np.negative(mask.view(np.int8)))  # -1 is all ones
     # Into the same memory, unless broadcasting needs more.
     return np.bitwise_and(x.view(bits.dtype), bits, out=bits if bits.shape == x.shape else None).view(x.dtype)
 
@@ -297,7 +292,7 @@ def _where_positive(g: Array, y: Array) -> Array:
     """``g`` where ``y`` is positive, else 0, also where ``g`` is inf or NaN."""
 
     def compute(g: Array, y: Array, out: Array) -> None:
-        bits = out.view(_BITS[g.dtype.itemsize])
+        bits = out.view(BITS[g.dtype.itemsize])
         np.copyto(bits, np.negative(np.greater(y, 0).view(np.int8)))
         np.bitwise_and(g.view(bits.dtype), bits, out=bits)
 

@@ -13,7 +13,7 @@ from .. import memory
 from ..errors import ArgumentError
 from ..primitive import Array, draw, primitive
 from ..threads import parallel
-from .elementwise import bits_of
+from .elementwise import BITS
 from .windows import Padding, Pair, Windows, check_images, cut, rows_first, windows
 
 _ROOM = 2_400_000  # bytes of images that are worked on at a time: with masks and gradients they fit into the cache
@@ -35,11 +35,11 @@ def _padded(x: Array, at: Windows, fill: float) -> Array:
     return x if at.padded == at.size else rows_first(x, at, fill).transpose(3, 1, 0, 2)
 
 
-def _views(x: Array, at: Windows, rows: slice = slice(None)) -> Iterator[Array]:
+def _views(x: Array, at: Windows, rows: slice | None = None) -> Iterator[Array]:
     """What all windows, or some rows of them, see at each position of the kernel, (N, C, OH, OW), row by row."""
     for a in range(at.kernel[0]):
         for b in range(at.kernel[1]):
-            yield x[(..., *at.at(a, b))][:, :, rows]
+            yield x[(..., *at.at(a, b, rows))]
 
 
 def _by_rows(compute: Callable[[slice], object], at: Windows, images: Array) -> None:
@@ -125,18 +125,22 @@ def _unpool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
     images = _padded(x, at, np.nan)
     grads = _blank(images, at)
 
+    tiling, integer = at.tiling, BITS[g.dtype.itemsize]
+    targets = grads.view(integer) if tiling else grads
+
     def compute(rows: slice) -> None:
-        top, upstream = peak[:, :, rows], g[:, :, rows]
-        won, free = np.empty_like(top, np.bool_), np.ones_like(top, np.bool_)
-        for view, target in zip(_views(images, at, rows), _views(grads, at, rows), strict=True):
+        top, upstream = peak[:, :, rows], g[:, :, rows].view(integer)
+        won, free, bits = np.empty_like(top, np.bool_), np.ones_like(top, np.bool_), memory.empty_like(top, integer)
+        ones = won.view(np.int8)
+        for view, target in zip(_views(images, at, rows), _views(targets, at, rows), strict=True):
             np.equal(view, top, out=won)
             np.logical_and(won, free, out=won)
             np.logical_xor(won, free, out=free)
-            bits = bits_of(won, g.dtype)
-            if at.tiling:
-                np.bitwise_and(upstream.view(bits.dtype), bits, out=target.view(bits.dtype))
+            np.copyto(bits, np.negative(ones, out=ones))  # all bits 1 where it won
+            if tiling:
+                np.bitwise_and(upstream, bits, out=target)
             else:
-                np.bitwise_and(upstream.view(bits.dtype), bits, out=bits)
+                np.bitwise_and(upstream, bits, out=bits)
                 target += bits.view(g.dtype)
 
     _by_rows(compute, at, images)

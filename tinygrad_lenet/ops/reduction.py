@@ -189,18 +189,20 @@ log_softmax.check(draw(3, 4, 2), axis=1)
 
 
 @primitive
-def softmax_nll(x: Array, index: Any) -> Array:
-    """``-log_softmax(x)[i, index[i]]`` for logits (N, C) and class indices (N,), in one go."""
+def softmax_nll(x: Array, index: Any, average: bool = False) -> Array:
+    """``-log_softmax(x)[i, index[i]]`` for logits (N, C) and class indices (N,), in one go; or the mean of them."""
     shifted = x - _max(x, 1, keepdims=True)
     picked = shifted[np.arange(len(index)), index]
-    return np.log(_add(np.exp(shifted), 1)) - picked
+    losses = np.log(_add(np.exp(shifted), 1)) - picked
+    return _add(losses) / len(index) if average else losses
 
 
-def _softmax_nll_x(g: Any, x: Any, index: Any) -> Any:
+def _softmax_nll_x(g: Any, x: Any, index: Any, average: bool) -> Any:
     hit = np.zeros(x.shape, x.dtype)
     hit[np.arange(len(index)), index] = 1
-    return (softmax(x, 1) - hit) * g.reshape(-1, 1)
+    return (softmax(x, 1) - hit) * (g / len(index) if average else g.reshape(-1, 1))
 
 
 softmax_nll.vjp(x=_softmax_nll_x)
 softmax_nll.check(draw(3, 4), np.array([2, 0, 2]))
+softmax_nll.check(draw(3, 4), np.array([2, 0, 2]), average=True)

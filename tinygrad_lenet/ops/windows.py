@@ -40,10 +40,14 @@ class Windows(NamedTuple):
         covered = tuple(n * k for n, k in zip(self.grid, self.kernel, strict=True))
         return self.stride == self.kernel and self.dilation == (1, 1) and covered == self.padded == self.size
 
-    def at(self, a: int, b: int) -> tuple[slice, slice]:
-        """The pixels (rows, columns of the padded image) that all windows see at kernel position (a, b)."""
+    def at(self, a: int, b: int, rows: slice | None = None) -> tuple[slice, slice]:
+        """The pixels (rows, columns of the padded image) that all windows, or some rows of them, see at kernel position
+        (a, b).
+        """
         (sh, sw), (dh, dw), (oh, ow) = self.stride, self.dilation, self.grid
-        return slice(a * dh, a * dh + (oh - 1) * sh + 1, sh), slice(b * dw, b * dw + (ow - 1) * sw + 1, sw)
+        first, last = (0, oh - 1) if rows is None else (rows.start, rows.stop - 1)
+        down = slice(a * dh + first * sh, a * dh + last * sh + 1, sh)
+        return down, slice(b * dw, b * dw + (ow - 1) * sw + 1, sw)
 
 
 def pair(value: Any, op: str, name: str, least: int = 1) -> tuple[int, int]:

@@ -71,6 +71,9 @@ def _in_blocks(
     ``row`` is the bytes of a row's columns for one image, ``reach`` the rows of which neighbouring blocks both need the
     columns, ``work`` the multiply-adds in all. Blocks, and so sums over them, do not depend on the number of threads.
     """
+    if work < threads.WORTH and batch <= _CHUNK and rows * row * batch <= _ROOM:
+        compute(slice(0, rows), slice(0, batch))
+        return
     chunks = cut(batch, _CHUNK)
     # Several rows at once, or neighbours would gather most of their columns twice.
     fitting = max(2 * reach, _ROOM // max(1, row * min(batch, _CHUNK)))

@@ -45,8 +45,8 @@ def _views(x: Array, at: Windows, rows: slice | None = None) -> Iterator[Array]:
 def _by_rows(compute: Callable[[slice], object], at: Windows, images: Array) -> None:
     """Call ``compute`` for rows of windows: on all cores, and for few enough that their images stay in the cache."""
     count = at.grid[0]
-    if at.dilation[0] * (at.kernel[0] - 1) >= at.stride[0]:
-        compute(slice(0, count))  # rows share pixels
+    if images.nbytes <= _ROOM or at.dilation[0] * (at.kernel[0] - 1) >= at.stride[0]:
+        compute(slice(0, count))  # few, or rows that share pixels
         return
     high = max(1, _ROOM * count // max(1, images.nbytes))
 
@@ -130,12 +130,15 @@ def _unpool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
 
     def compute(rows: slice) -> None:
         top, upstream = peak[:, :, rows], g[:, :, rows].view(integer)
-        won, free, bits = np.empty_like(top, np.bool_), np.ones_like(top, np.bool_), memory.empty_like(top, integer)
+        won, free, bits = np.empty_like(top, np.bool_), None, memory.empty_like(top, integer)
         ones = won.view(np.int8)
         for view, target in zip(_views(images, at, rows), _views(targets, at, rows), strict=True):
             np.equal(view, top, out=won)
-            np.logical_and(won, free, out=won)
-            np.logical_xor(won, free, out=free)
+            if free is None:
+                free = np.logical_not(won)
+            else:
+                np.logical_and(won, free, out=won)
+                np.logical_xor(won, free, out=free)
             np.copyto(bits, np.negative(ones, out=ones))  # all bits 1 where it won
             if tiling:
                 np.bitwise_and(upstream, bits, out=target)

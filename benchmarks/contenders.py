@@ -46,6 +46,23 @@ def mlp(nn: Any) -> Any:
     )
 
 
+def scaled(nn: Any, image: int, channels: int, depth: int) -> Any:
+    """Convolutions of 3×3 in a row, for how the cost grows with each of these numbers."""
+    layers, before = [], 1
+    for _ in range(depth):
+        layers += [nn.Conv2d(before, channels, 3, padding=1), nn.ReLU()]
+        before = channels
+    return nn.Sequential(*layers, nn.AvgPool2d(image), nn.Flatten(), nn.Linear(channels, 10))
+
+
+def model_of(name: str) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """How to build a model, and the shape of an image; "scaled 28 16 2" says image, channels and depth."""
+    if name.startswith("scaled "):
+        image, channels, depth = map(int, name.split()[1:])
+        return lambda nn: scaled(nn, image, channels, depth), (1, image, image)
+    return MODELS[name]
+
+
 MODELS: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
     "lenet": (lenet, (1, 28, 28)),
     "lenet tanh/avg": (lambda nn: lenet(nn, "tanh", "avg"), (1, 28, 28)),
@@ -144,7 +161,7 @@ def training(peer: Any, model: str, size: int) -> Callable[[], float]:
     """A step: forward, backward, SGD with momentum. Returns the loss."""
     if isinstance(peer, Other):
         return peer.step(size)
-    build, shape = MODELS[model]
+    build, shape = model_of(model)
     net = build(peer.nn)
     peer.load(net)
     optimizer = peer.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
@@ -163,7 +180,7 @@ def training(peer: Any, model: str, size: int) -> Callable[[], float]:
 
 
 def inference(peer: Any, model: str, size: int) -> Callable[[], float]:
-    build, shape = MODELS[model]
+    build, shape = model_of(model)
     net = build(peer.nn)
     peer.load(net)
     net.eval()
@@ -206,13 +223,18 @@ def measure(step: Callable[[], float], seconds: float) -> dict[str, float]:
     return {"seconds": statistics.median(times), "steps": len(times)}
 
 
+def resident() -> float:
+    """Peak resident memory of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def memory(step: Callable[[], float], steps: int) -> dict[str, float]:
-    """Peak resident memory of this process, in MB, early in a loop and at its end."""
+    """Peak resident memory early in a loop and at its end, MB."""
     peaks = []
     for count in (min(50, steps), steps):
         for _ in range(count):
             step()
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        peaks.append(resident())
     return {"early": peaks[0], "late": peaks[1]}
 
 
@@ -229,7 +251,7 @@ def main() -> None:
         job = json.loads(line)
         key = json.dumps([job["kind"], job["model"], job["size"]])
         try:
-            answer: dict[str, Any] = {}
+            answer: dict[str, Any] = {"base": resident()}
             if key not in steps:
                 steps.clear()
                 steps[key] = JOBS[job["kind"]](peer, job["model"], job["size"])

@@ -158,6 +158,18 @@ def import_ratio(rounds: int) -> tuple[float, float, float]:
         return quartiles([once(OURS) / once("numpy") for _ in range(2 * rounds + 1)])
 
 
+def busy(contenders: list[Contender]) -> dict[str, float]:
+    """How much slower a training step is while another process holds one of the cores."""
+    job = {"kind": "train", "model": "lenet", "size": 64, "seconds": 1.0}
+    alone = {c.name: c.ask(job)["seconds"] for c in contenders}
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        return {c.name: c.ask(job)["seconds"] / alone[c.name] for c in contenders}
+    finally:
+        other.kill()
+        other.wait()
+
+
 def gemm_peak() -> float:
     """What one core and BLAS's default threads make of a 512×512 float32 product, FLOP/s."""
     import time
@@ -195,6 +207,54 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+# What grows: the batch, the images' side, the channels, the layers. The others stay as in the middle.
+GROWTH: dict[str, list[tuple[int, int, int, int]]] = {
+    "batch size": [(n, 28, 16, 2) for n in (4, 8, 16, 32, 64, 128, 256)],
+    "pixels of an image": [(32, n, 16, 2) for n in (14, 20, 28, 40, 56, 80)],
+    "channels": [(32, 28, n, 2) for n in (4, 8, 16, 32, 64)],
+    "layers": [(32, 28, 16, n) for n in (1, 2, 4, 8, 16)],
+}
+
+
+def growth(rounds: int, plot: Path | None) -> dict[str, Any]:
+    """How time and memory of a training step grow, and the slopes of both on logarithmic axes."""
+    results: dict[str, Any] = {}
+    print("\nhow a training step grows: exponents of time and of memory beyond that of the empty process")
+    for position, (name, points) in enumerate(GROWTH.items()):
+        sizes, times, sizes_mb = [], [], []
+        for batch, image, channels, depth in points:
+            ours = Contender(OURS)
+            job = {"kind": "train", "model": f"scaled {image} {channels} {depth}", "size": batch}
+            first = ours.ask({**job, "memory_steps": 3})
+            times.append(min(ours.ask({**job, "seconds": 0.2})["seconds"] for _ in range(rounds)))
+            ours.close()
+            sizes.append((batch, image * image, channels, depth)[position])
+            sizes_mb.append(max(first["late"] - first["base"], 0.1))
+        # Small sizes cost what a call costs: the exponent is that of the larger half.
+        half = len(sizes) // 2
+        slopes = [float(np.polyfit(np.log(sizes[half:]), np.log(v[half:]), 1)[0]) for v in (times, sizes_mb)]
+        results[name] = {"sizes": sizes, "seconds": times, "megabytes": sizes_mb, "slopes": slopes}
+        print(f"  {name:<20} {sizes[0]} to {sizes[-1]}: time {slopes[0]:.2f}, memory {slopes[1]:.2f}", flush=True)
+    if plot:
+        draw_growth(results, plot)
+    return results
+
+
+def draw_growth(results: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 6), layout="constrained")
+    grid = figure.subplots(2, len(results))
+    for column, (name, found) in enumerate(results.items()):
+        for row, (key, label) in enumerate((("seconds", "time of a step (s)"), ("megabytes", "memory (MB)"))):
+            axes = grid[row][column]
+            axes.loglog(found["sizes"], found[key], "o-")
+            axes.set(xlabel=name, ylabel=label if column == 0 else "", title=f"exponent {found['slopes'][row]:.2f}")
+            axes.grid(alpha=0.3, which="both")
+    figure.suptitle("A training step of 3×3 convolutions: how time and memory grow")
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peers", nargs="*", default=PEERS, help="whom to compare with")
@@ -203,6 +263,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose title has this in it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="where to draw the ratios")
+    parser.add_argument(
+        "--growth", type=Path, metavar="FILE", help="where to draw how the cost grows; measured if given"
+    )
     args = parser.parse_args()
     rounds = args.rounds or (5 if args.quick else 9)
     contenders = [Contender(name) for name in (OURS, *args.peers)]
@@ -248,6 +311,12 @@ def main() -> None:
                 f"peak resident memory, LeNet-5 at batch 256, {name}: {found['late']:.0f} MB "
                 f"(after 50 steps {found['early']:.0f} MB)"
             )
+        pair = [Contender(c.name) for c in present if c.name in (OURS, "torch")]
+        summary["busy"] = busy(pair)
+        for contender in pair:
+            contender.close()
+            slower = summary["busy"][contender.name]
+            print(f"one core busy elsewhere, LeNet-5 at batch 64, {contender.name}: {slower:.1f} times as long")
         peak = gemm_peak()
         for result in results:
             if result["kind"] == "train" and result["model"] == "lenet" and result["size"] in (64, 256):
@@ -255,6 +324,8 @@ def main() -> None:
                 print(
                     f"share of the float32 matmul peak ({peak / 1e9:.0f} GFLOP/s), batch {result['size']}: {share:.0%}"
                 )
+    if args.growth:
+        summary["growth"] = growth(3, args.growth)
     if args.json:
         args.json.write_text(json.dumps(summary, indent=1) + "\n")
     if args.plot:

@@ -89,6 +89,17 @@ def test_avg_pool2d_and_its_gradient_equal_the_loops(case, average):
     close((grad.numpy() * case.x).sum(), (g * out.numpy()).sum())  # it is linear: its gradient is its adjoint
 
 
+@pytest.mark.parametrize("kernel", [(4, 3), (2, 6), (8, 12)])
+def test_large_windows_that_tile_the_image_equal_the_loops(kernel):
+    x = np.random.default_rng(0).integers(-3, 4, (2, 3, 8, 12)).astype(np.float64)
+    out, grad, g = pulled(tl.avg_pool2d, x, kernel_size=kernel)
+    close(out, oracles.avg_pool2d(x, kernel, kernel, ((0, 0), (0, 0))))
+    close(grad, oracles.avg_pool2d_gradient(g, x.shape[2:], kernel, kernel, ((0, 0), (0, 0))))
+    out, grad, g = pulled(tl.max_pool2d, x, kernel_size=kernel)
+    close(out, oracles.max_pool2d(x, kernel, kernel, ((0, 0), (0, 0)), (1, 1)), 0)
+    close(grad, oracles.max_pool2d_gradient(g, x, kernel, kernel, ((0, 0), (0, 0)), (1, 1)), 0)
+
+
 # Against PyTorch, which has symmetric padding only, and refuses an empty batch in places
 
 

@@ -42,6 +42,11 @@ def _views(x: Array, at: Windows, rows: slice | None = None) -> Iterator[Array]:
             yield x[(..., *at.at(a, b, rows))]
 
 
+def _tiles(x: Array, at: Windows) -> Array:
+    """The windows of a tiling as axes of their own, (N, C, OH, kh, OW, kw): a view."""
+    return x.reshape(*x.shape[:2], at.grid[0], at.kernel[0], at.grid[1], at.kernel[1])
+
+
 def _by_rows(compute: Callable[[slice], object], at: Windows, images: Array) -> None:
     """Call ``compute`` for rows of windows: on all cores, and for few enough that their images stay in the cache."""
     count = at.grid[0]
@@ -110,7 +115,10 @@ def max_pool2d(
         for view in views:
             np.maximum(best, view, out=best)
 
-    _by_rows(compute, at, images)
+    if at.many:
+        np.maximum.reduce(_tiles(images, at), axis=(3, 5), out=out)
+    else:
+        _by_rows(compute, at, images)
     return out
 
 
@@ -238,7 +246,10 @@ def avg_pool2d(
             np.add(mean, view, out=mean)
         np.multiply(mean, weight if isinstance(weight, float) else weight[rows], out=mean)
 
-    _by_rows(compute, at, images)
+    if at.many:
+        np.multiply(np.add.reduce(_tiles(images, at), axis=(3, 5), dtype=out.dtype), weight, out=out)
+    else:
+        _by_rows(compute, at, images)
     return out
 
 
@@ -249,6 +260,9 @@ def _avg_unpool(g: Array, x_shape: tuple[int, ...], *window: Any) -> Array:
     at = _geometry("avg_pool2d", x_shape, kernel_size, stride, padding, 1, ceil_mode)
     weight = _weight(at, count_include_pad, divisor_override, g.dtype)
     grads = _blank(g, at)
+    if at.many:
+        np.copyto(_tiles(grads, at), (g * weight)[:, :, :, None, :, None])
+        return grads
 
     def compute(rows: slice) -> None:
         share = g[:, :, rows] * (weight if isinstance(weight, float) else weight[rows])

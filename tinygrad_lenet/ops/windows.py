@@ -40,6 +40,11 @@ class Windows(NamedTuple):
         covered = tuple(n * k for n, k in zip(self.grid, self.kernel, strict=True))
         return self.stride == self.kernel and self.dilation == (1, 1) and covered == self.padded == self.size
 
+    @property
+    def many(self) -> bool:
+        """Whether they tile, and are so large that one reduction is faster than to look at each pixel in turn."""
+        return self.kernel[0] * self.kernel[1] > 9 and self.tiling
+
     def at(self, a: int, b: int, rows: slice | None = None) -> tuple[slice, slice]:
         """The pixels (rows, columns of the padded image) that all windows, or some rows of them, see at kernel position
         (a, b).

@@ -59,7 +59,7 @@ def _by_rows(compute: Callable[[slice], object], at: Windows, images: Array) -> 
         for part in cut(stop - start, high):
             compute(slice(start + part.start, start + part.stop))
 
-    parallel(blocks, count, 50 * images.size)  # an element takes as long as 50 multiply-adds
+    parallel(blocks, count, 25 * images.size)  # many short calls, for which threads pay late
 
 
 def _blank(like: Array, at: Windows) -> Array:

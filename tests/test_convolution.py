@@ -9,7 +9,6 @@ from oracles import KERNELS, both, close, convolution, convolutions, one_or_two,
 
 import tinygrad_lenet as tl
 from tinygrad_lenet.errors import ArgumentError, ShapeError
-from tinygrad_lenet.ops import convolution as internals
 from tinygrad_lenet.ops.convolution import conv2d_input_grad
 from tinygrad_lenet.testing import gradcheck
 
@@ -249,11 +248,20 @@ def poison(case):
 
 
 @pytest.mark.parametrize("case", LARGE, ids=range(len(LARGE)))
-@pytest.mark.parametrize(("flat", "few"), [(1, 32), (1000, 32), (20_000, 100), (1000, 0)])
-def test_how_products_are_cut_into_blocks_does_not_matter(monkeypatch, case, flat, few):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("linalg._TILE", 100),
+        ("linalg._TILE", 5000),
+        ("linalg._DEEP", 8),
+        ("convolution._ROOM", 1),
+        ("convolution._CHUNK", 3),
+    ],
+)
+def test_how_products_are_cut_into_blocks_does_not_matter(monkeypatch, case, name, value):
     expected = results(case)
-    monkeypatch.setattr(internals, "_FLAT", flat, raising=False)
-    monkeypatch.setattr(internals, "_FEW", few, raising=False)
+    monkeypatch.setattr(f"tinygrad_lenet.ops.{name}", value)
+    monkeypatch.setattr("tinygrad_lenet.threads.WORTH", 1)
     poison(case)
     for found, wanted in zip(results(case), expected, strict=True):
         close(found, wanted.numpy())

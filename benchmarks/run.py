@@ -51,6 +51,7 @@ ROWS = [
     Row("train MLP 784-512-512-10, batch 128", "train", "mlp", 128, 1.0),
     Row("record and differentiate an op of 4 elements", "record", "", 64, 1.0),
 ]
+NAMES = {"lenet": "ReLU, max pooling", "lenet tanh/avg": "tanh, average pooling"}
 QUICK = [row for row in ROWS if row.size in (8, 64) and row.model != "vgg"]
 
 
@@ -192,7 +193,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         rows = [r for r in results if r["kind"] == "train" and r["model"] == model and "torch" in r["ratios"]]
         sizes = [r["size"] for r in rows]
         low, middle, high = (np.array([r["ratios"]["torch"][i] for r in rows]) for i in range(3))
-        axes.errorbar(sizes, middle, [middle - low, high - middle], fmt=style, capsize=3, label=f"{model}")
+        axes.errorbar(sizes, middle, [middle - low, high - middle], fmt=style, capsize=3, label=NAMES[model])
     axes.axhline(1, color="black", lw=1)
     axes.set(
         xscale="log",
@@ -250,7 +251,12 @@ def draw_growth(results: dict[str, Any], path: Path) -> None:
             axes = grid[row][column]
             axes.loglog(found["sizes"], found[key], "o-")
             axes.set(xlabel=name, ylabel=label if column == 0 else "", title=f"exponent {found['slopes'][row]:.2f}")
-            axes.grid(alpha=0.3, which="both")
+            axes.set_xticks(found["sizes"], [str(size) for size in found["sizes"]])
+            axes.minorticks_off()
+            ticks = [n * 10.0**e for e in range(-4, 4) for n in (1, 2, 5)]
+            axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.set_ylim(0.8 * min(found[key]), 1.25 * max(found[key]))
+            axes.grid(alpha=0.3)
     figure.suptitle("A training step of 3×3 convolutions: how time and memory grow")
     figure.savefig(path, dpi=100)
 

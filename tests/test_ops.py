@@ -350,3 +350,18 @@ def test_extremes_agree_with_pytorch_also_where_they_tie(torch, name):
     b = np.array([[1.0, 3.0, 0.0]])
     other = {"max": "maximum", "min": "minimum"}[name]
     compare(torch, lambda x: getattr(tl, other)(x, leaf(b)), lambda x: getattr(torch, other)(x, torch.tensor(b)), a)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float32"])
+@pytest.mark.parametrize("axis", [None, 0, (0, 1)])
+def test_the_mean_of_any_dtype_is_numpys(dtype, axis):
+    x = np.array([[0, 1, 1], [1, 1, 0]], dtype)
+    np.testing.assert_allclose(tl.mean(tl.tensor(x), axis).numpy(), x.mean(axis), rtol=1e-3 if "16" in dtype else 1e-6)
+    assert tl.mean(tl.tensor(x)).dtype == x.mean().dtype
+
+
+def test_products_of_matrices_that_do_not_fit_are_named():
+    with pytest.raises(tl.ShapeError, match=r"\(2, 3\) @ \(2, 3\).*length 3.*last but one axis of the second 2"):
+        tl.zeros(2, 3) @ tl.zeros(2, 3)
+    with pytest.raises(tl.ShapeError, match=r"\(2, 3\) @ \(2,\).*only axis of the second 2"):
+        tl.zeros(2, 3) @ tl.zeros(2)

@@ -341,3 +341,9 @@ def test_copies_keep_the_dtype(dtype):
     x = tl.tensor([1, 0], dtype=dtype)
     assert same(copy.deepcopy(x), [1, 0], dtype)
     assert same(pickle.loads(pickle.dumps(x)), [1, 0], dtype)
+
+
+def test_one_element_can_be_formatted_as_a_number():
+    assert f"{tl.tensor(3.14159):.2f}" == "3.14"
+    assert f"{tl.tensor([[7.0]], requires_grad=True):5.1f}" == "  7.0"
+    assert f"{tl.ones(2)}" == "tensor([1., 1.])"

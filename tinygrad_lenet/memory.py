@@ -60,9 +60,12 @@ def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[A
     """An uninitialised array of the same shape, its axes in memory in the same order."""
     if x.nbytes < _SMALL:
         return np.empty_like(x, dtype, subok=False)
+    dtype = x.dtype if dtype is None else dtype
+    if x.flags.c_contiguous:
+        return empty(x.shape, dtype)
     order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
-    memory = empty(tuple([x.shape[axis] for axis in order]), x.dtype if dtype is None else dtype)
-    return memory.transpose(np.argsort(order)) if order != list(range(x.ndim)) else memory
+    memory = empty(tuple([x.shape[axis] for axis in order]), dtype)
+    return memory.transpose([order.index(axis) for axis in range(x.ndim)])
 
 
 def release() -> None:

@@ -232,6 +232,9 @@ class Tensor(Methods):
             )
         return bool(self._data.item())
 
+    def __format__(self, spec: str) -> str:
+        return format(self._data.item(), spec) if spec and self.size == 1 else format(str(self), spec)
+
     def __len__(self) -> int:
         if not self.ndim:
             raise ShapeError("a tensor without axes has no length; its value is x.item()")

@@ -24,7 +24,7 @@ from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor
 from ..threads import parallel
-from .linalg import product
+from .linalg import common_dtype, product
 from .shape import pad
 from .windows import Padding, Pair, Windows, aligned, check_images, cut, pair, rows_first, windows
 
@@ -156,7 +156,7 @@ def conv2d(
             f"conv2d: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
         )
     n, (o, c, kh, kw), (oh, ow) = x.shape[0], weight.shape, at.grid
-    dtype = np.result_type(x, weight) if bias is None else np.result_type(x, weight, bias)
+    dtype = common_dtype(x, weight, *(() if bias is None else (bias,)))
     kernel = _by_row(weight.reshape(groups, o // groups, c, kh, kw).astype(dtype, copy=False))
     images = rows_first(x.astype(dtype, copy=False), at)
     out = memory.empty((oh, o, ow, n), dtype)
@@ -196,7 +196,7 @@ def conv2d_input_grad(
     at = _geometry("conv2d_input_grad", size, weight.shape, c, stride, padding, dilation, groups)
     if g.shape[1:] != (o, *at.grid):
         raise ShapeError(f"conv2d_input_grad: expected a gradient of shape {(n, o, *at.grid)}, got {g.shape}")
-    dtype = np.result_type(g, weight)
+    dtype = common_dtype(g, weight)
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid
     reach, width = (kh - 1) * dh, at.padded[1]
     # (groups, C * kw, kh * O), the kernel's rows in the opposite order
@@ -253,7 +253,7 @@ def conv2d_weight_grad(
     check_images("conv2d_weight_grad", x)
     c, o = x.shape[1], g.shape[1]
     at = _geometry("conv2d_weight_grad", x.shape[2:], (o, c // groups, *kernel), c, stride, padding, dilation, groups)
-    dtype = np.result_type(x, g)
+    dtype = common_dtype(x, g)
     images = rows_first(x.astype(dtype, copy=False), at)
     by_row = g.transpose(2, 1, 3, 0)
     n, (oh, ow), (kh, kw) = x.shape[0], at.grid, at.kernel

@@ -112,7 +112,8 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """
     # float16 is summed up as float32, as NumPy's mean does: its largest number is 65,504.
     total = _add(x, axes_of(axis, x.ndim), np.float32 if x.dtype == np.float16 else None, keepdims=keepdims)
-    return (total / _count(x.shape, axis)).astype(x.dtype if x.dtype.kind == "f" else total.dtype.name, copy=False)
+    mean = total / _count(x.shape, axis)
+    return mean.astype(x.dtype, copy=False) if x.dtype.kind == "f" else mean
 
 
 mean.vjp(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -122,7 +123,7 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     if first > last:
         raise ArgumentError(f"flatten: start_dim={start_dim} comes after end_dim={end_dim}")
     # The product and not -1, which is ambiguous for an empty batch.
-    return reshape(x, (*shape[:first], int(np.prod(shape[first : last + 1], dtype=np.int64)), *shape[last + 1 :]))
+    return reshape(x, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
 @spelled

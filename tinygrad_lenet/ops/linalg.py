@@ -104,7 +104,7 @@ def matmul(x: Array, y: Array) -> Array:
             f"matmul: {x.shape} @ {y.shape} does not fit: the last axis of the first has length {x.shape[-1]}, the "
             f"{'last but one' if y.ndim > 1 else 'only'} axis of the second {y.shape[-2 if y.ndim > 1 else 0]}"
         )
-    return np.matmul(x, y)
+    return _dot(x, y) if x.ndim == y.ndim == 2 else np.matmul(x, y)
 
 
 def _as_matrices(g: Any, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> Any:
@@ -124,13 +124,13 @@ def _flip(x: Any) -> Any:
 
 def _matmul_x(g: Any, x_shape: tuple[int, ...], y: Any) -> Any:
     g = _as_matrices(g, x_shape, y.shape)
-    dx = g @ (_flip(y) if len(y.shape) > 1 else y.reshape(1, -1))
+    dx = matmul(g, _flip(y) if len(y.shape) > 1 else y.reshape(1, -1))
     return dx.reshape((*dx.shape[:-2], dx.shape[-1])) if len(x_shape) == 1 else dx
 
 
 def _matmul_y(g: Any, x: Any, y_shape: tuple[int, ...]) -> Any:
     g = _as_matrices(g, x.shape, y_shape)
-    dy = (_flip(x) if len(x.shape) > 1 else x.reshape(-1, 1)) @ g
+    dy = matmul(_flip(x) if len(x.shape) > 1 else x.reshape(-1, 1), g)
     return dy.reshape(dy.shape[:-1]) if len(y_shape) == 1 else dy
 
 

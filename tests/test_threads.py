@@ -1,6 +1,7 @@
 """Large kernels on several threads: the same bits, errors that arrive, and nothing that waits for ever."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -101,6 +102,7 @@ def test_a_forked_child_has_helpers_of_its_own(three_threads):
     expected = train(1)  # the parent's helpers have been at work
     pid = os.fork()
     if pid == 0:
+        signal.alarm(60)  # a child that waits for ever is killed
         os._exit(0 if train(1) == expected else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 

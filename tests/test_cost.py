@@ -48,7 +48,7 @@ def test_a_step_takes_no_new_blocks_of_memory(step):
 
 def test_what_a_step_takes_from_numpy_s_own_allocator_is_small(step):
     # Large arrays come from the shelves. What remains are masks (a sixteenth of the images that are pooled, each) and
-    # what is below 16 KB: counted 0.32 MB at once, where the images after the first convolution are 1.2 MB.
+    # what is below 16 KB: counted 0.31 MB at once, where the images after the first convolution are 1.2 MB.
     gc.collect()
     tracemalloc.start()
     try:
@@ -64,8 +64,8 @@ def test_what_a_step_takes_from_numpy_s_own_allocator_is_small(step):
 
 def test_a_step_works_on_so_many_bytes_and_no_more(step, monkeypatch):
     # An image makes 7,880 activations in convolution and pooling, or 31,520 bytes, and as many gradients; the rest are
-    # the columns, a fifth of im2col's, of forward and backward pass, and the bits of masks. Counted 194,000 bytes for
-    # ReLU and maxima, 227,000 for tanh, which comes before its pooling.
+    # the columns, a fifth of im2col's, of forward and backward pass, and the bits of masks. Counted 233,000 bytes for
+    # ReLU and maxima, 227,000 for tanh and means.
     total = 0
     original = memory.empty
 

@@ -336,3 +336,9 @@ def test_weights_and_lists_do_not_widen_float32():
     assert F.cross_entropy(X, T, weight=wide).dtype == np.float32
     assert F.cross_entropy(X, T, weight=wide, label_smoothing=0.1).dtype == np.float32
     assert F.cross_entropy(X, LISTED).dtype == np.float32  # a list of numbers is float32, as everywhere
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_of_integers_is_refused(training):
+    with pytest.raises(tl.DTypeError, match="batch_norm: expected floats, got int64"):
+        F.batch_norm(tl.arange(6).reshape(3, 2), tl.zeros(2), tl.ones(2), training=training)

@@ -86,20 +86,6 @@ GRIDS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), GRIDS)
-def test_a_large_parameter_is_updated_in_parts_to_the_same_bits(monkeypatch, name, options):
-    def run():
-        rng = np.random.default_rng(0)
-        p = leaf(rng.standard_normal((5, 8)))
-        optimizer = getattr(optim, name)([p], **options)
-        return [step(optimizer, p, rng.standard_normal((5, 8))) for _ in range(4)]
-
-    whole = run()
-    monkeypatch.setattr("tinygrad_lenet.optim.optimizers._PART", 7)
-    monkeypatch.setattr("tinygrad_lenet.threads.WORTH", 100)
-    np.testing.assert_array_equal(run(), whole)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("name", "options"), GRIDS)
 def test_twenty_steps_agree_with_torch(torch, dtype, name, options):

@@ -72,7 +72,7 @@ def prelu(input: Array, weight: Array) -> Tensor:
                 f"{weight.shape}"
             )
         weight = weight.reshape(-1, *[1] * (x.ndim - 2))
-    return where(x > 0, x, select(x, x <= 0) * weight)
+    return where(x > 0, x, select(x, x <= 0) * weight)  # in the branch not taken, 0 and not inf * 0
 
 
 def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
@@ -134,6 +134,8 @@ def batch_norm(
     x = _tensor(input)
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: expected input of shape (N, C, ...), got {x.shape}")
+    if x.dtype.kind != "f":
+        raise DTypeError(f"batch_norm: expected floats, got {x.dtype}; convert: x.astype('float32')")
     channel = (1, -1, *[1] * (x.ndim - 2))
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, value in given.items():
@@ -230,7 +232,7 @@ def _classes(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[NDA
 
 def _factor(index: NDArray[Any], counts: NDArray[np.bool_] | None, weight: Any, dtype: Any) -> NDArray[Any]:
     """What each target counts: the weight of its class, 0 if it is to be ignored."""
-    factor = np.ones(index.shape, dtype) if weight is None else to_array(weight).astype(dtype)[index]
+    factor = np.ones(index.shape, dtype) if weight is None else weight[index]
     return factor if counts is None else factor * counts
 
 

@@ -101,8 +101,6 @@ class Conv2d(Module):
 class MaxPool2d(Module):
     """The largest value in each window; see :func:`tinygrad_lenet.max_pool2d`."""
 
-    kind: ClassVar[str] = "max pooling"  # see Sequential.forward
-
     def __init__(
         self,
         kernel_size: Pair,
@@ -276,7 +274,6 @@ class ReLU(_Function):
     """``max(x, 0)``; see :func:`tinygrad_lenet.relu`."""
 
     function = F.relu
-    kind: ClassVar[str] = "relu"  # see Sequential.forward
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from ..ops.creation import Seed, generator_of
 from ..tensor import Tensor
 from . import init
 from .layers import ELU, AvgPool2d, BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear, MaxPool2d, ReLU, Sigmoid, Tanh
-from .module import Module, Sequential
+from .module import Module
 
 ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "leaky_relu": LeakyReLU, "elu": ELU}
 POOLS = {"max": MaxPool2d, "avg": AvgPool2d}
@@ -68,7 +68,7 @@ class LeNet5(Module):
         self.norm1 = BatchNorm2d(6) if batch_norm else None
         self.norm2 = BatchNorm2d(16) if batch_norm else None
         self.activation = ACTIVATIONS[activation]()
-        self.activate_and_pool = Sequential(self.activation, POOLS[pool](2))
+        self.pool = POOLS[pool](2)
         self.flatten = Flatten()
         self.reset(activation, generator)
 
@@ -81,10 +81,10 @@ class LeNet5(Module):
             )
         x = self.conv1(x)  # (N, 6, 28, 28)
         x = self.norm1(x) if self.norm1 is not None else x
-        x = self.activate_and_pool(x)  # (N, 6, 14, 14)
+        x = self.pool(self.activation(x))  # (N, 6, 14, 14)
         x = self.conv2(x)  # (N, 16, 10, 10)
         x = self.norm2(x) if self.norm2 is not None else x
-        x = self.activate_and_pool(x)  # (N, 16, 5, 5)
+        x = self.pool(self.activation(x))  # (N, 16, 5, 5)
         x = self.flatten(x)  # (N, 400)
         x = self.activation(self.fc1(x))  # (N, 120)
         x = self.activation(self.fc2(x))  # (N, 84)

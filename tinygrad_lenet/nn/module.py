@@ -248,18 +248,10 @@ class Sequential(Module):
             setattr(self, name, module)
 
     def forward(self, x: Any) -> Any:
-        """Apply the modules in order.
-
-        But a ReLU after the max pooling that follows it: the values and the gradients are the same, to the bit, and
-        most of its work is saved, a twentieth of a training step of LeNet-5.
-        """
-        modules = [value for value in vars(self).values() if isinstance(value, Module)]
-        kinds = [vars(type(module)).get("kind") for module in modules]  # its own: a subclass may do something else
-        for i in range(len(modules) - 1):
-            if kinds[i : i + 2] == ["relu", "max pooling"]:
-                modules[i : i + 2] = modules[i + 1], modules[i]
-        for module in modules:
-            x = module(x)
+        """Apply the modules in order."""
+        for value in vars(self).values():
+            if isinstance(value, Module):
+                x = value(x)
         return x
 
     def append(self, module: Module) -> Sequential:

@@ -293,7 +293,8 @@ def _where_positive(g: Array, y: Array) -> Array:
 
     def compute(g: Array, y: Array, out: Array) -> None:
         bits = out.view(BITS[g.dtype.itemsize])
-        np.copyto(bits, np.negative(np.greater(y, 0).view(np.int8)))
+        ones = np.greater(y, 0).view(np.int8)
+        np.copyto(bits, np.negative(ones, out=ones))
         np.bitwise_and(g.view(bits.dtype), bits, out=bits)
 
     return mask_bits(g, y > 0) if y.size < _LARGE or g.shape != y.shape else _large(compute, 5, g, y)

@@ -16,7 +16,7 @@ from ..threads import parallel
 from .elementwise import BITS
 from .windows import Padding, Pair, Windows, check_images, cut, rows_first, windows
 
-_ROOM = 2_400_000  # bytes of images that are worked on at a time: with masks and gradients they fit into the cache
+_ROOM = 2_400_000  # bytes of images that are worked on at a time: with fewer, the calls cost more than the cache saves
 
 
 def _geometry(
@@ -62,6 +62,24 @@ def _by_rows(compute: Callable[[slice], object], at: Windows, images: Array) -> 
     parallel(blocks, count, 25 * images.size)  # many short calls, for which threads pay late
 
 
+def _reduce(ufunc: np.ufunc, images: Array, at: Windows, dtype: np.dtype[Any]) -> Array:
+    """The sum or the maximum of each window."""
+    out = memory.empty_like(next(_views(images, at)), dtype)
+
+    def compute(rows: slice) -> None:
+        views = _views(images, at, rows)
+        result = out[:, :, rows]
+        np.copyto(result, next(views))
+        for view in views:
+            ufunc(result, view, out=result)
+
+    if at.many:
+        ufunc.reduce(_tiles(images, at), axis=(3, 5), dtype=dtype, out=out)
+    else:
+        _by_rows(compute, at, images)
+    return out
+
+
 def _blank(like: Array, at: Windows) -> Array:
     """Room for the padded images' gradient, laid out in memory as ``like`` is; not cleared if every pixel will be
     written.
@@ -105,21 +123,7 @@ def max_pool2d(
     """
     check_images("max_pool2d", x)
     at = _geometry("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    images = _padded(x, at, _lowest(x.dtype))
-    out = memory.empty_like(next(_views(images, at)))
-
-    def compute(rows: slice) -> None:
-        views = _views(images, at, rows)
-        best = out[:, :, rows]
-        np.copyto(best, next(views))
-        for view in views:
-            np.maximum(best, view, out=best)
-
-    if at.many:
-        np.maximum.reduce(_tiles(images, at), axis=(3, 5), out=out)
-    else:
-        _by_rows(compute, at, images)
-    return out
+    return _reduce(np.maximum, _padded(x, at, _lowest(x.dtype)), at, x.dtype)
 
 
 def _lowest(dtype: np.dtype[Any]) -> float:
@@ -234,23 +238,8 @@ def avg_pool2d(
     if divisor_override == 0:
         raise ArgumentError("avg_pool2d: divisor_override must not be 0, got 0")
     at = _geometry("avg_pool2d", x.shape, kernel_size, stride, padding, 1, ceil_mode)
-    images = _padded(x, at, 0)
-    out = memory.empty_like(next(_views(images, at)), x.dtype if x.dtype.kind == "f" else np.dtype(np.float32))
-    weight = _weight(at, count_include_pad, divisor_override, out.dtype)
-
-    def compute(rows: slice) -> None:
-        views = _views(images, at, rows)
-        mean = out[:, :, rows]
-        np.copyto(mean, next(views))
-        for view in views:
-            np.add(mean, view, out=mean)
-        np.multiply(mean, weight if isinstance(weight, float) else weight[rows], out=mean)
-
-    if at.many:
-        np.multiply(np.add.reduce(_tiles(images, at), axis=(3, 5), dtype=out.dtype), weight, out=out)
-    else:
-        _by_rows(compute, at, images)
-    return out
+    out = _reduce(np.add, _padded(x, at, 0), at, x.dtype if x.dtype.kind == "f" else np.dtype(np.float32))
+    return np.multiply(out, _weight(at, count_include_pad, divisor_override, out.dtype), out=out)
 
 
 @primitive

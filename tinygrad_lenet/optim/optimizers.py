@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import ArgumentError, DTypeError, GradientError
 from ..tensor import Tensor
-from ..threads import parallel
 
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]
-_PART = 65_536  # elements of a large parameter that are updated at a time
 
 
 class Optimizer:
@@ -93,32 +91,11 @@ class Optimizer:
                         state = self.state[index] = {"step": 0, "scratch": np.empty_like(p._data)}
                     state["step"] += 1
                     p._version[0] += 1  # a change in place: a graph that saved the old value must not use it
-                    self._update(p._data, p._grad._data, state, group)
+                    self.update(p._data, p._grad._data, state, group)
                 index += 1
 
-    def _update(self, w: Array, g: Array, state: Options, options: Options) -> None:
-        """:meth:`update`, for large parameters in parts that stay in the cache, on all cores: in half the time."""
-        ready = all(name in state for name in self.buffers(options))
-        if w.size < 2 * _PART or not (ready and w.flags.c_contiguous and g.flags.c_contiguous):
-            self.update(w, g, state, options)
-            return
-        flat = {k: v.reshape(-1) if isinstance(v, np.ndarray) else v for k, v in state.items()}
-        w, g = w.reshape(-1), g.reshape(-1)
-
-        def some(start: int, stop: int) -> None:
-            for first in range(start * _PART, stop * _PART, _PART):
-                part = slice(first, first + _PART)
-                inside = {k: v[part] if isinstance(v, np.ndarray) else v for k, v in flat.items()}
-                self.update(w[part], g[part], inside, options)
-
-        parallel(some, -(-w.size // _PART), 100 * w.size)  # an element takes as long as 100 multiply-adds
-
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
-        """Change ``w`` in place, element by element, given its gradient ``g``, which must be left as it is."""
-        raise NotImplementedError
-
-    def buffers(self, options: Options) -> tuple[str, ...]:
-        """The arrays that :meth:`update` keeps in the state, with such options."""
+        """Change ``w`` in place, given its gradient ``g``, which must be left as it is."""
         raise NotImplementedError
 
     def state_dict(self) -> Options:
@@ -232,10 +209,6 @@ class SGD(Optimizer):
             g = g + momentum * v if options["nesterov"] else v
         w -= np.multiply(g, options["lr"], out=scratch)
 
-    def buffers(self, options: Options) -> tuple[str, ...]:
-        """The running mean of the gradients."""
-        return ("momentum_buffer",) if options["momentum"] else ()
-
 
 class Adam(Optimizer):
     """Adam (Kingma & Ba, 2015, algorithm 1), with the loss's weight decay, or ``amsgrad`` (Reddi et al., 2018).
@@ -277,10 +250,6 @@ class Adam(Optimizer):
         scratch += options["eps"]
         np.divide(m, scratch, out=scratch)
         w -= np.multiply(scratch, options["lr"] / (1 - beta1**step), out=scratch)
-
-    def buffers(self, options: Options) -> tuple[str, ...]:
-        """The running means of the gradients and of their squares."""
-        return ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if options["amsgrad"] else []))
 
 
 class AdamW(Adam):
@@ -349,11 +318,6 @@ class RMSprop(Optimizer):
         scratch *= options["lr"]
         w -= scratch
 
-    def buffers(self, options: Options) -> tuple[str, ...]:
-        """The running means."""
-        more = {"grad_avg": options["centered"], "momentum_buffer": options["momentum"]}
-        return ("square_avg", *[name for name, used in more.items() if used])
-
 
 class Adagrad(Optimizer):
     """Adagrad (Duchi et al., 2011).
@@ -389,10 +353,6 @@ class Adagrad(Optimizer):
         np.divide(g, scratch, out=scratch)
         scratch *= options["lr"] / (1 + (state["step"] - 1) * options["lr_decay"])
         w -= scratch
-
-    def buffers(self, options: Options) -> tuple[str, ...]:
-        """The sum of the squares."""
-        return ("sum",)
 
 
 def clip_grad_norm_(

@@ -251,9 +251,9 @@ def poison(case):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("linalg._TILE", 100),
-        ("linalg._TILE", 5000),
-        ("linalg._DEEP", 8),
+        ("products._TILE", 100),
+        ("products._TILE", 5000),
+        ("products._DEEP", 8),
         ("convolution._ROOM", 1),
         ("convolution._CHUNK", 3),
     ],

@@ -175,7 +175,7 @@ def test_what_a_package_imports_is_public_or_private_by_name(module):
         if isinstance(node, ast.ImportFrom) and node.level
         for alias in node.names
     }
-    unlisted = {name for name in imported - removed - set(module.__all__) if not name.startswith("_")}
+    unlisted = {name for name in imported - removed - {*module.__all__, "*"} if not name.startswith("_")}
     assert not unlisted
 
 

@@ -23,74 +23,19 @@ from .errors import (
     ShapeError,
     TinygradLenetError,
 )
-from .functional import (
-    batch_norm,
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-    dropout,
-    l1_loss,
-    mse_loss,
-    nll_loss,
-    prelu,
-)
+from .functional import *
 from .graph import enable_grad, is_grad_enabled, no_grad
-from .ops.convolution import conv2d, conv_transpose2d, fold, unfold
-from .ops.creation import arange, eye, full, ones, rand, randn, zeros
-from .ops.elementwise import (
-    abs,
-    add,
-    astype,
-    clip,
-    clone,
-    cos,
-    div,
-    elu,
-    eq,
-    exp,
-    ge,
-    gt,
-    le,
-    leaky_relu,
-    log,
-    logical_and,
-    logical_not,
-    logical_or,
-    lt,
-    maximum,
-    minimum,
-    mul,
-    ne,
-    neg,
-    pow,
-    relu,
-    sigmoid,
-    sign,
-    sin,
-    softplus,
-    sqrt,
-    square,
-    sub,
-    tanh,
-    where,
-)
-from .ops.indexing import getitem
-from .ops.linalg import linear, matmul
-from .ops.pooling import avg_pool2d, max_pool2d
-from .ops.reduction import argmax, argmin, log_softmax, logsumexp, max, mean, min, softmax, std, sum, var
-from .ops.shape import (
-    broadcast_to,
-    concatenate,
-    flatten,
-    pad,
-    permute,
-    reshape,
-    squeeze,
-    stack,
-    transpose,
-    unsqueeze,
-)
+from .ops import creation, elementwise, indexing, linalg, maths, products, reduction, shape, sorting
+from .ops.creation import *
+from .ops.elementwise import *
+from .ops.indexing import *
+from .ops.maths import *
+from .ops.products import *
+from .ops.reduction import *
+from .ops.shape import *
+from .ops.sorting import *
 from .primitive import Array, draw, primitive
-from .tensor import Tensor, grad, tensor
+from .tensor import Tensor, as_tensor, grad, tensor
 from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -107,103 +52,30 @@ __all__ = [
     "Tensor",
     "TinygradLenetError",
     "__version__",
-    "abs",
-    "add",
-    "arange",
-    "argmax",
-    "argmin",
-    "astype",
-    "avg_pool2d",
-    "batch_norm",
-    "binary_cross_entropy_with_logits",
-    "broadcast_to",
-    "clip",
-    "clone",
-    "concatenate",
-    "conv2d",
-    "conv_transpose2d",
-    "cos",
-    "cross_entropy",
+    "as_tensor",
     "data",
-    "div",
     "draw",
-    "dropout",
-    "elu",
     "enable_grad",
-    "eq",
-    "exp",
-    "eye",
-    "flatten",
-    "fold",
-    "full",
     "functional",
-    "ge",
     "get_num_threads",
-    "getitem",
     "grad",
-    "gt",
     "is_grad_enabled",
-    "l1_loss",
-    "le",
-    "leaky_relu",
-    "linear",
-    "log",
-    "log_softmax",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "logsumexp",
-    "lt",
-    "matmul",
-    "max",
-    "max_pool2d",
-    "maximum",
-    "mean",
-    "min",
-    "minimum",
-    "mse_loss",
-    "mul",
-    "ne",
-    "neg",
-    "nll_loss",
+    "linalg",
     "nn",
     "no_grad",
-    "ones",
     "optim",
-    "pad",
-    "permute",
-    "pow",
-    "prelu",
     "primitive",
-    "rand",
-    "randn",
-    "relu",
-    "reshape",
     "set_num_threads",
-    "sigmoid",
-    "sign",
-    "sin",
-    "softmax",
-    "softplus",
-    "sqrt",
-    "square",
-    "squeeze",
-    "stack",
-    "std",
-    "sub",
-    "sum",
-    "tanh",
     "tensor",
     "testing",
-    "transpose",
-    "unfold",
-    "unsqueeze",
-    "var",
-    "where",
-    "zeros",
 ]
+__all__ += functional.__all__
+for _module in (creation, elementwise, indexing, maths, products, reduction, shape, sorting):
+    __all__ += _module.__all__
+__all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
+del _module, creation, elementwise, indexing, maths, products, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, optim, testing

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .ops import convolution, elementwise, indexing, linalg, pooling, reduction, shape
+from .ops import activations, convolution, elementwise, indexing, maths, pooling, products, reduction, shape
 from .tensor import Tensor
 
 
@@ -22,14 +22,14 @@ OPERATORS: dict[str, Any] = {
     "__sub__": elementwise.sub,
     "__mul__": elementwise.mul,
     "__truediv__": elementwise.div,
-    "__pow__": elementwise.pow,
-    "__matmul__": linalg.matmul,
+    "__pow__": maths.pow,
+    "__matmul__": products.matmul,
     "__radd__": _reflected(elementwise.add),
     "__rsub__": _reflected(elementwise.sub),
     "__rmul__": _reflected(elementwise.mul),
     "__rtruediv__": _reflected(elementwise.div),
-    "__rpow__": _reflected(elementwise.pow),
-    "__rmatmul__": _reflected(linalg.matmul),
+    "__rpow__": _reflected(maths.pow),
+    "__rmatmul__": _reflected(products.matmul),
     "__neg__": elementwise.neg,
     "__pos__": lambda self: self,
     "__abs__": elementwise.abs,
@@ -48,31 +48,18 @@ OPERATORS: dict[str, Any] = {
 }
 
 METHODS: dict[str, Callable[..., Any]] = {
-    function.__name__: function
-    for function in (
-        *(elementwise.abs, elementwise.sign, elementwise.square, elementwise.sqrt, elementwise.exp, elementwise.log),
-        *(elementwise.sin, elementwise.cos, elementwise.tanh, elementwise.sigmoid, elementwise.relu, elementwise.pow),
-        *(elementwise.maximum, elementwise.minimum, elementwise.clip, elementwise.clone, elementwise.astype),
-        *(reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.max, reduction.min, reduction.argmax),
-        *(reduction.argmin, reduction.logsumexp, reduction.softmax, reduction.log_softmax),
-        *(
-            shape.reshape,
-            shape.permute,
-            shape.transpose,
-            shape.broadcast_to,
-            shape.flatten,
-            shape.squeeze,
-            shape.unsqueeze,
-        ),
-        *(
-            linalg.matmul,
-            pooling.max_pool2d,
-            pooling.avg_pool2d,
-            convolution.conv2d,
-            convolution.unfold,
-            convolution.fold,
-        ),
-    )
+    name: getattr(module, name)
+    for module, names in {
+        elementwise: "abs sign maximum minimum clip clone astype",
+        maths: "square sqrt exp log sin cos pow",
+        activations: "tanh sigmoid relu",
+        reduction: "sum mean var std max min argmax argmin logsumexp softmax log_softmax",
+        shape: "reshape permute transpose broadcast_to flatten squeeze unsqueeze",
+        products: "matmul",
+        pooling: "max_pool2d avg_pool2d",
+        convolution: "conv2d unfold fold",
+    }.items()
+    for name in names.split()
 }
 
 for _name, _function in {**OPERATORS, **METHODS}.items():

@@ -417,6 +417,11 @@ def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = Fals
     return Tensor(data, requires_grad, dtype)
 
 
+def as_tensor(data: Any) -> Tensor:
+    """The Tensor itself, if ``data`` is one; else a new one, see :class:`Tensor`."""
+    return data if isinstance(data, Tensor) else Tensor(data)
+
+
 def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],

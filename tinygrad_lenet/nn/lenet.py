@@ -15,7 +15,8 @@ from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..tensor import Tensor
 from . import init
-from .layers import ELU, AvgPool2d, BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear, MaxPool2d, ReLU, Sigmoid, Tanh
+from .activations import ELU, LeakyReLU, ReLU, Sigmoid, Tanh
+from .layers import AvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d
 from .module import Module
 
 ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "leaky_relu": LeakyReLU, "elu": ELU}

@@ -24,9 +24,11 @@ from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor
 from ..threads import parallel
-from .linalg import common_dtype, product
+from .products import common_dtype, product
 from .shape import pad
 from .windows import Padding, Pair, Windows, aligned, check_images, cut, pair, rows_first, windows
+
+__all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]
 
 _CHUNK = 256  # images that a block has at most: shorter runs are slower to copy and to multiply
 _ROOM = 1 << 20  # bytes that the columns of a block should not exceed, about that cache

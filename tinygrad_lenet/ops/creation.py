@@ -13,6 +13,8 @@ from ..errors import ArgumentError
 from ..tensor import Tensor, checked
 from .shape import _flat
 
+__all__ = ["arange", "eye", "full", "ones", "rand", "randn", "zeros"]
+
 # A string: to name numpy.random's class would import it, a seventh of the time that importing NumPy takes.
 Seed: TypeAlias = "int | np.random.Generator | None"
 

@@ -1,9 +1,9 @@
-"""Elementwise maths: each op with its derivative beside it. All broadcast as NumPy does."""
+"""Arithmetic, choice, comparison and logic, elementwise: each op with its derivative beside it. All broadcast as NumPy
+does.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,31 @@ from numpy.typing import DTypeLike
 from .. import memory
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor, checked
-from ..threads import spread
+
+__all__ = [
+    "abs",
+    "add",
+    "astype",
+    "clip",
+    "clone",
+    "div",
+    "eq",
+    "ge",
+    "gt",
+    "le",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "lt",
+    "maximum",
+    "minimum",
+    "mul",
+    "ne",
+    "neg",
+    "sign",
+    "sub",
+    "where",
+]
 
 # Integers as large as a float: a mask of all ones or none picks or drops it, exactly.
 BITS: dict[int, Any] = {2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
@@ -103,35 +127,6 @@ div.check(1.0, draw(2, low=-2, high=-0.5))
 
 
 @primitive
-def pow(x: Array, y: Array) -> Array:
-    """Power, ``x ** y``; NaN for a negative base with a fractional exponent.
-
-    The gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y`` is 0, as in PyTorch.
-    """
-    return x**y
-
-
-def _pow_x(g: Any, x: Any, y: Any) -> Any:
-    if isinstance(y, (int, float)):  # stays a Python number, which widens nothing
-        return g * y * x ** (y - 1) if y else select(g, np.False_)
-    return select(g * y * where(y == 0, 1, x) ** where(y == 0, 1, y - 1), y != 0)
-
-
-def _pow_y(g: Any, out: Any, x: Any) -> Any:
-    if isinstance(x, (int, float)):
-        return g * out * (math.log(x) if x > 0 else 0.0 if x == 0 else math.nan)
-    return g * out * log(where(x == 0, 1, x))
-
-
-pow.vjp(x=_pow_x, y=_pow_y)
-pow.check(draw(3, 2, low=0.5, high=2), draw(2))
-pow.check(draw(3), 2)
-pow.check(draw(3), 0)
-pow.check(draw(3, low=0.5, high=2), -1.5)
-pow.check(2.0, draw(3))
-
-
-@primitive
 def neg(x: Array) -> Array:
     """Negative, ``-x``."""
     return np.negative(x)
@@ -160,185 +155,6 @@ def abs(x: Array) -> Array:
 abs.vjp(x=lambda g, x: g * sign(x))
 abs.check(draw(3, 2))
 
-
-@primitive
-def square(x: Array) -> Array:
-    """Square, ``x * x``."""
-    return np.square(x)
-
-
-square.vjp(x=lambda g, x: 2 * g * x)
-square.check(draw(3, 2))
-
-
-@primitive
-def sqrt(x: Array) -> Array:
-    """Square root; its gradient at 0 is inf."""
-    return np.sqrt(x)
-
-
-sqrt.vjp(x=lambda g, out: g / (2 * out))
-sqrt.check(draw(3, 2, low=0.5, high=2))
-
-
-@primitive
-def exp(x: Array) -> Array:
-    """Exponential, ``e ** x``."""
-    return np.exp(x)
-
-
-exp.vjp(x=lambda g, out: g * out)
-exp.check(draw(3, 2))
-
-
-@primitive
-def log(x: Array) -> Array:
-    """Natural logarithm."""
-    return np.log(x)
-
-
-log.vjp(x=lambda g, x: g / x)
-log.check(draw(3, 2, low=0.5, high=2))
-
-
-@primitive
-def sin(x: Array) -> Array:
-    """Sine of an angle in radians."""
-    return np.sin(x)
-
-
-@primitive
-def cos(x: Array) -> Array:
-    """Cosine of an angle in radians."""
-    return np.cos(x)
-
-
-sin.vjp(x=lambda g, x: g * cos(x))
-sin.check(draw(3, 2))
-cos.vjp(x=lambda g, x: -g * sin(x))
-cos.check(draw(3, 2))
-
-# Activations
-
-
-_LARGE = 32_768  # elements from which memory is recycled and the cores share the work
-
-
-def _large(compute: Callable[..., object], passes: int, *arrays: Array) -> Array:
-    """``compute(*arrays, out)`` for large arrays of floats and one shape, in recycled memory and on all cores."""
-    out = memory.empty_like(arrays[-1])
-    spread(compute, passes, *arrays, out)
-    return out
-
-
-@primitive
-def tanh(x: Array) -> Array:
-    """Hyperbolic tangent, ``(e^x - e^-x) / (e^x + e^-x)``; ±1 for large ``x``, never NaN."""
-    if x.size < _LARGE or x.dtype.kind != "f":
-        return np.tanh(x)
-    return _large(lambda x, out: np.tanh(x, out=out), 10, x)
-
-
-@primitive
-def _tanh_grad(g: Array, y: Array) -> Array:
-    """``g * (1 - y * y)``, without temporary arrays."""
-
-    def compute(g: Array, y: Array, out: Array) -> None:
-        np.multiply(y, y, out=out)
-        np.subtract(1, out, out=out)
-        np.multiply(out, g, out=out)
-
-    return g * (1 - y * y) if y.size < _LARGE or g.shape != y.shape else _large(compute, 4, g, y)
-
-
-tanh.vjp(x=lambda g, out: _tanh_grad(g, out))
-tanh.check(draw(3, 2))
-_tanh_grad.vjp(g=lambda g_, y: _tanh_grad(g_, y), y=lambda g_, g, y: -2 * g_ * g * y)
-_tanh_grad.check(draw(3, 2), draw(3, 2))
-
-
-@primitive
-def sigmoid(x: Array) -> Array:
-    """Logistic function, ``1 / (1 + e^-x)``, as ``e^min(x, 0) / (1 + e^-|x|)``: no overflow, and all digits."""
-    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
-
-
-sigmoid.vjp(x=lambda g, out: g * out * (1 - out))
-sigmoid.check(draw(3, 2))
-
-
-@primitive
-def relu(x: Array) -> Array:
-    """Rectified linear unit, ``max(x, 0)``; its gradient at 0 is 0."""
-    if x.size < _LARGE:
-        return np.maximum(x, 0)
-    return _large(lambda x, out: np.maximum(x, _zeros_under(x), out=out), 2, x)
-
-
-def _zeros_under(x: Array) -> Array:
-    """Zeros that broadcast against ``x`` in runs of a thousand: with a single 0, ``np.maximum`` takes twice as long."""
-    shape, length = [1] * x.ndim, 1
-    for axis in sorted(range(x.ndim), key=lambda axis: x.strides[axis]):
-        if length < 1024:
-            shape[axis] = x.shape[axis]
-            length *= x.shape[axis]
-    zeros = np.empty_like(x[tuple(slice(n) for n in shape)], subok=False)
-    zeros.fill(0)
-    return zeros
-
-
-@primitive
-def _where_positive(g: Array, y: Array) -> Array:
-    """``g`` where ``y`` is positive, else 0, also where ``g`` is inf or NaN."""
-
-    def compute(g: Array, y: Array, out: Array) -> None:
-        bits = out.view(BITS[g.dtype.itemsize])
-        ones = np.greater(y, 0).view(np.int8)
-        np.copyto(bits, np.negative(ones, out=ones))
-        np.bitwise_and(g.view(bits.dtype), bits, out=bits)
-
-    return mask_bits(g, y > 0) if y.size < _LARGE or g.shape != y.shape else _large(compute, 5, g, y)
-
-
-relu.vjp(x=lambda g, out: _where_positive(g, out))
-_where_positive.vjp(g=lambda g_, y: _where_positive(g_, y), y=None)
-_where_positive.check(draw(3, 2), np.array([[1.0, -1.0], [0.0, 2.0], [3.0, -4.0]]))
-relu.check(draw(3, 2))
-
-
-@primitive
-def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
-    """``x`` where positive, ``negative_slope * x`` elsewhere (Maas et al., 2013)."""
-    return np.where(x > 0, x, x * negative_slope)
-
-
-leaky_relu.vjp(x=lambda g, x, negative_slope: where(x > 0, g, g * negative_slope))
-leaky_relu.check(draw(3, 2))
-leaky_relu.check(draw(3, 2), negative_slope=0.3)
-
-
-@primitive
-def elu(x: Array, alpha: float = 1.0) -> Array:
-    """``x`` where positive, ``alpha * (e^x - 1)`` elsewhere (Clevert et al., 2015)."""
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
-
-
-elu.vjp(x=lambda g, out, x, alpha: where(x > 0, g, g * (out + alpha)))
-elu.check(draw(3, 2))
-elu.check(draw(3, 2), alpha=1.7)
-
-
-@primitive
-def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """``log(1 + e^(beta x)) / beta``, a smooth ReLU; ``x`` itself where ``beta x > threshold``."""
-    scaled = x * beta
-    smooth = (np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))) / beta
-    return np.where(scaled > threshold, x, smooth)
-
-
-softplus.vjp(x=lambda g, x, beta, threshold: where(x * beta > threshold, g, g * sigmoid(x * beta)))
-softplus.check(draw(3, 2))
-softplus.check(draw(3, 2), beta=2.0)
 
 # Choice
 

@@ -9,6 +9,8 @@ import numpy as np
 from ..primitive import Array, draw, primitive
 from ..tensor import Tensor, as_index
 
+__all__ = ["getitem"]
+
 
 @primitive
 def _pick(x: Array, index: Any) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import memory
 from ..primitive import Array, draw, primitive
 from ..threads import parallel
-from .elementwise import sqrt, square
+from .maths import sqrt, square
 from .windows import cut
 
 _ROOM = 1 << 18  # bytes of a block: with its gradient and its result it stays in the cache of a core

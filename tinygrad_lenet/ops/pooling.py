@@ -16,6 +16,8 @@ from ..threads import parallel
 from .elementwise import BITS
 from .windows import Padding, Pair, Windows, check_images, cut, rows_first, windows
 
+__all__ = ["avg_pool2d", "max_pool2d"]
+
 _ROOM = 2_400_000  # bytes of images that are worked on at a time: with fewer, the calls cost more than the cache saves
 
 

@@ -10,8 +10,11 @@ import numpy as np
 from ..errors import ArgumentError
 from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor
-from .elementwise import exp, select, sqrt, square, where
+from .elementwise import select, where
+from .maths import exp, sqrt, square
 from .shape import stretch
+
+__all__ = ["argmax", "argmin", "log_softmax", "logsumexp", "max", "mean", "min", "softmax", "std", "sum", "var"]
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 # The ufuncs themselves: np.sum and its like add a microsecond of Python.

@@ -13,6 +13,19 @@ from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor, to_array
 
+__all__ = [
+    "broadcast_to",
+    "concatenate",
+    "flatten",
+    "pad",
+    "permute",
+    "reshape",
+    "squeeze",
+    "stack",
+    "transpose",
+    "unsqueeze",
+]
+
 
 def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     """Both ``f(1, 2)`` and ``f((1, 2))``."""

@@ -1,0 +1,35 @@
+"""Functions of networks, under the names and with the signatures of ``torch.nn.functional``; imported as ``F``.
+
+Here are the composites: losses, normalisation, dropout. The primitives they are made of are reachable here too, so that
+``F.conv2d``, ``tinygrad_lenet.conv2d`` and ``x.conv2d`` are one and the same.
+"""
+
+from ..ops import activations
+from ..ops.activations import *
+from ..ops.convolution import conv2d, conv_transpose2d, fold, unfold
+from ..ops.pooling import avg_pool2d, max_pool2d
+from ..ops.products import linear
+from ..ops.reduction import log_softmax, softmax
+from ..ops.shape import pad
+from . import layers, losses
+from .layers import *
+from .losses import *
+
+__all__ = [
+    "avg_pool2d",
+    "conv2d",
+    "conv_transpose2d",
+    "fold",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "pad",
+    "softmax",
+    "unfold",
+]
+__all__ += activations.__all__
+__all__ += layers.__all__
+__all__ += losses.__all__
+__all__.sort()
+
+del activations

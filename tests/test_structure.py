@@ -26,7 +26,7 @@ ROWS = [
     {"primitive"},
     {"ops"},
     {"operators"},
-    {"functional"},
+    {"functional", "calculus", "recomputation"},
     {"nn", "optim", "data"},
     {"serialization", "onnx", "visualize", "testing", "distributed"},
     {"__init__"},

@@ -12,7 +12,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import functional, operators
+from . import calculus, functional, operators, recomputation
+from .calculus import *
 from .errors import (
     ArgumentError,
     DataError,
@@ -35,7 +36,8 @@ from .ops.reduction import *
 from .ops.shape import *
 from .ops.sorting import *
 from .primitive import Array, draw, primitive
-from .tensor import Tensor, as_tensor, grad, tensor
+from .recomputation import *
+from .tensor import Tensor, as_tensor, tensor
 from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -58,7 +60,6 @@ __all__ = [
     "enable_grad",
     "functional",
     "get_num_threads",
-    "grad",
     "is_grad_enabled",
     "linalg",
     "nn",
@@ -69,13 +70,15 @@ __all__ = [
     "tensor",
     "testing",
 ]
+__all__ += calculus.__all__
+__all__ += recomputation.__all__
 __all__ += functional.__all__
 for _module in (creation, elementwise, indexing, maths, products, reduction, shape, sorting):
     __all__ += _module.__all__
 __all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
-del _module, creation, elementwise, indexing, maths, products, reduction, shape, sorting
+del _module, calculus, recomputation, creation, elementwise, indexing, maths, products, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, optim, testing

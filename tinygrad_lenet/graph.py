@@ -11,18 +11,15 @@ it, and pass on what its rules make of that (Griewank & Walther, *Evaluating Der
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from .errors import GradientError
-
-if TYPE_CHECKING:
-    from .primitive import Plan
 
 # A context variable, not a module flag: each thread and asyncio task has its own, and a new thread records.
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
@@ -77,15 +74,43 @@ class Vertex(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Of the tensor, and so of its gradient."""
 
+    _hooks: list[Hook] | None
+
+
+class Puller(Protocol):
+    """How a node passes a gradient on: the plan of an op."""
+
+    @property
+    def op(self) -> Any:
+        """What has a ``name``, for messages."""
+
+    def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
+        """Pass the gradient of each parent to ``arrive``, given the gradient of the output."""
+
+
+class Hook:
+    """A function that sees, and may replace, the gradient of one tensor; see :meth:`Tensor.register_hook`."""
+
+    __slots__ = ("_among", "run")
+
+    def __init__(self, among: list[Hook], run: Callable[[Any], Any]) -> None:
+        self._among, self.run = among, run
+        among.append(self)
+
+    def remove(self) -> None:
+        """Call it no more."""
+        if self in self._among:
+            self._among.remove(self)
+
 
 class Node:
     """One recorded application of an op."""
 
-    __slots__ = ("dtype", "number", "parents", "plan", "saved", "shape")
+    __slots__ = ("_hooks", "dtype", "number", "parents", "plan", "saved", "shape")
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Puller,
         parents: Sequence[Vertex],
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
@@ -97,6 +122,7 @@ class Node:
         self.dtype = dtype
         self.number = next(_numbers)  # a node is made after its parents: the numbers are a topological order
         self.saved = saved  # None once the graph is freed
+        self._hooks: list[Hook] | None = None
 
     def release(self) -> None:
         """Forget what the backward pass will not need again."""
@@ -104,27 +130,45 @@ class Node:
         self.parents = ()
 
 
-def ancestors(roots: Iterable[Vertex]) -> list[Node]:
-    """All nodes that the roots were made from, newest first. Iterative, so that a chain may have a million ops."""
-    found = {root for root in roots if isinstance(root, Node)}
+def now() -> int:
+    """A number above those of all nodes so far, and below those to come."""
+    return next(_numbers)
+
+
+def ancestors(roots: Iterable[Vertex], since: int = -1) -> list[Node]:
+    """All nodes that the roots were made from, newest first. Iterative, so that a chain may have a million ops.
+
+    Of a part of the graph, if ``since`` says after which moment (of :func:`now`) it was made.
+    """
+    found = {root for root in roots if isinstance(root, Node) and root.number > since}
     stack = list(found)
     while stack:
         for parent in stack.pop().parents:
-            if type(parent) is Node and parent not in found:
+            if type(parent) is Node and parent.number > since and parent not in found:
                 found.add(parent)
                 stack.append(parent)
     return sorted(found, key=attrgetter("number"), reverse=True)
 
 
+def sources(roots: Sequence[Vertex], since: int) -> set[Vertex]:
+    """What the roots were computed from since a moment: leaves, and nodes that were there before."""
+    inside = set(ancestors(roots, since))
+    return {v for v in (*roots, *(parent for node in inside for parent in node.parents)) if v not in inside}
+
+
 def pullback(
-    roots: Sequence[Vertex], seeds: Sequence[Any], wanted: set[Vertex] | None = None, retain: bool = False
+    roots: Sequence[Vertex],
+    seeds: Sequence[Any],
+    wanted: set[Vertex] | None = None,
+    retain: bool = False,
+    since: int = -1,
 ) -> dict[Vertex, Any]:
     """Pull the seeds back through the graph; return the gradient of each leaf, or of each wanted vertex.
 
     The seed decides the order of differentiation: seeded with arrays the pass is plain NumPy; seeded with tensors it
-    records itself.
+    records itself. With ``since`` it goes back to that moment only: what is older counts as a leaf.
     """
-    order = ancestors(roots)
+    order = ancestors(roots, since)
     visit = None if wanted is None else _leading_to(wanted, order)
     reach = None if wanted is None or visit is None else visit | wanted
     gradients: dict[Vertex, Any] = {}
@@ -146,7 +190,12 @@ def pullback(
     for root, seed in zip(roots, seeds, strict=True):
         arrive(root, seed)
     for node in order:
-        seed = gradients.get(node) if wanted and node in wanted else gradients.pop(node, None)
+        keep = wanted and node in wanted
+        seed = gradients.get(node) if keep else gradients.pop(node, None)
+        if seed is not None and node._hooks:
+            seed = _hooked(node, seed)
+            if keep:
+                gradients[node] = seed
         if seed is None or (visit is not None and node not in visit):
             continue
         if node.saved is None:
@@ -157,7 +206,18 @@ def pullback(
         node.plan.pull(node, seed, reach, arrive)
         if not retain:
             node.release()
+    if since < 0:  # else more may arrive at the leaves
+        for vertex, gradient in gradients.items():
+            if vertex._hooks and type(vertex) is not Node:
+                gradients[vertex] = _hooked(vertex, gradient)
     return gradients
+
+
+def _hooked(vertex: Vertex, gradient: Any) -> Any:
+    """The gradient, after the vertex's hooks have seen all of it."""
+    for hook in tuple(vertex._hooks or ()):
+        gradient = hook.run(gradient)
+    return gradient
 
 
 def _leading_to(wanted: set[Vertex], order: list[Node]) -> set[Vertex]:

@@ -7,7 +7,7 @@ counter of the memory they look at; an op notes the count of what it saves, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ._methods import Methods
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
-from .graph import Node, enable_grad, is_grad_enabled, no_grad, pullback
+from .graph import Hook, Node, is_grad_enabled, no_grad, pullback
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
@@ -82,19 +82,20 @@ class Tensor(Methods):
     tensor([2., 4., 6.])
     """
 
-    __slots__ = ("__weakref__", "_data", "_grad", "_node", "_requires_grad", "_version")
+    __slots__ = ("__weakref__", "_data", "_grad", "_hooks", "_node", "_requires_grad", "_version")
     __array_ufunc__ = None  # ndarray + Tensor is Tensor.__radd__
     __hash__ = object.__hash__  # == compares elements; a Tensor is still one object in a set
 
     _data: NDArray[Any]
     _grad: Tensor | None
+    _hooks: list[Hook] | None  # of a leaf; others keep them in the node
     _node: Node | None
     _requires_grad: bool
     _version: list[int]  # how often the memory was changed; shared by all views of it
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
         self._data = np.array(to_array(data, dtype))
-        self._grad = self._node = None
+        self._grad = self._node = self._hooks = None
         self._version = [0]
         self._requires_grad = False
         self.requires_grad = requires_grad
@@ -104,7 +105,7 @@ class Tensor(Methods):
         """A Tensor around an array that nobody else will write to, without a copy."""
         self = Tensor.__new__(Tensor)
         self._data = array
-        self._grad = None
+        self._grad = self._hooks = None
         self._node = node
         self._requires_grad = node is not None
         self._version = [0] if version is None else version
@@ -318,7 +319,7 @@ class Tensor(Methods):
             )
         twin = type(self).__new__(type(self))
         twin._data, twin._node, twin._version, twin._requires_grad = self._data.copy(), None, [0], self._requires_grad
-        twin._grad = None if self._grad is None else Tensor(self._grad)
+        twin._grad, twin._hooks = None if self._grad is None else Tensor(self._grad), None
         memo[id(self)] = twin
         return twin
 
@@ -348,8 +349,8 @@ class Tensor(Methods):
         >>> x.grad
         tensor(6.)
         """
-        root = _root(self)
-        seed = _seed(self, gradient)._data
+        root = root_of(self)
+        seed = seed_of(self, gradient)._data
         taken = {id(storage(seed))}
         for leaf, array in pullback([root], [seed], retain=retain_graph).items():
             assert isinstance(leaf, Tensor)  # every node has been visited
@@ -359,6 +360,46 @@ class Tensor(Methods):
                 array = array.copy()  # a rule may hand one array to two parents; each leaf gets its own
             taken.add(id(storage(array)))
             leaf._grad = Tensor._wrap(array)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
+        """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.
+
+        What it returns, unless None, takes the place of the gradient, here and further back. The gradient is the whole
+        one of that pass: the sum over all uses of the tensor. Hooks are called in the order of their registration.
+
+        Returns:
+            A handle, whose ``remove()`` takes the hook away.
+
+        Raises:
+            GradientError: the tensor does not require a gradient; or, later, the hook returns no tensor of its shape.
+
+        >>> import tinygrad_lenet as tl
+        >>> x = tl.tensor([1.0, 2.0], requires_grad=True)
+        >>> y = x * x
+        >>> handle = y.register_hook(lambda gradient: gradient.clip(-1, 1))
+        >>> (y * 10).sum().backward()
+        >>> x.grad  # 2 x, and not 20 x
+        tensor([2., 4.])
+        """
+        if not self._requires_grad:
+            raise GradientError("register_hook: this tensor requires no gradient; make it with requires_grad=True")
+
+        def run(gradient: Any) -> Any:
+            found = hook(gradient if isinstance(gradient, Tensor) else Tensor(gradient))
+            if found is None:
+                return gradient
+            if not isinstance(found, Tensor) or found.shape != self_shape or found.dtype != self_dtype:
+                got = f"{found.dtype} of shape {found.shape}" if hasattr(found, "dtype") else type(found).__name__
+                raise GradientError(
+                    f"a hook must return None or a Tensor of {self_dtype} and shape {self_shape}, this one gave {got}"
+                )
+            return found if isinstance(gradient, Tensor) else found._data.copy()
+
+        self_shape, self_dtype = self.shape, self.dtype  # not the tensor itself: that would be a cycle
+        vertex = self._node or self
+        if vertex._hooks is None:
+            vertex._hooks = []
+        return Hook(vertex._hooks, run)
 
 
 def as_index(index: Any) -> tuple[Any, ...]:
@@ -383,7 +424,8 @@ def _component(i: Any) -> Any:
     return array if array.ndim or array.dtype == np.bool_ else int(array)
 
 
-def _root(output: Tensor) -> Node | Tensor:
+def root_of(output: Tensor) -> Node | Tensor:
+    """Where a backward pass from this tensor begins."""
     if not output._requires_grad:
         raise GradientError(
             "this tensor does not depend on anything that requires a gradient; "
@@ -392,7 +434,8 @@ def _root(output: Tensor) -> Node | Tensor:
     return output._node or output
 
 
-def _seed(output: Tensor, gradient: Any) -> Tensor:
+def seed_of(output: Tensor, gradient: Any) -> Tensor:
+    """The gradient that a backward pass begins with: the one given, or 1."""
     if gradient is None:
         if output.size != 1:
             raise ShapeError(
@@ -420,67 +463,3 @@ def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = Fals
 def as_tensor(data: Any) -> Tensor:
     """The Tensor itself, if ``data`` is one; else a new one, see :class:`Tensor`."""
     return data if isinstance(data, Tensor) else Tensor(data)
-
-
-def grad(
-    outputs: Tensor | Sequence[Tensor],
-    inputs: Tensor | Sequence[Tensor],
-    grad_outputs: Any = None,
-    create_graph: bool = False,
-    retain_graph: bool | None = None,
-    allow_unused: bool = False,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of the sum of ``outputs`` with respect to ``inputs``, as a tuple; no ``.grad`` is touched.
-
-    Args:
-        outputs: one tensor or several.
-        inputs: one tensor or several, leaves or not.
-        grad_outputs: a gradient for each output, of its shape; may be left out for outputs of one element.
-        create_graph: record the computation, so that the result can be differentiated again.
-        retain_graph: keep the graph; ``create_graph`` if None.
-        allow_unused: give None for an input that the outputs do not depend on, in place of an error.
-
-    >>> import tinygrad_lenet as tl
-    >>> x = tl.tensor(2.0, requires_grad=True)
-    >>> (slope,) = tl.grad(x**3, x, create_graph=True)
-    >>> (curvature,) = tl.grad(slope, x)
-    >>> slope.item(), curvature.item()
-    (12.0, 12.0)
-    """
-    ys = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    gs: list[Any] = list(grad_outputs) if isinstance(grad_outputs, (list, tuple)) else [grad_outputs]
-    if grad_outputs is None:
-        gs *= len(ys)
-    if len(gs) != len(ys):
-        raise ArgumentError(f"grad: {len(ys)} outputs need as many grad_outputs, got {len(gs)}")
-    for i, x in enumerate(xs):
-        if not isinstance(x, Tensor) or not x._requires_grad:
-            raise GradientError(f"grad: input {i} does not require a gradient; make it with requires_grad=True")
-    roots = [_root(y) for y in ys]
-    seeds: list[Any] = [_seed(y, g) for y, g in zip(ys, gs, strict=True)]
-    wanted = [x._node or x for x in xs]
-    retain = create_graph if retain_graph is None else retain_graph
-    if create_graph:
-        with enable_grad():
-            found = pullback(roots, seeds, set(wanted), retain)
-    else:
-        found = pullback(roots, [seed._data for seed in seeds], set(wanted), retain)
-    results: list[Tensor | None] = []
-    taken = {id(storage(seed._data)) for seed in seeds}
-    for i, vertex in enumerate(wanted):
-        gradient = found.get(vertex)
-        if gradient is None and not allow_unused:
-            raise GradientError(
-                f"grad: the outputs do not depend on input {i} (was it detached or computed under no_grad()?); "
-                "pass allow_unused=True to get None for it"
-            )
-        if isinstance(gradient, np.ndarray):
-            gradient = Tensor._wrap(gradient.copy())
-        elif gradient is not None:
-            # A rule may hand one array to two parents, or on from the seed: what is returned shares no memory.
-            if id(storage(gradient._data)) in taken or not gradient._data.flags.writeable:
-                gradient = gradient.clone()
-            taken.add(id(storage(gradient._data)))
-        results.append(gradient)
-    return tuple(results)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GradientError
-from ..tensor import Tensor, grad
+from ..calculus import grad
+from ..tensor import Tensor
 
 Function = Callable[..., Any]
 

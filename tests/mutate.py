@@ -1,0 +1,281 @@
+"""Mutation testing: change one sign, constant or comparison in a rule, and see a test fail.
+
+    python tests/mutate.py [MODULE ...] [--jobs N] [--list]
+
+goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp``, and all functions of the folder that
+these call), and for each mutant through the tests, in a process of its own; prints the mutants that no test caught.
+Changes nothing on the disk. Takes about a second a mutant.
+"""
+
+import argparse
+import ast
+import copy
+import importlib.abc
+import importlib.util
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OPS = ROOT / "tinygrad_lenet" / "ops"
+# The tests that a mutant meets: first those of the ops of its file, then, if it lives, all that compute something.
+OTHERS = [
+    str(path)
+    for path in sorted((ROOT / "tests").glob("test_*.py"))
+    if path.stem.removeprefix("test_") not in ("data", "download", "example", "idx", "structure", "threads", "cost")
+]
+LIMIT = 300  # seconds: a mutant that hangs is caught
+
+# Mutants that compute the same. Each: the file, the mutated expression, and why it does no harm.
+HARMLESS: dict[tuple[str, str], str] = {}
+
+SWAPS = {
+    ast.Add: [ast.Sub],
+    ast.Sub: [ast.Add],
+    ast.Mult: [ast.Div],
+    ast.Div: [ast.Mult],
+    ast.Pow: [ast.Mult],
+    ast.FloorDiv: [ast.Mult],
+    ast.BitAnd: [ast.BitOr],
+    ast.BitOr: [ast.BitAnd],
+    ast.Lt: [ast.LtE, ast.GtE],
+    ast.LtE: [ast.Lt, ast.Gt],
+    ast.Gt: [ast.GtE, ast.LtE],
+    ast.GtE: [ast.Gt, ast.Lt],
+    ast.Eq: [ast.NotEq],
+    ast.NotEq: [ast.Eq],
+    ast.And: [ast.Or],
+    ast.Or: [ast.And],
+}
+
+
+def mutations(node):
+    """What an expression can be turned into."""
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        yield ast.Constant(node.value + 1)
+    elif isinstance(node, ast.Constant) and type(node.value) is bool:
+        yield ast.Constant(not node.value)
+    elif isinstance(node, ast.UnaryOp) and not isinstance(node.operand, ast.Constant):
+        yield node.operand
+    elif isinstance(node, (ast.BinOp, ast.BoolOp)):
+        for swap in SWAPS.get(type(node.op), []):
+            twin = copy.copy(node)
+            twin.op = swap()
+            yield twin
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+        for swap in SWAPS.get(type(node.ops[0]), []):
+            twin = copy.copy(node)
+            twin.ops = [swap()]
+            yield twin
+    elif isinstance(node, ast.IfExp):
+        yield ast.IfExp(node.test, node.orelse, node.body)
+
+
+def names(node):
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def rules(trees):
+    """Of each file the lambdas and functions that are rules, or that rules call."""
+    functions = {}  # by name: the folder's functions have different names
+    for tree in trees.values():
+        functions.update({node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)})
+        # f = lambda ...
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+                functions[node.targets[0].id] = node.value
+    given = [
+        keyword.value
+        for tree in trees.values()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "vjp"
+        for keyword in call.keywords
+        if not isinstance(keyword.value, ast.Constant)
+    ]
+    reached, stack = [], list(given)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, (ast.Lambda, ast.FunctionDef)):
+            if node in reached:
+                continue
+            reached.append(node)
+        stack.extend(functions[name] for name in names(node) & functions.keys())
+    inside = {id(n) for rule in reached for n in ast.walk(rule)}
+    return {
+        file: [n for n in ast.walk(tree) if isinstance(n, (ast.Lambda, ast.FunctionDef)) and id(n) in inside]
+        for file, tree in trees.items()
+    }
+
+
+def skipped(function):
+    """Inside a function, what does not compute: docstring, annotations, messages, decorators."""
+    out = set()
+    for node in ast.walk(function):
+        parts = []
+        if isinstance(node, (ast.Raise, ast.JoinedStr)):
+            parts = [node]
+        elif isinstance(node, ast.FunctionDef):
+            parts = [
+                *node.decorator_list,
+                node.returns,
+                *(a.annotation for a in ast.walk(node.args) if isinstance(a, ast.arg)),
+            ]
+        elif isinstance(node, ast.AnnAssign):
+            parts = [node.annotation]
+        out |= {id(n) for part in parts if part is not None for n in ast.walk(part)}
+    return out
+
+
+class Mutant:
+    """One change to one file, as a tree that can be compiled."""
+
+    def __init__(self, file, tree, node, twin):
+        self.file, self.line = file, node.lineno
+        self.text = f"{ast.unparse(node)}  ->  {ast.unparse(twin)}"
+        twin = ast.copy_location(twin, node)
+        self.tree = ast.fix_missing_locations(_Replace(node, twin).visit_copy(tree))
+        self.module = f"tinygrad_lenet.ops.{Path(file).stem}"
+
+    def __str__(self):
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+class _Replace:
+    """A copy of a tree in which one node, found by identity, is another."""
+
+    def __init__(self, node, twin):
+        self.node, self.twin = node, twin
+
+    def visit_copy(self, node):
+        if node is self.node:
+            return self.twin
+        if isinstance(node, list):
+            return [self.visit_copy(n) for n in node]
+        if not isinstance(node, ast.AST):
+            return node
+        made = type(node)(**{field: self.visit_copy(value) for field, value in ast.iter_fields(node)})
+        return ast.copy_location(made, node) if hasattr(node, "lineno") else made
+
+
+def mutants(only):
+    trees = {path.name: ast.parse(path.read_text()) for path in sorted(OPS.glob("*.py"))}
+    found = []
+    for file, functions in rules(trees).items():
+        if only and Path(file).stem not in only:
+            continue
+        seen = set()
+        for function in functions:
+            skip = skipped(function)
+            if isinstance(function, ast.Lambda) and not isinstance(function.body, ast.UnaryOp):
+                found.append(Mutant(file, trees[file], function.body, ast.UnaryOp(ast.USub(), function.body)))
+            for node in ast.walk(function):
+                if id(node) in seen or id(node) in skip:
+                    continue
+                seen.add(id(node))
+                found.extend(Mutant(file, trees[file], node, twin) for twin in mutations(node))
+    return [m for m in found if (m.file, m.text) not in HARMLESS]
+
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives the mutated module in place of the file."""
+
+    def __init__(self, mutant):
+        self.mutant = mutant
+
+    def find_spec(self, name, path, target=None):
+        if name != self.mutant.module:
+            return None
+        return importlib.util.spec_from_file_location(name, OPS / self.mutant.file, loader=self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        exec(compile(self.mutant.tree, str(OPS / self.mutant.file), "exec"), module.__dict__)
+
+
+def ops_of(file):
+    """Names of the primitives of a file."""
+    tree = ast.parse((OPS / file).read_text())
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and any("primitive" in ast.unparse(d) for d in node.decorator_list)
+    ]
+
+
+def start(mutant):
+    """Run the tests on a mutant in a process of its own, which ends with 0 if all pass."""
+    pid = os.fork()
+    if pid:
+        return pid
+    nothing, code = os.open(os.devnull, os.O_WRONLY), 1
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    try:
+        if mutant:
+            sys.meta_path.insert(0, Finder(mutant))
+        own = " or ".join(f"{name}-" for name in ops_of(mutant.file)) if mutant else "nothing"
+        for stage in (["tests/test_registry.py", "-k", own], OTHERS):
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *stage])
+            if code not in (0, 5):  # 5: there were none
+                break
+    finally:
+        os._exit(int(code))
+
+
+def survivors(every, jobs):
+    """The mutants with which all tests pass."""
+    waiting, running, done, alive, began = every[::-1], {}, 0, [], time.monotonic()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            mutant = waiting.pop()
+            running[start(mutant)] = mutant, time.monotonic() + LIMIT
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            for late in [pid for pid, (_, end) in running.items() if time.monotonic() > end]:
+                os.kill(late, signal.SIGKILL)
+            time.sleep(0.01)
+            continue
+        mutant, _ = running.pop(pid)
+        done += 1
+        if status == 0:
+            alive.append(mutant)
+            print(f"no test fails: {mutant}", flush=True)
+        if done % 50 == 0:
+            print(f"{done} of {len(every)}, {len(alive)} alive, {time.monotonic() - began:.0f} s", flush=True)
+    return alive
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", help="files of ops/, without .py; all if none is named")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--list", action="store_true", help="only list the mutants")
+    options = parser.parse_args()
+    every = mutants(options.modules)
+    if options.list:
+        print(*every, sep="\n")
+        print(len(every), "mutants")
+        return
+    os.chdir(ROOT)
+    os.environ["HYPOTHESIS_PROFILE"] = "ci"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in ("numpy", "torch"):  # once for all children
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            print(f"without {name}")
+    if os.waitpid(start(None), 0)[1]:
+        sys.exit("the tests fail without any mutant; mend that first")
+    alive = survivors(every, options.jobs)
+    print(f"{len(every)} mutants, {len(every) - len(alive)} caught, {len(alive)} alive; {len(HARMLESS)} harmless ones")
+    sys.exit(bool(alive))
+
+
+if __name__ == "__main__":
+    main()

@@ -30,31 +30,23 @@ class Function(Module):
         return ", ".join(f"{name}={value}" for name, value in self.options.items() if value is not None)
 
 
-class ReLU(Function):
+class _Plain(Function):
+    """One without options."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class ReLU(_Plain):
     """``max(x, 0)``; see :func:`tinygrad_lenet.relu`."""
 
     function = F.relu
 
-    def __init__(self) -> None:
-        super().__init__()
 
+class ReLU6(_Plain):
+    """``min(max(x, 0), 6)``; see :func:`tinygrad_lenet.relu6`."""
 
-class Sigmoid(Function):
-    """``1 / (1 + e^-x)``; see :func:`tinygrad_lenet.sigmoid`."""
-
-    function = F.sigmoid
-
-    def __init__(self) -> None:
-        super().__init__()
-
-
-class Tanh(Function):
-    """Hyperbolic tangent; see :func:`tinygrad_lenet.tanh`."""
-
-    function = F.tanh
-
-    def __init__(self) -> None:
-        super().__init__()
+    function = F.relu6
 
 
 class LeakyReLU(Function):
@@ -75,6 +67,42 @@ class ELU(Function):
         super().__init__(alpha=alpha)
 
 
+class CELU(Function):
+    """ELU with a slope of 1 at 0; see :func:`tinygrad_lenet.celu`."""
+
+    function = F.celu
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__(alpha=alpha)
+
+
+class SELU(_Plain):
+    """ELU that keeps mean 0 and variance 1; see :func:`tinygrad_lenet.selu`."""
+
+    function = F.selu
+
+
+class GELU(Function):
+    """Gaussian error linear unit; see :func:`tinygrad_lenet.gelu`."""
+
+    function = F.gelu
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__(approximate=approximate)
+
+
+class SiLU(_Plain):
+    """``x * sigmoid(x)``; see :func:`tinygrad_lenet.silu`."""
+
+    function = F.silu
+
+
+class Mish(_Plain):
+    """``x * tanh(softplus(x))``; see :func:`tinygrad_lenet.mish`."""
+
+    function = F.mish
+
+
 class Softplus(Function):
     """Smooth ReLU; see :func:`tinygrad_lenet.softplus`."""
 
@@ -82,6 +110,51 @@ class Softplus(Function):
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__(beta=beta, threshold=threshold)
+
+
+class Softsign(_Plain):
+    """``x / (1 + |x|)``; see :func:`tinygrad_lenet.softsign`."""
+
+    function = F.softsign
+
+
+class Sigmoid(_Plain):
+    """``1 / (1 + e^-x)``; see :func:`tinygrad_lenet.sigmoid`."""
+
+    function = F.sigmoid
+
+
+class LogSigmoid(_Plain):
+    """Logarithm of the sigmoid; see :func:`tinygrad_lenet.logsigmoid`."""
+
+    function = F.logsigmoid
+
+
+class Tanh(_Plain):
+    """Hyperbolic tangent; see :func:`tinygrad_lenet.tanh`."""
+
+    function = F.tanh
+
+
+class Hardtanh(Function):
+    """``x`` limited to a range; see :func:`tinygrad_lenet.hardtanh`."""
+
+    function = F.hardtanh
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        super().__init__(min_val=min_val, max_val=max_val)
+
+
+class Hardsigmoid(_Plain):
+    """The sigmoid in three straight lines; see :func:`tinygrad_lenet.hardsigmoid`."""
+
+    function = F.hardsigmoid
+
+
+class Hardswish(_Plain):
+    """SiLU in three pieces; see :func:`tinygrad_lenet.hardswish`."""
+
+    function = F.hardswish
 
 
 class Softmax(Function):

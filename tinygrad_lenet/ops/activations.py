@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from .. import memory
-from ..primitive import Array, draw, primitive
+from ..errors import ArgumentError
+from ..primitive import Array, draw, primitive, spelled
+from ..tensor import Tensor, as_tensor
 from ..threads import spread
-from .elementwise import BITS, mask_bits, where
+from .elementwise import BITS, abs, mask_bits, select, where
+from .maths import erf, exp, square
 
-__all__ = ["elu", "leaky_relu", "relu", "sigmoid", "softplus", "tanh"]
+__all__ = [
+    "celu",
+    "elu",
+    "gelu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
+    "logsigmoid",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "softsign",
+    "tanh",
+]
 
 _LARGE = 32_768  # elements from which memory is recycled and the cores share the work
 
@@ -52,6 +75,10 @@ _tanh_grad.check(draw(3, 2), draw(3, 2))
 @primitive
 def sigmoid(x: Array) -> Array:
     """Logistic function, ``1 / (1 + e^-x)``, as ``e^min(x, 0) / (1 + e^-|x|)``: no overflow, and all digits."""
+    return _sigmoid(x)
+
+
+def _sigmoid(x: Array) -> Array:
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
@@ -115,7 +142,7 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
-elu.vjp(x=lambda g, out, x, alpha: where(x > 0, g, g * (out + alpha)))
+elu.vjp(x=lambda g, x, alpha: where(x > 0, g, g * alpha * exp(where(x > 0, 0, x))))
 elu.check(draw(3, 2))
 elu.check(draw(3, 2), alpha=1.7)
 
@@ -131,3 +158,140 @@ def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
 softplus.vjp(x=lambda g, x, beta, threshold: where(x * beta > threshold, g, g * sigmoid(x * beta)))
 softplus.check(draw(3, 2))
 softplus.check(draw(3, 2), beta=2.0)
+
+
+@primitive
+def celu(x: Array, alpha: float = 1.0) -> Array:
+    """``x`` where positive, ``alpha * (e^(x / alpha) - 1)`` elsewhere: ELU with a slope of 1 at 0 (Barron, 2017)."""
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha))
+
+
+celu.vjp(x=lambda g, x, alpha: where(x > 0, g, g * exp(where(x > 0, 0, x) / alpha)))
+celu.check(draw(3, 2))
+celu.check(draw(3, 2), alpha=1.7)
+
+# What lets activations keep mean 0 and variance 1 (Klambauer et al., Self-normalizing neural networks, 2017, eq. 14).
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+@spelled
+def selu(x: Array) -> Tensor:
+    """``1.0507... * elu(x, 1.6732...)``, which keeps mean 0 and variance 1 from layer to layer (Klambauer et al.,
+    2017).
+    """
+    return elu(x, _SELU_ALPHA) * _SELU_SCALE
+
+
+@primitive
+def silu(x: Array) -> Array:
+    """``x * sigmoid(x)``, also called swish (Elfwing et al., 2018; Ramachandran et al., 2017)."""
+    return x * _sigmoid(x)
+
+
+def _silu_x(g: Any, x: Any) -> Any:
+    s = sigmoid(x)
+    return g * (s + x * (s * sigmoid(-x)))
+
+
+silu.vjp(x=_silu_x)
+silu.check(draw(3, 2))
+
+
+@spelled
+def mish(x: Array) -> Tensor:
+    """``x * tanh(softplus(x))`` (Misra, 2019)."""
+    return as_tensor(x) * tanh(softplus(x))
+
+
+@primitive
+def softsign(x: Array) -> Array:
+    """``x / (1 + |x|)`` (Turian et al., 2009)."""
+    return x / (1 + np.abs(x))
+
+
+softsign.vjp(x=lambda g, x: g / square(1 + abs(x)))
+softsign.check(draw(3, 2))
+
+
+@primitive
+def hardtanh(x: Array, min_val: float = -1.0, max_val: float = 1.0) -> Array:
+    """``x`` limited to ``min_val … max_val``; its gradient at both is 0, as in PyTorch."""
+    if min_val > max_val:
+        raise ArgumentError(f"hardtanh: min_val={min_val} must not be above max_val={max_val}")
+    return np.clip(x, min_val, max_val)
+
+
+hardtanh.vjp(x=lambda g, x, min_val, max_val: select(g, (x > min_val) & (x < max_val)))
+hardtanh.check(draw(3, 2), -0.4, 0.6)
+
+
+@spelled
+def relu6(x: Array) -> Tensor:
+    """``min(max(x, 0), 6)`` (Krizhevsky, *Convolutional deep belief networks on CIFAR-10*, 2010); its gradient at 0 and
+    6 is 0.
+    """
+    return hardtanh(x, 0.0, 6.0)
+
+
+@primitive
+def hardsigmoid(x: Array) -> Array:
+    """``min(max(x + 3, 0), 6) / 6``, the sigmoid in three straight lines; its gradient at ±3 is 0."""
+    return np.clip(x + 3, 0, 6) / 6
+
+
+hardsigmoid.vjp(x=lambda g, x: select(g / 6, (x > -3) & (x < 3)))
+hardsigmoid.check(draw(3, 2, low=-7, high=6))
+
+
+@primitive
+def hardswish(x: Array) -> Array:
+    """``x * hardsigmoid(x)``, SiLU in three pieces (Howard et al., *MobileNetV3*, 2019); its gradient is 0 at -3 and 1
+    from 3 on.
+    """
+    return x * (np.clip(x + 3, 0, 6) / 6)
+
+
+hardswish.vjp(x=lambda g, x: where(x < 3, select(g * (x / 3 + 0.5), x > -3), g))
+hardswish.check(draw(3, 2, low=-7, high=6))
+
+
+@primitive
+def _gelu(x: Array) -> Array:
+    return x * (0.5 * erf(x * math.sqrt(0.5)).numpy() + 0.5)
+
+
+def _gelu_x(g: Any, x: Any) -> Any:
+    return g * (0.5 * erf(x * math.sqrt(0.5)) + 0.5 + x * exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)))
+
+
+_gelu.vjp(x=_gelu_x)
+_gelu.check(draw(3, 2, low=-2, high=2))
+
+
+@spelled
+def gelu(x: Array, approximate: str = "none") -> Tensor:
+    """Gaussian error linear unit, ``x`` times the share of the standard normal distribution below ``x`` (Hendrycks &
+    Gimpel, 2016).
+
+    Args:
+        x: any shape.
+        approximate: ``"none"``: ``x * (1 + erf(x / sqrt(2))) / 2``; or ``"tanh"``:
+            ``x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.gelu(tl.tensor([-1.0, 0.0, 1.0])).numpy().round(4)
+    array([-0.1587,  0.    ,  0.8413], dtype=float32)
+    """
+    if approximate == "none":
+        return _gelu(x)
+    if approximate != "tanh":
+        raise ArgumentError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    given = as_tensor(x)
+    inner = (given + 0.044715 * given * given * given) * math.sqrt(2 / math.pi)
+    return given * (0.5 * tanh(inner) + 0.5)
+
+
+@spelled
+def logsigmoid(x: Array) -> Tensor:
+    """``log(sigmoid(x))``, as ``-softplus(-x)``: finite for any finite ``x``."""
+    return -softplus(-as_tensor(x), threshold=math.inf)

@@ -17,10 +17,12 @@ __all__ = [
     "abs",
     "add",
     "astype",
+    "ceil",
     "clip",
     "clone",
     "div",
     "eq",
+    "floor",
     "ge",
     "gt",
     "le",
@@ -30,9 +32,12 @@ __all__ = [
     "lt",
     "maximum",
     "minimum",
+    "mod",
     "mul",
     "ne",
     "neg",
+    "reciprocal",
+    "round",
     "sign",
     "sub",
     "where",
@@ -127,6 +132,16 @@ div.check(1.0, draw(2, low=-2, high=-0.5))
 
 
 @primitive
+def reciprocal(x: Array) -> Array:
+    """``1 / x``, of floats also where the tensor holds integers."""
+    return np.true_divide(1, x)
+
+
+reciprocal.vjp(x=lambda g, out: -g * out * out)
+reciprocal.check(draw(3, 2, low=0.5, high=2))
+
+
+@primitive
 def neg(x: Array) -> Array:
     """Negative, ``-x``."""
     return np.negative(x)
@@ -142,8 +157,41 @@ def sign(x: Array) -> Array:
     return np.sign(x)
 
 
-sign.vjp(x=None)
-sign.check(draw(3, 2))
+@primitive
+def floor(x: Array) -> Array:
+    """The largest whole number that is not above; its gradient is 0."""
+    return np.floor(x)
+
+
+@primitive
+def ceil(x: Array) -> Array:
+    """The smallest whole number that is not below; its gradient is 0."""
+    return np.ceil(x)
+
+
+@primitive
+def round(x: Array, decimals: int = 0) -> Array:
+    """The nearest number of so many decimals, the even one of two that are equally near; its gradient is 0."""
+    return np.round(x, decimals)
+
+
+for _step in (sign, floor, ceil, round):
+    _step.vjp(x=None)
+    _step.check(draw(3, 2))
+round.check(draw(3, 2), decimals=1)
+
+
+@primitive
+def mod(x: Array, y: Array) -> Array:
+    """Remainder of the division, ``x - floor(x / y) * y``: it has the sign of ``y``, as Python's ``%`` and PyTorch's
+    ``remainder``.
+    """
+    return np.mod(x, y)
+
+
+mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * floor(x / y))
+mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
+mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
 
 
 @primitive

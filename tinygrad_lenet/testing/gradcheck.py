@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GradientError
 from ..calculus import grad
+from ..errors import GradientError
 from ..tensor import Tensor
 
 Function = Callable[..., Any]

@@ -26,12 +26,13 @@ from .errors import (
 )
 from .functional import *
 from .graph import enable_grad, is_grad_enabled, no_grad
-from .ops import creation, elementwise, indexing, linalg, maths, products, reduction, shape, sorting
+from .ops import creation, elementwise, indexing, linalg, maths, products, rearrange, reduction, shape, sorting
 from .ops.creation import *
 from .ops.elementwise import *
 from .ops.indexing import *
 from .ops.maths import *
 from .ops.products import *
+from .ops.rearrange import *
 from .ops.reduction import *
 from .ops.shape import *
 from .ops.sorting import *
@@ -73,12 +74,13 @@ __all__ = [
 __all__ += calculus.__all__
 __all__ += recomputation.__all__
 __all__ += functional.__all__
-for _module in (creation, elementwise, indexing, maths, products, reduction, shape, sorting):
+for _module in (creation, elementwise, indexing, maths, products, rearrange, reduction, shape, sorting):
     __all__ += _module.__all__
 __all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
-del _module, calculus, recomputation, creation, elementwise, indexing, maths, products, reduction, shape, sorting
+del _module, calculus, creation, elementwise, indexing, maths
+del products, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, optim, testing

@@ -9,8 +9,8 @@ from ..ops.activations import *
 from ..ops.convolution import conv2d, conv_transpose2d, fold, unfold
 from ..ops.pooling import avg_pool2d, max_pool2d
 from ..ops.products import linear
+from ..ops.rearrange import pad
 from ..ops.reduction import log_softmax, softmax
-from ..ops.shape import pad
 from . import layers, losses
 from .layers import *
 from .losses import *

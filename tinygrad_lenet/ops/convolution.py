@@ -25,7 +25,7 @@ from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor
 from ..threads import parallel
 from .products import common_dtype, product
-from .shape import pad
+from .rearrange import pad
 from .windows import Padding, Pair, Windows, aligned, check_images, cut, pair, rows_first, windows
 
 __all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ..primitive import Array, draw, primitive
-from ..tensor import Tensor, as_index
+from ..errors import DTypeError, OutOfRangeError, ShapeError
+from ..primitive import Array, draw, primitive, spelled
+from ..tensor import Tensor, as_index, as_tensor
+from .elementwise import add, where
+from .shape import axis_of, broadcast_to
 
-__all__ = ["getitem"]
+__all__ = ["gather", "getitem", "one_hot", "scatter", "scatter_add", "take_along_axis"]
 
 
 @primitive
@@ -49,3 +52,125 @@ def getitem(x: Array, index: Any) -> Tensor:
     (tensor([3., 6.]), tensor([1., 1., 3.]), tensor([5., 6.]))
     """
     return _pick(x, as_index(index))
+
+
+def _positions(x: Tensor, indices: Array, axis: int, op: str) -> tuple[Any, ...]:
+    """For indices along one axis, of as many axes as ``x``, the index arrays of all: they broadcast."""
+    found = np.asarray(indices)
+    if found.dtype.kind not in "iu":
+        raise DTypeError(f"{op}: indices must be integers, got {found.dtype}; convert them: i.astype('int64')")
+    if found.ndim != x.ndim:
+        raise ShapeError(f"{op}: indices must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
+    at, n = axis_of(axis, x.ndim, op), x.shape[axis]
+    if found.size and not (-n <= found.min() and found.max() < n):
+        raise OutOfRangeError(f"{op}: indices must lie in {-n} … {n - 1} on axis {axis} of {x.shape}, got {found}")
+    grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in found.shape)])
+    grid[at] = found
+    return tuple(grid)
+
+
+@spelled
+def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
+    """Pick along one axis by indices that may differ for each place on the others: ``x[i, indices[i, j]]`` for the last
+    of two. What :func:`argsort` gives fits; lengths of 1 broadcast.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.take_along_axis(tl.tensor([[1, 2], [3, 4]]), [[1], [0]], axis=1)
+    tensor([[2.],
+            [3.]])
+    """
+    x, found = as_tensor(x), np.asarray(indices)
+    if found.ndim == x.ndim:  # else _positions complains
+        at = axis_of(axis, x.ndim, "take_along_axis")
+        try:
+            lengths = list(np.broadcast_shapes(*((*a.shape[:at], 1, *a.shape[at + 1 :]) for a in (x, found))))
+        except ValueError:
+            raise ShapeError(
+                f"take_along_axis: indices {found.shape} do not fit {x.shape}: away from axis {axis} the lengths must "
+                "be equal, or 1"
+            ) from None
+        found = np.broadcast_to(found, [*lengths[:at], found.shape[at], *lengths[at + 1 :]])
+        x = broadcast_to(x, [*lengths[:at], x.shape[at], *lengths[at + 1 :]])
+    return getitem(x, _positions(x, found, axis, "take_along_axis"))
+
+
+def _within(x: Tensor, index: Any, axis: int, op: str) -> None:
+    shape = np.shape(index)
+    at = axis_of(axis, x.ndim, op)
+    if len(shape) == x.ndim and any(i != at and n > m for i, (n, m) in enumerate(zip(shape, x.shape, strict=True))):
+        raise ShapeError(f"{op}: away from axis {axis}, index {shape} must not be longer than the tensor {x.shape}")
+
+
+@spelled
+def gather(x: Array, axis: int, index: Array) -> Tensor:
+    """``out[i, j] = x[index[i, j], j]`` for axis 0 of two, PyTorch's ``gather``: ``index`` may be shorter than ``x`` on
+    the other axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.gather(tl.tensor([[1, 2], [3, 4]]), 0, tl.tensor([[1, 0]], dtype="int64"))
+    tensor([[3., 2.]])
+    """
+    x = as_tensor(x)
+    _within(x, index, axis, "gather")
+    return getitem(x, _positions(x, index, axis, "gather"))
+
+
+def _source(op: str, src: Array, index: Any, x: Tensor) -> Tensor:
+    """The part of ``src`` that is scattered."""
+    shape = np.shape(index)
+    if not np.ndim(src):
+        src = broadcast_to(src, shape)
+    if np.ndim(src) != len(shape) or any(n > m for n, m in zip(shape, np.shape(src), strict=True)):
+        raise ShapeError(
+            f"{op}: src {np.shape(src)} must be a number, or at least as long as index {shape} on each axis"
+        )
+    return as_tensor(src)[tuple(slice(n) for n in shape)].astype(x.dtype)
+
+
+@spelled
+def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
+    """A copy of ``x`` with ``out[index[i, j], j] = src[i, j]`` for axis 0 of two, PyTorch's ``scatter``.
+
+    ``src`` is a tensor or a number. Where an element is set several times the last one counts, and gets the gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.scatter(tl.zeros(2, 2), 1, tl.tensor([[1], [0]], dtype="int64"), 5.0)
+    tensor([[0., 5.],
+            [5., 0.]])
+    """
+    x = as_tensor(x)
+    _within(x, index, axis, "scatter")
+    positions = _positions(x, index, axis, "scatter")
+    values = _source("scatter", src, index, x).reshape(-1)
+    origin = np.full(x.shape, -1)
+    origin[positions] = np.arange(values.size).reshape(np.shape(index))
+    return where(origin >= 0, values[np.maximum(origin, 0)], x) if values.size else x.clone()
+
+
+@spelled
+def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
+    """A copy of ``x`` with ``out[index[i, j], j] += src[i, j]`` for axis 0 of two, PyTorch's ``scatter_add``."""
+    x = as_tensor(x)
+    _within(x, index, axis, "scatter_add")
+    positions = _positions(x, index, axis, "scatter_add")
+    return add(x, _put(_source("scatter_add", src, index, x), positions, x.shape))
+
+
+@spelled
+def one_hot(x: Array, num_classes: int = -1) -> Tensor:
+    """For class indices (...,) integers (..., num_classes): 1 at the index, else 0. PyTorch's ``one_hot``.
+
+    ``num_classes`` is one more than the largest index if it is -1.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.one_hot([0, 2])
+    tensor([[1, 0, 0],
+            [0, 0, 1]], dtype=int64)
+    """
+    index = np.asarray(x)
+    if index.dtype.kind not in "iu":
+        raise DTypeError(f"one_hot: class indices must be integers, got {index.dtype}; convert: x.astype('int64')")
+    count = int(index.max(initial=-1)) + 1 if num_classes == -1 else num_classes
+    if index.size and (index.min() < 0 or index.max() >= count):
+        raise OutOfRangeError(f"one_hot: class indices must lie in 0 … {count - 1}, got {index}")
+    return Tensor._wrap((index[..., None] == np.arange(count)).astype(np.int64))

@@ -7,34 +7,40 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import ArgumentError
 from ..primitive import Array, draw, primitive, spelled
-from ..tensor import Tensor
-from .elementwise import select, where
+from ..tensor import Tensor, as_tensor
+from .elementwise import abs, ne, select, where
 from .maths import exp, sqrt, square
-from .shape import stretch
+from .shape import axes_of, axis_of, concatenate, reshape, stretch
 
-__all__ = ["argmax", "argmin", "log_softmax", "logsumexp", "max", "mean", "min", "softmax", "std", "sum", "var"]
+__all__ = [
+    "all",
+    "amax",
+    "amin",
+    "any",
+    "argmax",
+    "argmin",
+    "count_nonzero",
+    "cumprod",
+    "cumsum",
+    "log_softmax",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "norm",
+    "prod",
+    "softmax",
+    "std",
+    "sum",
+    "var",
+]
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 # The ufuncs themselves: np.sum and its like add a microsecond of Python.
 _add: Any = np.add.reduce
 _max: Any = np.maximum.reduce
 _min: Any = np.minimum.reduce
-
-
-def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
-    """The axes that ``axis`` means, as non-negative numbers in order.
-
-    >>> axes_of(-1, 3), axes_of(None, 2)
-    ((2,), (0, 1))
-    """
-    given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
-    if any(not -ndim <= a < ndim for a in given) or len({a % ndim for a in given}) < len(given):
-        raise ArgumentError(
-            f"axis must name different axes of a tensor with {ndim} axes ({-ndim} … {ndim - 1}), got {axis}"
-        )
-    return tuple(sorted(a % ndim for a in given))
 
 
 def _restore(reduced: Any, shape: tuple[int, ...], axis: Axis) -> Any:
@@ -76,6 +82,8 @@ def _share(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     ties = hit.sum(axis=axes_of(axis, x.ndim), keepdims=True).astype(g.dtype)
     return select(_restore(g, x.shape, axis) / where(ties == 0, 1, ties), hit)
 
+
+amax, amin = max, min  # NumPy's and PyTorch's other names
 
 for _extreme in (max, min):
     _extreme.vjp(x=_share)
@@ -139,8 +147,42 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
 @spelled
 def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Standard deviation, the square root of :func:`var`; its gradient is 0 where all elements are equal."""
-    v = var(x, axis, keepdims, ddof)
-    return where(v == 0, 0, sqrt(where(v == 0, 1, v)))
+    return _root(var(x, axis, keepdims, ddof))
+
+
+def _root(x: Tensor) -> Tensor:
+    """Square root, with gradient 0 at 0."""
+    return where(x == 0, 0, sqrt(where(x == 0, 1, x)))
+
+
+@spelled
+def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The p-norm ``sum(|x|^p)^(1/p)`` of vectors along one axis, several or all; its gradient is 0 where they are 0.
+
+    Args:
+        x: any shape; see :func:`tinygrad_lenet.linalg.norm` for matrix norms.
+        p: any number; ``inf`` for the largest, ``-inf`` for the smallest magnitude, 0 for the number of non-zeros.
+        axis: which axes make up a vector.
+        keepdims: whether they stay, with length 1.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.norm(tl.tensor([3.0, -4.0])), tl.norm(tl.tensor([3.0, -4.0]), p=1)
+    (tensor(5.), tensor(7.))
+    """
+    x = as_tensor(x)
+    if p == 2:
+        return _root(sum(square(x if x.dtype.kind == "f" else x * 1.0), axis, keepdims))
+    if p == 0:
+        return sum(ne(x, 0).astype(x.dtype if x.dtype.kind == "f" else np.float32), axis, keepdims)
+    size = abs(x)
+    if math.isinf(p):
+        return max(size, axis, keepdims) if p > 0 else min(size, axis, keepdims)
+    if p == 1:
+        return sum(size, axis, keepdims)
+    zero = size == 0  # whose powers have no finite derivative
+    total = sum(where(zero, 0.0 if p > 0 else math.inf, where(zero, 1, size) ** p), axis, keepdims)
+    nothing = (total == 0) | (total == math.inf)
+    return where(nothing, total ** (1 / p), where(nothing, 1, total) ** (1 / p))
 
 
 @primitive
@@ -210,3 +252,138 @@ def _softmax_nll_x(g: Any, x: Any, index: Any, average: bool) -> Any:
 softmax_nll.vjp(x=_softmax_nll_x)
 softmax_nll.check(draw(3, 4), np.array([2, 0, 2]))
 softmax_nll.check(draw(3, 4), np.array([2, 0, 2]), average=True)
+
+# Products, and running sums and products
+
+
+@primitive
+def _cumsum(x: Array, axis: int) -> Array:
+    return np.cumsum(x, axis)
+
+
+def _backwards(x: Any, axis: int) -> Any:
+    return x[(slice(None),) * axis + (slice(None, None, -1),)]
+
+
+_cumsum.vjp(x=lambda g, axis: _backwards(_cumsum(_backwards(g, axis), axis), axis))
+_cumsum.check(draw(3, 4), 1)
+_cumsum.check(draw(3, 4, 2), 0)
+
+
+@spelled
+def cumsum(x: Array, axis: int | None = None) -> Tensor:
+    """Running sum along an axis, or of the flattened tensor.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.cumsum(tl.tensor([1, 2, 3]))
+    tensor([1., 3., 6.])
+    """
+    return _along(_cumsum, x, axis)
+
+
+@spelled
+def cumprod(x: Array, axis: int | None = None) -> Tensor:
+    """Running product along an axis, or of the flattened tensor; its gradient is right also where elements are 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.cumprod(tl.tensor([1, 2, 3]))
+    tensor([1., 2., 6.])
+    """
+    return _along(_cumprod, x, axis)
+
+
+def _along(op: Any, x: Array, axis: int | None) -> Tensor:
+    found: Tensor = op(reshape(x, -1), 0) if axis is None else op(x, axis_of(axis, np.ndim(x), "axis"))
+    return found
+
+
+@primitive
+def _cumprod(x: Array, axis: int) -> Array:
+    return np.cumprod(x, axis)
+
+
+@primitive
+def _recurrence(x: Array, factor: Array, axis: int) -> Array:
+    """``y[i] = x[i] + factor[i] * y[i - 1]`` along an axis, where ``y[-1]`` is 0."""
+    out = np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, factor.shape)))
+    along, by = np.moveaxis(out, axis, 0), np.moveaxis(np.broadcast_to(factor, out.shape), axis, 0)
+    for i in range(1, len(along)):
+        along[i] += by[i] * along[i - 1]
+    return out
+
+
+def _later(x: Any, axis: int, first: float) -> Any:
+    """Shifted by one along an axis; ``first`` comes in."""
+    head = (slice(None),) * axis
+    start = x[(*head, slice(0, 1))] * 0 + first
+    return concatenate([start, x[(*head, slice(0, -1))]], axis)
+
+
+def _carried_back(g: Any, factor: Any, axis: int) -> Any:
+    """``y[i] = g[i] + factor[i + 1] * y[i + 1]``: the recurrence, transposed."""
+    return _backwards(_recurrence(_backwards(g, axis), _later(_backwards(factor, axis), axis, 0.0), axis), axis)
+
+
+# dy[k] / dx[i] is what stands before i times what stands between i and k: no division, so zeros do no harm.
+_cumprod.vjp(x=lambda g, x, axis: _cumprod(_later(x, axis, 1.0), axis) * _carried_back(g, x, axis))
+_cumprod.check(draw(3, 4), 1)
+_cumprod.check(np.array([[0.5, 0.0, 2.0, 0.0, -1.5]]), 1)
+_cumprod.check(draw(3, 2), 0)
+_recurrence.vjp(
+    x=lambda g, factor, axis: _carried_back(g, factor, axis),
+    factor=lambda g, out, factor, axis: _carried_back(g, factor, axis) * _later(out, axis, 0.0),
+)
+_recurrence.check(draw(2, 4), draw(2, 4), 1)
+
+
+@primitive
+def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Product of the elements; its gradient is right also where some are 0."""
+    return np.prod(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
+    """The product of all others: of those before, and of those behind."""
+    gone = axes_of(axis, len(x.shape))
+    order = [*(a for a in range(len(x.shape)) if a not in gone), *gone]
+    kept = len(x.shape) - len(gone)
+    there = x.transpose(order)
+    flat = there.reshape((*there.shape[:kept], math.prod(there.shape[kept:])))
+    if not math.prod(flat.shape):
+        return x * 0
+    before = _cumprod(_later(flat, kept, 1.0), kept)
+    behind = _backwards(_cumprod(_later(_backwards(flat, kept), kept, 1.0), kept), kept)
+    others = (before * behind).reshape(there.shape).transpose(tuple(int(i) for i in np.argsort(order)))
+    return _restore(g, x.shape, axis) * others
+
+
+prod.vjp(x=_prod_x)
+prod.check(draw(3, 2))
+prod.check(draw(3, 4, 2), axis=(0, -1))
+prod.check(draw(3, 4, 2), axis=1, keepdims=True)
+prod.check(np.array([[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
+
+# Counting: no gradients. Last, since their names are Python's.
+
+
+@primitive
+def count_nonzero(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """How many elements are not 0."""
+    return np.count_nonzero(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+@primitive
+def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Whether at least one element is true (not 0)."""
+    return np.any(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+@primitive
+def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Whether all elements are true (not 0)."""
+    return np.all(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+for _counting in (count_nonzero, any, all):
+    _counting.vjp(x=None)
+    _counting.check(draw(3, 4), axis=1)

@@ -11,17 +11,19 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive, spelled
-from ..tensor import Tensor, to_array
+from ..tensor import Tensor, as_tensor, to_array
 
 __all__ = [
     "broadcast_to",
     "concatenate",
+    "expand_dims",
     "flatten",
-    "pad",
+    "moveaxis",
     "permute",
     "reshape",
     "squeeze",
     "stack",
+    "swapaxes",
     "transpose",
     "unsqueeze",
 ]
@@ -37,6 +39,20 @@ def axis_of(axis: int, ndim: int, what: str) -> int:
     if not -ndim <= axis < ndim:
         raise ArgumentError(f"{what}: axis {axis} is outside of {-ndim} … {ndim - 1}, the axes of a tensor with {ndim}")
     return axis % ndim
+
+
+def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+    """The axes that ``axis`` means, as non-negative numbers in order.
+
+    >>> axes_of(-1, 3), axes_of(None, 2)
+    ((2,), (0, 1))
+    """
+    given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    if any(not -ndim <= a < ndim for a in given) or len({a % ndim for a in given}) < len(given):
+        raise ArgumentError(
+            f"axis must name different axes of a tensor with {ndim} axes ({-ndim} … {ndim - 1}), got {axis}"
+        )
+    return tuple(sorted(a % ndim for a in given))
 
 
 @primitive
@@ -206,49 +222,38 @@ def stack(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     return concatenate([unsqueeze(part, axis) for part in parts], axis)
 
 
-@primitive
-def _pad(x: Array, widths: tuple[tuple[int, int], ...], value: float) -> Array:
-    out = np.full([n + before + after for n, (before, after) in zip(x.shape, widths, strict=True)], value, x.dtype)
-    out[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True))] = x
-    return out
-
-
-_pad.vjp(x=lambda g, widths: g[tuple(slice(b, n - a) for n, (b, a) in zip(g.shape, widths, strict=True))])
-_pad.check(draw(2, 3), ((1, 0), (2, 1)), 0.5)
-
-
-@spelled
-def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
-    """Surround with a constant.
-
-    Args:
-        x: any tensor.
-        pad: PyTorch's flat sequence ``(left, right, top, bottom, ...)``, which starts with the *last* axis; or NumPy's
-            sequence of pairs ``((before, after), ...)``, one for each axis; or one number for all sides of all axes.
-        mode: only ``"constant"``.
-        value: what to fill in.
+def moveaxis(x: Array, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
+    """Move axes to other places; the others stay in order. A view; PyTorch's ``movedim`` too.
 
     >>> import tinygrad_lenet as tl
-    >>> tl.pad(tl.ones(1, 2), (1, 0))
-    tensor([[0., 1., 1.]])
+    >>> tl.moveaxis(tl.zeros(2, 3, 4), 0, -1).shape
+    (3, 4, 2)
     """
-    if mode != "constant":
-        raise ArgumentError(f"pad: mode must be 'constant', got {mode!r}")
-    x = x if isinstance(x, (Tensor, np.ndarray)) else to_array(x)
-    ndim = len(x.shape)
-    if isinstance(pad, (int, np.integer)):
-        widths = [(int(pad), int(pad))] * ndim
-    elif all(isinstance(p, (int, np.integer)) for p in pad):
-        pairs = [(int(b), int(a)) for b, a in zip(pad[::2], pad[1::2], strict=False)]
-        if len(pad) % 2 or len(pairs) > ndim:
-            raise ArgumentError(
-                f"pad: a flat pad has two numbers for each axis from the last, of {ndim} at most; got {pad}"
-            )
-        widths = [(0, 0)] * (ndim - len(pairs)) + pairs[::-1]
-    else:
-        widths = [(int(b), int(a)) for b, a in pad]
-        if len(widths) != ndim:
-            raise ArgumentError(f"pad: pairs must be given for all {ndim} axes, got {len(widths)}: {pad}")
-    if any(w < 0 for pair in widths for w in pair):
-        raise ArgumentError(f"pad: widths must be 0 or more, got {pad}; use a slice to crop")
-    return _pad(x, tuple(widths), value)
+    ndim = np.ndim(x)
+    froms, tos = ([axis_of(a, ndim, "moveaxis") for a in listed(axes)] for axes in (source, destination))
+    if len(froms) != len(tos) or len({*froms}) < len(froms) or len({*tos}) < len(tos):
+        raise ArgumentError(f"moveaxis: source {source} and destination {destination} must be as many different axes")
+    order = [a for a in range(ndim) if a not in froms]
+    for to, origin in sorted(zip(tos, froms, strict=True)):
+        order.insert(to, origin)
+    return permute(x, tuple(order))
+
+
+def listed(axes: int | Sequence[int]) -> list[int]:
+    """One number or several, as a list."""
+    return [axes] if isinstance(axes, (int, np.integer)) else list(axes)
+
+
+def swapaxes(x: Array, axis1: int, axis2: int) -> Tensor:
+    """Two axes swapped; a view."""
+    return transpose(x, axis1, axis2) if axis1 != axis2 else as_tensor(x)
+
+
+def expand_dims(x: Array, axis: int | tuple[int, ...]) -> Tensor:
+    """Put in new axes of length 1, at these places of the result; of one, it is :func:`unsqueeze`."""
+    count = np.ndim(x) + len(listed(axis))
+    at = {axis_of(a, count, "expand_dims") for a in listed(axis)}
+    if len(at) < len(listed(axis)):
+        raise ArgumentError(f"expand_dims: the axes must be different, got {axis}")
+    lengths = iter(np.shape(x))
+    return reshape(x, tuple(1 if i in at else next(lengths) for i in range(count)))

@@ -19,6 +19,8 @@ def materialise(case, dtype=np.float64, seed=0):
     def value(a):
         if not isinstance(a, Draw):
             return a
+        if a.values is not None:
+            return np.array(a.values, dtype)
         n = int(np.prod(a.shape))
         steps = (rng.permutation(n) + 0.3) / max(n, 1)  # distinct, and never at the middle, where kinks are
         return (a.low + (a.high - a.low) * steps).reshape(a.shape).astype(dtype)

@@ -26,7 +26,20 @@ from .errors import (
 )
 from .functional import *
 from .graph import enable_grad, is_grad_enabled, no_grad
-from .ops import creation, elementwise, indexing, linalg, maths, products, rearrange, reduction, shape, sorting
+from .ops import (
+    contractions,
+    creation,
+    elementwise,
+    indexing,
+    linalg,
+    maths,
+    products,
+    rearrange,
+    reduction,
+    shape,
+    sorting,
+)
+from .ops.contractions import *
 from .ops.creation import *
 from .ops.elementwise import *
 from .ops.indexing import *
@@ -74,12 +87,12 @@ __all__ = [
 __all__ += calculus.__all__
 __all__ += recomputation.__all__
 __all__ += functional.__all__
-for _module in (creation, elementwise, indexing, maths, products, rearrange, reduction, shape, sorting):
+for _module in (contractions, creation, elementwise, indexing, maths, products, rearrange, reduction, shape, sorting):
     __all__ += _module.__all__
 __all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
-del _module, calculus, creation, elementwise, indexing, maths
+del _module, calculus, contractions, creation, elementwise, indexing, maths
 del products, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:

@@ -43,17 +43,18 @@ _SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
 
 class Draw(NamedTuple):
     """How tests may draw one tensor argument: distinct values, spread evenly over ``low … high``, none of them at a
-    kink.
+    kink; or just these ``values``.
     """
 
     shape: tuple[int, ...]
     low: float
     high: float
+    values: Any = None
 
 
-def draw(*shape: int, low: float = -1.0, high: float = 1.0) -> Draw:
-    """Describe a test argument for :meth:`Primitive.check`."""
-    return Draw(shape, low, high)
+def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) -> Draw:
+    """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves."""
+    return Draw(shape if values is None else np.shape(values), low, high, values)
 
 
 class Primitive(Protocol[P]):

@@ -119,20 +119,20 @@ def _as_matrices(g: Any, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> 
     return g.reshape(shape)
 
 
-def _flip(x: Any) -> Any:
+def swapped(x: Any) -> Any:
     """Swap the last two axes."""
     return x.transpose((*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2))
 
 
 def _matmul_x(g: Any, x_shape: tuple[int, ...], y: Any) -> Any:
     g = _as_matrices(g, x_shape, y.shape)
-    dx = matmul(g, _flip(y) if len(y.shape) > 1 else y.reshape(1, -1))
+    dx = matmul(g, swapped(y) if len(y.shape) > 1 else y.reshape(1, -1))
     return dx.reshape((*dx.shape[:-2], dx.shape[-1])) if len(x_shape) == 1 else dx
 
 
 def _matmul_y(g: Any, x: Any, y_shape: tuple[int, ...]) -> Any:
     g = _as_matrices(g, x.shape, y_shape)
-    dy = matmul(_flip(x) if len(x.shape) > 1 else x.reshape(-1, 1), g)
+    dy = matmul(swapped(x) if len(x.shape) > 1 else x.reshape(-1, 1), g)
     return dy.reshape(dy.shape[:-1]) if len(y_shape) == 1 else dy
 
 

@@ -327,7 +327,7 @@ def _carried_back(g: Any, factor: Any, axis: int) -> Any:
 # dy[k] / dx[i] is what stands before i times what stands between i and k: no division, so zeros do no harm.
 _cumprod.vjp(x=lambda g, x, axis: _cumprod(_later(x, axis, 1.0), axis) * _carried_back(g, x, axis))
 _cumprod.check(draw(3, 4), 1)
-_cumprod.check(np.array([[0.5, 0.0, 2.0, 0.0, -1.5]]), 1)
+_cumprod.check(draw(values=[[0.5, 0.0, 2.0, 0.0, -1.5]]), 1)
 _cumprod.check(draw(3, 2), 0)
 _recurrence.vjp(
     x=lambda g, factor, axis: _carried_back(g, factor, axis),
@@ -361,7 +361,7 @@ prod.vjp(x=_prod_x)
 prod.check(draw(3, 2))
 prod.check(draw(3, 4, 2), axis=(0, -1))
 prod.check(draw(3, 4, 2), axis=1, keepdims=True)
-prod.check(np.array([[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
+prod.check(draw(values=[[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
 
 # Counting: no gradients. Last, since their names are Python's.
 

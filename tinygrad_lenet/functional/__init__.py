@@ -7,13 +7,15 @@ Here are the composites: losses, normalisation, dropout. The primitives they are
 from ..ops import activations
 from ..ops.activations import *
 from ..ops.convolution import conv2d, conv_transpose2d, fold, unfold
+from ..ops.indexing import one_hot
 from ..ops.pooling import avg_pool2d, max_pool2d
 from ..ops.products import linear
 from ..ops.rearrange import pad
 from ..ops.reduction import log_softmax, softmax
-from . import layers, losses
+from . import layers, losses, spatial
 from .layers import *
 from .losses import *
+from .spatial import *
 
 __all__ = [
     "avg_pool2d",
@@ -23,6 +25,7 @@ __all__ = [
     "linear",
     "log_softmax",
     "max_pool2d",
+    "one_hot",
     "pad",
     "softmax",
     "unfold",
@@ -30,6 +33,7 @@ __all__ = [
 __all__ += activations.__all__
 __all__ += layers.__all__
 __all__ += losses.__all__
+__all__ += spatial.__all__
 __all__.sort()
 
 del activations

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.elementwise import select, where
+from ..ops.indexing import getitem
 from ..ops.maths import sqrt
 from ..ops.normalization import moments, normalize
 from ..primitive import Array
 from ..tensor import Tensor, as_tensor
 
-__all__ = ["batch_norm", "dropout", "prelu"]
+__all__ = ["batch_norm", "dropout", "dropout2d", "embedding", "group_norm", "layer_norm", "prelu"]
 
 
 def prelu(input: Array, weight: Array) -> Tensor:
@@ -45,16 +48,36 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed
     >>> tl.functional.dropout(tl.ones(6), p=0.5, generator=0)
     tensor([2., 2., 2., 0., 0., 0.])
     """
-    if not 0 <= p <= 1:
-        raise ArgumentError(f"dropout: p is a probability between 0 and 1, got {p}")
     x = as_tensor(input)
+    return _drop("dropout", x, p, training, generator, x.shape)
+
+
+def dropout2d(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
+    """:func:`dropout` of whole channels of images (N, C, H, W), whose pixels are alike (Tompson et al., 2015).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.dropout2d(tl.ones(1, 6, 1, 1), p=0.5, generator=0).reshape(6)
+    tensor([2., 2., 2., 0., 0., 0.])
+    """
+    x = as_tensor(input)
+    if x.ndim != 4:
+        raise ShapeError(
+            f"dropout2d: expected images of shape (N, C, H, W), got {x.shape}; add axes with x.unsqueeze(0)"
+        )
+    return _drop("dropout2d", x, p, training, generator, (*x.shape[:2], 1, 1))
+
+
+def _drop(op: str, x: Tensor, p: float, training: bool, generator: Seed, shape: tuple[int, ...]) -> Tensor:
+    """Dropout with a mask of a shape that broadcasts."""
+    if not 0 <= p <= 1:
+        raise ArgumentError(f"{op}: p is a probability between 0 and 1, got {p}")
     if not training or p == 0:
         return x
     if x.dtype.kind != "f":
-        raise DTypeError(f"dropout: expected floats, got {x.dtype}; convert: x.astype('float32')")
+        raise DTypeError(f"{op}: expected floats, got {x.dtype}; convert: x.astype('float32')")
     if p == 1:
         return x * 0
-    keep = generator_of(generator).random(x.shape, np.float32) >= p
+    keep = generator_of(generator).random(shape, np.float32) >= p
     return x * np.multiply(keep, 1 / (1 - p), dtype=x.dtype)
 
 
@@ -123,3 +146,106 @@ def batch_norm(
         scale = scale * as_tensor(weight).reshape(channel)
     out = (x - running_mean.reshape(channel)) * scale
     return out if bias is None else out + as_tensor(bias).reshape(channel)
+
+
+def layer_norm(
+    input: Array,
+    normalized_shape: int | tuple[int, ...],
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise the last axes to mean 0 and variance 1, then scale and shift each element (Ba et al., *Layer
+    normalization*, 2016).
+
+    ``(input - mean) / sqrt(var + eps) * weight + bias``, with the biased variance.
+
+    Args:
+        input: (..., *normalized_shape), floats.
+        normalized_shape: the lengths of the last axes.
+        weight: of that shape, or None for 1.
+        bias: of that shape, or None for 0.
+        eps: keeps the division finite.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.layer_norm(tl.tensor([[1.0, 3.0], [0.0, 8.0]]), 2).numpy().round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]], dtype=float32)
+    """
+    x = as_tensor(input)
+    shape = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
+    if not shape or x.shape[x.ndim - len(shape) :] != shape:
+        raise ShapeError(f"layer_norm: normalized_shape {shape} must be the last lengths of the input {x.shape}")
+    _check_scale("layer_norm", shape, weight, bias)
+    out = _standardize("layer_norm", x, x.shape[: x.ndim - len(shape)], eps)
+    out = out if weight is None else out * weight
+    return out if bias is None else out + bias
+
+
+def group_norm(
+    input: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Normalise groups of channels of each image to mean 0 and variance 1, then scale and shift each channel (Wu & He,
+    *Group normalization*, 2018).
+
+    Args:
+        input: (N, C, ...), floats.
+        num_groups: a divisor of C.
+        weight: (C,), or None for 1.
+        bias: (C,), or None for 0.
+        eps: keeps the division finite.
+    """
+    x = as_tensor(input)
+    if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
+        raise ShapeError(f"group_norm: input must be (N, C, ...) with C divisible by {num_groups}, got {x.shape}")
+    _check_scale("group_norm", x.shape[1:2], weight, bias)
+    out = _standardize("group_norm", x, (x.shape[0], num_groups), eps)
+    channel = (-1, *[1] * (x.ndim - 2))
+    out = out if weight is None else out * as_tensor(weight).reshape(channel)
+    return out if bias is None else out + as_tensor(bias).reshape(channel)
+
+
+def _check_scale(op: str, shape: tuple[int, ...], weight: Array | None, bias: Array | None) -> None:
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and np.shape(value) != shape:
+            raise ShapeError(f"{op}: {name} must have shape {shape}, got {np.shape(value)}")
+
+
+def _standardize(op: str, x: Tensor, rows: tuple[int, ...], eps: float) -> Tensor:
+    """Mean 0 and variance 1 for each of the rows that the first axes make up: a batch norm of one sample."""
+    if x.dtype.kind != "f":
+        raise DTypeError(f"{op}: expected floats, got {x.dtype}; convert: x.astype('float32')")
+    count = math.prod(rows)
+    if not x.size:
+        return x.clone()
+    flat = x.reshape(1, count, x.size // count)
+    return normalize(flat, np.ones(count, x.dtype), np.zeros(count, x.dtype), eps).reshape(x.shape)
+
+
+def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Tensor:
+    """Rows of a table: for indices (...,) the vectors (..., D).
+
+    Args:
+        input: integers of any shape, 0 … V - 1.
+        weight: the table, (V, D).
+        padding_idx: the row that gets no gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.embedding([2, 0], tl.tensor([[0, 1], [2, 3], [4, 5]]))
+    tensor([[4., 5.],
+            [0., 1.]])
+    """
+    table, index = as_tensor(weight), np.asarray(input)
+    if table.ndim != 2:
+        raise ShapeError(f"embedding: weight must be a table (V, D), got {table.shape}")
+    if index.dtype.kind not in "iu":
+        raise DTypeError(f"embedding: indices must be integers, got {index.dtype}; convert: x.astype('int64')")
+    bad = index[(index < 0) | (index >= len(table))]
+    if bad.size:
+        raise OutOfRangeError(f"embedding: indices must lie in 0 … {len(table) - 1}, got {bad[0]}")
+    rows = getitem(table, index)
+    if padding_idx is None:
+        return rows
+    if not -len(table) <= padding_idx < len(table):
+        raise OutOfRangeError(f"embedding: padding_idx must lie in 0 … {len(table) - 1}, got {padding_idx}")
+    return where((index == padding_idx % len(table))[..., None], rows.detach(), rows)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..ops.activations import softplus
-from ..ops.elementwise import abs, select
-from ..ops.maths import square
+from ..ops.activations import relu, softplus
+from ..ops.elementwise import abs, select, where
+from ..ops.maths import exp, log, square
 from ..ops.reduction import log_softmax, softmax_nll
 from ..primitive import Array
 from ..tensor import Tensor, as_tensor, to_array
@@ -18,9 +18,13 @@ from ..tensor import Tensor, as_tensor, to_array
 __all__ = [
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "huber_loss",
+    "kl_div",
     "l1_loss",
     "mse_loss",
+    "multi_margin_loss",
     "nll_loss",
+    "smooth_l1_loss",
 ]
 
 
@@ -193,6 +197,9 @@ def cross_entropy(
     return loss * (1 - label_smoothing) + uniform * (label_smoothing / classes)
 
 
+_NONE = -(2**62)  # no class, and no mistake that somebody would make
+
+
 def _check_same(op: str, input: Tensor, target: Tensor) -> None:
     if input.shape != target.shape:
         raise ShapeError(
@@ -240,3 +247,102 @@ def binary_cross_entropy_with_logits(
         input, threshold=np.inf
     )
     return _reduce(losses if weight is None else losses * weight, reduction, "binary_cross_entropy_with_logits")
+
+
+def huber_loss(input: Array, target: Array, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """``d^2 / 2`` for ``d = |input - target|`` up to ``delta``, ``delta * (d - delta / 2)`` beyond (Huber, 1964); the
+    two must have one shape.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.huber_loss(tl.tensor([0.5, 3.0]), tl.zeros(2), reduction="none")
+    tensor([0.125, 2.5  ])
+    """
+    if not delta > 0:
+        raise ArgumentError(f"huber_loss: delta must be above 0, got {delta}")
+    return _reduce(_huber("huber_loss", input, target, delta), reduction, "huber_loss")
+
+
+def _huber(op: str, input: Array, target: Array, delta: float) -> Tensor:
+    x, y = as_tensor(input), as_tensor(target)
+    _check_same(op, x, y)
+    d = abs(x - y)
+    return where(d <= delta, square(d) * 0.5, delta * (d - 0.5 * delta))
+
+
+def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """:func:`huber_loss` with ``delta=beta``, divided by ``beta``, so that the slope is 1 beyond; with ``beta=0`` the
+    absolute error (Girshick, *Fast R-CNN*, 2015).
+    """
+    if beta < 0:
+        raise ArgumentError(f"smooth_l1_loss: beta must be 0 or more, got {beta}")
+    if not beta:
+        return l1_loss(input, target, reduction)
+    return _reduce(_huber("smooth_l1_loss", input, target, beta) / beta, reduction, "smooth_l1_loss")
+
+
+def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """Kullback and Leibler's divergence ``target * (log(target) - input)``, element by element; where the target is 0,
+    it is 0.
+
+    Args:
+        input: logarithms of probabilities.
+        target: probabilities of the same shape, or their logarithms.
+        reduction: ``"batchmean"`` (the sum over the length of the first axis: the divergence as defined), ``"mean"``
+            (over all elements), ``"sum"`` or ``"none"``.
+        log_target: whether the target is logarithms.
+
+    >>> import tinygrad_lenet as tl
+    >>> half = tl.tensor([[0.5, 0.5]])
+    >>> tl.kl_div(half.log(), tl.tensor([[1.0, 0.0]]), reduction="batchmean")  # log(2)
+    tensor(0.6931472)
+    """
+    x, y = as_tensor(input), as_tensor(target)
+    _check_same("kl_div", x, y)
+    if log_target:
+        losses = exp(y) * (y - x)
+    else:
+        some = y > 0
+        losses = select(y * (log(where(some, y, 1)) - where(some, x, 0)), some)
+    if reduction == "batchmean":
+        return losses.sum() / max(1, x.shape[0] if x.ndim else 1)
+    return _reduce(losses, reduction, "kl_div")
+
+
+def multi_margin_loss(
+    input: Array,
+    target: Array,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Array | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Multi-class hinge loss: the sum of ``max(0, margin - input[target] + input[j])^p`` over all other classes j, over
+    the number of classes (Crammer & Singer, 2001; PyTorch's ``multi_margin_loss``).
+
+    Args:
+        input: scores, (N, C) or (C,).
+        target: class indices, (N,) or ().
+        p: 1 or 2.
+        margin: by how much the score of the target shall be above the others.
+        weight: (C,), a factor for each class of target, or None.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.multi_margin_loss(tl.tensor([[0.5, 0.0, 2.0]]), [0])  # (0.5 + 2.5) / 3
+    tensor(1.)
+    """
+    if p not in (1, 2):
+        raise ArgumentError(f"multi_margin_loss: p must be 1 or 2, got {p}")
+    x, goal = as_tensor(input), _target(target)
+    if x.ndim not in (1, 2):
+        raise ShapeError(f"multi_margin_loss: expected scores of shape (N, C) or (C,), got {x.shape}")
+    weights = _weight("multi_margin_loss", weight, x)
+    scores = _class_last(x)
+    index, _ = _classes("multi_margin_loss", x, goal, _NONE)
+    rows = np.arange(index.size)
+    short = relu(margin - scores[rows, index].reshape(-1, 1) + scores)
+    others = np.ones(scores.shape, np.bool_)
+    others[rows, index] = False
+    losses = select(short if p == 1 else square(short), others).sum(axis=1) / scores.shape[1]
+    losses = losses if weights is None else losses * weights[index]
+    return _reduce(losses.reshape(goal.shape), reduction, "multi_margin_loss")

@@ -1,4 +1,4 @@
-"""Layers with parameters, pooling, normalisation, dropout: PyTorch's names, arguments, defaults and initial values."""
+"""Linear maps, convolutions, tables, dropout, shapes: PyTorch's names, arguments, defaults and initial values."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from .. import functional as F
 from ..errors import ArgumentError
 from ..ops.creation import Seed, generator_of
-from ..ops.shape import flatten
-from ..ops.windows import Padding, Pair, pair
+from ..ops.shape import axis_of, flatten, reshape
+from ..ops.windows import pair
 from ..tensor import Tensor
-from .module import Module, Parameter, check_input
+from .module import Module, Parameter
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
@@ -51,7 +51,52 @@ class Linear(Module):
         return f"{self.in_features}, {self.out_features}" + ("" if self.bias is not None else ", bias=False")
 
 
-class Conv2d(Module):
+class _Conv(Module):
+    """What convolutions have in common: kernels, a bias, and where the windows lie."""
+
+    dims: ClassVar[int] = 2
+    transposed: ClassVar[bool] = False
+    kernel_size: tuple[int, ...]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        generator: Seed = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+            )
+        generator = generator_of(generator)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        if self.dims == 1 and isinstance(kernel_size, (tuple, list)):
+            kernel_size = kernel_size * 2  # (5,), as PyTorch has it
+        self.kernel_size = pair(kernel_size, name, "kernel_size")[: self.dims]
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
+        shape = (first, second // groups, *self.kernel_size)
+        self.weight = _uniform(shape, math.prod(shape[1:]), generator)
+        self.bias = _uniform((out_channels,), math.prod(shape[1:]), generator) if bias else None
+
+    def extra_repr(self) -> str:
+        """Channels, kernel, and what is not the default."""
+        options = [("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1), ("groups", 1)]
+        there = [(name, vars(self).get(name, default), default) for name, default in options]
+        said = [f"{name}={value!r}" for name, value, default in there if value != default]
+        said += ["bias=False"] if self.bias is None else []
+        return ", ".join([f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}", *said])
+
+
+class Conv2d(_Conv):
     """Convolution of images, (N, in_channels, H, W) to (N, out_channels, OH, OW); see :func:`tinygrad_lenet.conv2d`.
 
     >>> import tinygrad_lenet as tl
@@ -60,157 +105,103 @@ class Conv2d(Module):
     (2, 6, 28, 28)
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Padding = 0,
-        dilation: Pair = 1,
-        groups: int = 1,
-        bias: bool = True,
-        generator: Seed = None,
-    ) -> None:
-        super().__init__()
-        if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ArgumentError(
-                f"Conv2d: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
-            )
-        generator = generator_of(generator)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size = pair(kernel_size, "Conv2d", "kernel_size")
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight = _uniform(shape, math.prod(shape[1:]), generator)
-        self.bias = _uniform((out_channels,), math.prod(shape[1:]), generator) if bias else None
-
     def forward(self, x: Any) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def extra_repr(self) -> str:
-        """Channels, kernel, and what is not the default."""
-        options = [("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)]
-        said = [f"{name}={getattr(self, name)!r}" for name, default in options if getattr(self, name) != default]
-        said += ["bias=False"] if self.bias is None else []
-        return ", ".join([f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}", *said])
+
+class Conv1d(_Conv):
+    """Convolution of sequences, (N, in_channels, L) to (N, out_channels, OL); see :func:`tinygrad_lenet.conv1d`."""
+
+    dims = 1
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, in_channels, L) to (N, out_channels, OL)."""
+        return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class MaxPool2d(Module):
-    """The largest value in each window; see :func:`tinygrad_lenet.max_pool2d`."""
+class _ConvTranspose(_Conv):
+    transposed = True
 
     def __init__(
         self,
-        kernel_size: Pair,
-        stride: Pair | None = None,
-        padding: Padding = 0,
-        dilation: Pair = 1,
-        ceil_mode: bool = False,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        generator: Seed = None,
     ) -> None:
-        super().__init__()
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.dilation, self.ceil_mode = dilation, ceil_mode
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, generator)
+        self.output_padding = output_padding
 
-    def forward(self, x: Any) -> Tensor:
-        """(N, C, H, W) to (N, C, OH, OW)."""
-        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-
-    def extra_repr(self) -> str:
-        """The kernel."""
-        return f"{self.kernel_size}" + (f", stride={self.stride}" if self.stride is not None else "")
+    def _options(self) -> tuple[Any, ...]:
+        return self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
 
 
-class AvgPool2d(Module):
-    """The mean of each window; see :func:`tinygrad_lenet.avg_pool2d`."""
+class ConvTranspose2d(_ConvTranspose):
+    """Transposed convolution of images, (N, in_channels, H, W) to (N, out_channels, OH, OW); see
+    :func:`tinygrad_lenet.conv_transpose2d`.
 
-    def __init__(
-        self,
-        kernel_size: Pair,
-        stride: Pair | None = None,
-        padding: Padding = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.options = ceil_mode, count_include_pad, divisor_override
-
-    def forward(self, x: Any) -> Tensor:
-        """(N, C, H, W) to (N, C, OH, OW)."""
-        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, *self.options)
-
-    extra_repr = MaxPool2d.extra_repr  # it reads only what both have
-
-
-class _BatchNorm(Module):
-    """Batch normalisation; see :func:`tinygrad_lenet.functional.batch_norm`."""
-
-    layouts: ClassVar[dict[int, str]]  # by number of axes
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-    ) -> None:
-        super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
-        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
-        self.running_mean = self.running_var = self.num_batches_tracked = None
-        if track_running_stats:
-            self.running_mean = Tensor(np.zeros(num_features, np.float32))
-            self.running_var = Tensor(np.ones(num_features, np.float32))
-            self.num_batches_tracked = Tensor(np.array(0))
-
-    def forward(self, x: Any) -> Tensor:
-        """The same shape."""
-        check_input(self, x, tuple(self.layouts), self.num_features, " or ".join(self.layouts.values()))
-        count = self.num_batches_tracked if self.training else None
-        momentum = self.momentum or 0.0
-        if self.momentum is None and count is not None:  # the plain mean over all batches
-            momentum = 1 / (int(count) + 1)
-        out = F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training or self.running_mean is None,
-            momentum,
-            self.eps,
-        )
-        if count is not None:
-            count += 1
-        return out
-
-    def extra_repr(self) -> str:
-        """The number of features."""
-        return str(self.num_features)
-
-
-class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of features, (N, C), or of sequences, (N, C, L).
-
-    In training with the batch's statistics, in evaluation with the running ones, which are buffers and so part of the
-    state dict (Ioffe & Szegedy, 2015).
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.ConvTranspose2d(6, 3, 4, stride=2, padding=1, generator=0)(tl.zeros(2, 6, 7, 7)).shape
+    (2, 3, 14, 14)
     """
 
-    layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
+    def forward(self, x: Any) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
+        return F.conv_transpose2d(x, self.weight, *self._options())
 
 
-class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of images, (N, C, H, W).
-
-    In training with the batch's statistics, in evaluation with the running ones, which are buffers and so part of the
-    state dict (Ioffe & Szegedy, 2015).
+class ConvTranspose1d(_ConvTranspose):
+    """Transposed convolution of sequences, (N, in_channels, L) to (N, out_channels, OL); see
+    :func:`tinygrad_lenet.conv_transpose1d`.
     """
 
-    layouts: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
+    dims = 1
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, in_channels, L) to (N, out_channels, OL)."""
+        return F.conv_transpose1d(x, self.weight, *self._options())
+
+
+class Embedding(Module):
+    """A table of vectors, of which indices pick rows: (...,) integers to (..., embedding_dim).
+
+    ``weight``, (num_embeddings, embedding_dim), begins standard normal, as PyTorch's; row ``padding_idx`` begins at 0
+    and gets no gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Embedding(10, 3, generator=0)(tl.tensor([[1, 2], [9, 0]], dtype="int64")).shape
+    (2, 2, 3)
+    """
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, generator: Seed = None
+    ) -> None:
+        super().__init__()
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ArgumentError(f"Embedding: padding_idx must be one of {num_embeddings} rows, got {padding_idx}")
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        table = generator_of(generator).standard_normal((num_embeddings, embedding_dim)).astype(np.float32)
+        if padding_idx is not None:
+            table[padding_idx] = 0
+        self.weight = Parameter(table)
+
+    def forward(self, x: Any) -> Tensor:
+        """(...,) integers to (..., embedding_dim)."""
+        return F.embedding(x, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        """Rows and columns."""
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
 
 
 class Dropout(Module):
@@ -226,7 +217,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, generator: Seed = None) -> None:
         super().__init__()
         if not 0 <= p <= 1:
-            raise ArgumentError(f"Dropout: p is a probability between 0 and 1, got {p}")
+            raise ArgumentError(f"{type(self).__name__}: p is a probability between 0 and 1, got {p}")
         self.p = p
         self.generator = generator_of(generator)
 
@@ -239,6 +230,14 @@ class Dropout(Module):
         return f"{self.p}"
 
 
+class Dropout2d(Dropout):
+    """:class:`Dropout` of whole channels of images, (N, C, H, W)."""
+
+    def forward(self, x: Any) -> Tensor:
+        """The same shape."""
+        return F.dropout2d(x, self.p, self.training, self.generator)
+
+
 class Flatten(Module):
     """Join the axes from ``start_dim`` to ``end_dim``: images (N, C, H, W) to features (N, C * H * W)."""
 
@@ -249,3 +248,38 @@ class Flatten(Module):
     def forward(self, x: Any) -> Tensor:
         """(N, ...) to (N, features)."""
         return flatten(x, self.start_dim, self.end_dim)
+
+
+class Unflatten(Module):
+    """Cut an axis into several: features (N, C * H * W) to images (N, C, H, W), with ``Unflatten(1, (C, H, W))``.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Unflatten(1, (2, -1))(tl.zeros(5, 6)).shape
+    (5, 2, 3)
+    """
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+
+    def forward(self, x: Any) -> Tensor:
+        """(..., n, ...) to (..., *unflattened_size, ...)."""
+        shape = np.shape(x)
+        at = axis_of(self.dim, len(shape), "Unflatten")
+        return reshape(x, (*shape[:at], *self.unflattened_size, *shape[at + 1 :]))
+
+    def extra_repr(self) -> str:
+        """Axis and lengths."""
+        return f"{self.dim}, {self.unflattened_size}"
+
+
+class Identity(Module):
+    """What goes in comes out; takes the place of a layer that is to be left out. Arguments are ignored."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, x: Any) -> Any:
+        """The input itself."""
+        return x

@@ -16,8 +16,10 @@ from ..ops.creation import Seed, generator_of
 from ..tensor import Tensor
 from . import init
 from .activations import ELU, LeakyReLU, ReLU, Sigmoid, Tanh
-from .layers import AvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d
+from .layers import Conv2d, Flatten, Linear
 from .module import Module
+from .normalization import BatchNorm2d
+from .spatial import AvgPool2d, MaxPool2d
 
 ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "leaky_relu": LeakyReLU, "elu": ELU}
 POOLS = {"max": MaxPool2d, "avg": AvgPool2d}

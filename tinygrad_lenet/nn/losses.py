@@ -53,3 +53,39 @@ class BCEWithLogitsLoss(Function):
 
     def __init__(self, weight: Any = None, reduction: str = "mean", pos_weight: Any = None) -> None:
         super().__init__(weight=weight, reduction=reduction, pos_weight=pos_weight)
+
+
+class SmoothL1Loss(Function):
+    """Squared error near 0, absolute error beyond; see :func:`tinygrad_lenet.smooth_l1_loss`."""
+
+    function = F.smooth_l1_loss
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction=reduction, beta=beta)
+
+
+class HuberLoss(Function):
+    """Squared error near 0, absolute error beyond; see :func:`tinygrad_lenet.huber_loss`."""
+
+    function = F.huber_loss
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction=reduction, delta=delta)
+
+
+class KLDivLoss(Function):
+    """Kullback and Leibler's divergence; see :func:`tinygrad_lenet.kl_div`."""
+
+    function = F.kl_div
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__(reduction=reduction, log_target=log_target)
+
+
+class MultiMarginLoss(Function):
+    """Multi-class hinge loss; see :func:`tinygrad_lenet.multi_margin_loss`."""
+
+    function = F.multi_margin_loss
+
+    def __init__(self, p: int = 1, margin: float = 1.0, weight: Any = None, reduction: str = "mean") -> None:
+        super().__init__(p=p, margin=margin, weight=weight, reduction=reduction)

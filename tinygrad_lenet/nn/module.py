@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -277,6 +277,57 @@ class Sequential(Module):
             return list(self.children())[index]
         except IndexError:
             raise OutOfRangeError(f"Sequential: there are {len(self)} modules, no number {index}") from None
+
+
+class ModuleList(Module):
+    """A list of modules, to be applied as the model's ``forward`` says; parameters are called ``0.weight`` and so on.
+
+    A plain list among the attributes is found as well; this one is a module itself.
+
+    >>> from tinygrad_lenet import nn
+    >>> layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+    >>> len(layers), [name for name, _ in layers[:1].named_parameters()]
+    (3, ['0.weight', '0.bias'])
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        self.extend(modules)
+
+    def append(self, module: Module) -> ModuleList:
+        """Add a module at the end."""
+        if not isinstance(module, Module):
+            raise ArgumentError(f"ModuleList: got a {type(module).__name__}, expected a Module")
+        setattr(self, str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> ModuleList:
+        """Add several at the end."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, index: int | slice) -> Any:
+        found = list(self.children())
+        if isinstance(index, slice):
+            return ModuleList(found[index])
+        return found[self._place(index)]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise ArgumentError(f"ModuleList: got a {type(module).__name__}, expected a Module")
+        setattr(self, str(self._place(index)), module)
+
+    def _place(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise OutOfRangeError(f"ModuleList: there are {len(self)} modules, no number {index}")
+        return index % len(self)
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:

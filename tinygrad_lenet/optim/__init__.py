@@ -1,7 +1,17 @@
 """Optimisers, schedules of the learning rate, and clipping of gradients."""
 
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm_
-from .schedules import CosineAnnealingLR, ExponentialLR, OneCycleLR, Schedule, StepLR
+from .schedules import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    Schedule,
+    SequentialLR,
+    StepLR,
+)
 
 __all__ = [
     "SGD",
@@ -10,10 +20,14 @@ __all__ = [
     "AdamW",
     "CosineAnnealingLR",
     "ExponentialLR",
+    "LinearLR",
+    "MultiStepLR",
     "OneCycleLR",
     "Optimizer",
     "RMSprop",
+    "ReduceLROnPlateau",
     "Schedule",
+    "SequentialLR",
     "StepLR",
     "clip_grad_norm_",
 ]

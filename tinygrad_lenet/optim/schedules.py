@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import ArgumentError
@@ -84,6 +86,203 @@ class ExponentialLR(Schedule):
     def rate(self, t: int, base: float) -> float:
         """See the class."""
         return float(base * self.gamma**t)
+
+
+class MultiStepLR(Schedule):
+    """``base * gamma ** k`` after ``k`` of the milestones; one that is named twice counts twice.
+
+    >>> import tinygrad_lenet as tl
+    >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
+    >>> schedule = tl.optim.MultiStepLR(optimizer, milestones=[1, 3], gamma=0.5)
+    >>> for _ in range(4):
+    ...     print(schedule.get_last_lr())
+    ...     schedule.step()
+    [1.0]
+    [0.5]
+    [0.5]
+    [0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
+        self.milestones, self.gamma = sorted(milestones), gamma
+        super().__init__(optimizer)
+
+    def rate(self, t: int, base: float) -> float:
+        """See the class."""
+        return float(base * self.gamma ** bisect.bisect_right(self.milestones, t))
+
+
+class LinearLR(Schedule):
+    """From ``base * start_factor`` in a straight line to ``base * end_factor``, in ``total_iters`` steps: a warm-up.
+
+    >>> import tinygrad_lenet as tl
+    >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
+    >>> schedule = tl.optim.LinearLR(optimizer, start_factor=0.5, total_iters=2)
+    >>> for _ in range(4):
+    ...     print(schedule.get_last_lr())
+    ...     schedule.step()
+    [0.5]
+    [0.75]
+    [1.0]
+    [1.0]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
+    ) -> None:
+        if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
+            raise ArgumentError(
+                f"LinearLR: start_factor lies above 0 and end_factor from 0 on, both up to 1; got {start_factor}, "
+                f"{end_factor}"
+            )
+        if total_iters < 1:
+            raise ArgumentError(f"LinearLR: total_iters must be at least 1, got {total_iters}")
+        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        super().__init__(optimizer)
+
+    def rate(self, t: int, base: float) -> float:
+        """See the class."""
+        return base * _linear(self.start_factor, self.end_factor, min(t / self.total_iters, 1.0))
+
+
+class SequentialLR(Schedule):
+    """One schedule after the other: number ``i + 1`` begins, from its start, at step ``milestones[i]``.
+
+    >>> import tinygrad_lenet as tl
+    >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
+    >>> warm_up = tl.optim.LinearLR(optimizer, start_factor=0.5, total_iters=2)
+    >>> decay = tl.optim.ExponentialLR(optimizer, gamma=0.1)
+    >>> schedule = tl.optim.SequentialLR(optimizer, [warm_up, decay], milestones=[2])
+    >>> for _ in range(4):
+    ...     print(schedule.get_last_lr())
+    ...     schedule.step()
+    [0.5]
+    [0.75]
+    [1.0]
+    [0.1]
+    """
+
+    def __init__(self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]) -> None:
+        if len(schedulers) != len(milestones) + 1 or list(milestones) != sorted({*milestones}):
+            raise ArgumentError(
+                f"SequentialLR: {len(schedulers)} schedules need {len(schedulers) - 1} milestones that grow, got "
+                f"{list(milestones)}"
+            )
+        if any(schedule.optimizer is not optimizer for schedule in schedulers):
+            raise ArgumentError("SequentialLR: all schedules must be those of the optimizer that is given")
+        self.schedulers, self.milestones = list(schedulers), list(milestones)
+        super().__init__(optimizer)
+
+    def _apply(self) -> None:
+        now = bisect.bisect_right(self.milestones, self.last_epoch)
+        current = self.schedulers[now]
+        current.last_epoch = self.last_epoch - (self.milestones[now - 1] if now else 0)
+        current._apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedules stand."""
+        return {**super().state_dict(), "schedulers": [schedule.state_dict() for schedule in self.schedulers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        for schedule, its in zip(self.schedulers, state["schedulers"], strict=True):
+            schedule.load_state_dict(its)
+        super().load_state_dict(state)
+
+
+class ReduceLROnPlateau:
+    """Multiply the learning rate by ``factor`` when a figure has not got better for more than ``patience`` steps.
+
+    Call ``step(figure)`` once an epoch, with the validation loss or the like.
+
+    Args:
+        optimizer: whose learning rates to change.
+        mode: ``"min"``: smaller is better; ``"max"``: larger.
+        factor: below 1.
+        patience: steps without progress that are let pass.
+        threshold: how much better counts: a share of the best figure so far, or a difference.
+        threshold_mode: ``"rel"`` or ``"abs"``.
+        cooldown: steps after a change in which none is counted.
+        min_lr: the lowest learning rate; one for all groups, or a list.
+        eps: a change smaller than this is not made.
+
+    >>> import tinygrad_lenet as tl
+    >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
+    >>> schedule = tl.optim.ReduceLROnPlateau(optimizer, patience=1)
+    >>> for loss in (3.0, 2.0, 2.0, 2.0, 1.0):
+    ...     schedule.step(loss)
+    ...     print(schedule.get_last_lr())
+    [1.0]
+    [1.0]
+    [1.0]
+    [0.1]
+    [0.1]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        if mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
+            raise ArgumentError(
+                f"ReduceLROnPlateau: mode is 'min' or 'max', threshold_mode 'rel' or 'abs'; got {mode!r}, "
+                f"{threshold_mode!r}"
+            )
+        if not factor < 1:
+            raise ArgumentError(f"ReduceLROnPlateau: factor must be below 1, got {factor}")
+        groups = optimizer.param_groups
+        self.min_lrs = list(min_lr) if isinstance(min_lr, (list, tuple)) else [min_lr] * len(groups)
+        if len(self.min_lrs) != len(groups):
+            raise ArgumentError(f"ReduceLROnPlateau: {len(groups)} groups need as many min_lr, got {min_lr}")
+        self.optimizer, self.mode, self.factor, self.patience = optimizer, mode, factor, patience
+        self.threshold, self.threshold_mode, self.cooldown, self.eps = threshold, threshold_mode, cooldown, eps
+        self.best = math.inf if mode == "min" else -math.inf
+        self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
+
+    def step(self, metrics: Any) -> None:
+        """Go on by one, with the figure that was reached."""
+        figure = float(metrics)
+        self.last_epoch += 1
+        if self._better(figure):
+            self.best, self.num_bad_epochs = figure, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+            for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+                lower = max(group["lr"] * self.factor, least)
+                if group["lr"] - lower > self.eps:
+                    group["lr"] = lower
+
+    def _better(self, figure: float) -> bool:
+        sign = 1 if self.mode == "max" else -1
+        if self.threshold_mode == "rel":
+            return sign * figure > sign * self.best * (1 + sign * self.threshold)
+        return sign * figure > sign * self.best + self.threshold
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule stands."""
+        return {name: getattr(self, name) for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        for name in self.state_dict():
+            setattr(self, name, state[name])
 
 
 class CosineAnnealingLR(Schedule):

@@ -7,7 +7,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .ops import activations, convolution, elementwise, indexing, maths, pooling, products, reduction, shape
+from .ops import (
+    activations,
+    contractions,
+    convolution,
+    elementwise,
+    indexing,
+    maths,
+    pooling,
+    products,
+    rearrange,
+    reduction,
+    shape,
+    sorting,
+)
 from .tensor import Tensor
 
 
@@ -23,12 +36,14 @@ OPERATORS: dict[str, Any] = {
     "__mul__": elementwise.mul,
     "__truediv__": elementwise.div,
     "__pow__": maths.pow,
+    "__mod__": elementwise.mod,
     "__matmul__": products.matmul,
     "__radd__": _reflected(elementwise.add),
     "__rsub__": _reflected(elementwise.sub),
     "__rmul__": _reflected(elementwise.mul),
     "__rtruediv__": _reflected(elementwise.div),
     "__rpow__": _reflected(maths.pow),
+    "__rmod__": _reflected(elementwise.mod),
     "__rmatmul__": _reflected(products.matmul),
     "__neg__": elementwise.neg,
     "__pos__": lambda self: self,
@@ -50,12 +65,17 @@ OPERATORS: dict[str, Any] = {
 METHODS: dict[str, Callable[..., Any]] = {
     name: getattr(module, name)
     for module, names in {
-        elementwise: "abs sign maximum minimum clip clone astype",
-        maths: "square sqrt exp log sin cos pow",
+        elementwise: "abs sign floor ceil round reciprocal mod maximum minimum clip clone astype",
+        maths: "square sqrt pow exp expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh erf hypot",
         activations: "tanh sigmoid relu",
-        reduction: "sum mean var std max min argmax argmin logsumexp softmax log_softmax",
-        shape: "reshape permute transpose broadcast_to flatten squeeze unsqueeze",
+        reduction: "sum mean var std max min amax amin prod cumsum cumprod norm any all count_nonzero argmax argmin "
+        "logsumexp softmax log_softmax",
+        sorting: "sort argsort topk median",
+        shape: "reshape permute transpose moveaxis swapaxes broadcast_to flatten squeeze unsqueeze expand_dims",
+        rearrange: "flip roll tile repeat split chunk unbind tril triu diagonal",
+        indexing: "gather scatter scatter_add take_along_axis",
         products: "matmul",
+        contractions: "dot inner outer trace",
         pooling: "max_pool2d avg_pool2d",
         convolution: "conv2d unfold fold",
     }.items()

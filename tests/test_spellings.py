@@ -15,32 +15,58 @@ FOLDED = X.reshape(2, 8, 4)
 # The names that torch.nn.functional gives to its arguments, in its order, up to where this package follows; without
 # size_average and reduce, which PyTorch has deprecated. Those in brackets in the comments are PyTorch's only.
 TORCH = {
+    "adaptive_avg_pool2d": "input output_size",
+    "avg_pool1d": "input kernel_size stride padding ceil_mode count_include_pad",
     "avg_pool2d": "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
     "batch_norm": "input running_mean running_var weight bias training momentum eps",
     "binary_cross_entropy_with_logits": "input target weight reduction pos_weight",
+    "celu": "input alpha",
+    "conv1d": "input weight bias stride padding dilation groups",
     "conv2d": "input weight bias stride padding dilation groups",
+    "conv_transpose1d": "input weight bias stride padding output_padding groups dilation",
     "conv_transpose2d": "input weight bias stride padding output_padding groups dilation",
     "cross_entropy": "input target weight ignore_index reduction label_smoothing",
     "dropout": "input p training",  # [inplace]
+    "dropout2d": "input p training",
     "elu": "input alpha",  # [inplace]
+    "embedding": "input weight padding_idx",
     "fold": "input output_size kernel_size dilation padding stride",
+    "gelu": "input approximate",
+    "group_norm": "input num_groups weight bias eps",
+    "hardsigmoid": "input",
+    "hardswish": "input",
+    "hardtanh": "input min_val max_val",
+    "huber_loss": "input target reduction delta",
+    "interpolate": "input size scale_factor mode align_corners",
+    "kl_div": "input target reduction log_target",
     "l1_loss": "input target reduction",  # [weight]
+    "layer_norm": "input normalized_shape weight bias eps",
     "leaky_relu": "input negative_slope",  # [inplace]
     "linear": "input weight bias",
     "log_softmax": "input dim",  # [dtype]
+    "logsigmoid": "input",
+    "max_pool1d": "input kernel_size stride padding dilation ceil_mode",
     "max_pool2d": "input kernel_size stride padding dilation ceil_mode",  # [return_indices]
+    "mish": "input",
     "mse_loss": "input target reduction",  # [weight]
+    "multi_margin_loss": "input target p margin weight reduction",
     "nll_loss": "input target weight ignore_index reduction",
+    "one_hot": "tensor num_classes",
     "pad": "input pad mode value",
     "prelu": "input weight",
     "relu": "input",  # [inplace]
+    "relu6": "input",
+    "selu": "input",
     "sigmoid": "input",
+    "silu": "input",
+    "smooth_l1_loss": "input target reduction beta",
     "softmax": "input dim",  # [dtype]
     "softplus": "input beta threshold",
+    "softsign": "input",
     "tanh": "input",
     "unfold": "input kernel_size dilation padding stride",
 }
-OWN = {"dropout": ["generator"]}  # arguments that PyTorch does not have, after its own
+OWN = {"dropout": ["generator"], "dropout2d": ["generator"]}  # arguments that PyTorch does not have, after its own
 SPELLINGS = {"x": "input", "axis": "dim"}
 
 
@@ -70,32 +96,52 @@ def test_the_table_tells_the_truth_about_pytorch(torch, name):
 
 
 CALLS = {  # what a call needs beside the first argument
+    "adaptive_avg_pool2d": {"output_size": (3, 2)},
+    "avg_pool1d": {"kernel_size": 2},
     "avg_pool2d": {"kernel_size": 2},
     "batch_norm": {"training": True},
     "binary_cross_entropy_with_logits": {"target": X},
+    "conv1d": {"weight": np.ones((3, 8, 2), np.float32)},
     "conv2d": {"weight": np.ones((3, 2, 2, 2), np.float32)},
+    "conv_transpose1d": {"weight": np.ones((8, 3, 2), np.float32)},
     "conv_transpose2d": {"weight": np.ones((2, 3, 2, 2), np.float32)},
     "cross_entropy": {"target": np.ones((2, 4, 4), np.int64)},
     "dropout": {"p": 0.5, "generator": 0},
+    "dropout2d": {"p": 0.5, "generator": 0},
+    "embedding": {"weight": np.eye(9, dtype=np.float32)},
     "fold": {"output_size": (2, 2), "kernel_size": 1},
+    "group_norm": {"num_groups": 2},
+    "huber_loss": {"target": X[::-1]},
+    "interpolate": {"scale_factor": 2},
+    "kl_div": {"target": X[::-1]},
     "l1_loss": {"target": X[::-1]},
+    "layer_norm": {"normalized_shape": 4},
     "linear": {"weight": np.ones((3, 4), np.float32)},
     "log_softmax": {"dim": 1},
+    "max_pool1d": {"kernel_size": 2},
     "max_pool2d": {"kernel_size": 2},
     "mse_loss": {"target": X[::-1]},
+    "multi_margin_loss": {"target": np.array([1, 0])},
     "nll_loss": {"target": np.ones((2, 4, 4), np.int64)},
     "pad": {"pad": (1, 2)},
     "prelu": {"weight": np.float32([0.1, 0.2])},
+    "smooth_l1_loss": {"target": X[::-1]},
     "softmax": {"dim": 1},
     "unfold": {"kernel_size": 2},
 }
 
 
+INDICES = np.array([[1, 0, 2], [2, 2, 1]])
+FIRST = {name: FOLDED for name in ("fold", "conv1d", "conv_transpose1d", "max_pool1d", "avg_pool1d")}
+FIRST |= {"embedding": INDICES, "one_hot": INDICES, "multi_margin_loss": X[:, 0, 0]}
+
+
 @pytest.mark.parametrize("name", TORCH)
 def test_a_call_with_pytorchs_keywords_works_and_gives_the_same(name):
-    x = FOLDED if name == "fold" else X
+    x = FIRST.get(name, X)
+    first = "tensor" if name == "one_hot" else "input"
     function, rest = getattr(F, name), CALLS.get(name, {})
-    np.testing.assert_array_equal(function(input=x, **rest).numpy(), function(x, *_in_order(name, rest)).numpy())
+    np.testing.assert_array_equal(function(**{first: x}, **rest).numpy(), function(x, *_in_order(name, rest)).numpy())
 
 
 def _in_order(name, rest):
@@ -108,7 +154,8 @@ def _in_order(name, rest):
     return values
 
 
-REDUCE = ["sum", "mean", "max", "min", "var", "std", "argmax", "argmin", "logsumexp"]
+REDUCE = ["sum", "mean", "max", "min", "var", "std", "argmax", "argmin", "logsumexp", "prod", "norm", "median", "amax"]
+REDUCE += ["amin", "any", "all", "count_nonzero"]
 
 
 @pytest.mark.parametrize("name", REDUCE)
@@ -178,10 +225,30 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         "conv2d": (np.ones((3, 2, 2, 2), np.float32),),
         "unfold": (2,),
         "fold": ((2, 2), 1),
+        "mod": (0.3,),
+        "hypot": (0.3,),
+        "topk": (2,),
+        "moveaxis": (0, -1),
+        "swapaxes": (0, 1),
+        "expand_dims": (0,),
+        "roll": (1,),
+        "tile": (2,),
+        "repeat": (2,),
+        "split": (2,),
+        "chunk": (2,),
+        "gather": (0, np.zeros((1, 2, 4, 4), np.int64)),
+        "scatter": (0, np.zeros((1, 2, 4, 4), np.int64), 2.0),
+        "scatter_add": (0, np.zeros((1, 2, 4, 4), np.int64), 2.0),
+        "take_along_axis": (np.zeros((1, 2, 4, 4), np.int64), 0),
+        "dot": (X[0, 0],),
+        "inner": (X[0, 0],),
+        "outer": (X[0, 0],),
     }.get(name, ())
     x = FOLDED if name == "fold" else X
     expected = getattr(tl.tensor(x), name)(*arguments)
     for given in (x, x.tolist(), tl.tensor(x)):
-        out = getattr(tl, name)(given, *arguments)
-        assert out.dtype == expected.dtype
-        np.testing.assert_array_equal(out.numpy(), expected.numpy())
+        found = getattr(tl, name)(given, *arguments)
+        pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
+        for a, b in pairs:
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a.numpy(), b.numpy())

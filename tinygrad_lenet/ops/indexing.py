@@ -156,8 +156,7 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     return add(x, _put(_source("scatter_add", src, index, x), positions, x.shape))
 
 
-@spelled
-def one_hot(x: Array, num_classes: int = -1) -> Tensor:
+def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     """For class indices (...,) integers (..., num_classes): 1 at the index, else 0. PyTorch's ``one_hot``.
 
     ``num_classes`` is one more than the largest index if it is -1.
@@ -167,7 +166,7 @@ def one_hot(x: Array, num_classes: int = -1) -> Tensor:
     tensor([[1, 0, 0],
             [0, 0, 1]], dtype=int64)
     """
-    index = np.asarray(x)
+    index = np.asarray(tensor)
     if index.dtype.kind not in "iu":
         raise DTypeError(f"one_hot: class indices must be integers, got {index.dtype}; convert: x.astype('int64')")
     count = int(index.max(initial=-1)) + 1 if num_classes == -1 else num_classes

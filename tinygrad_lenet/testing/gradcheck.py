@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..calculus import grad
-from ..errors import GradientError
+from ..errors import ArgumentError, GradientError
 from ..tensor import Tensor
 
 Function = Callable[..., Any]
+Arrays = Sequence[NDArray[Any]]
+# How far a rounding of the outputs may reach: in units of the last place, of their root mean square times their number.
+_ROUNDINGS = 16 * np.finfo(np.float64).eps
+_PROJECTIONS = 4  # random directions for each input, in fast mode
 
 
 class GradientCheckError(GradientError, AssertionError):
@@ -22,20 +26,74 @@ class GradientCheckError(GradientError, AssertionError):
 def _outputs(fn: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     """What ``fn`` returns, one Tensor or several, without those that are no floats."""
     found = fn(*inputs)
-    return [y for y in (found if isinstance(found, (tuple, list)) else [found]) if y.dtype.kind == "f"]
+    several = list(found) if isinstance(found, (tuple, list)) else [found]
+    for y in several:
+        if not isinstance(y, Tensor):
+            raise ArgumentError(
+                f"the function must return a Tensor or a tuple of them, it returned a {type(y).__name__}"
+            )
+    return [y for y in several if y.dtype.kind == "f"]
 
 
-def _weighted(fn: Function, arrays: Sequence[NDArray[Any]], weights: Sequence[NDArray[Any]]) -> float:
-    """The outputs' elements, each times a weight of its own, summed up: one number that depends on all of them."""
-    outputs = _outputs(fn, [Tensor(a) for a in arrays])
-    return sum(float((y.numpy() * w).sum()) for y, w in zip(outputs, weights, strict=True))
+def _values(fn: Function, arrays: Arrays) -> list[NDArray[Any]]:
+    # Copies: a function may return a view of its input, which is about to change.
+    return [np.array(y.numpy(), np.float64) for y in _outputs(fn, [Tensor(a) for a in arrays])]
+
+
+def _slopes(fn: Function, arrays: Arrays, i: int, step: Any, index: Any, eps: float) -> list[NDArray[Any]]:
+    """The difference quotient of each output for a step ``eps * step`` of ``arrays[i][index]``, both ways."""
+    array, before = arrays[i], arrays[i][index].copy()
+    array[index] = before + eps * step
+    above = _values(fn, arrays)
+    array[index] = before - eps * step
+    below = _values(fn, arrays)
+    array[index] = before
+    with np.errstate(invalid="ignore"):  # inf - inf: NaN differs from everything
+        return [np.asarray((a - b) / (2 * eps)) for a, b in zip(above, below, strict=True)]
+
+
+def _float64(x: Any) -> NDArray[Any]:
+    array = np.array(x)
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _prepared(inputs: Sequence[Any]) -> list[NDArray[Any]]:
+    if isinstance(inputs, (Tensor, np.ndarray)):
+        raise ArgumentError("inputs must be a list of the function's arguments, got one tensor; write [x]")
+    # Lists of numbers are floats here, as they are for Tensors.
+    return [_float64(x if hasattr(x, "dtype") else Tensor(x)) for x in inputs]
+
+
+def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -> Any:
+    """All derivatives of ``fn`` by central differences, ``(f(x + eps) - f(x - eps)) / (2 eps)``, in float64.
+
+    Args:
+        fn: a function of Tensors that returns one Tensor or a tuple of them.
+        inputs: arrays or Tensors; integers and booleans are passed on as they are, with derivatives of zero.
+        eps: the step.
+
+    Returns:
+        For each input an array of the output's shape followed by the input's; if ``fn`` returns several, for each a
+        list of these.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet.testing import numerical_jacobian
+    >>> numerical_jacobian(lambda x: x[:2] * x[1:], [[1.0, 2.0, 3.0]])[0].round(6)
+    array([[2., 1., 0.],
+           [0., 3., 2.]])
+    """
+    arrays = _prepared(inputs)
+    shapes = [y.shape for y in _values(fn, arrays)]
+    jacobians = [[np.zeros(shape + a.shape) for a in arrays] for shape in shapes]
+    for i, array in enumerate(arrays):
+        for index in np.ndindex(array.shape) if array.dtype.kind == "f" else ():
+            for jacobian, slope in zip(jacobians, _slopes(fn, arrays, i, 1.0, index, eps), strict=True):
+                jacobian[i][(..., *index)] = slope
+    return jacobians if len(shapes) != 1 else jacobians[0]
 
 
 def numerical_gradient(
-    fn: Function,
-    inputs: Sequence[Any],
-    weights: Sequence[NDArray[Any]] | None = None,
-    eps: float = 1e-6,
+    fn: Function, inputs: Sequence[Any], weights: Sequence[NDArray[Any]] | None = None, eps: float = 1e-6
 ) -> list[NDArray[Any]]:
     """The gradient of ``fn`` by central differences, ``(f(x + eps) - f(x - eps)) / (2 eps)``, in float64.
 
@@ -50,27 +108,22 @@ def numerical_gradient(
     >>> numerical_gradient(lambda x: x * x, [[3.0, 4.0]])[0].round(6)
     array([6., 8.])
     """
-    arrays = [_float64(x) for x in inputs]
-    if weights is None:
-        weights = [np.ones(y.shape) for y in _outputs(fn, [Tensor(a) for a in arrays])]
-    gradients = []
-    for array in arrays:
-        gradient = np.zeros(array.shape)
+    arrays = _prepared(inputs)
+    factors = [1.0] * len(_values(fn, arrays)) if weights is None else list(weights)
+    gradients = [np.zeros(a.shape) for a in arrays]
+    for i, array in enumerate(arrays):
         for index in np.ndindex(array.shape) if array.dtype.kind == "f" else ():
-            value = array[index]
-            array[index] = value + eps
-            above = _weighted(fn, arrays, weights)
-            array[index] = value - eps
-            below = _weighted(fn, arrays, weights)
-            array[index] = value
-            gradient[index] = (above - below) / (2 * eps)
-        gradients.append(gradient)
+            slopes = _slopes(fn, arrays, i, 1.0, index, eps)
+            gradients[i][index] = sum(float((s * w).sum()) for s, w in zip(slopes, factors, strict=True))
     return gradients
 
 
-def _float64(x: Any) -> NDArray[Any]:
-    array = np.array(x)
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+class _Options(NamedTuple):
+    eps: float
+    atol: float
+    rtol: float
+    fast: bool
+    rng: np.random.Generator
 
 
 def gradcheck(
@@ -82,35 +135,47 @@ def gradcheck(
     atol: float = 1e-7,
     rtol: float = 1e-5,
     seed: int = 0,
+    fast: bool = False,
     raise_exception: bool = True,
 ) -> bool:
-    """Compare the recorded gradient of ``fn`` with the numerical one, for every input of floats, all outputs together.
+    """Compare the recorded gradient of ``fn`` with the numerical one, for every input of floats and every output.
 
-    Each element of each output gets an upstream gradient of its own, drawn from ``seed``: equal ones hide errors.
+    Each element of each output gets an upstream gradient of its own, drawn from ``seed``: equal ones hide errors. It is
+    an error as well if
+
+    - two calls with the same inputs differ;
+    - inputs or upstream gradient are written to, or returned gradients share memory with these or with each other;
+    - a gradient changes when the function or another gradient is computed afterwards;
+    - column-major, strided or read-only inputs give another result (inputs of size zero are checked if they are given).
 
     Args:
         fn: a function of Tensors that returns one Tensor or a tuple of them.
-        inputs: arrays or Tensors, taken in float64.
+        inputs: arrays or Tensors, taken in float64: a step of ``eps`` would drown in the rounding of float32. Integers
+            and booleans are passed on as they are.
         order: 2 also checks the gradient of the gradient, with respect to the inputs and the upstream gradients.
-        eps: the step of the central differences.
+        eps: the step of the central differences, whose error is about ``eps^2`` times the third derivative, plus what
+            rounding of the outputs makes of it, which is allowed for.
         atol: the absolute error allowed.
         rtol: the relative error allowed.
-        seed: of the upstream gradients.
+        seed: of the upstream gradients, and of the directions of the fast mode.
+        fast: compare along a few random directions of each input, not for each of its elements: for large inputs. Finds
+            one wrong element among a million if it is wrong by more than about one percent.
         raise_exception: raise an error with the worst element, or else return False.
 
     Raises:
-        GradientCheckError: with the argument, the worst index, both values, and a hint where ``fn`` has a kink there or
-            is not deterministic.
+        GradientCheckError: with the argument, the worst index, both values, and a hint if ``fn`` has a kink there.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet.testing import gradcheck
     >>> gradcheck(lambda x, w: (x @ w).tanh(), [tl.randn(2, 3, generator=0), tl.randn(3, 2, generator=1)], order=2)
     True
     """
+    if order not in (1, 2):
+        raise ArgumentError(f"gradcheck: order must be 1 or 2, got {order}; a function may itself take a gradient")
     try:
-        _check(fn, [_float64(x) for x in inputs], eps, atol, rtol, np.random.default_rng(seed), "")
+        _check(fn, _prepared(inputs), _Options(eps, atol, rtol, fast, np.random.default_rng(seed)), "")
         if order > 1:
-            _check_second(fn, [_float64(x) for x in inputs], eps, atol, rtol, np.random.default_rng(seed))
+            _check_second(fn, _prepared(inputs), _Options(eps, atol, rtol, fast, np.random.default_rng(seed)))
     except GradientCheckError:
         if raise_exception:
             raise
@@ -118,95 +183,226 @@ def gradcheck(
     return True
 
 
-def _check(
-    fn: Function,
-    arrays: list[NDArray[Any]],
-    eps: float,
-    atol: float,
-    rtol: float,
-    rng: np.random.Generator,
-    which: str,
-) -> None:
-    before = [a.copy() for a in arrays]
-    tensors = [Tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
-    outputs = _outputs(fn, tensors)
-    weights = [rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1, 1], y.shape) for y in outputs]
-    kept = [w.copy() for w in weights]
-    roots = [(y, w) for y, w in zip(outputs, weights, strict=True) if y.requires_grad]
-    wanted = [t for t in tensors if t.requires_grad]
-    found: tuple[Tensor | None, ...] = (None,) * len(wanted)
-    if roots and wanted:
-        found = grad([y for y, _ in roots], wanted, [w for _, w in roots], allow_unused=True)
-    for old, new in zip([*before, *kept], [*(t.numpy() for t in tensors), *weights], strict=True):
-        if not np.array_equal(old, new, equal_nan=old.dtype.kind == "f"):
-            raise GradientCheckError(f"{which}an input or the upstream gradient was written to")
-    numerical = numerical_gradient(fn, before, weights, eps)
-    gradients = iter(found)
-    for i, tensor in enumerate(tensors):
-        if not tensor.requires_grad:
+def _check(fn: Function, arrays: list[NDArray[Any]], options: _Options, which: str) -> None:
+    base = _values(fn, arrays)
+    if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(base, _values(fn, arrays), strict=True)):
+        raise GradientCheckError(
+            f"{which}two calls of the function differ: it is not deterministic (dropout without a seed?)"
+        )
+    weights = [_weights(y.shape, options.rng) for y in base]
+    _check_manners(fn, arrays, weights, which)
+    for k, weight in enumerate(weights):
+        where = f"{which}output {k}, " if len(weights) > 1 else which
+        found = _gradients(fn, arrays, [w if i == k else None for i, w in enumerate(weights)])
+        compare = _along if options.fast else _everywhere
+        compare(_Output(fn, arrays, k, weight, base[k]), found, options, where)
+
+
+def _weights(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
+
+
+def _leaves(arrays: Arrays) -> list[Tensor]:
+    """Tensors around just these arrays, however they lie in memory."""
+    tensors = [Tensor._wrap(a) for a in arrays]
+    for tensor in tensors:
+        tensor.requires_grad = tensor.dtype.kind == "f"
+    return tensors
+
+
+def _pull(outputs: Sequence[Tensor], leaves: Sequence[Tensor], seeds: Sequence[Any], **options: Any) -> list[Any]:
+    """The gradients of the leaves that require one; None where nothing flows."""
+    wanted = [t for t in leaves if t.requires_grad]
+    pairs = [(y, s) for y, s in zip(outputs, seeds, strict=True) if s is not None and y.requires_grad]
+    if not pairs or not wanted:
+        return [None] * len(wanted)
+    ys, given = [y for y, _ in pairs], [s if isinstance(s, Tensor) else Tensor._wrap(s) for _, s in pairs]
+    return list(grad(ys, wanted, given, allow_unused=True, **options))
+
+
+def _gradients(fn: Function, arrays: Arrays, seeds: Sequence[Any]) -> list[NDArray[Any]]:
+    """The recorded gradient for each array: zeros for integers, and where nothing flows."""
+    leaves = _leaves(arrays)
+    found = iter(_pull(_outputs(fn, leaves), leaves, seeds))
+    gradients = [next(found) if t.requires_grad else None for t in leaves]
+    return [np.zeros(a.shape) if g is None else g.numpy() for a, g in zip(arrays, gradients, strict=True)]
+
+
+def _check_manners(fn: Function, arrays: list[NDArray[Any]], weights: list[NDArray[Any]], which: str) -> None:
+    """What a gradient must keep to besides being right."""
+    floats = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
+    leaves, before = _leaves(arrays), [a.copy() for a in (*arrays, *weights)]
+    outputs = _outputs(fn, leaves)
+    with np.errstate(all="ignore"):  # at another point, where a buffer that is used again would show
+        _values(fn, [a * 0.9 if i in floats else a for i, a in enumerate(arrays)])
+    found = _pull(outputs, leaves, weights, retain_graph=True)
+    kept: list[Any] = [None if g is None else g.numpy().copy() for g in found]
+    for g in found:
+        if g is not None and (not isinstance(g, Tensor) or g.dtype != np.float64):
+            raise GradientCheckError(f"{which}the gradient of a float64 tensor is {g.dtype}")
+    again = _pull(outputs, leaves, [-2 * w for w in weights])
+    for k, array in enumerate((*arrays, *weights)):
+        if not np.array_equal(array, before[k], equal_nan=array.dtype.kind == "f"):
+            what = f"argument {k}" if k < len(arrays) else "the upstream gradient"
+            raise GradientCheckError(f"{which}{what} was written to")
+    for i, g, copy, twice in zip(floats, found, kept, again, strict=True):
+        if g is None:
             continue
-        gradient = next(gradients)
-        actual = np.zeros(tensor.shape) if gradient is None else gradient.numpy()
-        if actual.shape != tensor.shape or actual.dtype != tensor.dtype:
+        if not np.array_equal(g.numpy(), copy, equal_nan=True):
             raise GradientCheckError(
-                f"{which}argument {i} is {tensor.dtype} of shape {tensor.shape}, its gradient {actual.dtype} of "
-                f"shape {actual.shape}"
+                f"{which}argument {i}: the gradient that was returned changed when another was computed: a buffer is "
+                "used again"
             )
-        error = np.abs(actual - numerical[i]) - rtol * np.abs(numerical[i])
+        _same(
+            twice.numpy(),
+            np.asarray(-2 * copy),
+            f"{which}argument {i}: the gradient for twice the upstream gradient is not twice",
+        )
+        others = [(f"argument {k}", a) for k, a in enumerate(arrays)]
+        others += [("the upstream gradient", w) for w in weights]
+        others += [
+            (f"the gradient of argument {k}", h.numpy())
+            for k, h in zip(floats, found, strict=True)
+            if h is not g and h is not None
+        ]
+        for name, other in others:
+            if np.shares_memory(g.numpy(), other):
+                raise GradientCheckError(f"{which}argument {i}: its gradient shares memory with {name}")
+    expected = [y.numpy().copy() for y in outputs], [np.zeros(()) if c is None else c for c in kept]
+    layouts: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+        "column-major": lambda a: np.array(a, order="F"),
+        "strided": _strided,
+        "read-only": _read_only,
+    }
+    for name, lay in layouts.items():
+        laid = _leaves([lay(a) for a in arrays])
+        try:
+            ys = _outputs(fn, laid)
+            gs = _pull(ys, laid, weights)
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise GradientCheckError(f"{which}with {name} inputs the function fails: {error}") from error
+        for y, value in zip(ys, expected[0], strict=True):
+            _same(y.numpy(), value, f"{which}with {name} inputs the function gives another result")
+        for i, g, value in zip(floats, gs, expected[1], strict=True):
+            _same(
+                np.zeros(()) if g is None else g.numpy(),
+                value,
+                f"{which}with {name} inputs, the gradient of argument {i} is another",
+            )
+
+
+def _strided(a: NDArray[Any]) -> NDArray[Any]:
+    """Every other element of a longer array, backwards."""
+    return np.repeat(a[::-1], 2, axis=0)[::-2] if a.ndim else a
+
+
+def _read_only(a: NDArray[Any]) -> NDArray[Any]:
+    copy = a.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _same(found: NDArray[Any], expected: NDArray[Any], complaint: str) -> None:
+    """Equal but for the order in which sums are rounded."""
+    scale = np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))
+    if found.shape != expected.shape or not np.allclose(found, expected, 1e-9, 1e-10 * scale, equal_nan=True):
+        raise GradientCheckError(f"{complaint}: {found} in place of {expected}")
+
+
+class _Output(NamedTuple):
+    """One output of the function, with its upstream gradient."""
+
+    fn: Function
+    arrays: list[NDArray[Any]]
+    number: int
+    weight: NDArray[Any]
+    value: NDArray[Any]
+
+    def slope(self, i: int, step: Any, index: Any, eps: float) -> float:
+        """The numerical derivative of the weighted sum in one direction."""
+        return float((_slopes(self.fn, self.arrays, i, step, index, eps)[self.number] * self.weight).sum())
+
+    def noise(self, eps: float) -> float:
+        """What the rounding of the output can make of a difference quotient."""
+        terms = self.value[np.isfinite(self.value)]
+        return float(_ROUNDINGS * np.sqrt(np.sum(np.square(terms))) / eps)
+
+
+def _everywhere(output: _Output, gradients: list[NDArray[Any]], options: _Options, where: str) -> None:
+    """Compare each element of each gradient."""
+    eps, atol, rtol = options.eps, options.atol + output.noise(options.eps), options.rtol
+    for i, (array, actual) in enumerate(zip(output.arrays, gradients, strict=True)):
+        if array.dtype.kind != "f":
+            continue
+        if actual.shape != array.shape:
+            raise GradientCheckError(f"{where}argument {i} has shape {array.shape}, its gradient {actual.shape}")
+        numerical = np.zeros(array.shape)
+        for index in np.ndindex(array.shape):
+            numerical[index] = output.slope(i, 1.0, index, eps)
+        with np.errstate(invalid="ignore"):
+            error = np.abs(actual - numerical) - rtol * np.abs(numerical)
         wrong = ~(error <= atol)  # NaN is wrong too
         if wrong.any():
-            index = tuple(
-                int(k) for k in np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error)), error.shape)
-            )
-            expected = numerical[i][index]
-            relative = abs(actual[index] - expected) / max(abs(expected), 1e-300)
+            worst = np.argmax(np.where(np.isnan(error), np.inf, error))
+            index = tuple(int(k) for k in np.unravel_index(worst, error.shape))
             raise GradientCheckError(
-                f"{which}argument {i}, index {index}: the recorded gradient is {actual[index]:.9g}, the numerical one "
-                f"{expected:.9g} (relative error {relative:.2g}; {int(wrong.sum())} of {wrong.size} elements differ)"
-                + _hint(fn, before, weights, i, index, eps)
+                f"{where}argument {i}, index {index}: the recorded gradient is {actual[index]:.9g}, the numerical one "
+                f"{numerical[index]:.9g} (relative error {_relative(actual[index], numerical[index]):.2g}; "
+                f"{int(wrong.sum())} of {wrong.size} elements differ)" + _hint(output, i, 1.0, index, eps)
             )
 
 
-def _hint(
-    fn: Function, arrays: list[NDArray[Any]], weights: list[NDArray[Any]], i: int, index: tuple[int, ...], eps: float
-) -> str:
-    """Why the numerical gradient may be the one that is wrong."""
-    here = _weighted(fn, arrays, weights)
-    if here != _weighted(fn, arrays, weights):
-        return "; two calls of the function differ: it is not deterministic (dropout without a seed?)"
-    value = arrays[i][index]
-    arrays[i][index] = value + eps
-    right = (_weighted(fn, arrays, weights) - here) / eps
-    arrays[i][index] = value - eps
-    left = (here - _weighted(fn, arrays, weights)) / eps
-    arrays[i][index] = value
-    if abs(right - left) > 1e-3 * max(abs(left), abs(right)):
+def _along(output: _Output, gradients: list[NDArray[Any]], options: _Options, where: str) -> None:
+    """Compare the gradients' products with a few random directions of -1 and 1."""
+    for i, (array, actual) in enumerate(zip(output.arrays, gradients, strict=True)):
+        for _ in range(_PROJECTIONS if array.dtype.kind == "f" and array.size else 0):
+            step = options.rng.choice([-1.0, 1.0], array.shape)
+            expected, found = output.slope(i, step, ..., options.eps), float((actual * step).sum())
+            allowed = options.atol + output.noise(options.eps) + options.rtol * abs(expected)
+            if not abs(found - expected) <= allowed:
+                raise GradientCheckError(
+                    f"{where}argument {i}, along a random direction: the recorded gradient gives {found:.9g}, "
+                    f"differences {expected:.9g} (relative error {_relative(found, expected):.2g}; without fast=True "
+                    "the wrong elements are named)" + _hint(output, i, step, ..., options.eps)
+                )
+
+
+def _relative(found: Any, expected: Any) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(abs(found - expected) / max(abs(expected), 1e-300))
+
+
+def _hint(output: _Output, i: int, step: Any, index: Any, eps: float) -> str:
+    """Whether the numerical gradient may be the one that is wrong."""
+    array, sides = output.arrays[i], []
+    before = array[index].copy()
+    for sign in (-1, 1):
+        array[index] = before + sign * eps * step
+        with np.errstate(invalid="ignore"):
+            difference = _values(output.fn, output.arrays)[output.number] - output.value
+        sides.append(float((difference * output.weight).sum()) * sign / eps)
+    array[index] = before
+    left, right = sides
+    if abs(right - left) > 1e-3 * max(abs(left), abs(right)) + 10 * output.noise(eps):
         return f"; the slope is {left:.6g} on the left and {right:.6g} on the right: the point sits on a kink or a tie"
     return ""
 
 
-def _check_second(
-    fn: Function, arrays: list[NDArray[Any]], eps: float, atol: float, rtol: float, rng: np.random.Generator
-) -> None:
+def _check_second(fn: Function, arrays: list[NDArray[Any]], options: _Options) -> None:
     floats = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
-    shapes = [y.shape for y in _outputs(fn, [Tensor(a) for a in arrays])]
-    weights = [rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape) for shape in shapes]
+    weights = [_weights(y.shape, options.rng) for y in _values(fn, arrays)]
 
     def gradients(*values: Tensor) -> tuple[Tensor, ...]:
         inputs, upstream = list(values[: len(arrays)]), list(values[len(arrays) :])
         for i in floats:  # a numerical step gives tensors that require nothing
             inputs[i].requires_grad = True
-        pairs = [(y, w) for y, w in zip(_outputs(fn, inputs), upstream, strict=True) if y.requires_grad]
-        if not pairs:
-            return tuple(inputs[i] * 0 for i in floats)
-        found = grad(
-            [y for y, _ in pairs],
-            [inputs[i] for i in floats],
-            [w for _, w in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
+        found = _pull(_outputs(fn, inputs), inputs, upstream, create_graph=True)
         return tuple(inputs[i] * 0 if g is None else g for i, g in zip(floats, found, strict=True))
 
-    # The numbers are differences of differences of rounding errors: the allowance grows with the order.
-    _check(gradients, [*arrays, *weights], eps, 10 * atol, 10 * rtol, rng, "second order: ")
+    # Recorded or not, the first gradient is the same.
+    plain = _gradients(fn, arrays, weights)
+    for i, g in zip(floats, gradients(*(Tensor(a) for a in (*arrays, *weights))), strict=True):
+        _same(g.numpy(), plain[i], f"argument {i}: with create_graph=True the gradient is another")
+    # The numbers are differences of what was rounded more often: the allowance grows with the order.
+    wider = options._replace(atol=10 * options.atol, rtol=10 * options.rtol)
+    _check(gradients, [*arrays, *weights], wider, "second order: ")

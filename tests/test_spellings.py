@@ -132,7 +132,7 @@ CALLS = {  # what a call needs beside the first argument
 
 
 INDICES = np.array([[1, 0, 2], [2, 2, 1]])
-FIRST = {name: FOLDED for name in ("fold", "conv1d", "conv_transpose1d", "max_pool1d", "avg_pool1d")}
+FIRST = dict.fromkeys(("fold", "conv1d", "conv_transpose1d", "max_pool1d", "avg_pool1d"), FOLDED)
 FIRST |= {"embedding": INDICES, "one_hot": INDICES, "multi_margin_loss": X[:, 0, 0]}
 
 

@@ -353,10 +353,10 @@ def _everywhere(output: _Output, gradients: list[NDArray[Any]], options: _Option
 
 
 def _along(output: _Output, gradients: list[NDArray[Any]], options: _Options, where: str) -> None:
-    """Compare the gradients' products with a few random directions of -1 and 1."""
+    """Compare the gradients' products with a few random directions."""
     for i, (array, actual) in enumerate(zip(output.arrays, gradients, strict=True)):
         for _ in range(_PROJECTIONS if array.dtype.kind == "f" and array.size else 0):
-            step = options.rng.choice([-1.0, 1.0], array.shape)
+            step = _weights(array.shape, options.rng)
             expected, found = output.slope(i, step, ..., options.eps), float((actual * step).sum())
             allowed = options.atol + output.noise(options.eps) + options.rtol * abs(expected)
             if not abs(found - expected) <= allowed:

@@ -80,10 +80,7 @@ def tensors(
     lengths = draw(shapes()) if shape is None else shape if isinstance(shape, tuple) else draw(shape)
     size = int(np.prod(lengths))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    if distinct:
-        steps = (rng.permutation(size) + 0.3) / max(size, 1)
-    else:
-        steps = rng.integers(0, 9, size) / 8
+    steps = (rng.permutation(size) + 0.3) / max(size, 1) if distinct else rng.integers(0, 9, size) / 8
     values = (low + (high - low) * steps).reshape(lengths).astype(dtype)
     return Tensor(values, requires_grad=requires_grad)
 

@@ -1,0 +1,171 @@
+"""The words of the package beside PyTorch's: the table in the README, and what the tests compare by it.
+
+python tests/vocabulary.py            prints the table
+python tests/vocabulary.py --write    puts it into the README
+"""
+
+import sys
+from pathlib import Path
+
+import tinygrad_lenet as tl
+from tinygrad_lenet import nn, optim
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- vocabulary: python tests/vocabulary.py --write -->", "<!-- end of vocabulary -->"
+
+
+def words(text, **renamed):
+    """Names, and for those that PyTorch spells differently its own."""
+    return {name: renamed.get(name, name) for name in text.split()}
+
+
+# By kind: where PyTorch keeps them, and names here -> names there. None: PyTorch has no such word.
+FUNCTIONS = {
+    "elementwise": (
+        "torch",
+        words(
+            "abs add ceil clip clone cos cosh div eq erf exp expm1 floor ge gt hypot le log log10 log1p log2 "
+            "logical_and logical_not logical_or lt maximum minimum mul ne neg pow reciprocal round sign sin sinh "
+            "sqrt square sub tan where arccos arcsin arctan mod astype",
+            mod="remainder",
+            astype="Tensor.to",
+        ),
+    ),
+    "activations": (
+        "torch.nn.functional",
+        words(
+            "celu elu gelu hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 selu "
+            "sigmoid silu softplus softsign tanh softmax log_softmax"
+        ),
+    ),
+    "reductions": (
+        "torch",
+        words(
+            "all amax amin any argmax argmin count_nonzero cumprod cumsum logsumexp max mean median min norm prod "
+            "std sum var",
+        ),
+    ),
+    "sorting, picking": (
+        "torch",
+        words(
+            "argsort sort topk gather scatter scatter_add take_along_axis getitem one_hot",
+            take_along_axis="take_along_dim",
+            getitem="Tensor.__getitem__",
+            one_hot="nn.functional.one_hot",
+        ),
+    ),
+    "shape": (
+        "torch",
+        words(
+            "broadcast_to chunk concatenate diagonal expand_dims flatten flip meshgrid moveaxis permute repeat "
+            "reshape roll split squeeze stack swapaxes tile transpose tril triu unbind unsqueeze pad",
+            expand_dims="unsqueeze",
+            repeat="repeat_interleave",
+            split="tensor_split",
+            pad="nn.functional.pad",
+        ),
+    ),
+    "products": (
+        "torch",
+        words("dot einsum inner kron linear matmul outer tensordot trace", linear="nn.functional.linear"),
+    ),
+    "linalg": ("torch.linalg", words("cholesky det inv norm slogdet solve")),
+    "images, sequences": (
+        "torch.nn.functional",
+        words(
+            "adaptive_avg_pool2d avg_pool1d avg_pool2d conv1d conv2d conv_transpose1d conv_transpose2d fold "
+            "interpolate max_pool1d max_pool2d unfold"
+        ),
+    ),
+    "normalisation, dropout, tables": (
+        "torch.nn.functional",
+        words("batch_norm dropout dropout2d embedding group_norm layer_norm"),
+    ),
+    "losses": (
+        "torch.nn.functional",
+        words(
+            "binary_cross_entropy_with_logits cross_entropy huber_loss kl_div l1_loss mse_loss multi_margin_loss "
+            "nll_loss smooth_l1_loss"
+        ),
+    ),
+    "new tensors": ("torch", words("arange as_tensor eye full ones rand randn tensor zeros")),
+    "derivatives": (
+        "torch.func",
+        words(
+            "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint no_grad enable_grad is_grad_enabled",
+            value_and_grad="grad_and_value",
+            jacobian="jacrev",
+            hvp="autograd.functional.hvp",
+            checkpoint="utils.checkpoint.checkpoint",
+            no_grad="torch.no_grad",
+            enable_grad="torch.enable_grad",
+            is_grad_enabled="torch.is_grad_enabled",
+        ),
+    ),
+}
+CLASSES = {
+    "layers": (nn, "torch.nn", words(
+            "AdaptiveAvgPool2d AvgPool1d AvgPool2d BatchNorm1d BatchNorm2d Conv1d Conv2d ConvTranspose1d "
+            "ConvTranspose2d Dropout Dropout2d Embedding Flatten GRU GroupNorm Identity LSTM LayerNorm Linear "
+            "MaxPool1d MaxPool2d Module ModuleList Parameter RNN ReflectionPad2d Sequential Unflatten Upsample "
+            "ZeroPad2d")),
+    "activations as layers": (nn, "torch.nn", words(
+            "CELU ELU GELU Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish PReLU ReLU ReLU6 "
+            "SELU SiLU Sigmoid Softmax Softplus Softsign Tanh")),
+    "losses as layers": (nn, "torch.nn", words(
+            "BCEWithLogitsLoss CrossEntropyLoss HuberLoss KLDivLoss L1Loss MSELoss MultiMarginLoss NLLLoss "
+            "SmoothL1Loss")),
+    "optimisers": (optim, "torch.optim", words(
+            "Adagrad Adam AdamW RMSprop SGD")),
+    "schedules": (optim, "torch.optim.lr_scheduler", words(
+            "CosineAnnealingLR ExponentialLR LinearLR MultiStepLR OneCycleLR ReduceLROnPlateau SequentialLR "
+            "StepLR")),
+}  # fmt: skip
+# What has no counterpart, and why.
+OWN = {
+    **dict.fromkeys(["primitive", "draw", "Array"], "how ops are made"),
+    **dict.fromkeys(["set_num_threads", "get_num_threads"], "PyTorch's names, of its own pool"),
+    **dict.fromkeys(["data", "functional", "linalg", "nn", "optim", "testing"], "modules"),
+}
+
+
+def table():
+    """The lines of the README between the marks."""
+    lines = [
+        "| kind | here, and in brackets PyTorch's name where it is another | PyTorch's place |",
+        "| --- | --- | --- |",
+    ]
+    rows = [(kind, place, names) for kind, (place, names) in FUNCTIONS.items()]
+    rows += [(kind, place, names) for kind, (_, place, names) in CLASSES.items()]
+    for kind, place, names in rows:
+        both = [f"`{ours}`" + ("" if ours == theirs else f" (`{theirs}`)") for ours, theirs in sorted(names.items())]
+        lines.append(f"| {kind} | {' '.join(both)} | `{place}` |")
+    return lines
+
+
+def find(torch, place, name):
+    """PyTorch's thing of that name; None if there is none."""
+    for path in (name.removeprefix("torch."), f"{place}.{name}".removeprefix("torch."), f"nn.functional.{name}"):
+        there = torch
+        for part in path.split("."):
+            there = getattr(there, part, None)
+        if there is not None and (path != name.removeprefix("torch.") or "." in name or place == "torch"):
+            return there
+    return None
+
+
+def split_readme():
+    """What stands before the table, the table, and what stands after it."""
+    before, rest = README.read_text().split(BEGIN)
+    middle, after = rest.split(END)
+    return before, middle.strip().splitlines(), after
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        before, _, after = split_readme()
+        README.write_text("\n".join([f"{before}{BEGIN}", "", *table(), "", f"{END}{after}"]))
+    else:
+        print(*table(), sep="\n")
+    counted = sum(len(names) for *_, names in [*FUNCTIONS.values(), *CLASSES.values()])
+    print(f"{counted} words, {len(tl.__all__)} names in the package", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Mutation testing: change one sign, constant or comparison in a rule, and see a test fail.
 
-    python tests/mutate.py [MODULE ...] [--jobs N] [--list]
+    python tests/mutate.py [MODULE ...] [--jobs N] [--quick] [--list]
 
 goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp``, and all functions of the folder that
 these call), and for each mutant through the tests, in a process of its own; prints the mutants that no test caught.
@@ -22,12 +22,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OPS = ROOT / "tinygrad_lenet" / "ops"
-# The tests that a mutant meets: first those of the ops of its file, then, if it lives, all that compute something.
-OTHERS = [
-    str(path)
-    for path in sorted((ROOT / "tests").glob("test_*.py"))
-    if path.stem.removeprefix("test_") not in ("data", "download", "example", "idx", "structure", "threads", "cost")
-]
+# The tests that a mutant meets: those of the ops of its file, then what is near, then all that compute something.
+WINDOWS = ["convolution", "pooling", "regressions"]
+NEAR = {
+    **dict.fromkeys(["convolution", "pooling", "windows", "normalization"], [*WINDOWS, "functional", "layers"]),
+    **dict.fromkeys(["activations", "elementwise", "maths"], ["kinks", "ops", "dtypes", "torch"]),
+}
+DISTANT = {"data", "download", "example", "idx", "structure", "threads", "cost", "loader"}
+OTHERS = [p.stem.removeprefix("test_") for p in sorted((ROOT / "tests").glob("test_*.py"))]
 LIMIT = 300  # seconds: a mutant that hangs is caught
 
 # Mutants that compute the same. Each: the file, the mutated expression, and why it does no harm.
@@ -208,7 +210,7 @@ def ops_of(file):
     ]
 
 
-def start(mutant):
+def start(mutant, quick=False):
     """Run the tests on a mutant in a process of its own, which ends with 0 if all pass."""
     pid = os.fork()
     if pid:
@@ -220,21 +222,24 @@ def start(mutant):
         if mutant:
             sys.meta_path.insert(0, Finder(mutant))
         own = " or ".join(f"{name}-" for name in ops_of(mutant.file)) if mutant else "nothing"
-        for stage in (["tests/test_registry.py", "-k", own], OTHERS):
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *stage])
+        near = NEAR.get(Path(mutant.file).stem, ["kinks", "ops", "torch", "numpy"]) if mutant else []
+        rest = [name for name in OTHERS if name not in DISTANT and name not in near]
+        for names, *chosen in (["registry"], "-k", own), (near,), ([] if quick else rest,):
+            files = [path for name in names if os.path.exists(path := f"tests/test_{name}.py")]
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files, *chosen]) if files else 0
             if code not in (0, 5):  # 5: there were none
                 break
     finally:
         os._exit(int(code))
 
 
-def survivors(every, jobs):
+def survivors(every, jobs, quick):
     """The mutants with which all tests pass."""
     waiting, running, done, alive, began = every[::-1], {}, 0, [], time.monotonic()
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
-            running[start(mutant)] = mutant, time.monotonic() + LIMIT
+            running[start(mutant, quick)] = mutant, time.monotonic() + LIMIT
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             for late in [pid for pid, (_, end) in running.items() if time.monotonic() > end]:
@@ -255,6 +260,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", help="files of ops/, without .py; all if none is named")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--quick", action="store_true", help="only the tests that are near; more will live")
     parser.add_argument("--list", action="store_true", help="only list the mutants")
     options = parser.parse_args()
     every = mutants(options.modules)
@@ -272,7 +278,7 @@ def main():
             print(f"without {name}")
     if os.waitpid(start(None), 0)[1]:
         sys.exit("the tests fail without any mutant; mend that first")
-    alive = survivors(every, options.jobs)
+    alive = survivors(every, options.jobs, options.quick)
     print(f"{len(every)} mutants, {len(every) - len(alive)} caught, {len(alive)} alive; {len(HARMLESS)} harmless ones")
     sys.exit(bool(alive))
 

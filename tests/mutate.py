@@ -25,8 +25,8 @@ OPS = ROOT / "tinygrad_lenet" / "ops"
 # The tests that a mutant meets: those of the ops of its file, then what is near, then all that compute something.
 WINDOWS = ["convolution", "pooling", "regressions"]
 NEAR = {
-    **dict.fromkeys(["convolution", "pooling", "windows", "normalization"], [*WINDOWS, "functional", "layers"]),
-    **dict.fromkeys(["activations", "elementwise", "maths"], ["kinks", "ops", "dtypes", "torch"]),
+    **dict.fromkeys(["convolution", "pooling", "windows", "normalization"], (*WINDOWS, "functional", "layers")),
+    **dict.fromkeys(["activations", "elementwise", "maths"], ("kinks", "ops", "dtypes", "torch")),
 }
 DISTANT = {"data", "download", "example", "idx", "structure", "threads", "cost", "loader"}
 OTHERS = [p.stem.removeprefix("test_") for p in sorted((ROOT / "tests").glob("test_*.py"))]

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from judges import widen
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
@@ -130,15 +131,6 @@ def torch_lenet(torch, activation, pool, batch_norm):
         norms = model.norm1, model.norm2 = TN.BatchNorm2d(6), TN.BatchNorm2d(16)
     features = [model.conv1, norms[0], act, down, model.conv2, norms[1], act, down, TN.Flatten()]
     return model, TN.Sequential(*features, model.fc1, act, model.fc2, act, model.fc3)
-
-
-def widen(model):
-    """The same model in float64."""
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, tl.Tensor) and value.dtype == np.float32:
-                setattr(module, name, type(value)(value.numpy().astype(np.float64)))
-    return model
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

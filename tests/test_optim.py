@@ -88,15 +88,16 @@ GRIDS = [
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("name", "options"), GRIDS)
-def test_twenty_steps_agree_with_torch(torch, dtype, name, options):
+def test_a_hundred_steps_agree_with_torch(torch, dtype, name, options):
     # In float32 each step rounds a handful of times, by 2^-24 of numbers up to about 4, in another order than PyTorch
-    # does: at most some 20 * 4 * 2^-24 of difference in all, 5e-6. What grows is a quotient by a small square root.
-    tolerance = 5e-6 if dtype == np.float32 else 1e-13
+    # does: of either sign, so after 100 steps some 4 * 10 * 4 * 2^-24, 1e-5. What grows is a quotient by a small
+    # square root.
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
     start = [rng().standard_normal((3, 2)).astype(dtype), rng(1).standard_normal(4).astype(dtype)]
     ours = [tl.tensor(a, requires_grad=True) for a in start]
     theirs = [torch.tensor(a, requires_grad=True) for a in start]
     a, b = getattr(optim, name)(ours, **options), getattr(torch.optim, name)(theirs, **options)
-    for t in range(20):
+    for t in range(100):
         for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
             g = rng((t, i)).standard_normal(p.shape).astype(dtype)
             p.grad, q.grad = tl.tensor(g), torch.tensor(g)

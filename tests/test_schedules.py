@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import pytest
 
@@ -121,12 +122,60 @@ def same_course(ours, theirs, a, b, steps):
         ("CosineAnnealingLR", {"T_max": 1}),
         ("CosineAnnealingLR", {"T_max": 10}),
         ("CosineAnnealingLR", {"T_max": 40, "eta_min": 0.01}),
+        ("MultiStepLR", {"milestones": [3, 10, 10, 50]}),
+        ("MultiStepLR", {"milestones": [80, 20], "gamma": 0.7}),
+        ("LinearLR", {}),
+        ("LinearLR", {"start_factor": 0.01, "end_factor": 0.8, "total_iters": 60}),
+        ("LinearLR", {"start_factor": 1.0, "end_factor": 0.0, "total_iters": 1}),
     ],
 )
 def test_schedules_agree_with_torch(torch, name, options):
     ours, theirs = pair(torch, "SGD")
     a, b = getattr(optim, name)(ours, **options), getattr(torch.optim.lr_scheduler, name)(theirs, **options)
-    same_course(ours, theirs, a, b, 40)
+    same_course(ours, theirs, a, b, 100)
+
+
+@pytest.mark.parametrize("milestones", [[5, 30], [1, 2], [50, 99]])
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")
+def test_a_sequence_of_schedules_agrees_with_torch(torch, milestones):
+    ours, theirs = pair(torch, "SGD")
+
+    def build(there, optimizer):
+        first, second = there.LinearLR(optimizer, 0.1, total_iters=5), there.CosineAnnealingLR(optimizer, 25)
+        return there.SequentialLR(optimizer, [first, second, there.ExponentialLR(optimizer, 0.9)], milestones)
+
+    same_course(ours, theirs, build(optim, ours), build(torch.optim.lr_scheduler, theirs), 100)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
+@pytest.mark.parametrize(
+    "options", [{}, {"patience": 2, "cooldown": 3}, {"factor": 0.5, "patience": 0, "min_lr": 0.01}]
+)
+def test_a_plateau_agrees_with_torch(torch, mode, threshold_mode, options):
+    ours, theirs = pair(torch, "SGD")
+    options = {"mode": mode, "threshold_mode": threshold_mode, "threshold": 0.02, **options}
+    a, b = optim.ReduceLROnPlateau(ours, **options), torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, **options)
+    figures, rates = random.Random(0), set()
+    for t in range(100):
+        figure = 1 / (1 + t / 10) + figures.gauss(0, 0.05)  # falls, and scatters
+        figure = math.nan if t == 60 else figure  # no number is no progress
+        a.step(tl.tensor(figure))
+        b.step(figure)
+        assert changing(ours) == pytest.approx(changing(theirs), rel=1e-12), t
+        assert (a.num_bad_epochs, a.cooldown_counter) == (b.num_bad_epochs, b.cooldown_counter)
+        rates.add(a.get_last_lr()[0])
+        if t == 50:  # a resumed one goes on alike
+            saved, a = a.state_dict(), optim.ReduceLROnPlateau(ours, **options)
+            a.load_state_dict(saved)
+    assert len(rates) > 1
+
+
+def test_warm_up_and_then_steps_as_one_writes_them():
+    optimizer = sgd(1.0)
+    warm_up = optim.LinearLR(optimizer, start_factor=0.25, total_iters=3)
+    schedule = optim.SequentialLR(optimizer, [warm_up, optim.MultiStepLR(optimizer, [2], gamma=0.5)], milestones=[3])
+    assert course(schedule, 6) == close([0.25, 0.5, 0.75, 1, 1, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
@@ -158,6 +207,14 @@ BUILDS = [
     lambda optimizer: optim.ExponentialLR(optimizer, 0.9),
     lambda optimizer: optim.CosineAnnealingLR(optimizer, 9),
     lambda optimizer: optim.OneCycleLR(optimizer, 1.0, total_steps=9),
+    lambda optimizer: optim.MultiStepLR(optimizer, [2, 5]),
+    lambda optimizer: optim.LinearLR(optimizer, 0.1, total_iters=6),
+    lambda optimizer: optim.SequentialLR(
+        optimizer, [optim.LinearLR(optimizer, 0.1), optim.ExponentialLR(optimizer, 0.5)], [3]
+    ),
+    lambda optimizer: optim.SequentialLR(
+        optimizer, [optim.LinearLR(optimizer, 0.1), optim.ExponentialLR(optimizer, 0.5)], [6]
+    ),
 ]
 
 
@@ -204,6 +261,15 @@ def one_cycle(**options):
 
 
 MISTAKES = [
+    (lambda: optim.LinearLR(sgd(), start_factor=0.0), "start_factor.* above 0.*got 0"),
+    (lambda: optim.LinearLR(sgd(), total_iters=0), "total_iters.*at least 1, got 0"),
+    (lambda: optim.SequentialLR(sgd(), [], []), "one schedule more than milestones"),
+    (lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 2, []), "one schedule more than milestones"),
+    (lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 3, [5, 2]), "milestones that grow.*5, 2"),
+    (lambda: optim.SequentialLR(sgd(), [optim.StepLR(sgd(), 1)], []), "same optimizer"),
+    (lambda: optim.ReduceLROnPlateau(sgd(), "up"), "'min' or 'max'.*'up'"),
+    (lambda: optim.ReduceLROnPlateau(sgd(), factor=1.0), "factor must be below 1, got 1.0"),
+    (lambda: optim.ReduceLROnPlateau(sgd(), min_lr=[1, 2]), "1 groups need as many min_lr"),
     (lambda: optim.StepLR(sgd(), 0), "StepLR: step_size must be at least 1, got 0"),
     (lambda: optim.CosineAnnealingLR(sgd(), 0), "CosineAnnealingLR: T_max must be at least 1, got 0"),
     (lambda: one_cycle(), "give total_steps, or epochs and steps_per_epoch"),

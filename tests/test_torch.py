@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from judges import judge
 from vocabulary import CLASSES, END, FUNCTIONS, OWN, README, find, split_readme, table
 
 import tinygrad_lenet as tl
@@ -15,8 +16,6 @@ pytestmark = pytest.mark.filterwarnings(
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 # In their gradients of float64, PyTorch has constants of float32.
 SLACK = {"hardsigmoid": 1e-7, "celu": 1e-7}
-# Units in the last place of the largest element, or of 1: forward, first, second gradients.
-ULPS = (16, 64, 512)
 JUDGED = set()  # the words that a test below compares
 
 
@@ -36,58 +35,6 @@ def theirs(torch, name):
 
 
 FUNCTIONS_THERE = {ours: there for _, names in FUNCTIONS.values() for ours, there in names.items()}
-
-
-def listed(found):
-    return list(found) if isinstance(found, (tuple, list)) else [found]
-
-
-def compare(ours, theirs, dtype, order, what, slack=0.0):
-    assert ours.shape == tuple(theirs.shape), what
-    expected = theirs.detach().resolve_neg().numpy(force=True)
-    if expected.dtype.kind != "f":
-        assert ours.dtype.kind == expected.dtype.kind
-        np.testing.assert_array_equal(ours.numpy(), expected, err_msg=what)
-        return
-    assert ours.dtype == dtype, what
-    largest = np.max(np.abs(expected), initial=1.0, where=np.isfinite(expected))
-    atol = (ULPS[order] * np.finfo(dtype).eps + slack * bool(order)) * largest
-    np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=atol, err_msg=what)
-
-
-def judge(torch, ours, theirs, arrays, dtype, seed=0, slack=0.0):
-    """Compare two functions of the same arrays, and their derivatives in random directions."""
-    rng = np.random.default_rng(seed)
-    arrays = [a.astype(dtype) for a in arrays]
-    xs = [tl.tensor(a, requires_grad=True) for a in arrays]
-    ts = [torch.tensor(a, requires_grad=True) for a in arrays]
-    ys, us = listed(ours(*xs)), listed(theirs(*ts))
-    assert len(ys) == len(us)
-    for order, what in enumerate(("value", "gradient", "second gradient")):
-        for y, u in zip(ys, us, strict=True):
-            compare(y, u, dtype, order, what, slack)
-        pairs = [(y, u) for y, u in zip(ys, us, strict=True) if u.dtype.is_floating_point and u.requires_grad]
-        if order == 2 or not pairs:
-            return
-        weights = [rng.standard_normal(u.shape).astype(dtype) for _, u in pairs]
-        # What depends on nothing: zeros there, nothing here.
-        mine = [(y, w) for (y, _), w in zip(pairs, weights, strict=True) if y.requires_grad]
-        found = [None] * len(xs)
-        if mine:
-            found = tl.grad(
-                [y for y, _ in mine], xs, [tl.tensor(w) for _, w in mine], create_graph=True, allow_unused=True
-            )
-        try:
-            seeds = [torch.tensor(w) for w in weights]
-            expected = torch.autograd.grad([u for _, u in pairs], ts, seeds, create_graph=True, allow_unused=True)
-        except RuntimeError as error:
-            if order == 1 and "not implemented" in str(error):  # PyTorch has no second derivative of a few
-                return
-            raise
-        both = [(g, h) for g, h in zip(found, expected, strict=True) if not (g is None and h is None)]
-        zero = [(tl.zeros(*h.shape, dtype=dtype) if g is None else g, h) for g, h in both if h is not None]
-        assert all(not g.numpy().any() for g, h in both if h is None)
-        ys, us = [g for g, _ in zero], [h for _, h in zero]
 
 
 # Elementwise

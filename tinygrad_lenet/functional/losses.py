@@ -65,7 +65,9 @@ def _weight(op: str, weight: Any, x: Tensor) -> NDArray[Any] | None:
     return array
 
 
-def _classes(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def _classes(
+    op: str, x: Tensor, target: Tensor, ignore_index: int | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """The class indices, flat, those to ignore as 0; and which count, None if all do."""
     classes = x.shape[min(1, x.ndim - 1)]
     expected = x.shape[:1] * (x.ndim > 1) + x.shape[2:]
@@ -77,14 +79,14 @@ def _classes(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[NDA
     if target.dtype.kind not in "iu":
         raise DTypeError(f"{op}: class indices must be integers, got {target.dtype}; convert: target.astype('int64')")
     index = target._data.reshape(-1)
-    if not 0 <= ignore_index < classes and ((index >= 0) & (index < classes)).all():
+    if (ignore_index is None or not 0 <= ignore_index < classes) and ((index >= 0) & (index < classes)).all():
         return index, None
-    counts = index != ignore_index
+    counts = np.ones(index.shape, np.bool_) if ignore_index is None else index != ignore_index
     wrong = counts & ((index < 0) | (index >= classes))
     if wrong.any():
         raise ArgumentError(
-            f"{op}: there are {classes} classes, 0 … {classes - 1}, but a target is {index[wrong][0]} "
-            f"(ignore_index is {ignore_index})"
+            f"{op}: there are {classes} classes, 0 … {classes - 1}, but a target is {index[wrong][0]}"
+            + ("" if ignore_index is None else f" (ignore_index is {ignore_index})")
         )
     return np.where(counts, index, 0), counts
 
@@ -197,9 +199,6 @@ def cross_entropy(
     return loss * (1 - label_smoothing) + uniform * (label_smoothing / classes)
 
 
-_NONE = -(2**62)  # no class, and no mistake that somebody would make
-
-
 def _check_same(op: str, input: Tensor, target: Tensor) -> None:
     if input.shape != target.shape:
         raise ShapeError(
@@ -305,6 +304,8 @@ def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: boo
         losses = select(y * (log(where(some, y, 1)) - where(some, x, 0)), some)
     if reduction == "batchmean":
         return losses.sum() / max(1, x.shape[0] if x.ndim else 1)
+    if reduction not in ("mean", "sum", "none"):
+        raise ArgumentError(f"kl_div: reduction must be 'batchmean', 'mean', 'sum' or 'none', got {reduction!r}")
     return _reduce(losses, reduction, "kl_div")
 
 
@@ -338,7 +339,7 @@ def multi_margin_loss(
         raise ShapeError(f"multi_margin_loss: expected scores of shape (N, C) or (C,), got {x.shape}")
     weights = _weight("multi_margin_loss", weight, x)
     scores = _class_last(x)
-    index, _ = _classes("multi_margin_loss", x, goal, _NONE)
+    index, _ = _classes("multi_margin_loss", x, goal)
     rows = np.arange(index.size)
     short = relu(margin - scores[rows, index].reshape(-1, 1) + scores)
     others = np.ones(scores.shape, np.bool_)

@@ -35,6 +35,18 @@ def _images(x: Array, op: str) -> Tensor:
     return found.unsqueeze(2)
 
 
+def _kernels(weight: Array, op: str, channels: int, axis: int, groups: int) -> Tensor:
+    """Kernels of three axes as kernels of height 1; ``axis`` is the one of the input's channels."""
+    found = as_tensor(weight)
+    shape = (f"O, {channels} / groups, k", f"{channels}, O / groups, k")[axis == 0]
+    if found.ndim != 3 or found.shape[axis] * (groups if axis else 1) != channels:
+        raise ShapeError(
+            f"{op}: sequences with {channels} channels and groups={groups} need a weight of shape ({shape}), got "
+            f"{found.shape}"
+        )
+    return found.unsqueeze(2)
+
+
 def _flat(value: Any, first: int, op: str, name: str) -> Any:
     """What holds for sequences, for images of height 1; words such as "same" hold for both."""
     if isinstance(value, str):
@@ -73,9 +85,10 @@ def conv1d(
     tensor([[[21., 32.]]])
     """
     op = "conv1d"
+    x = _images(input, op)
     out = conv2d(
-        _images(input, op),
-        _kernels(weight, op),
+        x,
+        _kernels(weight, op, x.shape[1], 1, groups),
         bias,
         stride=_flat(stride, 1, op, "stride"),
         padding=_flat(padding, 0, op, "padding"),
@@ -83,13 +96,6 @@ def conv1d(
         groups=groups,
     )
     return out.squeeze(2)
-
-
-def _kernels(weight: Array, op: str) -> Tensor:
-    found = as_tensor(weight)
-    if found.ndim != 3:
-        raise ShapeError(f"{op}: expected a weight with three axes, channels twice and the kernel, got {found.shape}")
-    return found.unsqueeze(2)
 
 
 def conv_transpose1d(
@@ -109,9 +115,10 @@ def conv_transpose1d(
     tensor([[[1., 2., 1., 2.]]])
     """
     op = "conv_transpose1d"
+    x = _images(input, op)
     out = conv_transpose2d(
-        _images(input, op),
-        _kernels(weight, op),
+        x,
+        _kernels(weight, op, x.shape[1], 0, groups),
         bias,
         stride=_flat(stride, 1, op, "stride"),
         padding=_flat(padding, 0, op, "padding"),

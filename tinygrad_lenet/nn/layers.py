@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from ..ops.windows import pair
 from ..tensor import Tensor
-from .module import Module, Parameter
+from .module import Module, Parameter, check_input
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
@@ -54,6 +55,7 @@ class Linear(Module):
 class _Conv(Module):
     """What convolutions have in common: kernels, a bias, and where the windows lie."""
 
+    function: ClassVar[Callable[..., Tensor]]
     dims: ClassVar[int] = 2
     transposed: ClassVar[bool] = False
     kernel_size: tuple[int, ...]
@@ -87,6 +89,15 @@ class _Conv(Module):
         self.weight = _uniform(shape, math.prod(shape[1:]), generator)
         self.bias = _uniform((out_channels,), math.prod(shape[1:]), generator) if bias else None
 
+    def _options(self) -> tuple[Any, ...]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, in_channels, ...) to (N, out_channels, ...)."""
+        sides = "L" if self.dims == 1 else "H, W"
+        check_input(self, x, (self.dims + 2,), self.in_channels, f"(N, {self.in_channels}, {sides})")
+        return type(self).function(x, self.weight, self.bias, *self._options())
+
     def extra_repr(self) -> str:
         """Channels, kernel, and what is not the default."""
         options = [("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1), ("groups", 1)]
@@ -105,19 +116,14 @@ class Conv2d(_Conv):
     (2, 6, 28, 28)
     """
 
-    def forward(self, x: Any) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+    function = F.conv2d
 
 
 class Conv1d(_Conv):
     """Convolution of sequences, (N, in_channels, L) to (N, out_channels, OL); see :func:`tinygrad_lenet.conv1d`."""
 
     dims = 1
-
-    def forward(self, x: Any) -> Tensor:
-        """(N, in_channels, L) to (N, out_channels, OL)."""
-        return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+    function = F.conv1d
 
 
 class _ConvTranspose(_Conv):
@@ -140,7 +146,7 @@ class _ConvTranspose(_Conv):
         self.output_padding = output_padding
 
     def _options(self) -> tuple[Any, ...]:
-        return self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return self.stride, self.padding, self.output_padding, self.groups, self.dilation
 
 
 class ConvTranspose2d(_ConvTranspose):
@@ -153,9 +159,7 @@ class ConvTranspose2d(_ConvTranspose):
     (2, 3, 14, 14)
     """
 
-    def forward(self, x: Any) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
-        return F.conv_transpose2d(x, self.weight, *self._options())
+    function = F.conv_transpose2d
 
 
 class ConvTranspose1d(_ConvTranspose):
@@ -164,10 +168,7 @@ class ConvTranspose1d(_ConvTranspose):
     """
 
     dims = 1
-
-    def forward(self, x: Any) -> Tensor:
-        """(N, in_channels, L) to (N, out_channels, OL)."""
-        return F.conv_transpose1d(x, self.weight, *self._options())
+    function = F.conv_transpose1d
 
 
 class Embedding(Module):

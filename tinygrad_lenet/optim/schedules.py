@@ -165,11 +165,11 @@ class SequentialLR(Schedule):
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]) -> None:
         if len(schedulers) != len(milestones) + 1 or list(milestones) != sorted({*milestones}):
             raise ArgumentError(
-                f"SequentialLR: {len(schedulers)} schedules need {len(schedulers) - 1} milestones that grow, got "
-                f"{list(milestones)}"
+                f"SequentialLR: expected one schedule more than milestones, and milestones that grow; got "
+                f"{len(schedulers)} schedules, milestones={list(milestones)}"
             )
         if any(schedule.optimizer is not optimizer for schedule in schedulers):
-            raise ArgumentError("SequentialLR: all schedules must be those of the optimizer that is given")
+            raise ArgumentError("SequentialLR: all schedules must be made with the same optimizer as this one")
         self.schedulers, self.milestones = list(schedulers), list(milestones)
         super().__init__(optimizer)
 

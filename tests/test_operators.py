@@ -127,7 +127,11 @@ def test_products_that_do_not_fit_are_named():
     [
         (lambda x: x.reshape(4, 2), tl.ShapeError, r"reshape: .*\(2, 3\)"),
         (lambda x: x.permute(0, 0), tl.ShapeError, "permute"),
-        (lambda x: x.transpose(0, 5), tl.ArgumentError, "transpose: axis 5 is outside of -2 … 1"),
+        (
+            lambda x: x.transpose(0, 5),
+            tl.ArgumentError,
+            "transpose: there is no axis 5; a tensor with 2 axes has axes -2 … 1",
+        ),
         (
             lambda x: x.squeeze(0),
             tl.ShapeError,
@@ -136,7 +140,7 @@ def test_products_that_do_not_fit_are_named():
         (lambda x: x.unsqueeze(4), tl.ArgumentError, "unsqueeze: axis 4"),
         (lambda x: x.flatten(1, 0), tl.ArgumentError, "start_dim=1 comes after end_dim=0"),
         (lambda x: x.broadcast_to(3, 3), tl.ShapeError, "broadcast_to"),
-        (lambda x: x.sum(axis=2), tl.ArgumentError, r"axis must name different axes .* 2 axes .* got 2"),
+        (lambda x: x.sum(axis=2), tl.ArgumentError, r"^there is no axis 2; .* 2 axes"),
         (lambda x: x.mean(axis=(0, -2)), tl.ArgumentError, r"different axes.*got \(0, -2\)"),
         (lambda x: x.softmax(axis=3), tl.TinygradLenetError, "softmax: .*3"),
         (lambda x: x.argmax(axis=3), tl.TinygradLenetError, "argmax: .*3"),

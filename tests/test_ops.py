@@ -365,3 +365,46 @@ def test_products_of_matrices_that_do_not_fit_are_named():
         tl.zeros(2, 3) @ tl.zeros(2, 3)
     with pytest.raises(tl.ShapeError, match=r"\(2, 3\) @ \(2,\).*only axis of the second 2"):
         tl.zeros(2, 3) @ tl.zeros(2)
+
+
+# Size: from some number of elements on, memory is recycled, the cores share the work, matrices are cut into tiles
+
+UNARY = "abs ceil clone cos cosh erf exp expm1 floor log log10 log1p log2 neg reciprocal round sign sin sinh sqrt"
+UNARY += " square tan arccos arcsin arctan tanh celu elu gelu hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish"
+UNARY += " relu relu6 selu sigmoid silu softplus softsign"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", UNARY.split())
+def test_large_tensors_are_computed_as_small_ones(name, dtype):
+    function, x, pieces = getattr(tl, name), values(90_000, low=0.05, high=0.95).astype(dtype), 90
+    x = x if name in ("log", "log2", "log10", "sqrt", "arccos", "arcsin") else x - dtype(0.4)
+    ups = [np.random.default_rng(i).standard_normal(x.shape).astype(dtype) for i in (1, 2)]
+
+    def derivatives(x, g, h):
+        x = leaf(x)
+        y = function(x)
+        if name in ("ceil", "floor", "round", "sign"):
+            return [y.numpy()]
+        (first,) = tl.grad(y, x, tl.tensor(g), create_graph=True)
+        (plain,) = tl.grad(function(x), x, tl.tensor(g))
+        second = tl.grad(first, x, tl.tensor(h), allow_unused=True)[0] if first.requires_grad else None
+        return [y.numpy(), first.numpy(), plain.numpy(), *([] if second is None else [second.numpy()])]
+
+    whole = derivatives(x, *ups)
+    parts = [derivatives(*cut) for cut in zip(*(np.split(a, pieces) for a in (x, *ups)), strict=True)]
+    for found, *expected in zip(whole, *parts, strict=True):
+        np.testing.assert_allclose(found, np.concatenate(expected), rtol=8 * np.finfo(dtype).eps, atol=1e-7)
+    if len(whole) > 1:  # laid out in columns
+        square = leaf(x.reshape(300, 300).T)
+        (columns,) = tl.grad(function(square), square, tl.tensor(ups[0].reshape(300, 300).T))
+        np.testing.assert_allclose(columns.numpy().T.ravel(), whole[1], rtol=8 * np.finfo(dtype).eps, atol=1e-7)
+
+
+@pytest.mark.parametrize("function", [tl.tanh, tl.relu])
+def test_the_gradient_of_a_large_tensor_may_be_broadcast(function):
+    x = leaf(values((300, 300), low=-1))
+    y = function(x)
+    (of_sum,) = tl.grad(y.sum(), x, retain_graph=True)  # one number, seen as many
+    (of_ones,) = tl.grad(y, x, tl.ones(300, 300))
+    np.testing.assert_array_equal(of_sum.numpy(), of_ones.numpy())

@@ -16,6 +16,7 @@ from . import calculus, functional, operators, recomputation
 from .calculus import *
 from .errors import (
     ArgumentError,
+    AxisError,
     DataError,
     DownloadError,
     DTypeError,
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArgumentError",
     "Array",
+    "AxisError",
     "DTypeError",
     "DataError",
     "DownloadError",

@@ -7,6 +7,7 @@
     ├── DTypeError      (TypeError)     a dtype or type that cannot be used here
     ├── ArgumentError   (ValueError)    an argument outside its range, or an unknown choice
     ├── OutOfRangeError (IndexError)    an index beyond the end of an axis
+    ├── AxisError       (both of these) an axis that the tensor does not have
     ├── GradientError   (RuntimeError)  a gradient that does not exist, or a graph that is gone
     ├── DataError       (ValueError)    a file that is not what it claims to be
     └── DownloadError   (OSError)       no mirror gave the right file
@@ -34,6 +35,10 @@ class ArgumentError(TinygradLenetError, ValueError):
 
 class OutOfRangeError(TinygradLenetError, IndexError):
     """An index lies beyond the end of its axis."""
+
+
+class AxisError(ArgumentError, OutOfRangeError):
+    """The tensor does not have that axis; as NumPy's of the same name, a ValueError and an IndexError."""
 
 
 class GradientError(TinygradLenetError, RuntimeError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, AxisError, ShapeError
 from ..primitive import Array
 from ..tensor import Tensor, as_tensor
 from .elementwise import mul
@@ -159,6 +159,8 @@ def tensordot(x: Array, y: Array, axes: Any = 2) -> Tensor:
     """
     x, y = as_tensor(x), as_tensor(y)
     if isinstance(axes, (int, np.integer)):
+        if not 0 <= axes <= min(x.ndim, y.ndim):
+            raise AxisError(f"tensordot: axes={axes} of tensors with {x.ndim} and {y.ndim} axes; name at most as many")
         axes = list(range(x.ndim - axes, x.ndim)), list(range(axes))
     ours, theirs = (
         [axis_of(a, t.ndim, "tensordot") for a in listed(some)] for some, t in zip(axes, (x, y), strict=True)

@@ -43,8 +43,8 @@ __all__ = [
     "where",
 ]
 
-# Integers as large as a float: a mask of all ones or none picks or drops it, exactly.
-BITS: dict[int, Any] = {2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
+# Integers as large as an element: a mask of all ones or none picks or drops it, exactly.
+BITS: dict[int, Any] = {1: np.dtype(np.int8), 2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 
 def mask_bits(x: Array, mask: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any, TypeAlias
 
@@ -95,13 +96,13 @@ for _extreme in (max, min):
 @primitive
 def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     """Index of the first largest element, of the flattened tensor if ``axis`` is None. Integers: no gradient."""
-    return np.argmax(x, axis, keepdims=keepdims)
+    return np.argmax(x, None if axis is None else axis_of(axis, x.ndim, "argmax"), keepdims=keepdims)
 
 
 @primitive
 def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     """Index of the first smallest element, of the flattened tensor if ``axis`` is None. Integers: no gradient."""
-    return np.argmin(x, axis, keepdims=keepdims)
+    return np.argmin(x, None if axis is None else axis_of(axis, x.ndim, "argmin"), keepdims=keepdims)
 
 
 for _index in (argmax, argmin):
@@ -141,7 +142,8 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
 
     Computed in two passes: the mean first, so that a large mean costs no digits.
     """
-    return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) / (_count(np.shape(x), axis) - ddof)
+    squares = sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims)
+    return squares / builtins.max(_count(np.shape(x), axis) - ddof, 0)
 
 
 @spelled
@@ -293,7 +295,7 @@ def cumprod(x: Array, axis: int | None = None) -> Tensor:
 
 
 def _along(op: Any, x: Array, axis: int | None) -> Tensor:
-    found: Tensor = op(reshape(x, -1), 0) if axis is None else op(x, axis_of(axis, np.ndim(x), "axis"))
+    found: Tensor = op(reshape(x, -1), 0) if axis is None else op(x, axis_of(axis, np.ndim(x)))
     return found
 
 

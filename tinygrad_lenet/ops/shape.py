@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, AxisError, ShapeError
 from ..primitive import Array, draw, primitive, spelled
-from ..tensor import Tensor, as_tensor, to_array
+from ..tensor import Tensor, to_array
 
 __all__ = [
     "broadcast_to",
@@ -34,25 +34,25 @@ def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], Sequence) else numbers
 
 
-def axis_of(axis: int, ndim: int, what: str) -> int:
+def axis_of(axis: int, ndim: int, what: str = "") -> int:
     """One axis as a number from 0 on."""
     if not -ndim <= axis < ndim:
-        raise ArgumentError(f"{what}: axis {axis} is outside of {-ndim} … {ndim - 1}, the axes of a tensor with {ndim}")
-    return axis % ndim
+        there = f"a tensor with {ndim} axes has axes {-ndim} … {ndim - 1}" if ndim else "this tensor has no axes"
+        raise AxisError(f"{what and what + ': '}there is no axis {axis}; {there}")
+    return int(axis) % ndim
 
 
-def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+def axes_of(axis: int | tuple[int, ...] | None, ndim: int, what: str = "") -> tuple[int, ...]:
     """The axes that ``axis`` means, as non-negative numbers in order.
 
     >>> axes_of(-1, 3), axes_of(None, 2)
     ((2,), (0, 1))
     """
     given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
-    if any(not -ndim <= a < ndim for a in given) or len({a % ndim for a in given}) < len(given):
-        raise ArgumentError(
-            f"axis must name different axes of a tensor with {ndim} axes ({-ndim} … {ndim - 1}), got {axis}"
-        )
-    return tuple(sorted(a % ndim for a in given))
+    found = sorted(axis_of(a, ndim, what) for a in given)
+    if len({*found}) < len(given):
+        raise ArgumentError(f"{what and what + ': '}each axis can be named once, got {axis}")
+    return tuple(found)
 
 
 @primitive
@@ -159,10 +159,8 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Drop axes of length 1: all of them, or those named, which must have length 1."""
     shape = np.shape(x)
-    named = (
-        [i for i, n in enumerate(shape) if n == 1] if axis is None else [axis] if isinstance(axis, int) else list(axis)
-    )
-    drop = {axis_of(a, len(shape), "squeeze") for a in named}
+    ones = tuple(i for i, n in enumerate(shape) if n == 1)
+    drop = axes_of(ones if axis is None else axis, len(shape), "squeeze")
     if any(shape[a] != 1 for a in drop):
         raise ShapeError(f"squeeze: axis {axis} of a tensor of shape {shape} does not have length 1")
     return reshape(x, tuple(n for i, n in enumerate(shape) if i not in drop))
@@ -246,14 +244,12 @@ def listed(axes: int | Sequence[int]) -> list[int]:
 
 def swapaxes(x: Array, axis1: int, axis2: int) -> Tensor:
     """Two axes swapped; a view."""
-    return transpose(x, axis1, axis2) if axis1 != axis2 else as_tensor(x)
+    return transpose(x, axis1, axis2)
 
 
 def expand_dims(x: Array, axis: int | tuple[int, ...]) -> Tensor:
     """Put in new axes of length 1, at these places of the result; of one, it is :func:`unsqueeze`."""
     count = np.ndim(x) + len(listed(axis))
-    at = {axis_of(a, count, "expand_dims") for a in listed(axis)}
-    if len(at) < len(listed(axis)):
-        raise ArgumentError(f"expand_dims: the axes must be different, got {axis}")
+    at = axes_of(axis, count, "expand_dims")
     lengths = iter(np.shape(x))
     return reshape(x, tuple(1 if i in at else next(lengths) for i in range(count)))

@@ -86,7 +86,7 @@ def median(x: Array, axis: Axis = None, keepdims: bool = False) -> Tensor:
     there = moveaxis(x, gone, last)
     n = math.prod(there.shape[x.ndim - len(gone) :])
     if not n:
-        raise ArgumentError(f"median: there is none of no elements (shape {x.shape}, axis {axis})")
+        return mean(x, axis, keepdims)  # NaN, with NumPy's warning
     ordered = sort(there.reshape((*there.shape[: x.ndim - len(gone)], n)))
     top = ordered[..., -1]
     middle = where(ne(top, top), top, mean(ordered[..., (n - 1) // 2 : n // 2 + 1], -1))

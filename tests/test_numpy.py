@@ -384,12 +384,13 @@ def test_solve(name, lead, right, seed):
 
 @covers("linalg.norm")
 @given(
-    x=arrays(dtypes=FLOATS[:2], special=False, min_dims=1),
+    x=strategies.shapes(1).flatmap(lambda shape: arrays(shape, FLOATS[:2], special=False)),
     ord=st.sampled_from([None, 1, 2, 3, -1, np.inf, -np.inf, 0, "fro", "two"]),
     axis=st.none() | ONE_AXIS | st.tuples(ONE_AXIS, ONE_AXIS),
     keepdims=st.booleans(),
 )
 def test_norm(name, x, ord, axis, keepdims):
+    assume(ord != 2 or isinstance(axis, int) or x.ndim == 1)  # of matrices, it needs singular values
     same(name, x, ord, axis, keepdims)
 
 

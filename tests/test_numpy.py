@@ -2,6 +2,7 @@
 of all dtypes, with zeros of both signs, infinities and NaN among them, and mistakes.
 """
 
+import operator
 import warnings
 
 import numpy as np
@@ -44,9 +45,10 @@ def outcome(function, *args, **kwargs):
     return [np.asarray(a) for a in (found if isinstance(found, (tuple, list)) else [found])]
 
 
+# NumPy's ** is not its power: x ** 0.5 is a square root, x ** 2 a square. Ours is NumPy's **.
 def same(name, *args, ours=None, **kwargs):
     """The call to both gives the same, or an error of the same kind."""
-    expected = outcome(find(np, name), *args, **kwargs)
+    expected = outcome(operator.pow if name == "pow" else find(np, name), *args, **kwargs)
     found = outcome(find(tl, name), *args, **(kwargs if ours is None else ours))
     if isinstance(expected, BASES):
         assert isinstance(found, BASES), f"NumPy refuses: {expected!r}; we give {found}"
@@ -113,7 +115,6 @@ def test_functions_of_two_arrays(name, data):
 @covers("add", "maximum", "mod", "pow", "hypot")
 @given(x=arrays(), number=st.sampled_from([2, -1, 0, 0.5, True, np.float32(2), np.int8(3), np.float64(0.25)]))
 def test_numbers_do_not_widen(name, x, number):
-    assume(name != "pow" or x.dtype != bool)  # NumPy's ** and its power differ in the dtype
     same(name, x, number)
     same(name, number, x)
 
@@ -249,6 +250,7 @@ def test_shapes(name, x, shape, free):
     axis=st.none() | ONE_AXIS,
 )
 def test_repeat(name, x, repeats, axis):
+    assume(repeats != -1 or x.size)  # which NumPy lets pass
     same(name, x, repeats, axis)
 
 

@@ -18,7 +18,7 @@ from .products import swapped
 from .rearrange import tril
 from .reduction import Axis, amax, amin, sum
 from .reduction import norm as _norm
-from .shape import axis_of
+from .shape import axes_of
 
 __all__ = ["cholesky", "det", "inv", "norm", "slogdet", "solve"]
 
@@ -238,7 +238,8 @@ def norm(x: Array, ord: float | str | None = None, axis: Axis = None, keepdims: 
             f"norm: ord={ord!r} over {len(axes)} axes of {given.shape}; vectors have any number, matrices 'fro', 1, "
             "-1, inf and -inf (2 and 'nuc' would need singular values)"
         )
-    rows, columns = (axis_of(a, given.ndim, "norm") for a in axes)
+    axes_of(axes, given.ndim, "norm")
+    rows, columns = (a % given.ndim for a in axes)
     along, over = (rows, columns) if ord in (1, -1) else (columns, rows)
     found = (amax if ord > 0 else amin)(sum(abs(given), along, keepdims=True), over, keepdims=True)
     return found if keepdims else found.squeeze((rows, columns))

@@ -279,7 +279,7 @@ def main():
             importlib.import_module(name)
         except ImportError:
             print(f"without {name}")
-    if os.waitpid(start(None), 0)[1]:
+    if os.waitpid(start(None, options.quick), 0)[1]:
         sys.exit("the tests fail without any mutant; mend that first")
     alive = survivors(every, options.jobs, options.quick)
     print(f"{len(every)} mutants, {len(every) - len(alive)} caught, {len(alive)} alive")

@@ -274,7 +274,7 @@ def main():
     os.chdir(ROOT)
     os.environ["HYPOTHESIS_PROFILE"] = "ci"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    for name in ("numpy", "torch", "hypothesis", "hypothesis.extra.numpy"):  # once for all children
+    for name in ("numpy", "torch"):  # once for all children
         try:
             importlib.import_module(name)
         except ImportError:

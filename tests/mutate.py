@@ -131,8 +131,17 @@ def skipped(function):
             ]
         elif isinstance(node, ast.AnnAssign):
             parts = [node.annotation]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_large", "spread"):
+            parts = [node.args[1]]  # how much there is to do: only chooses the number of threads
         out |= {id(n) for part in parts if part is not None for n in ast.walk(part)}
     return out
+
+
+def owner(statement):
+    """The op whose rule stands in a statement of a module, or the function that it defines."""
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        return ast.unparse(statement.value.func).split(".")[0]
+    return getattr(statement, "name", "none").removeprefix("_").split("_")[0]
 
 
 class Mutant:
@@ -140,6 +149,7 @@ class Mutant:
 
     def __init__(self, file, tree, node, twin):
         self.file, self.line = file, node.lineno
+        self.owner = next(owner(s) for s in tree.body if s.lineno <= node.lineno <= s.end_lineno)
         self.text = f"{ast.unparse(node)}  ->  {ast.unparse(twin)}"
         twin = ast.copy_location(twin, node)
         self.tree = ast.fix_missing_locations(_Replace(node, twin).visit_copy(tree))
@@ -227,7 +237,13 @@ def start(mutant, quick=False):
         own = " or ".join(f"{name}-" for name in ops_of(mutant.file)) if mutant else "nothing"
         near = NEAR.get(Path(mutant.file).stem, ANY) if mutant else []
         rest = [] if quick else [name for name in OTHERS if name not in DISTANT]
-        for names, *chosen in (["registry"], "-k", own), (near, "-k", own.replace("-", "")), (rest,):
+        first = f"{mutant.owner}-" if mutant else own
+        for names, *chosen in (
+            (["registry"], "-k", first),
+            (["registry"], "-k", own),
+            (near, "-k", own.replace("-", "")),
+            (rest,),
+        ):
             files = [path for name in names if os.path.exists(path := f"tests/test_{name}.py")]
             code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files, *chosen]) if files else 0
             if code not in (0, 5):  # 5: there were none

@@ -11,7 +11,6 @@ import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- vocabulary: python tests/vocabulary.py --write -->", "<!-- end of vocabulary -->"
 
 
 def words(text, **renamed):
@@ -154,17 +153,23 @@ def find(torch, place, name):
     return None
 
 
-def split_readme():
-    """What stands before the table, the table, and what stands after it."""
-    before, rest = README.read_text().split(BEGIN)
-    middle, after = rest.split(END)
-    return before, middle.strip().splitlines(), after
+def block(name):
+    """The README's lines between ``<!-- name ... -->`` and ``<!-- end of name -->``, and where they stand."""
+    text = README.read_text()
+    start = text.index("-->", text.index(f"<!-- {name}")) + 3
+    end = text.index(f"<!-- end of {name} -->")
+    return text[start:end].strip().splitlines(), slice(start, end)
+
+
+def write(name, lines):
+    """Put lines there."""
+    text, (_, at) = README.read_text(), block(name)
+    README.write_text("\n".join([text[: at.start], "", *lines, "", text[at.stop :]]))
 
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
-        before, _, after = split_readme()
-        README.write_text("\n".join([f"{before}{BEGIN}", "", *table(), "", f"{END}{after}"]))
+        write("vocabulary", table())
     else:
         print(*table(), sep="\n")
     counted = sum(len(names) for *_, names in [*FUNCTIONS.values(), *CLASSES.values()])

@@ -63,7 +63,7 @@ def _tanh_grad(g: Array, y: Array) -> Array:
         np.subtract(1, out, out=out)
         np.multiply(out, g, out=out)
 
-    return g * (1 - y * y) if y.size < _LARGE or g.shape != y.shape else _large(compute, 4, g, y)
+    return g * (1 - y * y) if y.size < _LARGE else _large(compute, 4, g, y)
 
 
 tanh.vjp(x=lambda g, out: _tanh_grad(g, out))
@@ -116,7 +116,7 @@ def _where_positive(g: Array, y: Array) -> Array:
         np.copyto(bits, np.negative(ones, out=ones))
         np.bitwise_and(g.view(bits.dtype), bits, out=bits)
 
-    return mask_bits(g, y > 0) if y.size < _LARGE or g.shape != y.shape else _large(compute, 5, g, y)
+    return mask_bits(g, y > 0) if y.size < _LARGE else _large(compute, 5, g, y)
 
 
 relu.vjp(x=lambda g, out: _where_positive(g, out))

@@ -189,9 +189,12 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
 
 @primitive
 def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """``log(sum(e^x))``, shifted by the maximum so that it neither overflows nor loses everything."""
+    """``log(sum(e^x))``, shifted by the maximum so that it neither overflows nor loses everything.
+
+    The sum of no elements is 0, its logarithm -inf.
+    """
     axes = axes_of(axis, np.ndim(x))
-    top = _max(x, axes, keepdims=True)
+    top = _max(x, axes, keepdims=True) if x.size else np.sum(x, axes, x.dtype, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
     with np.errstate(divide="ignore", over="ignore"):  # log(0) = -inf where every x is -inf, inf where one is inf
         out = np.log(_add(np.exp(x - top), axes, keepdims=True)) + top
@@ -200,6 +203,8 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 def _logsumexp_x(g: Any, x: Any, axis: Axis) -> Any:
     """The softmax, and not ``exp(x - out)``, which magnifies the rounding of ``out``."""
+    if not x.size:
+        return x * 0
     top = x.max(axis=axes_of(axis, x.ndim), keepdims=True)
     e = exp(x - (top.detach() if isinstance(top, Tensor) else top))
     total = e.sum(axis=axes_of(axis, x.ndim), keepdims=True)

@@ -297,18 +297,31 @@ def spelled(function: F) -> F:
 
 
 def primitive(forward: Callable[P, Array]) -> Primitive[P]:
-    """Make a differentiable op of a NumPy function; parameters annotated ``Array`` are its tensors (see the module's
-    docstring).
+    """Make a differentiable op of a NumPy function.
 
+    Parameters annotated ``Array`` are its tensors: in the body NumPy arrays, for callers whatever makes a tensor. The
+    others are options. ``op.vjp(x=rule)`` gives the rule of an argument; it takes ``g``, the gradient of the output, and
+    after it, by name, what else it needs: an argument, its ``x_shape``, or the output as ``out``. A rule is written in
+    operators and ops of the package, so that it can be differentiated in its turn; for broadcasting it need not care.
+    ``None`` in its place says that the gradient is 0.
+
+    >>> import numpy as np
     >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet.testing import gradcheck
     >>> @tl.primitive
-    ... def cube(x: Array) -> Array:
-    ...     return x * x * x
-    >>> cube.vjp(x=lambda g, x: 3 * g * x * x)
-    >>> x = tl.tensor([2.0], requires_grad=True)
-    >>> cube(x).backward()
-    >>> x.grad
-    tensor([12.])
+    ... def soft_abs(x: tl.Array, width: tl.Array, power: int = 2) -> tl.Array:
+    ...     return (np.abs(x) ** power + width**power) ** (1 / power)
+    >>> soft_abs.vjp(x=lambda g, x, out, power: g * tl.sign(x) * (abs(x) / out) ** (power - 1))
+    >>> soft_abs(tl.tensor([3.0, 0.0]), 4.0)
+    tensor([5., 4.])
+    >>> soft_abs([3.0], tl.tensor(4.0, requires_grad=True))
+    Traceback (most recent call last):
+    tinygrad_lenet.errors.GradientError: soft_abs: argument 'width' requires a gradient, but there is no rule for it \
+    (rules: x); add one with soft_abs.vjp(width=...), or pass width.detach()
+    >>> soft_abs.vjp(width=lambda g, width, out, power: g * (width / out) ** (power - 1))
+    >>> x, width = np.array([[0.5, -2.0], [1.5, 0.3]]), np.array([1.0, 0.2])
+    >>> gradcheck(lambda x, width: soft_abs(x, width, power=3), [x, width], order=2)
+    True
     """
     op = Op(forward)
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults

@@ -145,15 +145,19 @@ def owner(statement):
 
 
 class Mutant:
-    """One change to one file, as a tree that can be compiled."""
+    """One change to one file; the tree is made when it is wanted, since a thousand of them fill the memory."""
 
     def __init__(self, file, tree, node, twin):
         self.file, self.line = file, node.lineno
         self.owner = next(owner(s) for s in tree.body if s.lineno <= node.lineno <= s.end_lineno)
         self.text = f"{ast.unparse(node)}  ->  {ast.unparse(twin)}"
-        twin = ast.copy_location(twin, node)
-        self.tree = ast.fix_missing_locations(_Replace(node, twin).visit_copy(tree))
+        self.original, self.node, self.twin = tree, node, ast.copy_location(twin, node)
         self.module = f"tinygrad_lenet.ops.{Path(file).stem}"
+
+    @property
+    def tree(self):
+        """What can be compiled."""
+        return ast.fix_missing_locations(_Replace(self.node, self.twin).visit_copy(self.original))
 
     def __str__(self):
         return f"{self.file}:{self.line}: {self.text}"

@@ -300,8 +300,8 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     """Make a differentiable op of a NumPy function.
 
     Parameters annotated ``Array`` are its tensors: in the body NumPy arrays, for callers whatever makes a tensor. The
-    others are options. ``op.vjp(x=rule)`` gives the rule of an argument; it takes ``g``, the gradient of the output, and
-    after it, by name, what else it needs: an argument, its ``x_shape``, or the output as ``out``. A rule is written in
+    others are options. ``op.vjp(x=rule)`` gives the rule of an argument; it takes ``g``, the gradient of the output,
+    and after it, by name, what else it needs: an argument, its ``x_shape``, or the output as ``out``. It is written in
     operators and ops of the package, so that it can be differentiated in its turn; for broadcasting it need not care.
     ``None`` in its place says that the gradient is 0.
 

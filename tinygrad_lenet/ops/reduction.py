@@ -184,7 +184,7 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
     zero = size == 0  # whose powers have no finite derivative
     total = sum(where(zero, 0.0 if p > 0 else math.inf, where(zero, 1, size) ** p), axis, keepdims)
     nothing = (total == 0) | (total == math.inf)
-    return where(nothing, total ** (1 / p), where(nothing, 1, total) ** (1 / p))
+    return where(nothing, total.detach() ** (1 / p), where(nothing, 1, total) ** (1 / p))
 
 
 @primitive

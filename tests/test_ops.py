@@ -234,6 +234,24 @@ def test_the_gradient_of_a_permutation_goes_back_by_its_inverse():
         np.testing.assert_array_equal(gx, g.transpose(back))
 
 
+@pytest.mark.parametrize("shape", [(5, 2, 3), (5, 2, 3, 4), (1, 2, 3), (2, 1, 1)])
+def test_images_with_the_batch_innermost_become_features_that_lie_so_too(shape):
+    """So a convolution hands them over; the linear layer behind it is faster for it."""
+    a = np.moveaxis(np.arange(np.prod(shape), dtype=float).reshape(*shape[1:], shape[0]), -1, 0)
+    innermost = lambda array: array.strides[0] == array.itemsize  # noqa: E731
+    x = tl.mul(a, 1.0)
+    features = tl.reshape(x, shape[0], -1)
+    np.testing.assert_array_equal(features.numpy(), a.copy().reshape(shape[0], -1))
+    images = tl.reshape(features, shape)
+    np.testing.assert_array_equal(images.numpy(), a)
+    if shape[0] > 1:
+        assert innermost(features.numpy())
+        assert innermost(images.numpy())
+    for target in ((-1,), (shape[0] * shape[1], -1), (1, *shape), shape[::-1]):  # anything else is as in NumPy
+        np.testing.assert_array_equal(tl.reshape(x, target).numpy(), a.copy().reshape(target))
+        np.testing.assert_array_equal(tl.reshape(features, target).numpy(), a.copy().reshape(target))
+
+
 @given(st.data(), FULL)
 def test_a_reshaped_gradient_goes_back_to_its_own_element(data, shape):
     x = leaf(values(shape))

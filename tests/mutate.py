@@ -33,10 +33,18 @@ DISTANT = {"data", "download", "example", "idx", "structure", "threads", "cost",
 OTHERS = [p.stem.removeprefix("test_") for p in sorted((ROOT / "tests").glob("test_*.py"))]
 LIMIT = 300  # seconds: a mutant that hangs is caught
 
-# Mutants that compute the same: a pattern of what str(mutant) says, and why no test can tell.
-HARMLESS = {
-    r"_LARGE|_large\(": "only chooses the way: for large arrays the same in recycled memory, on all cores",
-}
+# Mutants that compute the same: the call or statement that holds them, the mutation (both patterns), and why.
+HARMLESS = [
+    ("where(x > 0, 0, x)", r"x > 0  ->  x >= 0|0  ->  1", "keeps exp from overflowing where its value is not used"),
+]
+
+
+def harmless(mutant):
+    """Why no test can tell a mutant from the original, if so."""
+    return next(
+        (why for at, change, why in HARMLESS if mutant.within == at and re.fullmatch(change, mutant.text)), None
+    )
+
 
 SWAPS = {
     ast.Add: [ast.Sub],
@@ -133,6 +141,12 @@ def skipped(function):
             parts = [node.annotation]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_large", "spread"):
             parts = [node.args[1]]  # how much there is to do: only chooses the number of threads
+        elif isinstance(node, ast.keyword) and node.arg == "strict":
+            parts = [node.value]  # a guard
+        elif isinstance(node, ast.Compare) and "_LARGE" in ast.unparse(node):
+            parts = [node]  # only chooses the way: in recycled memory and on all cores, the same
+        elif isinstance(node, ast.IfExp) and "_LARGE" in ast.unparse(node.test):
+            out.add(id(node))
         out |= {id(n) for part in parts if part is not None for n in ast.walk(part)}
     return out
 
@@ -144,11 +158,29 @@ def owner(statement):
     return getattr(statement, "name", "none").removeprefix("_").split("_")[0]
 
 
+def surroundings(function):
+    """For each node the text of the next call, test of an if, or simple statement around it."""
+    found = {}
+
+    def visit(node, text):
+        found[id(node)] = text
+        if isinstance(node, (ast.Call, ast.Assign, ast.AugAssign, ast.Return, ast.IfExp, ast.Lambda)):
+            text = ast.unparse(node)
+        elif isinstance(node, (ast.If, ast.For)):
+            text = ast.unparse(node.test if isinstance(node, ast.If) else node.iter)
+        for child in ast.iter_child_nodes(node):
+            visit(child, text)
+
+    visit(function, "")
+    return found
+
+
 class Mutant:
     """One change to one file; the tree is made when it is wanted, since a thousand of them fill the memory."""
 
-    def __init__(self, file, tree, node, twin):
+    def __init__(self, file, tree, node, twin, within=""):
         self.file, self.line = file, node.lineno
+        self.within = within
         self.owner = next(owner(s) for s in tree.body if s.lineno <= node.lineno <= s.end_lineno)
         self.text = f"{ast.unparse(node)}  ->  {ast.unparse(twin)}"
         self.original, self.node, self.twin = tree, node, ast.copy_location(twin, node)
@@ -191,12 +223,13 @@ def mutants(only):
             skip = skipped(function)
             if isinstance(function, ast.Lambda) and not isinstance(function.body, ast.UnaryOp):
                 found.append(Mutant(file, trees[file], function.body, ast.UnaryOp(ast.USub(), function.body)))
+            around = surroundings(function)
             for node in ast.walk(function):
                 if id(node) in seen or id(node) in skip:
                     continue
                 seen.add(id(node))
-                found.extend(Mutant(file, trees[file], node, twin) for twin in mutations(node))
-    return [m for m in found if not any(re.search(pattern, str(m)) for pattern in HARMLESS)]
+                found.extend(Mutant(file, trees[file], node, twin, around[id(node)]) for twin in mutations(node))
+    return [m for m in found if not harmless(m)]
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -273,7 +306,7 @@ def survivors(every, jobs, quick):
         done += 1
         if status == 0:
             alive.append(mutant)
-            print(f"no test fails: {mutant}", flush=True)
+            print(f"no test fails: {mutant}    in {mutant.within!r}", flush=True)
         if done % 50 == 0:
             print(f"{done} of {len(every)}, {len(alive)} alive, {time.monotonic() - began:.0f} s", flush=True)
     return alive
@@ -288,7 +321,7 @@ def main():
     options = parser.parse_args()
     every = mutants(options.modules)
     if options.list:
-        print(*every, sep="\n")
+        print(*(f"{mutant}    in {mutant.within!r}" for mutant in every), sep="\n")
         print(len(every), "mutants")
         return
     os.chdir(ROOT)

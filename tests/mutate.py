@@ -34,9 +34,7 @@ OTHERS = [p.stem.removeprefix("test_") for p in sorted((ROOT / "tests").glob("te
 LIMIT = 300  # seconds: a mutant that hangs is caught
 
 # Mutants that compute the same: the call or statement that holds them, the mutation (both patterns), and why.
-HARMLESS = [
-    ("where(x > 0, 0, x)", r"x > 0  ->  x >= 0|0  ->  1", "keeps exp from overflowing where its value is not used"),
-]
+HARMLESS: list[tuple[str, str, str]] = []
 
 
 def harmless(mutant):
@@ -250,14 +248,12 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.mutant.tree, str(OPS / self.mutant.file), "exec"), module.__dict__)
 
 
-def ops_of(file):
-    """Names of the primitives of a file."""
+def words_of(file):
+    """Names of the primitives of a file, and all its public names."""
     tree = ast.parse((OPS / file).read_text())
-    return [
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and any("primitive" in ast.unparse(d) for d in node.decorator_list)
-    ]
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    primitives = [f.name for f in functions if any("primitive" in ast.unparse(d) for d in f.decorator_list)]
+    return primitives, [*primitives, *(f.name for f in functions if not f.name.startswith("_"))]
 
 
 def start(mutant, quick=False):
@@ -265,28 +261,28 @@ def start(mutant, quick=False):
     pid = os.fork()
     if pid:
         return pid
-    nothing, code = os.open(os.devnull, os.O_WRONLY), 1
+    nothing, failed = os.open(os.devnull, os.O_WRONLY), True
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)
     try:
+        stages = []
         if mutant:
             sys.meta_path.insert(0, Finder(mutant))
-        own = " or ".join(f"{name}-" for name in ops_of(mutant.file)) if mutant else "nothing"
-        near = NEAR.get(Path(mutant.file).stem, ANY) if mutant else []
-        rest = [] if quick else [name for name in OTHERS if name not in DISTANT]
-        first = f"{mutant.owner}-" if mutant else own
-        for names, *chosen in (
-            (["registry"], "-k", first),
-            (["registry"], "-k", own),
-            (near, "-k", own.replace("-", "")),
-            (rest,),
-        ):
+            primitives, words = words_of(mutant.file)
+            for some in ([mutant.owner], primitives or ["none"]):
+                stages.append((["registry"], [f"{name}-" for name in some]))
+            stages.append((NEAR.get(Path(mutant.file).stem, ANY), {*words, mutant.owner}))
+        if not quick:
+            stages.append(([name for name in OTHERS if name not in DISTANT], []))
+        for names, words in stages:
             files = [path for name in names if os.path.exists(path := f"tests/test_{name}.py")]
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files, *chosen]) if files else 0
-            if code not in (0, 5):  # 5: there were none
+            # 5: there were none
+            if pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files, "-k", " or ".join(words)]) not in (0, 5):
                 break
+        else:
+            failed = False
     finally:
-        os._exit(int(code))
+        os._exit(failed)
 
 
 def survivors(every, jobs, quick):

@@ -13,7 +13,7 @@ from ..errors import ArgumentError
 from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor, as_tensor
 from ..threads import spread
-from .elementwise import BITS, abs, mask_bits, select, where
+from .elementwise import BITS, abs, mask_bits, minimum, select, where
 from .maths import erf, exp, square
 
 __all__ = [
@@ -142,7 +142,7 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
-elu.vjp(x=lambda g, x, alpha: where(x > 0, g, g * alpha * exp(where(x > 0, 0, x))))
+elu.vjp(x=lambda g, x, alpha: g * (where(x > 0, 1, alpha) * exp(minimum(x, 0))))
 elu.check(draw(3, 2))
 elu.check(draw(3, 2), alpha=1.7)
 
@@ -166,7 +166,7 @@ def celu(x: Array, alpha: float = 1.0) -> Array:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha))
 
 
-celu.vjp(x=lambda g, x, alpha: where(x > 0, g, g * exp(where(x > 0, 0, x) / alpha)))
+celu.vjp(x=lambda g, x, alpha: g * exp(minimum(x, 0) / alpha))
 celu.check(draw(3, 2))
 celu.check(draw(3, 2), alpha=1.7)
 

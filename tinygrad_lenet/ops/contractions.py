@@ -133,10 +133,11 @@ def _parse(subscripts: str, tensors: Sequence[Tensor]) -> tuple[list[list[str]],
     ]
     length: dict[str, int] = {}
     for term, x in zip(terms, tensors, strict=True):
+        own: dict[str, int] = {}  # lengths of 1 broadcast, but not within one operand
         for letter, n in zip(term, x.shape, strict=True):
-            if length.setdefault(letter, n) == 1:
+            if length.setdefault(letter, n) == 1 and own.setdefault(letter, n) == n:
                 length[letter] = n
-            elif n not in (1, length[letter]):
+            elif n not in (1, length[letter]) or own.setdefault(letter, n) != n:
                 raise ShapeError(f"{given}: index {letter!r} stands for the lengths {length[letter]} and {n}")
     if not arrow:
         flat = "".join(letters)

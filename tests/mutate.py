@@ -29,19 +29,53 @@ NEAR = {
     **dict.fromkeys(["convolution", "pooling", "windows", "normalization"], (*WINDOWS, "functional", "layers")),
 }
 ANY = ("kinks", "ops", "dtypes", "numpy", "indexing", "torch")
+FAST = ("kinks", "convolution", "pooling", "ops", "functional")
 DISTANT = {"data", "download", "example", "idx", "structure", "threads", "cost", "loader"}
 OTHERS = [p.stem.removeprefix("test_") for p in sorted((ROOT / "tests").glob("test_*.py"))]
 LIMIT = 300  # seconds: a mutant that hangs is caught
 
-# Mutants that compute the same: the call or statement that holds them, the mutation (both patterns), and why.
-HARMLESS: list[tuple[str, str, str]] = []
+# Mutants that compute the same: the file, a part of the call or statement that holds them, the mutation (a pattern), and
+# why no test can tell them from the original.
+BLOCKS = "only chooses the blocks, and the tests with other _ROOM, _CHUNK, _TILE, _DEEP show that these do not matter"
+HARMLESS = [
+    ("contractions", "len(xs) < len(names)", ".*<=.*", "gives a tensor the shape that it has"),
+    ("convolution", "work < threads.WORTH", ".*", BLOCKS),
+    ("convolution", "max(2 * reach, _ROOM // max(1,", ".*", BLOCKS),
+    ("convolution", "max(1, row * min(batch, _CHUNK))", ".*", BLOCKS),
+    ("convolution", "max(1, min(8, work // ", ".*", BLOCKS),
+    ("convolution", "min(8, work // ", ".*", BLOCKS),
+    ("convolution", "max(1, len(chunks))", ".*", BLOCKS),
+    ("convolution", "min(fitting, -(-rows // shares))", ".*", BLOCKS),
+    ("convolution", "sh > 1", ".*>=.*", "clears what is written anyway"),
+    ("elementwise", "_share(g, ", "[xy] [<>] [xy]  ->  [xy] [<>]= [xy]", "ties take the other branch"),
+    ("linalg", "[-1] != b.shape[-2]", "1  ->  2", "the last two lengths of a square matrix are one"),
+    ("linalg", "n, values = (x.shape[-1]", "1  ->  2", "the last two lengths of a square matrix are one"),
+    ("linalg", "np.sum(values * values", "1  ->  2", "Hadamard's bound holds for columns as for rows"),
+    ("linalg", "1000.0 * np.finfo", ".*", "chooses between two ways that agree where both are exact"),
+    ("linalg", "det(minors) * ", r"det\(minors\) \* .* ->  det\(minors\) / .*", "a sign is its own reciprocal"),
+    ("maths", "where(y == 0, 1, x)", "1  ->  2", "what is raised to 0 - 1 there is masked"),
+    ("maths", "where(y == 0, 1, y - 1)", "1  ->  2", "masked"),
+    ("maths", "where(out == 0, 1, out)", "1  ->  2", "0 divided by anything"),
+    ("maths", "np.minimum(", ".*", "erfc(6) is less than a unit in the last place of 1; `near` is used below 1 only"),
+    ("maths", "np.where(a < 1, near, far)", "a < 1  ->  a <= 1", "at 1 both are exact"),
+    ("maths", "if single else _ERF", "11  ->  12", "one more term than float32 needs"),
+    ("pooling", "images.nbytes <= _ROOM", ".*<=.* _ROOM.*[<>]=? _ROOM", BLOCKS),
+    ("pooling", "max(1, _ROOM * count //", ".*", BLOCKS),
+    ("products", "m * k * n <= _TILE", ".*", BLOCKS),
+    ("products", "k > _DEEP", ".*", BLOCKS),
+    ("products", "_even(k, _DEEP, 4)", "4  ->  5", BLOCKS),
+    ("products", "rows = _tile(m, min(k, _DEEP), n)[0] * 8", ".*", BLOCKS),
+]
+PLANS = {"_tile": 0, "_even": 0, "_in_blocks": 3, "parallel": 2}  # their arguments from that on only choose blocks
 
 
 def harmless(mutant):
     """Why no test can tell a mutant from the original, if so."""
-    return next(
-        (why for at, change, why in HARMLESS if mutant.within == at and re.fullmatch(change, mutant.text)), None
-    )
+    stem = Path(mutant.file).stem
+    for file, at, change, why in HARMLESS:
+        if file == stem and at in mutant.within and re.fullmatch(change, mutant.text):
+            return why
+    return None
 
 
 SWAPS = {
@@ -94,7 +128,7 @@ def rules(trees):
     """Of each file the lambdas and functions that are rules, or that rules call."""
     functions = {}  # by name: the folder's functions have different names
     for tree in trees.values():
-        functions.update({node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)})
+        functions.update({node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))})
         # f = lambda ...
         for node in tree.body:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
@@ -110,7 +144,7 @@ def rules(trees):
     reached, stack = [], list(given)
     while stack:
         node = stack.pop()
-        if isinstance(node, (ast.Lambda, ast.FunctionDef)):
+        if isinstance(node, (ast.Lambda, ast.FunctionDef, ast.ClassDef)):
             if node in reached:
                 continue
             reached.append(node)
@@ -129,6 +163,8 @@ def skipped(function):
         parts = []
         if isinstance(node, (ast.Raise, ast.JoinedStr)):
             parts = [node]
+        elif isinstance(node, ast.FunctionDef) and PLANS.get(node.name) == 0:
+            parts = [node]
         elif isinstance(node, ast.FunctionDef):
             parts = [
                 *node.decorator_list,
@@ -139,8 +175,12 @@ def skipped(function):
             parts = [node.annotation]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_large", "spread"):
             parts = [node.args[1]]  # how much there is to do: only chooses the number of threads
-        elif isinstance(node, ast.keyword) and node.arg == "strict":
-            parts = [node.value]  # a guard
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in PLANS:
+            parts = node.args[PLANS[node.func.id] :]
+        elif isinstance(node, ast.keyword) and node.arg in ("strict", "copy"):
+            parts = [node.value]  # a guard; a copy is the same
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "reshape":
+            parts = [a for a in node.args if isinstance(a, ast.UnaryOp)]  # any negative length is what is left
         elif isinstance(node, ast.Compare) and "_LARGE" in ast.unparse(node):
             parts = [node]  # only chooses the way: in recycled memory and on all cores, the same
         elif isinstance(node, ast.IfExp) and "_LARGE" in ast.unparse(node.test):
@@ -272,6 +312,7 @@ def start(mutant, quick=False):
             for some in ([mutant.owner], primitives or ["none"]):
                 stages.append((["registry"], [f"{name}-" for name in some]))
             stages.append((NEAR.get(Path(mutant.file).stem, ANY), {*words, mutant.owner}))
+            stages.append((FAST, []))
         if not quick:
             stages.append(([name for name in OTHERS if name not in DISTANT], []))
         for names, words in stages:

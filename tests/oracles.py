@@ -4,9 +4,11 @@ All sizes are pairs, (height, width); padding is ``((top, bottom), (left, right)
 (O, C / groups, kh, kw), as in the package; no oracle uses the package. At the end stands what the tests of both share.
 """
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 import tinygrad_lenet as tl
@@ -270,6 +272,20 @@ def twice(grad, out, inputs, g, seeds):
     first = grad(out, inputs, g, create_graph=True)
     depends = [*inputs[:2], g] if len(inputs) > 1 else [g]
     return [*first, *grad(first, depends, seeds)]
+
+
+@contextlib.contextmanager
+def small_blocks(name, value):
+    """Three threads, for which work of any size is worth while, and other sizes of the blocks that they share."""
+    before = tl.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinygrad_lenet.threads.WORTH", 1)
+        patch.setattr(f"tinygrad_lenet.ops.{name}", value)
+        tl.set_num_threads(3)
+        try:
+            yield
+        finally:
+            tl.set_num_threads(before)
 
 
 def layouts(x):

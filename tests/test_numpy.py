@@ -327,7 +327,11 @@ def test_products(name, data, n, wrong):
     else:
         lead = first[: max(0, len(first) - 1)]
         first, second = (*first, n), (n2, *second[:1]) if len(second) < 2 else (*lead, n2, 2)
-    same(name, *(data.draw(arrays(s, NUMBERS, special=False)) for s in (first, second)))
+    x, y = (data.draw(arrays(s, NUMBERS, special=False)) for s in (first, second))
+    same(name, x, y)
+    if name == "inner":
+        same(name, x[..., 0] if n else x, y.flat[0] if y.size else y)
+        same(name, x.flat[0] if x.size else x, y)
 
 
 @covers("outer", "kron")
@@ -339,11 +343,9 @@ def test_products_of_all_with_all(name, x, y):
 @covers("tensordot")
 @given(data=st.data(), axes=st.integers(0, 2) | st.sampled_from([([0], [1]), ([1, 0], [0, 1]), (0, 0), ([2], [0])]))
 def test_tensordot(name, data, axes):
-    same(
-        name,
-        *(data.draw(arrays((2, 2, 2)[: data.draw(st.integers(1, 3))], NUMBERS, special=False)) for _ in "xy"),
-        axes,
-    )
+    x, y = (data.draw(arrays((2, 2, 2)[: data.draw(st.integers(1, 3))], NUMBERS, special=False)) for _ in "xy")
+    same(name, x, y, axes)
+    same(name, x, y)
 
 
 PATTERNS = ["ij,jk->ik", "ij,jk", "ii", "ii->i", "ij->ji", "ba", "...i,i->...", "i,j", "ij,ij->", "ij,jk,k->i", "ij->k"]

@@ -1,6 +1,7 @@
 """Ops against NumPy over drawn shapes, and against PyTorch on random input."""
 
 import numpy as np
+import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -428,3 +429,19 @@ def test_the_gradient_of_a_large_tensor_may_be_broadcast(function):
     (of_sum,) = tl.grad(y.sum(), x, retain_graph=True)  # one number, seen as many
     (of_ones,) = tl.grad(y, x, tl.ones(300, 300))
     np.testing.assert_array_equal(of_sum.numpy(), of_ones.numpy())
+
+
+# Large products
+
+
+@pytest.mark.parametrize("shape", [(70, 9, 65), (3, 100, 7), (129, 33, 1), (40, 1, 50), (8, 2, 260)])
+@pytest.mark.parametrize(("name", "value"), [("products._TILE", 300), ("products._TILE", 5000), ("products._DEEP", 8)])
+@pytest.mark.parametrize("dtypes", [("f8", "f8"), ("f4", "f8"), ("i8", "i8")])
+def test_how_a_matrix_product_is_cut_into_tiles_does_not_matter(shape, name, value, dtypes):
+    m, k, n = shape
+    x, y = (values(s, low=-9, high=9).astype(dtype) for s, dtype in zip(((m, k), (k, n)), dtypes, strict=True))
+    with oracles.small_blocks("products._TILE", 100), oracles.small_blocks(name, value):
+        tl.matmul(x * 1.0, y * np.nan)  # NaN in the memory that the next call gets
+        found = tl.matmul(x, y)
+    assert found.dtype == (x @ y).dtype
+    np.testing.assert_allclose(found.numpy(), x @ y, rtol=1e-12, atol=1e-11)

@@ -147,6 +147,16 @@ def test_with_ceil_mode_the_first_window_may_hang_over_the_end_as_in_pytorch(tor
         close(getattr(tl, name)(image, **options), expected)
 
 
+@given(cases(), averages)
+def test_how_rows_are_shared_among_threads_does_not_matter(case, average):
+    for function, options in (tl.max_pool2d, {}), (tl.avg_pool2d, average):
+        out, grad, g = pulled(function, case.x, **case.options, **options)
+        with oracles.small_blocks("pooling._ROOM", 200):
+            again, same, _ = pulled(function, case.x, g, **case.options, **options)
+        np.testing.assert_array_equal(again.numpy(), out.numpy())
+        np.testing.assert_array_equal(same.numpy(), grad.numpy())
+
+
 # By hand
 
 

@@ -183,10 +183,10 @@ def conv2d_input_grad(
     g: Array,
     weight: Array,
     size: tuple[int, int],
-    stride: Pair = 1,
-    padding: Padding = 0,
-    dilation: Pair = 1,
-    groups: int = 1,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
 ) -> Array:
     """The gradient of :func:`conv2d` for its images, given that of its output: transposed convolution.
 
@@ -213,13 +213,12 @@ def conv2d_input_grad(
         grads = memory.empty((count + reach, o, ow, size), dtype)
         first = rows.start + at.before[0] - reach  # what its first row is; row sh * i is output row i
         low, high = max(0, -(-first // sh)), min(oh, (first + count + reach - 1) // sh + 1)
-        inside = slice(low * sh - first, max(low, high - 1) * sh - first + 1, sh)
-        if sh > 1 or high <= low:
+        if sh > 1:
             grads.fill(0)
         else:
-            grads[: inside.start] = grads[inside.stop :] = 0
-        if high > low:
-            grads[inside] = by_row[low:high, :, :, chunk]
+            grads[: low - first] = grads[high - first :] = 0
+        if high > low:  # not between two windows that lie far apart
+            grads[low * sh - first : (high - 1) * sh - first + 1 : sh] = by_row[low:high, :, :, chunk]
         s_h, s_o, _, s_n = grads.strides
         shape, steps = (groups, count, kh, o // groups, ow * size), (o // groups * s_o, s_h, s_h * dh, s_o, s_n)
         columns = _merge(np.ndarray(shape, dtype, grads, 0, steps))
@@ -242,10 +241,10 @@ def conv2d_weight_grad(
     x: Array,
     g: Array,
     kernel: tuple[int, int],
-    stride: Pair = 1,
-    padding: Padding = 0,
-    dilation: Pair = 1,
-    groups: int = 1,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
 ) -> Array:
     """The gradient of :func:`conv2d` for its weight, given that of its output.
 
@@ -301,8 +300,8 @@ conv2d_weight_grad.vjp(
 conv2d.check(draw(2, 3, 5, 4), draw(2, 3, 3, 2), draw(2))
 conv2d.check(draw(2, 4, 5, 6), draw(6, 2, 2, 3), draw(6), stride=(2, 1), padding=(1, 2), dilation=(2, 1), groups=2)
 conv2d.check(draw(1, 2, 4, 5), draw(2, 1, 2, 4), None, stride=2, padding="same", groups=2)
-conv2d_input_grad.check(draw(2, 2, 3, 2), draw(2, 3, 2, 3), (6, 4), stride=2, padding=((0, 1), (1, 0)))
-conv2d_weight_grad.check(draw(2, 2, 5, 4), draw(2, 4, 2, 2), (2, 3), stride=2, padding=(0, 1), groups=2)
+conv2d_input_grad.check(draw(2, 2, 3, 2), draw(2, 3, 2, 3), (6, 4), 2, ((0, 1), (1, 0)), 1, 1)
+conv2d_weight_grad.check(draw(2, 2, 5, 4), draw(2, 4, 2, 2), (2, 3), 2, (0, 1), 1, 2)
 
 
 @spelled

@@ -34,8 +34,8 @@ DISTANT = {"data", "download", "example", "idx", "structure", "threads", "cost",
 OTHERS = [p.stem.removeprefix("test_") for p in sorted((ROOT / "tests").glob("test_*.py"))]
 LIMIT = 300  # seconds: a mutant that hangs is caught
 
-# Mutants that compute the same: the file, a part of the call or statement that holds them, the mutation (a pattern), and
-# why no test can tell them from the original.
+# Mutants that compute the same: the file, a part of the call or statement that holds them, the mutation (a pattern),
+# and why no test can tell them from the original.
 BLOCKS = "only chooses the blocks, and the tests with other _ROOM, _CHUNK, _TILE, _DEEP show that these do not matter"
 HARMLESS = [
     ("contractions", "len(xs) < len(names)", ".*<=.*", "gives a tensor the shape that it has"),
@@ -161,9 +161,8 @@ def skipped(function):
     out = set()
     for node in ast.walk(function):
         parts = []
-        if isinstance(node, (ast.Raise, ast.JoinedStr)):
-            parts = [node]
-        elif isinstance(node, ast.FunctionDef) and PLANS.get(node.name) == 0:
+        planned = isinstance(node, ast.FunctionDef) and PLANS.get(node.name) == 0
+        if planned or isinstance(node, (ast.Raise, ast.JoinedStr)):
             parts = [node]
         elif isinstance(node, ast.FunctionDef):
             parts = [

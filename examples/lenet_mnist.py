@@ -1,27 +1,32 @@
 """LeNet-5 learns to read handwritten digits, on gradients that tinygrad_lenet derives.
 
-    python examples/lenet_mnist.py
+    python examples/lenet_mnist.py [--recipe best] [--resume] [--report FILE.html]
 
 trains on the 60,000 images of MNIST, tests on the other 10,000, and leaves a picture of the curves and the learned
 weights. The model is written as a forward pass only: see tinygrad_lenet/nn/lenet.py. `--help` lists the options.
+
+A run that was stopped, at whatever moment and by whatever means, goes on with `--resume` from its last checkpoint, and
+ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import data, nn, optim
+from tinygrad_lenet import data, nn, optim, training, visualize
 
 try:
-    from matplotlib.figure import Figure  # a figure without a window: works where there is no display
-    from matplotlib.ticker import MaxNLocator
+    import matplotlib  # noqa: F401 - for visualize; better to miss it now than after a minute of training
     from tqdm import tqdm
 except ModuleNotFoundError as missing:
     sys.exit(f"This example needs {missing.name}, one of its extras. Install them with:  pip install -e '.[examples]'")
@@ -29,165 +34,377 @@ except ModuleNotFoundError as missing:
 DATASETS = {"mnist": data.MNIST, "fashion": data.FashionMNIST}
 # For each optimiser its peak learning rate, found on a validation split of the training set, and how to make it.
 OPTIMIZERS = {
-    "sgd": (0.03, lambda parameters, lr: optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4)),
-    "adam": (2e-3, lambda parameters, lr: optim.Adam(parameters, lr=lr)),
-    "adamw": (2e-3, lambda parameters, lr: optim.AdamW(parameters, lr=lr)),
-    "rmsprop": (1e-3, lambda parameters, lr: optim.RMSprop(parameters, lr=lr)),
-    "adagrad": (2e-2, lambda parameters, lr: optim.Adagrad(parameters, lr=lr)),
+    "sgd": (0.03, lambda ps, lr, decay: optim.SGD(ps, lr=lr, momentum=0.9, nesterov=True, weight_decay=decay)),
+    "adam": (2e-3, lambda ps, lr, decay: optim.Adam(ps, lr=lr)),
+    "adamw": (2e-3, lambda ps, lr, decay: optim.AdamW(ps, lr=lr)),
+    "rmsprop": (1e-3, lambda ps, lr, decay: optim.RMSprop(ps, lr=lr)),
+    "adagrad": (2e-2, lambda ps, lr, decay: optim.Adagrad(ps, lr=lr)),
 }
+# What --recipe sets, unless an option says otherwise; chosen on a validation split, never on the test set.
+RECIPES: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "plain": {"epochs": 30, "lr": 0.05, "weight_decay": 5e-4, "average": 0.999},
+    "best": {"epochs": 30, "lr": 0.05, "weight_decay": 1e-4, "average": 0.999, "augment": True},
+    "classic": {"model": "classic", "epochs": 20, "batch_size": 10},
+}
+AUGMENT = data.Compose(
+    [
+        data.RandomAffine(degrees=10, translate=0.05, scale=(0.9, 1.1), shear=10, stretch=True),
+        data.ElasticDistortion(alpha=20, sigma=4),
+    ]
+)
+
+
+def classic_rate(epoch: int) -> float:
+    """The global learning rate of 1998, for epochs from 0 (section III.B of the paper)."""
+    return next(rate for last, rate in ((2, 5e-4), (5, 2e-4), (8, 1e-4), (12, 5e-5), (math.inf, 1e-5)) if epoch < last)
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--epochs", type=int, default=8, help="passes over the training set")
-    parser.add_argument("--batch-size", type=int, default=64, help="images in a step")
-    parser.add_argument("--lr", type=float, help="peak learning rate; if not given, one that suits the optimizer")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd")
-    parser.add_argument("--activation", choices=["relu", "tanh", "sigmoid", "leaky_relu", "elu"], default="relu")
-    parser.add_argument("--pool", choices=["max", "avg"], default="max")
-    parser.add_argument("--batch-norm", action="store_true", help="normalise after each convolution")
-    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the order of the images")
-    parser.add_argument("--dataset", choices=DATASETS, default="mnist")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder to look for the data in first")
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", default=Path("lenet_mnist.png"), help="where to draw the curves"
-    )
-    parser.add_argument(
-        "--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to keep the weights"
-    )
-    parser.add_argument("--metrics", type=Path, metavar="FILE", help="where to write one JSON object for each epoch")
+    add = parser.add_argument
+    add("--recipe", choices=RECIPES, default="quick", help="a set of options; what you give beside it counts")
+    add("--model", choices=["lenet5", "classic"], default="lenet5", help="as it is taught today, or as it was in 1998")
+    add("--epochs", type=int, default=8, help="passes over the training set")
+    add("--batch-size", type=int, default=64, help="images in a step")
+    add("--accumulate", type=int, default=1, help="parts of a batch that go through the network one after the other")
+    add("--lr", type=float, help="peak learning rate; if not given, one that suits the optimizer")
+    add("--optimizer", choices=OPTIMIZERS, default="sgd")
+    add("--weight-decay", type=float, default=1e-4, help="for sgd")
+    add("--activation", choices=["relu", "tanh", "sigmoid", "leaky_relu", "elu"], default="relu")
+    add("--pool", choices=["max", "avg"], default="max")
+    add("--batch-norm", action="store_true", help="normalise after each convolution")
+    add("--augment", action=argparse.BooleanOptionalAction, default=False, help="distort the training images")
+    add("--average", type=float, default=0.0, metavar="D", help="test with a moving average of the weights, decay D")
+    add("--seed", type=int, default=0, help="of the initial weights and the order of the images")
+    add("--runs", type=int, default=1, help="so many runs, with seeds that count up; mean and confidence interval")
+    add("--validation", type=int, default=0, metavar="N", help="training images to hold out and to measure on")
+    add("--patience", type=int, default=0, metavar="N", help="stop after N epochs without a better validation accuracy")
+    add("--dataset", choices=DATASETS, default="mnist")
+    add("--data", type=Path, metavar="DIR", help="folder to look for the data in first")
+    add("--checkpoint", type=Path, metavar="FILE", default=Path("lenet_mnist.ckpt"), help="where to keep the run")
+    add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also within an epoch, after so many steps")
+    add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    add("--plot", type=Path, metavar="FILE", default=Path("lenet_mnist.png"), help="where to draw the curves")
+    add("--report", type=Path, metavar="FILE", help="where to write a page with all that can be seen (HTML)")
+    add("--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to keep the weights")
+    add("--metrics", type=Path, metavar="FILE", help="where to write one JSON object for each epoch")
+    add("--quiet", action="store_true", help="print only the result")
+    add("--json", action="store_true", help="print one JSON object for each epoch and for the result, nothing else")
+    parser.set_defaults(**RECIPES[parser.parse_known_args(argv)[0].recipe])
     args = parser.parse_args(argv)
-    for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+    counts = {"epochs": 1, "batch_size": 1, "seed": 0, "runs": 1, "accumulate": 1, "validation": 0, "patience": 0}
+    for name, least in {**counts, "checkpoint_every": 0}.items():
         if getattr(args, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
     if args.lr is not None and not args.lr > 0:
         parser.error(f"--lr must be above 0, got {args.lr}")
-    for file in (args.plot, args.save, args.metrics):  # better now than after a minute of training
+    if not 0 <= args.average < 1:
+        parser.error(f"--average must lie in [0, 1), got {args.average}")
+    if args.patience and not args.validation:
+        parser.error("--patience needs --validation: the test set must not decide when to stop")
+    for file in (args.plot, args.save, args.metrics, args.checkpoint, args.report):  # better now than after training
         if file is not None and not file.resolve().parent.is_dir():
             parser.error(f"the folder of {file} does not exist; make it first")
     return args
 
 
-def load(args: argparse.Namespace) -> tuple[data.MNIST, data.MNIST]:
-    """The training and the test set: MNIST comes with the repository."""
-    here = Path(__file__).parent / "data"
-    root = args.data or (here if args.dataset == "mnist" else None)
-    return DATASETS[args.dataset](root, train=True), DATASETS[args.dataset](root, train=False)
+class Run:
+    """One training run: what a checkpoint keeps, and the loop that it is all about."""
 
-
-def train_epoch(
-    model: nn.Module, loader: data.DataLoader, optimizer: optim.Optimizer, schedule, title: str
-) -> tuple[float, float]:
-    """One pass over the training set; mean loss and accuracy on the way, each image as the model then was."""
-    model.train()
-    seen, loss_sum, correct = 0, 0.0, 0
-    with tqdm(
-        loader, title, unit="image", unit_scale=loader.batch_size, leave=False, disable=None, file=sys.stderr
-    ) as bar:
-        for images, labels in bar:
-            logits = model(images)
-            loss = tl.cross_entropy(logits, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            seen += len(labels)
-            loss_sum += loss.item() * len(labels)
-            correct += int((logits.numpy().argmax(1) == labels.numpy()).sum())
-            bar.set_postfix_str(f"loss {loss_sum / seen:.4f}, accuracy {correct / seen:.2%}", refresh=False)
-    return loss_sum / seen, correct / seen
-
-
-@tl.no_grad()
-def evaluate(model: nn.Module, dataset: data.MNIST) -> tuple[float, float]:
-    """Mean loss and accuracy over a data set."""
-    model.eval()
-    loss_sum, correct = 0.0, 0
-    for images, labels in data.DataLoader(dataset, batch_size=500):
-        logits = model(images)
-        loss_sum += tl.cross_entropy(logits, labels, reduction="sum").item()
-        correct += int((logits.numpy().argmax(1) == labels.numpy()).sum())
-    return loss_sum / len(dataset), correct / len(dataset)
-
-
-def draw_curves(history: list[dict[str, float]], title: str, path: Path) -> None:
-    """Loss and accuracy over the epochs, training and test."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(title)
-    epochs = [row["epoch"] for row in history]
-    for axes, quantity, factor in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
-        for part, style in (("train", "o--"), ("test", "o-")):
-            values = [factor * row[f"{part}_{quantity}"] for row in history]
-            axes.plot(
-                epochs,
-                values,
-                style,
-                label=f"{part}, last {values[-1]:.2f} %" if factor > 1 else f"{part}, last {values[-1]:.4f}",
+    def __init__(self, args: argparse.Namespace, seed: int) -> None:
+        self.args, self.seed = args, seed
+        classic = args.model == "classic"
+        here = Path(__file__).parent / "data"
+        root = args.data or (here if args.dataset == "mnist" else None)
+        kind = DATASETS[args.dataset]
+        self.train_set, self.test_set = (kind(root, train=part, normalize=not classic) for part in (True, False))
+        chosen, held = self.train_set, []
+        if args.validation:
+            chosen, held = data.random_split(
+                self.train_set, [len(self.train_set) - args.validation, args.validation], seed=0
             )
-        axes.set(xlabel="epoch", ylabel="accuracy (%)" if factor > 1 else "cross-entropy")
-        if factor == 1:
-            axes.set_yscale("log")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(loc="upper right" if factor == 1 else "lower right")
-    figure.savefig(path, dpi=120)
+        prepare = (lambda x, _: nn.LeNet5Classic.prepare(x).numpy()) if classic else None
+        steps = ([AUGMENT] if args.augment else []) + ([prepare] if classic else [])
+        self.loader = data.DataLoader(
+            chosen, args.batch_size, shuffle=True, seed=seed, transform=data.Compose(steps) if steps else None
+        )
+        self.test_loader = data.DataLoader(self.test_set, 500, transform=prepare)
+        self.validation_loader = data.DataLoader(held, 500, transform=prepare) if held else None
+        if classic:
+            self.model: nn.Module = nn.LeNet5Classic(generator=seed)
+            self.loss = nn.MAPLoss()
+            self.optimizer: optim.Optimizer = optim.StochasticDiagonalLM(self.model.parameters(), mu=0.02)
+            self.schedule = None
+        else:
+            self.model = nn.LeNet5(
+                activation=args.activation, pool=args.pool, batch_norm=args.batch_norm, generator=seed
+            )
+            self.loss = tl.cross_entropy
+            suited, make = OPTIMIZERS[args.optimizer]
+            self.optimizer = make(self.model.parameters(), args.lr or suited, args.weight_decay)
+            self.schedule = optim.OneCycleLR(
+                self.optimizer,
+                args.lr or suited,
+                total_steps=args.epochs * len(self.loader),
+                pct_start=0.2,
+                cycle_momentum=False,
+            )
+        self.average = training.ExponentialMovingAverage(self.model, args.average) if args.average else None
+        self.stopping = training.EarlyStopping(args.patience) if args.patience else None
+        self.history: list[dict[str, float]] = []
+        self.sums = {"seen": 0, "loss": 0.0, "correct": 0, "seconds": 0.0}  # of the epoch that is under way
+
+    # Checkpoints
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint: each of several runs has its own."""
+        path: Path = self.args.checkpoint
+        return path if self.args.runs == 1 else path.with_stem(f"{path.stem}-{self.seed}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that a run must go on with."""
+        names = (
+            "model epochs batch_size accumulate lr optimizer weight_decay activation pool batch_norm augment average"
+        )
+        return {name: getattr(self.args, name) for name in [*names.split(), "validation", "patience", "dataset"]}
+
+    def parts(self) -> dict[str, Any]:
+        """Everything that has a state of its own."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "loader": self.loader, "schedule": self.schedule}
+        return {k: v for k, v in {**parts, "average": self.average, "stopping": self.stopping}.items() if v is not None}
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        state = {name: part.state_dict() for name, part in self.parts().items()}
+        own = {"seed": self.seed, "settings": self.settings, "history": self.history, "sums": self.sums}
+        tl.save_checkpoint(self.path, {**state, **own})
+
+    def resume(self) -> None:
+        """Go on from the checkpoint."""
+        state = tl.load_checkpoint(self.path)
+        then, now = (
+            {"seed": s, **settings} for s, settings in ((state["seed"], state["settings"]), (self.seed, self.settings))
+        )
+        if then != now:
+            differ = [f"--{k.replace('_', '-')} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]]
+            raise tl.ArgumentError(f"{self.path} is of a run with {'; '.join(differ)}; resume with the same options")
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        self.history, self.sums = state["history"], state["sums"]
+
+    # Training
+
+    def step(self, images: tl.Tensor, labels: tl.Tensor) -> None:
+        """One step: forward, backward, update; in parts, if asked, whose gradients add up."""
+        self.optimizer.zero_grad()
+        size = len(labels)
+        per_part = -(-size // self.args.accumulate)
+        for start in range(0, size, per_part):
+            some, answers = images[start : start + per_part], labels[start : start + per_part]
+            logits = self.model(some)
+            loss = self.loss(logits, answers)
+            # The update of 1998 is for a single pattern; a batch takes the sum of these.
+            scale = len(answers) if self.args.model == "classic" else len(answers) / size
+            (loss * scale if scale != 1 else loss).backward()
+            training.check_finite(self.model, loss, some)
+            self.sums["loss"] += loss.item() * len(answers)
+            self.sums["correct"] += int((logits.numpy().argmax(1) == answers.numpy()).sum())
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        if self.average is not None:
+            self.average.update()
+        self.sums["seen"] += size
+
+    def estimate_curvature(self, epoch: int) -> None:
+        """Before each pass, as in 1998: second derivatives from 500 patterns, and the rate of the paper's table."""
+        model: Any = self.model
+        chosen = np.random.default_rng([self.seed, epoch, 0, 0]).integers(len(self.train_set), size=500)
+        images = model.prepare(self.train_set[chosen][0])
+        self.optimizer.set_curvature(nn.gauss_newton_diagonal(model.body, images, self.loss.second_derivative))
+        self.optimizer.param_groups[0]["lr"] = classic_rate(epoch)
+
+    def train_epoch(self) -> None:
+        """One pass over the training set, or what is left of it."""
+        state = self.loader.state_dict()
+        epoch, first = state["epoch"], state["batch"]
+        if self.args.model == "classic" and first == 0:
+            self.estimate_curvature(epoch)
+        self.model.train()
+        began = time.perf_counter()
+        silent = True if self.args.quiet or self.args.json else None  # None: if there is no terminal
+        with tqdm(
+            self.loader,
+            f"epoch {epoch + 1}/{self.args.epochs}",
+            total=len(self.loader),
+            initial=first,
+            unit="batch",
+            leave=False,
+            disable=silent,
+            file=sys.stderr,
+        ) as bar:
+            for number, (images, labels) in enumerate(bar, first + 1):
+                try:
+                    self.step(images, labels)
+                except tl.GradientError as error:
+                    raise tl.GradientError(
+                        f"step {epoch * len(self.loader) + number} (epoch {epoch + 1}, batch {number} of "
+                        f"{len(self.loader)}): {error}. Lower --lr; the last checkpoint is as it was"
+                    ) from None
+                bar.set_postfix_str(
+                    f"loss {self.sums['loss'] / self.sums['seen']:.4f}, "
+                    f"accuracy {self.sums['correct'] / self.sums['seen']:.2%}",
+                    refresh=False,
+                )
+                if (
+                    self.args.checkpoint_every
+                    and number % self.args.checkpoint_every == 0
+                    and number < len(self.loader)
+                ):
+                    now = time.perf_counter()
+                    self.sums["seconds"] += now - began
+                    began = now
+                    self.save()
+        self.sums["seconds"] += time.perf_counter() - began
+
+    def evaluate(self, loader: data.DataLoader) -> training.Evaluation:
+        """Loss and accuracy over a data set, with the averaged weights if there are any."""
+        if self.average is None:
+            return training.evaluate(self.model, loader, self.summed_loss)
+        with self.average.applied():
+            return training.evaluate(self.model, loader, self.summed_loss)
+
+    def summed_loss(self, logits: tl.Tensor, labels: tl.Tensor, reduction: str) -> tl.Tensor:
+        """The loss as :func:`evaluate` asks for it."""
+        return self.loss(logits, labels) * len(labels)
+
+    def train(self, metrics: Any) -> None:
+        """All epochs that are left."""
+        while len(self.history) < self.args.epochs and not (self.stopping and self.stopping.stop):
+            self.train_epoch()
+            seen, seconds = self.sums["seen"], self.sums["seconds"]
+            row = {
+                "epoch": len(self.history) + 1,
+                "train_loss": self.sums["loss"] / seen,
+                "train_accuracy": self.sums["correct"] / seen,
+            }
+            for name, loader in (("validation", self.validation_loader), ("test", self.test_loader)):
+                if loader is not None:
+                    found = self.evaluate(loader)
+                    row.update({f"{name}_loss": found.loss, f"{name}_accuracy": found.accuracy})
+            row.update({"seconds": round(seconds, 3), "images_per_second": round(seen / seconds, 1)})
+            self.history.append(row)
+            self.sums = {"seen": 0, "loss": 0.0, "correct": 0, "seconds": 0.0}
+            if self.stopping:
+                self.stopping.step(row["validation_accuracy"])
+            self.save()
+            self.say(row)
+            if metrics:
+                print(json.dumps(row), file=metrics, flush=True)
+
+    def say(self, row: dict[str, float]) -> None:
+        """What an epoch came to."""
+        if self.args.json:
+            print(json.dumps({"seed": self.seed, **row}), flush=True)
+        elif not self.args.quiet:
+            parts = [
+                f"{part} loss {row[f'{part}_loss']:.4f}, accuracy {row[f'{part}_accuracy']:.2%};  "
+                for part in ("train", "validation", "test")
+                if f"{part}_loss" in row
+            ]
+            print(
+                f"epoch {row['epoch']}/{self.args.epochs}:  {''.join(parts)}"
+                f"{row['seconds']:.1f} s, {row['images_per_second']:,.0f} images/s",
+                flush=True,
+            )
+
+    # What is left of it
+
+    def write_report(self, title: str) -> None:
+        """All that can be seen, as one page."""
+        found = self.evaluate(self.test_loader)
+        pixels, first = self.test_set.images[:, None], next(iter(self.test_loader))[0][:1]
+        model: Any = self.model
+        weight = model.body[0].weight if self.args.model == "classic" else model.conv1.weight
+        page = visualize.html_report(
+            title,
+            [
+                ("Learning", visualize.curves(self.history)),
+                ("Layers", nn.summary(model, first.shape)),
+                ("Confusion", visualize.confusion(found.confusion, self.test_set.classes)),
+                ("Mistakes", visualize.mistakes(pixels, found.labels, found.logits, self.test_set.classes)),
+                ("First layer", visualize.kernels(weight)),
+                ("A digit on its way", visualize.feature_maps(model.eval(), first)),
+            ],
+        )
+        self.args.report.write_text(page, encoding="utf-8")
+
+
+def summarise(accuracies: list[float]) -> dict[str, Any]:
+    """The mean, and Student's 95 % confidence interval of it if there are several."""
+    result: dict[str, Any] = {"test_accuracy": statistics.mean(accuracies)}
+    if len(accuracies) > 1:  # the quantile for so many degrees of freedom less one
+        t = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)[min(len(accuracies), 10) - 2]
+        half = t * statistics.stdev(accuracies) / math.sqrt(len(accuracies))
+        result.update(confidence_95=half, runs=accuracies)
+    return result
 
 
 def run(args: argparse.Namespace) -> None:
-    train, test = load(args)
-    model = nn.LeNet5(activation=args.activation, pool=args.pool, batch_norm=args.batch_norm, generator=args.seed)
-    loader = data.DataLoader(train, args.batch_size, shuffle=True, seed=args.seed)
-    suited, make = OPTIMIZERS[args.optimizer]
-    optimizer = make(model.parameters(), args.lr or suited)
-    schedule = optim.OneCycleLR(
-        optimizer, args.lr or suited, total_steps=args.epochs * len(loader), pct_start=0.2, cycle_momentum=False
-    )
-    count = sum(parameter.size for parameter in model.parameters())
-    print(f"LeNet-5 with {count:,} parameters, {args.activation} and {args.pool} pooling; {train}, {test}", flush=True)
-
-    history: list[dict[str, float]] = []
+    say = (lambda *_: None) if args.quiet or args.json else lambda text: print(text, flush=True)
+    start, accuracies, stopped = time.perf_counter(), [], False
     metrics = args.metrics.open("w") if args.metrics else None
-    start = time.perf_counter()
     try:
-        for epoch in range(1, args.epochs + 1):
-            began = time.perf_counter()
-            train_loss, train_accuracy = train_epoch(model, loader, optimizer, schedule, f"epoch {epoch}/{args.epochs}")
-            seconds = time.perf_counter() - began
-            test_loss, test_accuracy = evaluate(model, test)
-            history.append(
-                {
-                    "epoch": epoch,
-                    "train_loss": train_loss,
-                    "train_accuracy": train_accuracy,
-                    "test_loss": test_loss,
-                    "test_accuracy": test_accuracy,
-                    "seconds": round(seconds, 3),
-                    "images_per_second": round(len(train) / seconds, 1),
-                }
-            )
-            print(
-                f"epoch {epoch}/{args.epochs}:  train loss {train_loss:.4f}, accuracy {train_accuracy:.2%};  "
-                f"test loss {test_loss:.4f}, accuracy {test_accuracy:.2%};  "
-                f"{seconds:.1f} s, {len(train) / seconds:,.0f} images/s",
-                flush=True,
-            )
-            if metrics:
-                print(json.dumps(history[-1]), file=metrics, flush=True)
-    except KeyboardInterrupt:
-        print(f"\nStopped in epoch {len(history) + 1}; what was learned so far is kept.")
+        for seed in range(args.seed, args.seed + args.runs):
+            this = Run(args, seed)
+            name, count = type(this.model).__name__, sum(parameter.size for parameter in this.model.parameters())
+            kind = "" if args.model == "classic" else f", {args.activation} and {args.pool} pooling"
+            say(f"{name} with {count:,} parameters{kind}, seed {seed}; {this.train_set}, {this.test_set}")
+            if args.resume and this.path.exists():
+                this.resume()
+                batch = this.loader.state_dict()["batch"]
+                say(f"Going on after epoch {len(this.history)}, batch {batch}, of {this.path}.")
+                for row in this.history:
+                    if metrics:
+                        print(json.dumps(row), file=metrics, flush=True)
+            try:
+                this.train(metrics)
+            except KeyboardInterrupt:
+                stopped = True
+                say(f"\nStopped in epoch {len(this.history) + 1}; what was learned so far is kept.")
+            if this.history:
+                accuracies.append(this.history[-1]["test_accuracy"])
+            if stopped:
+                break
     finally:
         if metrics:
             metrics.close()
 
-    np.savez(args.save, **model.state_dict())
-    if history:
-        print(f"Test accuracy {history[-1]['test_accuracy']:.2%} after {time.perf_counter() - start:.0f} seconds.")
-        kind = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"
-        draw_curves(history, f"LeNet-5 on {type(train).__name__}: {kind}", args.plot)
-        print(f"Curves: {args.plot}")
-    print(f"Weights: {args.save}")
+    averaged = this.average is not None and this.history
+    np.savez(args.save, **(this.average.averages if averaged else this.model.state_dict()))
+    if accuracies:
+        result = {**summarise(accuracies), "seconds": round(time.perf_counter() - start, 1)}
+        if args.json:
+            print(json.dumps(result))
+        else:
+            spread = ""
+            if len(accuracies) > 1:
+                each = ", ".join(f"{accuracy:.2%}" for accuracy in accuracies)
+                spread = f" ± {100 * result['confidence_95']:.2f} (95 % confidence; {len(accuracies)} seeds: {each})"
+            print(f"Test accuracy {result['test_accuracy']:.2%}{spread} after {result['seconds']:.0f} seconds.")
+        how = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"
+        title = f"{name} on {type(this.train_set).__name__}" + (f": {how}" if args.model == "lenet5" else "")
+        visualize.curves(this.history, title).savefig(args.plot, dpi=120)
+        say(f"Curves: {args.plot}")
+        if args.report:
+            this.write_report(title)
+            say(f"Report: {args.report}")
+    say(f"Weights: {args.save}")
 
 
 def main(argv: list[str] | None = None) -> None:

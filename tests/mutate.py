@@ -53,7 +53,7 @@ HARMLESS = [
     ("linalg", "np.sum(values * values", "1  ->  2", "Hadamard's bound holds for columns as for rows"),
     ("linalg", "1000.0 * np.finfo", ".*", "chooses between two ways that agree where both are exact"),
     ("linalg", "det(minors) * ", r"det\(minors\) \* .* ->  det\(minors\) / .*", "a sign is its own reciprocal"),
-    ("maths", "where(y == 0, 1, x)", "1  ->  2", "what is raised to 0 - 1 there is masked"),
+    ("maths", "where(y == 0, 1, x)", "(1  ->  2|0  ->  1)", "masked there, and 1 where the exponent is 0"),
     ("maths", "where(y == 0, 1, y - 1)", "1  ->  2", "masked"),
     ("maths", "where(out == 0, 1, out)", "1  ->  2", "0 divided by anything"),
     ("maths", "np.minimum(", ".*", "erfc(6) is less than a unit in the last place of 1; `near` is used below 1 only"),
@@ -310,8 +310,8 @@ def start(mutant, quick=False):
             primitives, words = words_of(mutant.file)
             for some in ([mutant.owner], primitives or ["none"]):
                 stages.append((["registry"], [f"{name}-" for name in some]))
-            stages.append((NEAR.get(Path(mutant.file).stem, ANY), {*words, mutant.owner}))
-            stages.append((FAST, []))
+            near = NEAR.get(Path(mutant.file).stem, ANY)
+            stages += [(near, {mutant.owner}), (FAST, []), (near, words)]
         if not quick:
             stages.append(([name for name in OTHERS if name not in DISTANT], []))
         for names, words in stages:

@@ -239,6 +239,8 @@ LARGE = [  # rows of 65, 261 and 129 pixels: blocks are of 64 or more
     convolution(5, 2, 6, (15, 13), (3, 2), padding="same"),
     convolution(9, 4, 6, (8, 59), (2, 3), stride=(1, 2), padding=(1, 0), dilation=(2, 1), groups=2),
     convolution(3, 2, 40, (9, 47), (3, 5)),
+    convolution(3, 2, 4, (9, 33), (5, 2)),  # a block sees fewer rows than the kernel has
+    convolution(3, 2, 4, (9, 33), (4, 2), stride=(3, 1)),  # and one lies where no further window begins
 ]
 
 

@@ -28,6 +28,7 @@ ROWS = [
     {"operators"},
     {"functional", "calculus", "recomputation"},
     {"nn", "optim", "data"},
+    {"training"},
     {"serialization", "onnx", "visualize", "testing", "distributed"},
     {"__init__"},
 ]

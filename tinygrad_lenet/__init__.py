@@ -9,8 +9,7 @@ tensor([ 5.436564, 22.167168])
 """
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import calculus, functional, operators, recomputation
 from .calculus import *
@@ -78,13 +77,17 @@ __all__ = [
     "get_num_threads",
     "is_grad_enabled",
     "linalg",
+    "load_checkpoint",
     "nn",
     "no_grad",
     "optim",
     "primitive",
+    "save_checkpoint",
     "set_num_threads",
     "tensor",
     "testing",
+    "training",
+    "visualize",
 ]
 __all__ += calculus.__all__
 __all__ += recomputation.__all__
@@ -98,11 +101,14 @@ del _module, calculus, contractions, creation, elementwise, indexing, maths
 del products, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:
-    from . import data, nn, optim, testing
+    from . import data, nn, optim, testing, training, visualize
+    from .serialization import load_checkpoint, save_checkpoint
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
-    if name in ("data", "nn", "optim", "testing"):
+    if name in ("data", "nn", "optim", "testing", "training", "visualize"):
         return import_module(f".{name}", __name__)
+    if name in ("load_checkpoint", "save_checkpoint"):
+        return getattr(import_module(".serialization", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

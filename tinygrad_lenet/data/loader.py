@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..tensor import Tensor
+from .augmentation import Transform
 from .dataset import as_dataset, integer
 
 
@@ -21,7 +22,8 @@ class DataLoader:
     Arrays keep their dtype; Python numbers become float32 and int64. The last batch may be smaller than the others.
 
     The order of epoch k depends on the seed and on k alone: ``default_rng([seed, k]).permutation(len(dataset))`` of
-    ``np.random``. So a run can be repeated, and one that stopped after k epochs goes on with ``loader.epoch = k``.
+    ``np.random``, and ``transform`` gets ``default_rng([seed, k, number of the batch])``. So a run can be repeated, and
+    one that stopped goes on: after k epochs with ``loader.epoch = k``, in the middle of one with :meth:`state_dict`.
 
     Args:
         dataset: a data set (:class:`MNIST`, any object with ``__len__`` and ``__getitem__``), an array, or a tuple of
@@ -31,6 +33,8 @@ class DataLoader:
         shuffle: a new random order in each epoch, or else the order of the data set.
         seed: an integer, or a generator to draw one from; None draws a fresh one.
         drop_last: leave out a last batch that is smaller than the others.
+        transform: what is done to the first part of each batch, usually the images: a function of an array and a NumPy
+            generator, such as :class:`Compose`.
 
     Attributes:
         epoch: the number of the next epoch, from 0.
@@ -61,6 +65,7 @@ class DataLoader:
         shuffle: bool = False,
         seed: Seed = None,
         drop_last: bool = False,
+        transform: Transform | None = None,
     ) -> None:
         self.dataset = as_dataset(dataset)
         self.batch_size = integer("DataLoader: batch_size", batch_size, least=1)
@@ -69,6 +74,7 @@ class DataLoader:
             seed = int(generator_of(seed).integers(2**63))
         self.seed = integer("DataLoader: seed", seed, least=0)
         self.drop_last = drop_last
+        self.transform = transform
         self.epoch = 0
         if not len(self.dataset):
             raise ArgumentError(
@@ -80,22 +86,68 @@ class DataLoader:
                 "expected at least one; choose a smaller batch_size"
             )
 
+    @property
+    def epoch(self) -> int:
+        """The number of the next epoch, from 0."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self._epoch, self._first, self._next = number, 0, (number, 0)
+
     def __len__(self) -> int:
         """The number of batches in an epoch."""
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        size, step = len(self.dataset), self.batch_size
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(size) if self.shuffle else np.arange(size)
-        self.epoch += 1
-        return (self._batch(order[i * step : (i + 1) * step]) for i in range(len(self)))
+        epoch, first = self.epoch, self._first
+        self.epoch, self._next = epoch + 1, (epoch, first)
+        size = len(self.dataset)
+        order = np.random.default_rng([self.seed, epoch]).permutation(size) if self.shuffle else np.arange(size)
+        return self._batches(epoch, first, order)
 
-    def _batch(self, indices: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    def _batches(self, epoch: int, first: int, order: NDArray[np.int64]) -> Iterator[tuple[Tensor, ...]]:
+        step = self.batch_size
+        for i in range(first, len(self)):
+            parts = self._fetch(order[i * step : (i + 1) * step])
+            if self.transform is not None:
+                generator = np.random.default_rng([self.seed, epoch, i])
+                parts = (self.transform(np.asarray(parts[0]), generator), *parts[1:])
+            self._next = (epoch, i + 1) if i + 1 < len(self) else (epoch + 1, 0)
+            yield tuple(map(_to_tensor, parts))
+
+    def _fetch(self, indices: NDArray[np.int64]) -> Sequence[Any]:
         if getattr(self.dataset, "batched", False):
             found = self.dataset[indices]
-            return tuple(map(_to_tensor, found if isinstance(found, tuple) else (found,)))
-        return tuple(map(_to_tensor, _collate([self.dataset[i] for i in indices.tolist()])))
+            return found if isinstance(found, tuple) else (found,)
+        return _collate([self.dataset[i] for i in indices.tolist()])
+
+    def state_dict(self) -> dict[str, int]:
+        """Which batch comes next: its number and its epoch, of the iteration that gave one last; and the seed."""
+        epoch, batch = self._next
+        return {"seed": self.seed, "epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Let the next iteration begin where :meth:`state_dict` was taken.
+
+        >>> import numpy as np
+        >>> from tinygrad_lenet.data import DataLoader
+        >>> loader, other = (DataLoader(np.arange(8), batch_size=2, shuffle=True, seed=0) for _ in range(2))
+        >>> batches = iter(loader)
+        >>> _ = next(batches), next(batches)
+        >>> other.load_state_dict(loader.state_dict())
+        >>> [x.tolist() for (x,) in other] == [x.tolist() for (x,) in batches]
+        True
+        """
+        batch = integer("DataLoader: batch", state["batch"], least=0)
+        if batch >= len(self):
+            raise ArgumentError(
+                f"DataLoader: the state is of batch {batch}, but there are {len(self)}; is it the same?"
+            )
+        self.seed = integer("DataLoader: seed", state["seed"], least=0)
+        self.epoch = integer("DataLoader: epoch", state["epoch"], least=0)
+        self._first, self._next = batch, (self.epoch, batch)
 
     def __repr__(self) -> str:
         order = f"shuffle=True, seed={self.seed}" if self.shuffle else "shuffle=False"

@@ -1,6 +1,6 @@
 """Optimisers, schedules of the learning rate, and clipping of gradients."""
 
-from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm_
+from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, StochasticDiagonalLM, clip_grad_norm_
 from .schedules import (
     CosineAnnealingLR,
     ExponentialLR,
@@ -29,5 +29,6 @@ __all__ = [
     "Schedule",
     "SequentialLR",
     "StepLR",
+    "StochasticDiagonalLM",
     "clip_grad_norm_",
 ]

@@ -355,6 +355,48 @@ class Adagrad(Optimizer):
         w -= scratch
 
 
+class StochasticDiagonalLM(Optimizer):
+    """The stochastic diagonal Levenberg-Marquardt method, with which LeNet-5 was trained in 1998 (LeCun et al.,
+    *Gradient-based learning applied to document recognition*, appendix C).
+
+    ``w = w - lr / (mu + h) * g``, where ``h`` estimates the second derivative with respect to each weight; give it to
+    :meth:`set_curvature`, as the paper does before each pass. It is 0 until then.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.tensor([1.0, 1.0], requires_grad=True)
+    >>> optimizer = tl.optim.StochasticDiagonalLM([w], lr=0.1, mu=0.5)
+    >>> optimizer.set_curvature([[0.0, 0.5]])
+    >>> w.sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.8, 0.9], requires_grad=True)
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float = 5e-4, mu: float = 0.02) -> None:
+        if not mu > 0:
+            raise ArgumentError(f"StochasticDiagonalLM: mu must be above 0, got {mu}")
+        super().__init__(params, {"lr": lr, "mu": mu})
+
+    def set_curvature(self, curvature: Iterable[Any]) -> None:
+        """For each parameter, in order, an array of its shape: 0 or more in each element."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        arrays = [np.array(h, p.dtype) for h, p in zip(curvature, params, strict=True)]
+        for i, (h, p) in enumerate(zip(arrays, params, strict=True)):
+            if h.shape != p.shape or not (h >= 0).all():
+                raise ArgumentError(
+                    f"StochasticDiagonalLM: the curvature of parameter {i} must be 0 or more, of shape {p.shape}; got "
+                    f"shape {h.shape}" + (f", least element {h.min()}" if h.size else "")
+                )
+            state = self.state.setdefault(i, {"step": 0, "scratch": np.empty_like(p._data)})
+            state["curvature"] = h
+
+    def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
+        """One step for one parameter."""
+        h, scratch = _buffer(state, "curvature", w), state["scratch"]
+        np.divide(g, np.add(h, options["mu"], out=scratch), out=scratch)
+        w -= np.multiply(scratch, options["lr"], out=scratch)
+
+
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],
     max_norm: float,

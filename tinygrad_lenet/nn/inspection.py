@@ -1,0 +1,161 @@
+"""What goes on inside a model: every call of every layer, a table of them, and the first that went wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..graph import no_grad
+from ..ops.creation import zeros
+from ..tensor import Tensor
+from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
+from .module import Module, Parameter
+
+
+class Call(NamedTuple):
+    """One call of a layer: its dotted name, the layer, what it was given, what it gave."""
+
+    name: str
+    module: Module
+    inputs: tuple[Any, ...]
+    output: Any
+
+
+@contextmanager
+def record_calls(model: Module) -> Iterator[list[Call]]:
+    """Write down every call of the modules of a model, itself last, in the order in which they end.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    >>> with nn.record_calls(model) as calls:
+    ...     _ = model(tl.ones(2, 4))
+    >>> [(call.name, call.output.shape) for call in calls]
+    [('0', (2, 3)), ('1', (2, 3)), ('', (2, 3))]
+    """
+    calls: list[Call] = []
+    before = [(module, vars(module).get("forward")) for module in model.modules()]
+
+    def watch(name: str, module: Module) -> None:
+        forward = module.forward
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            calls.append(Call(name, module, args, output))
+            return output
+
+        vars(module)["forward"] = recorded
+
+    for name, module in model.named_modules():
+        watch(name, module)
+    try:
+        yield calls
+    finally:
+        for module, own in before:
+            if own is None:
+                del vars(module)["forward"]
+            else:
+                vars(module)["forward"] = own
+
+
+def _held(module: Module) -> int:
+    """The number of the parameters that a module holds itself, in no layer of its own."""
+    inner = {id(p) for child in module.children() for p in child.parameters()}
+    return sum(p.size for p in module.parameters() if id(p) not in inner)
+
+
+def _multiply_adds(call: Call) -> int:
+    """Of the layers that have a matrix or kernels, with biases not counted: how often a weight meets a number."""
+    weight = getattr(call.module, "weight", None)
+    if not isinstance(weight, Tensor) or not isinstance(call.output, Tensor):
+        return 0
+    if isinstance(call.module, (Linear, Conv1d, Conv2d)):
+        return call.output.size * math.prod(weight.shape[1:])
+    if isinstance(call.module, (ConvTranspose1d, ConvTranspose2d)):
+        return int(np.size(call.inputs[0])) * math.prod(weight.shape[1:])
+    return 0
+
+
+def summary(model: Module, input_shape: Sequence[int]) -> str:
+    """A table of a model's layers, in the order of their calls: output shape, parameters, multiply-adds.
+
+    Args:
+        model: any module that takes one Tensor.
+        input_shape: the shape of a batch, (N, ...). The multiply-adds are those of the whole batch.
+
+    >>> from tinygrad_lenet import nn
+    >>> print(nn.summary(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (1, 4)))
+    layer          output shape  parameters  multiply-adds
+    0  Linear(4, 3)      (1, 3)          15             12
+    1  ReLU()            (1, 3)           0              0
+    total                                15             12
+    """
+    if not all(isinstance(n, (int, np.integer)) and n > 0 for n in input_shape):
+        raise ArgumentError(f"summary: input_shape must be positive integers, (N, ...), got {tuple(input_shape)}")
+    training = [(module, module.training) for module in model.modules()]
+    try:
+        with no_grad(), record_calls(model.eval()) as calls:
+            model(zeros(*input_shape))
+    finally:
+        for module, mode in training:
+            module.training = mode
+    rows, counted = [], set()
+    for call in calls:
+        own = 0 if id(call.module) in counted else _held(call.module)
+        counted.add(id(call.module))
+        if any(True for _ in call.module.children()) and not own:
+            continue  # what only holds others
+        kind = f"{type(call.module).__name__}({call.module.extra_repr()})"
+        rows.append((call.name or "(itself)", kind, str(np.shape(call.output)), own, _multiply_adds(call)))
+    total = sum(p.size for p in model.parameters()), sum(row[4] for row in rows)
+    first = max([len(row[0]) for row in rows], default=0)
+    names = [f"{name:<{first}}  {kind}" for name, kind, *_ in rows]
+    cells = [["layer", "output shape", "parameters", "multiply-adds"]]
+    cells += [
+        [name, shape, f"{own:,}", f"{work:,}"] for name, (_, _, shape, own, work) in zip(names, rows, strict=True)
+    ]
+    cells += [["total", "", f"{total[0]:,}", f"{total[1]:,}"]]
+    width = [max(len(row[i]) for row in cells) for i in range(4)]
+    return "\n".join("  ".join([row[0].ljust(width[0]), *(c.rjust(w) for c, w in zip(row[1:], width[1:], strict=True))])
+                     for row in cells)  # fmt: skip
+
+
+def first_nonfinite(model: Module, *inputs: Any) -> str:
+    """Where the first NaN or infinity comes from when a model is given these inputs, in words; "" if from nowhere.
+
+    Looks at the inputs, the parameters and buffers, then the output of each layer in the order of their calls.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    >>> nn.first_nonfinite(model, tl.tensor([[float("inf"), 1.0]]))
+    'input 0 holds inf in 1 of 2 elements'
+    """
+    for i, x in enumerate(inputs):
+        if found := _nonfinite(x):
+            return f"input {i} {found}"
+    for name, tensor in model._tensors():
+        if found := _nonfinite(tensor):
+            return f"{'parameter' if isinstance(tensor, Parameter) else 'buffer'} {name} {found}"
+    with no_grad(), record_calls(model) as calls, np.errstate(all="ignore"):
+        model(*inputs)
+    for call in calls:
+        for output in call.output if isinstance(call.output, tuple) else (call.output,):
+            if found := _nonfinite(output):
+                return f"the output of layer {call.name or 'itself'} ({type(call.module).__name__}) {found}"
+    return ""
+
+
+def _nonfinite(x: Any) -> str:
+    values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
+    if values.dtype.kind != "f":
+        return ""
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return ""
+    return f"holds {values[bad][0]} in {bad.sum():,} of {values.size:,} elements"

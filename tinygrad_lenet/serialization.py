@@ -1,0 +1,160 @@
+"""Checkpoints: everything a run needs to go on, in one file that is either whole or refused.
+
+The file is a zip archive: ``state.json``, and a file in NumPy's format for each array in it. Reading it executes
+nothing (there is no pickle in it), and checks every byte of content against its checksum. Equal states give equal
+bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import zipfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, DTypeError
+from .tensor import Tensor
+
+FORMAT = "tinygrad_lenet checkpoint"
+VERSION = 1
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the time of every member: the same state gives the same bytes
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
+    """Write a state to a file, whole or not at all.
+
+    It is written beside the old file (to ``path + ".tmp"``), forced to the disk and put in its place in one step: a
+    crash, a full disk or a power cut at any moment leaves the old or the new file, never a part of one.
+
+    Args:
+        path: the file; one that stands there is replaced.
+        state: dicts, lists and tuples of arrays, Tensors (kept as arrays), numbers, strings, booleans and None, such as
+            ``{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "loader": loader.state_dict(),
+            "random": generator.bit_generator.state}``.
+
+    Raises:
+        DataError: the file cannot be written; the old one is as it was.
+        DTypeError: the state holds something else.
+
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import tinygrad_lenet as tl
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.ckpt")
+    ...     tl.save_checkpoint(path, {"epoch": 3, "weights": [np.zeros(2)], "betas": (0.9, 0.999)})
+    ...     tl.load_checkpoint(path)
+    {'epoch': 3, 'weights': [array([0., 0.])], 'betas': (0.9, 0.999)}
+    """
+    path = os.fspath(path)
+    arrays: list[NDArray[Any]] = []
+    head = {"format": FORMAT, "version": VERSION, "state": _packed(state, arrays, "state")}
+    members = {"state.json": json.dumps(head).encode()}
+    for i, array in enumerate(arrays):
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, array, allow_pickle=False)
+        members[f"{i}.npy"] = buffer.getvalue()
+    beside = path + ".tmp"
+    try:
+        with open(beside, "wb") as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, content in members.items():
+                    archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync_folder(os.path.dirname(path) or ".")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        old = "the one that stands there is as it was" if os.path.exists(path) else "there was none before"
+        raise DataError(
+            f"save_checkpoint: {path} cannot be written: {error.strerror or error}; {old}. Make room, or choose a "
+            "folder that can be written to"
+        ) from error
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Any:
+    """The state that :func:`save_checkpoint` wrote: equal values of the same types, arrays of the same dtypes and bits.
+
+    Raises:
+        DataError: there is no such file, it is damaged or cut off, or it is not a checkpoint.
+    """
+    path = os.fspath(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            head = json.loads(archive.read("state.json"))
+            if not isinstance(head, dict) or head.get("format") != FORMAT:
+                raise DataError(f"load_checkpoint: {path} is a zip archive, but no checkpoint of tinygrad_lenet")
+            if head["version"] > VERSION:
+                raise DataError(
+                    f"load_checkpoint: {path} has version {head['version']} of the format, expected at most {VERSION}; "
+                    "it was written by a newer tinygrad_lenet: upgrade"
+                )
+            return _unpacked(
+                head["state"],
+                lambda i: np.lib.format.read_array(io.BytesIO(archive.read(f"{int(i)}.npy")), allow_pickle=False),
+            )
+    except FileNotFoundError:
+        raise DataError(f"load_checkpoint: there is no file {path}") from None
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"load_checkpoint: {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever the damage leads to, it is one: a checkpoint that was written is read
+        raise DataError(
+            f"load_checkpoint: {path} is damaged, cut off, or no checkpoint ({type(error).__name__}: {error}); use an "
+            "older one"
+        ) from error
+
+
+def _packed(value: Any, arrays: list[NDArray[Any]], where: str) -> Any:
+    """What JSON can hold; arrays go to a list."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Tensor):
+        value = value.numpy()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        arrays.append(value)
+        return {"array": len(arrays) - 1}
+    if isinstance(value, (list, tuple)):
+        items = [_packed(item, arrays, f"{where}[{i}]") for i, item in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, dict) and all(isinstance(key, (int, str)) for key in value):
+        return {"dict": [[key, _packed(item, arrays, f"{where}[{key!r}]")] for key, item in value.items()]}
+    raise DTypeError(
+        f"save_checkpoint: {where} is a {type(value).__name__}, expected arrays, numbers, strings, None, or dicts "
+        "(with names or integers as keys), lists and tuples of these; convert it"
+    )
+
+
+def _unpacked(value: Any, array: Any) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(item, array) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "array":
+        return array(content)
+    if kind == "tuple":
+        return tuple(_unpacked(item, array) for item in content)
+    if kind != "dict":
+        raise ValueError(f"found {kind!r}")
+    return {key: _unpacked(item, array) for key, item in content}
+
+
+def _sync_folder(folder: str) -> None:
+    """Force the new name of a file to the disk, where folders can be opened."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

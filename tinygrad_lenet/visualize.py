@@ -1,0 +1,169 @@
+"""Pictures of training and of what a network sees: each a matplotlib Figure, and all of them as one HTML page.
+
+matplotlib is an extra, and is imported when a picture is drawn; no window is opened.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ArgumentError, ShapeError
+from .functional import softmax
+from .graph import no_grad
+from .nn import Module, record_calls
+from .tensor import Tensor, to_array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["confusion", "curves", "feature_maps", "html_report", "kernels", "mistakes", "tiles"]
+
+
+def _figure(**options: Any) -> Figure:
+    try:
+        from matplotlib.figure import Figure  # a figure without a window: works where there is no display
+    except ModuleNotFoundError:
+        raise ArgumentError("visualize: pictures need matplotlib; pip install 'tinygrad_lenet[examples]'") from None
+    return Figure(layout="constrained", **options)
+
+
+def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
+    """Loss and accuracy over the epochs.
+
+    ``history`` has a row for each epoch, with ``epoch`` and such of ``train_loss``, ``train_accuracy``,
+    ``validation_loss``, ``validation_accuracy``, ``test_loss``, ``test_accuracy`` as were measured.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(figsize=(10, 4))
+    figure.suptitle(title)
+    styles = {"train": "o--", "validation": "s-", "test": "o-"}
+    for axes, quantity, factor in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
+        for part, style in styles.items():
+            rows = [
+                (row["epoch"], factor * row[f"{part}_{quantity}"]) for row in history if f"{part}_{quantity}" in row
+            ]
+            if rows:
+                last = f"{rows[-1][1]:.2f} %" if factor > 1 else f"{rows[-1][1]:.4f}"
+                axes.plot(*zip(*rows, strict=True), style, markersize=4, label=f"{part}, last {last}")
+        axes.set(xlabel="epoch", ylabel="accuracy (%)" if factor > 1 else "loss")
+        if factor == 1:
+            axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(loc="upper right" if factor == 1 else "lower right")
+    return figure
+
+
+def confusion(matrix: Any, classes: Sequence[str]) -> Figure:
+    """How often each class (row) was taken for each other (column); the colour shows the mistakes only."""
+    counts = np.asarray(matrix)
+    if counts.shape != (len(classes), len(classes)):
+        raise ShapeError(f"confusion: {len(classes)} classes need a matrix of that size, got shape {counts.shape}")
+    figure = _figure(figsize=(7, 6.5))
+    axes = figure.subplots()
+    wrong = counts * (1 - np.eye(len(classes), dtype=int))
+    axes.imshow(wrong, cmap="Reds", vmax=max(1, 1.5 * wrong.max()))
+    for i, j in np.ndindex(*counts.shape):
+        axes.text(
+            j, i, str(counts[i, j] or ""), ha="center", va="center", color="#060" if i == j else "black", fontsize=9
+        )
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=0 if max(map(len, classes)) < 3 else 60)
+    axes.set_yticks(ticks, classes)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{wrong.sum():,} mistakes in {counts.sum():,}")
+    return figure
+
+
+def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], count: int = 20) -> Figure:
+    """The samples of which the model was surest in a wrong class: images (N, 1, H, W), labels (N,), logits (N, C)."""
+    targets = np.asarray(labels)
+    with no_grad():
+        p = softmax(Tensor(np.asarray(to_array(logits), np.float64)), axis=1).numpy()
+    guess = p.argmax(1)
+    wrong = np.flatnonzero(guess != targets)
+    worst = wrong[np.argsort(p[wrong, targets[wrong]], kind="stable")][:count]
+    columns = 5
+    rows = max(1, -(-len(worst) // columns))
+    figure = _figure(figsize=(1.7 * columns, 1.95 * rows + 0.3))
+    figure.suptitle(f"The {len(worst)} worst mistakes" if len(worst) else "No mistakes")
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if i < len(worst):
+            k = worst[i]
+            axes.imshow(to_array(images[k])[0], cmap="gray_r")
+            axes.set_title(
+                f"{classes[targets[k]]}, taken for {classes[guess[k]]}\n({p[k, guess[k]]:.0%} sure)", fontsize=8
+            )
+    return figure
+
+
+def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] = (), symmetric: bool = False) -> Figure:
+    """Images (N, H, W) side by side, on one scale; with ``symmetric``, red above 0 and blue below."""
+    pixels = np.asarray(to_array(images))
+    if pixels.ndim != 3:
+        raise ShapeError(f"tiles: expected images of shape (N, H, W), got {pixels.shape}")
+    columns = min(columns, max(1, len(pixels)))
+    rows = max(1, -(-len(pixels) // columns))
+    figure = _figure(figsize=(1.1 * columns, (1.35 if names else 1.1) * rows + 0.4))
+    figure.suptitle(title, fontsize=10)
+    low, high = (pixels.min(initial=0), pixels.max(initial=0)) if len(pixels) else (0, 1)
+    if symmetric:
+        low, high = -max(-low, high), max(-low, high)
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if i < len(pixels):
+            axes.imshow(pixels[i], cmap="RdBu_r" if symmetric else "gray_r", vmin=low, vmax=high)
+            if names:
+                axes.set_title(names[i], fontsize=8)
+    return figure
+
+
+def kernels(weight: Any, title: str = "What the first layer looks for") -> Figure:
+    """The kernels of a convolution (O, C, kh, kw), or (O, kh, kw): red where ink excites, blue where it inhibits."""
+    values = np.asarray(to_array(weight))
+    return tiles(values.reshape(-1, *values.shape[-2:]), title, symmetric=True)
+
+
+def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
+    """What each layer gives for one image (1, C, H, W), as far as its output is images too: a Figure for each."""
+    with no_grad(), record_calls(model) as calls:
+        model(images)
+    figures = []
+    for call in calls:
+        if isinstance(call.output, Tensor) and call.output.ndim == 4 and min(call.output.shape[2:]) > 1:
+            maps = call.output.numpy()[0, :limit]
+            title = (
+                f"{call.name or 'output'}: {type(call.module).__name__}, {' × '.join(map(str, call.output.shape[1:]))}"
+            )
+            figures.append(tiles(maps, title))
+    return figures
+
+
+def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
+    """One page that needs no other file: for each section a heading, and a Figure, several, or text as it stands."""
+    body = []
+    for heading, content in sections:
+        body.append(f"<h2>{html.escape(heading)}</h2>")
+        for part in content if isinstance(content, list) else [content]:
+            if isinstance(part, str):
+                body.append(f"<pre>{html.escape(part)}</pre>")
+                continue
+            buffer = io.BytesIO()
+            part.savefig(buffer, format="png", dpi=100)
+            data = base64.b64encode(buffer.getvalue()).decode()
+            body.append(f'<img alt="{html.escape(heading, quote=True)}" src="data:image/png;base64,{data}">')
+    style = (
+        "body{font:16px/1.5 system-ui,sans-serif;max-width:64em;margin:2em auto;padding:0 1em}"
+        "img{max-width:100%;display:block}pre{overflow-x:auto}"
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{style}</style>\n<h1>{html.escape(title)}</h1>\n" + "\n".join(body) + "\n</html>\n"
+    )

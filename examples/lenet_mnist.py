@@ -55,9 +55,14 @@ AUGMENT = data.Compose(
 )
 
 
-def classic_rate(epoch: int) -> float:
-    """The global learning rate of 1998, for epochs from 0 (section III.B of the paper)."""
-    return next(rate for last, rate in ((2, 5e-4), (5, 2e-4), (8, 1e-4), (12, 5e-5), (math.inf, 1e-5)) if epoch < last)
+def classic_rate(epoch: int, patterns: int) -> float:
+    """The global learning rate of 1998 in epoch 0, 1, ... (section III.B of the paper), and how it is reached.
+
+    The first weights are so small that the second derivatives, too, are a thousandth of what they will be; with the
+    full rate every unit saturates within 200 patterns. So the rate grows over the first half of the first pass.
+    """
+    rate = next(rate for last, rate in ((2, 5e-4), (5, 2e-4), (8, 1e-4), (12, 5e-5), (math.inf, 1e-5)) if epoch < last)
+    return rate * min(1.0, 0.01 + patterns / 30_000) if epoch == 0 else rate
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -221,20 +226,21 @@ class Run:
             self.average.update()
         self.sums["seen"] += size
 
-    def estimate_curvature(self, epoch: int) -> None:
-        """Before each pass, as in 1998: second derivatives from 500 patterns, and the rate of the paper's table."""
+    def before_step_of_1998(self, epoch: int, batch: int) -> None:
+        """The rate of the paper's table, and before each pass second derivatives from 500 patterns; in the first pass,
+        where they change most, after every 100 batches too.
+        """
         model: Any = self.model
-        chosen = np.random.default_rng([self.seed, epoch, 0, 0]).integers(len(self.train_set), size=500)
-        images = model.prepare(self.train_set[chosen][0])
-        self.optimizer.set_curvature(nn.gauss_newton_diagonal(model.body, images, self.loss.second_derivative))
-        self.optimizer.param_groups[0]["lr"] = classic_rate(epoch)
+        self.optimizer.param_groups[0]["lr"] = classic_rate(epoch, batch * self.args.batch_size)
+        if batch == 0 or (epoch == 0 and batch % 100 == 0):
+            chosen = np.random.default_rng([self.seed, epoch, batch, 0]).integers(len(self.loader.dataset), size=500)
+            images = model.prepare(self.loader.dataset[chosen][0])
+            self.optimizer.set_curvature(nn.gauss_newton_diagonal(model.body, images, self.loss.second_derivative))
 
     def train_epoch(self) -> None:
         """One pass over the training set, or what is left of it."""
         state = self.loader.state_dict()
         epoch, first = state["epoch"], state["batch"]
-        if self.args.model == "classic" and first == 0:
-            self.estimate_curvature(epoch)
         self.model.train()
         began = time.perf_counter()
         silent = True if self.args.quiet or self.args.json else None  # None: if there is no terminal
@@ -249,6 +255,8 @@ class Run:
             file=sys.stderr,
         ) as bar:
             for number, (images, labels) in enumerate(bar, first + 1):
+                if self.args.model == "classic":
+                    self.before_step_of_1998(epoch, number - 1)
                 try:
                     self.step(images, labels)
                 except tl.GradientError as error:

@@ -212,14 +212,15 @@ def test_losses_have_second_derivatives(reduction):
 # Batch normalisation
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 2), (2, 3, 2, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 2), (2, 3, 2, 3), (4, 1, 3)], ids=str)
 def test_batch_norm_normalises_and_has_gradients_of_second_order(shape):
-    x, weight, bias = 3 + 2 * rng().standard_normal(shape), rng(1).uniform(0.5, 2, 3), rng(2).standard_normal(3)
+    c = shape[1]
+    x, weight, bias = 3 + 2 * rng().standard_normal(shape), rng(1).uniform(0.5, 2, c), rng(2).standard_normal(c)
     axes = (0, *range(2, len(shape)))
     out = F.batch_norm(tl.tensor(x), training=True, eps=0).numpy()
     np.testing.assert_allclose(out.mean(axes), 0, atol=1e-13)
     np.testing.assert_allclose(out.var(axes), 1, rtol=1e-13)
-    mean, var = tl.tensor(rng(3).standard_normal(3)), tl.tensor(rng(4).uniform(0.5, 2, 3))
+    mean, var = tl.tensor(rng(3).standard_normal(c)), tl.tensor(rng(4).uniform(0.5, 2, c))
     assert gradcheck(lambda *a: F.batch_norm(a[0], None, None, *a[1:], training=True), [x, weight, bias], order=2)
     assert gradcheck(lambda *a: F.batch_norm(a[0], mean, var, *a[1:]), [x, weight, bias], order=2)
 

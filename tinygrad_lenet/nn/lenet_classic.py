@@ -210,8 +210,8 @@ class MAPLoss(Module):
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         mean = (p[:, :-1, None] * difference).sum(axis=1)
-        square = (p[:, :-1, None] * difference**2).sum(axis=1)
-        found: NDArray[Any] = 2 * p[:, -1:] + 4 * (square - mean**2)
+        variance = (p[:, :-1, None] * (difference - mean[:, None]) ** 2).sum(axis=1) + p[:, -1:] * mean**2
+        found: NDArray[Any] = 2 * p[:, -1:] + 4 * variance
         return found
 
 
@@ -236,15 +236,16 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
     value = tensor(to_array(x))
     square = value * value
 
-    def like(values: Any, source: Tensor, slope: Any = 1.0) -> Tensor:
+    def like(values: Tensor, source: Tensor, slope: Any = 1.0) -> Tensor:
         """The values, with the gradient of ``slope * source``."""
-        out: Tensor = tensor(values) + slope * (source - source.detach())
+        out: Tensor = values + slope * (source - source.detach())
         return out
 
     with enable_grad():
         for layer in body:
             weights = [squares[id(p)] for p in layer.parameters()]
             value, before = layer(value).detach(), value
+            slope: Any = 1.0
             if isinstance(layer, Conv2d):
                 square = F.conv2d(square, weights[0], weights[1], layer.stride, layer.padding)
             elif isinstance(layer, PartialConv2d):
@@ -255,12 +256,12 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
                 sums = layer.pooled(before).detach()
                 square = weights[0] * like(sums * sums, layer.pooled(square)) + weights[1]
             elif isinstance(layer, ScaledTanh):
-                slope = 1.7159 * 2 / 3 * (1 - (value / 1.7159) ** 2)
-                square = like(value * value, square, slope * slope)
+                slope = (1.7159 * 2 / 3 * (1 - (value / 1.7159) ** 2)) ** 2
             elif isinstance(layer, Flatten):
                 square = layer(square)
             else:
                 raise DTypeError(f"gauss_newton_diagonal: there is no rule for {type(layer).__name__}")
+            square = like(value * value, square, slope)
         square.backward(second(value.numpy()) if callable(second) else second)
     count = len(value)
     return [squares[id(p)].grad.numpy() / count for p in parameters]  # type: ignore[union-attr]

@@ -1,0 +1,189 @@
+"""Checkpoints: what is written is read, whole or not at all, and nothing else is."""
+
+import json
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import tinygrad_lenet as tl
+from tinygrad_lenet import serialization
+from tinygrad_lenet.errors import DataError, DTypeError
+
+ARRAYS = hnp.arrays(
+    st.sampled_from([np.float16, np.float32, np.float64, np.int8, np.int64, np.uint32, np.bool_]),
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
+)
+KEYS = st.integers() | st.text(max_size=5)
+LEAVES = ARRAYS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+STATES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(KEYS, inner),
+    max_leaves=8,
+)
+STATE = {
+    "epoch": 3,
+    "model": {"w": np.arange(6.0).reshape(2, 3)},
+    "random": np.random.default_rng(0).bit_generator.state,
+}
+
+
+def same(a, b):
+    if isinstance(a, np.ndarray):
+        return type(b) is np.ndarray and (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@given(STATES)
+def test_what_is_written_is_read(tmp_path_factory, state):
+    path = tmp_path_factory.getbasetemp() / "state.ckpt"
+    tl.save_checkpoint(path, state)
+    assert same(tl.load_checkpoint(path), state)
+
+
+def test_tensors_become_arrays_and_numpys_numbers_pythons(tmp_path):
+    path = tmp_path / "a"
+    tl.save_checkpoint(path, {"t": tl.ones(2, requires_grad=True), "n": np.float32(0.5), "inf": np.inf, "nan": np.nan})
+    found = tl.load_checkpoint(path)
+    np.testing.assert_array_equal(found["t"], np.ones(2, np.float32))
+    assert (found["n"], found["inf"]) == (0.5, np.inf)
+    assert np.isnan(found["nan"])
+
+
+def test_equal_states_give_equal_bytes(tmp_path, monkeypatch):
+    tl.save_checkpoint(tmp_path / "a", STATE)
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    tl.save_checkpoint(tmp_path / "b", STATE)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({1, 2}, r"state is a set"),
+        ({"a": [0, np.array([None])]}, r"state\['a'\]\[1\] is a ndarray"),
+        ({"a": {(1, 2): 3}}, r"state\['a'\] is a dict"),
+        ({"f": print}, r"state\['f'\] is a builtin"),
+    ],
+)
+def test_what_cannot_be_kept_is_named_and_nothing_is_written(tmp_path, value, words):
+    with pytest.raises(DTypeError, match=words):
+        tl.save_checkpoint(tmp_path / "a", value)
+    assert not list(tmp_path.iterdir())
+
+
+# Damage
+
+
+def test_a_file_cut_off_anywhere_is_refused(tmp_path):
+    path = tmp_path / "a"
+    tl.save_checkpoint(path, STATE)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"damaged, cut off, or no checkpoint.*use an older"):
+            tl.load_checkpoint(path)
+
+
+def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path):
+    path = tmp_path / "a"
+    tl.save_checkpoint(path, STATE)
+    whole, refused = path.read_bytes(), 0
+    for place, byte in enumerate(whole):
+        path.write_bytes(whole[:place] + bytes([byte ^ (1 << place % 8)]) + whole[place + 1 :])
+        try:
+            assert same(tl.load_checkpoint(path), STATE)
+        except DataError:
+            refused += 1
+    assert refused > len(whole) / 2  # what is left are times and the like
+
+
+def arrays_only(path):
+    np.savez(path.with_suffix(".npz"), w=np.ones(2))
+    path.with_suffix(".npz").rename(path)
+
+
+def foreign_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("state.json", json.dumps({"some": "thing"}))
+
+
+def newer(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("state.json", json.dumps({"format": serialization.FORMAT, "version": 99, "state": 0}))
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def with_pickle(path):
+    np.save(path.with_suffix(".npy"), np.array([Bomb()], object), allow_pickle=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        head = {"format": serialization.FORMAT, "version": 1, "state": {"array": 0}}
+        archive.writestr("state.json", json.dumps(head))
+        archive.writestr("0.npy", path.with_suffix(".npy").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: None, "there is no file"),
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: path.write_bytes(os.urandom(1000)), "damaged"),
+        (lambda path: path.write_bytes(pickle.dumps(Bomb())), "damaged"),
+        (arrays_only, "damaged.*state.json"),
+        (foreign_zip, "no checkpoint of tinygrad_lenet"),
+        (newer, "version 99.*upgrade"),
+        (with_pickle, "damaged.*allow_pickle"),
+        (lambda path: path.mkdir(), "cannot be read"),
+    ],
+)
+def test_foreign_files_are_refused_and_nothing_is_executed(tmp_path, monkeypatch, write, words):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a")
+    with pytest.raises(DataError, match=words):
+        tl.load_checkpoint(tmp_path / "a")
+    assert not (tmp_path / "executed").exists()
+
+
+# A crash, a full disk
+
+
+@pytest.mark.parametrize("step", ["open", "writestr", "fsync", "replace"])
+def test_a_failure_at_any_step_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch, step):
+    path = tmp_path / "a"
+    tl.save_checkpoint(path, STATE)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    owner = {"open": "builtins", "writestr": "zipfile.ZipFile"}.get(step, "os")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{owner}.{step}", full)
+        with pytest.raises(DataError, match=r"cannot be written: No space left.*as it was.*Make room"):
+            tl.save_checkpoint(path, {"epoch": 4})
+    assert same(tl.load_checkpoint(path), STATE)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_folder_that_is_not_there_or_not_writable_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"no/such.*there was none before"):
+        tl.save_checkpoint(tmp_path / "no" / "such", STATE)
+    if os.geteuid():
+        tmp_path.chmod(0o500)
+        with pytest.raises(DataError, match="Permission denied"):
+            tl.save_checkpoint(tmp_path / "a", STATE)
+        tmp_path.chmod(0o700)

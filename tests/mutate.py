@@ -64,6 +64,8 @@ HARMLESS = [
     ("normalization", "max(1, _ROOM //", ".*", BLOCKS),
     ("normalization", "max(1, dtype.itemsize *", ".*", BLOCKS),
     ("pooling", "images.nbytes <= _ROOM", ".*", "only if two threads added to one pixel at once could it be seen"),
+    ("pooling", "_padded(g, at, 0)", "0  ->  1", "padding, NaN in the images, never wins"),
+    ("pooling", "like.strides[axis]", ".*", "only chooses where in memory"),
     ("pooling", "max(1, _ROOM * count //", ".*", BLOCKS),
     ("pooling", "max(1, images.nbytes)", ".*", BLOCKS),
     ("products", "m * k * n <= _TILE", ".*", BLOCKS),

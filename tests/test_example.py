@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygrad_lenet import nn
+import tinygrad_lenet as tl
+from tinygrad_lenet import data, nn, optim
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "lenet_mnist.py"
 MNIST = EXAMPLE.parent / "data" / "mnist"
@@ -78,6 +79,235 @@ def test_two_runs_with_one_seed_give_the_same_digits(command, tmp_path):
     assert digits("c", "--seed", "1") != first
 
 
+# Runs that one can rely on
+
+
+LONG = ["--epochs", "6", "--batch-size", "16", "--checkpoint-every", "3", "--average", "0.9", "--augment"]
+LONG += ["--validation", "56", "--patience", "6", "--batch-norm", "--accumulate", "2", "--quiet"]
+
+
+def outcome(folder):
+    """Every bit that a run leaves behind, but for the time that it took."""
+    state = tl.load_checkpoint(folder / "lenet_mnist.ckpt")
+    for row in [*state["history"], state["sums"]]:
+        for name in ("seconds", "images_per_second"):
+            row.pop(name, None)
+    tl.save_checkpoint(folder / "timeless", state)
+    with np.load(folder / "lenet_mnist.npz") as weights:
+        arrays = {name: weights[name].tobytes() for name in weights.files}
+    return (folder / "timeless").read_bytes(), arrays
+
+
+def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, tmp_path):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole.mkdir()
+    torn.mkdir()
+    assert run(command, whole, *LONG).returncode == 0
+    expected = outcome(whole)
+    rng, kills, ends = np.random.default_rng(0), 0, 0
+    while kills < 20 or not ends:
+        process = subprocess.Popen([*command, *LONG, "--resume"], cwd=torn, stdout=subprocess.PIPE, text=True)
+        if kills >= 20:
+            process.wait(timeout=100)
+        else:
+            before = os.stat(torn / "lenet_mnist.ckpt").st_mtime_ns if (torn / "lenet_mnist.ckpt").exists() else 0
+            while process.poll() is None and before == (
+                os.stat(torn / "lenet_mnist.ckpt").st_mtime_ns if (torn / "lenet_mnist.ckpt").exists() else 0
+            ):
+                time.sleep(0.001)  # until it has written one, so that the run comes to an end some day
+            time.sleep(rng.uniform(0, 0.15))
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        if process.returncode == 0:
+            ends += 1
+            assert outcome(torn) == expected
+            (torn / "lenet_mnist.ckpt").unlink()
+    assert not list(torn.glob("*.tmp*")) or kills  # a torn file may lie beside it, and does no harm
+
+
+def test_ctrl_c_and_resume_end_with_the_same_bits_too_and_metrics_are_whole(command, tmp_path):
+    for folder in ("whole", "torn"):
+        (tmp_path / folder).mkdir()
+    assert run(command, tmp_path / "whole", *LONG, "--metrics", "m").returncode == 0
+    process = subprocess.Popen(
+        [*command, *LONG, "--metrics", "m"],
+        cwd=tmp_path / "torn",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not (tmp_path / "torn" / "lenet_mnist.ckpt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    assert run(command, tmp_path / "torn", *LONG, "--metrics", "m", "--resume").returncode == 0
+    assert outcome(tmp_path / "torn") == outcome(tmp_path / "whole")
+    rows = [(tmp_path / folder / "m").read_text().splitlines() for folder in ("whole", "torn")]
+    assert len(rows[0]) == len(rows[1])
+
+
+def test_the_network_of_1998_goes_on_with_the_same_bits(command, tmp_path):
+    for folder in ("whole", "torn"):
+        (tmp_path / folder).mkdir()
+        options = ["--recipe", "classic", "--epochs", "2", "--checkpoint-every", "7", "--quiet"]
+        if folder == "torn":
+            process = subprocess.Popen([*command, *options], cwd=tmp_path / folder)
+            while not (tmp_path / folder / "lenet_mnist.ckpt").exists():
+                time.sleep(0.001)
+            process.kill()
+            process.wait()
+            options.append("--resume")
+        done = run(command, tmp_path / folder, *options)
+        assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path / "torn") == outcome(tmp_path / "whole")
+
+
+def test_to_resume_needs_the_same_options_and_a_whole_file(command, tmp_path):
+    assert run(command, tmp_path, "--epochs", "1", "--resume", "--quiet").returncode == 0  # there is nothing yet
+    done = run(command, tmp_path, "--epochs", "2", "--seed", "3", "--resume")
+    assert done.returncode == 1
+    assert "--seed 0, not 3; --epochs 1, not 2" in done.stderr
+    path = tmp_path / "lenet_mnist.ckpt"
+    path.write_bytes(path.read_bytes()[:-100])
+    done = run(command, tmp_path, "--epochs", "1", "--resume")
+    assert done.returncode == 1
+    assert "lenet_mnist.ckpt is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_data_file_that_is_damaged_meanwhile_leaves_the_checkpoint_alone(command, tmp_path):
+    small(tmp_path)
+    mine = [str(tmp_path) if part == command[-1] else part for part in command]
+    assert run(mine, tmp_path, "--epochs", "1").returncode == 0
+    kept = (tmp_path / "lenet_mnist.ckpt").read_bytes()
+    images = tmp_path / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-1])
+    done = run(mine, tmp_path, "--epochs", "1", "--resume")
+    assert done.returncode == 1
+    assert str(images) in done.stderr
+    assert (tmp_path / "lenet_mnist.ckpt").read_bytes() == kept
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_layer(command, tmp_path):
+    done = run(command, tmp_path, "--optimizer", "sgd", "--lr", "1e30", "--epochs", "1")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert "step " in line
+    assert "(epoch 1, batch " in line
+    assert "of 4)" in line
+    assert "layer" in line or "gradient of" in line
+    assert "Lower --lr" in line
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_a_sentence(command, tmp_path):
+    (tmp_path / "lenet_mnist.ckpt.tmp").mkdir()  # in the way, as a full disk would be
+    done = run(command, tmp_path, "--epochs", "1")
+    assert done.returncode == 1
+    assert "lenet_mnist.ckpt cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# What a person sees
+
+
+def test_piped_output_is_plain_lines_quiet_is_the_result_and_json_is_json(command, tmp_path):
+    plain = run(command, tmp_path, "--epochs", "2")
+    assert plain.stderr == ""
+    assert "\r" not in plain.stdout
+    assert len([line for line in plain.stdout.splitlines() if line.startswith("epoch ")]) == 2
+    quiet = run(command, tmp_path, "--epochs", "2", "--quiet")
+    assert len(quiet.stdout.splitlines()) == 1
+    assert quiet.stdout.startswith("Test accuracy ")
+    rows = [json.loads(line) for line in run(command, tmp_path, "--epochs", "2", "--json").stdout.splitlines()]
+    assert [row.get("epoch") for row in rows] == [1, 2, None]
+    assert rows[2]["test_accuracy"] == rows[1]["test_accuracy"]
+
+
+def test_several_runs_give_a_mean_and_a_confidence_interval(command, tmp_path):
+    done = run(command, tmp_path, "--epochs", "1", "--runs", "3", "--json")
+    *_, result = map(json.loads, done.stdout.splitlines())
+    assert len(result["runs"]) == 3
+    assert abs(result["test_accuracy"] - np.mean(result["runs"])) < 1e-12
+    assert abs(result["confidence_95"] - 4.303 * np.std(result["runs"], ddof=1) / 3**0.5) < 1e-12
+    assert len(list(tmp_path.glob("lenet_mnist-*.ckpt"))) == 3
+
+
+def test_the_report_is_one_page_with_everything_in_it(command, tmp_path):
+    done = run(command, tmp_path, "--epochs", "1", "--validation", "50", "--report", "r.html")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "r.html").read_text()
+    for heading in ("Learning", "Layers", "Confusion", "Mistakes", "First layer", "A digit on its way"):
+        assert f"<h2>{heading}</h2>" in page
+    assert page.count("data:image/png;base64,") >= 9
+    assert "61,706" in page
+    assert "http" not in page
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Weights of a short training on the real images."""
+    folder = tmp_path_factory.mktemp("trained")
+    images, labels = data.MNIST(EXAMPLE.parent / "data", train=False)[:3000]
+    model = nn.LeNet5(generator=0)
+    optimizer = optim.Adam(model.parameters(), lr=2e-3)
+    for x, y in data.DataLoader((images, labels), 50, shuffle=True, seed=0):
+        optimizer.zero_grad()
+        tl.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    np.savez(folder / "w.npz", **model.state_dict())
+    return folder / "w.npz"
+
+
+@pytest.mark.parametrize("kind", ["light on dark", "dark on light", "transparent", "off centre", "tiny"])
+def test_predict_reads_ordinary_pictures(trained, tmp_path, kind):
+    image = pytest.importorskip("PIL.Image")
+    mnist = data.MNIST(EXAMPLE.parent / "data", train=False)
+    paths = []
+    for i in range(3000, 3012):
+        pixels = mnist.images[i]
+        if kind == "transparent":
+            layers = np.zeros((28, 28, 4), np.uint8)
+            layers[..., 3] = pixels
+            picture = image.fromarray(layers).resize((90, 90))
+        elif kind == "off centre":
+            wide = np.full((60, 200), 230, np.uint8)
+            wide[20:48, 150:178] -= (pixels * 0.8).astype(np.uint8)
+            picture = image.fromarray(wide).resize((800, 240))
+        else:
+            size = {"tiny": (20, 20)}.get(kind, (230, 210))
+            picture = image.fromarray(255 - pixels if kind == "dark on light" else pixels).resize(size).convert("RGB")
+        paths.append(tmp_path / f"{i}.png")
+        picture.save(paths[-1])
+    done = subprocess.run(
+        [sys.executable, EXAMPLE.with_name("predict.py"), trained, *paths], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = [int(line.split(": ")[1].split()[0]) for line in done.stdout.splitlines()]
+    assert (np.array(found) == mnist.labels[3000:3012]).sum() >= 10
+    for line in done.stdout.splitlines():
+        shares = [float(word[:-1]) for word in line.split()[3:] if word.endswith("%")]
+        assert len(shares) == 10
+        assert abs(sum(shares) - 100) < 1
+
+
+def test_predict_says_what_is_wrong(trained, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.new("L", (30, 30), 77).save(tmp_path / "blank.png")
+    script = EXAMPLE.with_name("predict.py")
+    for weights, picture, words in [
+        (trained, "blank.png", "is blank"),
+        (trained, "none.png", "No such file"),
+        (trained, script, "cannot identify image"),
+        (script, "blank.png", "holds no weights; train some"),
+    ]:
+        done = subprocess.run(
+            [sys.executable, script, weights, picture], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):
     process = subprocess.Popen(
         [*command, "--epochs", "100000", "--save", "kept.npz"],
@@ -107,6 +337,8 @@ def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--batch-size", "-3"], "--batch-size must be at least 1"),
         (["--lr", "-1"], "--lr must be above 0"),
+        (["--average", "1"], "--average must lie in [0, 1)"),
+        (["--patience", "2"], "--patience needs --validation"),
         (["--optimizer", "lbfgs"], "invalid choice"),
         (["--plot", "no/such/folder/x.png"], "does not exist; make it first"),
         (["--save", "no/such/folder/x.npz"], "does not exist; make it first"),

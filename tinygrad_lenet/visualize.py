@@ -56,6 +56,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
         if factor == 1:
             axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, len(history) + 0.5)
         axes.grid(alpha=0.3, which="both")
         axes.legend(loc="upper right" if factor == 1 else "lower right")
     return figure

@@ -56,7 +56,7 @@ AUGMENT = data.Compose(
 
 
 def classic_rate(epoch: int, patterns: int) -> float:
-    """A fifth of the global learning rate of 1998 in epoch 0, 1, ... (section III.B of the paper), and how it is reached.
+    """A fifth of the global learning rate of 1998 in epoch 0, 1, ... (the paper, section III.B), and how it is reached.
 
     With the paper's own rate, the training error was 4.5 % after two passes, with a fifth 2.0 %. The first weights are
     so small that the second derivatives, too, are a thousandth of what they will be; with the full rate at once, every

@@ -89,6 +89,18 @@ def test_avg_pool2d_and_its_gradient_equal_the_loops(case, average):
     close((grad.numpy() * case.x).sum(), (g * out.numpy()).sum())  # it is linear: its gradient is its adjoint
 
 
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@pytest.mark.parametrize("divisor_override", [None, 5])
+@pytest.mark.parametrize("ceil_mode", [True, False])
+@pytest.mark.parametrize("padding", [0, 1, (1, 0), ((0, 1), (1, 0))])
+def test_what_a_mean_counts(padding, ceil_mode, divisor_override, count_include_pad):
+    case = make((2, 2, 6, 7), (2, 3), (2, 2), padding, ceil_mode=ceil_mode)
+    average = {"count_include_pad": count_include_pad, "divisor_override": divisor_override}
+    out, grad, g = pulled(tl.avg_pool2d, case.x, **case.options, **average)
+    close(out, oracles.avg_pool2d(case.x, **case.exact, **average))
+    close(grad, oracles.avg_pool2d_gradient(g, case.x.shape[2:], **case.exact, **average))
+
+
 @pytest.mark.parametrize("kernel", [(4, 3), (2, 6), (8, 12)])
 def test_large_windows_that_tile_the_image_equal_the_loops(kernel):
     x = np.random.default_rng(0).integers(-3, 4, (2, 3, 8, 12)).astype(np.float64)

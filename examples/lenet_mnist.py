@@ -44,15 +44,10 @@ OPTIMIZERS = {
 RECIPES: dict[str, dict[str, Any]] = {
     "quick": {},
     "plain": {"epochs": 30, "lr": 0.05, "weight_decay": 5e-4, "average": 0.999},
-    "best": {"epochs": 30, "lr": 0.05, "weight_decay": 1e-4, "average": 0.999, "augment": True},
+    "best": {"epochs": 30, "lr": 0.03, "weight_decay": 5e-4, "average": 0.999, "augment": True},
     "classic": {"model": "classic", "epochs": 20, "batch_size": 10},
 }
-AUGMENT = data.Compose(
-    [
-        data.RandomAffine(degrees=10, translate=0.05, scale=(0.9, 1.1), shear=10, stretch=True),
-        data.ElasticDistortion(alpha=20, sigma=4),
-    ]
-)
+AUGMENT = data.RandomAffine(degrees=10, translate=0.07, scale=(0.9, 1.1), shear=10)
 
 
 def classic_rate(epoch: int, patterns: int) -> float:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,10 @@ class Ours:
     def full(self, size: int, value: float, **options: Any) -> Any:
         return self.lib.full((size,), value, **options)
 
+    def wrapped(self, tensor: Any) -> Any:
+        """Of a loader's batch, what this library computes with."""
+        return tensor
+
 
 class Torch:
     """PyTorch, eager."""
@@ -124,6 +129,10 @@ class Torch:
 
     def full(self, size: int, value: float, **options: Any) -> Any:
         return self.lib.full((size,), value, **options)
+
+    def wrapped(self, tensor: Any) -> Any:
+        """Of a loader's batch, what this library computes with."""
+        return self.lib.tensor(tensor.numpy())
 
 
 class TorchCompiled(Torch):
@@ -209,6 +218,46 @@ def recording(peer: Any, model: str, size: int) -> Callable[[], float]:
     return step
 
 
+def learning(peer: Any, _: str, size: int) -> Callable[[], dict[str, float]]:
+    """An epoch of LeNet-5 on MNIST: seconds of training, and the accuracy on the test set after it.
+
+    The batches, the starting weights, the optimiser and the learning rate at each step are equal for all.
+    """
+    from tinygrad_lenet import data, nn, optim
+
+    root = Path(__file__).parents[1] / "examples" / "data"
+    loader = data.DataLoader(data.MNIST(root), size, shuffle=True, seed=0)
+    images, labels = data.MNIST(root, train=False)[:]
+    net = lenet(peer.nn)
+    start = lenet(nn)
+    rng = np.random.default_rng(0)
+    for parameter in start.parameters():
+        nn.init.kaiming_normal_(parameter, generator=rng) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+    net.load_state_dict({name: peer.tensor(value) for name, value in start.state_dict().items()})
+    optimizer = peer.optim.SGD(net.parameters(), lr=0.03, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    shadow = optim.SGD(start.parameters(), lr=0.03)  # which only says the rates
+    schedule = optim.OneCycleLR(shadow, 0.03, total_steps=8 * len(loader), pct_start=0.2, cycle_momentum=False)
+
+    def epoch() -> dict[str, float]:
+        began = time.perf_counter()
+        for x, y in loader:
+            optimizer.param_groups[0]["lr"] = shadow.param_groups[0]["lr"]
+            loss = peer.cross_entropy(net(peer.wrapped(x)), peer.wrapped(y))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        seconds = time.perf_counter() - began
+        with peer.no_grad():
+            right = [
+                (np.asarray(net(peer.tensor(images[i : i + 500])).numpy()).argmax(1) == labels[i : i + 500]).sum()
+                for i in range(0, len(labels), 500)
+            ]
+        return {"seconds": seconds, "accuracy": float(sum(right)) / len(labels)}
+
+    return epoch
+
+
 JOBS = {"train": training, "infer": inference, "record": recording}
 
 
@@ -247,16 +296,21 @@ def main() -> None:
         return
     print(json.dumps({"ready": peer.version}), flush=True)
     steps: dict[str, Callable[[], float]] = {}
+    epochs: Callable[[], dict[str, float]] | None = None
     for line in sys.stdin:
         job = json.loads(line)
         key = json.dumps([job["kind"], job["model"], job["size"]])
         try:
             answer: dict[str, Any] = {"base": resident()}
-            if key not in steps:
+            if job["kind"] == "learn":
+                epochs = epochs or learning(peer, job["model"], job["size"])
+            elif key not in steps:
                 steps.clear()
                 steps[key] = JOBS[job["kind"]](peer, job["model"], job["size"])
                 answer["values"] = [steps[key]() for _ in range(3)]
-            if "memory_steps" in job:
+            if job["kind"] == "learn":
+                answer = epochs()
+            elif "memory_steps" in job:
                 answer |= memory(steps[key], job["memory_steps"])
             else:
                 answer |= measure(steps[key], job["seconds"])

@@ -171,6 +171,38 @@ def busy(contenders: list[Contender]) -> dict[str, float]:
         other.wait()
 
 
+def learn(goal: float) -> dict[str, Any]:
+    """How long LeNet-5 takes to reach an accuracy on MNIST's test set; epoch by epoch, they take turns."""
+    contenders = [Contender(name) for name in (OURS, "torch")]
+    spent = {c.name: 0.0 for c in contenders}
+    reached: dict[str, Any] = {}
+    ratios = []
+    print(f"\ntime of training to {goal:.1%} on MNIST, LeNet-5, equal weights, batches of 64 and rates")
+    for epoch in range(1, 9):
+        if len(reached) == len(contenders):
+            break
+        seconds, cells = {}, []
+        for contender in contenders[:: 1 if epoch % 2 else -1]:
+            answer = contender.ask({"kind": "learn", "model": "lenet", "size": 64})
+            if "error" in answer:
+                sys.exit(f"{contender.name}: {answer['error']}")
+            name = contender.name
+            seconds[name] = answer["seconds"]
+            spent[name] += answer["seconds"]
+            cells.append(f"{name} {answer['accuracy']:.2%} after {spent[name]:.1f} s")
+            if answer["accuracy"] >= goal and name not in reached:
+                reached[name] = {"epoch": epoch, "seconds": spent[name]}
+        ratios.append(seconds[OURS] / seconds["torch"])
+        print(f"  epoch {epoch}: " + ",  ".join(cells), flush=True)
+    for contender in contenders:
+        contender.close()
+    for name, found in reached.items():
+        print(f"{name} reaches {goal:.1%} in epoch {found['epoch']}, after {found['seconds']:.1f} s of training")
+    low, middle, high = quartiles(ratios)
+    print(f"an epoch of ours over one of torch: {middle:.2f} [{low:.2f} {high:.2f}]")
+    return {"reached": reached, "epoch_ratio": [low, middle, high]}
+
+
 def gemm_peak() -> float:
     """What one core and BLAS's default threads make of a 512×512 float32 product, FLOP/s."""
     import time
@@ -272,7 +304,13 @@ def main() -> None:
     parser.add_argument(
         "--growth", type=Path, metavar="FILE", help="where to draw how the cost grows; measured if given"
     )
+    parser.add_argument("--learn", type=float, metavar="ACCURACY", help="only: time to this accuracy on MNIST, as 0.99")
     args = parser.parse_args()
+    if args.learn:
+        found = learn(args.learn)
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=1))
+        return
     rounds = args.rounds or (5 if args.quick else 9)
     contenders = [Contender(name) for name in (OURS, *args.peers)]
     for contender in contenders:

@@ -1,0 +1,88 @@
+"""Pictures: what stands in them."""
+
+import re
+
+import numpy as np
+import pytest
+
+import tinygrad_lenet as tl
+from tinygrad_lenet import nn, visualize
+from tinygrad_lenet.errors import ArgumentError, ShapeError
+
+pytest.importorskip("matplotlib")
+RNG = np.random.default_rng
+
+
+def test_curves_show_what_was_measured_and_nothing_else():
+    history = [
+        {
+            "epoch": i,
+            "train_loss": 1 / i,
+            "train_accuracy": 0.5,
+            "validation_loss": 2 / i,
+            "validation_accuracy": i / 10,
+        }
+        for i in (1, 2, 3)
+    ]
+    loss, accuracy = visualize.curves(history, "title").axes
+    np.testing.assert_allclose([line.get_ydata() for line in loss.lines], [[1, 1 / 2, 1 / 3], [2, 1, 2 / 3]])
+    np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [10, 20, 30])
+    words = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert words == ["train, last 50.00 %", "validation, last 30.00 %"]
+    assert all(float(tick).is_integer() for tick in accuracy.get_xticks())
+
+
+def test_the_confusion_matrix_shows_every_count():
+    matrix = np.array([[5, 1], [0, 7]])
+    (axes,) = visualize.confusion(matrix, ["cat", "dog"]).axes
+    assert sorted(text.get_text() for text in axes.texts) == ["", "1", "5", "7"]
+    assert axes.get_title() == "1 mistakes in 13"
+    with pytest.raises(ShapeError, match=r"3 classes.*\(2, 2\)"):
+        visualize.confusion(matrix, ["a", "b", "c"])
+
+
+def test_the_worst_mistakes_come_first():
+    logits = np.array([[9.0, 0, 0], [0, 5, 0], [3, 0, 0], [0, 0, 7]])
+    images = np.arange(4.0).reshape(4, 1, 1, 1) * np.ones((1, 1, 2, 2))
+    figure = visualize.mistakes(images, [0, 0, 1, 1], logits, "abc")
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [int(axes.images[0].get_array()[0, 0]) for axes in shown] == [3, 1, 2]
+    assert shown[0].get_title() == "b, taken for c\n(100% sure)"
+    assert len([a for a in visualize.mistakes(images, [0, 0, 1, 1], logits, "abc", count=1).axes if a.images]) == 1
+    assert visualize.mistakes(images, [0, 1, 0, 2], logits, "abc").get_suptitle() == "No mistakes"
+
+
+def test_feature_maps_are_what_the_layers_gave():
+    model, image = nn.LeNet5(generator=0), tl.tensor(RNG(0).standard_normal((1, 1, 28, 28)).astype(np.float32))
+    figures = visualize.feature_maps(model, image)
+    titles = [figure.get_suptitle() for figure in figures]
+    assert titles[0] == "conv1: Conv2d, 6 × 28 × 28"
+    assert titles[3] == "conv2: Conv2d, 16 × 10 × 10"
+    assert len(titles) == 6
+    expected = model.conv1(image).numpy()[0]
+    for axes, wanted in zip(figures[0].axes, expected, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), wanted)
+
+
+def test_kernels_are_drawn_on_one_scale_with_zero_in_the_middle():
+    figure = visualize.kernels(np.array([[[[-1.0, 0.5]]], [[[0.25, 0.0]]]]))
+    for axes in figure.axes[:2]:
+        assert axes.images[0].get_clim() == (-1, 1)
+    with pytest.raises(ShapeError, match=r"\(N, H, W\), got \(2, 2\)"):
+        visualize.tiles(np.ones((2, 2)))
+
+
+def test_a_report_escapes_words_and_needs_no_other_file():
+    figure = visualize.kernels(np.ones((1, 1, 2, 2)))
+    page = visualize.html_report("a < b", [("x & y", figure), ("text", "1 < 2"), ("two", [figure, "z"])])
+    assert "<h1>a &lt; b</h1>" in page
+    assert "<h2>x &amp; y</h2>" in page
+    assert "<pre>1 &lt; 2</pre>" in page
+    assert page.count('src="data:image/png;base64,') == 2
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(ArgumentError, match="pip install"):
+        visualize.tiles(np.ones((1, 2, 2)))

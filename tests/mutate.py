@@ -71,6 +71,11 @@ HARMLESS = [
     ("products", "m * k * n <= _TILE", ".*", BLOCKS),
     ("products", "k > _DEEP", ".*", BLOCKS),
     ("products", "_even(k, _DEEP, 4)", "4  ->  5", BLOCKS),
+    ("products", "all((array.dtype == dtype", ".*!=.*", "the slower way gives the same"),
+    ("products", "dtype: np.dtype[Any] = arrays[0]", ".*", "where all have one dtype, any is it"),
+    ("products", "parallel(some, -(-m // rows)", r".*-m \* rows", "there is nothing beyond the end"),
+    ("products", "-2 if y.ndim > 1 else 0", "1  ->  2", "the last but one axis of a matrix is its first"),
+    ("products", "not x.flags.c_contiguous", ".*", "only chooses where in memory"),
     ("products", "rows = _tile(m, min(k, _DEEP), n)[0] * 8", ".*", BLOCKS),
 ]
 PLANS = {"_tile": 0, "_even": 0, "_in_blocks": 3, "parallel": 2}  # their arguments from that on only choose blocks
@@ -208,7 +213,7 @@ def surroundings(function):
 
     def visit(node, text):
         found[id(node)] = text
-        if isinstance(node, (ast.Call, ast.Assign, ast.AugAssign, ast.Return, ast.IfExp, ast.Lambda)):
+        if isinstance(node, (ast.Call, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.IfExp, ast.Lambda)):
             text = ast.unparse(node)
         elif isinstance(node, (ast.If, ast.For)):
             text = ast.unparse(node.test if isinstance(node, ast.If) else node.iter)

@@ -203,6 +203,35 @@ def learn(goal: float) -> dict[str, Any]:
     return {"reached": reached, "epoch_ratio": [low, middle, high]}
 
 
+def distort() -> None:
+    """How many images of MNIST's size are distorted in a second."""
+    import time
+
+    from tinygrad_lenet import data
+
+    affine = data.RandomAffine(degrees=10, translate=0.07, scale=(0.9, 1.1), shear=10)
+    transforms: dict[str, Any] = {
+        "affine": affine,
+        "elastic": data.ElasticDistortion(),
+        "affine and elastic": data.Compose([affine, data.ElasticDistortion()]),
+        "erasing": data.RandomErasing(),
+        "noise": data.GaussianNoise(),
+    }
+    rng = np.random.default_rng(0)
+    print("images of 28×28 distorted in a second, in batches of 64 and of 1,024: median of 15")
+    for name, transform in transforms.items():
+        rates = []
+        for size in (64, 1024):
+            images, times = rng.random((size, 1, 28, 28), np.float32), []
+            for _ in range(15):
+                start = time.perf_counter()
+                for _ in range(2048 // size):
+                    transform(images, rng)
+                times.append(time.perf_counter() - start)
+            rates.append(2048 / statistics.median(times))
+        print(f"  {name:<20} {rates[0]:>10,.0f} {rates[1]:>10,.0f}")
+
+
 def gemm_peak() -> float:
     """What one core and BLAS's default threads make of a 512×512 float32 product, FLOP/s."""
     import time
@@ -305,7 +334,11 @@ def main() -> None:
         "--growth", type=Path, metavar="FILE", help="where to draw how the cost grows; measured if given"
     )
     parser.add_argument("--learn", type=float, metavar="ACCURACY", help="only: time to this accuracy on MNIST, as 0.99")
+    parser.add_argument("--distort", action="store_true", help="only: images distorted in a second")
     args = parser.parse_args()
+    if args.distort:
+        distort()
+        return
     if args.learn:
         found = learn(args.learn)
         if args.json:

@@ -1,6 +1,6 @@
 """Mutation testing: change one sign, constant or comparison in a rule, and see a test fail.
 
-    python tests/mutate.py [MODULE ...] [--jobs N] [--quick] [--list]
+    python tests/mutate.py [MODULE ...] [--match PATTERN] [--jobs N] [--quick] [--list]
 
 goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp``, and all functions of the folder that
 these call), and for each mutant through the tests, in a process of its own; prints the mutants that no test caught.
@@ -363,11 +363,12 @@ def survivors(every, jobs, quick):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", help="files of ops/, without .py; all if none is named")
+    parser.add_argument("--match", default="", metavar="PATTERN", help="only mutants in whose line this is found")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="only the tests that are near; more will live")
     parser.add_argument("--list", action="store_true", help="only list the mutants")
     options = parser.parse_args()
-    every = mutants(options.modules)
+    every = [m for m in mutants(options.modules) if re.search(options.match, f"{m}    in {m.within!r}")]
     if options.list:
         print(*(f"{mutant}    in {mutant.within!r}" for mutant in every), sep="\n")
         print(len(every), "mutants")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..ops.products import matmul
 from ..threads import parallel
 
 Images = NDArray[Any]
@@ -196,8 +197,10 @@ class ElasticDistortion(_Warp):
         noise = generator.random((2, n, h, w), np.float32)
         noise -= 0.5
         noise *= 2 * self.alpha
-        smooth: NDArray[np.float32] = _gaussian(h, self.sigma) @ (noise @ _gaussian(w, self.sigma).T)
-        return smooth
+        # All images at once, along one axis and then the other: half the time of 2 * n products of single images.
+        rows = matmul(noise.reshape(-1, w), _gaussian(w, self.sigma)).numpy().reshape(2, n, h, w)
+        turned = np.ascontiguousarray(rows.swapaxes(2, 3)).reshape(-1, h)
+        return matmul(turned, _gaussian(h, self.sigma)).numpy().reshape(2, n, w, h).swapaxes(2, 3)
 
 
 @lru_cache(maxsize=8)
@@ -311,7 +314,7 @@ class Compose(_Transform):
         for transform in self.transforms:
             if isinstance(transform, _Warp):
                 more = transform.displacement(images.shape, generator)
-                moved = more if moved is None else np.add(moved, more, out=moved)
+                moved = more if moved is None else moved + more
             else:
                 images = transform(images if moved is None else warp(images, moved), generator)
                 moved = None

@@ -95,6 +95,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--plot", type=Path, metavar="FILE", default=Path("lenet_mnist.png"), help="where to draw the curves")
     add("--report", type=Path, metavar="FILE", help="where to write a page with all that can be seen (HTML)")
     add("--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to keep the weights")
+    add("--summary", action="store_true", help="print the table of the network's layers first")
     add("--metrics", type=Path, metavar="FILE", help="where to write one JSON object for each epoch")
     add("--quiet", action="store_true", help="print only the result")
     add("--json", action="store_true", help="print one JSON object for each epoch and for the result, nothing else")
@@ -401,6 +402,8 @@ def run(args: argparse.Namespace) -> None:
             name, count = type(this.model).__name__, sum(parameter.size for parameter in this.model.parameters())
             kind = "" if args.model == "classic" else f", {args.activation} and {args.pool} pooling"
             say(f"{name} with {count:,} parameters{kind}, seed {seed}; {this.train_set}, {this.test_set}")
+            if args.summary:
+                print(nn.summary(this.model, next(iter(this.test_loader))[0][:1].shape))
             if args.resume and this.path.exists():
                 this.resume()
                 batch = this.loader.state_dict()["batch"]

@@ -93,9 +93,7 @@ def outcome(folder):
         for name in ("seconds", "images_per_second"):
             row.pop(name, None)
     tl.save_checkpoint(folder / "timeless", state)
-    with np.load(folder / "lenet_mnist.npz") as weights:
-        arrays = {name: weights[name].tobytes() for name in weights.files}
-    return (folder / "timeless").read_bytes(), arrays
+    return (folder / "timeless").read_bytes(), (folder / "lenet_mnist.npz").read_bytes()
 
 
 def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, tmp_path):

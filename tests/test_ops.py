@@ -488,6 +488,8 @@ def test_defaults_are_pytorchs(torch):
         (lambda: tl.linear(CUBE, np.ones((2, 5))), r"linear: x of shape \(2, 4, 6\).*\(2, 5\)"),
         (lambda: tl.linear(CUBE, np.ones(6)), r"linear: .*\(6,\)"),
         (lambda: tl.linear(np.array(1.0), np.ones((2, 5))), r"linear: x of shape \(\).*out_features"),
+        (lambda: tl.sum(CUBE, 3), "sum: there is no axis 3; a tensor with 3 axes has axes -3 … 2"),
+        (lambda: tl.sum(np.array(1.0), 0), "sum: there is no axis 0; this tensor has no axes"),
         (lambda: tl.linalg.inv(np.ones((3, 2))), r"inv: expected square.*\(3, 2\)"),
         (lambda: tl.linalg.det(np.ones(3)), r"det: expected square.*\(3,\)"),
     ],

@@ -46,7 +46,7 @@ OPTIMIZERS = {
 RECIPES: dict[str, dict[str, Any]] = {
     "quick": {},
     "plain": {"epochs": 20, "lr": 0.02, "weight_decay": 1e-3, "average": 0.999, "label_smoothing": 0.1},
-    "best": {"epochs": 30, "lr": 0.03, "weight_decay": 5e-4, "average": 0.999, "augment": True},
+    "best": {"epochs": 30, "lr": 0.03, "weight_decay": 5e-4, "average": 0.999, "augment": True, "label_smoothing": 0.1},
     "classic": {"model": "classic", "epochs": 20, "batch_size": 10},
 }
 AUGMENT = data.RandomAffine(degrees=10, translate=0.07, scale=(0.9, 1.1), shear=10)

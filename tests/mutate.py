@@ -29,7 +29,7 @@ NEAR = {
     **dict.fromkeys(["convolution", "pooling", "windows", "normalization"], (*WINDOWS, "functional", "layers")),
 }
 ANY = ("kinks", "ops", "dtypes", "numpy", "indexing", "torch")
-FAST = ("kinks", "convolution", "pooling", "ops", "functional")
+FAST = ("kinks", "convolution", "pooling", "ops", "functional", "spellings")
 DISTANT = {"data", "download", "example", "idx", "structure", "threads", "cost", "loader"}
 OTHERS = [p.stem.removeprefix("test_") for p in sorted((ROOT / "tests").glob("test_*.py"))]
 LIMIT = 300  # seconds: a mutant that hangs is caught

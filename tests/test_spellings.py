@@ -1,4 +1,4 @@
-"""Three ways to one function: ``tl.f(x)``, ``F.f(x)``, ``x.f()``; and PyTorch's names of arguments."""
+"""Three ways to one function: ``tl.f(x)``, ``F.f(x)``, ``x.f()``; PyTorch's names; and what is not said."""
 
 import inspect
 
@@ -252,3 +252,56 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         for a, b in pairs:
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+# What is not said
+
+CUBE = np.random.default_rng(0).permutation(48).reshape(2, 4, 6) / 7
+SAME = "amax amin argmax argmin argsort cumsum diagonal expand_dims=0 flip=1 max mean median min moveaxis=0,2 prod"
+SAME += " repeat=2 roll=3 sort split=2 squeeze std sum swapaxes=0,2 tile=2 trace tril triu var"
+
+
+@pytest.mark.parametrize("word", SAME.split())
+def test_defaults_are_numpys(word):
+    name, _, given = word.partition("=")
+    rest = [int(n) for n in given.split(",")] if given else []
+    found, expected = getattr(tl, name)(CUBE, *rest), getattr(np, name)(CUBE, *rest)
+    for a, b in zip(found, expected, strict=True) if name == "split" else [(found, expected)]:
+        np.testing.assert_allclose(a.numpy(), b, rtol=1e-12)
+
+
+def test_defaults_are_pytorchs(torch):
+    t = torch.tensor(CUBE)
+    for name, rest in (
+        ("chunk", (1,)),
+        ("chunk", (2,)),
+        ("chunk", (5,)),
+        ("unbind", ()),
+        ("topk", (3,)),
+        ("softmax", (-1,)),
+    ):
+        found, expected = getattr(tl, name)(CUBE, *rest), getattr(torch, name)(t, *rest)
+        for a, b in zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]:
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: tl.split(CUBE, 3, axis=1), "4 elements cannot be cut into 3 equal parts; see chunk"),
+        (lambda: tl.split(CUBE, 0), "into 0 equal"),
+        (lambda: tl.split(CUBE, -2), "into -2 equal"),
+        (lambda: tl.chunk(CUBE, 0), "at least 1, got 0"),
+        (lambda: tl.linear(CUBE, np.ones((2, 5))), r"linear: x of shape \(2, 4, 6\).*\(2, 5\)"),
+        (lambda: tl.linear(CUBE, np.ones(6)), r"linear: .*\(6,\)"),
+        (lambda: tl.linear(np.array(1.0), np.ones((2, 5))), r"linear: x of shape \(\).*out_features"),
+        (lambda: tl.sum(CUBE, 3), "there is no axis 3; a tensor with 3 axes has axes -3 … 2"),
+        (lambda: tl.sum(np.array(1.0), 0), "there is no axis 0; this tensor has no axes"),
+        (lambda: tl.stack([CUBE, CUBE[0]]), r"stack: .* one shape, got \(2, 4, 6\), \(4, 6\)"),
+        (lambda: tl.linalg.inv(np.ones((3, 2))), r"inv: expected square.*\(3, 2\)"),
+        (lambda: tl.linalg.det(np.ones(3)), r"det: expected square.*\(3,\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, words):
+    with pytest.raises((tl.ShapeError, tl.ArgumentError), match=words):
+        call()

@@ -117,6 +117,25 @@ def test_conv_transpose2d_is_the_adjoint_of_conv2d(case):
 # 'same', and shapes
 
 
+@pytest.mark.parametrize(
+    ("padding", "pads"),
+    [
+        ([1, 2], ((1, 1), (2, 2))),
+        ([[1, 0], [0, 2]], ((1, 0), (0, 2))),
+        ((1, (0, 2)), ((1, 1), (0, 2))),
+        (((2, 0), 1), ((2, 0), (1, 1))),
+        ([1, [0, 2]], ((1, 1), (0, 2))),
+        (np.int64(1), ((1, 1), (1, 1))),
+    ],
+)
+def test_padding_is_a_number_for_each_axis_or_for_each_side(padding, pads):
+    x, weight = np.random.default_rng(0).standard_normal((2, 5, 6)), np.ones((3, 2, 2, 3))
+    padded = np.pad(x, ((0, 0), *pads))[None]
+    np.testing.assert_array_equal(
+        tl.conv2d(x[None], weight, padding=padding).numpy(), tl.conv2d(padded, weight).numpy()
+    )
+
+
 @given(convolutions(), st.sampled_from([(1, 2), (2, 1), (2, 4), (4, 3), (3, 2)]))
 @example(convolution(1, 1, 1, (5, 6), (2, 4)), (2, 4))
 def test_same_padding_gives_the_size_over_the_stride_rounded_up(case, stride):

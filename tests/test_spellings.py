@@ -258,7 +258,7 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
 
 CUBE = np.random.default_rng(0).permutation(48).reshape(2, 4, 6) / 7
 SAME = "amax amin argmax argmin argsort cumsum diagonal expand_dims=0 flip=1 max mean median min moveaxis=0,2 prod"
-SAME += " repeat=2 roll=3 sort split=2 squeeze std sum swapaxes=0,2 tile=2 trace tril triu var"
+SAME += " concatenate repeat=2 roll=3 sort split=2 squeeze stack std sum swapaxes=0,2 tile=2 trace tril triu var"
 
 
 @pytest.mark.parametrize("word", SAME.split())
@@ -298,6 +298,9 @@ def test_defaults_are_pytorchs(torch):
         (lambda: tl.sum(CUBE, 3), "there is no axis 3; a tensor with 3 axes has axes -3 … 2"),
         (lambda: tl.sum(np.array(1.0), 0), "there is no axis 0; this tensor has no axes"),
         (lambda: tl.stack([CUBE, CUBE[0]]), r"stack: .* one shape, got \(2, 4, 6\), \(4, 6\)"),
+        (lambda: tl.concatenate([CUBE, CUBE[0]], 1), r"concatenate: .*axis 1 only, got \(2, 4, 6\), \(4, 6\)"),
+        (lambda: tl.concatenate([CUBE, CUBE[:1]], 2), r"concatenate: .*axis 2 only, got \(2, 4, 6\), \(1, 4, 6\)"),
+        (lambda: tl.concatenate([CUBE, CUBE[:, :, :1]], 1), r"concatenate: .*\(2, 4, 1\)"),
         (lambda: tl.linalg.inv(np.ones((3, 2))), r"inv: expected square.*\(3, 2\)"),
         (lambda: tl.linalg.det(np.ones(3)), r"det: expected square.*\(3,\)"),
     ],

@@ -55,6 +55,10 @@ def axes_of(axis: int | tuple[int, ...] | None, ndim: int, what: str = "") -> tu
     return tuple(found)
 
 
+def _batch_innermost(x: Array) -> bool:
+    return bool(x.shape[0] > 1 and x.strides[0] == x.itemsize)
+
+
 @primitive
 def reshape(x: Array, *shape: Any) -> Array:
     """The same elements, in row-major order, in another shape; one length may be -1.
@@ -65,11 +69,11 @@ def reshape(x: Array, *shape: Any) -> Array:
             [3, 4, 5]], dtype=int64)
     """
     target = _flat(shape)
-    if x.ndim > 2 and target and target[0] == x.shape[0] > 1 and x.strides[0] == x.itemsize:
+    if x.ndim > 2 and target and target[0] == x.shape[0] and _batch_innermost(x):
         # Images from a convolution lie in memory with the batch innermost; so shall the features that they become.
         inner = np.ascontiguousarray(x.transpose(*range(1, x.ndim), 0))
         return np.moveaxis(inner.reshape(*target[1:], x.shape[0]), -1, 0)
-    if x.ndim == 2 and len(target) > 2 and target[0] == x.shape[0] > 1 and x.strides[0] == x.itemsize:
+    if x.ndim == 2 and len(target) > 2 and target[0] == x.shape[0] and _batch_innermost(x):
         return np.moveaxis(x.T.reshape(*target[1:], x.shape[0]), -1, 0)  # and back
     return np.reshape(x, target)
 
@@ -202,8 +206,10 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     if not parts:
         raise ArgumentError("concatenate: needs at least one tensor, got an empty list")
     at = axis_of(axis, len(parts[0].shape), "concatenate")
-    ends = tuple(accumulate(part.shape[at] if at < len(part.shape) else 0 for part in parts))
-    return _join(at, ends, *parts)
+    if len({(*part.shape[:at], None, *part.shape[at + 1 :]) for part in parts}) > 1:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise ShapeError(f"concatenate: the shapes may differ along axis {axis} only, got {shapes}")
+    return _join(at, tuple(accumulate(part.shape[at] for part in parts)), *parts)
 
 
 @spelled

@@ -73,9 +73,9 @@ def windows(
     op: str,
     size: tuple[int, ...],
     kernel: Any,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
     ceil_mode: bool = False,
 ) -> Windows:
     """The windows of ``kernel`` over an image of ``size``; ``op`` is who asks, for the messages.

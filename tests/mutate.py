@@ -77,8 +77,13 @@ HARMLESS = [
     ("products", "-2 if y.ndim > 1 else 0", "1  ->  2", "the last but one axis of a matrix is its first"),
     ("products", "not x.flags.c_contiguous", ".*", "only chooses where in memory"),
     ("products", "rows = _tile(m, min(k, _DEEP), n)[0] * 8", ".*", BLOCKS),
-    ("shape", "(x.strides[0] == x.itemsize)", ".*", "only chooses where in memory"),
+    ("shape", "bool(x.shape[0] > 1 and x.strides[0] == x.itemsize)", ".*", "only chooses where in memory"),
     ("shape", "_batch_innermost(x)", r"(x\.ndim|len\(target\)|[12]  ->) .*", "only chooses where in memory"),
+    ("windows", "-(-length // ", ".*", BLOCKS),
+    ("windows", "x.flags.c_contiguous and x.dtype == dtype", ".*!=.*", "a product of two dtypes has the larger anyway"),
+    ("windows", "n * k for n, k", ".*", "the slower way gives the same"),
+    ("windows", "self.kernel[0] * self.kernel[1] > 9", ".*", "chooses between two ways that agree"),
+    ("windows", "whole > r", ".*>=.*", "0 has no remainder"),
     ("windows", "type(value) is int and value >= least", ".*", "a shortcut; the general way gives the same"),
 ]
 PLANS = {"_tile": 0, "_even": 0, "_in_blocks": 3, "parallel": 2}  # their arguments from that on only choose blocks

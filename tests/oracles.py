@@ -181,7 +181,7 @@ def avg_pool2d_gradient(
 
 def close(actual, expected, tolerance=1e-11):
     """Assert equal shapes, and values equal up to rounding in float64."""
-    actual = np.asarray(actual)
+    actual = actual.numpy() if isinstance(actual, tl.Tensor) else np.asarray(actual)
     assert actual.shape == np.shape(expected)
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 

@@ -131,9 +131,9 @@ def test_conv_transpose2d_is_the_adjoint_of_conv2d(case):
 def test_padding_is_a_number_for_each_axis_or_for_each_side(padding, pads):
     x, weight = np.random.default_rng(0).standard_normal((2, 5, 6)), np.ones((3, 2, 2, 3))
     padded = np.pad(x, ((0, 0), *pads))[None]
-    np.testing.assert_array_equal(
-        tl.conv2d(x[None], weight, padding=padding).numpy(), tl.conv2d(padded, weight).numpy()
-    )
+    found = tl.conv2d(x[None], weight, padding=padding).numpy()
+    np.testing.assert_array_equal(found, tl.conv2d(padded, weight).numpy())
+    np.testing.assert_array_equal(found, tl.conv2d(padded, weight, None, 1, 0, 1, 1).numpy())  # the defaults
 
 
 @given(convolutions(), st.sampled_from([(1, 2), (2, 1), (2, 4), (4, 3), (3, 2)]))

@@ -95,11 +95,11 @@ def test_comparison_with_nan_is_ieee():
 
 def test_an_array_cannot_swallow_a_tensor_and_lose_its_gradient():
     a = A.copy()
-    with pytest.raises(TypeError, match="does not support ufuncs"):
+    with pytest.raises(tl.GradientError, match=r"np\.add: out= would go unrecorded.*total = total \+ tensor"):
         a += tl.tensor(B, requires_grad=True)
-    with pytest.raises(TypeError, match="does not support ufuncs"):
-        np.add(A, tl.tensor(B))
     np.testing.assert_array_equal(a, A)
+    a += tl.tensor(B)
+    np.testing.assert_array_equal(a, A + B)
 
 
 @pytest.mark.parametrize("op", ARITHMETIC, ids=name_of)
@@ -151,7 +151,7 @@ def test_products_that_do_not_fit_are_named():
         (lambda x: x[1.5], tl.DTypeError, r"integers, booleans, slices, None or \.\.\., got float"),
         (lambda x: x["a"], tl.DTypeError, "an index is made of"),
         (lambda x: tl.concatenate([]), tl.ArgumentError, "at least one tensor"),
-        (lambda x: tl.concatenate([x, tl.ones(2, 2)]), tl.ShapeError, "dimension"),
+        (lambda x: tl.concatenate([x, tl.ones(2, 2)]), tl.ShapeError, "concatenate: .*axis 0 only"),
         (lambda x: tl.concatenate([x, x], axis=2), tl.ArgumentError, "concatenate: there is no axis 2"),
         (lambda x: tl.stack([x, tl.ones(3, 3)]), tl.ShapeError, r"one shape, got \(2, 3\), \(3, 3\)"),
         (lambda x: tl.pad(x, (1, 2, 3)), tl.ArgumentError, r"got \(1, 2, 3\)"),

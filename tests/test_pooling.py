@@ -65,7 +65,7 @@ def pulled(function, x, g=None, **options):
     (x,) = tracked(x)
     out = function(x, **options)
     g = np.random.default_rng(1).integers(1, 50, out.shape) if g is None else g
-    return out, tl.grad(out, x, tl.tensor(g.astype(out.dtype)))[0], g
+    return out.detach(), tl.grad(out, x, tl.tensor(g.astype(out.dtype)))[0], g
 
 
 # Against loops
@@ -99,6 +99,14 @@ def test_what_a_mean_counts(padding, ceil_mode, divisor_override, count_include_
     out, grad, g = pulled(tl.avg_pool2d, case.x, **case.options, **average)
     close(out, oracles.avg_pool2d(case.x, **case.exact, **average))
     close(grad, oracles.avg_pool2d_gradient(g, case.x.shape[2:], **case.exact, **average))
+
+
+def test_windows_as_many_as_tiles_but_dilated_are_no_tiling():
+    x = np.random.default_rng(0).standard_normal((1, 1, 8, 8))
+    out, grad, g = pulled(tl.max_pool2d, x, kernel_size=4, stride=1, dilation=2)
+    geometry = ((4, 4), (1, 1), ((0, 0), (0, 0)), (2, 2))
+    close(out, oracles.max_pool2d(x, *geometry))
+    close(grad, oracles.max_pool2d_gradient(g, x, *geometry))
 
 
 @pytest.mark.parametrize("kernel", [(4, 3), (2, 6), (8, 12)])
@@ -306,6 +314,12 @@ IMAGES = np.ones((1, 2, 5, 6))
     ("error", "image", "options", "message"),
     [
         (ShapeError, IMAGES[0], {"kernel_size": 2}, r"expected images of shape \(N, C, H, W\), got shape \(2, 5, 6\)"),
+        (
+            ShapeError,
+            IMAGES[:, :, :1, :1],
+            {"kernel_size": 4, "stride": 2, "ceil_mode": True},
+            "4 pixels does not fit into 1 ",
+        ),
         (ShapeError, IMAGES, {"kernel_size": (6, 2)}, r"6 pixels does not fit into 5 .*\(5, 6\).*kernel \(6, 2\)"),
         (ArgumentError, IMAGES, {"kernel_size": 0}, "kernel_size must be at least 1, got 0"),
         (ArgumentError, IMAGES, {"kernel_size": (2, 2, 2)}, r"kernel_size must be .* a pair.*got \(2, 2, 2\)"),

@@ -222,7 +222,7 @@ def test_a_clone_may_be_changed():
 def test_reading_does_not_count_as_a_change():
     x = leaf(3, 3)
     out = x * x
-    x.numpy(), x.tolist(), x.detach(), repr(x), x[0], x.T, np.asarray(x), x.data, x == x
+    x.numpy(), x.tolist(), x.detach(), repr(x), x[0], x.T, np.asarray(x.detach()), x.data, x == x
     out.backward(np.ones((3, 3)))
 
 

@@ -25,7 +25,7 @@ ROWS = [
     {"tensor"},
     {"primitive"},
     {"ops"},
-    {"operators"},
+    {"operators", "protocols"},
     {"functional", "calculus", "recomputation"},
     {"nn", "optim", "data"},
     {"training"},

@@ -87,7 +87,7 @@ FUNCTIONS = {
             "nll_loss smooth_l1_loss"
         ),
     ),
-    "new tensors": ("torch", words("arange as_tensor eye full ones rand randn tensor zeros")),
+    "new tensors": ("torch", words("arange as_tensor eye from_dlpack full ones rand randn tensor zeros")),
     "derivatives": (
         "torch.func",
         words(

@@ -11,7 +11,7 @@ tensor([ 5.436564, 22.167168])
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import calculus, functional, operators, recomputation
+from . import calculus, functional, operators, protocols, recomputation
 from .calculus import *
 from .errors import (
     ArgumentError,
@@ -23,6 +23,7 @@ from .errors import (
     OutOfRangeError,
     ShapeError,
     TinygradLenetError,
+    UnsupportedError,
 )
 from .functional import *
 from .graph import enable_grad, is_grad_enabled, no_grad
@@ -50,6 +51,7 @@ from .ops.reduction import *
 from .ops.shape import *
 from .ops.sorting import *
 from .primitive import Array, draw, primitive
+from .protocols import from_dlpack
 from .recomputation import *
 from .tensor import Tensor, as_tensor, tensor
 from .threads import get_num_threads, set_num_threads
@@ -68,11 +70,13 @@ __all__ = [
     "ShapeError",
     "Tensor",
     "TinygradLenetError",
+    "UnsupportedError",
     "__version__",
     "as_tensor",
     "data",
     "draw",
     "enable_grad",
+    "from_dlpack",
     "functional",
     "get_num_threads",
     "is_grad_enabled",
@@ -98,7 +102,7 @@ __all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
 del _module, calculus, contractions, creation, elementwise, indexing, maths
-del products, rearrange, recomputation, reduction, shape, sorting
+del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, optim, testing, training, visualize

@@ -53,10 +53,17 @@ def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
 
 
 def _unwrap(value: Any) -> Any:
-    """A list may hold Tensors of one element."""
+    """A list may hold Tensors."""
     if isinstance(value, (list, tuple)):
         return [_unwrap(v) for v in value]
-    return value._data if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        if value._requires_grad and is_grad_enabled():
+            raise GradientError(
+                "a list holds tensors that require a gradient, which would be lost; join them with tl.stack([...]), or "
+                "use their .detach()"
+            )
+        return value._data
+    return value
 
 
 def storage(array: NDArray[Any]) -> Any:
@@ -83,7 +90,6 @@ class Tensor(Methods):
     """
 
     __slots__ = ("__weakref__", "_data", "_grad", "_hooks", "_node", "_requires_grad", "_version")
-    __array_ufunc__ = None  # ndarray + Tensor is Tensor.__radd__
     __hash__ = object.__hash__  # == compares elements; a Tensor is still one object in a set
 
     _data: NDArray[Any]
@@ -196,6 +202,11 @@ class Tensor(Methods):
             self._write(..., array)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if self._requires_grad and is_grad_enabled():
+            raise GradientError(
+                "this tensor requires a gradient, which an array would lose; use tensor.numpy() or tensor.detach(), or "
+                "convert under `with no_grad():`"
+            )
         return np.array(self._data, dtype) if copy else np.asarray(self.numpy(), dtype)
 
     def item(self) -> float | int | bool:

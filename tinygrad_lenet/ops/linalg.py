@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, draw, primitive, spelled
-from ..tensor import Tensor, as_tensor
+from ..tensor import Tensor, as_tensor, to_array
 from .elementwise import abs
 from .products import swapped
 from .rearrange import tril
@@ -114,11 +114,11 @@ def det(x: Array) -> Array:
 
 
 def _det_x(g: Any, out: Any, x: Any) -> Any:
-    n, values = x.shape[-1], np.asarray(x)
+    n, values = x.shape[-1], to_array(x)
     g = g.reshape((*g.shape, 1, 1))
     # Hadamard's bound for the determinant: far below it, the inverse would have no digits left.
     bound = np.prod(np.sqrt(np.sum(values * values, axis=-1)), axis=-1)
-    if (np.abs(np.asarray(out)) > 1e3 * np.finfo(values.dtype).eps * bound).all():
+    if (np.abs(to_array(out)) > 1e3 * np.finfo(values.dtype).eps * bound).all():
         return g * (out.reshape((*out.shape, 1, 1)) * swapped(inv(x)))
     others = np.array([[j for j in range(n) if j != i] for i in range(n)], int).reshape(n, n - 1)
     minors = x[..., others[:, None, :, None], others[None, :, None, :]]

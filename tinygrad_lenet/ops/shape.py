@@ -206,7 +206,7 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     if not parts:
         raise ArgumentError("concatenate: needs at least one tensor, got an empty list")
     at = axis_of(axis, len(parts[0].shape), "concatenate")
-    if len({(*part.shape[:at], None, *part.shape[at + 1 :]) for part in parts}) > 1:
+    if len({(len(part.shape), part.shape[:at], part.shape[at + 1 :]) for part in parts}) > 1:
         shapes = ", ".join(str(part.shape) for part in parts)
         raise ShapeError(f"concatenate: the shapes may differ along axis {axis} only, got {shapes}")
     return _join(at, tuple(accumulate(part.shape[at] for part in parts)), *parts)

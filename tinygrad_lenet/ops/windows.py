@@ -38,7 +38,7 @@ class Windows(NamedTuple):
     def tiling(self) -> bool:
         """Whether the windows cover each pixel exactly once."""
         covered = tuple(n * k for n, k in zip(self.grid, self.kernel, strict=True))
-        return self.stride == self.kernel and self.dilation == (1, 1) and covered == self.padded == self.size
+        return self.stride == self.kernel and covered == self.padded == self.size  # so the dilation is 1
 
     @property
     def many(self) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..calculus import grad
 from ..errors import ArgumentError, GradientError
-from ..tensor import Tensor
+from ..tensor import Tensor, to_array
 
 Function = Callable[..., Any]
 Arrays = Sequence[NDArray[Any]]
@@ -53,7 +53,7 @@ def _slopes(fn: Function, arrays: Arrays, i: int, step: Any, index: Any, eps: fl
 
 
 def _float64(x: Any) -> NDArray[Any]:
-    array = np.array(x)
+    array = np.array(to_array(x) if isinstance(x, Tensor) else x)
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 

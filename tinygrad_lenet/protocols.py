@@ -1,0 +1,202 @@
+"""NumPy's functions on Tensors, and memory shared with other libraries.
+
+``np.exp(tensor)`` is ``tl.exp(tensor)``: recorded, and a Tensor. What has no counterpart here is refused in a sentence,
+since NumPy's own answer would be an array that knows of no gradient. Functions that only tell something (``np.shape``,
+``np.allclose``, ``np.isnan``) are NumPy's, on the values.
+
+The protocols are NumPy's NEP 13 (``__array_ufunc__``) and NEP 18 (``__array_function__``), and DLPack of the Python
+array API standard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
+from .graph import is_grad_enabled
+from .ops import (
+    activations,
+    contractions,
+    creation,
+    elementwise,
+    indexing,
+    linalg,
+    maths,
+    products,
+    rearrange,
+    reduction,
+    shape,
+    sorting,
+)
+from .tensor import Tensor
+
+__all__ = ["from_dlpack"]
+
+
+def _table(names: dict[Any, str]) -> dict[Any, tuple[Callable[..., Any], int]]:
+    """NumPy's function: ours (under the same name, or the one after ``=``), and how many arguments that both take in
+    the same order (2, or what stands after ``:``); the others are given by name.
+    """
+    found = {}
+    for module, words in names.items():
+        for word in words.split():
+            theirs, _, count = word.partition(":")
+            theirs, _, ours = theirs.partition("=")
+            place = np.linalg if module is linalg else np
+            found[getattr(place, theirs)] = getattr(module, ours or theirs), int(count or 2)
+    return found
+
+
+UFUNCS = _table(
+    {
+        elementwise: "add subtract=sub multiply=mul true_divide=div remainder=mod negative=neg absolute=abs fabs=abs "
+        "sign floor ceil rint=round reciprocal maximum minimum equal=eq not_equal=ne less=lt less_equal=le greater=gt "
+        "greater_equal=ge logical_and logical_or logical_not bitwise_and=logical_and bitwise_or=logical_or "
+        "invert=logical_not positive=clone",
+        maths: "power=pow square sqrt exp expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh hypot",
+        activations: "tanh",
+        products: "matmul",
+    }
+)
+FUNCTIONS = _table(
+    {
+        reduction: "sum prod mean var std max min amax amin any all argmax argmin count_nonzero cumsum cumprod",
+        sorting: "sort argsort median",
+        shape: "reshape transpose moveaxis:3 swapaxes:3 expand_dims squeeze broadcast_to concatenate stack "
+        "ravel=flatten:1",
+        rearrange: "flip roll:3 tile repeat:3 split:3 tril triu diagonal:4 pad",
+        indexing: "take_along_axis:3",
+        elementwise: "where:3 clip:3 round copy=clone:1",
+        contractions: "dot inner outer kron trace:4 tensordot:3 einsum:99",
+        linalg: "inv det slogdet cholesky solve norm:4",
+        creation: "zeros_like=zeros:1 ones_like=ones:1 full_like=full",
+    }
+)
+# What only tells something about values: NumPy's answer, and no gradient is lost.
+_FACTS = "shape ndim size isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere "
+_FACTS += "flatnonzero array_repr array_str array2string save savez savez_compressed savetxt result_type can_cast "
+_FACTS += "may_share_memory shares_memory iscomplexobj isrealobj bincount histogram unique digitize searchsorted"
+FACTS = {getattr(np, name) for name in _FACTS.split()}
+_NAMES = {"a_min": "min", "a_max": "max", "pad_width": "pad", "constant_values": "value"}
+
+
+def _values(value: Any) -> Any:
+    """Arrays for Tensors, in lists and dicts too."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_values(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _values(v) for k, v in value.items()}
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
+def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A function of NumPy on Tensors."""
+    name = f"np.{'linalg.' * (function.__module__ == 'numpy.linalg')}{function.__name__}"
+    if function in FACTS:
+        return function(*_values(args), **_values(kwargs))
+    ours, count = UFUNCS.get(function) or FUNCTIONS.get(function) or (None, 0)
+    if ours is None:
+        raise UnsupportedError(
+            f"{name} has no counterpart with a gradient here; write it with functions of tinygrad_lenet, or, where no "
+            "gradient is needed, give it tensor.numpy()"
+        )
+    # What NumPy has as defaults.
+    kwargs = {_NAMES.get(k, k): v for k, v in kwargs.items() if v is not None and v is not np._NoValue}
+    if len(args) > count or kwargs.keys() & {"out", "dtype", "where", "initial", "order", "casting", "kind"}:
+        given = ", ".join(kwargs) or f"{len(args)} arguments by position"
+        raise UnsupportedError(
+            f"{name} of a Tensor takes {count} arguments by position and the keywords of tl.{ours.__name__}, got "
+            f"{given}; for a dtype use .astype(...), in place of out= and where= an expression"
+        )
+    if ours in (creation.zeros, creation.ones, creation.full):
+        like = args[0]
+        return ours(like.shape, *args[1:], dtype=like.dtype, **kwargs)
+    return ours(*args, **kwargs)
+
+
+def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+    """NEP 13: a ufunc with a Tensor among its arguments."""
+    recorded = is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+    if out is not None and not recorded and not any(isinstance(o, Tensor) for o in out):
+        return getattr(ufunc, method)(*_values(inputs), out=out, **kwargs)  # array += tensor
+    if out is not None:
+        raise GradientError(
+            f"np.{ufunc.__name__}: out= would go unrecorded (array += tensor is such a call); write "
+            "`total = total + tensor`, or use tensor.detach()"
+        )
+    if method != "__call__":
+        raise UnsupportedError(
+            f"np.{ufunc.__name__}.{method} has no counterpart here; see tl.sum, tl.prod, tl.amax, tl.amin, tl.cumsum "
+            "and tl.outer, or use tensor.numpy()"
+        )
+    return _call(ufunc, inputs, kwargs)
+
+
+def _array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """NEP 18: another function of NumPy with a Tensor among its arguments."""
+    return _call(function, args, kwargs)
+
+
+# Shared memory
+
+
+def _dlpack(self: Tensor, **options: Any) -> Any:
+    """The memory of the tensor, not a copy, for ``np.from_dlpack`` and ``torch.from_dlpack``.
+
+    Whoever gets it can write to it, unseen by the tensor: write through the tensor, or before the graph is recorded.
+
+    Raises:
+        GradientError: the tensor requires a gradient, which would be lost; share ``tensor.detach()``.
+    """
+    if self.requires_grad:
+        raise GradientError("this tensor requires a gradient, which would be lost; share tensor.detach()")
+    return self._data.__dlpack__(**options)
+
+
+def from_dlpack(x: Any) -> Tensor:
+    """A Tensor on the memory of an array of another library, without a copy: PyTorch's on the CPU, NumPy's, JAX's.
+
+    What the other side writes later is seen here, but not counted: a gradient that needs the old values would be wrong.
+    Where the memory must not be shared, ``tl.tensor(np.from_dlpack(x))`` copies.
+
+    Raises:
+        ArgumentError: ``x`` knows no DLPack, or its memory is not the CPU's.
+        DTypeError: a dtype that Tensors do not have, such as bfloat16.
+
+    >>> import numpy as np
+    >>> import tinygrad_lenet as tl
+    >>> array = np.zeros(3)
+    >>> shared = tl.from_dlpack(array)
+    >>> array[1] = 5
+    >>> shared
+    tensor([0., 5., 0.], dtype=float64)
+    """
+    if not hasattr(x, "__dlpack__"):
+        raise ArgumentError(f"from_dlpack: a {type(x).__name__} has no __dlpack__; use tl.tensor(x), which copies")
+    try:
+        array = np.from_dlpack(x)
+    except GradientError:
+        raise
+    except (BufferError, RuntimeError, ValueError) as error:
+        raise ArgumentError(
+            f"from_dlpack: NumPy cannot share the memory of this {type(x).__name__}: {error}; detach it, or move it to "
+            "the CPU, first"
+        ) from None
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise DTypeError(
+            f"from_dlpack: a tensor holds floats, integers or booleans of at most 8 bytes; got {array.dtype}"
+        )
+    return Tensor._wrap(array)
+
+
+PROTOCOLS = {
+    "__array_ufunc__": _array_ufunc,
+    "__array_function__": _array_function,
+    "__dlpack__": _dlpack,
+    "__dlpack_device__": lambda self: self._data.__dlpack_device__(),
+}
+for _name, _function in PROTOCOLS.items():
+    setattr(Tensor, _name, _function)

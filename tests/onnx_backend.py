@@ -4,64 +4,34 @@ python tests/onnx_backend.py        prints how many of ONNX's cases pass, by kin
 """
 
 import collections
-import functools
-import inspect
 import os
 import sys
 import warnings
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from onnx.backend.base import Backend, BackendRep
 from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import Runner
-from onnx_operators import FOREIGN, OPERATORS, SETTINGS, Unsupported, known, refuse
 
 import tinygrad_lenet as tl
+from tinygrad_lenet.errors import UnsupportedError
+from tinygrad_lenet.onnx.model import OnnxModel
+from tinygrad_lenet.onnx.operators import OPERATORS, SETTINGS
 from tinygrad_lenet.testing import gradcheck
 
 
 class Model(BackendRep):
-    """A graph of operators, to be run node by node."""
+    """Arrays to arrays."""
 
-    def __init__(self, model, exact=False):
-        self.graph, self.exact = model.graph, exact
-        self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-        self.initial = {t.name: tl.as_tensor(numpy_helper.to_array(t)) for t in self.graph.initializer}
-        self.inputs = [i.name for i in self.graph.input if i.name not in self.initial]
-
-        for value in (*self.graph.input, *self.graph.output):
-            kind = value.type.tensor_type.elem_type
-            refuse(not kind, "sequences, and values that may be missing")
-            refuse(not known(kind), FOREIGN)
-
-        self.nodes = [(self._function(node), list(node.input), list(node.output)) for node in self.graph.node]
-
-    def _function(self, node):
-        """An operator with its attributes, and what else it wants to know."""
-        refuse(node.op_type not in OPERATORS, f"no operator {node.op_type}")
-        function = OPERATORS[node.op_type]
-        told = {"opset": self.opset, "outputs": len(node.output), "exact": self.exact}
-        options = {name: told[name] for name in told.keys() & inspect.signature(function).parameters.keys()}
-        for attribute in node.attribute:
-            value = helper.get_attribute_value(attribute)
-            value = numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
-            options[attribute.name] = value.decode() if isinstance(value, bytes) else value
-        return functools.partial(function, **options)
-
-    def forward(self, *inputs):
-        """Tensors to tensors."""
-        values = {"": None, **self.initial, **dict(zip(self.inputs, inputs, strict=True))}
-        for function, takes, gives in self.nodes:
-            found = function(*(values[name] for name in takes))
-            values.update(zip(gives, found if isinstance(found, (tuple, list)) else [found], strict=False))
-        self.values = [v for v in values.values() if v is not None]
-        return tuple(values[o.name] for o in self.graph.output)
+    def __init__(self, model):
+        self.model = OnnxModel(model)
 
     def run(self, inputs, **kwargs):
-        """Arrays to arrays."""
-        return tuple(np.asarray(t.detach()) for t in self.forward(*(tl.as_tensor(np.asarray(a)) for a in inputs)))
+        with tl.no_grad():
+            found = self.model(*(tl.as_tensor(np.asarray(a)) for a in inputs))
+        return tuple(np.asarray(t.detach()) for t in (found if isinstance(found, tuple) else [found]))
 
 
 class TinygradLenetBackend(Backend):
@@ -125,31 +95,37 @@ def check_gradients(case, model):
 
     Values are moved off ties and kinks, and to where the function has values at all.
     """
-    backend = Model(model, exact=True)
+    backend = OnnxModel(model, exact=True)
+    for parameter in backend.parameters():
+        parameter.requires_grad = False  # the inputs are what counts here
     nodes = [node for node in model.graph.node if node.op_type in SETTINGS]
     settings = {name for node in nodes for i, name in enumerate(node.input) if i in SETTINGS[node.op_type]}
     inputs, _ = next(iter(arrays_of(case, model)))
     inputs = [np.asarray(a, np.float64 if np.asarray(a).dtype.kind == "f" else None) for a in inputs]
-    free = [i for i, name in enumerate(backend.inputs) if inputs[i].dtype == np.float64 and name not in settings]
+    free = [i for i, name in enumerate(backend._inputs) if inputs[i].dtype == np.float64 and name not in settings]
     rng = np.random.default_rng(0)
     moved = [inputs[i] + rng.uniform(0.001, 0.01, inputs[i].shape) for i in free]
     drawn = [np.where(np.isfinite(a), a, rng.uniform(-1, 1, a.shape)) for a in moved]
+
+    values = {}
 
     def forward(*xs):
         given = [tl.as_tensor(a) for a in inputs]
         for i, x in zip(free, xs, strict=True):
             given[i] = x
-        return backend.forward(*given)
+        values.clear()
+        values.update(backend.values(*given))
+        return tuple(values[name] for name in backend._outputs)
 
     for point in (moved, drawn, [np.abs(a) + 0.5 for a in drawn]):
         with np.errstate(all="ignore"):
             found = forward(*(tl.tensor(a, requires_grad=True) for a in point))
         outputs = [i for i, y in enumerate(found) if y.requires_grad and np.isfinite(y.numpy()).all()]
-        nan = any(np.isnan(v.numpy()).any() for v in backend.values if v.dtype.kind == "f")
+        nan = any(np.isnan(v.numpy()).any() for v in values.values() if v is not None and v.dtype.kind == "f")
         if not nan and (outputs or not any(y.requires_grad for y in found)):
             break
     else:
-        raise Unsupported("(values pass) gradients of attention with a row that is masked as a whole: NaN")
+        raise UnsupportedError("(values pass) gradients of attention with a row that is masked as a whole: NaN")
     if not outputs:
         return False
     large = sum(a.size for a in point) > 30
@@ -187,7 +163,7 @@ def summary(reports):
     for kind, (count, outcomes) in reports.items():
         passed = [o for o in outcomes.values() if o[0] is True]
         lines.append(f"| {kind} | {count} | {len(outcomes)} | {len(passed)} | {sum(o[1] is True for o in passed)} |")
-        why.update(str(error) for o in outcomes.values() for error in o if isinstance(error, Unsupported))
+        why.update(str(error) for o in outcomes.values() for error in o if isinstance(error, UnsupportedError))
     reasons = "; ".join(f"{reason} ({count})" for reason, count in why.most_common())
     return [*lines, "", f"Those that do not pass ask for: {reasons}."]
 
@@ -200,7 +176,7 @@ if __name__ == "__main__":
     print(*summary(reports), sep="\n")
     for _, outcomes in reports.values():
         for name, found in outcomes.items():
-            if any(isinstance(error, Exception) and not isinstance(error, Unsupported) for error in found):
+            if any(isinstance(error, Exception) and not isinstance(error, UnsupportedError) for error in found):
                 print(f"{name}: {found[-1]!r}")
     if "--write" in sys.argv:
         write("onnx", summary(reports))

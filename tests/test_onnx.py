@@ -5,7 +5,7 @@ import pytest
 from vocabulary import block
 
 onnx = pytest.importorskip("onnx", reason="ONNX, whose backend tests are a judge, is not installed")
-from onnx_backend import KINDS, Unsupported, report, summary  # noqa: E402
+from onnx_backend import KINDS, UnsupportedError, report, summary  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # ONNX's cases go to the edges, and beyond
 
@@ -20,14 +20,14 @@ def reports():
 def test_cases_pass_or_ask_for_what_is_not_there(reports, kind):
     _, outcomes = reports[kind]
     wrong = {name: found[0] for name, found in outcomes.items() if found[0] is not True}
-    assert {name: e for name, e in wrong.items() if not isinstance(e, Unsupported)} == {}
+    assert {name: e for name, e in wrong.items() if not isinstance(e, UnsupportedError)} == {}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradients_of_all_that_pass_are_right(reports, kind):
     _, outcomes = reports[kind]
     wrong = {name: found[1] for name, found in outcomes.items() if len(found) == 2 and found[1] not in (True, False)}
-    assert {name: e for name, e in wrong.items() if not isinstance(e, Unsupported)} == {}
+    assert {name: e for name, e in wrong.items() if not isinstance(e, UnsupportedError)} == {}
 
 
 def test_a_wrong_value_and_a_wrong_gradient_are_seen(monkeypatch):

@@ -124,7 +124,9 @@ CLASSES = {
 OWN = {
     **dict.fromkeys(["primitive", "draw", "Array"], "how ops are made"),
     **dict.fromkeys(["set_num_threads", "get_num_threads"], "PyTorch's names, of its own pool"),
-    **dict.fromkeys(["data", "functional", "linalg", "nn", "optim", "testing", "training", "visualize"], "modules"),
+    **dict.fromkeys(
+        ["data", "functional", "linalg", "nn", "onnx", "optim", "testing", "training", "visualize"], "modules"
+    ),
     **dict.fromkeys(["load_checkpoint", "save_checkpoint"], "whole or not at all, and nothing that is executed"),
 }
 

@@ -84,6 +84,7 @@ __all__ = [
     "load_checkpoint",
     "nn",
     "no_grad",
+    "onnx",
     "optim",
     "primitive",
     "save_checkpoint",
@@ -105,13 +106,13 @@ del _module, calculus, contractions, creation, elementwise, indexing, maths
 del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:
-    from . import data, nn, optim, testing, training, visualize
+    from . import data, nn, onnx, optim, testing, training, visualize
     from .serialization import load_checkpoint, save_checkpoint
 
 
 def __getattr__(name: str) -> Any:
     """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
-    if name in ("data", "nn", "optim", "testing", "training", "visualize"):
+    if name in ("data", "nn", "onnx", "optim", "testing", "training", "visualize"):
         return import_module(f".{name}", __name__)
     if name in ("load_checkpoint", "save_checkpoint"):
         return getattr(import_module(".serialization", __name__), name)

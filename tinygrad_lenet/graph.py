@@ -11,8 +11,8 @@ it, and pass on what its rules make of that (Griewank & Walther, *Evaluating Der
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ContextDecorator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
 from operator import attrgetter
 from typing import Any, Protocol
@@ -61,6 +61,21 @@ class enable_grad(_GradMode):
     """Record again inside a :class:`no_grad` block: a context manager and a decorator."""
 
     enabled = True
+
+
+# Who is told of every op: the export to other formats. None most of the time.
+_listener: ContextVar[Callable[[Any, tuple[Any, ...], Any], None] | None] = ContextVar("listener", default=None)
+listener = _listener.get
+
+
+@contextmanager
+def listening(hear: Callable[[Any, tuple[Any, ...], Any], None]) -> Iterator[None]:
+    """Have ``hear(op, arguments, output)`` called after every op inside, of this thread or task."""
+    token = _listener.set(hear)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 class Vertex(Protocol):

@@ -25,7 +25,7 @@ from typing import Annotated, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, T
 import numpy as np
 
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
-from .graph import Node, Vertex, is_grad_enabled
+from .graph import Node, Vertex, is_grad_enabled, listener
 from .tensor import Tensor, storage, to_array
 
 # In the body of a primitive an ndarray; for its callers a Tensor, an array, a number or a list.
@@ -359,13 +359,18 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                     version = a._version
                 elif isinstance(a, np.ndarray) and np.may_share_memory(a, out):
                     out = out.copy()  # the caller may write to it
+        node = None
         if tracked and is_grad_enabled():
             plan = plans.get(tracked)
             if plan is None:
                 plan = plans[tracked] = Plan(op, tracked)
             if plan.positions:
-                return Tensor._wrap(out, plan.record(args, plain, out, version), version)
-        return Tensor._wrap(out, None, version)
+                node = plan.record(args, plain, out, version)
+        result = Tensor._wrap(out, node, version)
+        hear = listener()
+        if hear is not None:
+            hear(op, args, result)
+        return result
 
     REGISTRY[f"{forward.__module__}.{op.name}"] = op
     for name in ("vjp", "check"):

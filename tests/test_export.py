@@ -1,0 +1,214 @@
+"""Models to ONNX, as onnxruntime runs them, and back."""
+
+import numpy as np
+import pytest
+from test_registry import CASES, as_function
+
+import tinygrad_lenet as tl
+from tinygrad_lenet import nn
+from tinygrad_lenet.primitive import REGISTRY
+
+onnx = pytest.importorskip("onnx", reason="ONNX is not installed")
+ort = pytest.importorskip("onnxruntime", reason="onnxruntime, the judge of what is exported, is not installed")
+from tinygrad_lenet.onnx.emitters import EMIT, MISSING  # noqa: E402
+
+
+def runtime(model, *arrays):
+    """What onnxruntime makes of it."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    return session.run(None, {i.name: np.asarray(a) for i, a in zip(session.get_inputs(), arrays, strict=True)})
+
+
+def near(found, expected, dtype=np.float32):
+    expected = expected if isinstance(expected, (tuple, list)) else [expected]
+    for a, b in zip(found, expected, strict=True):
+        b = b.detach().numpy()
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+def agree(model, *arrays, others=(), **options):
+    """The exported model gives what the model gives; so does what is imported again."""
+    example = tuple(tl.tensor(a) for a in arrays)
+    made = tl.onnx.export(model, example, None, **options)
+    again = tl.onnx.load(made)
+    for given in (arrays, *others):
+        with tl.no_grad():
+            expected = model(*map(tl.tensor, given))
+            near(runtime(made, *given), expected)
+            found = again(*map(tl.tensor, given))
+        near([t.numpy() for t in (found if isinstance(found, tuple) else [found])], expected)
+    return made
+
+
+def test_every_op_is_exported_or_says_why_not():
+    ops = {op.name for name, op in REGISTRY.items() if name.startswith("tinygrad_lenet.")}
+    assert EMIT.keys() | MISSING.keys() >= ops
+    assert not EMIT.keys() & MISSING.keys()
+
+
+@pytest.mark.parametrize(("op", "case"), CASES)
+def test_ops_give_the_same_in_onnxruntime(op, case):
+    function, arrays = as_function(op, case, np.float32)
+    if op.name in MISSING:
+        with pytest.raises(tl.UnsupportedError, match=r"ONNX has nothing for .*called at .*test_registry.py, line"):
+            tl.onnx.export(function, tuple(map(tl.tensor, arrays)), None, dynamic_batch=False)
+        return
+    agree(function, *arrays, dynamic_batch=False)
+
+
+IMAGES = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)
+ROWS, SEQUENCES = IMAGES[:, 0, 0], IMAGES[:, :, 0]
+ACTIVATIONS = ["CELU", "ELU", "GELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "Mish", "ReLU"]
+ACTIVATIONS += ["ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softsign", "Tanh", "Identity"]
+LAYERS = {
+    "Conv1d": (nn.Conv1d(4, 3, 3, padding=1, generator=0), SEQUENCES),
+    "Conv2d": (nn.Conv2d(4, 6, 3, stride=2, padding="same", groups=2, generator=0), IMAGES),
+    "ConvTranspose1d": (nn.ConvTranspose1d(4, 3, 3, stride=2, output_padding=1, generator=0), SEQUENCES),
+    "ConvTranspose2d": (nn.ConvTranspose2d(4, 3, 3, stride=2, padding=1, output_padding=1, generator=0), IMAGES),
+    "MaxPool1d": (nn.MaxPool1d(2), SEQUENCES),
+    "MaxPool2d": (nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True), IMAGES),
+    "AvgPool1d": (nn.AvgPool1d(2), SEQUENCES),
+    "AvgPool2d": (nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), IMAGES),
+    "AdaptiveAvgPool2d": (nn.AdaptiveAvgPool2d((4, 3)), IMAGES),
+    "Upsample": (nn.Upsample(scale_factor=2), IMAGES),
+    "bilinear": (nn.Upsample(scale_factor=2, mode="bilinear"), IMAGES),
+    "ZeroPad2d": (nn.ZeroPad2d((1, 2, 0, 1)), IMAGES),
+    "ReflectionPad2d": (nn.ReflectionPad2d(2), IMAGES),
+    "BatchNorm1d": (nn.BatchNorm1d(6), ROWS),
+    "BatchNorm2d": (nn.BatchNorm2d(4), IMAGES),
+    "LayerNorm": (nn.LayerNorm(6), IMAGES),
+    "GroupNorm": (nn.GroupNorm(2, 4), IMAGES),
+    "Linear": (nn.Linear(6, 3, generator=0), ROWS),
+    "Linear of images": (nn.Linear(6, 3, generator=0), IMAGES),
+    "Flatten": (nn.Flatten(), IMAGES),
+    "Unflatten": (nn.Unflatten(1, (2, 2)), IMAGES),
+    "Dropout": (nn.Dropout(0.5), IMAGES),
+    "PReLU": (nn.PReLU(4), IMAGES),
+    "GELU tanh": (nn.GELU("tanh"), IMAGES),
+    "RNN": (nn.RNN(6, 5, batch_first=True), SEQUENCES),
+    "LSTM": (nn.LSTM(6, 5, batch_first=True), SEQUENCES),
+    "GRU": (nn.GRU(6, 5, batch_first=True, bidirectional=True), SEQUENCES),
+    **{name: (getattr(nn, name)(), IMAGES) for name in ACTIVATIONS},
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_give_the_same_for_any_batch_size(name):
+    layer, array = LAYERS[name]
+    layer.eval()
+    model = layer
+    if name in ("RNN", "LSTM", "GRU"):
+        model = lambda x: layer(x)[0]  # noqa: E731
+    others = [np.concatenate([array, array])[:n] for n in (1, 3)]
+    agree(model, array, others=[(a,) for a in others])
+
+
+@pytest.mark.parametrize("options", [{}, {"activation": "tanh", "pool": "avg"}, {"batch_norm": True}])
+def test_lenet_keeps_the_names_of_its_weights(options):
+    model = nn.LeNet5(generator=0, **options).eval()
+    x = np.random.default_rng(0).standard_normal((5, 1, 28, 28)).astype(np.float32)
+    made = agree(model, x[:1], others=[(x,)])
+    names = {i.name for i in made.graph.initializer}
+    assert {name for name, _ in model.named_parameters()} <= names
+    assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_the_original_network_is_exported_too():
+    model = nn.LeNet5Classic(generator=0)
+    x = np.random.default_rng(0).uniform(-0.1, 1.175, (2, 1, 32, 32)).astype(np.float32)
+    agree(model, x)
+
+
+def test_an_imported_model_learns_as_the_first():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, generator=0), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3, generator=1))
+    x, target = tl.randn(6, 1, 4, 4, generator=2), [0, 1, 2, 0, 1, 2]
+    twin = tl.onnx.load(tl.onnx.export(model, x, None))
+    assert [n for n, _ in twin.named_parameters()] == [n for n, _ in model.named_parameters()]
+    for net in (model, twin):
+        optimizer = tl.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(5):
+            loss = tl.cross_entropy(net(x), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for (name, a), (other, b) in zip(model.state_dict().items(), twin.state_dict().items(), strict=True):
+        assert name == other
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_files_are_written_read_and_equal(tmp_path):
+    model = nn.Linear(3, 2, generator=0)
+    tl.onnx.export(model, tl.zeros(1, 3), tmp_path / "a.onnx")
+    tl.onnx.export(model, tl.ones(1, 3), tmp_path / "b.onnx")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    x = tl.randn(4, 3, generator=1)
+    np.testing.assert_allclose(tl.onnx.load(tmp_path / "a.onnx")(x).detach().numpy(), model(x).detach().numpy(), 1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x.sum(axis=0) / len(x),
+        lambda x: x.reshape(-1),
+        lambda x: x.reshape(len(x) * 2, 3),
+        lambda x: tl.broadcast_to(x[:1], x.shape),
+        lambda x: x + tl.zeros(len(x), 6),
+        lambda x: x[:, [0, 2, 2]],
+        lambda x: x[:, None, 1:4:2, None],
+        lambda x: (x > 0) & ~(x < 1) | (x == 2),
+        lambda x: tl.concatenate([x, x.flip(1)], 1),
+        lambda x: x.argsort(1),
+        lambda x: x.var(axis=1) + x.std(axis=1, ddof=1) + x.logsumexp(1),
+        lambda x: tl.einsum("ij,kj->ik", x, x[:, :6]),
+    ],
+)
+def test_what_follows_the_batch_size_is_computed_from_it(model):
+    arrays = [np.random.default_rng(n).standard_normal((n, 6)).astype(np.float32) for n in (2, 1, 5)]
+    agree(model, arrays[0], others=[(a,) for a in arrays[1:]])
+
+
+def test_what_is_no_graph_is_refused():
+    def through_numpy(x):
+        return x * float(x.sum())
+
+    def a_branch(x):
+        return x.exp() if len(x) > 1 else x
+
+    @tl.primitive
+    def mine(x: tl.Array) -> tl.Array:
+        return x + 1
+
+    x = tl.ones(1, 2)
+    with pytest.raises(tl.UnsupportedError, match=r"test_export.py, line \d+, mul gets .* no op recorded why"):
+        tl.onnx.export(through_numpy, x, None)
+    with pytest.raises(tl.UnsupportedError, match="takes another way for other values or another batch size"):
+        tl.onnx.export(a_branch, x, None)
+    with pytest.raises(
+        tl.UnsupportedError, match=r"nothing for mine \(an op of your own\), called at .*test_export.py"
+    ):
+        tl.onnx.export(lambda x: mine(x), x, None)
+    with pytest.raises(tl.UnsupportedError, match=r"nothing for round .*the batch size; pass dynamic_batch=False"):
+        tl.onnx.export(lambda x: x.round(len(x)), x, None)
+    with pytest.raises(tl.ArgumentError, match="first axis of length 1 or more"):
+        tl.onnx.export(nn.Identity(), tl.tensor(1.0), None)
+
+
+def test_files_that_are_no_models_are_refused(tmp_path):
+    path = tmp_path / "x.onnx"
+    with pytest.raises(tl.DataError, match="there is no file"):
+        tl.onnx.load(path)
+    path.write_bytes(b"no model at all")
+    with pytest.raises(tl.DataError, match="damaged, or no ONNX file"):
+        tl.onnx.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(tl.DataError, match="no valid model"):
+        tl.onnx.load(path)
+    made = tl.onnx.export(nn.Identity(), tl.zeros(1, 2), None)
+    made.graph.node[0].op_type = "NonMaxSuppression"
+    with pytest.raises(tl.DataError, match="no valid model"):
+        tl.onnx.load(made)
+    with pytest.raises(tl.ShapeError, match=r"expected 1 inputs \(input\), got 2"):
+        tl.onnx.load(tl.onnx.export(nn.Identity(), tl.zeros(1, 2), None))(tl.zeros(1, 2), tl.zeros(1, 2))

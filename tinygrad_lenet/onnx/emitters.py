@@ -1,0 +1,477 @@
+"""Each op of the registry as operators of ONNX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from ..errors import UnsupportedError
+from ..ops.windows import pair, windows
+from .builder import Graph
+from .trace import Batch, Constant, Value
+
+# The operators. Each function gets the graph, the name of the output, the output's array, and the op's arguments.
+
+Emit = Callable[..., Any]
+EMIT: dict[str, Emit] = {}
+
+
+def emits(*names: str) -> Callable[[Emit], Emit]:
+    """Declare who writes down an op."""
+
+    def declare(function: Emit) -> Emit:
+        EMIT.update(dict.fromkeys(names, function))
+        return function
+
+    return declare
+
+
+def _simple(kind: str, **attributes: Any) -> Emit:
+    """An operator with the same inputs, all of the output's dtype."""
+    return lambda g, out, like, *xs: g.node(kind, *(g.of(x, like.dtype) for x in xs), out=out, **attributes)
+
+
+def _chain(build: Callable[..., str]) -> Emit:
+    """An op made of several operators: ``build(g, dtype, *names)`` gives the name of the result."""
+
+    def emit(g: Graph, out: str, like: NDArray[Any], *xs: Any) -> None:
+        found = build(g, like.dtype.type, *(g.of(x, like.dtype) for x in xs))
+        g.node("Identity", found, out=out)
+
+    return emit
+
+
+_SAME = "Add Sub Mul Div Neg Sign Floor Ceil Abs Sqrt Exp Log Sin Cos Tan Sinh Cosh Erf Tanh Sigmoid Relu Softsign "
+_SAME += "HardSwish Reciprocal MatMul Det Pow"
+EMIT |= {name.lower(): _simple(name) for name in _SAME.split()}
+EMIT |= {"arcsin": _simple("Asin"), "arccos": _simple("Acos"), "arctan": _simple("Atan"), "clone": _simple("Identity")}
+EMIT |= {
+    "maximum": _simple("Max"),
+    "minimum": _simple("Min"),
+    "hardsigmoid": _simple("HardSigmoid", alpha=1 / 6, beta=0.5),
+}
+EMIT |= {
+    "_gelu": _simple("Gelu"),
+    "logical_and": _simple("And"),
+    "logical_or": _simple("Or"),
+    "logical_not": _simple("Not"),
+}
+EMIT |= {
+    "square": _chain(lambda g, t, x: g.node("Mul", x, x)),
+    "expm1": _chain(lambda g, t, x: g.node("Sub", g.node("Exp", x), t(1))),
+    "log1p": _chain(lambda g, t, x: g.node("Log", g.node("Add", x, t(1)))),
+    "log2": _chain(lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(2)))),
+    "log10": _chain(lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(10)))),
+    "hypot": _chain(lambda g, t, x, y: g.node("Sqrt", g.node("Add", g.node("Mul", x, x), g.node("Mul", y, y)))),
+    "silu": _chain(lambda g, t, x: g.node("Mul", x, g.node("Sigmoid", x))),
+    "_tanh_grad": _chain(lambda g, t, d, y: g.node("Mul", d, g.node("Sub", t(1), g.node("Mul", y, y)))),
+    "_where_positive": _chain(lambda g, t, d, y: g.node("Where", g.node("Greater", y, t(0)), d, t(0))),
+    "mod": _chain(lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("Floor", g.node("Div", x, y)))))
+}  # fmt: skip
+
+
+def _comparison(kind: str) -> Emit:
+    def emit(g: Graph, out: str, like: NDArray[Any], x: Any, y: Any) -> None:
+        dtype = np.result_type(*(v.array if isinstance(v, (Value, Constant)) else v for v in (x, y)))
+        if kind == "NotEqual":
+            g.node("Not", g.node("Equal", g.of(x, dtype), g.of(y, dtype)), out=out)
+        else:
+            g.node(kind, g.of(x, dtype), g.of(y, dtype), out=out)
+
+    return emit
+
+
+for _name, _kind in zip(
+    ["eq", "ne", "lt", "le", "gt", "ge"],
+    ["Equal", "NotEqual", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
+    strict=True,
+):
+    EMIT[_name] = _comparison(_kind)
+
+
+@emits("select")
+def _select(g: Graph, out: str, like: NDArray[Any], x: Any, mask: Any, when: bool = True) -> None:
+    branches = (g.of(x, like.dtype), g.constant(like.dtype.type(0)))
+    g.node("Where", g.of(mask, bool), *(branches if when else branches[::-1]), out=out)
+
+
+@emits("where")
+def _where(g: Graph, out: str, like: NDArray[Any], condition: Any, x: Any, y: Any) -> None:
+    g.node("Where", g.of(condition, bool), g.of(x, like.dtype), g.of(y, like.dtype), out=out)
+
+
+@emits("cast")
+def _cast(g: Graph, out: str, like: NDArray[Any], x: Any, dtype: Any) -> None:
+    g.node("Cast", g.of(x), to=helper.np_dtype_to_tensor_dtype(like.dtype), out=out)
+
+
+@emits("round")
+def _round(g: Graph, out: str, like: NDArray[Any], x: Any, decimals: int = 0) -> None:
+    scale = like.dtype.type(10.0**decimals)
+    x = g.node("Mul", g.of(x, like.dtype), scale) if decimals else g.of(x, like.dtype)
+    g.node("Div", g.node("Round", x), scale, out=out) if decimals else g.node("Round", x, out=out)
+
+
+@emits("clip")
+def _clip(g: Graph, out: str, like: NDArray[Any], x: Any, min: Any = None, max: Any = None) -> None:
+    low, high = (None if v is None else g.of(v, like.dtype) for v in (min, max))
+    g.node("Clip", g.of(x, like.dtype), low, high, out=out)
+
+
+@emits("hardtanh")
+def _hardtanh(g: Graph, out: str, like: NDArray[Any], x: Any, min_val: float, max_val: float) -> None:
+    _clip(g, out, like, x, min_val, max_val)
+
+
+@emits("leaky_relu")
+def _leaky_relu(g: Graph, out: str, like: NDArray[Any], x: Any, negative_slope: float) -> None:
+    g.node("LeakyRelu", g.of(x), alpha=float(negative_slope), out=out)
+
+
+@emits("elu", "celu")
+def _elu(g: Graph, out: str, like: NDArray[Any], x: Any, alpha: float) -> None:
+    # ELU and CELU agree at alpha 1; CELU is alpha * elu(x / alpha).
+    g.node("Elu", g.of(x), alpha=float(alpha), out=out)
+
+
+@emits("celu")
+def _celu(g: Graph, out: str, like: NDArray[Any], x: Any, alpha: float) -> None:
+    scale = like.dtype.type(alpha)
+    g.node("Mul", g.node("Elu", g.node("Div", g.of(x), scale)), scale, out=out)
+
+
+@emits("softplus")
+def _softplus(g: Graph, out: str, like: NDArray[Any], x: Any, beta: float, threshold: float) -> None:
+    scale = like.dtype.type(beta)
+    g.node("Div", g.node("Softplus", g.node("Mul", g.of(x), scale)), scale, out=out)
+
+
+# Shapes
+
+
+@emits("reshape")
+def _reshape(g: Graph, out: str, like: NDArray[Any], x: Any, *shape: Any) -> None:
+    target = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+    if -1 not in target and sum(isinstance(n, Batch) for n in target) == 1:
+        target = tuple(-1 if isinstance(n, Batch) else n for n in target)
+    g.node("Reshape", g.of(x), g.ints(target), out=out, allowzero=int(0 in target))
+
+
+@emits("permute")
+def _permute(g: Graph, out: str, like: NDArray[Any], x: Any, *axes: Any) -> None:
+    order = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple) else axes
+    g.node("Transpose", g.of(x), perm=[int(a) % like.ndim for a in order], out=out)
+
+
+@emits("broadcast_to")
+def _broadcast_to(g: Graph, out: str, like: NDArray[Any], x: Any, shape: Any) -> None:
+    g.node("Expand", g.of(x), g.ints(shape), out=out)
+
+
+@emits("_join")
+def _concat(g: Graph, out: str, like: NDArray[Any], axis: int, ends: Any, *tensors: Any) -> None:
+    g.node("Concat", *(g.of(t, like.dtype) for t in tensors), axis=int(axis), out=out)
+
+
+@emits("_pad")
+def _pad(g: Graph, out: str, like: NDArray[Any], x: Any, widths: Any, value: float) -> None:
+    pads = [w[0] for w in widths] + [w[1] for w in widths]
+    g.node("Pad", g.of(x), g.ints(pads), like.dtype.type(value), out=out)
+
+
+@emits("_pick")
+def _pick(g: Graph, out: str, like: NDArray[Any], x: Any, index: Any) -> None:
+    """Slices and numbers, then new axes; or one array of integers, with whole axes beside it."""
+    ndim, name = x.array.ndim, g.of(x)
+    # A mask that is always the same picks what its nonzero elements say.
+    masks = [isinstance(i, Constant) and i.array.dtype == np.bool_ for i in index]
+    index = tuple(
+        part
+        for i, mask in zip(index, masks, strict=True)
+        for part in ([Constant(a, a.shape) for a in i.array.nonzero()] if mask else [i])
+    )
+    real = [i for i in index if i is not None and i is not Ellipsis]
+    if any(isinstance(i, bool) or (isinstance(i, Value) and i.array.dtype == np.bool_) for i in real):
+        raise UnsupportedError("an index that is a mask; use where")
+    rest = [slice(None)] * (ndim - len(real))
+    at = next((k for k, i in enumerate(index) if i is Ellipsis), len(index))
+    full = [*index[:at], *rest, *index[at + 1 :]]
+    arrays = [i for i in full if isinstance(i, (Value, Constant))]
+    if not arrays:
+        g.node("Identity", _sliced(g, x, name, full), out=out)
+        return
+    if any(i is None or isinstance(i, int) for i in full):
+        raise UnsupportedError("an index of arrays beside numbers or None")
+    places = [axis for axis, i in enumerate(full) if not isinstance(i, slice)]
+    name = _sliced(g, x, name, [i if isinstance(i, slice) else slice(None) for i in full])
+    if len(arrays) == 1:
+        g.node("Gather", name, g.of(arrays[0], np.int64), axis=places[0], out=out)
+        return
+    lengths = np.broadcast_shapes(*(i.array.shape for i in arrays))
+    if places != [*range(len(places))] or any(isinstance(n, Batch) for i in arrays for n in getattr(i, "shape", ())):
+        raise UnsupportedError("an index of several arrays that are not on the first axes")
+    parts = [g.node("Unsqueeze", g.node("Expand", g.of(i, np.int64), g.ints(lengths)), g.ints(-1)) for i in arrays]
+    g.node("GatherND", name, g.node("Concat", *parts, axis=-1), out=out)
+
+
+def _sliced(g: Graph, x: Any, name: str, full: list[Any]) -> str:
+    """The part that slices and numbers pick, with new axes for None; the index has an entry for every axis."""
+    starts, ends, axes, steps = [], [], [], []
+    gone: list[int] = []
+    new: list[int] = []
+    axis = 0
+    for i in full:
+        if i is None:
+            new.append(len(new) + axis - len(gone))
+            continue
+        n = x.array.shape[axis]
+        if isinstance(i, slice):
+            if i != slice(None):
+                step = 1 if i.step is None else i.step
+                start, stop = i.start, i.stop
+                starts.append((0 if step > 0 else n - 1) if start is None else start)
+                ends.append((2**62 if step > 0 else -(2**62)) if stop is None else stop)
+                axes.append(axis)
+                steps.append(step)
+        else:
+            starts.append(i)
+            ends.append(i + 1 if i != -1 else 2**62)
+            axes.append(axis)
+            steps.append(1)
+            gone.append(axis)
+        axis += 1
+    if starts:
+        name = g.node("Slice", name, g.ints(starts), g.ints(ends), g.ints(axes), g.ints(steps))
+    if gone:
+        name = g.node("Squeeze", name, g.ints(gone))
+    if new:
+        name = g.node("Unsqueeze", name, g.ints(new))
+    return name
+
+
+# Along axes
+
+
+def _reduction(kind: str) -> Emit:
+    def emit(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any = None, keepdims: bool = False) -> None:
+        axes = None if axis is None else g.ints(axis)
+        if axis == ():
+            g.node("Identity", g.of(x, like.dtype), out=out)
+            return
+        g.node(kind, g.of(x, like.dtype), axes, keepdims=int(keepdims), out=out)
+
+    return emit
+
+
+for _name, _kind in {
+    "sum": "ReduceSum", "max": "ReduceMax", "min": "ReduceMin", "mean": "ReduceMean", "prod": "ReduceProd",
+    "logsumexp": "ReduceLogSumExp",
+}.items():  # fmt: skip
+    EMIT[_name] = _reduction(_kind)
+
+
+def _of_truths(kind: str, finish: Callable[[Graph, str, NDArray[Any], str], None]) -> Emit:
+    def emit(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any = None, keepdims: bool = False) -> None:
+        truths = g.node("Cast", g.of(x, bool), to=TensorProto.INT64)
+        finish(g, out, like, g.node(kind, truths, None if axis is None else g.ints(axis), keepdims=int(keepdims)))
+
+    return emit
+
+
+EMIT["count_nonzero"] = _of_truths("ReduceSum", lambda g, out, like, n: g.node("Identity", n, out=out))
+EMIT["any"] = _of_truths("ReduceMax", lambda g, out, like, n: g.node("Cast", n, to=TensorProto.BOOL, out=out))
+EMIT["all"] = _of_truths("ReduceMin", lambda g, out, like, n: g.node("Cast", n, to=TensorProto.BOOL, out=out))
+
+
+def _arg(kind: str) -> Emit:
+    def emit(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any = None, keepdims: bool = False) -> None:
+        name, at, ndim = g.of(x), axis, x.array.ndim
+        if axis is None:
+            name, at = g.node("Reshape", name, g.ints([-1])), 0
+        found = g.node(kind, name, axis=int(at), keepdims=int(keepdims and axis is not None))
+        if axis is None and keepdims:
+            found = g.node("Reshape", found, g.ints([1] * ndim))
+        g.node("Cast", found, to=helper.np_dtype_to_tensor_dtype(like.dtype), out=out)
+
+    return emit
+
+
+EMIT |= {"argmax": _arg("ArgMax"), "argmin": _arg("ArgMin")}
+
+
+@emits("softmax", "log_softmax")
+def _softmax(g: Graph, out: str, like: NDArray[Any], x: Any, axis: int = -1) -> None:
+    g.node("Softmax", g.of(x), axis=int(axis), out=out)
+
+
+EMIT["log_softmax"] = lambda g, out, like, x, axis=-1: g.node("LogSoftmax", g.of(x), axis=int(axis), out=out)
+EMIT["_cumsum"] = lambda g, out, like, x, axis: g.node("CumSum", g.of(x, like.dtype), np.int64(axis), out=out)
+
+
+@emits("softmax_nll")
+def _softmax_nll(g: Graph, out: str, like: NDArray[Any], x: Any, index: Any, average: bool = False) -> None:
+    reduction = "mean" if average else "none"
+    g.node("SoftmaxCrossEntropyLoss", g.of(x), g.of(index, np.int64), reduction=reduction, out=out)
+
+
+@emits("argsort")
+def _argsort(g: Graph, out: str, like: NDArray[Any], x: Any, axis: int = -1, descending: bool = False) -> None:
+    size = g.node("Shape", g.of(x), start=axis % like.ndim, end=axis % like.ndim + 1)
+    places = [g.fresh("values"), out]
+    g.nodes.append(helper.make_node("TopK", [g.of(x), size], places, axis=int(axis), largest=int(descending)))
+
+
+@emits("normalize")
+def _normalize(g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: Any, eps: float, stats: Any) -> None:
+    """Batch normalisation by the batch's own moments."""
+    axes, shape = g.ints([0, *range(2, like.ndim)]), g.ints([-1, *[1] * (like.ndim - 2)])
+    centred = g.node("Sub", g.of(x), g.node("ReduceMean", g.of(x), axes))
+    var = g.node("ReduceMean", g.node("Mul", centred, centred), axes)
+    spread = g.node("Sqrt", g.node("Add", var, like.dtype.type(eps)))
+    scaled = g.node("Mul", g.node("Div", centred, spread), g.node("Reshape", g.of(weight, like.dtype), shape))
+    g.node("Add", scaled, g.node("Reshape", g.of(bias, like.dtype), shape), out=out)
+
+
+# Products and windows
+
+
+@emits("linear")
+def _linear(g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: Any = None) -> None:
+    if x.array.ndim == 2:
+        added = None if bias is None else g.of(bias, like.dtype)
+        g.node("Gemm", g.of(x, like.dtype), g.of(weight, like.dtype), added, transB=1, out=out)
+        return
+    turned = g.node("Transpose", g.of(weight, like.dtype), perm=[1, 0])
+    product = g.node("MatMul", g.of(x, like.dtype), turned)
+    g.node("Identity", product, out=out) if bias is None else g.node("Add", product, g.of(bias, like.dtype), out=out)
+
+
+def _sides(op: str, size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool = False) -> Any:
+    """Attributes of ONNX for windows."""
+    if any(isinstance(n, Batch) for n in size):
+        raise UnsupportedError("images as many pixels wide as the batch; pass dynamic_batch=False")
+    at = windows(op, size, kernel, stride, padding, dilation, ceil_mode)
+    after = [f - n - b for f, n, b in zip(at.full, at.size, at.before, strict=True)]
+    pads = [*at.before, *after]
+    return {"kernel_shape": at.kernel, "strides": at.stride, "pads": pads, "dilations": at.dilation}
+
+
+@emits("conv2d")
+def _conv2d(
+    g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
+) -> None:  # fmt: skip
+    options = _sides("conv2d", x.array.shape[2:], weight.array.shape[2:], stride, padding, dilation)
+    added = None if bias is None else g.of(bias, like.dtype)
+    g.node("Conv", g.of(x, like.dtype), g.of(weight, like.dtype), added, group=groups, out=out, **options)
+
+
+@emits("conv2d_input_grad")
+def _conv_transpose(
+    g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, size: Any, stride: Any, padding: Any, dilation: Any,
+    groups: int,
+) -> None:  # fmt: skip
+    options = _sides("conv_transpose2d", size, weight.array.shape[2:], stride, padding, dilation)
+    reach = [d * (k - 1) + 1 for k, d in zip(options["kernel_shape"], options["dilations"], strict=True)]
+    whole = [(m - 1) * s + r for m, s, r in zip(x.array.shape[2:], options["strides"], reach, strict=True)]
+    ends = options["pads"][2:]
+    # What the windows do not reach of the image is ONNX's output padding.
+    extra = [n + b + a - w for n, b, a, w in zip(size, options["pads"][:2], ends, whole, strict=True)]
+    g.node(
+        "ConvTranspose", g.of(x, like.dtype), g.of(weight, like.dtype), group=groups, out=out, output_padding=extra,
+        **options,
+    )  # fmt: skip
+
+
+@emits("unfold")
+def _unfold(
+    g: Graph,
+    out: str,
+    like: NDArray[Any],
+    x: Any,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> None:
+    kernel, c = pair(kernel_size, "unfold", "kernel_size"), x.array.shape[1]
+    n = kernel[0] * kernel[1]
+    # A convolution whose kernels are each one pixel.
+    weight = np.tile(np.eye(n, dtype=like.dtype).reshape(n, 1, *kernel), (c, 1, 1, 1))
+    found = g.node(
+        "Conv", g.of(x), weight, group=c, **_sides("unfold", x.array.shape[2:], kernel, stride, padding, dilation)
+    )
+    g.node("Reshape", found, g.ints([0, c * n, -1]), out=out)
+
+
+@emits("fold")
+def _fold(
+    g: Graph, out: str, like: NDArray[Any], x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1,
+    padding: Any = 0, stride: Any = 1,
+) -> None:  # fmt: skip
+    size = pair(output_size, "fold", "output_size")
+    options = _sides("fold", size, kernel_size, stride, padding, dilation)
+    g.node("Col2Im", g.of(x), g.ints(size), g.ints(options.pop("kernel_shape")), out=out, **options)
+
+
+@emits("max_pool2d")
+def _max_pool2d(
+    g: Graph, out: str, like: NDArray[Any], x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    dilation: Any = 1, ceil_mode: bool = False,
+) -> None:  # fmt: skip
+    stride = kernel_size if stride is None else stride
+    options = _sides("max_pool2d", x.array.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    g.node("MaxPool", g.of(x), ceil_mode=int(ceil_mode), out=out, **options)
+
+
+@emits("avg_pool2d")
+def _avg_pool2d(
+    g: Graph, out: str, like: NDArray[Any], x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
+) -> None:  # fmt: skip
+    stride = kernel_size if stride is None else stride
+    options = _sides("avg_pool2d", x.array.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    if divisor_override is not None and ceil_mode:
+        raise UnsupportedError("divisor_override together with ceil_mode")
+    count = int(count_include_pad or divisor_override is not None)
+    found = g.node("AveragePool", g.of(x), ceil_mode=int(ceil_mode), count_include_pad=count, **options)
+    area = math.prod(options["kernel_shape"])
+    g.node("Mul", found, like.dtype.type(area / divisor_override) if divisor_override else like.dtype.type(1), out=out)
+
+
+# Ops of which an argument other than a tensor may follow the batch size.
+FOLLOWING = {
+    "reshape",
+    "broadcast_to",
+    "_pick",
+    "_pad",
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "pow",
+    "maximum",
+    "minimum",
+    "where",
+}
+# Ops that ONNX has no operator for, and why.
+MISSING = {
+    "conv2d_weight_grad": "the gradient of a convolution for its kernels",
+    "_linear_weight_grad": "the gradient of a linear map for its weights",
+    "_put": "adding to picked places",
+    "_unpool": "the gradient of max pooling",
+    "_repool": "the gradient of the gradient of max pooling",
+    "_avg_unpool": "the gradient of average pooling",
+    "_cumprod": "running products",
+    "_recurrence": "a recurrence along an axis",
+    "inv": "the inverse of a matrix",
+    "_solve": "linear systems",
+    "_logabsdet": "the logarithm of a determinant",
+    "_signdet": "the sign of a determinant",
+    "_cholesky": "the Cholesky factor",
+}

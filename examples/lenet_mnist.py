@@ -425,7 +425,7 @@ def run(args: argparse.Namespace) -> None:
             metrics.close()
 
     averaged = this.average is not None and this.history
-    np.savez(args.save, **(this.average.averages if averaged else this.model.state_dict()))
+    tl.save(args.save, this.average.averages if averaged else this.model)
     if accuracies:
         result = {**summarise(accuracies), "seconds": round(time.perf_counter() - start, 1)}
         if args.json:

@@ -58,10 +58,9 @@ def digit(path: Path) -> np.ndarray:
 def load(path: Path, activation: str, pool: str) -> nn.Module:
     """The network that some weights belong to."""
     try:
-        with np.load(path) as archive:
-            state = dict(archive)
-    except (OSError, ValueError, EOFError) as error:
-        raise tl.DataError(f"{path} holds no weights; train some: python examples/lenet_mnist.py") from error
+        state = tl.load(path)
+    except (tl.DataError, tl.ArgumentError) as error:
+        raise tl.DataError(f"{path} holds no weights; train some: python examples/lenet_mnist.py ({error})") from error
     if "body.c1.weight" in state:
         model: nn.Module = nn.LeNet5Classic()
     else:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import serialization
+from tinygrad_lenet import nn, serialization
 from tinygrad_lenet.errors import DataError, DTypeError
 
 ARRAYS = hnp.arrays(
@@ -187,3 +187,59 @@ def test_a_folder_that_is_not_there_or_not_writable_is_named(tmp_path):
         with pytest.raises(DataError, match="Permission denied"):
             tl.save_checkpoint(tmp_path / "a", STATE)
         tmp_path.chmod(0o700)
+
+
+# Weights for others
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_weights_are_read_as_they_were_written(tmp_path, kind):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, generator=0), nn.BatchNorm2d(2))
+    path = tmp_path / f"model.{kind}"
+    tl.save(path, model)
+    first = path.read_bytes()
+    tl.save(path, {name: tl.tensor(array) for name, array in model.state_dict().items()})
+    assert path.read_bytes() == first
+    state = tl.load(path)
+    assert set(state) == set(model.state_dict())
+    for name, array in model.state_dict().items():
+        assert (state[name].dtype, state[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(state[name], array)
+    for cut in (0, 1, 20, len(first) // 2, len(first) - 1):
+        path.write_bytes(first[:cut])
+        with pytest.raises(tl.DataError, match="damaged, cut off, or no"):
+            tl.load(path)
+
+
+def test_weights_go_to_pytorch_and_numpy_and_come_back(tmp_path, torch):
+    from safetensors.torch import load_file, save_file
+
+    model = nn.LeNet5(generator=0)
+    tl.save(tmp_path / "a.safetensors", model)
+    tl.save(tmp_path / "a.npz", model)
+    theirs = load_file(tmp_path / "a.safetensors")
+    with np.load(tmp_path / "a.npz") as archive:
+        for name, array in model.state_dict().items():
+            np.testing.assert_array_equal(theirs[name].numpy(), array)
+            np.testing.assert_array_equal(archive[name], array)
+    save_file({name: 2 * t for name, t in theirs.items()}, tmp_path / "b.safetensors")
+    twin = nn.LeNet5()
+    twin.load_state_dict(tl.load(tmp_path / "b.safetensors"))
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        np.testing.assert_array_equal(2 * a.numpy(), b.numpy())
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(tl.ArgumentError, match=r"must end in \.npz or \.safetensors, got .*model\.pth"):
+        tl.save(tmp_path / "model.pth", {})
+    with pytest.raises(tl.ArgumentError, match="must end in"):
+        tl.load(tmp_path / "model.pth")
+    with pytest.raises(tl.DataError, match="there is no file"):
+        tl.load(tmp_path / "model.npz")
+    with pytest.raises(tl.DTypeError, match="name must hold numbers"):
+        tl.save(tmp_path / "model.npz", {"name": "LeNet"})
+    with pytest.raises(tl.DataError, match=r"cannot be written.*there was none before"):
+        tl.save(tmp_path / "nowhere" / "model.npz", {})
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
+    with pytest.raises(tl.DataError, match=r"no \.npz file of numbers"):
+        tl.load(tmp_path / "objects.npz")

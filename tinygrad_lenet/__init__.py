@@ -81,12 +81,14 @@ __all__ = [
     "get_num_threads",
     "is_grad_enabled",
     "linalg",
+    "load",
     "load_checkpoint",
     "nn",
     "no_grad",
     "onnx",
     "optim",
     "primitive",
+    "save",
     "save_checkpoint",
     "set_num_threads",
     "tensor",
@@ -107,13 +109,13 @@ del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, onnx, optim, testing, training, visualize
-    from .serialization import load_checkpoint, save_checkpoint
+    from .serialization import load, load_checkpoint, save, save_checkpoint
 
 
 def __getattr__(name: str) -> Any:
     """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
     if name in ("data", "nn", "onnx", "optim", "testing", "training", "visualize"):
         return import_module(f".{name}", __name__)
-    if name in ("load_checkpoint", "save_checkpoint"):
+    if name in ("load", "load_checkpoint", "save", "save_checkpoint"):
         return getattr(import_module(".serialization", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""Checkpoints: everything a run needs to go on, in one file that is either whole or refused.
+"""Checkpoints: everything a run needs to go on, in one file that is either whole or refused; and weights for others.
 
-The file is a zip archive: ``state.json``, and a file in NumPy's format for each array in it. Reading it executes
+A checkpoint is a zip archive: ``state.json``, and a file in NumPy's format for each array in it. Reading it executes
 nothing (there is no pickle in it), and checks every byte of content against its checksum. Equal states give equal
 bytes.
 """
@@ -12,12 +12,14 @@ import io
 import json
 import os
 import zipfile
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, DTypeError
+from .errors import ArgumentError, DataError, DTypeError
+from .nn import Module
 from .tensor import Tensor
 
 FORMAT = "tinygrad_lenet checkpoint"
@@ -50,32 +52,11 @@ def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
     ...     tl.load_checkpoint(path)
     {'epoch': 3, 'weights': [array([0., 0.])], 'betas': (0.9, 0.999)}
     """
-    path = os.fspath(path)
     arrays: list[NDArray[Any]] = []
     head = {"format": FORMAT, "version": VERSION, "state": _packed(state, arrays, "state")}
     members = {"state.json": json.dumps(head).encode()}
-    for i, array in enumerate(arrays):
-        buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, array, allow_pickle=False)
-        members[f"{i}.npy"] = buffer.getvalue()
-    beside = path + ".tmp"
-    try:
-        with open(beside, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, content in members.items():
-                    archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _sync_folder(os.path.dirname(path) or ".")
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        old = "the one that stands there is as it was" if os.path.exists(path) else "there was none before"
-        raise DataError(
-            f"save_checkpoint: {path} cannot be written: {error.strerror or error}; {old}. Make room, or choose a "
-            "folder that can be written to"
-        ) from error
+    members.update((f"{i}.npy", _npy(array)) for i, array in enumerate(arrays))
+    _replace("save_checkpoint", os.fspath(path), lambda file: _write_zip(file, members))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Any:
@@ -109,6 +90,125 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
         raise DataError(
             f"load_checkpoint: {path} is damaged, cut off, or no checkpoint ({type(error).__name__}: {error}); use an "
             "older one"
+        ) from error
+
+
+def save(path: str | os.PathLike[str], state: Mapping[str, Any] | Module) -> None:
+    """Write weights to a file for others to read: whole or not at all, as :func:`save_checkpoint` does.
+
+    Args:
+        path: a name that ends in ``.npz`` (NumPy's, for ``np.load``) or ``.safetensors`` (for PyTorch, JAX and others;
+            needs ``pip install 'tinygrad_lenet[safetensors]'``). Both hold numbers only, no pickle.
+        state: a module, or a dict of Tensors and arrays, as ``module.state_dict()`` gives.
+
+    Raises:
+        ArgumentError: another ending.
+        DataError: the file cannot be written; one that stood there is as it was.
+        DTypeError: the state holds something else than arrays of numbers.
+
+    >>> import os, tempfile
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> model = nn.Linear(3, 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tl.save(os.path.join(folder, "linear.npz"), model)
+    ...     list(tl.load(os.path.join(folder, "linear.npz")))
+    ['weight', 'bias']
+    """
+    path = os.fspath(path)
+    kind = _kind("save", path)
+    arrays = {}
+    for name, value in (state.state_dict() if isinstance(state, Module) else state).items():
+        array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            raise DTypeError(f"save: {name} must hold numbers, got {array.dtype}; convert it, or leave it out")
+        arrays[name] = np.array(array, order="C")
+    if kind == ".npz":
+        _replace("save", path, lambda file: _write_zip(file, {f"{n}.npy": _npy(a) for n, a in arrays.items()}))
+    else:
+        content = _safetensors().save(arrays)
+        _replace("save", path, lambda file: file.write(content))
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of a ``.npz`` or ``.safetensors`` file by name, for ``module.load_state_dict``. Executes nothing.
+
+    Raises:
+        ArgumentError: another ending.
+        DataError: there is no such file, it is damaged or cut off, or holds something else than numbers.
+    """
+    path = os.fspath(path)
+    kind = _kind("load", path)
+    try:
+        if kind == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return {
+                    name.removesuffix(".npy"): np.lib.format.read_array(
+                        io.BytesIO(archive.read(name)), allow_pickle=False
+                    )
+                    for name in archive.namelist()
+                }
+        safetensors = _safetensors()
+        with open(path, "rb") as file:
+            return dict(safetensors.load(file.read()))
+    except FileNotFoundError:
+        raise DataError(f"load: there is no file {path}") from None
+    except ArgumentError:
+        raise
+    except OSError as error:
+        raise DataError(f"load: {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever the damage leads to, it is one
+        raise DataError(
+            f"load: {path} is damaged, cut off, or no {kind} file of numbers ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _kind(who: str, path: str) -> str:
+    kind = os.path.splitext(path)[1]
+    if kind not in (".npz", ".safetensors"):
+        raise ArgumentError(f"{who}: the name of the file must end in .npz or .safetensors, got {path}")
+    return kind
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ModuleNotFoundError:
+        raise ArgumentError(
+            "files of this kind need the safetensors library; pip install 'tinygrad_lenet[safetensors]', or use .npz"
+        ) from None
+    return safetensors.numpy
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _write_zip(file: IO[bytes], members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)
+
+
+def _replace(who: str, path: str, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file beside the old one, and put it in its place in one step."""
+    beside = path + ".tmp"
+    try:
+        with open(beside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync_folder(os.path.dirname(path) or ".")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        old = "the one that stands there is as it was" if os.path.exists(path) else "there was none before"
+        raise DataError(
+            f"{who}: {path} cannot be written: {error.strerror or error}; {old}. Make room, or choose a folder that "
+            "can be written to"
         ) from error
 
 

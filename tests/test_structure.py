@@ -29,6 +29,7 @@ ROWS = [
     {"functional", "calculus", "recomputation"},
     {"nn", "optim", "data"},
     {"training"},
+    {"drawing"},
     {"serialization", "onnx", "visualize", "testing", "distributed"},
     {"__init__"},
 ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .drawing import graph
 from .errors import ArgumentError, ShapeError
 from .functional import softmax
 from .graph import no_grad
@@ -22,7 +23,7 @@ from .tensor import Tensor, to_array
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["confusion", "curves", "feature_maps", "html_report", "kernels", "mistakes", "tiles"]
+__all__ = ["confusion", "curves", "feature_maps", "graph", "html_report", "kernels", "mistakes", "tiles"]
 
 
 def _figure(**options: Any) -> Figure:

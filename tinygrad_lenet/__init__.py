@@ -53,6 +53,7 @@ from .ops.sorting import *
 from .primitive import Array, draw, primitive
 from .protocols import from_dlpack
 from .recomputation import *
+from .serialization import load, load_checkpoint, save, save_checkpoint
 from .tensor import Tensor, as_tensor, tensor
 from .threads import get_num_threads, set_num_threads
 
@@ -109,13 +110,10 @@ del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, onnx, optim, testing, training, visualize
-    from .serialization import load, load_checkpoint, save, save_checkpoint
 
 
 def __getattr__(name: str) -> Any:
     """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
     if name in ("data", "nn", "onnx", "optim", "testing", "training", "visualize"):
         return import_module(f".{name}", __name__)
-    if name in ("load", "load_checkpoint", "save", "save_checkpoint"):
-        return getattr(import_module(".serialization", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,7 +49,7 @@ class Draw(NamedTuple):
     shape: tuple[int, ...]
     low: float
     high: float
-    values: Any = None
+    values: object = None
 
 
 def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) -> Draw:

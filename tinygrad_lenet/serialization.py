@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ArgumentError, DataError, DTypeError
-from .nn import Module
 from .tensor import Tensor
 
 FORMAT = "tinygrad_lenet checkpoint"
@@ -52,6 +49,8 @@ def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
     ...     tl.load_checkpoint(path)
     {'epoch': 3, 'weights': [array([0., 0.])], 'betas': (0.9, 0.999)}
     """
+    import json  # here, since importing the package shall cost little
+
     arrays: list[NDArray[Any]] = []
     head = {"format": FORMAT, "version": VERSION, "state": _packed(state, arrays, "state")}
     members = {"state.json": json.dumps(head).encode()}
@@ -65,6 +64,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     Raises:
         DataError: there is no such file, it is damaged or cut off, or it is not a checkpoint.
     """
+    import json
+    import zipfile
+
     path = os.fspath(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -93,7 +95,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
-def save(path: str | os.PathLike[str], state: Mapping[str, Any] | Module) -> None:
+class HasState(Protocol):
+    """A module."""
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Arrays by name."""
+
+
+def save(path: str | os.PathLike[str], state: Mapping[str, Any] | HasState) -> None:
     """Write weights to a file for others to read: whole or not at all, as :func:`save_checkpoint` does.
 
     Args:
@@ -118,7 +127,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any] | Module) -> Non
     path = os.fspath(path)
     kind = _kind("save", path)
     arrays = {}
-    for name, value in (state.state_dict() if isinstance(state, Module) else state).items():
+    for name, value in (state if isinstance(state, Mapping) else state.state_dict()).items():
         array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
         if array.dtype.kind not in "fiub":
             raise DTypeError(f"save: {name} must hold numbers, got {array.dtype}; convert it, or leave it out")
@@ -137,6 +146,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         ArgumentError: another ending.
         DataError: there is no such file, it is damaged or cut off, or holds something else than numbers.
     """
+    import zipfile
+
     path = os.fspath(path)
     kind = _kind("load", path)
     try:
@@ -187,6 +198,8 @@ def _npy(array: NDArray[Any]) -> bytes:
 
 
 def _write_zip(file: IO[bytes], members: dict[str, bytes]) -> None:
+    import zipfile
+
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,8 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
     return counts.reshape(num_classes, num_classes)
 
 
-class Evaluation(NamedTuple):
+@dataclass(frozen=True)
+class Evaluation:
     """What :func:`evaluate` found: mean loss, accuracy, and for each sample its logits (N, C) and label (N,)."""
 
     loss: float

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
 from .module import Module, Parameter
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True)
+class Call:
     """One call of a layer: its dotted name, the layer, what it was given, what it gave."""
 
     name: str

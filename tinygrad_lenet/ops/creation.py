@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -16,7 +16,10 @@ from .shape import _flat
 __all__ = ["arange", "eye", "full", "ones", "rand", "randn", "zeros"]
 
 # A string: to name numpy.random's class would import it, a seventh of the time that importing NumPy takes.
-Seed: TypeAlias = "int | np.random.Generator | None"
+if TYPE_CHECKING:
+    Seed: TypeAlias = "int | np.random.Generator | None"
+else:
+    Seed = ForwardRef("int | np.random.Generator | None", module=__name__)
 
 
 def generator_of(generator: Seed) -> np.random.Generator:

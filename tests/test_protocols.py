@@ -66,7 +66,7 @@ def test_functions_of_tensors_are_ours(function):
         return
     first, rest = FIRST.get(name, A @ A.T), ARGUMENTS.get(name, [])
     agree(function(tracked(first), *rest), function(first, *rest))
-    parameters = inspect.signature(function).parameters if name not in ("dot", "inner") else {}
+    parameters = inspect.signature(function).parameters if name not in ("concatenate", "dot", "inner") else {}
     if "axis" in parameters and not rest:
         axis = 0 if name == "squeeze" else 1
         agree(function(tracked(first), axis=axis), function(first, axis=axis))
@@ -163,8 +163,9 @@ def test_numpy_shares_the_memory_both_ways():
     y = tl.from_dlpack(array)
     array[1, 1] = 7
     assert y[1, 1].item() == 7
-    y += 1  # an update in place, as an optimiser makes it
-    assert array[1, 1] == 8
+    if np.lib.NumpyVersion(np.__version__) >= "2.1.0":  # before, NumPy gives memory to read only
+        y += 1  # an update in place, as an optimiser makes it
+        assert array[1, 1] == 8
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64", "uint8", "bool"])

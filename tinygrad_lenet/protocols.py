@@ -94,7 +94,8 @@ def _values(value: Any) -> Any:
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A function of NumPy on Tensors."""
-    name = f"np.{'linalg.' * (function.__module__ == 'numpy.linalg')}{function.__name__}"
+    # Ufuncs know of no module before NumPy 2.2.
+    name = f"np.{'linalg.' * (getattr(function, '__module__', '') == 'numpy.linalg')}{function.__name__}"
     if function in FACTS:
         return function(*_values(args), **_values(kwargs))
     ours, count = UFUNCS.get(function) or FUNCTIONS.get(function) or (None, 0)
@@ -160,7 +161,8 @@ def from_dlpack(x: Any) -> Tensor:
     """A Tensor on the memory of an array of another library, without a copy: PyTorch's on the CPU, NumPy's, JAX's.
 
     What the other side writes later is seen here, but not counted: a gradient that needs the old values would be wrong.
-    Where the memory must not be shared, ``tl.tensor(np.from_dlpack(x))`` copies.
+    Where the memory must not be shared, ``tl.tensor(np.from_dlpack(x))`` copies. Before NumPy 2.1 the Tensor cannot be
+    written to.
 
     Raises:
         ArgumentError: ``x`` knows no DLPack, or its memory is not the CPU's.

@@ -232,7 +232,7 @@ minimum.check(draw(3, 2), draw(2, low=-0.9))
 @primitive
 def clip(x: Array, min: float | None = None, max: float | None = None) -> Array:
     """Limit ``x`` to ``min … max``; the gradient passes where ``min <= x <= max``, as in PyTorch."""
-    return np.clip(x, min, max)
+    return np.array(x) if min is max is None else np.clip(x, min, max)  # NumPy before 2.1 wants one of the two
 
 
 clip.vjp(x=lambda g, out, x: select(g, x == out))

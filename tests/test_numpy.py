@@ -122,7 +122,10 @@ def test_numbers_do_not_widen(name, x, number):
 @covers("clip")
 @given(x=arrays(), low=st.sampled_from([None, -1, 0.5, 2]), high=st.sampled_from([None, 1, 1.5]))
 def test_clip(name, x, low, high):
-    same(name, x, low, high)
+    if low is high is None:  # NumPy before 2.1 refuses that
+        np.testing.assert_array_equal(tl.clip(x, low, high).numpy(), x)
+    else:
+        same(name, x, low, high)
 
 
 @covers("round")

@@ -192,6 +192,8 @@ def test_what_is_no_graph_is_refused():
         tl.onnx.export(lambda x: mine(x), x, None)
     with pytest.raises(tl.UnsupportedError, match=r"nothing for round .*the batch size; pass dynamic_batch=False"):
         tl.onnx.export(lambda x: x.round(len(x)), x, None)
+    with pytest.raises(tl.UnsupportedError, match=r"an output is a tensor .* no op recorded why"):
+        tl.onnx.export(lambda x: tl.tensor(x.numpy() * 2), x, None)
     with pytest.raises(tl.ArgumentError, match="first axis of length 1 or more"):
         tl.onnx.export(nn.Identity(), tl.tensor(1.0), None)
 

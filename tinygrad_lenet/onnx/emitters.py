@@ -133,13 +133,12 @@ def _leaky_relu(g: Graph, out: str, like: NDArray[Any], x: Any, negative_slope: 
     g.node("LeakyRelu", g.of(x), alpha=float(negative_slope), out=out)
 
 
-@emits("elu", "celu")
+@emits("elu")
 def _elu(g: Graph, out: str, like: NDArray[Any], x: Any, alpha: float) -> None:
-    # ELU and CELU agree at alpha 1; CELU is alpha * elu(x / alpha).
     g.node("Elu", g.of(x), alpha=float(alpha), out=out)
 
 
-@emits("celu")
+@emits("celu")  # alpha * elu(x / alpha)
 def _celu(g: Graph, out: str, like: NDArray[Any], x: Any, alpha: float) -> None:
     scale = like.dtype.type(alpha)
     g.node("Mul", g.node("Elu", g.node("Div", g.of(x), scale)), scale, out=out)
@@ -275,7 +274,7 @@ for _name, _kind in {
     EMIT[_name] = _reduction(_kind)
 
 
-def _of_truths(kind: str, finish: Callable[[Graph, str, NDArray[Any], str], None]) -> Emit:
+def _of_truths(kind: str, finish: Callable[[Graph, str, NDArray[Any], str], str]) -> Emit:
     def emit(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any = None, keepdims: bool = False) -> None:
         truths = g.node("Cast", g.of(x, bool), to=TensorProto.INT64)
         finish(g, out, like, g.node(kind, truths, None if axis is None else g.ints(axis), keepdims=int(keepdims)))
@@ -304,7 +303,7 @@ def _arg(kind: str) -> Emit:
 EMIT |= {"argmax": _arg("ArgMax"), "argmin": _arg("ArgMin")}
 
 
-@emits("softmax", "log_softmax")
+@emits("softmax")
 def _softmax(g: Graph, out: str, like: NDArray[Any], x: Any, axis: int = -1) -> None:
     g.node("Softmax", g.of(x), axis=int(axis), out=out)
 

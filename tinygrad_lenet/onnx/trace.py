@@ -29,7 +29,7 @@ class Value(NamedTuple):
 
 
 class Batch(int):
-    """A number that is so many times the batch size, plus an offset; as an int, what it is for the example."""
+    """A number that is so many times the batch size; as an int, what it is for the example."""
 
     times: int
 
@@ -146,10 +146,11 @@ def trace(
         Step(a.op, tuple(_merged(x, y, sizes, a) for x, y in zip(a.args, b.args, strict=True)), a.out, a.line)
         for a, b in zip(first.steps, second.steps, strict=True)
     ]
-    return steps, first.outputs
+    outputs = [_merged(a, b, sizes, None) for a, b in zip(first.outputs, second.outputs, strict=True)]
+    return steps, outputs
 
 
-def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step) -> Any:
+def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
     """An argument of both runs: what is the same, or follows the batch."""
     if isinstance(a, Value):
         if isinstance(b, Value) and a.name == b.name:
@@ -172,8 +173,9 @@ def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step) -> Any:
         times = int(a) // sizes[0]
         if (times * sizes[0], times * sizes[1]) == (a, b):
             return Batch(int(a), times)
+    where = f"at {step.line}, {step.op.name} gets" if step else "an output is"
     raise UnsupportedError(
-        f"onnx.export: at {step.line}, {step.op.name} gets {_short(a)} for the example and {_short(b)} for other "
+        f"onnx.export: {where} {_short(a)} for the example and {_short(b)} for other "
         "values or another batch size, and no op recorded why; compute it with ops of tinygrad_lenet, or pass "
         "dynamic_batch=False if it is the batch size"
     )

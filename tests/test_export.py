@@ -122,6 +122,19 @@ def test_the_original_network_is_exported_too():
     agree(model, x)
 
 
+def test_parameters_may_be_called_as_values_are():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, value in {"input": 1, "output": 2, "relu_0": 3, "mul": 4, "constant": 5}.items():
+                setattr(self, name, nn.Parameter(np.full(2, value, np.float32)))
+
+        def forward(self, x):
+            return x.relu() * self.input * self.output * self.relu_0 * self.mul * self.constant + 7
+
+    agree(Model(), np.ones((1, 2), np.float32))
+
+
 def test_an_imported_model_learns_as_the_first():
     model = nn.Sequential(nn.Conv2d(1, 4, 3, generator=0), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3, generator=1))
     x, target = tl.randn(6, 1, 4, 4, generator=2), [0, 1, 2, 0, 1, 2]

@@ -7,7 +7,7 @@ follows the batch (``Batch``), and what depends on the input in a way that no op
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,19 +75,27 @@ def _holds_tensor(argument: Any) -> bool:
     return isinstance(argument, Tensor) or (isinstance(argument, (list, tuple)) and any(map(_holds_tensor, argument)))
 
 
+def input_names(inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]]) -> list[str]:
+    """``input``, or ``input0`` and so on; other than the parameters are called."""
+    names, taken = [f"input{i}" if len(inputs) > 1 else "input" for i in range(len(inputs))], dict(named)
+    while any(name in taken for name in names):
+        names = [f"{name}_" for name in names]
+    return names
+
+
 class Run:
     """One run of a model."""
 
     def __init__(
-        self, model: Callable[..., Any], inputs: Sequence[Tensor], named: Iterable[tuple[str, Tensor]]
+        self, model: Callable[..., Any], inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]]
     ) -> None:
         self.steps: list[Step] = []
         self.kept: list[Any] = []  # so that no memory is used twice
         self.values: dict[tuple[Any, ...], Value] = {}
         for name, tensor in named:
             self._know(name, tensor)
-        for i, tensor in enumerate(inputs):
-            self._know(f"input{i}" if len(inputs) > 1 else "input", tensor)
+        for name, tensor in zip(input_names(inputs, named), inputs, strict=True):
+            self._know(name, tensor)
         with no_grad(), listening(self._hear):
             outputs = model(*inputs)
         self.outputs = [self.value(t) for t in (outputs if isinstance(outputs, (tuple, list)) else [outputs])]
@@ -118,7 +126,7 @@ class Run:
         given = tuple(self._argument(a) for a in args)
         if out.size and _key(out.numpy()) in self.values:
             return  # a view that changes nothing
-        self.steps.append(Step(op, given, self._know(f"{op.name}_{len(self.steps)}", out), user_line()))
+        self.steps.append(Step(op, given, self._know(f"/{op.name}_{len(self.steps)}", out), user_line()))
 
 
 def trace(

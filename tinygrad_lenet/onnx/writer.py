@@ -13,7 +13,7 @@ from ..nn import Module
 from ..tensor import Tensor
 from .builder import Graph
 from .emitters import EMIT, FOLLOWING, MISSING
-from .trace import Batch, Step, Value, trace
+from .trace import Batch, Step, Value, input_names, trace
 
 OPSET = 23  # what onnxruntime of 2025 and later computes
 IR_VERSION = 10
@@ -40,7 +40,7 @@ def export(model: Any, example: Any, path: str | os.PathLike[str] | None, dynami
     finally:
         for m, mode in was:
             m.training = mode
-    names = [f"input{i}" if len(inputs) > 1 else "input" for i in range(len(inputs))]
+    names = input_names(inputs, named)
     graph = Graph(named, names[0] if dynamic_batch else None)
     for step in _needed(steps, outputs):
         _write(graph, step)
@@ -49,7 +49,7 @@ def export(model: Any, example: Any, path: str | os.PathLike[str] | None, dynami
         shape: list[Any] = ["batch" if dynamic_batch and i == 0 else n for i, n in enumerate(x.shape)]
         given.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), shape))
     for i, value in enumerate(outputs):
-        name = f"output{i}" if len(outputs) > 1 else "output"
+        name = graph.fresh(f"output{i}" if len(outputs) > 1 else "output")
         graph.node("Identity", graph.of(value), out=name)
         shape = [None] * value.array.ndim if dynamic_batch else list(value.array.shape)
         wanted.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.array.dtype), shape))

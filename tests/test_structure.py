@@ -26,7 +26,7 @@ ROWS = [
     {"primitive"},
     {"ops"},
     {"operators", "protocols"},
-    {"functional", "calculus", "recomputation"},
+    {"functional", "calculus", "recomputation", "anomaly"},
     {"nn", "optim", "data"},
     {"training"},
     {"drawing"},

@@ -11,9 +11,11 @@ tensor([ 5.436564, 22.167168])
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import calculus, functional, operators, protocols, recomputation
+from . import anomaly, calculus, functional, operators, protocols, recomputation
+from .anomaly import *
 from .calculus import *
 from .errors import (
+    AnomalyError,
     ArgumentError,
     AxisError,
     DataError,
@@ -60,6 +62,7 @@ from .threads import get_num_threads, set_num_threads
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnomalyError",
     "ArgumentError",
     "Array",
     "AxisError",
@@ -97,6 +100,7 @@ __all__ = [
     "training",
     "visualize",
 ]
+__all__ += anomaly.__all__
 __all__ += calculus.__all__
 __all__ += recomputation.__all__
 __all__ += functional.__all__
@@ -105,7 +109,7 @@ for _module in (contractions, creation, elementwise, indexing, maths, products, 
 __all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
-del _module, calculus, contractions, creation, elementwise, indexing, maths
+del _module, anomaly, calculus, contractions, creation, elementwise, indexing, maths
 del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:

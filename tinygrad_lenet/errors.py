@@ -9,6 +9,7 @@
     ├── OutOfRangeError (IndexError)    an index beyond the end of an axis
     ├── AxisError       (both of these) an axis that the tensor does not have
     ├── GradientError   (RuntimeError)  a gradient that does not exist, or a graph that is gone
+    ├── AnomalyError    (FloatingPointError) a NaN or an infinity that ``detect_anomaly`` found
     ├── UnsupportedError (NotImplementedError) what another library has and this one has not
     ├── DataError       (ValueError)    a file that is not what it claims to be
     └── DownloadError   (OSError)       no mirror gave the right file
@@ -44,6 +45,10 @@ class AxisError(ArgumentError, OutOfRangeError):
 
 class GradientError(TinygradLenetError, RuntimeError):
     """A gradient does not exist, or the graph that it needs is gone or was changed."""
+
+
+class AnomalyError(TinygradLenetError, FloatingPointError):
+    """A value or a gradient is NaN or infinite, and somebody watched for that."""
 
 
 class UnsupportedError(TinygradLenetError, NotImplementedError):

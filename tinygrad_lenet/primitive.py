@@ -26,7 +26,7 @@ import numpy as np
 
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
 from .graph import Node, Vertex, is_grad_enabled, listener
-from .tensor import Tensor, storage, to_array
+from .tensor import Tensor, Version, storage, to_array
 
 # In the body of a primitive an ndarray; for its callers a Tensor, an array, a number or a list.
 Array: TypeAlias = Annotated[Any, "tensor"]
@@ -115,25 +115,22 @@ class Plan:
         self.positions.append(position)
         self.rules.append((rule, tuple(picks)))
 
-    def record(self, args: tuple[Any, ...], plain: list[Any], out: np.ndarray[Any, Any], version: list[int]) -> Node:
+    def record(self, args: tuple[Any, ...], plain: list[Any], out: np.ndarray[Any, Any], version: Version) -> Node:
         """A node for ``out = op(*args)`` that keeps what the rules name; ``plain`` are the arguments as arrays."""
-        saved: list[tuple[Any, int]] = []  # with the version of the data, by which a later change shows
+        saved: list[tuple[Any, Any]] = []  # with the version of the data, by which a later change shows
         for kind, i in self.sources:
             if kind == "arg":
                 value = args[i]
-                if isinstance(value, Tensor):
+                if isinstance(value, Tensor) and value._version[0] >= 0:
                     saved.append((value, value._version[0]))
-                    continue
-                value = plain[i]
-                if isinstance(value, np.ndarray):
-                    value = value.copy()  # the caller may write to it before the backward pass
-                saved.append((value, 0))
+                else:
+                    saved.append(kept(value, plain[i]))
             elif kind == "shape":
                 saved.append((np.shape(plain[i]), 0))
             elif kind == "out":  # not the output itself: that would be a cycle
                 saved.append((Tensor._wrap(out, None, version), version[0]))
             else:
-                saved.append((args[i:], 0))
+                saved.append(([kept(*pair) for pair in zip(args[i:], plain[i:], strict=True)], _EACH))
         return Node(self, [args[i]._node or args[i] for i in self.positions], out.shape, out.dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
@@ -148,6 +145,8 @@ class Plan:
                     value = value._data
                 elif self.sources[len(values)][0] == "out":
                     value = Tensor._wrap(value._data, node, value._version)
+            elif stamp is _EACH:
+                value = self._each(len(values), value, recording)
             values.append(value)
         for i, parent in enumerate(node.parents):
             if needed is None or parent in needed:
@@ -157,13 +156,46 @@ class Plan:
                     # A rule may call the package's ops, which always give Tensors.
                     arrive(parent, gradient._data if isinstance(gradient, Tensor) and not recording else gradient)
 
+    def _each(self, i: int, values: list[tuple[Any, Any]], recording: bool) -> tuple[Any, ...]:
+        """What was saved of ``*args``."""
+        for value, stamp in values:
+            if isinstance(value, Tensor) and value._version[0] != stamp:
+                raise self._changed(i, value)
+        return tuple([v._data if isinstance(v, Tensor) and not recording else v for v, _ in values])
+
     def _changed(self, i: int, value: Tensor) -> GradientError:
         kind, position = self.sources[i]
-        name = "its output" if kind == "out" else f"argument {self.op.names[position]!r}"
-        return GradientError(
-            f"{self.op.name}: {name}, of shape {value.shape}, was changed in place after the op was recorded, so the "
-            "gradient would be wrong; change it after backward(), or give the op a clone()"
+        return changed(
+            f"{self.op.name}: {'its output' if kind == 'out' else f'argument {self.op.names[position]!r}'}", value
         )
+
+
+def changed(what: str, value: Tensor) -> GradientError:
+    """The refusal of a gradient whose data is not what it was."""
+    count, line = value._version
+    how = "was changed in place" if count >= 0 else "was shared with another library, which may change it,"
+    return GradientError(
+        f"{what}, of shape {value.shape}, {how} after the op was recorded, so the gradient would be wrong: at {line}; "
+        "do that after backward(), or give the op a clone()"
+    )
+
+
+_EACH: Any = object()  # in place of a version: there are several values, each with its own
+
+
+def kept(value: Any, plain: Any) -> tuple[Any, Any]:
+    """An argument (``plain`` is it as an array) as it will be for the backward pass, and the version of its data."""
+    if not isinstance(value, Tensor):
+        return _frozen(plain), 0
+    stamp = value._version[0]
+    return (value, stamp) if stamp >= 0 else (value.clone(), 0)  # NaN: others may write to it, and no count tells
+
+
+def _frozen(value: Any) -> Any:
+    """A copy of what the caller may write to."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return type(value)([_frozen(v) for v in value]) if type(value) in (list, tuple) else value
 
 
 _VARIADIC = 4  # the flag of a code object that has *args

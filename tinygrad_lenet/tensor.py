@@ -8,14 +8,14 @@ counter of the memory they look at; an op notes the count of what it saves, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._methods import Methods
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
-from .graph import Hook, Node, is_grad_enabled, no_grad, pullback
+from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
@@ -66,6 +66,11 @@ def _unwrap(value: Any) -> Any:
     return value
 
 
+# How often the memory was changed, and (from the first time on) the line that did it last; shared by all views of it.
+# NaN once another library can write to the memory as well: it equals no count, not even itself.
+Version: TypeAlias = list[Any]
+
+
 def storage(array: NDArray[Any]) -> Any:
     """The array that owns the memory."""
     return array if array.base is None else array.base
@@ -97,7 +102,7 @@ class Tensor(Methods):
     _hooks: list[Hook] | None  # of a leaf; others keep them in the node
     _node: Node | None
     _requires_grad: bool
-    _version: list[int]  # how often the memory was changed; shared by all views of it
+    _version: Version
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
         self._data = np.array(to_array(data, dtype))
@@ -107,7 +112,7 @@ class Tensor(Methods):
         self.requires_grad = requires_grad
 
     @staticmethod
-    def _wrap(array: NDArray[Any], node: Node | None = None, version: list[int] | None = None) -> Tensor:
+    def _wrap(array: NDArray[Any], node: Node | None = None, version: Version | None = None) -> Tensor:
         """A Tensor around an array that nobody else will write to, without a copy."""
         self = Tensor.__new__(Tensor)
         self._data = array
@@ -279,13 +284,14 @@ class Tensor(Methods):
             raise ArgumentError(
                 f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead"
             )
+        before = self._version[:]
+        self._version[:] = before[0] + 1, user_line()  # before the change, since Ctrl-C may come between the two
         try:
             self._data[key] = value
-        except IndexError as error:
-            raise OutOfRangeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
-        except ValueError as error:
-            raise ShapeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
-        self._version[0] += 1
+        except (IndexError, ValueError) as error:
+            self._version[:] = before
+            kind = OutOfRangeError if isinstance(error, IndexError) else ShapeError
+            raise kind(f"x[...] = value: {error} (x has shape {self.shape})") from None
 
     def __setitem__(self, index: Any, value: Any) -> None:
         key = as_index(index)
@@ -363,6 +369,7 @@ class Tensor(Methods):
         root = root_of(self)
         seed = seed_of(self, gradient)._data
         taken = {id(storage(seed))}
+        found: list[tuple[Tensor, Tensor | None, Tensor]] = []
         for leaf, array in pullback([root], [seed], retain=retain_graph).items():
             assert isinstance(leaf, Tensor)  # every node has been visited
             if leaf._grad is not None:
@@ -370,7 +377,14 @@ class Tensor(Methods):
             elif id(storage(array)) in taken or not array.flags.writeable:
                 array = array.copy()  # a rule may hand one array to two parents; each leaf gets its own
             taken.add(id(storage(array)))
-            leaf._grad = Tensor._wrap(array)
+            found.append((leaf, leaf._grad, Tensor._wrap(array)))
+        try:
+            for leaf, _, new in found:
+                leaf._grad = new
+        except BaseException:  # Ctrl-C: all leaves have got theirs, or none
+            for leaf, old, _ in found:
+                leaf._grad = old
+            raise
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
         """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.
@@ -454,7 +468,10 @@ def seed_of(output: Tensor, gradient: Any) -> Tensor:
                 "reduce it, as in y.sum().backward(), or pass gradient= of that shape"
             )
         return Tensor._wrap(np.ones(output.shape, output.dtype))
-    seed = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
+    # Numbers and lists take the dtype of the tensor: float32 would round them.
+    seed = (
+        gradient if isinstance(gradient, Tensor) else Tensor(gradient, False, getattr(gradient, "dtype", output.dtype))
+    )
     if seed.shape != output.shape:
         raise ShapeError(f"the gradient to start from must have the tensor's shape {output.shape}, got {seed.shape}")
     return seed if seed.dtype == output.dtype else seed.astype(output.dtype)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, DTypeError, GradientError
+from ..graph import user_line
 from ..tensor import Tensor
 
 Array: TypeAlias = NDArray[Any]
@@ -82,7 +83,7 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        index = 0
+        index, line = 0, user_line()
         for group in self.param_groups:
             for p in group["params"]:
                 if p._grad is not None:
@@ -90,7 +91,8 @@ class Optimizer:
                     if state is None:
                         state = self.state[index] = {"step": 0, "scratch": np.empty_like(p._data)}
                     state["step"] += 1
-                    p._version[0] += 1  # a change in place: a graph that saved the old value must not use it
+                    # A change in place: a graph that saved the old value must not use it.
+                    p._version[:] = p._version[0] + 1, line
                     self.update(p._data, p._grad._data, state, group)
                 index += 1
 

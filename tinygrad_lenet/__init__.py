@@ -6,6 +6,12 @@
 >>> y.backward()
 >>> x.grad  # e^x (1 + x)
 tensor([ 5.436564, 22.167168])
+
+What holds for all: where a signature says :class:`Array`, give a Tensor, an array, a number or a list. Shapes broadcast
+and dtypes are promoted as in NumPy 2; a gradient has the shape and dtype of its tensor. ``dim`` for ``axis``,
+``keepdim`` for ``keepdims``, ``input`` for ``x`` and ``other`` for ``y`` are understood as well. Shapes that do not fit
+raise :class:`ShapeError` (a ValueError), dtypes :class:`DTypeError` (a TypeError), an axis that there is not
+:class:`AxisError` (an IndexError), options :class:`ArgumentError` (a ValueError).
 """
 
 from importlib import import_module
@@ -27,7 +33,9 @@ from .errors import (
     TinygradLenetError,
     UnsupportedError,
 )
-from .functional import *
+from .functional.layers import *
+from .functional.losses import *
+from .functional.spatial import *
 from .graph import enable_grad, is_grad_enabled, no_grad
 from .ops import (
     contractions,
@@ -42,11 +50,14 @@ from .ops import (
     shape,
     sorting,
 )
+from .ops.activations import *
 from .ops.contractions import *
+from .ops.convolution import *
 from .ops.creation import *
 from .ops.elementwise import *
 from .ops.indexing import *
 from .ops.maths import *
+from .ops.pooling import *
 from .ops.products import *
 from .ops.rearrange import *
 from .ops.reduction import *
@@ -114,10 +125,10 @@ del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, onnx, optim, testing, training, visualize
+else:  # type checkers would take any name then
 
-
-def __getattr__(name: str) -> Any:
-    """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
-    if name in ("data", "nn", "onnx", "optim", "testing", "training", "visualize"):
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
+        if name in ("data", "nn", "onnx", "optim", "testing", "training", "visualize"):
+            return import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -214,8 +214,8 @@ class Tensor(Methods):
             )
         return np.array(self._data, dtype) if copy else np.asarray(self.numpy(), dtype)
 
-    def item(self) -> float | int | bool:
-        """The value of the one element, as a Python number."""
+    def item(self) -> float:
+        """The value of the one element, as a Python number: an int or a bool where the dtype says so."""
         if self.size != 1:
             raise ShapeError(
                 f"item() is for one element, this tensor has shape {self.shape}; use x.numpy() or x[i].item()"
@@ -489,5 +489,11 @@ def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = Fals
 
 
 def as_tensor(data: Any) -> Tensor:
-    """The Tensor itself, if ``data`` is one; else a new one, see :class:`Tensor`."""
+    """The Tensor itself, if ``data`` is one; else a new one, see :class:`Tensor`.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.as_tensor([1, 2])
+    >>> x, tl.as_tensor(x) is x
+    (tensor([1., 2.]), True)
+    """
     return data if isinstance(data, Tensor) else Tensor(data)

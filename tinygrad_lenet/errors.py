@@ -1,7 +1,5 @@
 """What can go wrong, as one tree.
 
-::
-
     TinygradLenetError
     ├── ShapeError      (ValueError)    shapes that do not fit together
     ├── DTypeError      (TypeError)     a dtype or type that cannot be used here

@@ -25,9 +25,20 @@ from .errors import GradientError
 
 # A context variable, not a module flag: each thread and asyncio task has its own, and a new thread records.
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
-is_grad_enabled = _recording.get
+recording = _recording.get  # for the ops: a call less than the public name
 _numbers = itertools.count()
 _PACKAGE = os.path.dirname(__file__) + os.sep
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops are recorded here: yes, but inside of :class:`no_grad`; each thread and task has its own answer.
+
+    >>> import tinygrad_lenet as tl
+    >>> with tl.no_grad():
+    ...     tl.is_grad_enabled()
+    False
+    """
+    return _recording.get()
 
 
 class _GradMode(ContextDecorator):
@@ -69,7 +80,15 @@ class no_grad(_GradMode):
 
 
 class enable_grad(_GradMode):
-    """Record again inside a :class:`no_grad` block: a context manager and a decorator."""
+    """Record again inside a :class:`no_grad` block: a context manager and a decorator.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.ones(2, requires_grad=True)
+    >>> with tl.no_grad(), tl.enable_grad():
+    ...     y = w * 2
+    >>> y.requires_grad
+    True
+    """
 
     enabled = True
 

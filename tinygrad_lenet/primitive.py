@@ -1,6 +1,6 @@
 """One op, one place: the ``@primitive`` decorator, the rules of differentiation, and the registry.
 
-A primitive is a NumPy function and, for each argument that can have a gradient, a rule::
+A primitive is a NumPy function and, for each argument that can have a gradient, a rule:
 
     @primitive
     def tanh(x: Array) -> Array:
@@ -20,16 +20,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
-from .graph import Node, Vertex, is_grad_enabled, listener
+from .graph import Node, Vertex, listener, recording
 from .tensor import Tensor, Version, storage, to_array
 
-# In the body of a primitive an ndarray; for its callers a Tensor, an array, a number or a list.
-Array: TypeAlias = Annotated[Any, "tensor"]
+if TYPE_CHECKING:
+    Array: TypeAlias = Any
+else:
+
+    class Array:
+        """The word in signatures for a tensor argument: a Tensor, a NumPy array, a number, or a list of numbers.
+
+        Numbers and lists become float32; beside a tensor, a number takes its dtype. What comes back is a Tensor. In the
+        body of a :func:`primitive` the word stands for the NumPy array. It is for annotations only.
+
+        >>> import tinygrad_lenet as tl
+        >>> tl.add([1, 2], 0.5)
+        tensor([1.5, 2.5])
+        """
+
+
 Rule: TypeAlias = Callable[..., Any]
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,7 +67,12 @@ class Draw(NamedTuple):
 
 
 def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) -> Draw:
-    """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves."""
+    """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.draw(3, 2, low=0.5)
+    Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
+    """
     return Draw(shape if values is None else np.shape(values), low, high, values)
 
 
@@ -392,7 +411,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                 elif isinstance(a, np.ndarray) and np.may_share_memory(a, out):
                     out = out.copy()  # the caller may write to it
         node = None
-        if tracked and is_grad_enabled():
+        if tracked and recording():
             plan = plans.get(tracked)
             if plan is None:
                 plan = plans[tracked] = Plan(op, tracked)
@@ -404,6 +423,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
             hear(op, args, result)
         return result
 
+    forward.__annotations__["return"] = Tensor  # what callers get, and what help() shall say
     REGISTRY[f"{forward.__module__}.{op.name}"] = op
     for name in ("vjp", "check"):
         setattr(call, name, getattr(op, name))

@@ -66,6 +66,10 @@ if hasattr(os, "register_at_fork"):
 def get_num_threads() -> int:
     """How many threads a large kernel uses: what was set, else what ``OMP_NUM_THREADS``, ``OPENBLAS_NUM_THREADS`` or
     ``MKL_NUM_THREADS`` says, else one for each core.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.get_num_threads() >= 1
+    True
     """
     if _crew.size is None:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -80,6 +84,9 @@ def get_num_threads() -> int:
 
 def set_num_threads(number: int) -> None:
     """Set how many threads a large kernel uses. BLAS has threads of its own, which this leaves alone.
+
+    Raises:
+        ArgumentError: not an integer of at least 1.
 
     >>> import tinygrad_lenet as tl
     >>> before = tl.get_num_threads()

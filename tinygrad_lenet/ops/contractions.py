@@ -154,6 +154,10 @@ def tensordot(x: Array, y: Array, axes: Any = 2) -> Tensor:
     """The sum of products over pairs of axes: the last ``axes`` of ``x`` with the first of ``y``, or those that two
     lists name. NumPy's and PyTorch's ``tensordot``.
 
+    Raises:
+        AxisError: one of the tensors has fewer axes.
+        ShapeError: the axes are not as many, or of other lengths.
+
     >>> import tinygrad_lenet as tl
     >>> tl.tensordot(tl.ones(2, 3, 4), tl.ones(4, 3, 5), axes=([1, 2], [1, 0])).shape
     (2, 5)
@@ -190,12 +194,23 @@ def dot(x: Array, y: Array) -> Tensor:
 
 
 def inner(x: Array, y: Array) -> Tensor:
-    """The sum of products over the last axes of both; the product if one is a number."""
+    """The sum of products over the last axes of both; the product if one is a number.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.inner(tl.tensor([[1, 2], [3, 4]]), tl.tensor([1, 10]))
+    tensor([21., 43.])
+    """
     return tensordot(x, y, ([-1], [-1])) if np.ndim(x) and np.ndim(y) else mul(x, y)
 
 
 def outer(x: Array, y: Array) -> Tensor:
-    """All products of an element of ``x`` and one of ``y``, both flattened: (x.size, y.size)."""
+    """All products of an element of ``x`` and one of ``y``, both flattened: (x.size, y.size).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.outer(tl.tensor([1, 2]), tl.tensor([1, 10]))
+    tensor([[ 1., 10.],
+            [ 2., 20.]])
+    """
     return mul(reshape(x, -1, 1), reshape(y, 1, -1))
 
 
@@ -213,5 +228,11 @@ def kron(x: Array, y: Array) -> Tensor:
 
 
 def trace(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-    """The sum of :func:`diagonal`, of the matrices that two axes span."""
+    """The sum of :func:`diagonal`, of the matrices that two axes span: (n, m) to a number, (..., n, m) with the
+    axes -2 and -1 to (...).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.trace(tl.tensor([[1, 2], [3, 4]]))
+    tensor(5.)
+    """
     return sum(diagonal(x, offset, axis1, axis2), -1)

@@ -43,6 +43,7 @@ def inv(x: Array) -> Array:
 
     Raises:
         ArgumentError: a matrix is singular.
+        ShapeError: the matrices are not square.
 
     >>> import tinygrad_lenet as tl
     >>> tl.linalg.inv(tl.tensor([[2.0, 0.0], [0.0, 4.0]]))
@@ -89,6 +90,7 @@ def solve(a: Array, b: Array) -> Tensor:
 
     Raises:
         ArgumentError: a matrix is singular.
+        ShapeError: ``a`` is not square, or ``b`` has not its number of rows.
 
     >>> import tinygrad_lenet as tl
     >>> tl.linalg.solve(tl.tensor([[2.0, 0.0], [0.0, 4.0]]), tl.tensor([2.0, 2.0]))
@@ -103,6 +105,9 @@ def solve(a: Array, b: Array) -> Tensor:
 @primitive
 def det(x: Array) -> Array:
     """The determinant; its gradient is the matrix of cofactors, also where the determinant is 0.
+
+    Raises:
+        ShapeError: the matrices are not square.
 
     >>> import tinygrad_lenet as tl
     >>> tl.linalg.det(tl.tensor([[2.0, 1.0], [0.0, 4.0]]))
@@ -155,6 +160,9 @@ def slogdet(x: Array) -> tuple[Tensor, Tensor]:
     """The sign of the determinant, and the logarithm of its magnitude, which neither overflows nor vanishes; (0, -inf)
     for a singular matrix, where the gradient does not exist.
 
+    Raises:
+        ShapeError: the matrices are not square.
+
     >>> import tinygrad_lenet as tl
     >>> tl.linalg.slogdet(tl.eye(2) * -1)
     (tensor(1.), tensor(0.))
@@ -197,6 +205,7 @@ def cholesky(x: Array, upper: bool = False) -> Tensor:
 
     Raises:
         ArgumentError: a matrix is not positive definite.
+        ShapeError: the matrices are not square.
 
     >>> import tinygrad_lenet as tl
     >>> tl.linalg.cholesky(tl.tensor([[4.0, 2.0], [2.0, 5.0]]))
@@ -219,6 +228,9 @@ def norm(x: Array, ord: float | str | None = None, axis: Axis = None, keepdims: 
             the root of the sum of squares.
         axis: one for vectors, two for matrices.
         keepdims: whether the axes stay, with length 1.
+
+    Raises:
+        ArgumentError: an unknown ``ord``.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([[1.0, -2.0], [2.0, 4.0]])

@@ -59,6 +59,9 @@ def sort(x: Array, axis: int | None = -1, descending: bool = False) -> Tensor:
 def topk(x: Array, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
     """The ``k`` largest elements along an axis, or the smallest, in order; and their indices. PyTorch's ``topk``.
 
+    Raises:
+        ArgumentError: ``k`` is negative, or larger than the axis is long.
+
     >>> import tinygrad_lenet as tl
     >>> tl.topk(tl.tensor([3, 1, 2]), 2)
     (tensor([3., 2.]), tensor([0, 2], dtype=int64))

@@ -132,3 +132,7 @@ else:  # type checkers would take any name then
         if name in ("data", "nn", "onnx", "optim", "testing", "training", "visualize"):
             return import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """For completion, also what is not imported yet."""
+        return sorted({*globals(), *__all__})

@@ -298,10 +298,35 @@ def _fit(gradient: Any, vertex: Vertex) -> Any:
     if gradient.shape != shape:
         extra = len(gradient.shape) - len(shape)
         stretched = [i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1]
-        gradient = gradient.sum(axis=(*range(extra), *stretched)).reshape(shape)
+        axes = (*range(extra), *stretched)
+        total = added(gradient, axes) if isinstance(gradient, np.ndarray) else gradient.sum(axis=axes)
+        gradient = total.reshape(shape)
     if gradient.dtype != vertex.dtype:
         gradient = gradient.astype(vertex.dtype)
     return _as_array(gradient)
+
+
+_sum: Any = np.add.reduce
+_RUN = 128  # as many numbers may be added up one after the other
+
+
+def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = False) -> Any:
+    """``np.add.reduce``, pairwise along all axes: NumPy's is so along the innermost in memory only, and along others a
+    long sum of float32 loses digits.
+    """
+    if x.size > 1 << 15 and x.dtype.kind == "f":
+        for axis in axes:
+            while x.shape[axis] > 4 * _RUN and abs(x.strides[axis]) > x.itemsize:
+                x = _in_runs(x, axis, dtype)
+    return _sum(x, axes, dtype, keepdims=keepdims)
+
+
+def _in_runs(x: Any, axis: int, dtype: Any) -> Any:
+    """The sums of runs along an axis, and of what is left over."""
+    head, runs = (slice(None),) * axis, x.shape[axis] - x.shape[axis] % _RUN
+    cut = x[(*head, slice(runs))].reshape(*x.shape[:axis], -1, _RUN, *x.shape[axis + 1 :])
+    rest = _sum(x[(*head, slice(runs, None))], axis, dtype, keepdims=True)
+    return np.concatenate([_sum(cut, axis + 1, dtype), rest], axis)
 
 
 def _as_array(gradient: Any) -> Any:

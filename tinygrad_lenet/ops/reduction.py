@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..graph import added
 from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor, as_tensor
 from .elementwise import abs, ne, select, where
@@ -60,7 +61,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tl.sum(x), tl.sum(x, axis=0), tl.sum(x, axis=1, keepdims=True).shape
     (tensor(10.), tensor([4., 6.]), (2, 1))
     """
-    return _add(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    return added(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
 sum.vjp(x=lambda g, x_shape, axis: stretch(_restore(g, x_shape, axis), x_shape))
@@ -157,7 +158,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     tensor([2., 3.])
     """
     # float16 is summed up as float32, as NumPy's mean does: its largest number is 65,504.
-    total = _add(x, axes_of(axis, x.ndim), np.float32 if x.dtype == np.float16 else None, keepdims=keepdims)
+    total = added(x, axes_of(axis, x.ndim), np.float32 if x.dtype == np.float16 else None, keepdims=keepdims)
     mean = total / _count(x.shape, axis)
     return mean.astype(x.dtype, copy=False) if x.dtype.kind == "f" else mean
 
@@ -174,12 +175,34 @@ mean.check(draw(3, 4, 2), axis=1, keepdims=True)
 def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
 
-    Computed in two passes: the mean first, so that a large mean costs no digits.
+    Computed in two passes, the mean first, so that a large mean costs no digits; and, as :func:`std` and :func:`norm`,
+    in the next wider dtype, where no square overflows or vanishes, then rounded once.
 
     >>> import tinygrad_lenet as tl
     >>> tl.var(tl.tensor([1.0, 2.0, 3.0, 4.0])), tl.var(tl.tensor([1.0, 2.0, 3.0]), ddof=1)
     (tensor(1.25), tensor(1.))
     """
+    given = as_tensor(x)
+    return _var(given, axis, keepdims, ddof).astype(_float(given))
+
+
+def _float(x: Tensor) -> Any:
+    return x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
+
+
+def _wide(x: Any) -> Any:
+    """Floats in the next wider dtype, in which squares and products of theirs neither overflow nor vanish; 64 bits as
+    they are.
+    """
+    wide = _WIDE.get(x.dtype)
+    return x if wide is None else x.astype(wide)
+
+
+_WIDE: dict[Any, Any] = {np.dtype(np.float16): np.dtype(np.float32), np.dtype(np.float32): np.dtype(np.float64)}
+
+
+def _var(x: Tensor, axis: Axis, keepdims: bool, ddof: int) -> Tensor:
+    x = _wide(x)
     squares = sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims)
     return squares / builtins.max(_count(np.shape(x), axis) - ddof, 0)
 
@@ -192,7 +215,8 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     >>> tl.std(tl.tensor([1.0, 3.0, 1.0, 3.0]))
     tensor(1.)
     """
-    return _root(var(x, axis, keepdims, ddof))
+    given = as_tensor(x)
+    return _root(_var(given, axis, keepdims, ddof)).astype(_float(given))
 
 
 def _root(x: Tensor) -> Tensor:
@@ -216,7 +240,7 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
     """
     x = as_tensor(x)
     if p == 2:
-        return _root(sum(square(x if x.dtype.kind == "f" else x * 1.0), axis, keepdims))
+        return _root(sum(square(_wide(x if x.dtype.kind == "f" else x * 1.0)), axis, keepdims)).astype(_float(x))
     if p == 0:
         return sum(ne(x, 0).astype(x.dtype if x.dtype.kind == "f" else np.float32), axis, keepdims)
     size = abs(x)
@@ -224,10 +248,29 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
         return max(size, axis, keepdims) if p > 0 else min(size, axis, keepdims)
     if p == 1:
         return sum(size, axis, keepdims)
+    size = _wide(size)
     zero = size == 0  # whose powers have no finite derivative
     total = sum(where(zero, 0.0 if p > 0 else math.inf, where(zero, 1, size) ** p), axis, keepdims)
     nothing = (total == 0) | (total == math.inf)
-    return where(nothing, total.detach() ** (1 / p), where(nothing, 1, total) ** (1 / p))
+    return where(nothing, total.detach() ** (1 / p), where(nothing, 1, total) ** (1 / p)).astype(_float(x))
+
+
+def _below(x: Array, top: Array) -> tuple[Array, Array]:
+    """``x - top`` and its exponential, of float32 in float64: a difference of -80, rounded, would cost it five bits."""
+    d = np.subtract(x, top, dtype=np.float64 if x.dtype == np.float32 else None)
+    return d, np.exp(d)
+
+
+def _narrow(wide: Array, x: Array) -> Array:
+    """In the dtype of ``x``, if that is one of floats."""
+    return wide.astype(x.dtype, copy=False) if x.dtype.kind == "f" else wide
+
+
+def _log_sum(d: Array, e: Array, axis: Any) -> Array:
+    """``log(sum(e))`` where ``e`` is 1 at the largest, with the digits of the others: the 1 stays out of the sum."""
+    largest = d == 0
+    rest = _add(e - largest, axis, keepdims=True)
+    return np.log1p(rest + (_add(largest, axis, rest.dtype, keepdims=True) - 1))
 
 
 @primitive
@@ -244,7 +287,7 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     top = _max(x, axes, keepdims=True) if x.size else np.sum(x, axes, x.dtype, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
     with np.errstate(divide="ignore", over="ignore"):  # log(0) = -inf where every x is -inf, inf where one is inf
-        out = np.log(_add(np.exp(x - top), axes, keepdims=True)) + top
+        out = _narrow(_log_sum(*_below(x, top), axes) + top, x)
     return out if keepdims else out.squeeze(axes)
 
 
@@ -253,9 +296,10 @@ def _logsumexp_x(g: Any, x: Any, axis: Axis) -> Any:
     if not x.size:
         return x * 0
     top = x.max(axis=axes_of(axis, x.ndim), keepdims=True)
-    e = exp(x - (top.detach() if isinstance(top, Tensor) else top))
+    e = exp(_wide(x) - top.detach()) if isinstance(x, Tensor) else _below(x, top)[1]
     total = e.sum(axis=axes_of(axis, x.ndim), keepdims=True)
-    return _restore(g, x.shape, axis) * e / where(total == total, total, 1)  # beside an inf, the others have 0
+    # beside an inf, the others have 0
+    return (_restore(g, x.shape, axis) * (e / where(total == total, total, 1))).astype(x.dtype)
 
 
 logsumexp.vjp(x=_logsumexp_x)
@@ -272,8 +316,9 @@ def softmax(x: Array, axis: int = -1) -> Array:
     >>> tl.softmax(tl.tensor([0.0, 1.0, 1000.0])), tl.softmax(tl.tensor([0.0, 1.0])).round(4)
     (tensor([0., 0., 1.]), tensor([0.2689, 0.7311]))
     """
-    e = np.exp(x - _max(x, axis, keepdims=True))
-    return e / _add(e, axis, keepdims=True)
+    _, e = _below(x, _max(x, axis, keepdims=True))
+    e /= _add(e, axis, keepdims=True)
+    return _narrow(e, x)
 
 
 softmax.vjp(x=lambda g, out, axis: out * (g - (g * out).sum(axis=axis, keepdims=True)))
@@ -290,11 +335,11 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     >>> tl.log_softmax(tl.tensor([0.0, 1000.0])), tl.softmax(tl.tensor([0.0, 1000.0]))
     (tensor([-1000.,     0.]), tensor([0., 1.]))
     """
-    shifted = x - _max(x, axis, keepdims=True)
-    return shifted - np.log(_add(np.exp(shifted), axis, keepdims=True))
+    d, e = _below(x, _max(x, axis, keepdims=True))
+    return _narrow(d - _log_sum(d, e, axis), x)
 
 
-log_softmax.vjp(x=lambda g, out, axis: g - exp(out) * g.sum(axis=axis, keepdims=True))
+log_softmax.vjp(x=lambda g, x, axis: g - softmax(x, axis) * g.sum(axis=axis, keepdims=True))
 log_softmax.check(draw(3, 4))
 log_softmax.check(draw(3, 4, 2), axis=1)
 
@@ -302,16 +347,26 @@ log_softmax.check(draw(3, 4, 2), axis=1)
 @primitive
 def softmax_nll(x: Array, index: Any, average: bool = False) -> Array:
     """``-log_softmax(x)[i, index[i]]`` for logits (N, C) and class indices (N,), in one go; or the mean of them."""
-    shifted = x - _max(x, 1, keepdims=True)
-    picked = shifted[np.arange(len(index)), index]
-    losses = np.log(_add(np.exp(shifted), 1)) - picked
+    rows, largest = np.arange(len(index)), x.argmax(1)
+    d, e = _below(x, x[rows, largest].reshape(-1, 1))
+    e[rows, largest] = 0  # it stays out of the sum, which is the loss of those that are nearly sure
+    losses = _narrow(np.log1p(_add(e, 1)) - d[rows, index], x)
     return _add(losses) / len(index) if average else losses
 
 
 def _softmax_nll_x(g: Any, x: Any, index: Any, average: bool) -> Any:
-    hit = np.zeros(x.shape, x.dtype)
-    hit[np.arange(len(index)), index] = 1
-    return (softmax(x, 1) - hit) * (g / len(index) if average else g.reshape(-1, 1))
+    """The softmax, and where the target is, minus the sum of the others: more digits than the softmax minus 1."""
+    at, factor = (np.arange(len(index)), index), g / len(index) if average else g.reshape(-1, 1)
+    if isinstance(x, Tensor):
+        hit = np.zeros(x.shape, np.bool_)
+        hit[at] = True
+        p = select(softmax(x, 1), hit, False)
+        return (p - p.sum(axis=1, keepdims=True) * hit) * factor
+    p = softmax.op.forward(x, 1)
+    p[at] = 0
+    p[at] = -_add(p, 1)
+    p *= factor
+    return p
 
 
 softmax_nll.vjp(x=_softmax_nll_x)
@@ -323,7 +378,7 @@ softmax_nll.check(draw(3, 4), np.array([2, 0, 2]), average=True)
 
 @primitive
 def _cumsum(x: Array, axis: int) -> Array:
-    return np.cumsum(x, axis)
+    return _narrow(np.cumsum(x, axis, _WIDE.get(x.dtype)), x)
 
 
 def _backwards(x: Any, axis: int) -> Any:
@@ -364,17 +419,18 @@ def _along(op: Any, x: Array, axis: int | None) -> Tensor:
 
 @primitive
 def _cumprod(x: Array, axis: int) -> Array:
-    return np.cumprod(x, axis)
+    return _narrow(np.cumprod(x, axis, _WIDE.get(x.dtype)), x)
 
 
 @primitive
 def _recurrence(x: Array, factor: Array, axis: int) -> Array:
     """``y[i] = x[i] + factor[i] * y[i - 1]`` along an axis, where ``y[-1]`` is 0."""
-    out = np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, factor.shape)))
+    dtype = np.result_type(x, factor)
+    out = np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, factor.shape)), _WIDE.get(dtype, dtype))
     along, by = np.moveaxis(out, axis, 0), np.moveaxis(np.broadcast_to(factor, out.shape), axis, 0)
     for i in range(1, len(along)):
         along[i] += by[i] * along[i - 1]
-    return out
+    return out.astype(dtype, copy=False)
 
 
 def _later(x: Any, axis: int, first: float) -> Any:
@@ -390,7 +446,12 @@ def _carried_back(g: Any, factor: Any, axis: int) -> Any:
 
 
 # dy[k] / dx[i] is what stands before i times what stands between i and k: no division, so zeros do no harm.
-_cumprod.vjp(x=lambda g, x, axis: _cumprod(_later(x, axis, 1.0), axis) * _carried_back(g, x, axis))
+def _cumprod_x(g: Any, x: Any, axis: int) -> Any:
+    wide = _wide(x)
+    return (_cumprod(_later(wide, axis, 1.0), axis) * _carried_back(_wide(g), wide, axis)).astype(x.dtype)
+
+
+_cumprod.vjp(x=_cumprod_x)
 _cumprod.check(draw(3, 4), 1)
 _cumprod.check(draw(values=[[0.5, 0.0, 2.0, 0.0, -1.5]]), 1)
 _cumprod.check(draw(3, 2), 0)
@@ -413,7 +474,7 @@ def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> x.grad
     tensor([ 0., 10.,  0.])
     """
-    return np.prod(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    return _narrow(np.prod(x, axes_of(axis, np.ndim(x)), _WIDE.get(x.dtype), keepdims=keepdims), x)
 
 
 def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
@@ -421,14 +482,14 @@ def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
     gone = axes_of(axis, len(x.shape))
     order = [*(a for a in range(len(x.shape)) if a not in gone), *gone]
     kept = len(x.shape) - len(gone)
-    there = x.transpose(order)
+    there = _wide(x).transpose(order)
     flat = there.reshape((*there.shape[:kept], math.prod(there.shape[kept:])))
     if not math.prod(flat.shape):
         return x * 0
     before = _cumprod(_later(flat, kept, 1.0), kept)
     behind = _backwards(_cumprod(_later(_backwards(flat, kept), kept, 1.0), kept), kept)
     others = (before * behind).reshape(there.shape).transpose(tuple(int(i) for i in np.argsort(order)))
-    return _restore(g, x.shape, axis) * others
+    return (_restore(_wide(g), x.shape, axis) * others).astype(x.dtype)
 
 
 prod.vjp(x=_prod_x)

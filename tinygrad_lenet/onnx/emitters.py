@@ -70,6 +70,13 @@ EMIT |= {
     "hypot": _chain(lambda g, t, x, y: g.node("Sqrt", g.node("Add", g.node("Mul", x, x), g.node("Mul", y, y)))),
     "silu": _chain(lambda g, t, x: g.node("Mul", x, g.node("Sigmoid", x))),
     "_tanh_grad": _chain(lambda g, t, d, y: g.node("Mul", d, g.node("Sub", t(1), g.node("Mul", y, y)))),
+    "_sigmoid_grad": _chain(
+        lambda g, t, d, x: g.node("Mul", d, g.node("Mul", g.node("Sigmoid", x), g.node("Sigmoid", g.node("Neg", x))))
+    ),
+    "bell": _chain(lambda g, t, x, rate: g.node("Exp", g.node("Neg", g.node("Mul", rate, g.node("Mul", x, x))))),
+    "_normal": _chain(
+        lambda g, t, x: g.node("Mul", t(0.5), g.node("Add", t(1), g.node("Erf", g.node("Mul", x, t(math.sqrt(0.5))))))
+    ),
     "_where_positive": _chain(lambda g, t, d, y: g.node("Where", g.node("Greater", y, t(0)), d, t(0))),
     "mod": _chain(lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("Floor", g.node("Div", x, y)))))
 }  # fmt: skip

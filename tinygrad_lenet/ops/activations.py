@@ -13,8 +13,8 @@ from ..errors import ArgumentError
 from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor, as_tensor
 from ..threads import spread
-from .elementwise import BITS, abs, mask_bits, minimum, select, where
-from .maths import erf, exp, square
+from .elementwise import BITS, abs, clip, mask_bits, minimum, select, where
+from .maths import bell, exp, square, tail
 
 __all__ = [
     "celu",
@@ -96,11 +96,41 @@ def sigmoid(x: Array) -> Array:
 
 
 def _sigmoid(x: Array) -> Array:
-    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
+    def compute(x: Array, out: Array) -> None:
+        np.exp(np.negative(np.abs(x, out=out), out=out), out=out)
+        below = np.add(out, 1, out=memory.empty_like(out))
+        np.maximum(out, np.greater_equal(x, 0), out=out)  # e^min(x, 0): 1, or what it is already
+        np.divide(out, below, out=out)
+
+    if x.size >= _LARGE and x.dtype.kind == "f":
+        return _large(compute, 15, x)
+    out = np.empty_like(x, np.result_type(x, np.float16 if x.dtype.kind == "f" else np.float64))
+    compute(x, out)
+    return out
 
 
-sigmoid.vjp(x=lambda g, out: g * out * (1 - out))
+@primitive
+def _sigmoid_grad(g: Array, x: Array) -> Array:
+    """``g * e / (1 + e)^2`` with ``e = e^-|x|``: of ``out * (1 - out)`` no digit is left where ``out`` is nearly 1."""
+
+    def compute(g: Array, x: Array, out: Array) -> None:
+        np.exp(np.negative(np.abs(x, out=out), out=out), out=out)
+        below = np.add(out, 1, out=memory.empty_like(out))
+        np.multiply(below, below, out=below)
+        np.multiply(out, g, out=out)
+        np.divide(out, below, out=out)
+
+    if x.size >= _LARGE:
+        return _large(compute, 15, g, x)
+    out = np.empty_like(x)
+    compute(g, x, out)
+    return out
+
+
+sigmoid.vjp(x=lambda g, x: _sigmoid_grad(g, x))
 sigmoid.check(draw(3, 2))
+_sigmoid_grad.vjp(g=lambda g_, x: _sigmoid_grad(g_, x), x=lambda g_, g, x: -_sigmoid_grad(g_, x) * g * tanh(x * 0.5))
+_sigmoid_grad.check(draw(3, 2), draw(3, 2))
 
 
 @primitive
@@ -262,7 +292,11 @@ def mish(x: Array) -> Tensor:
     >>> tl.mish(tl.tensor([-1.0, 2.0])).round(4)
     tensor([-0.3034,  1.944 ])
     """
-    return as_tensor(x) * tanh(softplus(x))
+    given = as_tensor(x)
+    # tanh(softplus(x)) is n / (n + 2) with n = e^x (e^x + 2); it is 0 or 1 beyond these bounds, where n would overflow.
+    e = exp(clip(given, -1000.0, 4.0 if given.dtype == np.float16 else 20.0))
+    n = e * (e + 2)
+    return given * (n / (n + 2))
 
 
 @primitive
@@ -340,20 +374,32 @@ def hardswish(x: Array) -> Array:
     return x * (np.clip(x + 3, 0, 6) / 6)
 
 
-hardswish.vjp(x=lambda g, x: where(x < 3, select(g * (x / 3 + 0.5), x > -3), g))
+hardswish.vjp(x=lambda g, x: where(x < 3, select(g * ((x + 1.5) / 3), x > -3), g))
 hardswish.check(draw(3, 2, low=-7, high=6))
+
+
+def _share(x: Array) -> Array:
+    a = np.minimum(np.abs(x), 40)
+    above = bell.op.forward(a, 0.5) * tail(a)
+    return np.where(x < 0, above, 1 - above)
+
+
+@primitive
+def _normal(x: Array) -> Array:
+    """The share of the standard normal distribution below ``x``, with all digits in both tails."""
+    return _share(x)
+
+
+_normal.vjp(x=lambda g, x: g * bell(x, 0.5) * (1 / math.sqrt(2 * math.pi)))
+_normal.check(draw(3, 2, low=-2, high=2))
 
 
 @primitive
 def _gelu(x: Array) -> Array:
-    return x * (0.5 * erf(x * math.sqrt(0.5)).numpy() + 0.5)
+    return x * _share(x)
 
 
-def _gelu_x(g: Any, x: Any) -> Any:
-    return g * (0.5 * erf(x * math.sqrt(0.5)) + 0.5 + x * exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)))
-
-
-_gelu.vjp(x=_gelu_x)
+_gelu.vjp(x=lambda g, x: g * (_normal(x) + x * bell(x, 0.5) * (1 / math.sqrt(2 * math.pi))))
 _gelu.check(draw(3, 2, low=-2, high=2))
 
 
@@ -379,8 +425,9 @@ def gelu(x: Array, approximate: str = "none") -> Tensor:
     if approximate != "tanh":
         raise ArgumentError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     given = as_tensor(x)
-    inner = (given + 0.044715 * given * given * given) * math.sqrt(2 / math.pi)
-    return given * (0.5 * tanh(inner) + 0.5)
+    near = clip(given, -30.0, 30.0)  # beyond, the sigmoid is 0 or 1, and the cube may overflow
+    # (1 + tanh(y)) / 2 is sigmoid(2 y), which keeps its digits near 0
+    return given * sigmoid(near * (1 + 0.044715 * near * near) * (2 * math.sqrt(2 / math.pi)))
 
 
 @spelled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -52,9 +53,8 @@ class _Channels:
         return results
 
     def sums(self, compute: Callable[[slice], Array], dtype: np.dtype[Any]) -> Array:
-        """The sum of each channel, of blocks (A, C, B) that ``compute`` makes, added up in float64."""
-        found = self.blocks(lambda rows: np.add.reduce(compute(rows), axis=(0, 2)), dtype)
-        return np.add.reduce(np.array(found, np.float64).reshape(len(found), self.shape[1]), axis=0)
+        """What ``compute`` gives for blocks, sums of each channel (..., C), added up in float64."""
+        return np.add.reduce(np.array(self.blocks(compute, dtype), np.float64), axis=0)
 
 
 def _column(values: Array, dtype: np.dtype[Any]) -> Array:
@@ -62,17 +62,38 @@ def _column(values: Array, dtype: np.dtype[Any]) -> Array:
     return values.astype(dtype, copy=False).reshape(-1, 1)
 
 
+def _parts(mean: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """The means of the channels, in float64, as a column of the dtype and what its rounding left."""
+    centre = _column(mean, dtype)
+    return centre, mean - centre.ravel()
+
+
 def moments(x: Array) -> tuple[Array, Array]:
-    """Mean and (biased) variance of each channel (axis 1): the mean first, so that a large mean costs no digits."""
-    channels = _Channels(x)
+    """Mean and (biased) variance of each channel (axis 1), in float64.
+
+    Both are sums of distances from a rough mean, that of the first numbers: so neither a large mean costs digits, nor
+    its rounding. Should that one be far off, they are summed up again from the mean that was found.
+    """
+    channels, dtype = _Channels(x), x.dtype
     data = channels.view(x)
-    mean = (channels.sums(lambda rows: data[rows], x.dtype) / channels.count).astype(x.dtype)
+    few = data[: -(-64 // max(1, data.shape[2])), :, :64]
+    mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (few.shape[1] / max(1, few.size))
+    for _ in range(3):
+        centre, _ = _parts(mean, x.dtype)
+        powers = functools.partial(_powers, data, centre, dtype)
+        off, squares = channels.sums(powers, dtype) / channels.count
+        mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
+        if (off * off <= var).all() and np.isfinite(var).all():
+            break
+        dtype = dtype if np.isfinite(var).all() else np.dtype(np.float64)  # where squares overflow
+    return mean, var
 
-    def squares(rows: slice) -> Array:
-        centred = data[rows] - mean.reshape(-1, 1)
-        return np.multiply(centred, centred, out=centred)
 
-    return mean, (channels.sums(squares, x.dtype) / channels.count).astype(x.dtype)
+def _powers(x: Array, centre: Array, dtype: np.dtype[Any], rows: slice) -> Array:
+    """The sums over a block of the distances from the centre, and of their squares."""
+    off = np.subtract(x[rows], centre, dtype=dtype)
+    first = np.add.reduce(off, axis=(0, 2))
+    return np.stack([first, np.add.reduce(np.multiply(off, off, out=off), axis=(0, 2))])
 
 
 @primitive
@@ -85,7 +106,8 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
     mean, var = stats or moments(x)
     channels, dtype = _Channels(x), x.dtype
     data, (out, result) = channels.view(x), channels.empty(dtype)
-    centre, scale, shift = _column(mean, dtype), _column(weight / np.sqrt(var + eps), dtype), _column(bias, dtype)
+    (centre, rest), factor = _parts(mean, dtype), weight / np.sqrt(var + eps)
+    scale, shift = _column(factor, dtype), _column(bias - rest * factor, dtype)
 
     def compute(rows: slice) -> None:
         block = np.subtract(data[rows], centre, out=out[rows])
@@ -99,7 +121,8 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
 def _standard(x: Any, eps: float) -> tuple[Any, Any]:
     """Recorded, for derivatives of derivatives: the standardised channels, and the factor that made them."""
     axes = (0, *range(2, x.ndim))
-    centred = x - x.mean(axis=axes, keepdims=True)
+    rough = x - x.mean(axis=axes, keepdims=True)
+    centred = rough - rough.mean(axis=axes, keepdims=True)  # without the rounding of the mean
     factor = 1 / sqrt(square(centred).mean(axis=axes, keepdims=True) + eps)
     return centred * factor, factor
 
@@ -112,11 +135,10 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
     mean, var = stats or moments(x)
     channels, dtype = _Channels(x), x.dtype
     data, grads, (out, result) = channels.view(x), channels.view(g), channels.empty(dtype)
-    factor = 1 / np.sqrt(var + eps)
-    centre, scale = _column(mean, dtype), _column(weight * factor, dtype)
-    total = channels.sums(lambda rows: grads[rows], dtype) / channels.count
-    common = channels.sums(lambda rows: (data[rows] - centre) * grads[rows], dtype) / channels.count
-    shift, slope = _column(total, dtype), _column(common * factor**2, dtype)
+    factor, (centre, rest) = 1 / np.sqrt(var + eps), _parts(mean, dtype)
+    total, common = channels.sums(lambda rows: _products(data[rows], grads[rows], centre), dtype) / channels.count
+    steep = (common - rest * total) * factor**2
+    shift, slope, scale = (_column(v, dtype) for v in (total - rest * steep, steep, weight * factor))
 
     def compute(rows: slice) -> None:
         block = np.subtract(data[rows], centre, out=out[rows])
@@ -133,10 +155,16 @@ def _normalize_weight(g: Any, x: Any, eps: float, stats: Any) -> Any:
     if not isinstance(g, np.ndarray):
         return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim)))
     mean, var = stats or moments(x)
-    channels = _Channels(x)
-    data, grads, centre = channels.view(x), channels.view(g), _column(mean, x.dtype)
-    common = channels.sums(lambda rows: (data[rows] - centre) * grads[rows], x.dtype)
-    return (common / np.sqrt(var + eps)).astype(x.dtype)
+    channels, (centre, rest) = _Channels(x), _parts(mean, x.dtype)
+    data, grads = channels.view(x), channels.view(g)
+    total, common = channels.sums(lambda rows: _products(data[rows], grads[rows], centre), x.dtype)
+    return ((common - rest * total) / np.sqrt(var + eps)).astype(x.dtype)
+
+
+def _products(x: Array, g: Array, centre: Array) -> Array:
+    """The sums over a block of the gradients, and of their products with the distances from the centre."""
+    off = x - centre
+    return np.stack([np.add.reduce(g, axis=(0, 2)), np.add.reduce(np.multiply(off, g, out=off), axis=(0, 2))])
 
 
 normalize.vjp(x=_normalize_x, weight=_normalize_weight, bias=lambda g: g.sum(axis=(0, *range(2, g.ndim))))

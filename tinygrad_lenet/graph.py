@@ -11,6 +11,7 @@ it, and pass on what its rules make of that (Griewank & Walther, *Evaluating Der
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -307,17 +308,20 @@ def _fit(gradient: Any, vertex: Vertex) -> Any:
 
 
 _sum: Any = np.add.reduce
-_RUN = 128  # as many numbers may be added up one after the other
+_RUN = 64  # numbers that may be added up one after the other, or four times as many
 
 
 def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = False) -> Any:
     """``np.add.reduce``, pairwise along all axes: NumPy's is so along the innermost in memory only, and along others a
     long sum of float32 loses digits.
     """
-    if x.size > 1 << 15 and x.dtype.kind == "f":
-        for axis in axes:
-            while x.shape[axis] > 4 * _RUN and abs(x.strides[axis]) > x.itemsize:
-                x = _in_runs(x, axis, dtype)
+    if x.size > _RUN * _RUN and x.dtype.kind == "f":
+        outer = [axis for axis in axes if abs(x.strides[axis]) > x.itemsize]
+        if math.prod([x.shape[axis] for axis in outer]) > 4 * _RUN:
+            for axis in outer:
+                while x.shape[axis] > 4 * _RUN:
+                    x = _in_runs(x, axis, dtype)
+                x = _sum(x, axis, dtype, keepdims=True)
     return _sum(x, axes, dtype, keepdims=keepdims)
 
 

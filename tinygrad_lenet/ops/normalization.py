@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
+from ..graph import added
 from ..primitive import Array, draw, primitive
 from ..threads import parallel
 from .maths import sqrt, square
@@ -92,8 +93,8 @@ def moments(x: Array) -> tuple[Array, Array]:
 def _powers(x: Array, centre: Array, dtype: np.dtype[Any], rows: slice) -> Array:
     """The sums over a block of the distances from the centre, and of their squares."""
     off = np.subtract(x[rows], centre, dtype=dtype)
-    first = np.add.reduce(off, axis=(0, 2))
-    return np.stack([first, np.add.reduce(np.multiply(off, off, out=off), axis=(0, 2))])
+    first = added(off, (0, 2))
+    return np.stack([first, added(np.multiply(off, off, out=off), (0, 2))])
 
 
 @primitive
@@ -164,7 +165,7 @@ def _normalize_weight(g: Any, x: Any, eps: float, stats: Any) -> Any:
 def _products(x: Array, g: Array, centre: Array) -> Array:
     """The sums over a block of the gradients, and of their products with the distances from the centre."""
     off = x - centre
-    return np.stack([np.add.reduce(g, axis=(0, 2)), np.add.reduce(np.multiply(off, g, out=off), axis=(0, 2))])
+    return np.stack([added(g, (0, 2)), added(np.multiply(off, g, out=off), (0, 2))])
 
 
 normalize.vjp(x=_normalize_x, weight=_normalize_weight, bias=lambda g: g.sum(axis=(0, *range(2, g.ndim))))

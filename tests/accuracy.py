@@ -250,7 +250,7 @@ act(
 DENORMAL = "only where an exponential in it is below 2^-126 and has fewer digits"
 REASONS = {
     "tanh": "the gradient is 1 - out^2, as PyTorch's, exact to a unit of 1, its largest value, but far out not of its "
-    "own; taken from x it would be, and a training step of LeNet-5 take longer",
+    "own; taken from x it would be, and a training step of LeNet-5 take 5 % longer",
     "pow": "the gradient takes x^(y - 1), and y - 1 is rounded",
     "celu": "e^(x / alpha) with x / alpha rounded; with alpha = 1 it is as `elu`",
     "silu": DENORMAL,

@@ -104,7 +104,7 @@ def _sigmoid(x: Array) -> Array:
 
     if x.size >= _LARGE and x.dtype.kind == "f":
         return _large(compute, 15, x)
-    out = np.empty_like(x, np.result_type(x, np.float16 if x.dtype.kind == "f" else np.float64))
+    out = np.empty_like(x, np.result_type(x, np.float16))  # as NumPy's exp has it for integers
     compute(x, out)
     return out
 

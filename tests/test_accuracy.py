@@ -17,7 +17,8 @@ NAMED = [pytest.param(row, id=f"{i}-{row.name}") for i, row in enumerate(ROWS)]
 def test_errors_are_within_their_bounds(row):
     for error, bound in zip(row.errors(), row.bounds, strict=True):
         assert error.ulps.max(initial=0) <= bound
-        assert error.tiny < 0.3  # of results that have fewer digits, in units of the smallest that has all
+        # Of results that have fewer digits, in units of the smallest that has all; arctan squares what may overflow.
+        assert error.tiny < (0.3 if row.name == "arctan" else 1e-4)
 
 
 def test_every_differentiable_op_is_measured():

@@ -79,6 +79,8 @@ WAYS = [
 
 # name of the op that must be named -> what saves its tensor `x`, given another tensor `y` of the same shape
 SAVES_INPUT = {
+    "sigmoid": lambda x, y: x.sigmoid(),
+    "log_softmax": lambda x, y: x.log_softmax(),
     "mul": lambda x, y: y * x,
     "div": lambda x, y: y / x,
     "pow": lambda x, y: x**3,
@@ -104,10 +106,8 @@ SAVES_OUTPUT = {
     "exp": lambda x: x.exp(),
     "sqrt": lambda x: x.sqrt(),
     "tanh": lambda x: x.tanh(),
-    "sigmoid": lambda x: x.sigmoid(),
     "relu": lambda x: x.relu(),
     "softmax": lambda x: x.softmax(),
-    "log_softmax": lambda x: x.log_softmax(),
     "div": lambda x: 1 / x,
 }
 SAVES_NOTHING = {

@@ -43,6 +43,7 @@ from .ops import (
     elementwise,
     indexing,
     linalg,
+    logits,
     maths,
     products,
     rearrange,
@@ -56,6 +57,7 @@ from .ops.convolution import *
 from .ops.creation import *
 from .ops.elementwise import *
 from .ops.indexing import *
+from .ops.logits import *
 from .ops.maths import *
 from .ops.pooling import *
 from .ops.products import *
@@ -115,12 +117,24 @@ __all__ += anomaly.__all__
 __all__ += calculus.__all__
 __all__ += recomputation.__all__
 __all__ += functional.__all__
-for _module in (contractions, creation, elementwise, indexing, maths, products, rearrange, reduction, shape, sorting):
+for _module in (
+    contractions,
+    creation,
+    elementwise,
+    indexing,
+    logits,
+    maths,
+    products,
+    rearrange,
+    reduction,
+    shape,
+    sorting,
+):
     __all__ += _module.__all__
 __all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
-del _module, anomaly, calculus, contractions, creation, elementwise, indexing, maths
+del _module, anomaly, calculus, contractions, creation, elementwise, indexing, logits, maths
 del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from .ops import (
     convolution,
     elementwise,
     indexing,
+    logits,
     maths,
     pooling,
     products,
@@ -68,8 +69,8 @@ METHODS: dict[str, Callable[..., Any]] = {
         elementwise: "abs sign floor ceil round reciprocal mod maximum minimum clip clone astype",
         maths: "square sqrt pow exp expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh erf hypot",
         activations: "tanh sigmoid relu",
-        reduction: "sum mean var std max min amax amin prod cumsum cumprod norm any all count_nonzero argmax argmin "
-        "logsumexp softmax log_softmax",
+        reduction: "sum mean var std max min amax amin prod cumsum cumprod norm any all count_nonzero argmax argmin",
+        logits: "logsumexp softmax log_softmax",
         sorting: "sort argsort topk median",
         shape: "reshape permute transpose moveaxis swapaxes broadcast_to flatten squeeze unsqueeze expand_dims",
         rearrange: "flip roll tile repeat split chunk unbind tril triu diagonal",

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..ops.activations import relu, softplus
 from ..ops.elementwise import abs, select, where
+from ..ops.logits import log_softmax, softmax_nll
 from ..ops.maths import exp, log, square
-from ..ops.reduction import log_softmax, softmax_nll
 from ..primitive import Array
 from ..tensor import Tensor, as_tensor, to_array
 

@@ -12,7 +12,7 @@ from ..graph import added
 from ..primitive import Array, draw, primitive, spelled
 from ..tensor import Tensor, as_tensor
 from .elementwise import abs, ne, select, where
-from .maths import exp, sqrt, square
+from .maths import sqrt, square
 from .shape import axes_of, axis_of, concatenate, reshape, stretch
 
 __all__ = [
@@ -25,14 +25,11 @@ __all__ = [
     "count_nonzero",
     "cumprod",
     "cumsum",
-    "log_softmax",
-    "logsumexp",
     "max",
     "mean",
     "min",
     "norm",
     "prod",
-    "softmax",
     "std",
     "sum",
     "var",
@@ -255,123 +252,10 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
     return where(nothing, total.detach() ** (1 / p), where(nothing, 1, total) ** (1 / p)).astype(_float(x))
 
 
-def _below(x: Array, top: Array) -> tuple[Array, Array]:
-    """``x - top`` and its exponential, of float32 in float64: a difference of -80, rounded, would cost it five bits."""
-    d = np.subtract(x, top, dtype=np.float64 if x.dtype == np.float32 else None)
-    return d, np.exp(d)
-
-
 def _narrow(wide: Array, x: Array) -> Array:
     """In the dtype of ``x``, if that is one of floats."""
     return wide.astype(x.dtype, copy=False) if x.dtype.kind == "f" else wide
 
-
-def _log_sum(d: Array, e: Array, axis: Any) -> Array:
-    """``log(sum(e))`` where ``e`` is 1 at the largest, with the digits of the others: the 1 stays out of the sum."""
-    largest = d == 0
-    rest = _add(e - largest, axis, keepdims=True)
-    return np.log1p(rest + (_add(largest, axis, rest.dtype, keepdims=True) - 1))
-
-
-@primitive
-def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """``log(sum(e^x))``, shifted by the maximum so that it neither overflows nor loses everything.
-
-    The sum of no elements is 0, its logarithm -inf. The gradient is the softmax.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.logsumexp(tl.tensor([1000.0, 1000.0])).round(4)  # 1000 + log(2)
-    tensor(1000.6932)
-    """
-    axes = axes_of(axis, np.ndim(x))
-    top = _max(x, axes, keepdims=True) if x.size else np.sum(x, axes, x.dtype, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)
-    with np.errstate(divide="ignore", over="ignore"):  # log(0) = -inf where every x is -inf, inf where one is inf
-        out = _narrow(_log_sum(*_below(x, top), axes) + top, x)
-    return out if keepdims else out.squeeze(axes)
-
-
-def _logsumexp_x(g: Any, x: Any, axis: Axis) -> Any:
-    """The softmax, and not ``exp(x - out)``, which magnifies the rounding of ``out``."""
-    if not x.size:
-        return x * 0
-    top = x.max(axis=axes_of(axis, x.ndim), keepdims=True)
-    e = exp(_wide(x) - top.detach()) if isinstance(x, Tensor) else _below(x, top)[1]
-    total = e.sum(axis=axes_of(axis, x.ndim), keepdims=True)
-    # beside an inf, the others have 0
-    return (_restore(g, x.shape, axis) * (e / where(total == total, total, 1))).astype(x.dtype)
-
-
-logsumexp.vjp(x=_logsumexp_x)
-logsumexp.check(draw(3, 2))
-logsumexp.check(draw(3, 4, 2), axis=(0, -1))
-logsumexp.check(draw(3, 4, 2), axis=1, keepdims=True)
-
-
-@primitive
-def softmax(x: Array, axis: int = -1) -> Array:
-    """``e^x / sum(e^x)`` along an axis: positive shares that add up to 1. Stable for any finite input.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.softmax(tl.tensor([0.0, 1.0, 1000.0])), tl.softmax(tl.tensor([0.0, 1.0])).round(4)
-    (tensor([0., 0., 1.]), tensor([0.2689, 0.7311]))
-    """
-    _, e = _below(x, _max(x, axis, keepdims=True))
-    e /= _add(e, axis, keepdims=True)
-    return _narrow(e, x)
-
-
-softmax.vjp(x=lambda g, out, axis: out * (g - (g * out).sum(axis=axis, keepdims=True)))
-softmax.check(draw(3, 4))
-softmax.check(draw(3, 4, 2), axis=1)
-
-
-@primitive
-def log_softmax(x: Array, axis: int = -1) -> Array:
-    """``x - logsumexp(x)`` along an axis: the logarithm of the softmax, without the loss of digits that taking it
-    afterwards has.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.log_softmax(tl.tensor([0.0, 1000.0])), tl.softmax(tl.tensor([0.0, 1000.0]))
-    (tensor([-1000.,     0.]), tensor([0., 1.]))
-    """
-    d, e = _below(x, _max(x, axis, keepdims=True))
-    return _narrow(d - _log_sum(d, e, axis), x)
-
-
-log_softmax.vjp(x=lambda g, x, axis: g - softmax(x, axis) * g.sum(axis=axis, keepdims=True))
-log_softmax.check(draw(3, 4))
-log_softmax.check(draw(3, 4, 2), axis=1)
-
-
-@primitive
-def softmax_nll(x: Array, index: Any, average: bool = False) -> Array:
-    """``-log_softmax(x)[i, index[i]]`` for logits (N, C) and class indices (N,), in one go; or the mean of them."""
-    rows, largest = np.arange(len(index)), x.argmax(1)
-    d, e = _below(x, x[rows, largest].reshape(-1, 1))
-    e[rows, largest] = 0  # it stays out of the sum, which is the loss of those that are nearly sure
-    losses = _narrow(np.log1p(_add(e, 1)) - d[rows, index], x)
-    return _add(losses) / len(index) if average else losses
-
-
-def _softmax_nll_x(g: Any, x: Any, index: Any, average: bool) -> Any:
-    """The softmax, and where the target is, minus the sum of the others: more digits than the softmax minus 1."""
-    at, factor = (np.arange(len(index)), index), g / len(index) if average else g.reshape(-1, 1)
-    if isinstance(x, Tensor):
-        hit = np.zeros(x.shape, np.bool_)
-        hit[at] = True
-        p = select(softmax(x, 1), hit, False)
-        return (p - p.sum(axis=1, keepdims=True) * hit) * factor
-    p = softmax.op.forward(x, 1)
-    p[at] = 0
-    p[at] = -_add(p, 1)
-    p *= factor
-    return p
-
-
-softmax_nll.vjp(x=_softmax_nll_x)
-softmax_nll.check(draw(3, 4), np.array([2, 0, 2]))
-softmax_nll.check(draw(3, 4), np.array([2, 0, 2]), average=True)
 
 # Products, and running sums and products
 

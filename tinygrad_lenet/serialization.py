@@ -3,12 +3,16 @@
 A checkpoint is a zip archive: ``state.json``, and a file in NumPy's format for each array in it. Reading it executes
 nothing (there is no pickle in it), and checks every byte of content against its checksum. Equal states give equal
 bytes.
+
+Files may come from anywhere. What a header claims is compared with what is there before memory is taken for it; the
+names of members are names, and no path; and what a compressed file unpacks to has a limit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import IO, Any, Protocol
@@ -16,6 +20,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .data.idx import take
 from .errors import ArgumentError, DataError, DTypeError
 from .tensor import Tensor
 
@@ -57,11 +62,16 @@ def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
     _replace("save_checkpoint", os.fspath(path), lambda file: _write_zip(file, members))
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> Any:
+def load_checkpoint(path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> Any:
     """The state that :func:`save_checkpoint` wrote: equal values of the same types, arrays of the same dtypes and bits.
 
+    Args:
+        path: the file.
+        max_bytes: what its content may unpack to if it is compressed, which ``save_checkpoint`` does not do; 1 GiB
+            unless given, or the size of the file if that is more.
+
     Raises:
-        DataError: there is no such file, it is damaged or cut off, or it is not a checkpoint.
+        DataError: there is no such file, it is damaged or cut off, unpacks to too much, or it is not a checkpoint.
 
     >>> import os, tempfile
     >>> import tinygrad_lenet as tl
@@ -72,23 +82,19 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     {'epoch': 3}
     """
     import json
-    import zipfile
 
     path = os.fspath(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            head = json.loads(archive.read("state.json"))
-            if not isinstance(head, dict) or head.get("format") != FORMAT:
-                raise DataError(f"load_checkpoint: {path} is a zip archive, but no checkpoint of tinygrad_lenet")
-            if head["version"] > VERSION:
-                raise DataError(
-                    f"load_checkpoint: {path} has version {head['version']} of the format, expected at most {VERSION}; "
-                    "it was written by a newer tinygrad_lenet: upgrade"
-                )
-            return _unpacked(
-                head["state"],
-                lambda i: np.lib.format.read_array(io.BytesIO(archive.read(f"{int(i)}.npy")), allow_pickle=False),
+        members = _read_zip("load_checkpoint", path, max_bytes)
+        head = json.loads(members["state.json"], object_pairs_hook=_once)
+        if not isinstance(head, dict) or head.get("format") != FORMAT:
+            raise DataError(f"load_checkpoint: {path} is a zip archive, but no checkpoint of tinygrad_lenet")
+        if head["version"] > VERSION:
+            raise DataError(
+                f"load_checkpoint: {path} has version {head['version']} of the format, expected at most {VERSION}; "
+                "it was written by a newer tinygrad_lenet: upgrade"
             )
+        return _unpacked(head["state"], lambda i: _array(members.pop(f"{i}.npy")))  # each once: two would share memory
     except FileNotFoundError:
         raise DataError(f"load_checkpoint: there is no file {path}") from None
     except DataError:
@@ -146,12 +152,18 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any] | HasState) -> N
         _replace("save", path, lambda file: file.write(content))
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+def load(path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> dict[str, NDArray[Any]]:
     """The arrays of a ``.npz`` or ``.safetensors`` file by name, for ``module.load_state_dict``. Executes nothing.
+
+    Args:
+        path: the file; its ending says what it is.
+        max_bytes: what a compressed ``.npz`` file may unpack to; 1 GiB unless given, or the size of the file if that is
+            more.
 
     Raises:
         ArgumentError: another ending.
-        DataError: there is no such file, it is damaged or cut off, or holds something else than numbers.
+        DataError: there is no such file, it is damaged or cut off, unpacks to too much, or holds something else than
+            numbers.
 
     >>> import os, tempfile
     >>> import tinygrad_lenet as tl
@@ -162,25 +174,21 @@ def load(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     ...     {name: array.shape for name, array in tl.load(path).items()}
     {'weight': (2, 3), 'bias': (2,)}
     """
-    import zipfile
-
     path = os.fspath(path)
     kind = _kind("load", path)
     try:
         if kind == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                return {
-                    name.removesuffix(".npy"): np.lib.format.read_array(
-                        io.BytesIO(archive.read(name)), allow_pickle=False
-                    )
-                    for name in archive.namelist()
-                }
+            members = _read_zip("load", path, max_bytes)
+            return _once([(name.removesuffix(".npy"), _array(content)) for name, content in members.items()])
         safetensors = _safetensors()
         with open(path, "rb") as file:
-            return dict(safetensors.load(file.read()))
+            arrays: dict[str, NDArray[Any]] = dict(safetensors.load(file.read()))
+        for array in arrays.values():
+            _numbers(array.dtype)
+        return arrays
     except FileNotFoundError:
         raise DataError(f"load: there is no file {path}") from None
-    except ArgumentError:
+    except (ArgumentError, DataError):
         raise
     except OSError as error:
         raise DataError(f"load: {path} cannot be read: {error.strerror or error}") from error
@@ -211,6 +219,61 @@ def _npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def _array(content: bytearray) -> NDArray[Any]:
+    """An array in NumPy's format, in the memory of its content. NumPy parses the header, a literal of limited length."""
+    stream = io.BytesIO(memoryview(content)[: 1 << 14])
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:  # 3 is for names of fields
+        raise ValueError(f"found version {version} of NumPy's format, expected 1 or 2")
+    _numbers(dtype)
+    start = stream.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"found {len(content) - start} bytes for an array of shape {shape} and dtype {dtype}")
+    array = np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape, order="F" if fortran else "C")
+    return np.require(array, requirements="A")
+
+
+def _numbers(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "fiub":
+        raise ValueError(f"found an array of {dtype}, expected numbers")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict, if no key is there twice: which of the two counts, other programs may see otherwise."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("found one name twice")
+    return found
+
+
+def _read_zip(who: str, path: str, max_bytes: int) -> dict[str, bytearray]:
+    """The members of an archive by name; memory grows with the bytes that are there."""
+    import zipfile
+
+    members = []
+    with zipfile.ZipFile(path) as archive:
+        room = max(os.path.getsize(path), max_bytes)
+        for member in archive.infolist():
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others know no limit
+                raise ValueError(f"{member.filename!r} is compressed by method {member.compress_type}, expected 0 or 8")
+            with archive.open(member) as stream:
+                content = take(stream, room + 1)
+            room -= len(content)
+            if room < 0:
+                raise DataError(
+                    f"{who}: {path} unpacks to more than {max(os.path.getsize(path), max_bytes)} bytes; pass a larger "
+                    "max_bytes if you trust the file"
+                )
+            if len(content) != member.file_size:
+                raise ValueError(f"found {len(content)} bytes of {member.filename!r}, expected {member.file_size}")
+            members.append((member.filename, content))
+    return _once(members)
 
 
 def _write_zip(file: IO[bytes], members: dict[str, bytes]) -> None:
@@ -275,7 +338,7 @@ def _unpacked(value: Any, array: Any) -> Any:
         return tuple(_unpacked(item, array) for item in content)
     if kind != "dict":
         raise ValueError(f"found {kind!r}")
-    return {key: _unpacked(item, array) for key, item in content}
+    return _once([(key, _unpacked(item, array)) for key, item in content])
 
 
 def _sync_folder(folder: str) -> None:

@@ -20,7 +20,6 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.idx import take
 from .errors import ArgumentError, DataError, DTypeError
 from .tensor import Tensor
 
@@ -221,22 +220,36 @@ def _npy(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
+# An array of numbers in NumPy's format begins with the literal of a dict. NumPy gives it to Python's parser, which is
+# not made for text that anyone may have written; this is all that such a dict can be.
+_GAP = r"[ \n]*+"
+_SHAPE = rf"\({_GAP}(?:(?:(?:0|[1-9][0-9]*+){_GAP},{_GAP})++(?:(?:0|[1-9][0-9]*+){_GAP})?+)?+\)"
+_WORD = rf"'[<>=|]?+[a-zA-Z?][0-9]{{0,3}}+'|True|False|{_SHAPE}"
+_ENTRY = rf"{_GAP}'(descr|fortran_order|shape)'{_GAP}:{_GAP}({_WORD}){_GAP}(?:,|(?=\}}))"
+_HEADER = rf"\{{(?:{_ENTRY}){{3}}{_GAP}\}}{_GAP}"
+
+
 def _array(content: bytearray) -> NDArray[Any]:
-    """An array in NumPy's format, in the memory of its content. NumPy parses the header, a literal of limited length."""
-    stream = io.BytesIO(memoryview(content)[: 1 << 14])
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:  # 3 is for names of fields
-        raise ValueError(f"found version {version} of NumPy's format, expected 1 or 2")
+    """An array in NumPy's format, in the memory of its content."""
+    import re
+
+    if content[:6] != b"\x93NUMPY" or content[6] not in (1, 2, 3) or content[7] != 0:
+        raise ValueError(f"found a start of {bytes(content[:8])!r}, expected NumPy's format, 1.0 to 3.0")
+    width = 2 if content[6] == 1 else 4
+    length = int.from_bytes(content[8 : 8 + width], "little")
+    start = 8 + width + length
+    header = content[8 + width : start].decode("latin-1") if length <= 10_000 else ""
+    entries = dict(re.findall(_ENTRY, header)) if re.fullmatch(_HEADER, header) else {}
+    order, shape = (entries.get(name, "") for name in ("fortran_order", "shape"))
+    if order not in ("True", "False") or shape[:1] != "(" or entries["descr"][0] != "'":
+        raise ValueError(f"found the header {header[:80]!r}, expected a dtype of numbers, an order and a shape")
+    dtype = np.dtype(entries["descr"][1:-1])
     _numbers(dtype)
-    start = stream.tell()
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - start:
-        raise ValueError(f"found {len(content) - start} bytes for an array of shape {shape} and dtype {dtype}")
-    array = np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape, order="F" if fortran else "C")
-    return np.require(array, requirements="A")
+    sides = tuple(int(n) for n in re.findall(r"\d+", shape))
+    if math.prod(sides) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"found {len(content) - start} bytes for an array of shape {sides} and dtype {dtype}")
+    array = np.frombuffer(content, dtype, math.prod(sides), start)
+    return np.require(array.reshape(sides, order="F" if order == "True" else "C"), requirements="A")
 
 
 def _numbers(dtype: np.dtype[Any]) -> None:
@@ -262,8 +275,10 @@ def _read_zip(who: str, path: str, max_bytes: int) -> dict[str, bytearray]:
         for member in archive.infolist():
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others know no limit
                 raise ValueError(f"{member.filename!r} is compressed by method {member.compress_type}, expected 0 or 8")
+            content = bytearray()
             with archive.open(member) as stream:
-                content = take(stream, room + 1)
+                while chunk := stream.read(min(1 << 20, room + 1 - len(content))):
+                    content += chunk
             room -= len(content)
             if room < 0:
                 raise DataError(

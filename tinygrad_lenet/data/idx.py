@@ -66,14 +66,14 @@ def read_idx(path: str | os.PathLike[str], sha256: str | None = None, max_bytes:
 
 
 def _read(stream: BufferedIOBase, path: str, room: int, max_bytes: int, sha256: str | None) -> NDArray[Any]:
-    header = take(stream, 4)
+    header = _take(stream, 4)
     if len(header) < 4 or header[:2] != b"\0\0" or header[2] not in _DTYPES or header[3] == 0:
         kinds = ", ".join(f"{code:02x}" for code in _DTYPES)
         raise _error(
             path, f"a start of {bytes(header)!r}", f"that of IDX: 00 00, a type of {kinds}, and the number of axes"
         )
     ndim, dtype = header[3], np.dtype(_DTYPES[header[2]])
-    header += take(stream, 4 * ndim)
+    header += _take(stream, 4 * ndim)
     if len(header) < 4 + 4 * ndim:
         raise _error(path, f"a header of {len(header)} bytes", f"{4 + 4 * ndim} bytes for {ndim} axes")
 
@@ -90,7 +90,7 @@ def _read(stream: BufferedIOBase, path: str, room: int, max_bytes: int, sha256: 
             f"{path}: found shape {shape}, which takes {size} bytes, expected at most {max_bytes}; "
             f"pass max_bytes={size} if you trust the file"
         )
-    content = take(stream, size + 1)
+    content = _take(stream, size + 1)
     if len(content) != size:
         found = "more" if len(content) > size else f"{len(content)} bytes"
         raise _error(path, f"{found} after the header", f"{size} bytes for shape {shape} of {dtype.name}")
@@ -102,8 +102,8 @@ def _read(stream: BufferedIOBase, path: str, room: int, max_bytes: int, sha256: 
         raise _error(path, f"shape {shape}", f"one that NumPy can hold ({error})") from None
 
 
-def take(stream: BufferedIOBase, count: int) -> bytearray:
-    """The next ``count`` bytes, fewer at the end; in pieces, so that memory grows with those that come."""
+def _take(stream: BufferedIOBase, count: int) -> bytearray:
+    """The next ``count`` bytes, fewer at the end."""
     taken = bytearray()
     while len(taken) < count and (chunk := stream.read(min(count - len(taken), 1 << 20))):
         taken += chunk

@@ -216,6 +216,22 @@ def damage(rng, content):
     return bytes(content[:20_000])
 
 
+class Led(random.Random):
+    """Random numbers that are bytes of an input: so a fuzzer that changes a byte changes a choice of the maker."""
+
+    def __init__(self, data):
+        super().__init__(0)
+        self.data, self.at = data, 0
+
+    def getrandbits(self, k):
+        size = (k + 7) // 8
+        taken, self.at = self.data[self.at : self.at + size], self.at + size
+        return int.from_bytes(taken, "big") >> max(8 * len(taken) - k, 0)
+
+    def random(self):
+        return self.getrandbits(16) / 2**16
+
+
 def fault(runner, content, why, where, keep):
     folder = Path(keep)
     folder.mkdir(parents=True, exist_ok=True)
@@ -267,11 +283,13 @@ def guided(target, args, folder):
     warm_up(runner)
     corpus, start = Path(folder, "corpus"), time.perf_counter()
     corpus.mkdir()
-    for i, seed in enumerate([b"\0" + content for content in target.seeds] + [b"\1" + inner for inner in target.inner]):
+    rng, ways = random.Random(args.seed), [lambda data: data, target.wrap, lambda data: target.make(Led(data))]
+    seeds = [b"\0" + content for content in target.seeds] + [b"\1" + inner for inner in target.inner]
+    for i, seed in enumerate([*seeds, *(b"\2" + rng.randbytes(n) for n in (30, 100, 300))]):
         (corpus / str(i)).write_bytes(seed)
 
     def one(data):
-        content = target.wrap(data[1:]) if data[:1] and data[0] % 2 else data[1:]
+        content = ways[data[0] % 3](data[1:]) if data else b""
         try:
             runner(content)
         except Fault as why:
@@ -282,7 +300,14 @@ def guided(target, args, folder):
             shutil.rmtree(folder, ignore_errors=True)
             os._exit(bool(runner.outcomes["FAULT"]))
 
-    options = [f"-seed={args.seed + 1}", "-max_len=4096", "-len_control=20", "-timeout=60", "-rss_limit_mb=0"]
+    options = [
+        f"-seed={args.seed + 1}",
+        "-max_len=4096",
+        "-len_control=20",
+        "-timeout=60",
+        "-rss_limit_mb=0",
+        "-verbosity=0",
+    ]
     atheris.Setup([sys.argv[0], *options, str(corpus)], one)
     atheris.Fuzz()
 
@@ -308,6 +333,9 @@ def main():
             del sys.modules[name]
         with atheris.instrument_imports(include=["tinygrad_lenet", "zipfile", "json", "gzip", "onnx"]):
             import fuzz_files
+
+            if args.format == "onnx":
+                import tinygrad_lenet.onnx.model  # noqa: F401  # imported when it is wanted, and then too late
     else:
         import fuzz_files
     warnings.simplefilter("ignore")

@@ -181,7 +181,12 @@ def load(path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> dict[str, ND
             return _once([(name.removesuffix(".npy"), _array(content)) for name, content in members.items()])
         safetensors = _safetensors()
         with open(path, "rb") as file:
-            arrays: dict[str, NDArray[Any]] = dict(safetensors.load(file.read()))
+            try:
+                arrays: dict[str, NDArray[Any]] = dict(safetensors.load(file.read()))
+            except KeyError as error:
+                raise DataError(
+                    f"load: {path} holds numbers of type {error}, which NumPy does not have; convert it to float32"
+                ) from None
         for array in arrays.values():
             _numbers(array.dtype)
         return arrays
@@ -269,22 +274,21 @@ def _read_zip(who: str, path: str, max_bytes: int) -> dict[str, bytearray]:
     """The members of an archive by name; memory grows with the bytes that are there."""
     import zipfile
 
-    members = []
+    members, limit = [], max(os.path.getsize(path), max_bytes)
     with zipfile.ZipFile(path) as archive:
-        room = max(os.path.getsize(path), max_bytes)
+        room = limit
         for member in archive.infolist():
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others know no limit
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are unpacked as a whole
                 raise ValueError(f"{member.filename!r} is compressed by method {member.compress_type}, expected 0 or 8")
-            content = bytearray()
-            with archive.open(member) as stream:
-                while chunk := stream.read(min(1 << 20, room + 1 - len(content))):
-                    content += chunk
-            room -= len(content)
+            room -= member.file_size
             if room < 0:
                 raise DataError(
-                    f"{who}: {path} unpacks to more than {max(os.path.getsize(path), max_bytes)} bytes; pass a larger "
-                    "max_bytes if you trust the file"
+                    f"{who}: {path} unpacks to more than {limit} bytes; pass a larger max_bytes if you trust the file"
                 )
+            content = bytearray()
+            with archive.open(member) as stream:
+                while chunk := stream.read(1 << 20):  # never more than file_size in all
+                    content += chunk
             if len(content) != member.file_size:
                 raise ValueError(f"found {len(content)} bytes of {member.filename!r}, expected {member.file_size}")
             members.append((member.filename, content))

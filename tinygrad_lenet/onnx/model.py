@@ -55,22 +55,23 @@ class OnnxModel(Module):
         self._nodes = [(self._function(node), list(node.input), list(node.output)) for node in graph.node]
         self._state = {name: name for name in state}  # of the file, and of the attribute
         for name, value in state.items():
-            while self._state[name] in dir(self):  # a name of a file must not replace a method
-                self._state[name] += "_"
+            while self._state[name] in vars(self) or hasattr(type(self), self._state[name]):
+                self._state[name] += "_"  # a name in a file must not replace a method
             setattr(self, self._state[name], value)
 
     def _function(self, node: Any) -> Any:
         """An operator with its attributes, and what else it wants to know."""
         refuse(node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"), f"no operator {node.op_type}")
         function = OPERATORS[node.op_type]
+        signature = inspect.signature(function)
         told = {"opset": self._opset, "outputs": len(node.output), "exact": self._exact}
-        options = {name: told[name] for name in told.keys() & inspect.signature(function).parameters.keys()}
+        options = {name: told[name] for name in told.keys() & signature.parameters.keys()}
         for attribute in node.attribute:
             value = helper.get_attribute_value(attribute)
             value = _array(value) if isinstance(value, onnx.TensorProto) else value
             options[attribute.name] = value.decode() if isinstance(value, bytes) else value
         try:
-            inspect.signature(function).bind(*node.input, **options)
+            signature.bind(*node.input, **options)
         except TypeError as error:
             raise UnsupportedError(f"{node.op_type}: {error}") from None
         return functools.partial(function, **options)

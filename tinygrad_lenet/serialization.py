@@ -61,16 +61,11 @@ def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
     _replace("save_checkpoint", os.fspath(path), lambda file: _write_zip(file, members))
 
 
-def load_checkpoint(path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> Any:
+def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     """The state that :func:`save_checkpoint` wrote: equal values of the same types, arrays of the same dtypes and bits.
 
-    Args:
-        path: the file.
-        max_bytes: what its content may unpack to if it is compressed, which ``save_checkpoint`` does not do; 1 GiB
-            unless given, or the size of the file if that is more.
-
     Raises:
-        DataError: there is no such file, it is damaged or cut off, unpacks to too much, or it is not a checkpoint.
+        DataError: there is no such file, it is damaged or cut off, or it is not a checkpoint.
 
     >>> import os, tempfile
     >>> import tinygrad_lenet as tl
@@ -84,7 +79,7 @@ def load_checkpoint(path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> A
 
     path = os.fspath(path)
     try:
-        members = _read_zip("load_checkpoint", path, max_bytes)
+        members = _read_zip("load_checkpoint", path)
         head = json.loads(members["state.json"], object_pairs_hook=_once)
         if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise DataError(f"load_checkpoint: {path} is a zip archive, but no checkpoint of tinygrad_lenet")
@@ -270,29 +265,31 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_zip(who: str, path: str, max_bytes: int) -> dict[str, bytearray]:
-    """The members of an archive by name; memory grows with the bytes that are there."""
+def _read_zip(who: str, path: str, max_bytes: int = 0) -> dict[str, bytearray]:
+    """The members of an archive by name: no more bytes than the file has, or ``max_bytes``, and in pieces."""
     import zipfile
 
-    members, limit = [], max(os.path.getsize(path), max_bytes)
+    members: dict[str, bytearray] = {}
+    limit = max(os.path.getsize(path), max_bytes)
     with zipfile.ZipFile(path) as archive:
         room = limit
         for member in archive.infolist():
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are unpacked as a whole
                 raise ValueError(f"{member.filename!r} is compressed by method {member.compress_type}, expected 0 or 8")
+            if member.filename in members:
+                raise ValueError(f"found {member.filename!r} twice")
             room -= member.file_size
             if room < 0:
-                raise DataError(
-                    f"{who}: {path} unpacks to more than {limit} bytes; pass a larger max_bytes if you trust the file"
-                )
+                hint = "; pass a larger max_bytes if you trust the file" if max_bytes else ", which is its size"
+                raise DataError(f"{who}: {path} unpacks to more than {limit} bytes{hint}")
             content = bytearray()
             with archive.open(member) as stream:
                 while chunk := stream.read(1 << 20):  # never more than file_size in all
                     content += chunk
             if len(content) != member.file_size:
                 raise ValueError(f"found {len(content)} bytes of {member.filename!r}, expected {member.file_size}")
-            members.append((member.filename, content))
-    return _once(members)
+            members[member.filename] = content
+    return members
 
 
 def _write_zip(file: IO[bytes], members: dict[str, bytes]) -> None:

@@ -313,3 +313,26 @@ def test_data_in_other_files_lie_in_the_folder_of_the_model(tmp_path, monkeypatc
     monkeypatch.chdir(inside)
     with pytest.raises((tl.UnsupportedError, tl.DataError), match=r"another file|Location|Data of"):
         tl.onnx.load(model)  # whose folder nobody knows: it need not be the present one
+
+
+def test_an_operator_that_cannot_be_computed_is_named():
+    node, floats = onnx.helper.make_node, onnx.TensorProto.FLOAT
+    shape = onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [-1, 1])
+    graph = onnx.helper.make_graph(
+        [node("ConstantOfShape", ["shape"], ["wide"]), node("Relu", ["x"], ["z"]), node("Add", ["z", "wide"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", floats, ["n"])],
+        [onnx.helper.make_tensor_value_info("y", floats, ["n", "m"])],
+        [shape],
+    )
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(tl.errors.TinygradLenetError) as caught:
+        tl.onnx.load(made)(tl.ones(3))
+    assert "ConstantOfShape" in str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
+    made.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [2**40, 2**10]))
+    with pytest.raises(tl.DataError, match="ConstantOfShape, which gives wide, cannot be computed"):
+        tl.onnx.load(made)(tl.ones(3))
+    made.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [2, 2]))
+    with pytest.raises(tl.ShapeError) as caught:
+        tl.onnx.load(made)(tl.ones(3))
+    assert caught.value.__notes__ == ["in Add of the model, which gives y"]

@@ -226,7 +226,9 @@ class Led(random.Random):
     def getrandbits(self, k):
         size = (k + 7) // 8
         taken, self.at = self.data[self.at : self.at + size], self.at + size
-        return int.from_bytes(taken, "big") >> max(8 * len(taken) - k, 0)
+        if len(taken) < size:  # zeros for ever would be drawn for ever where two have to differ
+            return super().getrandbits(k)
+        return int.from_bytes(taken, "big") >> (8 * size - k)
 
     def random(self):
         return self.getrandbits(16) / 2**16

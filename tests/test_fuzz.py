@@ -78,7 +78,7 @@ def test_planted_faults_are_found():
     found = [line.split(" | ") for line in done.stdout.splitlines()]
     assert len(found) == 10, done.stdout + done.stderr
     for words, why in found:
-        assert words in why or "left files" in words  # making a folder is heard, too
+        assert words in why or "left files" in words, (words, why)  # making a folder is heard, too
 
 
 def test_one_input_can_be_made_again():

@@ -4,8 +4,9 @@
 
 FORMAT is ``idx``, ``npz``, ``safetensors``, ``checkpoint``, ``onnx`` or ``all``. Each input is read once. Right is data
 that an independent reader reads as well, or an error of the package that names the file; a fault is everything else:
-another exception, other data, more than two seconds, more memory than the file accounts for, anything executed, another
-file opened. Prints what came out, the slowest and the most memory; with a fault, keeps the input and exits with 1.
+another exception, other data, more than two seconds of work, more memory than the file accounts for, anything
+executed, another file opened. Prints what came out, the slowest and the most memory; a fault's input is kept, and the
+exit code is 1.
 
 ``mutate`` makes files with wrong fields behind right checksums (``fuzz_files.py``), and damages bytes: input I of seed
 S is always the same, and ``--only I`` runs it alone. ``atheris``, to be installed, is led by the readers' coverage.
@@ -117,8 +118,8 @@ class Runner:
         if traced:
             tracemalloc.start()
         if self.alarm:
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)
-        start, self.watch.path = time.perf_counter(), self.path
+            signal.setitimer(signal.ITIMER_REAL, 10 * SECONDS)  # whatever it waits for
+        start, self.watch.path = time.process_time(), self.path
         try:
             found, outcome = self.target.read(self.path), "data"
         except self.target.refusals as error:
@@ -126,7 +127,7 @@ class Runner:
         except Exception as error:
             raise Fault(f"{type(error).__name__}: {error}") from error
         finally:
-            took, self.watch.path = time.perf_counter() - start, None
+            took, self.watch.path = time.process_time() - start, None
             if self.alarm:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             used = max(tracemalloc.get_traced_memory()[1] if traced else 0, peak() - before)

@@ -1,6 +1,7 @@
-"""What all tests share: how thorough hypothesis is, and PyTorch as an oracle where it is installed."""
+"""What all tests share: how thorough hypothesis is, no network, and PyTorch as an oracle where it is installed."""
 
 import os
+import socket
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,36 @@ for name, examples in (("dev", 25), ("ci", 50), ("thorough", 2000)):
         suppress_health_check=[HealthCheck.too_slow],
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def _own(host):
+    """Whether a host is this machine, by address or name."""
+    name = host.decode() if isinstance(host, bytes) else host
+    return name in (None, "", "localhost", "::1", socket.gethostname()) or name.startswith("127.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network():
+    """Whoever wants to reach another machine fails: no test needs one, or notices whether there is any."""
+    connect, connect_ex, look_up = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded(function):
+        def call(self, address):
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                assert _own(address[0]), f"a test asks the network: connect to {address}"
+            return function(self, address)
+
+        return call
+
+    def own(host, *args, **kwargs):
+        assert _own(host), f"a test asks the network: where is {host}"
+        return look_up(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded(connect))
+        patch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+        patch.setattr(socket, "getaddrinfo", own)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,18 @@
 """Finding the files of a data set, and downloading them from mirrors that may fail in many ways."""
 
+import contextlib
+import errno
 import gzip
 import hashlib
 import http.server
 import os
+import re
+import socketserver
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +195,250 @@ def test_a_folder_that_cannot_be_written(mirror, tmp_path):
     with pytest.raises(DownloadError, match=r"cannot write to .*pass a folder"):
         fetch(mirror, root=tmp_path / "file")
     assert not mirror.asked
+
+
+# What a mirror can do besides: here it is a function of the connection.
+
+
+class Raw(socketserver.ThreadingTCPServer):
+    """Reads a request, and answers with whatever is given: bytes, or a function that sends."""
+
+    daemon_threads, block_on_close = True, False
+
+    def __init__(self, answer):
+        super().__init__(("127.0.0.1", 0), None)
+        self.answer, self.over = answer, threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def finish_request(self, request, client_address):
+        with contextlib.suppress(OSError):  # who is given up on may not know
+            asked = request.recv(65536)
+            if callable(self.answer):
+                self.answer(self, request, asked)
+            else:
+                request.sendall(self.answer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.over.set()
+        self.shutdown()
+        self.server_close()
+
+
+BODY = GOOD[IMAGES_GZ]
+
+
+def answer(head=b"", body=BODY, status=b"200 OK"):
+    return b"HTTP/1.1 " + status + b"\r\n" + head + b"\r\n" + body
+
+
+def length(value):
+    return answer(b"Content-Length: %b\r\n" % value)
+
+
+def chunks(*parts):
+    body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return answer(b"Transfer-Encoding: chunked\r\n", body)
+
+
+def drop_by_drop(start):
+    """A byte now and then, so that no single wait is long."""
+
+    def send(server, connection, asked):
+        connection.sendall(start)
+        while not server.over.wait(0.02):
+            connection.sendall(b"x")
+
+    return send
+
+
+def silent(start):
+    def send(server, connection, asked):
+        connection.sendall(start)
+        server.over.wait(20)
+
+    return send
+
+
+def redirect(to):
+    return answer(b"Location: %b\r\n" % to, b"", b"302 Found")
+
+
+def round_and_round(server, connection, asked):
+    connection.sendall(redirect(server.url.encode() + IMAGES_GZ.encode()))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        answer(),
+        length(b"%d" % len(BODY)),
+        length(b"%d" % (len(BODY) + 50)),  # more than there is, and the content is right
+        length(b"-5"),
+        length(b"many"),
+        length(b""),
+        chunks(BODY, b""),
+        chunks(BODY[:5], BODY[5:], b""),
+        chunks(BODY),  # without an end
+    ],
+)
+def test_the_content_counts_not_its_length(tmp_path, sent):
+    with Raw(sent) as server:
+        path = download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [server.url], str(tmp_path), timeout=5)
+    assert gzip.decompress(Path(path).read_bytes()) == FILES[IMAGES_GZ[:-3]]
+    assert os.listdir(tmp_path) == [IMAGES_GZ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (b"", "Remote end closed|reset"),
+        (b"garbage\r\n\r\n", "garbage"),
+        (b"\x16\x03\x01\x02\x00\x1b[31m red\r\n\r\n", r"\?.*red"),  # nothing that a terminal would obey
+        (b"HTTP/1.1 999999 Strange\r\n\r\n", "999999"),
+        (b"HTTP/1.1 200 " + b"x" * 70_000, "line"),
+        (answer(b"X: y\r\n" * 200), "headers"),
+        (answer(b"", b"", b"404 Not Found"), "404"),
+        (answer(b"", b"", b"403 Forbidden"), "403"),
+        (answer(b"", b"", b"503 Service Unavailable"), "503"),
+        (answer(b"", b"", b"206 Partial Content"), "found"),
+        (answer(b"", b""), "found a start of b''"),
+        (length(b"9"), "damaged gzip"),  # less than there is
+        (length(b"0"), "found a start of b''"),
+        (answer(b"", BODY[:-4]), "damaged gzip"),
+        (answer(b"", BODY + b"more"), "damaged gzip"),
+        (answer(b"", pack(pack(FILES[IMAGES_GZ[:-3]]))), "start of"),  # packed twice
+        (answer(b"", pack(b"<html>")), "start of"),
+        (answer(b"", pack(encode(IMAGES[::-1]))), "SHA-256"),
+        (answer(b"", os.urandom(500)), "found a start"),
+        (answer(b"Transfer-Encoding: chunked\r\n", b"what?\r\n"), "IncompleteRead|invalid literal|found"),
+        (answer(b"Transfer-Encoding: chunked\r\n", b"-5\r\n" + BODY[:-3]), "Error|Incomplete|found|chunk|non-negative"),
+        (redirect(b"file:///etc/passwd"), "not allowed"),
+        (redirect(b"data:text/plain,x"), "not allowed"),
+        (redirect(b"javascript:1"), "not allowed"),
+        (redirect(b"http://127.0.0.1:99999/"), "port|0-65535|refused"),
+        (redirect(b"http://[::1/"), "Invalid IPv6"),
+        (redirect(b"http:///"), "no host given|infinite loop"),
+        (redirect(b""), "30[12]|loop"),
+        (answer(b"", b"", b"302 Found"), "302"),
+        (round_and_round, "infinite loop"),
+        (silent(b""), "timed out"),
+        (silent(b"HTTP/1.1 200 OK\r\nContent-"), "timed out"),
+        (silent(answer(b"", BODY[:30])), "timed out"),
+        (drop_by_drop(b""), "timed out|garbage|line"),
+        (drop_by_drop(b"HTTP/1.1 200 OK\r\nX: "), "timed out"),
+        (drop_by_drop(answer(b"", BODY[:30])), "timed out"),
+        (drop_by_drop(answer(b"Content-Length: 1000000\r\n", BODY[:30])), "timed out"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mirror_that_does_wrong_is_named_with_the_reason_and_the_next_one_helps(mirror, tmp_path, sent, why):
+    timeout = 0.15 if "timed out" in why else 10
+    with Raw(sent) as server:
+        start = time.monotonic()
+        with pytest.raises(DownloadError) as caught:
+            download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [server.url], str(tmp_path), timeout=timeout)
+        assert time.monotonic() - start < 10
+        (line,) = [line for line in str(caught.value).splitlines() if line.startswith("  ")]
+        assert line.startswith(f"  {server.url}{IMAGES_GZ}: ")
+        assert re.search(why, line.partition(IMAGES_GZ)[2]), line
+        assert line.isprintable()
+        assert len(line) < 400
+        assert not os.listdir(tmp_path)
+        if timeout == 10:  # enough for one that does right
+            mirrors = [server.url, mirror.url]
+            path = download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], mirrors, str(tmp_path), timeout=timeout)
+            assert Path(path).read_bytes() == BODY
+            assert os.listdir(tmp_path) == [IMAGES_GZ]
+
+
+def test_a_redirect_leads_to_the_file(mirror, tmp_path):
+    with Raw(redirect(mirror.url.encode() + IMAGES_GZ.encode())) as server:
+        path = download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [server.url], str(tmp_path))
+    assert Path(path).read_bytes() == BODY
+
+
+def test_a_slow_mirror_that_goes_on_is_not_given_up(mirror, tmp_path):
+    mirror.half_way = lambda: time.sleep(0.5)
+    path = download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path), timeout=5)
+    assert Path(path).read_bytes() == BODY
+    assert len(mirror.asked) == 1
+
+
+DOWNLOAD = f"""if True:
+    import sys
+    from tinygrad_lenet.data.download import download
+    try:
+        print(download({IMAGES_GZ!r}, {SUMS[IMAGES_GZ[:-3]]!r}, sys.argv[2:], sys.argv[1], timeout=20))
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_of_two_processes_one_is_killed_half_way(mirror, tmp_path):
+    half_way, go_on = threading.Semaphore(0), threading.Event()
+
+    def wait():
+        half_way.release()
+        go_on.wait(30)
+
+    mirror.half_way = wait
+    command = [sys.executable, "-c", DOWNLOAD, str(tmp_path), mirror.url]
+    runs = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for _ in runs:
+        assert half_way.acquire(timeout=60)
+    runs[0].kill()
+    runs[0].communicate()
+    assert all(name.endswith(".part") for name in os.listdir(tmp_path))
+    go_on.set()
+    assert runs[1].communicate(timeout=60)[0] == f"{tmp_path / IMAGES_GZ}\n"
+    assert (tmp_path / IMAGES_GZ).read_bytes() == BODY
+    (left,) = [path for path in tmp_path.iterdir() if path.suffix == ".part"]  # of who was killed
+
+    (tmp_path / IMAGES_GZ).unlink()
+    download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
+    assert left.exists()  # it could be another process at work
+    os.utime(left, (0, 0))
+    download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
+    assert os.listdir(tmp_path) == [IMAGES_GZ]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files as Linux does")
+def test_a_full_disk_is_named_and_nothing_is_left(mirror, tmp_path):
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))\n" + DOWNLOAD
+    run = subprocess.run(
+        [sys.executable, "-c", limited, str(tmp_path), mirror.url],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert "no mirror gave the right file" in run.stdout, run.stdout
+    assert "File too large" in run.stdout
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_cache_that_takes_no_file_is_named(mirror, tmp_path, monkeypatch, error):
+    def refuse(*args):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("tinygrad_lenet.data.download.open", refuse, raising=False)
+    with pytest.raises(DownloadError, match=rf"cannot write to .*{os.strerror(error)}.*root="):
+        download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(DownloadError, match=rf"cannot write .*{os.strerror(error)}.*root="):
+        download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_where_the_file_should_be(mirror, tmp_path):
+    (tmp_path / IMAGES_GZ).mkdir()
+    with pytest.raises(DownloadError, match="cannot write"):
+        download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
+    assert os.listdir(tmp_path) == [IMAGES_GZ]
 
 
 def test_two_processes_may_fill_one_cache(mirror, tmp_path):

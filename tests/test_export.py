@@ -1,5 +1,8 @@
 """Models to ONNX, as onnxruntime runs them, and back."""
 
+import os
+import re
+
 import numpy as np
 import pytest
 from test_registry import CASES, as_function
@@ -227,3 +230,109 @@ def test_files_that_are_no_models_are_refused(tmp_path):
         tl.onnx.load(made)
     with pytest.raises(tl.ShapeError, match=r"expected 1 inputs \(input\), got 2"):
         tl.onnx.load(tl.onnx.export(nn.Identity(), tl.zeros(1, 2), None))(tl.zeros(1, 2), tl.zeros(1, 2))
+
+
+def linear():
+    return tl.onnx.export(nn.Linear(3, 2, generator=0), tl.zeros(1, 3), None)
+
+
+def changed(change):
+    model = linear()
+    change(model, model.graph, model.graph.initializer[0])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m, g, t: setattr(t, "raw_data", t.raw_data[:-1]), "no valid model.*23 bytes"),
+        (lambda m, g, t: t.dims.append(2), "no valid model.*24 bytes"),
+        (lambda m, g, t: t.dims.__setitem__(0, -1), "no valid model"),
+        (lambda m, g, t: setattr(t, "data_type", 127), "no valid model"),
+        (lambda m, g, t: setattr(t, "data_type", onnx.TensorProto.BFLOAT16), "does not have.*dtypes"),
+        (lambda m, g, t: setattr(g.input[0].type.tensor_type, "elem_type", onnx.TensorProto.STRING), "strings"),
+        (lambda m, g, t: setattr(m.opset_import[0], "domain", "ai.onnx.ml"), "no valid model"),
+        (lambda m, g, t: setattr(g.node[0], "domain", "mine"), "no valid model|no operator"),
+        (lambda m, g, t: setattr(g.node[0].attribute[0], "ref_attr_name", "x"), "no valid model"),
+        (lambda m, g, t: g.node.add().CopyFrom(g.node[0]), "no valid model"),  # a name is given twice
+        (lambda m, g, t: g.node[0].input.__setitem__(0, "nowhere"), "no valid model"),
+        (lambda m, g, t: g.node[0].input.__setitem__(0, g.node[0].output[0]), "no valid model"),  # a cycle
+        (lambda m, g, t: setattr(t, "data_location", onnx.TensorProto.EXTERNAL), "no valid model|another file"),
+        (lambda m, g, t: sparse(g), "sparse tensors"),
+    ],
+)
+def test_models_that_are_wrong_are_refused_and_the_file_is_named(tmp_path, change, words):
+    path = tmp_path / "wrong.onnx"
+    path.write_bytes(changed(change).SerializeToString())
+    for given, name in ((path, r"wrong\.onnx"), (changed(change), "the model")):
+        with pytest.raises((tl.DataError, tl.UnsupportedError), match=rf"(?s)onnx\.load: .*{name} .*") as caught:
+            tl.onnx.load(given)
+        if given is not path or "another file" not in words:
+            assert re.search(words, str(caught.value), re.S), caught.value
+
+
+def sparse(graph):
+    found = graph.sparse_initializer.add()
+    found.dims.append(4)
+    found.values.CopyFrom(onnx.helper.make_tensor("s", onnx.TensorProto.FLOAT, [1], [1.0]))
+    found.indices.CopyFrom(onnx.helper.make_tensor("i", onnx.TensorProto.INT64, [1], [0]))
+
+
+@pytest.mark.parametrize("name", ["forward", "values", "training", "__class__", "_nodes", "state_dict", "weight_"])
+def test_names_of_a_file_replace_nothing(name):
+    model = linear()
+    old = model.graph.initializer[0].name
+    model.graph.initializer[0].name = name
+    for node in model.graph.node:
+        node.input[:] = [name if given == old else given for given in node.input]
+    found, x = tl.onnx.load(model), tl.rand(4, 3, generator=0)
+    np.testing.assert_array_equal(found(x).detach().numpy(), tl.onnx.load(linear())(x).detach().numpy())
+    assert next(found.named_parameters())[0].rstrip("_") == name.rstrip("_")
+
+
+@pytest.mark.parametrize("location", ["weights", "folder/weights", "../secret", "{}/secret", "link", "", ".", "no"])
+def test_data_in_other_files_lie_in_the_folder_of_the_model(tmp_path, monkeypatch, location):
+    inside = tmp_path / "models"
+    (inside / "folder").mkdir(parents=True)
+    for path in (inside / "weights", inside / "folder" / "weights", tmp_path / "secret"):
+        path.write_bytes(np.arange(6, dtype="f4").tobytes())
+    if hasattr(os, "symlink"):
+        os.symlink(tmp_path / "secret", inside / "link")
+    model = linear()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location.format(tmp_path))
+    (inside / "a.onnx").write_bytes(model.SerializeToString())
+    if location.endswith("weights"):
+        (weight, *_) = tl.onnx.load(inside / "a.onnx").parameters()
+        np.testing.assert_array_equal(weight.numpy().ravel(), np.arange(6))
+    else:
+        with pytest.raises(tl.DataError, match=r"onnx\.load: .*a\.onnx"):
+            tl.onnx.load(inside / "a.onnx")
+    monkeypatch.chdir(inside)
+    with pytest.raises((tl.UnsupportedError, tl.DataError), match=r"another file|Location|Data of"):
+        tl.onnx.load(model)  # whose folder nobody knows: it need not be the present one
+
+
+def test_an_operator_that_cannot_be_computed_is_named():
+    node, floats = onnx.helper.make_node, onnx.TensorProto.FLOAT
+    shape = onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [-1, 1])
+    graph = onnx.helper.make_graph(
+        [node("ConstantOfShape", ["shape"], ["wide"]), node("Relu", ["x"], ["z"]), node("Add", ["z", "wide"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", floats, ["n"])],
+        [onnx.helper.make_tensor_value_info("y", floats, ["n", "m"])],
+        [shape],
+    )
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(tl.errors.TinygradLenetError) as caught:
+        tl.onnx.load(made)(tl.ones(3))
+    assert "ConstantOfShape" in str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
+    made.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [2**40, 2**10]))
+    with pytest.raises(tl.DataError, match="ConstantOfShape, which gives wide, cannot be computed"):
+        tl.onnx.load(made)(tl.ones(3))
+    made.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [2, 2]))
+    with pytest.raises(tl.ShapeError) as caught:
+        tl.onnx.load(made)(tl.ones(3))
+    assert caught.value.__notes__ == ["in Add of the model, which gives y"]

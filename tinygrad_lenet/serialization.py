@@ -3,12 +3,16 @@
 A checkpoint is a zip archive: ``state.json``, and a file in NumPy's format for each array in it. Reading it executes
 nothing (there is no pickle in it), and checks every byte of content against its checksum. Equal states give equal
 bytes.
+
+Files may come from anywhere. What a header claims is compared with what is there before memory is taken for it; the
+names of members are names, and no path; and what a compressed file unpacks to has a limit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import IO, Any, Protocol
@@ -72,23 +76,19 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     {'epoch': 3}
     """
     import json
-    import zipfile
 
     path = os.fspath(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            head = json.loads(archive.read("state.json"))
-            if not isinstance(head, dict) or head.get("format") != FORMAT:
-                raise DataError(f"load_checkpoint: {path} is a zip archive, but no checkpoint of tinygrad_lenet")
-            if head["version"] > VERSION:
-                raise DataError(
-                    f"load_checkpoint: {path} has version {head['version']} of the format, expected at most {VERSION}; "
-                    "it was written by a newer tinygrad_lenet: upgrade"
-                )
-            return _unpacked(
-                head["state"],
-                lambda i: np.lib.format.read_array(io.BytesIO(archive.read(f"{int(i)}.npy")), allow_pickle=False),
+        members = _read_zip("load_checkpoint", path)
+        head = json.loads(members["state.json"], object_pairs_hook=_once)
+        if not isinstance(head, dict) or head.get("format") != FORMAT:
+            raise DataError(f"load_checkpoint: {path} is a zip archive, but no checkpoint of tinygrad_lenet")
+        if head["version"] > VERSION:
+            raise DataError(
+                f"load_checkpoint: {path} has version {head['version']} of the format, expected at most {VERSION}; "
+                "it was written by a newer tinygrad_lenet: upgrade"
             )
+        return _unpacked(head["state"], lambda i: _array(members.pop(f"{i}.npy")))  # each once: two would share memory
     except FileNotFoundError:
         raise DataError(f"load_checkpoint: there is no file {path}") from None
     except DataError:
@@ -146,12 +146,18 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any] | HasState) -> N
         _replace("save", path, lambda file: file.write(content))
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+def load(path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> dict[str, NDArray[Any]]:
     """The arrays of a ``.npz`` or ``.safetensors`` file by name, for ``module.load_state_dict``. Executes nothing.
+
+    Args:
+        path: the file; its ending says what it is.
+        max_bytes: what a compressed ``.npz`` file may unpack to; 1 GiB unless given, or the size of the file if that is
+            more.
 
     Raises:
         ArgumentError: another ending.
-        DataError: there is no such file, it is damaged or cut off, or holds something else than numbers.
+        DataError: there is no such file, it is damaged or cut off, unpacks to too much, or holds something else than
+            numbers.
 
     >>> import os, tempfile
     >>> import tinygrad_lenet as tl
@@ -162,25 +168,26 @@ def load(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     ...     {name: array.shape for name, array in tl.load(path).items()}
     {'weight': (2, 3), 'bias': (2,)}
     """
-    import zipfile
-
     path = os.fspath(path)
     kind = _kind("load", path)
     try:
         if kind == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                return {
-                    name.removesuffix(".npy"): np.lib.format.read_array(
-                        io.BytesIO(archive.read(name)), allow_pickle=False
-                    )
-                    for name in archive.namelist()
-                }
+            members = _read_zip("load", path, max_bytes)
+            return _once([(name.removesuffix(".npy"), _array(content)) for name, content in members.items()])
         safetensors = _safetensors()
         with open(path, "rb") as file:
-            return dict(safetensors.load(file.read()))
+            try:
+                arrays: dict[str, NDArray[Any]] = dict(safetensors.load(file.read()))
+            except KeyError as error:
+                raise DataError(
+                    f"load: {path} holds numbers of type {error}, which NumPy does not have; convert it to float32"
+                ) from None
+        for array in arrays.values():
+            _numbers(array.dtype)
+        return arrays
     except FileNotFoundError:
         raise DataError(f"load: there is no file {path}") from None
-    except ArgumentError:
+    except (ArgumentError, DataError):
         raise
     except OSError as error:
         raise DataError(f"load: {path} cannot be read: {error.strerror or error}") from error
@@ -211,6 +218,78 @@ def _npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+# An array of numbers in NumPy's format begins with the literal of a dict. NumPy gives it to Python's parser, which is
+# not made for text that anyone may have written; this is all that such a dict can be.
+_GAP = r"[ \n]*+"
+_SHAPE = rf"\({_GAP}(?:(?:(?:0|[1-9][0-9]*+){_GAP},{_GAP})++(?:(?:0|[1-9][0-9]*+){_GAP})?+)?+\)"
+_WORD = rf"'[<>=|]?+[a-zA-Z?][0-9]{{0,3}}+'|True|False|{_SHAPE}"
+_ENTRY = rf"{_GAP}'(descr|fortran_order|shape)'{_GAP}:{_GAP}({_WORD}){_GAP}(?:,|(?=\}}))"
+_HEADER = rf"\{{(?:{_ENTRY}){{3}}{_GAP}\}}{_GAP}"
+
+
+def _array(content: bytearray) -> NDArray[Any]:
+    """An array in NumPy's format, in the memory of its content."""
+    import re
+
+    if content[:6] != b"\x93NUMPY" or content[6] not in (1, 2, 3) or content[7] != 0:
+        raise ValueError(f"found a start of {bytes(content[:8])!r}, expected NumPy's format, 1.0 to 3.0")
+    width = 2 if content[6] == 1 else 4
+    length = int.from_bytes(content[8 : 8 + width], "little")
+    start = 8 + width + length
+    header = content[8 + width : start].decode("latin-1") if length <= 10_000 else ""
+    entries = dict(re.findall(_ENTRY, header)) if re.fullmatch(_HEADER, header) else {}
+    order, shape = (entries.get(name, "") for name in ("fortran_order", "shape"))
+    if order not in ("True", "False") or shape[:1] != "(" or entries["descr"][0] != "'":
+        raise ValueError(f"found the header {header[:80]!r}, expected a dtype of numbers, an order and a shape")
+    dtype = np.dtype(entries["descr"][1:-1])
+    _numbers(dtype)
+    sides = tuple(int(n) for n in re.findall(r"\d+", shape))
+    if math.prod(sides) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"found {len(content) - start} bytes for an array of shape {sides} and dtype {dtype}")
+    array = np.frombuffer(content, dtype, math.prod(sides), start)
+    return np.require(array.reshape(sides, order="F" if order == "True" else "C"), requirements="A")
+
+
+def _numbers(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "fiub":
+        raise ValueError(f"found an array of {dtype}, expected numbers")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict, if no key is there twice: which of the two counts, other programs may see otherwise."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("found one name twice")
+    return found
+
+
+def _read_zip(who: str, path: str, max_bytes: int = 0) -> dict[str, bytearray]:
+    """The members of an archive by name: no more bytes than the file has, or ``max_bytes``, and in pieces."""
+    import zipfile
+
+    members: dict[str, bytearray] = {}
+    limit = max(os.path.getsize(path), max_bytes)
+    with zipfile.ZipFile(path) as archive:
+        room = limit
+        for member in archive.infolist():
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are unpacked as a whole
+                raise ValueError(f"{member.filename!r} is compressed by method {member.compress_type}, expected 0 or 8")
+            if member.filename in members:
+                raise ValueError(f"found {member.filename!r} twice")
+            room -= member.file_size
+            if room < 0:
+                hint = "; pass a larger max_bytes if you trust the file" if max_bytes else ", which is its size"
+                raise DataError(f"{who}: {path} unpacks to more than {limit} bytes{hint}")
+            content = bytearray()
+            with archive.open(member) as stream:
+                while chunk := stream.read(1 << 20):  # never more than file_size in all
+                    content += chunk
+            if len(content) != member.file_size:
+                raise ValueError(f"found {len(content)} bytes of {member.filename!r}, expected {member.file_size}")
+            members[member.filename] = content
+    return members
 
 
 def _write_zip(file: IO[bytes], members: dict[str, bytes]) -> None:
@@ -275,7 +354,7 @@ def _unpacked(value: Any, array: Any) -> Any:
         return tuple(_unpacked(item, array) for item in content)
     if kind != "dict":
         raise ValueError(f"found {kind!r}")
-    return {key: _unpacked(item, array) for key, item in content}
+    return _once([(key, _unpacked(item, array)) for key, item in content])
 
 
 def _sync_folder(folder: str) -> None:

@@ -71,9 +71,11 @@ def _unwrap(value: Any) -> Any:
 Version: TypeAlias = list[Any]
 
 
-def storage(array: NDArray[Any]) -> Any:
-    """The array that owns the memory."""
-    return array if array.base is None else array.base
+def storage(array: NDArray[Any]) -> NDArray[Any]:
+    """The array that all views of one memory have in common."""
+    while type(array.base) is np.ndarray:
+        array = array.base
+    return array
 
 
 class Tensor(Methods):

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import nn, optim
+from tinygrad_lenet import nn, optim, threads
 from tinygrad_lenet.threads import parallel, spread
 
 
@@ -50,15 +51,16 @@ def test_ranges_make_up_the_whole_once(three_threads, count):
 def test_parts_of_arrays_make_up_the_whole_whatever_their_layout(three_threads):
     x = np.random.default_rng(0).standard_normal((5, 6, 7)).transpose(1, 2, 0)
     out = np.empty_like(x)
-    threads = set()
+    helped = set()
 
     def work(x, out):
-        threads.add(threading.get_ident())
+        helped.add(threading.get_ident())
+        time.sleep(0.02)  # so that the caller is not done with all before a helper wakes
         np.multiply(x, 2, out=out)
 
     spread(work, 1000, x, out)
     np.testing.assert_array_equal(out, 2 * x)
-    assert len(threads) > 1
+    assert len(helped) > 1
 
 
 @pytest.mark.parametrize("at", [0, 99])
@@ -73,6 +75,136 @@ def test_an_error_on_any_thread_arrives_and_the_next_call_works(three_threads, a
     seen = []
     parallel(lambda start, stop: seen.extend(range(start, stop)), 10, 1e9)
     assert sorted(seen) == list(range(10))
+
+
+class Injected(BaseException):
+    """An interrupt."""
+
+
+def interrupted_at(points, what):
+    """Call ``what``; raise at each of these moments in threads.py, which are counted: every opcode that is run there
+    is one. Returns how many there were until the last.
+    """
+    seen = 0
+    original = threads._finally
+
+    def trace(frame, event, arg):
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith("tinygrad_lenet/threads.py"):
+            return None
+        frame.f_trace_opcodes = True
+        seen += 1
+        if seen in points:
+            raise Injected
+        return trace
+
+    def again(settle, *others):  # Python stops tracing when the tracer raises
+        original(lambda: (sys.settrace(trace), settle()), *others)
+
+    before, threads._finally = sys.gettrace(), again
+    sys.settrace(trace)
+    try:
+        what()
+    except Injected:
+        pass
+    finally:
+        sys.settrace(before)
+        threads._finally = original
+    return seen
+
+
+@pytest.mark.parametrize("again", [(), (3,), (1, 20)], ids=["once", "and again", "and twice again"])
+def test_an_interrupt_anywhere_leaves_nobody_at_work_and_the_helpers_usable(three_threads, again):
+    out, began = np.zeros(30), threading.Event()
+    point, seen = 0, 0
+
+    def work(start, stop):
+        if start:
+            began.set()
+            time.sleep(0.001)
+        elif point % 2:  # then a helper has begun when the caller is done
+            began.wait(0.01)
+        out[start:stop] += 1
+
+    while seen >= point:
+        point += 3 if again else 1
+        out[:] = 0
+        began.clear()
+        seen = interrupted_at({point, *(point + a for a in again)}, lambda: parallel(work, 30, 1e9))
+        assert not threads._crew.served
+        written = out.copy()
+        if point % 7 == 0:
+            time.sleep(0.003)
+        np.testing.assert_array_equal(out, written)  # nobody writes afterwards
+        assert (out <= 1).all()
+    assert point > 300
+    out[:] = 0
+    helped = set()
+
+    def note(start, stop):
+        helped.add(threading.get_ident())
+        time.sleep(0.01)
+        out[start:stop] += 1
+
+    parallel(note, 30, 1e9)
+    assert (out == 1).all()
+    assert len(helped) > 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers on this system")
+def test_signals_at_random_moments_leave_nobody_at_work(three_threads):
+    out, count, left = np.zeros((300, 100)), 0, 0
+
+    def work(start, stop):
+        np.sin(out[start:stop] + 1, out=out[start:stop])
+
+    def interrupt(signum, frame):
+        nonlocal count, left
+        while frame is not None and not frame.f_code.co_filename.endswith("tinygrad_lenet/threads.py"):
+            frame = frame.f_back
+        if frame is not None and left:
+            left -= 1
+            count += 1
+            raise Injected
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    rng = np.random.default_rng(0)
+    try:
+        for _ in range(100):
+            left = 3  # in quick succession
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 1e-3), 1e-4)
+            while left:
+                try:
+                    while left:
+                        parallel(work, 300, 1e9)
+                except Injected:
+                    written = out.copy()
+                    assert not threads._crew.served
+                    np.testing.assert_array_equal(out, written)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert count == 300
+
+
+def test_helpers_that_are_busy_leave_the_others_to_do_their_own(three_threads):
+    inside, leave, found = threading.Event(), threading.Event(), []
+
+    def hold(start, stop):
+        inside.set()
+        leave.wait(60)
+
+    first = threading.Thread(target=parallel, args=(hold, 30, 1e9))
+    first.start()
+    assert inside.wait(60)
+    try:
+        parallel(lambda start, stop: found.append((start, stop, threading.get_ident())), 30, 1e9)
+        assert found == [(0, 30, threading.get_ident())]
+    finally:
+        leave.set()
+        first.join(60)
+    assert not threads._crew.served
 
 
 def test_many_threads_that_train_at_once_get_the_bits_of_one(three_threads):

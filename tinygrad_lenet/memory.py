@@ -12,9 +12,9 @@ Blocks begin at a multiple of 64 bytes, a cache line, where products of matrices
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
+from math import prod
 from typing import Any, TypeAlias
 from weakref import ReferenceType, ref
 
@@ -59,7 +59,7 @@ _mine = _Mine()
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """An uninitialised, C-contiguous array, as ``np.empty`` gives it."""
-    size = math.prod(shape) * dtype.itemsize
+    size = prod(shape) * dtype.itemsize
     if size < _SMALL:
         return np.empty(shape, dtype)
     shelves = _mine.shelves

@@ -17,6 +17,7 @@ from ._methods import Methods
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
 
+_ndarray = np.ndarray
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
 
@@ -73,8 +74,9 @@ Version: TypeAlias = list[Any]
 
 def storage(array: NDArray[Any]) -> NDArray[Any]:
     """The array that all views of one memory have in common."""
-    while type(array.base) is np.ndarray:
-        array = array.base
+    base = array.base
+    while type(base) is _ndarray:  # else it is memory that is no array, or recycled
+        array, base = base, base.base
     return array
 
 

@@ -27,8 +27,8 @@ _LIMIT = 512 * 1024 * 1024  # bytes on one thread's shelves before the idle bloc
 
 
 class _Block(np.ndarray[Any, Any]):
-    """Memory of a type of its own: NumPy then lets views hold the array that lies in it, and not, past that, the memory
-    itself. (So it does for memory of any foreign type, as that of a file.)
+    """Memory of a type of its own: as with that of a file, NumPy then lets views hold the array that lies in it, and
+    not, past that, the memory itself.
     """
 
 

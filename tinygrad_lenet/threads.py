@@ -147,11 +147,12 @@ def parallel(task: Task, count: int, work: float) -> None:
         task(0, count)
         return
     bounds = [count * i // parts for i in range(parts + 1)]
-    shares = [_Share(task, start, stop) for start, stop in zip(bounds[1:], bounds[2:], strict=False)]
+    shares = [_Share(task, bounds[i], bounds[i + 1]) for i in range(1, parts)]
 
     def compute() -> None:
         if _crew.served.setdefault("now", shares) is not shares:
-            return task(0, count)
+            task(0, count)
+            return
         while _crew.helpers < len(shares):
             _thread.start_new_thread(_serve, (_crew.shares,))  # Thread.start waits, and does not bear an interrupt
             _crew.helpers += 1
@@ -161,7 +162,6 @@ def parallel(task: Task, count: int, work: float) -> None:
         for share in shares:  # what nobody has begun
             if share.of("caller"):
                 share.compute()
-        return None
 
     def settle() -> None:
         interrupt = None

@@ -7,6 +7,8 @@ counter of the memory they look at; an op notes the count of what it saves, and 
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -18,6 +20,11 @@ from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, S
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
 
 _ndarray = np.ndarray
+_accumulating = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child has not the thread that may hold it
+    os.register_at_fork(
+        before=_accumulating.acquire, after_in_parent=_accumulating.release, after_in_child=_accumulating.release
+    )
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
 
@@ -356,6 +363,10 @@ class Tensor(Methods):
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to the ``.grad`` of every leaf that it was computed from.
 
+        Threads may do that at once, each with a graph of its own, also of shared leaves: no gradient is lost. (Theirs
+        come in any order, which may change the last bits of the sum; :func:`grad` in each, and a sum in an order of
+        your own, does not.)
+
         Args:
             gradient: the gradient to start from, of this tensor's shape; 1 when the tensor has one element.
             retain_graph: keep the graph, so that another backward pass can go through it.
@@ -373,22 +384,24 @@ class Tensor(Methods):
         root = root_of(self)
         seed = seed_of(self, gradient)._data
         taken = {id(storage(seed))}
-        found: list[tuple[Tensor, Tensor | None, Tensor]] = []
-        for leaf, array in pullback([root], [seed], retain=retain_graph).items():
-            assert isinstance(leaf, Tensor)  # every node has been visited
-            if leaf._grad is not None:
-                array = np.asarray(leaf._grad._data + array)
-            elif id(storage(array)) in taken or not array.flags.writeable:
-                array = array.copy()  # a rule may hand one array to two parents; each leaf gets its own
-            taken.add(id(storage(array)))
-            found.append((leaf, leaf._grad, Tensor._wrap(array)))
-        try:
-            for leaf, _, new in found:
-                leaf._grad = new
-        except BaseException:  # Ctrl-C: all leaves have got theirs, or none
-            for leaf, old, _ in found:
-                leaf._grad = old
-            raise
+        gradients = pullback([root], [seed], retain=retain_graph)
+        with _accumulating:  # other threads may have other graphs of the same leaves
+            found: list[tuple[Tensor, Tensor | None, Tensor]] = []
+            for leaf, array in gradients.items():
+                assert isinstance(leaf, Tensor)  # every node has been visited
+                if leaf._grad is not None:
+                    array = np.asarray(leaf._grad._data + array)
+                elif id(storage(array)) in taken or not array.flags.writeable:
+                    array = array.copy()  # a rule may hand one array to two parents; each leaf gets its own
+                taken.add(id(storage(array)))
+                found.append((leaf, leaf._grad, Tensor._wrap(array)))
+            try:
+                for leaf, _, new in found:
+                    leaf._grad = new
+            except BaseException:  # Ctrl-C: all leaves have got theirs, or none
+                for leaf, old, _ in found:
+                    leaf._grad = old
+                raise
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
         """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.

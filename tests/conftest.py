@@ -1,6 +1,7 @@
 """What all tests share: how thorough hypothesis is, and PyTorch as an oracle where it is installed."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,3 +20,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 @pytest.fixture(scope="session")
 def torch():
     return pytest.importorskip("torch", reason="PyTorch, an oracle, is not installed")
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """The folder of the real images."""
+    folder = Path(__file__).parents[1] / "examples" / "data" / "mnist"
+    if not folder.exists():
+        pytest.skip("MNIST, which the repository has and a release has not, is not here")
+    return folder

@@ -329,6 +329,34 @@ def test_gradients_of_shared_parameters_from_many_threads_all_arrive():
     np.testing.assert_array_equal(q.grad.numpy(), np.full((2, 1), 3 * 50 * 16, np.float32))
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers on this system")
+def test_an_interrupted_backward_pass_does_not_stop_those_of_other_threads():
+    p, count, armed = tl.zeros(3, requires_grad=True), 0, False
+
+    def interrupt(signum, frame):
+        nonlocal count, armed
+        if armed:
+            armed, count = False, count + 1
+            raise Injected
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for i in range(1000):
+            y = p.sum()
+            armed = True
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + i % 100 * 5e-7)
+                while armed:
+                    y.backward(retain_graph=True)
+            except Injected:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert count == 1000
+    assert at_once(1, lambda i: (p * 2).sum().backward()) == [None]
+
+
 def test_a_tensor_made_in_one_thread_is_differentiated_in_another():
     x = tl.tensor([1.0, 2.0], requires_grad=True)
     made = at_once(4, lambda i: (x * (i + 1)).exp())

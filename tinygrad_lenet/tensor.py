@@ -385,7 +385,8 @@ class Tensor(Methods):
         seed = seed_of(self, gradient)._data
         taken = {id(storage(seed))}
         gradients = pullback([root], [seed], retain=retain_graph)
-        with _accumulating:  # other threads may have other graphs of the same leaves
+        try:  # not `with`: in Python 3.14 Ctrl-C leaves it locked if it comes just after the lock is had
+            _accumulating.acquire()  # other threads may have other graphs of the same leaves
             found: list[tuple[Tensor, Tensor | None, Tensor]] = []
             for leaf, array in gradients.items():
                 assert isinstance(leaf, Tensor)  # every node has been visited
@@ -402,6 +403,11 @@ class Tensor(Methods):
                 for leaf, old, _ in found:
                     leaf._grad = old
                 raise
+        finally:
+            try:  # noqa: SIM105  # suppress() is a call, after which Ctrl-C would be heard
+                _accumulating.release()
+            except RuntimeError:  # it came before the lock was had
+                pass
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
         """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.

@@ -1,5 +1,6 @@
 """What all tests share: how thorough hypothesis is, and PyTorch as an oracle where it is installed."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -29,3 +30,11 @@ def mnist():
     if not folder.exists():
         pytest.skip("MNIST, which the repository has and a release has not, is not here")
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Examples of what an absent extra is for."""
+    if importlib.util.find_spec("onnx") is None:
+        for item in items:
+            if item.name.startswith("tinygrad_lenet.onnx."):
+                item.add_marker(pytest.mark.skip("ONNX is not installed"))

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import importlib.util
 import inspect
 import json
 import subprocess
@@ -385,5 +386,6 @@ def test_importing_is_light_and_changes_nothing():
 
 def test_every_module_can_be_imported_by_itself():
     names = [f"tinygrad_lenet.{m}".removesuffix(".__init__") for m in MODULES]
+    optional = importlib.util.find_spec("onnx") is None
     for name in names:
-        assert importlib.import_module(name)
+        assert (optional and name.startswith("tinygrad_lenet.onnx.")) or importlib.import_module(name)

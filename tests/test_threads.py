@@ -227,9 +227,10 @@ def at_once(count, work):
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join(120)
+            worker.join(60)
     finally:
         sys.setswitchinterval(before)
+    assert not any(worker.is_alive() for worker in workers)
     return found
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 _SMALL = 16 * 1024  # bytes below which the allocator of NumPy is as fast
 _ALIGNMENT = 64
+_ndarray = np.ndarray
 _LIMIT = 512 * 1024 * 1024  # bytes on one thread's shelves before the idle blocks are given back
 
 
@@ -103,3 +104,11 @@ def release() -> None:
         if loan() is None:
             del shelves.lent[key]
     shelves.total = sum(block.size - _ALIGNMENT for block, *_ in shelves.lent.values())
+
+
+def storage(array: NDArray[Any]) -> NDArray[Any]:
+    """The array that all views of one memory have in common."""
+    base = array.base
+    while type(base) is _ndarray:  # else it is a block of ours, or memory of another library
+        array, base = base, base.base
+    return array

@@ -26,7 +26,8 @@ import numpy as np
 
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
 from .graph import Node, Vertex, is_grad_enabled, listener, recording
-from .tensor import Tensor, Version, storage, to_array
+from .memory import storage
+from .tensor import Tensor, Version, to_array
 
 if TYPE_CHECKING:
     Array: TypeAlias = Any

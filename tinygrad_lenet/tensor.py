@@ -7,8 +7,6 @@ counter of the memory they look at; an op notes the count of what it saves, and 
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -18,13 +16,9 @@ from numpy.typing import DTypeLike, NDArray
 from ._methods import Methods
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
+from .memory import storage
+from .threads import alone
 
-_ndarray = np.ndarray
-_accumulating = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child has not the thread that may hold it
-    os.register_at_fork(
-        before=_accumulating.acquire, after_in_parent=_accumulating.release, after_in_child=_accumulating.release
-    )
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
 
@@ -77,14 +71,6 @@ def _unwrap(value: Any) -> Any:
 # How often the memory was changed, and (from the first time on) the line that did it last; shared by all views of it.
 # NaN once another library can write to the memory as well: it equals no count, not even itself.
 Version: TypeAlias = list[Any]
-
-
-def storage(array: NDArray[Any]) -> NDArray[Any]:
-    """The array that all views of one memory have in common."""
-    base = array.base
-    while type(base) is _ndarray:  # else it is memory that is no array, or recycled
-        array, base = base, base.base
-    return array
 
 
 class Tensor(Methods):
@@ -363,9 +349,6 @@ class Tensor(Methods):
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to the ``.grad`` of every leaf that it was computed from.
 
-        Threads may do that at once, each with a graph of its own, also of shared leaves: no gradient is lost. (Theirs
-        come in any order, which may change the last bits of the sum; :func:`grad` in each, and a sum in an order of
-        your own, does not.)
 
         Args:
             gradient: the gradient to start from, of this tensor's shape; 1 when the tensor has one element.
@@ -381,15 +364,13 @@ class Tensor(Methods):
         >>> x.grad
         tensor(6.)
         """
-        root = root_of(self)
-        seed = seed_of(self, gradient)._data
+        root, seed = root_of(self), seed_of(self, gradient)._data
         taken = {id(storage(seed))}
-        gradients = pullback([root], [seed], retain=retain_graph)
-        try:  # not `with`: in Python 3.14 Ctrl-C leaves it locked if it comes just after the lock is had
-            _accumulating.acquire()  # other threads may have other graphs of the same leaves
-            found: list[tuple[Tensor, Tensor | None, Tensor]] = []
+        gradients: dict[Any, Any] = pullback([root], [seed], retain=retain_graph)  # of leaves: nodes have been visited
+
+        def accumulate() -> None:
+            found: list[tuple[Any, Tensor | None, Tensor]] = []
             for leaf, array in gradients.items():
-                assert isinstance(leaf, Tensor)  # every node has been visited
                 if leaf._grad is not None:
                     array = np.asarray(leaf._grad._data + array)
                 elif id(storage(array)) in taken or not array.flags.writeable:
@@ -403,11 +384,8 @@ class Tensor(Methods):
                 for leaf, old, _ in found:
                     leaf._grad = old
                 raise
-        finally:
-            try:  # noqa: SIM105  # suppress() is a call, after which Ctrl-C would be heard
-                _accumulating.release()
-            except RuntimeError:  # it came before the lock was had
-                pass
+
+        alone(accumulate)  # threads may have graphs of the same leaves: all is summed, in any order
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
         """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.

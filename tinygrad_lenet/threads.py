@@ -193,3 +193,20 @@ def _finally(settle: Callable[[], object], compute: Callable[[], object], times:
             compute()
     finally:
         settle()
+
+
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child has not the thread that may hold it
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def alone(act: Callable[[], object]) -> None:
+    """``act()``, while no other thread is in here."""
+    try:  # not `with`: in Python 3.14 Ctrl-C leaves it locked if it comes just after the lock is had
+        _lock.acquire()
+        act()
+    finally:
+        try:  # noqa: SIM105  # suppress() is a call, after which Ctrl-C would be heard
+            _lock.release()
+        except RuntimeError:  # it came before the lock was had
+            pass

@@ -1,7 +1,9 @@
 """What all tests share: how thorough hypothesis is, no network, and PyTorch as an oracle where it is installed."""
 
+import importlib.util
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -50,3 +52,20 @@ def _no_network():
 @pytest.fixture(scope="session")
 def torch():
     return pytest.importorskip("torch", reason="PyTorch, an oracle, is not installed")
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """The folder of the real images."""
+    folder = Path(__file__).parents[1] / "examples" / "data" / "mnist"
+    if not folder.exists():
+        pytest.skip("MNIST, which the repository has and a release has not, is not here")
+    return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Examples of what an absent extra is for."""
+    if importlib.util.find_spec("onnx") is None:
+        for item in items:
+            if item.name.startswith("tinygrad_lenet.onnx."):
+                item.add_marker(pytest.mark.skip("ONNX is not installed"))

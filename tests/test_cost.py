@@ -40,10 +40,10 @@ def step(request):
 
 
 def test_a_step_takes_no_new_blocks_of_memory(step):
-    before = memory._shelves.total
+    before = memory._mine.shelves.total
     for _ in range(5):
         step()
-    assert memory._shelves.total == before
+    assert memory._mine.shelves.total == before
 
 
 def test_what_a_step_takes_from_numpy_s_own_allocator_is_small(step):

@@ -19,6 +19,8 @@ from tinygrad_lenet import data, nn, optim
 EXAMPLE = Path(__file__).parents[1] / "examples" / "lenet_mnist.py"
 MNIST = EXAMPLE.parent / "data" / "mnist"
 
+pytestmark = pytest.mark.usefixtures("mnist")
+
 
 def small(folder, count=256, name="t10k"):
     """A folder with the first images of a part of MNIST, both as training and as test set."""
@@ -32,7 +34,7 @@ def small(folder, count=256, name="t10k"):
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def command(mnist, tmp_path_factory):
     """Runs the example with a small data set, whose checksums a wrapper leaves unchecked."""
     folder = tmp_path_factory.mktemp("mnist")
     small(folder)

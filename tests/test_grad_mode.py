@@ -1,11 +1,13 @@
 """Whether recording is on: context manager, decorator, threads, tasks."""
 
 import asyncio
+import contextvars
 import threading
 
 import pytest
 
 import tinygrad_lenet as tl
+from tinygrad_lenet.graph import listening
 
 
 def leaf(n):
@@ -76,6 +78,41 @@ def test_a_thread_that_starts_inside_no_grad_records():
         assert in_thread(tl.is_grad_enabled)
 
 
+def test_a_thread_that_inherits_the_context_records_all_the_same():
+    # As from Python 3.14 on, without a global lock or with -X thread_inherit_context=1.
+    def inside():
+        outer = tl.is_grad_enabled(), (leaf(2) * 2).requires_grad
+        with tl.no_grad():
+            inner = tl.is_grad_enabled(), (leaf(2) * 2).requires_grad
+            with tl.enable_grad():
+                assert tl.is_grad_enabled()
+        return outer, inner, tl.is_grad_enabled()
+
+    def in_thread_with(context):
+        return in_thread(lambda: context.run(inside))
+
+    expected = (True, True), (False, False), True
+    with tl.no_grad():
+        assert in_thread_with(contextvars.copy_context()) == expected
+        with tl.enable_grad():
+            assert in_thread_with(contextvars.copy_context()) == expected
+        assert in_thread(lambda: in_thread_with(contextvars.copy_context())) == expected
+        assert asyncio.run(asyncio.to_thread(inside)) == expected
+        assert not tl.is_grad_enabled()
+        assert contextvars.copy_context().run(tl.is_grad_enabled) is False  # the same thread
+
+
+def test_what_listens_to_ops_hears_those_of_its_own_thread_only():
+    heard = []
+    with listening(lambda op, args, out: heard.append(op.name)):
+        leaf(2).exp()
+        context = contextvars.copy_context()
+        in_thread(lambda: context.run(leaf(2).tanh))
+        in_thread(lambda: leaf(2).sin())
+    leaf(2).cos()
+    assert heard == ["exp"]
+
+
 def test_no_grad_in_one_thread_does_not_stop_another():
     inside, leave = threading.Event(), threading.Event()
 
@@ -112,5 +149,17 @@ def test_each_asyncio_task_has_its_own_grad_mode():
             return recording
 
         return await asyncio.gather(infer(), train())
+
+    assert asyncio.run(main()) == [False, True]
+
+
+def test_an_asyncio_task_starts_with_the_mode_of_the_one_that_makes_it():
+    async def mode():
+        return tl.is_grad_enabled()
+
+    async def main():
+        with tl.no_grad():
+            made = asyncio.create_task(mode())
+        return [await made, await asyncio.create_task(mode())]
 
     assert asyncio.run(main()) == [False, True]

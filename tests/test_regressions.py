@@ -1,7 +1,5 @@
 """Faults that programs of this kind had, one test for each; the first line of each says how it showed."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -147,8 +145,8 @@ def test_the_loss_of_the_last_smaller_batch_is_averaged_over_its_own_count():
     assert total / seen == pytest.approx(tl.cross_entropy(x, y).item(), rel=1e-6)
 
 
-def test_test_images_are_normalised_by_the_training_set_s_statistics():
-    root = Path(__file__).parents[1] / "examples" / "data"
+def test_test_images_are_normalised_by_the_training_set_s_statistics(mnist):
+    root = mnist.parent
     test = tl.data.MNIST(root, train=False, download=False)
     one = test[0][0]
     np.testing.assert_array_equal(test[np.arange(50)][0][0], one)  # whatever else is in the batch

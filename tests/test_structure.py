@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import importlib.util
 import inspect
 import json
 import subprocess
@@ -17,8 +18,8 @@ from tinygrad_lenet._methods import Methods
 from tinygrad_lenet.errors import ShapeError
 from tinygrad_lenet.operators import METHODS, OPERATORS
 
-ROOT = Path(tl.__file__).parents[1]
-PACKAGE = ROOT / "tinygrad_lenet"
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(tl.__file__).parent  # the one in the tree, or the one that is installed
 
 # Each row may import only rows above it; the modules of one package may import each other, without cycles.
 ROWS = [
@@ -374,7 +375,7 @@ HEAVY += ["threadpoolctl", "http.client", "ssl", "gzip", "pickle", "concurrent.f
 
 def test_importing_is_light_and_changes_nothing():
     run = subprocess.run(
-        [sys.executable, "-c", PROBE], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PROBE], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60, check=True
     )
     found = json.loads(run.stdout)
     assert not set(found["new"]) & set(HEAVY)
@@ -385,5 +386,6 @@ def test_importing_is_light_and_changes_nothing():
 
 def test_every_module_can_be_imported_by_itself():
     names = [f"tinygrad_lenet.{m}".removesuffix(".__init__") for m in MODULES]
+    optional = importlib.util.find_spec("onnx") is None
     for name in names:
-        assert importlib.import_module(name)
+        assert (optional and name.startswith("tinygrad_lenet.onnx.")) or importlib.import_module(name)

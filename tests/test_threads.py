@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import nn, optim
+from tinygrad_lenet import nn, optim, threads
+from tinygrad_lenet.ops import windows
+from tinygrad_lenet.primitive import REGISTRY
 from tinygrad_lenet.threads import parallel, spread
 
 
@@ -50,15 +53,16 @@ def test_ranges_make_up_the_whole_once(three_threads, count):
 def test_parts_of_arrays_make_up_the_whole_whatever_their_layout(three_threads):
     x = np.random.default_rng(0).standard_normal((5, 6, 7)).transpose(1, 2, 0)
     out = np.empty_like(x)
-    threads = set()
+    helped = set()
 
     def work(x, out):
-        threads.add(threading.get_ident())
+        helped.add(threading.get_ident())
+        time.sleep(0.02)  # so that the caller is not done with all before a helper wakes
         np.multiply(x, 2, out=out)
 
     spread(work, 1000, x, out)
     np.testing.assert_array_equal(out, 2 * x)
-    assert len(threads) > 1
+    assert len(helped) > 1
 
 
 @pytest.mark.parametrize("at", [0, 99])
@@ -75,19 +79,291 @@ def test_an_error_on_any_thread_arrives_and_the_next_call_works(three_threads, a
     assert sorted(seen) == list(range(10))
 
 
-def test_many_threads_that_train_at_once_get_the_bits_of_one(three_threads):
-    expected = [train(seed) for seed in range(8)]
-    found = [b""] * 8
+class Injected(BaseException):
+    """An interrupt."""
 
-    def work(seed):
-        found[seed] = train(seed)
 
-    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert found == expected
+def interrupted_at(points, what):
+    """Call ``what``; raise at each of these moments in threads.py, which are counted: every opcode that is run there
+    is one. Returns how many there were until the last.
+    """
+    seen = 0
+    original = threads._finally
+
+    def trace(frame, event, arg):
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith("tinygrad_lenet/threads.py"):
+            return None
+        frame.f_trace_opcodes = True
+        seen += 1
+        if seen in points:
+            raise Injected
+        return trace
+
+    def again(settle, *others):  # Python stops tracing when the tracer raises
+        original(lambda: (sys.settrace(trace), settle()), *others)
+
+    before, threads._finally = sys.gettrace(), again
+    sys.settrace(trace)
+    try:
+        what()
+    except Injected:
+        pass
+    finally:
+        sys.settrace(before)
+        threads._finally = original
+    return seen
+
+
+@pytest.mark.parametrize("again", [(), (3,), (1, 20)], ids=["once", "and again", "and twice again"])
+def test_an_interrupt_anywhere_leaves_nobody_at_work_and_the_helpers_usable(three_threads, again):
+    out, began = np.zeros(30), threading.Event()
+    point, seen = 0, 0
+
+    def work(start, stop):
+        if start:
+            began.set()
+            time.sleep(0.001)
+        elif point % 2:  # then a helper has begun when the caller is done
+            began.wait(0.01)
+        out[start:stop] += 1
+
+    while seen >= point:
+        point += 3 if again else 1
+        out[:] = 0
+        began.clear()
+        seen = interrupted_at({point, *(point + a for a in again)}, lambda: parallel(work, 30, 1e9))
+        assert not threads._crew.served
+        written = out.copy()
+        if point % 7 == 0:
+            time.sleep(0.003)
+        np.testing.assert_array_equal(out, written)  # nobody writes afterwards
+        assert (out <= 1).all()
+    assert point > 300
+    out[:] = 0
+    helped = set()
+
+    def note(start, stop):
+        helped.add(threading.get_ident())
+        time.sleep(0.01)
+        out[start:stop] += 1
+
+    parallel(note, 30, 1e9)
+    assert (out == 1).all()
+    assert len(helped) > 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers on this system")
+def test_signals_at_random_moments_leave_nobody_at_work(three_threads):
+    out, count, left = np.zeros((300, 100)), 0, 0
+
+    def work(start, stop):
+        np.sin(out[start:stop] + 1, out=out[start:stop])
+
+    def interrupt(signum, frame):
+        nonlocal count, left
+        while frame is not None and not frame.f_code.co_filename.endswith("tinygrad_lenet/threads.py"):
+            frame = frame.f_back
+        if frame is not None and left:
+            left -= 1
+            count += 1
+            raise Injected
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    rng = np.random.default_rng(0)
+    try:
+        for _ in range(100):
+            left = 3  # in quick succession
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 1e-3), 1e-4)
+            while left:
+                try:
+                    while left:
+                        parallel(work, 300, 1e9)
+                except Injected:
+                    written = out.copy()
+                    assert not threads._crew.served
+                    np.testing.assert_array_equal(out, written)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert count == 300
+
+
+def test_helpers_that_are_busy_leave_the_others_to_do_their_own(three_threads):
+    inside, leave, found = threading.Event(), threading.Event(), []
+
+    def hold(start, stop):
+        inside.set()
+        leave.wait(60)
+
+    first = threading.Thread(target=parallel, args=(hold, 30, 1e9))
+    first.start()
+    assert inside.wait(60)
+    try:
+        parallel(lambda start, stop: found.append((start, stop, threading.get_ident())), 30, 1e9)
+        assert found == [(0, 30, threading.get_ident())]
+    finally:
+        leave.set()
+        first.join(60)
+    assert not threads._crew.served
+
+
+def at_once(count, work):
+    """What ``work(i)`` gives in so many threads that begin together and are switched as often as can be."""
+    found, ready = [None] * count, threading.Barrier(count)
+
+    def run(i):
+        ready.wait(60)
+        try:
+            found[i] = work(i)
+        except BaseException as error:
+            found[i] = error
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        workers = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(count)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert not any(worker.is_alive() for worker in workers)
+    return found
+
+
+def norms_and_dropout(seed, steps=3):
+    """The bytes of a model with batch norm, two kinds of dropout and Adam after a few steps."""
+    rng = np.random.default_rng(seed)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3, generator=rng),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Dropout2d(0.2, generator=rng),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(6 * 13 * 13, 16, generator=rng),
+        nn.BatchNorm1d(16),
+        nn.Tanh(),
+        nn.Dropout(0.3, generator=rng),
+        nn.Linear(16, 10, generator=rng),
+    )
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+    images = tl.randn(8, 1, 28, 28, generator=rng)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        tl.cross_entropy(model(images), np.arange(8)).backward()
+        optimizer.step()
+    return b"".join(value.tobytes() for value in model.state_dict().values())
+
+
+def second_order(seed, steps=3):
+    """The bytes of weights that learn from the norm of a gradient, by a gradient of the gradient."""
+    rng = np.random.default_rng(seed)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 5, generator=rng), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 24 * 24, 3, generator=rng)
+    )
+    optimizer = optim.SGD(model.parameters(), lr=0.01)
+    images = tl.randn(4, 1, 28, 28, generator=rng)
+    for _ in range(steps):
+        x = tl.tensor(images, requires_grad=True)
+        loss = tl.cross_entropy(model(x), [0, 1, 2, 0])
+        (slope,) = tl.grad(loss, x, create_graph=True)
+        optimizer.zero_grad()
+        (loss + (slope * slope).sum()).backward()
+        optimizer.step()
+    return b"".join(value.tobytes() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("learn", [train, norms_and_dropout, second_order])
+def test_sixteen_threads_that_train_at_once_get_the_bits_of_one(three_threads, learn):
+    expected = [learn(seed) for seed in range(16)]
+    assert len(set(expected)) == 16
+    assert at_once(16, learn) == expected
+
+
+def test_sixteen_threads_that_use_ops_for_the_first_time_at_once(three_threads):
+    # Whatever is filled on first use: the plans of ops, what is known of windows.
+    for op in REGISTRY.values():
+        op.plans.clear()
+    windows._windows.cache_clear()
+    found = at_once(16, lambda i: second_order(0))
+    assert found == [second_order(0)] * 16
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_many_threads_may_use_one_model(three_threads, record):
+    model = nn.LeNet5(generator=0).eval()
+    batches = [tl.randn(4, 1, 28, 28, generator=i) for i in range(8)]
+
+    def infer(i):
+        found = []
+        for x in batches[i % 8 :] + batches[: i % 8]:
+            if record:
+                out = model(x)
+                found.append(
+                    (out.numpy().tobytes(), [g.numpy().tobytes() for g in tl.grad(out.sum(), model.parameters())])
+                )
+            else:
+                with tl.no_grad():
+                    out = model(x)
+                assert not out.requires_grad
+                found.append(out.numpy().tobytes())
+        return found[-(i % 8) :] + found[: -(i % 8)] if i % 8 else found
+
+    expected = infer(0)
+    assert at_once(16, infer) == [expected] * 16
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_gradients_of_shared_parameters_from_many_threads_all_arrive():
+    p, q = tl.zeros(3, requires_grad=True), tl.ones(2, 1, requires_grad=True)
+
+    def add(i):
+        for _ in range(50):
+            (p * (i + 1) + q).sum().backward()
+
+    assert at_once(16, add) == [None] * 16
+    np.testing.assert_array_equal(p.grad.numpy(), np.full(3, 2 * 50 * sum(range(1, 17)), np.float32))  # whole numbers
+    np.testing.assert_array_equal(q.grad.numpy(), np.full((2, 1), 3 * 50 * 16, np.float32))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers on this system")
+def test_an_interrupted_backward_pass_does_not_stop_those_of_other_threads():
+    p, count, armed = tl.zeros(3, requires_grad=True), 0, False
+
+    def interrupt(signum, frame):
+        nonlocal count, armed
+        if armed:
+            armed, count = False, count + 1
+            raise Injected
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for i in range(1000):
+            y = p.sum()
+            armed = True
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + i % 100 * 5e-7)
+                while armed:
+                    y.backward(retain_graph=True)
+            except Injected:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert count == 1000
+    assert at_once(1, lambda i: (p * 2).sum().backward()) == [None]
+
+
+def test_a_tensor_made_in_one_thread_is_differentiated_in_another():
+    x = tl.tensor([1.0, 2.0], requires_grad=True)
+    made = at_once(4, lambda i: (x * (i + 1)).exp())
+    at_once(1, lambda i: sum(made).sum().backward())
+    expected = sum((i + 1) * np.exp((i + 1) * np.array([1.0, 2.0])) for i in range(4))
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-6)
 
 
 def test_the_number_of_threads_changes_no_bit_of_a_training_run(three_threads):

@@ -9,9 +9,10 @@ import numpy as np
 
 from .errors import ArgumentError, DTypeError, GradientError, ShapeError
 from .graph import enable_grad, is_grad_enabled, now, pullback, sources
+from .memory import storage
 from .ops.elementwise import clone
 from .ops.shape import stack
-from .tensor import Tensor, as_tensor, root_of, seed_of, storage
+from .tensor import Tensor, as_tensor, root_of, seed_of
 
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
 

@@ -14,6 +14,7 @@ import itertools
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
@@ -24,9 +25,20 @@ import numpy as np
 
 from .errors import GradientError
 
-# A context variable, not a module flag: each thread and asyncio task has its own, and a new thread records.
-_recording: ContextVar[bool] = ContextVar("recording", default=True)
-recording = _recording.get  # for the ops: a call less than the public name
+
+class _Thread(threading.local):
+    """Who is at work: a mark that is false, and the only one of its thread."""
+
+    def __init__(self) -> None:
+        self.mark: list[None] = []
+
+
+_thread = _Thread()
+# A context variable, not a module flag: each thread and asyncio task has its own, and a new thread records. It may have
+# got the context of the thread that started it, as from Python 3.14 on where there is no global lock; so what says no
+# is the mark of the thread that said it.
+_recording: ContextVar[Any] = ContextVar("recording", default=True)
+recording = _recording.get  # for the ops: a call less than the public name, which must be asked if this is not true
 _numbers = itertools.count()
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
@@ -39,20 +51,21 @@ def is_grad_enabled() -> bool:
     ...     tl.is_grad_enabled()
     False
     """
-    return _recording.get()
+    mode = _recording.get()
+    return mode is True or mode is not _thread.mark
 
 
 class _GradMode(ContextDecorator):
     enabled: bool
 
     def __init__(self) -> None:
-        self._before: list[bool] = []
+        self._before: list[Any] = []
 
     def __enter__(self) -> None:
         before = _recording.get()
         try:
             self._before.append(before)
-            _recording.set(self.enabled)
+            _recording.set(self.enabled or _thread.mark)
         except BaseException:  # Ctrl-C after either call: `with` calls no __exit__ then
             _recording.set(before)
             raise
@@ -102,9 +115,14 @@ listener = _listener.get
 @contextmanager
 def listening(hear: Callable[[Any, tuple[Any, ...], Any], None]) -> Iterator[None]:
     """Have ``hear(op, arguments, output)`` called after every op inside, of this thread or task."""
-    before = _listener.get()
+    before, mark = _listener.get(), _thread.mark
+
+    def here(*call: Any) -> None:
+        if _thread.mark is mark:  # a new thread may have got this context
+            hear(*call)
+
     try:
-        _listener.set(hear)
+        _listener.set(here)
         yield
     finally:
         _listener.set(before)

@@ -2,58 +2,85 @@
 
 A fresh array of a megabyte is mapped, zeroed and unmapped by the operating system each time; a training step of
 LeNet-5 at batch 64 had 1,000 page faults, which took as long as its arithmetic. So large blocks are kept on shelves,
-one for each size, and handed out again when the last array that lies in them is gone. Whether it is gone, the reference
-count tells: every view holds its block.
+one for each size, and handed out again when the last array that lies in them is gone. That tells a weak reference to
+the array that was handed out, which every view of it holds: the reference puts itself on the shelf when the array dies,
+in whichever thread that is. (Counts of references would be quicker to read by a third of a microsecond, but mean
+something else in each version of Python.)
 
 Blocks begin at a multiple of 64 bytes, a cache line, where products of matrices run up to twice as fast.
 """
 
 from __future__ import annotations
 
-import math
 import threading
-from sys import getrefcount
-from typing import Any
+from collections.abc import Callable
+from math import prod
+from typing import Any, TypeAlias
+from weakref import ReferenceType, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 _SMALL = 16 * 1024  # bytes below which the allocator of NumPy is as fast
 _ALIGNMENT = 64
+_ndarray = np.ndarray
 _LIMIT = 512 * 1024 * 1024  # bytes on one thread's shelves before the idle blocks are given back
-_IDLE = (
-    3  # references to a block that nobody uses: from its shelf, from the loop variable, from the call of getrefcount
-)
 
 
-class _Shelves(threading.local):
-    """Blocks by size, with the offset at which each is aligned; every thread has its own."""
+class _Block(np.ndarray[Any, Any]):
+    """Memory of a type of its own: as with that of a file, NumPy then lets views hold the array that lies in it, and
+    not, past that, the memory itself.
+    """
+
+
+Reference: TypeAlias = "ReferenceType[NDArray[Any]]"
+
+
+class _Shelves:
+    """The blocks of one thread. Lists and dicts are changed by single calls, each of which is whole or has not begun,
+    whatever comes in between: another thread that drops an array, an interrupt, a finaliser that computes.
+    """
 
     def __init__(self) -> None:
-        self.blocks: dict[int, list[tuple[NDArray[np.uint8], int]]] = {}
+        self.idle: dict[int, list[Reference]] = {}  # by size: the references whose arrays are gone
+        # By the identity of the reference, which it keeps: the block, where it is aligned, and how to shelve it.
+        self.lent: dict[int, tuple[_Block, int, Callable[[Reference], None], Reference]] = {}
         self.total = 0
 
 
-_shelves = _Shelves()
+class _Mine(threading.local):
+    """Every thread has its own."""
+
+    def __init__(self) -> None:
+        self.shelves = _Shelves()
+
+
+_mine = _Mine()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """An uninitialised, C-contiguous array, as ``np.empty`` gives it."""
-    size = math.prod(shape) * dtype.itemsize
+    size = prod(shape) * dtype.itemsize
     if size < _SMALL:
         return np.empty(shape, dtype)
-    shelf = _shelves.blocks.setdefault(size, [])
-    for block, offset in shelf:
-        if getrefcount(block) == _IDLE:
-            return np.ndarray(shape, dtype, block, offset)
-    if _shelves.total + size > _LIMIT:
+    shelves = _mine.shelves
+    try:
+        block, offset, shelve, _ = shelves.lent.pop(id(shelves.idle[size].pop()))
+    except (KeyError, IndexError):
+        block, offset, shelve = _fresh(shelves, size)
+    out = np.ndarray(shape, dtype, block, offset)
+    loan = ref(out, shelve)
+    shelves.lent[id(loan)] = block, offset, shelve, loan
+    return out
+
+
+def _fresh(shelves: _Shelves, size: int) -> tuple[_Block, int, Callable[[Reference], None]]:
+    """A new block."""
+    if shelves.total + size > _LIMIT:
         release()
-        shelf = _shelves.blocks.setdefault(size, [])
-    block = np.empty(size + _ALIGNMENT, np.uint8)
-    offset = -block.ctypes.data % _ALIGNMENT
-    shelf.append((block, offset))
-    _shelves.total += size
-    return np.ndarray(shape, dtype, block, offset)
+    shelves.total += size
+    block = _Block(size + _ALIGNMENT, np.uint8)
+    return block, -block.ctypes.data % _ALIGNMENT, shelves.idle.setdefault(size, []).append
 
 
 def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
@@ -70,12 +97,18 @@ def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[A
 
 def release() -> None:
     """Give the blocks of this thread that nobody uses back to the system."""
-    for size, shelf in list(_shelves.blocks.items()):
-        used = []
-        for block, offset in shelf:
-            if getrefcount(block) > _IDLE:
-                used.append((block, offset))
-            else:
-                _shelves.total -= size
-        _shelves.blocks[size] = used
-    _shelves.blocks = {size: shelf for size, shelf in _shelves.blocks.items() if shelf}
+    shelves = _mine.shelves
+    for shelf in list(shelves.idle.values()):
+        shelf.clear()
+    for key, (*_, loan) in list(shelves.lent.items()):
+        if loan() is None:
+            del shelves.lent[key]
+    shelves.total = sum(block.size - _ALIGNMENT for block, *_ in shelves.lent.values())
+
+
+def storage(array: NDArray[Any]) -> NDArray[Any]:
+    """The array that all views of one memory have in common."""
+    base = array.base
+    while type(base) is _ndarray:  # else it is a block of ours, or memory of another library
+        array, base = base, base.base
+    return array

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlia
 import numpy as np
 
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
-from .graph import Node, Vertex, listener, recording
-from .tensor import Tensor, Version, storage, to_array
+from .graph import Node, Vertex, is_grad_enabled, listener, recording
+from .memory import storage
+from .tensor import Tensor, Version, to_array
 
 if TYPE_CHECKING:
     Array: TypeAlias = Any
@@ -411,7 +412,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                 elif isinstance(a, np.ndarray) and np.may_share_memory(a, out):
                     out = out.copy()  # the caller may write to it
         node = None
-        if tracked and recording():
+        if tracked and (recording() or is_grad_enabled()):
             plan = plans.get(tracked)
             if plan is None:
                 plan = plans[tracked] = Plan(op, tracked)

@@ -16,6 +16,8 @@ from numpy.typing import DTypeLike, NDArray
 from ._methods import Methods
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
+from .memory import storage
+from .threads import alone
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
@@ -69,11 +71,6 @@ def _unwrap(value: Any) -> Any:
 # How often the memory was changed, and (from the first time on) the line that did it last; shared by all views of it.
 # NaN once another library can write to the memory as well: it equals no count, not even itself.
 Version: TypeAlias = list[Any]
-
-
-def storage(array: NDArray[Any]) -> Any:
-    """The array that owns the memory."""
-    return array if array.base is None else array.base
 
 
 class Tensor(Methods):
@@ -352,6 +349,7 @@ class Tensor(Methods):
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to the ``.grad`` of every leaf that it was computed from.
 
+
         Args:
             gradient: the gradient to start from, of this tensor's shape; 1 when the tensor has one element.
             retain_graph: keep the graph, so that another backward pass can go through it.
@@ -366,25 +364,28 @@ class Tensor(Methods):
         >>> x.grad
         tensor(6.)
         """
-        root = root_of(self)
-        seed = seed_of(self, gradient)._data
+        root, seed = root_of(self), seed_of(self, gradient)._data
         taken = {id(storage(seed))}
-        found: list[tuple[Tensor, Tensor | None, Tensor]] = []
-        for leaf, array in pullback([root], [seed], retain=retain_graph).items():
-            assert isinstance(leaf, Tensor)  # every node has been visited
-            if leaf._grad is not None:
-                array = np.asarray(leaf._grad._data + array)
-            elif id(storage(array)) in taken or not array.flags.writeable:
-                array = array.copy()  # a rule may hand one array to two parents; each leaf gets its own
-            taken.add(id(storage(array)))
-            found.append((leaf, leaf._grad, Tensor._wrap(array)))
-        try:
-            for leaf, _, new in found:
-                leaf._grad = new
-        except BaseException:  # Ctrl-C: all leaves have got theirs, or none
-            for leaf, old, _ in found:
-                leaf._grad = old
-            raise
+        gradients: dict[Any, Any] = pullback([root], [seed], retain=retain_graph)  # of leaves: nodes have been visited
+
+        def accumulate() -> None:
+            found: list[tuple[Any, Tensor | None, Tensor]] = []
+            for leaf, array in gradients.items():
+                if leaf._grad is not None:
+                    array = np.asarray(leaf._grad._data + array)
+                elif id(storage(array)) in taken or not array.flags.writeable:
+                    array = array.copy()  # a rule may hand one array to two parents; each leaf gets its own
+                taken.add(id(storage(array)))
+                found.append((leaf, leaf._grad, Tensor._wrap(array)))
+            try:
+                for leaf, _, new in found:
+                    leaf._grad = new
+            except BaseException:  # Ctrl-C: all leaves have got theirs, or none
+                for leaf, old, _ in found:
+                    leaf._grad = old
+                raise
+
+        alone(accumulate)  # threads may have graphs of the same leaves: all is summed, in any order
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
         """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.

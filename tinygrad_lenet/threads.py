@@ -7,9 +7,11 @@ depend on the number of threads. Whoever finds the helpers busy, with another th
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,29 +23,45 @@ Task = Callable[[int, int], object]
 WORTH = 25_000_000  # multiply-adds, about 0.4 milliseconds, for which it pays to wake a helper and to share the lock
 
 
-class _Helper:
-    """A thread that waits for one range at a time."""
+class _Share:
+    """A range of rows, computed by whoever claims it first: a helper, or the caller who takes it back.
 
-    def __init__(self) -> None:
-        self.go, self.done = threading.Lock(), threading.Lock()
-        self.go.acquire()
-        self.done.acquire()
-        self.job: tuple[Task, int, int] | None = None
+    That is settled, and can be asked, by single calls that change nothing when they are repeated.
+    """
+
+    __slots__ = ("bell", "claim", "error", "finished", "start", "stop", "task")
+
+    def __init__(self, task: Task, start: int, stop: int) -> None:
+        self.task: Task | None = task
+        self.start, self.stop = start, stop
+        self.claim: dict[str, str] = {}
+        self.finished = False
+        self.bell = threading.Lock()  # rung when it is finished
+        self.bell.acquire()
         self.error: BaseException | None = None
-        threading.Thread(target=self.serve, name="tinygrad_lenet", daemon=True).start()
 
-    def serve(self) -> None:
-        while True:
-            self.go.acquire()
-            assert self.job is not None
-            task, start, stop = self.job
+    def of(self, who: str) -> bool:
+        """Claim it for the helper or the caller; whether it belongs to that one."""
+        return self.claim.setdefault("of", who) == who
+
+    def compute(self) -> None:
+        assert self.task is not None
+        self.task(self.start, self.stop)
+
+
+def _serve(shares: SimpleQueue[_Share]) -> None:
+    """What a helper does."""
+    while True:
+        share = shares.get()
+        if share.of("helper"):
             try:
-                task(start, stop)
+                share.compute()
             except BaseException as error:  # the thread that waits raises it
-                self.error = error
-            del task
-            self.job = None  # lets go of the arrays
-            self.done.release()
+                share.error = error
+            share.task = None
+            share.finished = True
+            share.bell.release()
+        del share  # lets go of the arrays
 
 
 class _Crew:
@@ -54,8 +72,9 @@ class _Crew:
         self.reset()
 
     def reset(self) -> None:
-        self.helpers: list[_Helper] = []
-        self.free = threading.Lock()
+        self.helpers = 0
+        self.shares: SimpleQueue[_Share] = SimpleQueue()
+        self.served: dict[str, list[_Share]] = {}  # whose shares they compute: nobody's, or those of one call
 
 
 _crew = _Crew()
@@ -119,29 +138,75 @@ def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> N
 
 
 def parallel(task: Task, count: int, work: float) -> None:
-    """Call ``task(start, stop)`` for ranges that make up ``range(count)``; ``work`` is the multiply-adds in all."""
+    """Call ``task(start, stop)`` for ranges that make up ``range(count)``; ``work`` is the multiply-adds in all.
+
+    Whatever happens, an interrupt at any moment included, nobody computes any more when this returns or raises.
+    """
     parts = int(min(get_num_threads(), count, 1 + work // WORTH))
-    if parts < 2 or not _crew.free.acquire(blocking=False):
+    if parts < 2 or _crew.served:
         task(0, count)
         return
+    bounds = [count * i // parts for i in range(parts + 1)]
+    shares = [_Share(task, bounds[i], bounds[i + 1]) for i in range(1, parts)]
+
+    def compute() -> None:
+        if _crew.served.setdefault("now", shares) is not shares:
+            task(0, count)
+            return
+        while _crew.helpers < len(shares):
+            _thread.start_new_thread(_serve, (_crew.shares,))  # Thread.start waits, and does not bear an interrupt
+            _crew.helpers += 1
+        for share in shares:
+            _crew.shares.put(share)
+        task(0, bounds[1])
+        for share in shares:  # what nobody has begun
+            if share.of("caller"):
+                share.compute()
+
+    def settle() -> None:
+        interrupt = None
+        for share in shares:
+            if share.of("caller"):
+                share.task, share.finished = None, True
+            while not share.finished:
+                try:
+                    share.bell.acquire()
+                except BaseException as error:  # it is raised when nobody computes any more
+                    interrupt = error
+        if _crew.served.get("now") is shares:
+            _crew.served.clear()
+        if interrupt is not None:
+            raise interrupt
+
+    _finally(settle, compute, 4)
+    for share in shares:
+        if share.error is not None:
+            raise share.error
+
+
+def _finally(settle: Callable[[], object], compute: Callable[[], object], times: int) -> None:
+    """``compute()``, then ``settle()`` in any case: again if it is interrupted itself, so many times."""
     try:
-        while len(_crew.helpers) < parts - 1:
-            _crew.helpers.append(_Helper())
-        bounds = [count * i // parts for i in range(parts + 1)]
-        helpers = _crew.helpers[: parts - 1]
-        for helper, start, stop in zip(helpers, bounds[1:], bounds[2:], strict=False):
-            helper.job = (task, start, stop)
-            helper.go.release()
-        errors = []
-        try:
-            task(0, bounds[1])
-        finally:  # whatever happens here, nobody may still write when this returns
-            for helper in helpers:
-                helper.done.acquire()
-                errors.append(helper.error)
-                helper.error = None
-        for error in errors:
-            if error is not None:
-                raise error
+        if times > 1:
+            _finally(settle, compute, times - 1)
+        else:
+            compute()
     finally:
-        _crew.free.release()
+        settle()
+
+
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child has not the thread that may hold it
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def alone(act: Callable[[], object]) -> None:
+    """``act()``, while no other thread is in here."""
+    try:  # not `with`: in Python 3.14 Ctrl-C leaves it locked if it comes just after the lock is had
+        _lock.acquire()
+        act()
+    finally:
+        try:  # noqa: SIM105  # suppress() is a call, after which Ctrl-C would be heard
+            _lock.release()
+        except RuntimeError:  # it came before the lock was had
+            pass

@@ -349,7 +349,6 @@ class Tensor(Methods):
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to the ``.grad`` of every leaf that it was computed from.
 
-
         Args:
             gradient: the gradient to start from, of this tensor's shape; 1 when the tensor has one element.
             retain_graph: keep the graph, so that another backward pass can go through it.

@@ -12,7 +12,7 @@ from ..ops.activations import relu, softplus
 from ..ops.elementwise import abs, select, where
 from ..ops.maths import exp, log, square
 from ..ops.reduction import log_softmax, softmax_nll
-from ..primitive import Array
+from ..primitive import Array, composite
 from ..tensor import Tensor, as_tensor, to_array
 
 __all__ = [
@@ -116,6 +116,7 @@ def _average(
     )
 
 
+@composite
 def nll_loss(
     input: Array, target: Array, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
@@ -141,6 +142,7 @@ def nll_loss(
     return _average("nll_loss", picked, target.shape, index, counts, weight, reduction)
 
 
+@composite
 def cross_entropy(
     input: Array,
     target: Array,
@@ -207,6 +209,7 @@ def _check_same(op: str, input: Tensor, target: Tensor) -> None:
         )
 
 
+@composite
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
     """Squared error, ``(input - target)^2``; the two must have one shape."""
     input, target = as_tensor(input), as_tensor(target)
@@ -214,6 +217,7 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
     return _reduce(square(input - target), reduction, "mse_loss")
 
 
+@composite
 def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
     """Absolute error, ``|input - target|``; the two must have one shape. Its gradient is 0 where they are equal."""
     input, target = as_tensor(input), as_tensor(target)
@@ -221,6 +225,7 @@ def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
     return _reduce(abs(input - target), reduction, "l1_loss")
 
 
+@composite
 def binary_cross_entropy_with_logits(
     input: Array, target: Array, weight: Array | None = None, reduction: str = "mean", pos_weight: Array | None = None
 ) -> Tensor:
@@ -248,6 +253,7 @@ def binary_cross_entropy_with_logits(
     return _reduce(losses if weight is None else losses * weight, reduction, "binary_cross_entropy_with_logits")
 
 
+@composite
 def huber_loss(input: Array, target: Array, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """``d^2 / 2`` for ``d = |input - target|`` up to ``delta``, ``delta * (d - delta / 2)`` beyond (Huber, 1964); the
     two must have one shape.
@@ -268,6 +274,7 @@ def _huber(op: str, input: Array, target: Array, delta: float) -> Tensor:
     return where(d <= delta, square(d) * 0.5, delta * (d - 0.5 * delta))
 
 
+@composite
 def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """:func:`huber_loss` with ``delta=beta``, divided by ``beta``, so that the slope is 1 beyond; with ``beta=0`` the
     absolute error (Girshick, *Fast R-CNN*, 2015).
@@ -279,6 +286,7 @@ def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: f
     return _reduce(_huber("smooth_l1_loss", input, target, beta) / beta, reduction, "smooth_l1_loss")
 
 
+@composite
 def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """Kullback and Leibler's divergence ``target * (log(target) - input)``, element by element; where the target is 0,
     it is 0.
@@ -309,6 +317,7 @@ def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: boo
     return _reduce(losses, reduction, "kl_div")
 
 
+@composite
 def multi_margin_loss(
     input: Array,
     target: Array,

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import memory
 from ..errors import ArgumentError
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
 from ..threads import spread
 from .elementwise import BITS, abs, mask_bits, minimum, select, where
@@ -174,7 +174,7 @@ celu.check(draw(3, 2), alpha=1.7)
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-@spelled
+@composite
 def selu(x: Array) -> Tensor:
     """``1.0507... * elu(x, 1.6732...)``, which keeps mean 0 and variance 1 from layer to layer (Klambauer et al.,
     2017).
@@ -197,7 +197,7 @@ silu.vjp(x=_silu_x)
 silu.check(draw(3, 2))
 
 
-@spelled
+@composite
 def mish(x: Array) -> Tensor:
     """``x * tanh(softplus(x))`` (Misra, 2019)."""
     return as_tensor(x) * tanh(softplus(x))
@@ -225,7 +225,7 @@ hardtanh.vjp(x=lambda g, x, min_val, max_val: select(g, (x > min_val) & (x < max
 hardtanh.check(draw(3, 2), -0.4, 0.6)
 
 
-@spelled
+@composite
 def relu6(x: Array) -> Tensor:
     """``min(max(x, 0), 6)`` (Krizhevsky, *Convolutional deep belief networks on CIFAR-10*, 2010); its gradient at 0 and
     6 is 0.
@@ -268,7 +268,7 @@ _gelu.vjp(x=_gelu_x)
 _gelu.check(draw(3, 2, low=-2, high=2))
 
 
-@spelled
+@composite
 def gelu(x: Array, approximate: str = "none") -> Tensor:
     """Gaussian error linear unit, ``x`` times the share of the standard normal distribution below ``x`` (Hendrycks &
     Gimpel, 2016).
@@ -291,7 +291,7 @@ def gelu(x: Array, approximate: str = "none") -> Tensor:
     return given * (0.5 * tanh(inner) + 0.5)
 
 
-@spelled
+@composite
 def logsigmoid(x: Array) -> Tensor:
     """``log(sigmoid(x))``, as ``-softplus(-x)``: finite for any finite ``x``."""
     return -softplus(-as_tensor(x), threshold=math.inf)

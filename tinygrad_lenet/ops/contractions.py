@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, AxisError, ShapeError
-from ..primitive import Array
+from ..primitive import Array, composite
 from ..tensor import Tensor, as_tensor
 from .elementwise import mul
 from .products import matmul
@@ -63,6 +63,7 @@ def _spread(x: Tensor, xs: Sequence[Hashable], names: Sequence[Hashable], length
     return x if shape == x.shape else broadcast_to(x, shape)
 
 
+@composite
 def einsum(subscripts: str, *operands: Array) -> Tensor:
     """Einstein's summation: each operand's axes are named by letters; what the result does not name is summed over.
 
@@ -150,6 +151,7 @@ def _parse(subscripts: str, tensors: Sequence[Tensor]) -> tuple[list[list[str]],
     return terms, out
 
 
+@composite
 def tensordot(x: Array, y: Array, axes: Any = 2) -> Tensor:
     """The sum of products over pairs of axes: the last ``axes`` of ``x`` with the first of ``y``, or those that two
     lists name. NumPy's and PyTorch's ``tensordot``.
@@ -176,6 +178,7 @@ def tensordot(x: Array, y: Array, axes: Any = 2) -> Tensor:
     return _contract(x, range(x.ndim), y, names, out)
 
 
+@composite
 def dot(x: Array, y: Array) -> Tensor:
     """The sum of products over the last axis of ``x`` and the last but one of ``y`` (the only one of a vector), NumPy's
     ``dot``; the product if one is a number.
@@ -189,16 +192,19 @@ def dot(x: Array, y: Array) -> Tensor:
     return tensordot(x, y, ([-1], [-1 if np.ndim(y) == 1 else -2]))
 
 
+@composite
 def inner(x: Array, y: Array) -> Tensor:
     """The sum of products over the last axes of both; the product if one is a number."""
     return tensordot(x, y, ([-1], [-1])) if np.ndim(x) and np.ndim(y) else mul(x, y)
 
 
+@composite
 def outer(x: Array, y: Array) -> Tensor:
     """All products of an element of ``x`` and one of ``y``, both flattened: (x.size, y.size)."""
     return mul(reshape(x, -1, 1), reshape(y, 1, -1))
 
 
+@composite
 def kron(x: Array, y: Array) -> Tensor:
     """Kronecker's product: ``x`` with each element replaced by its product with all of ``y``.
 
@@ -212,6 +218,7 @@ def kron(x: Array, y: Array) -> Tensor:
     return reshape(product, tuple(n * m for n, m in zip(a, b, strict=True)))
 
 
+@composite
 def trace(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The sum of :func:`diagonal`, of the matrices that two axes span."""
     return sum(diagonal(x, offset, axis1, axis2), -1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ShapeError
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor, to_array
 from .elementwise import abs
 from .products import swapped
@@ -80,6 +80,7 @@ _solve.check(draw(2, 2, low=1, high=3), draw(2, 3))
 _solve.check(draw(2, 3, 3, low=-2, high=3), draw(3, 1))
 
 
+@composite
 def solve(a: Array, b: Array) -> Tensor:
     """The ``x`` for which ``a @ x = b``.
 
@@ -151,6 +152,7 @@ _signdet.vjp(x=None)
 _signdet.check(draw(2, 2))
 
 
+@composite
 def slogdet(x: Array) -> tuple[Tensor, Tensor]:
     """The sign of the determinant, and the logarithm of its magnitude, which neither overflows nor vanishes; (0, -inf)
     for a singular matrix, where the gradient does not exist.
@@ -189,6 +191,7 @@ _cholesky.vjp(x=_cholesky_x)
 _cholesky.check(draw(values=[[4.0, 1.0, -0.5], [1.0, 3.0, 0.7], [-0.5, 0.7, 2.0]]))
 
 
+@composite
 def cholesky(x: Array, upper: bool = False) -> Tensor:
     """The lower triangular ``L`` with ``L @ L.T`` equal to ``x``, a symmetric positive definite matrix; or its
     transpose.
@@ -209,7 +212,7 @@ def cholesky(x: Array, upper: bool = False) -> Tensor:
     return swapped(lower) if upper else lower
 
 
-@spelled
+@composite
 def norm(x: Array, ord: float | str | None = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Norms of vectors (one axis) and of matrices (two), NumPy's ``linalg.norm``.
 

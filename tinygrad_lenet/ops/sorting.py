@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..errors import ArgumentError
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
 from .elementwise import ne, where
 from .indexing import take_along_axis
@@ -38,7 +38,7 @@ argsort.check(draw(3, 4))
 argsort.check(draw(3, 4), axis=0, descending=True)
 
 
-@spelled
+@composite
 def sort(x: Array, axis: int | None = -1, descending: bool = False) -> Tensor:
     """The elements in order along an axis, or (None) of the flattened tensor; NaN counts as the largest.
 
@@ -55,7 +55,7 @@ def sort(x: Array, axis: int | None = -1, descending: bool = False) -> Tensor:
     return take_along_axis(x, argsort(x.detach(), axis, descending), axis)
 
 
-@spelled
+@composite
 def topk(x: Array, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
     """The ``k`` largest elements along an axis, or the smallest, in order; and their indices. PyTorch's ``topk``.
 
@@ -71,7 +71,7 @@ def topk(x: Array, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor
     return take_along_axis(x, indices, at), indices
 
 
-@spelled
+@composite
 def median(x: Array, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The element in the middle; of an even number, the mean of the two (as NumPy; PyTorch takes the lower). NaN if any
     is NaN.

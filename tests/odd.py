@@ -42,8 +42,8 @@ LAYOUTS = {
     "backwards": lambda a: np.ascontiguousarray(a[(slice(None, None, -1),) * a.ndim])[
         (slice(None, None, -1),) * a.ndim
     ],
-    "apart": _apart,
-    "unaligned": _shifted,
+    "apart": lambda a: _apart(a) if a.ndim else a,
+    "unaligned": lambda a: _shifted(a) if a.ndim else a,
     "read-only": _read_only,
     "subclass": lambda a: a.view(Sub),
     "matrix": lambda a: a.view(np.matrix) if a.ndim == 2 else a.view(Sub),
@@ -76,11 +76,16 @@ def _endless():
     return found
 
 
-def _deep():
-    found: Any = 1.0
-    for _ in range(2000):
-        found = [found]
-    return found
+class Deep(list):
+    """Lists in lists, deeper than recursion can go."""
+
+    def __init__(self):
+        super().__init__([1.0])
+        for _ in range(2000):
+            self[:] = [list(self)]
+
+    def __repr__(self):
+        return "<Deep>"
 
 
 def _freed():
@@ -160,7 +165,7 @@ FACTORIES: dict[str, Any] = {
     "ragged": lambda: [[1, 2], [3]], "nested": lambda: [[[1.0], [2.0]]], "of None": lambda: [None],
     "of text": lambda: ["1", "2"], "of arrays": lambda: [np.zeros(2), np.zeros(3)],
     "of tensors": lambda: [tl.ones(2), tl.ones(2)], "of leaves": lambda: [tl.ones(2, requires_grad=True)],
-    "of huge ints": lambda: [2**100, 1], "endless": _endless, "deep": _deep, "range": lambda: range(3),
+    "of huge ints": lambda: [2**100, 1], "endless": _endless, "deep": Deep, "range": lambda: range(3),
     "dict": dict, "{'a': 1}": lambda: {"a": 1}, "set": set, "{1, 2}": lambda: {1, 2}, "frozenset": frozenset,
     "lambda": lambda: lambda *a, **k: None, "generator": _generator, "iterator": lambda: iter([1, 2]),
     "object": object, "memoryview": lambda: memoryview(b"abcd"), "array.array": lambda: array.array("d", [1, 2]),

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "tinygrad_lenet"
 ROWS = [
     {"errors", "_methods"},
     {"arguments", "graph", "memory", "threads"},
+    {"parameters"},
     {"tensor"},
     {"primitive"},
     {"ops"},

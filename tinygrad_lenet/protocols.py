@@ -31,6 +31,7 @@ from .ops import (
     shape,
     sorting,
 )
+from .primitive import composite
 from .tensor import Tensor
 
 __all__ = ["from_dlpack"]
@@ -157,6 +158,7 @@ def _dlpack(self: Tensor, **options: Any) -> Any:
     return self._data.__dlpack__(**options)
 
 
+@composite
 def from_dlpack(x: Any) -> Tensor:
     """A Tensor on the memory of an array of another library, without a copy: PyTorch's on the CPU, NumPy's, JAX's.
 

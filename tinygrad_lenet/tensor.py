@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._methods import Methods
+from .arguments import flag
 from .errors import (
     ArgumentError,
     DTypeError,
@@ -63,11 +64,15 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
 def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
     """A dtype that Tensors may have, in the byte order of the machine."""
     try:
+        if dtype is None:  # for NumPy, float64
+            raise TypeError("name one")
         found = np.dtype(dtype)
     except Exception as error:
-        raise DTypeError(f"{brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64") from None
+        raise DTypeError(
+            f"tensor: {brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64"
+        ) from None
     if found.kind not in "fiub" or found.itemsize > 8:
-        raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
+        raise DTypeError(f"tensor: a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
     return found.newbyteorder("=")
 
 
@@ -170,6 +175,7 @@ class Tensor(Methods):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        value = flag("tensor", "requires_grad", value)
         if self._node is not None and not value:
             raise GradientError(
                 "requires_grad can be switched off on leaf tensors only; use x.detach() to cut the graph here"
@@ -179,7 +185,7 @@ class Tensor(Methods):
                 f"only tensors of floats can require a gradient, this one is {self.dtype}; convert it: "
                 "x.astype('float32')"
             )
-        self._requires_grad = bool(value)
+        self._requires_grad = value
 
     @property
     def grad(self) -> Tensor | None:
@@ -440,10 +446,15 @@ def as_index(index: Any) -> tuple[Any, ...]:
 def _component(i: Any) -> Any:
     if i is None or i is Ellipsis or isinstance(i, (bool, int)):
         return i
-    if isinstance(i, slice):
-        return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
-    # A copy: the caller may change the array before the backward pass.
-    array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
+    try:
+        if isinstance(i, slice):
+            return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
+        # A copy: the caller may change the array before the backward pass.
+        array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
+    except TinygradLenetError:
+        raise
+    except Exception as error:
+        raise DTypeError(f"an index is made of integers, booleans, slices, None or ...: {error} ({brief(i)})") from None
     if not array.size and isinstance(i, list):
         array = array.astype(np.intp)
     if array.dtype.kind not in "iub":

@@ -166,7 +166,8 @@ def tensordot(x: Array, y: Array, axes: Any = 2) -> Tensor:
             raise AxisError(f"tensordot: axes={axes} of tensors with {x.ndim} and {y.ndim} axes; name at most as many")
         axes = list(range(x.ndim - axes, x.ndim)), list(range(axes))
     ours, theirs = (
-        [axis_of(a, t.ndim, "tensordot") for a in listed(some)] for some, t in zip(axes, (x, y), strict=True)
+        [axis_of(a, t.ndim, "tensordot") for a in listed(some, "tensordot", "axes")]
+        for some, t in zip(axes, (x, y), strict=True)
     )
     if len(ours) != len(theirs) or any(x.shape[a] != y.shape[b] for a, b in zip(ours, theirs, strict=True)):
         raise ShapeError(

@@ -18,7 +18,7 @@ from .products import swapped
 from .rearrange import tril
 from .reduction import Axis, amax, amin, sum
 from .reduction import norm as _norm
-from .shape import axes_of
+from .shape import axes_of, listed
 
 __all__ = ["cholesky", "det", "inv", "norm", "slogdet", "solve"]
 
@@ -231,7 +231,7 @@ def norm(x: Array, ord: float | str | None = None, axis: Axis = None, keepdims: 
     given = as_tensor(x)
     if ord is None:
         return _norm(given, 2, axis, keepdims)
-    axes = tuple(range(given.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = tuple(range(given.ndim)) if axis is None else tuple(listed(axis, "norm", "axis"))
     if len(axes) == 1 and not isinstance(ord, str):
         return _norm(given, ord, axes, keepdims)
     if len(axes) == 2 and ord == "fro":

@@ -220,17 +220,23 @@ def odd_array(dtype, shape, fill):
         return (np.abs(values) if kind.kind == "u" else values).astype(kind)
 
 
-def wrong_values():
-    """Anything but what one should pass."""
-    arrays = st.builds(odd_array, st.sampled_from(DTYPES), st.sampled_from(SHAPES), st.sampled_from(FILLS))
-    layouts = st.sampled_from([*[None] * 8, "apart", "read-only", "subclass", "backwards"])
-    arrays = st.builds(lambda a, how: LAYOUTS[how](a) if how else a, arrays, layouts)
-    tensors = st.builds(
+def _arrays(dtypes):
+    return st.builds(odd_array, *map(st.sampled_from, (dtypes, SHAPES, FILLS)))
+
+
+# Anything but what one should pass. Made once: to make a strategy takes longer than to draw from it.
+WRONG_VALUES = st.one_of(
+    st.sampled_from(SCALARS),
+    st.sampled_from(SEQUENCES),
+    st.builds(
+        lambda a, how: LAYOUTS[how](a) if how else a,
+        _arrays(DTYPES),
+        st.sampled_from([*[None] * 8, "apart", "read-only", "subclass", "backwards"]),
+    ),
+    st.builds(
         lambda a, leaf: tl.tensor(a, requires_grad=leaf and a.dtype.kind == "f"),
-        st.builds(
-            odd_array, st.sampled_from(["f4", "f8", "f2", "?", "u1", "i8"]), *map(st.sampled_from, (SHAPES, FILLS))
-        ),
+        _arrays(["f4", "f8", "f2", "?", "u1", "i8"]),
         st.booleans(),
-    )
-    made = st.sampled_from([*FACTORIES]).map(lambda name: FACTORIES[name]())
-    return st.sampled_from(SCALARS) | st.sampled_from(SEQUENCES) | arrays | tensors | made
+    ),
+    st.sampled_from([*FACTORIES]).map(lambda name: FACTORIES[name]()),
+)

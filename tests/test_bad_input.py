@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tinygrad_lenet as tl
+from tinygrad_lenet import protocols
 from tinygrad_lenet.primitive import REGISTRY
 from tinygrad_lenet.primitive import draw as t
 
@@ -163,6 +164,165 @@ def _public(key):
 def test_primitives(key, data):
     function = PRIMITIVES[key]
     judge(function, data.draw(arguments(function)))
+
+
+# What is no function of its own: methods and assignments, NumPy's functions, derivatives of functions.
+
+
+def leaf():
+    return tl.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
+
+
+def setitem(index, value):
+    x = tl.zeros(3, 4)
+    x[index] = value
+    return x
+
+
+def setitem_of_integers(index, value):
+    x = tl.zeros(3, 4, dtype="int16")
+    x[index] = value
+    return x
+
+
+def set_data(value):
+    x = tl.zeros(2, 3)
+    x.data = value
+    return x
+
+
+def set_grad(value):
+    x = leaf()
+    x.grad = value
+
+
+def set_requires_grad(value):
+    tl.zeros(2).requires_grad = value
+
+
+def add_in_place(other):
+    x = tl.ones(2, 3)
+    x += other
+    return x
+
+
+def multiply_in_place(other):
+    x = tl.ones(2, 3, dtype="int64")
+    x *= other
+    return x
+
+
+def backward(gradient, retain_graph: "bool" = False):
+    (leaf() * 2).backward(gradient, retain_graph)
+
+
+def register_hook(hook):
+    y = leaf() * 2
+    y.register_hook(hook).remove()
+
+
+def set_num_threads(number: "int"):
+    before = tl.get_num_threads()
+    try:
+        tl.set_num_threads(number)
+    finally:
+        tl.set_num_threads(before)
+
+
+def derivative(make):
+    """``make(fn, argnums)(x, y)``."""
+
+    def function(fn, argnums, x, y):
+        return make(fn, argnums)(x, y)
+
+    function.__name__ = make.__name__
+    return function
+
+
+def grad_of_tensors(outputs, inputs, grad_outputs=None, create_graph: "bool" = False, allow_unused: "bool" = False):
+    return tl.grad(outputs, inputs, grad_outputs, create_graph, True, allow_unused)
+
+
+def graph():
+    x = leaf()
+    return x * x, x
+
+
+def product(x, y=2.0):
+    return tl.mul(tl.mul(x, x), y).sum()
+
+
+def elementwise(x, y):
+    return tl.mul(x, y)
+
+
+def vjp(fn, x):
+    return tl.vjp(fn, x)[1](tl.ones(()))
+
+
+def checkpoint(fn, *args, generators=()):
+    return tl.checkpoint(fn, *args, generators=generators)
+
+
+def numpys(function):
+    """A function of NumPy, as NumPy hands it on to a Tensor that is among the arguments."""
+    return lambda x, *args, **kwargs: protocols._call(function, (x, *args), kwargs)
+
+
+def primitive(forward):
+    try:
+        return tl.primitive(forward)
+    finally:
+        for key in [key for key in REGISTRY if not key.startswith("tinygrad_lenet.")]:
+            del REGISTRY[key]
+
+
+NUMPY = {
+    "np.add": [call(leaf().detach(), t(2, 3))],
+    "np.sum": [call(leaf().detach(), 0), call(leaf().detach(), axis=(0, 1), keepdims=True)],
+    "np.clip": [call(leaf().detach(), 0.0, 1.0)],
+    "np.pad": [call(leaf().detach(), 1), call(leaf().detach(), ((1, 0), (0, 1)))],
+    "np.full_like": [call(leaf().detach(), 2.0)],
+    "np.linalg.norm": [call(leaf().detach(), 1, 0)],
+}
+OTHERS = {
+    "setitem": (setitem, [call(1, 2.0), call((slice(0, 2), IDS), t(2, 2)), call(np.array([True, False, True]), t(4))]),
+    "setitem_of_integers": (setitem_of_integers, [call(1, 2.0), call((slice(0, 2), IDS), t(2, 2))]),
+    "set_data": (set_data, [call(t(2, 3))]),
+    "set_grad": (set_grad, [call(None)]),
+    "set_requires_grad": (set_requires_grad, [call(True)]),
+    "add_in_place": (add_in_place, [call(2.0), call(t(2, 3)), call(t(3))]),
+    "multiply_in_place": (multiply_in_place, [call(2), call(np.array([1, 2, 3]))]),
+    "backward": (backward, [call(t(2, 3)), call(t(2, 3), True)]),
+    "register_hook": (register_hook, [call(lambda g: g * 2)]),
+    "set_num_threads": (set_num_threads, [call(1)]),
+    "grad": (derivative(tl.grad), [call(product, 0, t(2), 2.0), call(product, (0, 1), t(2), t(2))]),
+    "value_and_grad": (derivative(tl.value_and_grad), [call(product, 0, t(2), 2.0), call(product, (0, 1), t(2), t(2))]),
+    "jacobian": (derivative(tl.jacobian), [call(elementwise, 0, t(2), 2.0)]),
+    "hessian": (derivative(tl.hessian), [call(product, 0, t(2), 2.0), call(product, (0, 1), t(2), t(2))]),
+    "grad_of_tensors": (grad_of_tensors, [call(*graph(), t(2, 3))]),
+    "vjp": (vjp, [call(product, t(2))]),
+    "jvp": (tl.jvp, [call(product, t(2), t(2)), call(product, (t(2), t(2)), (t(2), t(2)))]),
+    "hvp": (tl.hvp, [call(product, t(2), t(2)), call(product, (t(2), t(2)), (t(2), t(2)))]),
+    "checkpoint": (checkpoint, [call(product, t(2)), call(product, t(2), generators=[])]),
+    "draw": (tl.draw, [call(2, 3), call(2, low=0.0, high=1.0), call(values=[1.0, 2.0])]),
+    "primitive": (primitive, [call(lambda x: x)]),
+    **{key: (numpys(eval(key)), calls) for key, calls in NUMPY.items()},
+}
+KEEP = dict.fromkeys(["jvp", "hvp", "vjp", "checkpoint", "grad", "value_and_grad", "jacobian", "hessian"], ("fn",))
+KEEP |= dict.fromkeys(NUMPY, ("x",))
+NAMES += ["x[...] = value", "an index", "an update in place", "changed in place", "data must", "grad must", "hook"]
+NAMES += ["add", "mul", "grad:", "np.", "sum", "concatenate", "where", "clip", "pad", "full", "norm"]
+
+
+@pytest.mark.parametrize("key", OTHERS)
+@thoroughly
+@given(data=st.data())
+def test_methods_and_derivatives(key, data):
+    function, calls = OTHERS[key]
+    # In a function of the user's it is the op that is named.
+    names = [""] if key in KEEP else NAMES
+    judge(function, data.draw(arguments(function, calls, KEEP.get(key, ()))), key, names, strict=False)
 
 
 @pytest.mark.parametrize("key", CALLS)

@@ -15,16 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import ArgumentError, DTypeError
+from .errors import brief as said
 
 T = TypeVar("T")
-
-
-def said(value: Any) -> str:
-    """A value for a message: short, whatever it is."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
 
 
 def integer(who: str, name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -55,7 +48,7 @@ def number(who: str, name: str, value: Any, interval: str = "(-inf, inf)") -> fl
     tinygrad_lenet.errors.ArgumentError: Dropout: p must lie in [0, 1], got 1.5
     """
     kind = getattr(getattr(value, "dtype", None), "kind", None)
-    real = isinstance(value, numbers.Real) if kind is None else kind in "iuf" and value.shape == ()
+    real = isinstance(value, numbers.Real) if not isinstance(kind, str) else kind in "iuf" and value.shape == ()
     if not real or isinstance(value, bool) or getattr(value, "requires_grad", False):
         raise DTypeError(f"{who}: {name} must be a number, got {said(value)}")
     try:
@@ -66,6 +59,14 @@ def number(who: str, name: str, value: Any, interval: str = "(-inf, inf)") -> fl
     if not (low <= found if with_low else low < found) or not (found <= high if with_high else found < high):
         raise ArgumentError(f"{who}: {name} must lie in {interval}, got {said(value)}")
     return found
+
+
+def figure(who: str, name: str, value: Any) -> float:
+    """A loss or the like, which may well be infinite or NaN."""
+    try:
+        return number(who, name, value, "[-inf, inf]")
+    except ArgumentError:
+        return math.nan
 
 
 @functools.cache
@@ -85,7 +86,8 @@ def choice(who: str, name: str, value: Any, choices: Collection[str]) -> str:
     """One of some words."""
     if isinstance(value, str) and value in choices:
         return value
-    raise ArgumentError(f"{who}: {name} must be one of {', '.join(map(repr, choices))}, got {said(value)}")
+    *most, last = map(repr, choices)
+    raise ArgumentError(f"{who}: {name} must be {', '.join(most)} or {last}, got {said(value)}")
 
 
 def instance(who: str, name: str, value: Any, kind: type[T], hint: str = "") -> T:

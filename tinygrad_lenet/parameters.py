@@ -58,8 +58,8 @@ _WORDS = {"int": "an integer", "float": "a number", "bool": "True or False", "st
 def scalars(function: Callable[..., Any]) -> list[Scalar]:
     """Those parameters whose annotation is made of ``int``, ``float``, ``bool``, ``str`` and ``None`` only."""
     names, defaults, code = parameters(function), function.__defaults__ or (), function.__code__
-    default_of: dict[str, Any] = {**dict(zip(names[: code.co_argcount][::-1], defaults[::-1], strict=False))}
-    default_of |= function.__kwdefaults__ or {}
+    default_of: dict[str, Any] = dict(zip(names[: code.co_argcount][::-1], defaults[::-1], strict=False))
+    default_of.update(function.__kwdefaults__ or {})
     found: list[Scalar] = []
     for i, name in enumerate(names[: code.co_argcount + code.co_kwonlyargcount]):
         annotation = function.__annotations__.get(name, "")

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import Annotated, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
-from .errors import ArgumentError, GradientError, TinygradLenetError, given, named, translated
+from .arguments import integer, number
+from .errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, given, named, translated
 from .graph import Node, Vertex, is_grad_enabled, listener
 from .parameters import VARIADIC, parameters
 from .parameters import scalars as scalars_of
@@ -56,7 +58,12 @@ class Draw(NamedTuple):
 
 def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) -> Draw:
     """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves."""
-    return Draw(shape if values is None else np.shape(values), low, high, values)
+    lengths = tuple(integer("draw", "a length of the shape", n, 0) for n in shape)
+    low, high = number("draw", "low", low), number("draw", "high", high)
+    try:
+        return Draw(lengths if values is None else to_array(values).shape, low, high, values)
+    except TinygradLenetError as error:
+        raise named(error, "draw: values")  # noqa: B904  # it is the same error
 
 
 class Primitive(Protocol[P]):
@@ -204,6 +211,8 @@ class Op:
         for name, rule in rules.items():
             if name not in self.names:
                 raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {', '.join(self.names)}")
+            if rule is not None and not callable(rule):
+                raise DTypeError(f"{self.name}.vjp: the rule of {name!r} must be a function or None, got {brief(rule)}")
             for want in parameters(rule)[1:] if rule else ():
                 if want != "position":
                     self.source(want)
@@ -361,6 +370,8 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     >>> gradcheck(lambda x, width: soft_abs(x, width, power=3), [x, width], order=2)
     True
     """
+    if not isinstance(forward, FunctionType):
+        raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
     op = Op(forward)
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
     scalars = op.scalars

@@ -114,7 +114,7 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             f"{given}; for a dtype use .astype(...), in place of out= and where= an expression"
         )
     if ours in (creation.zeros, creation.ones, creation.full):
-        like = args[0]
+        like = args[0] if args else kwargs.pop("a")
         return ours(like.shape, *args[1:], dtype=like.dtype, **kwargs)
     return ours(*args, **kwargs)
 

@@ -19,7 +19,6 @@ from .errors import (
     ArgumentError,
     DTypeError,
     GradientError,
-    OutOfRangeError,
     ShapeError,
     TinygradLenetError,
     brief,
@@ -38,14 +37,14 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     if isinstance(value, Tensor):
         value = value._data
     wanted = None if dtype is None else checked(dtype)
-    typed = isinstance(value, (np.ndarray, np.generic))
+    kind, typed = type(value).__name__, isinstance(value, (np.ndarray, np.generic))
     try:
         if not typed:
             value = _unwrap(value)
         array = np.asarray(value)
         if np.any(getattr(value, "mask", False)):
             raise ArgumentError("tensor: a masked array hides some of its values; give it values for them: x.filled(0)")
-        native = checked(array.dtype, f"{type(value).__name__} gives")
+        native = checked(array.dtype, f"{kind} gives")
         if wanted is None:
             wanted = np.dtype(np.float32) if not hasattr(value, "dtype") and native.kind in "iuf" else native
         # Of Python's numbers NumPy sees whether the dtype can hold them.
@@ -56,7 +55,7 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
         raise translated(error, "tensor", brief(value)) from None
     except Exception as error:
         raise DTypeError(
-            f"tensor: {type(value).__name__} gives no array of {wanted or 'numbers'} "
+            f"tensor: {kind} gives no array of {wanted or 'numbers'} "
             f"(are the rows of the list of equal length?): {error}"
         ) from None
 
@@ -306,19 +305,21 @@ class Tensor(Methods):
             )
         try:
             self._data[key] = value
-        except IndexError as error:
-            raise OutOfRangeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
-        except ValueError as error:
-            raise ShapeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
+        except Exception as error:
+            raise translated(error, "x[...] = value", f"x has shape {self.shape}; value is {brief(value)}") from None
         self._version[0] += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        key = as_index(index)
+        try:
+            key = as_index(index)
+            array = to_array(value) if isinstance(value, (Tensor, np.ndarray)) else to_array(value, self.dtype)
+        except TinygradLenetError as error:
+            raise named(error, "x[...] = value")  # noqa: B904  # it is the same error
         if isinstance(value, Tensor) and value._requires_grad and is_grad_enabled():
             raise GradientError(
                 "x[...] = value would not record the gradient of value; use where(mask, value, x) or value.detach()"
             )
-        self._write(key, to_array(value) if isinstance(value, (Tensor, np.ndarray)) else to_array(value, self.dtype))
+        self._write(key, array)
 
     def _in_place(self, name: str, other: Any) -> Tensor:
         """Python's ``x += y``: in place where nothing is to be recorded, else a new tensor under the old name."""
@@ -328,10 +329,14 @@ class Tensor(Methods):
             return result
         result = getattr(self.detach(), f"__{name}__")(other)
         if result.shape != self.shape:
-            raise ShapeError(f"an update in place keeps the shape {self.shape}, the result would have {result.shape}")
+            raise ShapeError(
+                f"an update in place keeps the shape {self.shape}, with {brief(other)} the result would have "
+                f"{result.shape}"
+            )
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise DTypeError(
-                f"an update in place keeps the dtype {self.dtype}, the result would be {result.dtype}; write x = x ..."
+                f"an update in place keeps the dtype {self.dtype}, with {brief(other)} the result would be "
+                f"{result.dtype}; write x = x ..."
             )
         self._write(..., result._data)
         return self
@@ -385,8 +390,12 @@ class Tensor(Methods):
         >>> x.grad
         tensor(6.)
         """
-        root = root_of(self)
-        seed = seed_of(self, gradient)._data
+        retain_graph = flag("backward", "retain_graph", retain_graph)
+        try:
+            root = root_of(self)
+            seed = seed_of(self, gradient)._data
+        except TinygradLenetError as error:
+            raise named(error, "backward")  # noqa: B904  # it is the same error
         taken = {id(storage(seed))}
         for leaf, array in pullback([root], [seed], retain=retain_graph).items():
             assert isinstance(leaf, Tensor)  # every node has been visited
@@ -419,6 +428,9 @@ class Tensor(Methods):
         """
         if not self._requires_grad:
             raise GradientError("register_hook: this tensor requires no gradient; make it with requires_grad=True")
+
+        if not callable(hook):
+            raise DTypeError(f"register_hook: hook must be a function, got {brief(hook)}")
 
         def run(gradient: Any) -> Any:
             found = hook(gradient if isinstance(gradient, Tensor) else Tensor(gradient))

@@ -170,8 +170,10 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     """
     index = np.asarray(tensor)
     if index.dtype.kind not in "iu":
-        raise DTypeError(f"one_hot: class indices must be integers, got {index.dtype}; convert: x.astype('int64')")
+        raise DTypeError(
+            f"one_hot: tensor must hold class indices, integers, got {index.dtype}; convert: x.astype('int64')"
+        )
     count = num_classes if num_classes != -1 else int(index.max()) + 1 if index.size else 0
     if index.size and (index.min() < 0 or index.max() >= count):
-        raise OutOfRangeError(f"one_hot: class indices must lie in 0 … {count - 1}, got {index}")
+        raise OutOfRangeError(f"one_hot: the class indices in tensor must lie in 0 … {count - 1}, got {index}")
     return Tensor._wrap((index[..., None] == np.arange(count)).astype(np.int64))

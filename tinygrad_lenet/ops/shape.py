@@ -212,7 +212,7 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """
     parts = [t if isinstance(t, (Tensor, np.ndarray)) else to_array(t) for t in tensors]
     if not parts:
-        raise ArgumentError("concatenate: needs at least one tensor, got an empty list")
+        raise ArgumentError("concatenate: tensors must hold at least one tensor, got none")
     at = axis_of(axis, len(parts[0].shape), "concatenate")
     if len({(len(part.shape), part.shape[:at], part.shape[at + 1 :]) for part in parts}) > 1:
         shapes = ", ".join(str(part.shape) for part in parts)

@@ -35,12 +35,7 @@ ROWS = [
     {"__init__"},
 ]
 # All that these may import.
-LEAVES = {
-    "_methods": set(),
-    "errors": set(),
-    **{name: {"errors"} for name in ("arguments", "memory")},
-    "threads": {"arguments", "errors"},
-}
+LEAVES = {"_methods": set(), "errors": set(), **{name: {"errors"} for name in ("arguments", "memory", "threads")}}
 ROW_OF = {unit: i for i, row in enumerate(ROWS) for unit in row}
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 

@@ -8,7 +8,17 @@ from typing import Any, overload
 import numpy as np
 
 from .arguments import flag, function, integer
-from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named
+from .errors import (
+    ArgumentError,
+    DTypeError,
+    GradientError,
+    ShapeError,
+    TinygradLenetError,
+    brief,
+    given,
+    named,
+    translated,
+)
 from .graph import enable_grad, is_grad_enabled, now, pullback, sources
 from .ops.elementwise import clone
 from .ops.shape import stack
@@ -116,7 +126,8 @@ def _tensors(name: str, values: Any) -> list[Tensor]:
     found = [*values] if isinstance(values, Iterable) and not isinstance(values, Tensor) else [values]
     for i, x in enumerate(found):
         if not isinstance(x, Tensor):
-            raise ArgumentError(f"grad: {name} must be a tensor or several, number {i} is a {type(x).__name__}")
+            what = "tensors that require a gradient" if name == "inputs" else "tensors"
+            raise ArgumentError(f"grad: {name} are {what}, {name[:-1]} {i} is a {type(x).__name__}")
     return found
 
 
@@ -128,7 +139,9 @@ class _Call:
         self.single = not isinstance(argnums, (tuple, list))
         numbers = tuple(integer(name, "argnums", n) for n in ((argnums,) if self.single else argnums))
         if not numbers or len({*numbers}) < len(numbers) or any(not -len(args) <= n < len(args) for n in numbers):
-            raise ArgumentError(f"{name}: argument number {brief(argnums)} cannot be had from {len(args)} positional arguments")
+            raise ArgumentError(
+                f"{name}: argument number {brief(argnums)} cannot be had from {len(args)} positional arguments"
+            )
         self.name, outer, given = name, is_grad_enabled(), list(args)
         with enable_grad():
             for n in numbers:
@@ -309,7 +322,10 @@ def _jacobian(name: str, fn: Function, argnums: Any) -> Function:
 
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         call = _Call(name, fn, args, argnums, kwargs)
-        found = tuple(call.by_argument(_rows(call, y)) for y in call.outputs)
+        try:
+            found = tuple(call.by_argument(_rows(call, y)) for y in call.outputs)
+        except MemoryError as error:
+            raise translated(error, name, given(["arguments"], [call.inputs])) from None
         return found if call.several else found[0]
 
     return jacobian_of

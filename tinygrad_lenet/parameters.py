@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .arguments import integer
 from .errors import ArgumentError, DTypeError, brief
@@ -51,15 +52,22 @@ class Scalar(NamedTuple):
         raise kind_of_error(f"{who}: {self.name} must be {expected}, got {brief(value)}")
 
 
-_QUICK = {"int": [int], "float": [float, int], "bool": [bool], "str": [str], "None": [type(None)]}
+_QUICK: dict[str, list[type]] = {
+    "int": [int],
+    "float": [float, int],
+    "bool": [bool],
+    "str": [str],
+    "None": [type(None)],
+}
 _WORDS = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a word", "None": "None"}
 
 
 def scalars(function: Callable[..., Any]) -> list[Scalar]:
     """Those parameters whose annotation is made of ``int``, ``float``, ``bool``, ``str`` and ``None`` only."""
-    names, defaults, code = parameters(function), function.__defaults__ or (), function.__code__
+    names, code = parameters(function), function.__code__
+    defaults: tuple[Any, ...] = function.__defaults__ or ()
     default_of: dict[str, Any] = dict(zip(names[: code.co_argcount][::-1], defaults[::-1], strict=False))
-    default_of.update(function.__kwdefaults__ or {})
+    default_of |= function.__kwdefaults__ or {}
     found: list[Scalar] = []
     for i, name in enumerate(names[: code.co_argcount + code.co_kwonlyargcount]):
         annotation = function.__annotations__.get(name, "")
@@ -69,3 +77,18 @@ def scalars(function: Callable[..., Any]) -> list[Scalar]:
             quick |= {type(default_of[name])} if name in default_of else set()
             found.append(Scalar(i if i < code.co_argcount else _NOWHERE, name, kinds, frozenset(quick)))
     return found
+
+
+def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
+    """A dtype that Tensors may have, in the byte order of the machine."""
+    try:
+        if dtype is None:  # for NumPy, float64
+            raise TypeError("name one")
+        found = np.dtype(dtype)
+    except Exception as error:
+        raise DTypeError(
+            f"tensor: {brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64"
+        ) from None
+    if found.kind not in "fiub" or found.itemsize > 8:
+        raise DTypeError(f"tensor: a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
+    return found.newbyteorder("=")

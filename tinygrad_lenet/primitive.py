@@ -286,6 +286,13 @@ class Op:
                 found[i] = plain[i] = scalar.admit(args[i], self.name)
         return tuple(found)
 
+    def copied(self, out: Any, args: tuple[Any, ...]) -> Any:
+        """A copy, which may need memory that the view did not."""
+        try:
+            return out.copy()
+        except MemoryError as error:
+            raise translated(error, self.name, given(self.names, args)) from None
+
     def again(self, error: Exception, args: tuple[Any, ...], plain: list[Any]) -> Any:
         """What to do when the forward function failed: if it took a number for an array, call it with an array; else
         say what it was given.
@@ -411,7 +418,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                 if isinstance(a, Tensor) and storage(a._data) is storage(out):
                     version = a._version
                 elif isinstance(a, np.ndarray) and np.may_share_memory(a, out):
-                    out = out.copy()  # the caller may write to it
+                    out = op.copied(out, args)  # the caller may write to it
         node = None
         if tracked and is_grad_enabled():
             plan = plans.get(tracked)

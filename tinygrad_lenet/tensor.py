@@ -14,18 +14,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._methods import Methods
-from .arguments import flag
-from .errors import (
-    ArgumentError,
-    DTypeError,
-    GradientError,
-    ShapeError,
-    TinygradLenetError,
-    brief,
-    named,
-    translated,
-)
+from .arguments import flag, function
+from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback
+from .parameters import checked
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
@@ -51,28 +43,13 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
         return np.asarray(array if typed else value, wanted)
     except TinygradLenetError as error:
         raise named(error, "tensor")  # noqa: B904  # it is the same error
-    except MemoryError as error:
-        raise translated(error, "tensor", brief(value)) from None
     except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
         raise DTypeError(
             f"tensor: {kind} gives no array of {wanted or 'numbers'} "
             f"(are the rows of the list of equal length?): {error}"
         ) from None
-
-
-def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
-    """A dtype that Tensors may have, in the byte order of the machine."""
-    try:
-        if dtype is None:  # for NumPy, float64
-            raise TypeError("name one")
-        found = np.dtype(dtype)
-    except Exception as error:
-        raise DTypeError(
-            f"tensor: {brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64"
-        ) from None
-    if found.kind not in "fiub" or found.itemsize > 8:
-        raise DTypeError(f"tensor: a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
-    return found.newbyteorder("=")
 
 
 def _unwrap(value: Any) -> Any:
@@ -123,7 +100,10 @@ class Tensor(Methods):
     _version: list[int]  # how often the memory was changed; shared by all views of it
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
-        self._data = np.array(to_array(data, dtype))
+        try:
+            self._data = np.array(to_array(data, dtype))
+        except MemoryError as error:
+            raise translated(error, "tensor", f"data is {brief(data)}") from None
         self._grad = self._node = self._hooks = None
         self._version = [0]
         self._requires_grad = False
@@ -429,8 +409,7 @@ class Tensor(Methods):
         if not self._requires_grad:
             raise GradientError("register_hook: this tensor requires no gradient; make it with requires_grad=True")
 
-        if not callable(hook):
-            raise DTypeError(f"register_hook: hook must be a function, got {brief(hook)}")
+        function("register_hook", "hook", hook)
 
         def run(gradient: Any) -> Any:
             found = hook(gradient if isinstance(gradient, Tensor) else Tensor(gradient))
@@ -463,9 +442,9 @@ def _component(i: Any) -> Any:
             return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
         # A copy: the caller may change the array before the backward pass.
         array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
-    except TinygradLenetError:
-        raise
     except Exception as error:
+        if isinstance(error, TinygradLenetError):
+            raise
         raise DTypeError(f"an index is made of integers, booleans, slices, None or ...: {error} ({brief(i)})") from None
     if not array.size and isinstance(i, list):
         array = array.astype(np.intp)

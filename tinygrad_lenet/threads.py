@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .arguments import integer
+from .errors import ArgumentError
 
 Task = Callable[[int, int], object]
 
@@ -88,7 +88,9 @@ def set_num_threads(number: int) -> None:
     1
     >>> tl.set_num_threads(before)
     """
-    _crew.size = integer("set_num_threads", "number", number, 1)
+    if type(number) is not int or number < 1:
+        raise ArgumentError(f"set_num_threads: expected an integer of at least 1, got {number!r}")
+    _crew.size = number
 
 
 def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> None:

@@ -11,8 +11,9 @@ from numpy.typing import DTypeLike
 
 from ..arguments import integer
 from ..errors import ArgumentError
+from ..parameters import checked
 from ..primitive import composite
-from ..tensor import Tensor, checked
+from ..tensor import Tensor
 from .shape import _flat
 
 __all__ = ["arange", "eye", "full", "ones", "rand", "randn", "zeros"]

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import memory
+from ..parameters import checked
 from ..primitive import Array, composite, draw, primitive
-from ..tensor import Tensor, checked
+from ..tensor import Tensor
 
 __all__ = [
     "abs",

@@ -79,6 +79,10 @@ def scalars(function: Callable[..., Any]) -> list[Scalar]:
     return found
 
 
+# The dtypes of Tensors: arrays of these need no conversion.
+NATIVE = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
+
+
 def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
     """A dtype that Tensors may have, in the byte order of the machine."""
     try:

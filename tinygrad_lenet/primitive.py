@@ -28,7 +28,7 @@ import numpy as np
 from .arguments import integer, number
 from .errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, given, named, translated
 from .graph import Node, Vertex, is_grad_enabled, listener
-from .parameters import VARIADIC, parameters
+from .parameters import NATIVE, VARIADIC, parameters
 from .parameters import scalars as scalars_of
 from .tensor import Tensor, storage, to_array
 
@@ -38,8 +38,6 @@ Rule: TypeAlias = Callable[..., Any]
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What arrays need no conversion.
-_DTYPES = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 REGISTRY: dict[str, Op] = {}
 # Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
 _SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
@@ -269,7 +267,7 @@ class Op:
             if (
                 alone
                 or isinstance(a, np.ndarray)
-                or not (isinstance(a, (bool, int, float)) or (isinstance(a, np.generic) and a.dtype in _DTYPES))
+                or not (isinstance(a, (bool, int, float)) or (isinstance(a, np.generic) and a.dtype in NATIVE))
             ):
                 try:
                     plain[i] = to_array(a)
@@ -399,7 +397,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                     tracked |= 1 << i
                 a = a._data
             elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
-                convert = convert or type(a) is not np.ndarray or a.dtype not in _DTYPES
+                convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
             plain.append(a)
         try:
             if scalars:

@@ -17,7 +17,7 @@ from ._methods import Methods
 from .arguments import flag, function
 from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback
-from .parameters import checked
+from .parameters import NATIVE, checked
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
@@ -28,13 +28,15 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """
     if isinstance(value, Tensor):
         value = value._data
+    if dtype is None and type(value) is np.ndarray and value.dtype in NATIVE:
+        return value
     wanted = None if dtype is None else checked(dtype)
     kind, typed = type(value).__name__, isinstance(value, (np.ndarray, np.generic))
     try:
         if not typed:
             value = _unwrap(value)
         array = np.asarray(value)
-        if np.any(getattr(value, "mask", False)):
+        if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
             raise ArgumentError("tensor: a masked array hides some of its values; give it values for them: x.filled(0)")
         native = checked(array.dtype, f"{kind} gives")
         if wanted is None:

@@ -68,6 +68,10 @@ def grad(
         retain_graph: keep the graph; ``create_graph`` if None.
         allow_unused: give None for an input that the outputs do not depend on, in place of an error.
 
+    Raises:
+        ArgumentError: not as many ``grad_outputs`` as outputs, or an input that is no tensor.
+        GradientError: an input requires no gradient, or the outputs do not depend on it.
+
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor(2.0, requires_grad=True)
     >>> (slope,) = tl.grad(x**3, x, create_graph=True)
@@ -256,8 +260,11 @@ def value_and_grad(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function
 def vjp(fn: Function, *primals: Any) -> tuple[Any, Function]:
     """The value of ``fn(*primals)``, and the function that multiplies a vector with the Jacobian from the left.
 
-    That function takes a gradient for each output, and may be called several times; it gives one for each primal,
-    alone if there is one (``torch.func.vjp``).
+    That function takes a gradient for each output, and may be called several times; it gives one for each primal, alone
+    if there is one (``torch.func.vjp``).
+
+    Raises:
+        ShapeError: the gradients given have not the shapes of the outputs.
 
     >>> import tinygrad_lenet as tl
     >>> value, pull = tl.vjp(lambda x: x * x, tl.tensor([1.0, 2.0]))
@@ -283,6 +290,9 @@ def jvp(fn: Function, primals: Any, tangents: Any) -> tuple[Any, Any]:
         fn: a function of tensors that returns one or several.
         primals: where; a tuple of tensors, or one.
         tangents: the direction, of the same shapes.
+
+    Raises:
+        ShapeError: the tangents have not the shapes of the primals.
 
     >>> import tinygrad_lenet as tl
     >>> tl.jvp(lambda x: x * x, tl.tensor([1.0, 2.0]), tl.tensor([1.0, 10.0]))
@@ -368,6 +378,9 @@ def hvp(fn: Function, primals: Any, tangents: Any) -> Any:
         fn: a function of tensors that returns one number.
         primals: where; a tuple of tensors, or one.
         tangents: the vector, of the same shapes.
+
+    Raises:
+        ShapeError: the tangents have not the shapes of the primals.
 
     >>> import tinygrad_lenet as tl
     >>> tl.hvp(lambda x: x[0] * x[0] * x[1], tl.tensor([1.0, 3.0]), tl.tensor([0.0, 1.0]))

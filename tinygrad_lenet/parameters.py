@@ -1,4 +1,6 @@
-"""What the annotations of a function say of its parameters: which are numbers, flags or words, and what they may be."""
+"""What the annotations of a function say of its parameters: which are numbers, flags or words, and what they may be;
+what is a dtype, and what an index.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .arguments import integer
-from .errors import ArgumentError, DTypeError, brief
+from .errors import ArgumentError, DTypeError, TinygradLenetError, brief
 
 VARIADIC = 4  # the flag of a code object that has *args
 _NOWHERE = 1 << 30  # the position of what is given by name only
@@ -96,3 +98,30 @@ def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
     if found.kind not in "fiub" or found.itemsize > 8:
         raise DTypeError(f"tensor: a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
     return found.newbyteorder("=")
+
+
+def as_index(index: Any) -> tuple[Any, ...]:
+    """What stands between the brackets of ``x[...]``, as a tuple of what NumPy takes; arrays are copied."""
+    return tuple([_component(i) for i in (index if isinstance(index, tuple) else (index,))])
+
+
+def _component(i: Any) -> Any:
+    if i is None or i is Ellipsis or isinstance(i, (bool, int)):
+        return i
+    try:
+        if isinstance(i, slice):
+            return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
+        # A copy: the caller may change the array before the backward pass.
+        array = np.array(i)
+    except Exception as error:
+        if isinstance(error, TinygradLenetError):
+            raise
+        raise DTypeError(f"an index is made of integers, booleans, slices, None or ...: {error} ({brief(i)})") from None
+    if not array.size and isinstance(i, list):
+        array = array.astype(np.intp)
+    if array.dtype.kind not in "iub":
+        raise DTypeError(
+            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use "
+            "x.astype('int64')"
+        )
+    return array if array.ndim or array.dtype == np.bool_ else int(array)

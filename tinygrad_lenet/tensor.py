@@ -8,7 +8,7 @@ counter of the memory they look at; an op notes the count of what it saves, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -16,8 +16,8 @@ from numpy.typing import DTypeLike, NDArray
 from ._methods import Methods
 from .arguments import flag, function
 from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
-from .graph import Hook, Node, is_grad_enabled, no_grad, pullback
-from .parameters import NATIVE, checked
+from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
+from .parameters import NATIVE, as_index, checked
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
@@ -68,6 +68,11 @@ def _unwrap(value: Any) -> Any:
     return value
 
 
+# How often the memory was changed, and (from the first time on) the line that did it last; shared by all views of it.
+# NaN once another library can write to the memory as well: it equals no count, not even itself.
+Version: TypeAlias = list[Any]
+
+
 def storage(array: NDArray[Any]) -> Any:
     """The array that owns the memory."""
     return array if array.base is None else array.base
@@ -99,7 +104,7 @@ class Tensor(Methods):
     _hooks: list[Hook] | None  # of a leaf; others keep them in the node
     _node: Node | None
     _requires_grad: bool
-    _version: list[int]  # how often the memory was changed; shared by all views of it
+    _version: Version
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
         try:
@@ -112,7 +117,7 @@ class Tensor(Methods):
         self.requires_grad = requires_grad
 
     @staticmethod
-    def _wrap(array: NDArray[Any], node: Node | None = None, version: list[int] | None = None) -> Tensor:
+    def _wrap(array: NDArray[Any], node: Node | None = None, version: Version | None = None) -> Tensor:
         """A Tensor around an array that nobody else will write to, without a copy."""
         self = Tensor.__new__(Tensor)
         self._data = array
@@ -215,8 +220,8 @@ class Tensor(Methods):
             )
         return np.array(self._data, dtype) if copy else np.asarray(self.numpy(), dtype)
 
-    def item(self) -> float | int | bool:
-        """The value of the one element, as a Python number."""
+    def item(self) -> float:
+        """The value of the one element, as a Python number: an int or a bool where the dtype says so."""
         if self.size != 1:
             raise ShapeError(
                 f"item() is for one element, this tensor has shape {self.shape}; use x.numpy() or x[i].item()"
@@ -285,11 +290,13 @@ class Tensor(Methods):
             raise ArgumentError(
                 f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead"
             )
+        before = self._version[:]
+        self._version[:] = before[0] + 1, user_line()  # before the change, since Ctrl-C may come between the two
         try:
             self._data[key] = value
         except Exception as error:
+            self._version[:] = before
             raise translated(error, "x[...] = value", f"x has shape {self.shape}; value is {brief(value)}") from None
-        self._version[0] += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
@@ -379,6 +386,7 @@ class Tensor(Methods):
         except TinygradLenetError as error:
             raise named(error, "backward")  # noqa: B904  # it is the same error
         taken = {id(storage(seed))}
+        found: list[tuple[Tensor, Tensor | None, Tensor]] = []
         for leaf, array in pullback([root], [seed], retain=retain_graph).items():
             assert isinstance(leaf, Tensor)  # every node has been visited
             if leaf._grad is not None:
@@ -386,7 +394,14 @@ class Tensor(Methods):
             elif id(storage(array)) in taken or not array.flags.writeable:
                 array = array.copy()  # a rule may hand one array to two parents; each leaf gets its own
             taken.add(id(storage(array)))
-            leaf._grad = Tensor._wrap(array)
+            found.append((leaf, leaf._grad, Tensor._wrap(array)))
+        try:
+            for leaf, _, new in found:
+                leaf._grad = new
+        except BaseException:  # Ctrl-C: all leaves have got theirs, or none
+            for leaf, old, _ in found:
+                leaf._grad = old
+            raise
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
         """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.
@@ -431,33 +446,6 @@ class Tensor(Methods):
         return Hook(vertex._hooks, run)
 
 
-def as_index(index: Any) -> tuple[Any, ...]:
-    """What stands between the brackets of ``x[...]``, as a tuple of what NumPy takes; arrays are copied."""
-    return tuple([_component(i) for i in (index if isinstance(index, tuple) else (index,))])
-
-
-def _component(i: Any) -> Any:
-    if i is None or i is Ellipsis or isinstance(i, (bool, int)):
-        return i
-    try:
-        if isinstance(i, slice):
-            return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
-        # A copy: the caller may change the array before the backward pass.
-        array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
-    except Exception as error:
-        if isinstance(error, TinygradLenetError):
-            raise
-        raise DTypeError(f"an index is made of integers, booleans, slices, None or ...: {error} ({brief(i)})") from None
-    if not array.size and isinstance(i, list):
-        array = array.astype(np.intp)
-    if array.dtype.kind not in "iub":
-        raise DTypeError(
-            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use "
-            "x.astype('int64')"
-        )
-    return array if array.ndim or array.dtype == np.bool_ else int(array)
-
-
 def root_of(output: Tensor) -> Node | Tensor:
     """Where a backward pass from this tensor begins."""
     if not output._requires_grad:
@@ -477,7 +465,10 @@ def seed_of(output: Tensor, gradient: Any) -> Tensor:
                 "reduce it, as in y.sum().backward(), or pass gradient= of that shape"
             )
         return Tensor._wrap(np.ones(output.shape, output.dtype))
-    seed = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
+    # Numbers and lists take the dtype of the tensor: float32 would round them.
+    seed = (
+        gradient if isinstance(gradient, Tensor) else Tensor(gradient, False, getattr(gradient, "dtype", output.dtype))
+    )
     if seed.shape != output.shape:
         raise ShapeError(f"the gradient to start from must have the tensor's shape {output.shape}, got {seed.shape}")
     return seed if seed.dtype == output.dtype else seed.astype(output.dtype)
@@ -495,5 +486,11 @@ def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = Fals
 
 
 def as_tensor(data: Any) -> Tensor:
-    """The Tensor itself, if ``data`` is one; else a new one, see :class:`Tensor`."""
+    """The Tensor itself, if ``data`` is one; else a new one, see :class:`Tensor`.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.as_tensor([1, 2])
+    >>> x, tl.as_tensor(x) is x
+    (tensor([1., 2.]), True)
+    """
     return data if isinstance(data, Tensor) else Tensor(data)

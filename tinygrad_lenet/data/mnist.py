@@ -18,8 +18,6 @@ from .idx import read_idx
 class MNIST:
     """60,000 training and 10,000 test images of handwritten digits, 28×28 pixels.
 
-    ::
-
         train, test = MNIST(), MNIST(train=False)
         for images, labels in DataLoader(train, batch_size=64, shuffle=True, seed=0):
             ...
@@ -153,6 +151,9 @@ class FashionMNIST(MNIST):
     """60,000 training and 10,000 test images of clothes, 28×28 pixels: as :class:`MNIST`, but harder to tell apart.
 
     Its sub-folder is ``fashion-mnist``. Also found where Debian's package ``dataset-fashion-mnist`` puts it.
+
+    Raises:
+        DataError: as for :class:`MNIST`.
 
     >>> from tinygrad_lenet.data import FashionMNIST
     >>> FashionMNIST.classes[7]

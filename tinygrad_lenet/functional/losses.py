@@ -129,6 +129,11 @@ def nll_loss(
         ignore_index: targets of this value count for nothing.
         reduction: ``"mean"`` (over the weights of the targets that count), ``"sum"`` or ``"none"``.
 
+    Raises:
+        ArgumentError: a class that there is not, or an unknown reduction.
+        DTypeError: the class indices are no integers.
+        ShapeError: target or weight does not fit the input.
+
     >>> import tinygrad_lenet as tl
     >>> tl.functional.nll_loss(tl.tensor([[-1.0, -2.0], [-3.0, -4.0]]), [0, 1])
     tensor(2.5)
@@ -152,9 +157,9 @@ def cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Softmax cross-entropy on logits, ``-sum over c of weight[c] * p[c] * log_softmax(input)[c]``, PyTorch's
-    ``cross_entropy``.
+    ``cross_entropy``: for a class index ``-log(share of that class)``.
 
-    Stable: finite for logits of ±1e4 in float32.
+    Stable: finite for logits of ±1e4 in float32. Its gradient is ``(softmax(input) - p) / N``.
 
     Args:
         input: logits, (N, C), (N, C, d1, ...) or (C,).
@@ -164,6 +169,11 @@ def cross_entropy(
         reduction: ``"mean"`` (over the weights of the targets that count; over N for probabilities), ``"sum"`` or
             ``"none"``.
         label_smoothing: the share of each target that is spread evenly over all classes (Szegedy et al., 2016).
+
+    Raises:
+        ArgumentError: a class that there is not, an unknown reduction, or a smoothing outside of 0 … 1.
+        DTypeError: the targets are neither integers nor probabilities.
+        ShapeError: target or weight does not fit the input.
 
     >>> import tinygrad_lenet as tl
     >>> logits = tl.tensor([[2.0, 0.0], [0.0, 0.0]], requires_grad=True)
@@ -211,7 +221,16 @@ def _check_same(op: str, input: Tensor, target: Tensor) -> None:
 
 @composite
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
-    """Squared error, ``(input - target)^2``; the two must have one shape."""
+    """Squared error, ``(input - target)^2``, of two tensors of one shape; the mean, the sum, or (``"none"``) each.
+
+    Raises:
+        ArgumentError: an unknown reduction.
+        ShapeError: the shapes differ; broadcasting here is nearly always a mistake.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.mse_loss(tl.tensor([1.0, 2.0]), tl.tensor([1.0, 4.0]))
+    tensor(2.)
+    """
     input, target = as_tensor(input), as_tensor(target)
     _check_same("mse_loss", input, target)
     return _reduce(square(input - target), reduction, "mse_loss")
@@ -219,7 +238,17 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
 
 @composite
 def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Tensor:
-    """Absolute error, ``|input - target|``; the two must have one shape. Its gradient is 0 where they are equal."""
+    """Absolute error, ``|input - target|``, of two tensors of one shape; the mean, the sum, or (``"none"``) each. Its
+    gradient is 0 where they are equal.
+
+    Raises:
+        ArgumentError: an unknown reduction.
+        ShapeError: the shapes differ.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.l1_loss(tl.tensor([1.0, 2.0]), tl.tensor([1.0, 4.0]), reduction="none")
+    tensor([0., 2.])
+    """
     input, target = as_tensor(input), as_tensor(target)
     _check_same("l1_loss", input, target)
     return _reduce(abs(input - target), reduction, "l1_loss")
@@ -240,6 +269,10 @@ def binary_cross_entropy_with_logits(
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         pos_weight: a factor for the positive term, or None.
 
+    Raises:
+        ArgumentError: an unknown reduction.
+        ShapeError: the shapes differ.
+
     >>> import tinygrad_lenet as tl
     >>> tl.functional.binary_cross_entropy_with_logits(tl.tensor([0.0, 1e4]), tl.tensor([1.0, 1.0]))
     tensor(0.3465736)
@@ -257,6 +290,10 @@ def binary_cross_entropy_with_logits(
 def huber_loss(input: Array, target: Array, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """``d^2 / 2`` for ``d = |input - target|`` up to ``delta``, ``delta * (d - delta / 2)`` beyond (Huber, 1964); the
     two must have one shape.
+
+    Raises:
+        ArgumentError: ``delta`` is not above 0, or an unknown reduction.
+        ShapeError: the shapes differ.
 
     >>> import tinygrad_lenet as tl
     >>> tl.huber_loss(tl.tensor([0.5, 3.0]), tl.zeros(2), reduction="none")
@@ -278,6 +315,14 @@ def _huber(op: str, input: Array, target: Array, delta: float) -> Tensor:
 def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """:func:`huber_loss` with ``delta=beta``, divided by ``beta``, so that the slope is 1 beyond; with ``beta=0`` the
     absolute error (Girshick, *Fast R-CNN*, 2015).
+
+    Raises:
+        ArgumentError: ``beta`` is below 0, or an unknown reduction.
+        ShapeError: the shapes differ.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.smooth_l1_loss(tl.tensor([0.5, 3.0]), tl.zeros(2), reduction="none")
+    tensor([0.125, 2.5  ])
     """
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss: beta must be 0 or more, got {beta}")
@@ -297,6 +342,10 @@ def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: boo
         reduction: ``"batchmean"`` (the sum over the length of the first axis: the divergence as defined), ``"mean"``
             (over all elements), ``"sum"`` or ``"none"``.
         log_target: whether the target is logarithms.
+
+    Raises:
+        ArgumentError: an unknown reduction.
+        ShapeError: the shapes differ.
 
     >>> import tinygrad_lenet as tl
     >>> half = tl.tensor([[0.5, 0.5]])
@@ -327,7 +376,7 @@ def multi_margin_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """Multi-class hinge loss: the sum of ``max(0, margin - input[target] + input[j])^p`` over all other classes j, over
-    the number of classes (Crammer & Singer, 2001; PyTorch's ``multi_margin_loss``).
+    the number of classes (Crammer & Singer, 2001; PyTorch's ``multi_margin_loss``); its gradient at the margin is 0.
 
     Args:
         input: scores, (N, C) or (C,).
@@ -336,6 +385,11 @@ def multi_margin_loss(
         margin: by how much the score of the target shall be above the others.
         weight: (C,), a factor for each class of target, or None.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        ArgumentError: ``p`` is neither 1 nor 2, a class that there is not, or an unknown reduction.
+        DTypeError: the class indices are no integers.
+        ShapeError: target or weight does not fit the input.
 
     >>> import tinygrad_lenet as tl
     >>> tl.multi_margin_loss(tl.tensor([[0.5, 0.0, 2.0]]), [0])  # (0.5 + 2.5) / 3

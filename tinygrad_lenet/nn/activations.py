@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import cleandoc
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,13 @@ class Function(Module):
     """Base: a function of ``functional`` as a module, with its options."""
 
     function: ClassVar[Callable[..., Tensor]]
+
+    def __init_subclass__(cls) -> None:
+        """What the function says of itself stands below the summary of the layer: help on one has the other."""
+        super().__init_subclass__()
+        own, function = cls.__doc__, vars(cls).get("function")
+        if own and function and function.__doc__:  # under python -OO nothing has a docstring
+            cls.__doc__ = f"{own}\n\nThe function:\n\n{cleandoc(function.__doc__)}"
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -176,7 +184,14 @@ class LogSoftmax(Function):
 
 
 class PReLU(Module):
-    """ReLU with a learned slope for negative inputs, one or one for each channel (He et al., 2015)."""
+    """ReLU with a learned slope for negative inputs, one or one for each channel; see :func:`tinygrad_lenet.prelu` (He
+    et al., 2015).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.PReLU()(tl.tensor([-2.0, 3.0])).detach()
+    tensor([-0.5,  3. ])
+    """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
         super().__init__()

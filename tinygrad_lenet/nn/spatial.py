@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .. import functional as F
 from ..ops.windows import Padding, Pair
 from ..tensor import Tensor
+from .activations import Function
 from .module import Module
 
 
-class _Pool(Module):
+class _Pool(Function):
     """What poolings have in common: windows, and a function that takes them."""
 
-    function: ClassVar[Callable[..., Tensor]]
-
     def __init__(self, kernel_size: Any, stride: Any, padding: Any, **options: Any) -> None:
-        super().__init__()
-        self.kernel_size, self.stride, self.padding, self.options = kernel_size, stride, padding, options
+        super().__init__(**options)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Any) -> Tensor:
         """(N, C, ...) to (N, C, ...), smaller."""
@@ -162,12 +160,25 @@ class _Pad2d(Module):
 
 
 class ZeroPad2d(_Pad2d):
-    """Surround images with zeros: as many on each side, or (left, right, top, bottom)."""
+    """Surround images with zeros: as many on each side, or (left, right, top, bottom).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.ZeroPad2d((1, 0, 0, 1))(tl.ones(1, 1, 1, 2))
+    tensor([[[[0., 1., 1.],
+              [0., 0., 0.]]]])
+    """
 
     mode = "constant"
 
 
 class ReflectionPad2d(_Pad2d):
-    """Surround images with their mirror image: so many pixels on each side, or (left, right, top, bottom)."""
+    """Surround images with their mirror image: so many pixels on each side, or (left, right, top, bottom).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.ReflectionPad2d((2, 0, 0, 0))(tl.tensor([[[1.0, 2.0, 3.0]]]))
+    tensor([[[3., 2., 1., 2., 3.]]])
+    """
 
     mode = "reflect"

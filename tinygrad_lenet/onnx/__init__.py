@@ -43,6 +43,7 @@ def export(model: Any, example: Any, path: str | os.PathLike[str] | None, dynami
     Raises:
         UnsupportedError: ONNX has no operator for an op, which is named with its line in the model; or the model
             computes with values outside of Tensors.
+        ArgumentError: the onnx library is not installed.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -66,6 +67,7 @@ def load(path: str | os.PathLike[str] | Any) -> OnnxModel:
     Raises:
         DataError: there is no such file, it is damaged, or no valid model.
         UnsupportedError: an operator, or an option of one, that the package has no word for.
+        ArgumentError: the onnx library is not installed.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn

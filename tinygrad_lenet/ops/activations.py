@@ -48,7 +48,17 @@ def _large(compute: Callable[..., object], passes: int, *arrays: Array) -> Array
 
 @primitive
 def tanh(x: Array) -> Array:
-    """Hyperbolic tangent, ``(e^x - e^-x) / (e^x + e^-x)``; ±1 for large ``x``, never NaN."""
+    """Hyperbolic tangent, ``(e^x - e^-x) / (e^x + e^-x)``; ±1 for large ``x``, never NaN but for NaN.
+
+    Its derivative is ``1 - tanh(x)^2``: 1 at 0, and next to nothing where it is saturated.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([-100.0, 0.0, 1.0], requires_grad=True)
+    >>> y = tl.tanh(x)
+    >>> y.sum().backward()
+    >>> y.detach().round(4), x.grad.round(4)
+    (tensor([-1.    ,  0.    ,  0.7616]), tensor([0.  , 1.  , 0.42]))
+    """
     if x.size < _LARGE or x.dtype.kind != "f":
         return np.tanh(x)
     return _large(lambda x, out: np.tanh(x, out=out), 10, x)
@@ -74,7 +84,14 @@ _tanh_grad.check(draw(3, 2), draw(3, 2))
 
 @primitive
 def sigmoid(x: Array) -> Array:
-    """Logistic function, ``1 / (1 + e^-x)``, as ``e^min(x, 0) / (1 + e^-|x|)``: no overflow, and all digits."""
+    """Logistic function, ``1 / (1 + e^-x)``, as ``e^min(x, 0) / (1 + e^-|x|)``: no overflow, and all digits.
+
+    Its derivative is ``sigmoid(x) * (1 - sigmoid(x))``, at most 1/4.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.sigmoid(tl.tensor([-1000.0, 0.0, 2.0])).round(4)
+    tensor([0.    , 0.5   , 0.8808])
+    """
     return _sigmoid(x)
 
 
@@ -88,7 +105,14 @@ sigmoid.check(draw(3, 2))
 
 @primitive
 def relu(x: Array) -> Array:
-    """Rectified linear unit, ``max(x, 0)``; its gradient at 0 is 0."""
+    """Rectified linear unit, ``max(x, 0)`` (Nair & Hinton, 2010); its gradient at 0 is 0. NaN stays, with gradient 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+    >>> tl.relu(x).sum().backward()
+    >>> tl.relu(x).detach(), x.grad
+    (tensor([0., 0., 2.]), tensor([0., 0., 1.]))
+    """
     if x.size < _LARGE:
         return np.maximum(x, 0)
     return _large(lambda x, out: np.maximum(x, _zeros_under(x), out=out), 2, x)
@@ -127,7 +151,13 @@ relu.check(draw(3, 2))
 
 @primitive
 def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
-    """``x`` where positive, ``negative_slope * x`` elsewhere (Maas et al., 2013)."""
+    """``x`` where positive, ``negative_slope * x`` elsewhere (Maas et al., 2013); its gradient at 0 is
+    ``negative_slope``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.leaky_relu(tl.tensor([-1.0, 2.0]), 0.1)
+    tensor([-0.1,  2. ])
+    """
     return np.where(x > 0, x, x * negative_slope)
 
 
@@ -138,7 +168,12 @@ leaky_relu.check(draw(3, 2), negative_slope=0.3)
 
 @primitive
 def elu(x: Array, alpha: float = 1.0) -> Array:
-    """``x`` where positive, ``alpha * (e^x - 1)`` elsewhere (Clevert et al., 2015)."""
+    """``x`` where positive, ``alpha * (e^x - 1)`` elsewhere (Clevert et al., 2015); its gradient at 0 is ``alpha``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.elu(tl.tensor([-1.0, 2.0])).round(4)
+    tensor([-0.6321,  2.    ])
+    """
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
@@ -149,7 +184,14 @@ elu.check(draw(3, 2), alpha=1.7)
 
 @primitive
 def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """``log(1 + e^(beta x)) / beta``, a smooth ReLU; ``x`` itself where ``beta x > threshold``."""
+    """``log(1 + e^(beta x)) / beta``, a smooth ReLU (Dugas et al., 2000); ``x`` itself where ``beta x > threshold``.
+
+    Its derivative is ``sigmoid(beta x)``; 1 beyond the threshold.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.softplus(tl.tensor([-1000.0, 0.0, 5.0])).round(4)
+    tensor([0.    , 0.6931, 5.0067])
+    """
     scaled = x * beta
     smooth = (np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))) / beta
     return np.where(scaled > threshold, x, smooth)
@@ -162,7 +204,12 @@ softplus.check(draw(3, 2), beta=2.0)
 
 @primitive
 def celu(x: Array, alpha: float = 1.0) -> Array:
-    """``x`` where positive, ``alpha * (e^(x / alpha) - 1)`` elsewhere: ELU with a slope of 1 at 0 (Barron, 2017)."""
+    """``x`` where positive, ``alpha * (e^(x / alpha) - 1)`` elsewhere: ELU with a slope of 1 at 0 (Barron, 2017).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.celu(tl.tensor([-1.0, 2.0]), alpha=2.0).round(4)
+    tensor([-0.7869,  2.    ])
+    """
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha))
 
 
@@ -177,14 +224,24 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 @composite
 def selu(x: Array) -> Tensor:
     """``1.0507... * elu(x, 1.6732...)``, which keeps mean 0 and variance 1 from layer to layer (Klambauer et al.,
-    2017).
+    2017); its gradient at 0 is that on the left, 1.7581.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.selu(tl.tensor([-1.0, 2.0])).round(4)
+    tensor([-1.1113,  2.1014])
     """
     return elu(x, _SELU_ALPHA) * _SELU_SCALE
 
 
 @primitive
 def silu(x: Array) -> Array:
-    """``x * sigmoid(x)``, also called swish (Elfwing et al., 2018; Ramachandran et al., 2017)."""
+    """``x * sigmoid(x)``, also called swish (Elfwing et al., 2018; Ramachandran et al., 2017): smooth, least, -0.2785,
+    at -1.2785.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.silu(tl.tensor([-1.0, 2.0])).round(4)
+    tensor([-0.2689,  1.7616])
+    """
     return x * _sigmoid(x)
 
 
@@ -199,13 +256,23 @@ silu.check(draw(3, 2))
 
 @composite
 def mish(x: Array) -> Tensor:
-    """``x * tanh(softplus(x))`` (Misra, 2019)."""
+    """``x * tanh(softplus(x))`` (Misra, 2019): smooth, least, -0.3088, at -1.1925.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.mish(tl.tensor([-1.0, 2.0])).round(4)
+    tensor([-0.3034,  1.944 ])
+    """
     return as_tensor(x) * tanh(softplus(x))
 
 
 @primitive
 def softsign(x: Array) -> Array:
-    """``x / (1 + |x|)`` (Turian et al., 2009)."""
+    """``x / (1 + |x|)`` (Turian et al., 2009), with the derivative ``1 / (1 + |x|)^2``; NaN at ±inf.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.softsign(tl.tensor([-1.0, 3.0]))
+    tensor([-0.5 ,  0.75])
+    """
     return x / (1 + np.abs(x))
 
 
@@ -215,7 +282,15 @@ softsign.check(draw(3, 2))
 
 @primitive
 def hardtanh(x: Array, min_val: float = -1.0, max_val: float = 1.0) -> Array:
-    """``x`` limited to ``min_val … max_val``; its gradient at both is 0, as in PyTorch."""
+    """``x`` limited to ``min_val … max_val``; its gradient at both is 0, as in PyTorch.
+
+    Raises:
+        ArgumentError: ``min_val`` lies above ``max_val``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.hardtanh(tl.tensor([-3.0, 0.5, 3.0]))
+    tensor([-1. ,  0.5,  1. ])
+    """
     if min_val > max_val:
         raise ArgumentError(f"hardtanh: min_val={min_val} must not be above max_val={max_val}")
     return np.clip(x, min_val, max_val)
@@ -229,13 +304,23 @@ hardtanh.check(draw(3, 2), -0.4, 0.6)
 def relu6(x: Array) -> Tensor:
     """``min(max(x, 0), 6)`` (Krizhevsky, *Convolutional deep belief networks on CIFAR-10*, 2010); its gradient at 0 and
     6 is 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.relu6(tl.tensor([-1.0, 3.0, 8.0]))
+    tensor([0., 3., 6.])
     """
     return hardtanh(x, 0.0, 6.0)
 
 
 @primitive
 def hardsigmoid(x: Array) -> Array:
-    """``min(max(x + 3, 0), 6) / 6``, the sigmoid in three straight lines; its gradient at ±3 is 0."""
+    """``min(max(x + 3, 0), 6) / 6``, the sigmoid in three straight lines (Courbariaux et al., 2015; PyTorch's slope of
+    1/6); its gradient at ±3 is 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.hardsigmoid(tl.tensor([-4.0, 0.0, 1.5]))
+    tensor([0.  , 0.5 , 0.75])
+    """
     return np.clip(x + 3, 0, 6) / 6
 
 
@@ -247,6 +332,10 @@ hardsigmoid.check(draw(3, 2, low=-7, high=6))
 def hardswish(x: Array) -> Array:
     """``x * hardsigmoid(x)``, SiLU in three pieces (Howard et al., *MobileNetV3*, 2019); its gradient is 0 at -3 and 1
     from 3 on.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.hardswish(tl.tensor([-1.5, 0.0, 4.0]))
+    tensor([-0.375,  0.   ,  4.   ])
     """
     return x * (np.clip(x + 3, 0, 6) / 6)
 
@@ -278,6 +367,9 @@ def gelu(x: Array, approximate: str = "none") -> Tensor:
         approximate: ``"none"``: ``x * (1 + erf(x / sqrt(2))) / 2``; or ``"tanh"``:
             ``x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2``.
 
+    Raises:
+        ArgumentError: another word for ``approximate``.
+
     >>> import tinygrad_lenet as tl
     >>> tl.gelu(tl.tensor([-1.0, 0.0, 1.0])).numpy().round(4)
     array([-0.1587,  0.    ,  0.8413], dtype=float32)
@@ -293,5 +385,10 @@ def gelu(x: Array, approximate: str = "none") -> Tensor:
 
 @composite
 def logsigmoid(x: Array) -> Tensor:
-    """``log(sigmoid(x))``, as ``-softplus(-x)``: finite for any finite ``x``."""
+    """``log(sigmoid(x))``, as ``-softplus(-x)``: finite for any finite ``x``. Its derivative is ``sigmoid(-x)``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logsigmoid(tl.tensor([-50.0, 0.0])).round(4)
+    tensor([-50.    ,  -0.6931])
+    """
     return -softplus(-as_tensor(x), threshold=math.inf)

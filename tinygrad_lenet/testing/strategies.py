@@ -9,8 +9,6 @@
 >>> test_the_gradient_of_tanh()
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +41,15 @@ Shape = tuple[int, ...]
 def shapes(
     min_dims: int = 0, max_dims: int = 3, min_side: int = 1, max_side: int = 4
 ) -> st.SearchStrategy[tuple[int, ...]]:
-    """Shapes; with ``min_side=0`` also those of empty tensors."""
+    """Shapes; with ``min_side=0`` also those of empty tensors.
+
+    >>> from hypothesis import given
+    >>> from tinygrad_lenet.testing.strategies import shapes
+    >>> @given(shapes(min_dims=1, max_side=3))
+    ... def test(shape):
+    ...     assert 1 <= len(shape) <= 3 and max(shape) <= 3
+    >>> test()
+    """
     return hnp.array_shapes(min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side)
 
 
@@ -88,7 +94,16 @@ def tensors(
 def broadcastable_shapes(
     number: int = 2, min_dims: int = 0, max_dims: int = 3, min_side: int = 1, max_side: int = 4
 ) -> st.SearchStrategy[tuple[Shape, ...]]:
-    """So many shapes that broadcast with each other, as a tuple: a pair for an op of two arguments."""
+    """So many shapes that broadcast with each other, as a tuple: a pair for an op of two arguments.
+
+    >>> import numpy as np
+    >>> from hypothesis import given
+    >>> from tinygrad_lenet.testing.strategies import broadcastable_shapes
+    >>> @given(broadcastable_shapes(2))
+    ... def test(pair):
+    ...     np.broadcast_shapes(*pair)
+    >>> test()
+    """
     together = hnp.mutually_broadcastable_shapes(
         num_shapes=number, min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side
     )
@@ -97,7 +112,16 @@ def broadcastable_shapes(
 
 @st.composite
 def axes(draw: st.DrawFn, ndim: int) -> Any:
-    """What reductions take as ``axis`` for tensors with ``ndim`` axes: None, one axis, or several, from either end."""
+    """What reductions take as ``axis`` for tensors with ``ndim`` axes: None, one axis, or several, from either end.
+
+    >>> import tinygrad_lenet as tl
+    >>> from hypothesis import given
+    >>> from tinygrad_lenet.testing.strategies import axes
+    >>> @given(axes(3))
+    ... def test(axis):
+    ...     tl.zeros(2, 3, 4).sum(axis=axis)
+    >>> test()
+    """
     several = st.lists(st.integers(0, ndim - 1), unique=True).map(tuple) if ndim else st.just(())
     one = st.integers(-ndim, ndim - 1) if ndim else st.none()
     chosen = draw(st.none() | one | several)
@@ -109,6 +133,14 @@ def axes(draw: st.DrawFn, ndim: int) -> Any:
 def indices(shape: Shape) -> st.SearchStrategy[Any]:
     """What may stand in ``x[...]`` for a tensor of this shape: slices, integers, ``...``, ``None``, arrays of integers
     or of booleans.
+
+    >>> import tinygrad_lenet as tl
+    >>> from hypothesis import given
+    >>> from tinygrad_lenet.testing.strategies import indices
+    >>> @given(indices((2, 3)))
+    ... def test(index):
+    ...     tl.zeros(2, 3)[index]
+    >>> test()
     """
     found = hnp.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True)
     masks = hnp.arrays(np.bool_, shape)
@@ -118,7 +150,14 @@ def indices(shape: Shape) -> st.SearchStrategy[Any]:
 
 
 class ConvGeometry(NamedTuple):
-    """What a convolution needs besides the values: shapes, and the options of ``conv2d``."""
+    """What a convolution needs besides the values: shapes, and the options of ``conv2d``; see :func:`conv_geometries`.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet.testing.strategies import ConvGeometry
+    >>> at = ConvGeometry((1, 2, 5, 4), (3, 2, 3, 2), (1, 1), (0, 0), (1, 1), groups=1)
+    >>> tl.conv2d(tl.ones(at.x), tl.ones(at.weight), **at.options).shape
+    (1, 3, 3, 3)
+    """
 
     x: Shape  # (N, C, H, W)
     weight: Shape  # (O, C / groups, kh, kw)
@@ -134,7 +173,15 @@ class ConvGeometry(NamedTuple):
 
 
 class PoolGeometry(NamedTuple):
-    """What a pooling needs besides the values: the shape of the images, and the options of ``max_pool2d``."""
+    """What a pooling needs besides the values: the shape of the images, and the options of ``max_pool2d``; see
+    :func:`pool_geometries`.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet.testing.strategies import PoolGeometry
+    >>> at = PoolGeometry((1, 2, 5, 4), (3, 2), (1, 1), (0, 0), (1, 1), ceil_mode=False)
+    >>> tl.max_pool2d(tl.ones(at.x), **at.options).shape
+    (1, 2, 3, 3)
+    """
 
     x: Shape  # (N, C, H, W)
     kernel_size: tuple[int, int]
@@ -159,6 +206,9 @@ def conv_geometries(
     max_groups: int = 2,
 ) -> ConvGeometry:
     """Geometries of convolutions, all valid; heights and widths are drawn apart, so that few are squares.
+
+    Raises:
+        ArgumentError: ``max_side`` is below ``max_kernel``.
 
     >>> from hypothesis import given
     >>> import tinygrad_lenet as tl
@@ -188,7 +238,19 @@ def pool_geometries(
     max_side: int = 6,
     dilated: bool = True,
 ) -> PoolGeometry:
-    """Geometries of poolings, all valid: padding is at most half of the kernel; without dilation if not ``dilated``."""
+    """Geometries of poolings, all valid: padding is at most half of the kernel; without dilation if not ``dilated``.
+
+    Raises:
+        ArgumentError: ``max_side`` is below ``max_kernel``.
+
+    >>> import tinygrad_lenet as tl
+    >>> from hypothesis import given
+    >>> from tinygrad_lenet.testing.strategies import pool_geometries
+    >>> @given(pool_geometries())
+    ... def test(at):
+    ...     assert tl.max_pool2d(tl.ones(at.x), **at.options).shape[:2] == at.x[:2]
+    >>> test()
+    """
     if max_side < max_kernel:
         raise ArgumentError(f"pool_geometries: max_side={max_side} must be at least max_kernel={max_kernel}")
     both = [draw(_axis(max_kernel, max_side, pool=True, dilated=dilated)) for _ in range(2)]

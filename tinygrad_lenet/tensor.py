@@ -319,13 +319,13 @@ class Tensor(Methods):
         result = getattr(self.detach(), f"__{name}__")(other)
         if result.shape != self.shape:
             raise ShapeError(
-                f"an update in place keeps the shape {self.shape}, with {brief(other)} the result would have "
-                f"{result.shape}"
+                f"an update in place keeps the shape {self.shape}, the result would have {result.shape} (given: "
+                f"{brief(other)})"
             )
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise DTypeError(
-                f"an update in place keeps the dtype {self.dtype}, with {brief(other)} the result would be "
-                f"{result.dtype}; write x = x ..."
+                f"an update in place keeps the dtype {self.dtype}, the result would be {result.dtype}; write x = x ... "
+                f"(given: {brief(other)})"
             )
         self._write(..., result._data)
         return self

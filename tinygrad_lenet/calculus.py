@@ -127,7 +127,8 @@ def grad(
 
 def _tensors(name: str, values: Any) -> list[Tensor]:
     """One tensor or several."""
-    found = [*values] if isinstance(values, Iterable) and not isinstance(values, Tensor) else [values]
+    several = isinstance(values, Iterable) and not isinstance(values, (Tensor, np.ndarray))
+    found = [*values] if several else [values]
     for i, x in enumerate(found):
         if not isinstance(x, Tensor):
             what = "tensors that require a gradient" if name == "inputs" else "tensors"

@@ -88,8 +88,9 @@ NATIVE = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
     """A dtype that Tensors may have, in the byte order of the machine."""
     try:
-        if dtype is None:  # for NumPy, float64
-            raise TypeError("name one")
+        # For NumPy, None is float64; "a" is text, with a warning; lists and tuples are records.
+        if dtype is None or isinstance(dtype, (list, tuple)) or (isinstance(dtype, str) and dtype[:1] == "a"):
+            raise TypeError("name one of numbers")
         found = np.dtype(dtype)
     except Exception as error:
         raise DTypeError(

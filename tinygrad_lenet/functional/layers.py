@@ -286,10 +286,10 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
     if table.ndim != 2:
         raise ShapeError(f"embedding: weight must be a table (V, D), got {table.shape}")
     if index.dtype.kind not in "iu":
-        raise DTypeError(f"embedding: indices must be integers, got {index.dtype}; convert: x.astype('int64')")
+        raise DTypeError(f"embedding: indices must be integers, got {index.dtype} in input; convert: x.astype('int64')")
     bad = index[(index < 0) | (index >= len(table))]
     if bad.size:
-        raise OutOfRangeError(f"embedding: indices must lie in 0 … {len(table) - 1}, got {bad[0]}")
+        raise OutOfRangeError(f"embedding: indices must lie in 0 … {len(table) - 1}, got {bad[0]} in input")
     rows = getitem(table, index)
     if padding_idx is None:
         return rows

@@ -105,7 +105,13 @@ def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> T
     x = as_tensor(x)
     at = axis_of(axis, x.ndim, "repeat")
     counts = np.asarray(repeats)
-    if counts.size not in (1, x.shape[at]) or counts.ndim > 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
+    if (
+        counts.size not in (1, x.shape[at])
+        or counts.ndim > 1
+        or counts.dtype.kind not in "iu"
+        or (counts < 0).any()
+        or (counts > 2**62).any()
+    ):
         raise ArgumentError(
             f"repeat: repeats must be a number, or one for each of the {x.shape[at]} elements, none negative; "
             f"got {repeats}"
@@ -113,7 +119,7 @@ def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> T
     if counts.size == 1:
         wide = broadcast_to(unsqueeze(x, at + 1), (*x.shape[: at + 1], int(counts.item()), *x.shape[at + 1 :]))
         return flatten(wide, at, at + 1)
-    return as_tensor(x[(slice(None),) * at + (np.repeat(np.arange(x.shape[at]), counts),)])
+    return as_tensor(x[(slice(None),) * at + (np.repeat(np.arange(x.shape[at]), counts.astype(np.intp)),)])
 
 
 @composite

@@ -32,7 +32,7 @@ __all__ = [
 
 def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     """Both ``f(1, 2)`` and ``f((1, 2))``."""
-    return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], Sequence) else numbers
+    return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], (list, tuple, range)) else numbers
 
 
 def axis_of(axis: int, ndim: int, what: str = "") -> int:

@@ -85,7 +85,7 @@ def scalars(function: Callable[..., Any]) -> list[Scalar]:
 NATIVE = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 
 
-def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
+def checked(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]:
     """A dtype that Tensors may have, in the byte order of the machine."""
     try:
         # For NumPy, None is float64; "a" is text, with a warning; lists and tuples are records.

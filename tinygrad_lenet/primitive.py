@@ -212,7 +212,10 @@ _EACH: Any = object()  # in place of a version: there are several values, each w
 def kept(value: Any, plain: Any) -> tuple[Any, Any]:
     """An argument (``plain`` is it as an array) as it will be for the backward pass, and the version of its data."""
     if not isinstance(value, Tensor):
-        return _frozen(plain), 0
+        try:
+            return _frozen(plain), 0
+        except RecursionError:
+            raise ArgumentError("an argument is a list that holds itself, or lists too deep to be copied") from None
     stamp = value._version[0]
     return (value, stamp) if stamp >= 0 else (value.clone(), 0)  # NaN: others may write to it, and no count tells
 

@@ -24,7 +24,8 @@ PACKAGE = Path(tl.__file__).parent  # the one in the tree, or the one that is in
 # Each row may import only rows above it; the modules of one package may import each other, without cycles.
 ROWS = [
     {"errors", "_methods"},
-    {"graph", "memory", "threads"},
+    {"arguments"},
+    {"graph", "memory", "parameters", "threads"},
     {"tensor"},
     {"primitive"},
     {"ops"},
@@ -36,7 +37,8 @@ ROWS = [
     {"serialization", "onnx", "visualize", "testing", "distributed"},
     {"__init__"},
 ]
-LEAVES = {"_methods": set(), "errors": set(), "memory": {"errors"}, "threads": {"errors"}}  # all that these may import
+# All that these may import.
+LEAVES = {"_methods": set(), "errors": set(), **{name: {"errors"} for name in ("arguments", "memory", "threads")}}
 ROW_OF = {unit: i for i, row in enumerate(ROWS) for unit in row}
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 

@@ -20,13 +20,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
+from .arguments import integer, number
+from .errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, given, named, translated
 from .graph import Node, Vertex, is_grad_enabled, listener, recording
 from .memory import storage
+from .parameters import NATIVE, VARIADIC, parameters
+from .parameters import scalars as scalars_of
 from .tensor import Tensor, Version, to_array
 
 if TYPE_CHECKING:
@@ -49,8 +53,6 @@ Rule: TypeAlias = Callable[..., Any]
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What arrays need no conversion.
-_DTYPES = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 REGISTRY: dict[str, Op] = {}
 # Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
 _SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
@@ -74,7 +76,12 @@ def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) 
     >>> tl.draw(3, 2, low=0.5)
     Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
     """
-    return Draw(shape if values is None else np.shape(values), low, high, values)
+    lengths = tuple(integer("draw", "a length of the shape", n, 0) for n in shape)
+    low, high = number("draw", "low", low), number("draw", "high", high)
+    try:
+        return Draw(lengths if values is None else to_array(values).shape, low, high, values)
+    except TinygradLenetError as error:
+        raise named(error, "draw: values")  # noqa: B904  # it is the same error
 
 
 class Primitive(Protocol[P]):
@@ -122,7 +129,7 @@ class Plan:
         rule = op.rules[name]
         if rule is None:
             return
-        wants = _parameters(rule)[1:]
+        wants = parameters(rule)[1:]
         if "position" in wants:  # one rule for all of *args: it is told which
             rule = functools.partial(rule, position=position - len(op.names) + 1)
             wants.remove("position")
@@ -206,7 +213,10 @@ _EACH: Any = object()  # in place of a version: there are several values, each w
 def kept(value: Any, plain: Any) -> tuple[Any, Any]:
     """An argument (``plain`` is it as an array) as it will be for the backward pass, and the version of its data."""
     if not isinstance(value, Tensor):
-        return _frozen(plain), 0
+        try:
+            return _frozen(plain), 0
+        except RecursionError:
+            raise ArgumentError("an argument is a list that holds itself, or lists too deep to be copied") from None
     stamp = value._version[0]
     return (value, stamp) if stamp >= 0 else (value.clone(), 0)  # NaN: others may write to it, and no count tells
 
@@ -218,25 +228,15 @@ def _frozen(value: Any) -> Any:
     return type(value)([_frozen(v) for v in value]) if type(value) in (list, tuple) else value
 
 
-_VARIADIC = 4  # the flag of a code object that has *args
 _MISSING: Any = object()
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
-    """The names of a function's parameters, at a hundredth of the time of ``inspect.signature``."""
-    code = getattr(function, "__code__", None)
-    if code is None:  # a partial, an object with __call__
-        import inspect
-
-        return list(inspect.signature(function).parameters)
-    return list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & _VARIADIC)])
-
-
-def _is_tensor(annotation: Any) -> bool:
-    """Whether it is ``Array`` or ``Array | None``, as an object or as text, under whatever name of the package."""
+def _operand(annotation: Any) -> int:
+    """1 if it is ``Array``, 2 if ``Array | None``, else 0; an object or text, under whatever name of the package."""
     if isinstance(annotation, str):
-        return annotation.split(" ")[0].split(".")[-1] == "Array"
-    return annotation == Array or Array in get_args(annotation)
+        first, *others = annotation.split(" ")
+        return (1 + bool(others)) * (first.split(".")[-1] == "Array")
+    return 1 if annotation == Array else 2 * (Array in get_args(annotation))
 
 
 class Op:
@@ -245,13 +245,14 @@ class Op:
     def __init__(self, forward: Callable[..., Array]) -> None:
         self.forward = forward
         self.name = forward.__name__
-        self.names = _parameters(forward)
-        self.variadic = bool(forward.__code__.co_flags & _VARIADIC)
+        self.names = parameters(forward)
+        self.variadic = bool(forward.__code__.co_flags & VARIADIC)
         self.arity = len(self.names) - self.variadic
         given = forward.__defaults__ or ()
         self.required = self.arity - len(given)
         self.defaults = (_MISSING,) * self.required + given
-        self.operands = [_is_tensor(forward.__annotations__.get(name)) for name in self.names]
+        self.scalars = scalars_of(forward)
+        self.operands = [_operand(forward.__annotations__.get(name)) for name in self.names]
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}
@@ -263,7 +264,9 @@ class Op:
         for name, rule in rules.items():
             if name not in self.names:
                 raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {', '.join(self.names)}")
-            for want in _parameters(rule)[1:] if rule else ():
+            if rule is not None and not callable(rule):
+                raise DTypeError(f"{self.name}.vjp: the rule of {name!r} must be a function or None, got {brief(rule)}")
+            for want in parameters(rule)[1:] if rule else ():
                 if want != "position":
                     self.source(want)
         self.rules.update(rules)
@@ -307,43 +310,95 @@ class Op:
                 raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {', '.join(self.names)}")
         return tuple(filled)
 
-    def arrays(self, plain: list[Any]) -> list[Any]:
-        """What the forward function gets: lists as arrays; numbers as they are beside an array, else as float32."""
-        alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
+    def arrays(self, plain: list[Any], numbers: bool = True) -> list[Any]:
+        """What the forward function gets: lists as arrays; numbers as they are beside an array, if it takes
+        ``numbers``, else as float32.
+        """
+        alone = not (numbers and any(isinstance(a, (np.ndarray, np.generic)) for a in plain))
         for i, a in enumerate(plain):
-            if a is None or not self.operands[min(i, len(self.operands) - 1)]:
+            at = min(i, len(self.operands) - 1)
+            if not self.operands[at] or (a is None and self.operands[at] == 2):
                 continue
-            if alone or isinstance(a, np.ndarray) or not isinstance(a, (bool, int, float, np.generic)):
-                plain[i] = to_array(a)
+            if (
+                alone
+                or isinstance(a, np.ndarray)
+                or not (isinstance(a, (bool, int, float)) or (isinstance(a, np.generic) and a.dtype in NATIVE))
+            ):
+                try:
+                    plain[i] = to_array(a)
+                except TinygradLenetError as error:
+                    raise named(error, f"{self.name}: {self.names[at]}") from None
         return plain
 
-    def explain(self, error: Exception, args: tuple[Any, ...]) -> Exception:
-        """NumPy's complaint, with the name of the op and what it was given."""
-        given = "; ".join(
-            f"{name} is {a.dtype} of shape {a.shape}" if hasattr(a, "dtype") else f"{name}={a!r}"
-            for name, a in zip(self.names, args, strict=False)
-        )
-        kind = (
-            OutOfRangeError
-            if isinstance(error, IndexError)
-            else DTypeError
-            if isinstance(error, TypeError)
-            else ShapeError
-        )
-        return kind(f"{self.name}: {error} (given: {given})")
+    def admit(self, args: tuple[Any, ...], plain: list[Any]) -> tuple[Any, ...]:
+        """The arguments with numbers, flags and words as Python has them, also in ``plain``."""
+        found = list(args)
+        for scalar in self.scalars:
+            i = scalar.position
+            if type(args[i]) not in scalar.quick:
+                found[i] = plain[i] = scalar.admit(args[i], self.name)
+        return tuple(found)
+
+    def copied(self, out: Any, args: tuple[Any, ...]) -> Any:
+        """A copy, which may need memory that the view did not."""
+        try:
+            return out.copy()
+        except MemoryError as error:
+            raise translated(error, self.name, given(self.names, args)) from None
+
+    def again(self, error: Exception, args: tuple[Any, ...], plain: list[Any]) -> Any:
+        """What to do when the forward function failed: if it took a number for an array, call it with an array; else
+        say what it was given.
+        """
+        if isinstance(error, TinygradLenetError):
+            raise named(error, self.name)
+        if isinstance(error, AttributeError) and any(isinstance(a, (bool, int, float)) for a in plain):
+            try:
+                return self.forward(*self.arrays(plain, numbers=False))
+            except TinygradLenetError as found:
+                raise named(found, self.name) from None
+            except Exception as found:
+                error = found
+        ordinary = isinstance(error, (ValueError, TypeError, IndexError, MemoryError, OverflowError))
+        # What else went wrong may be a fault of the op itself: then one wants to see where.
+        raise translated(error, self.name, given(self.names, args)) from (None if ordinary else error)
 
 
-def spelled(function: F) -> F:
-    """Both spellings of the field for a function that is no primitive: ``dim`` for ``axis``, ``input`` for ``x``."""
-    names = set(_parameters(function))
+def _said(names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return given([*names[: len(args)], *kwargs], [*args, *kwargs.values()])
+
+
+def composite(function: F) -> F:
+    """What a function that is no primitive has in common with primitives: both spellings of the field, ``dim`` for
+    ``axis`` and ``input`` for ``x``; and whatever goes wrong inside is said in its name.
+    """
+    names, name, code = parameters(function), function.__name__, function.__code__
+    places = names[: code.co_argcount] + names[-1:] * 99 * bool(code.co_flags & VARIADIC)
+    scalars = scalars_of(function)
+    other = {theirs: ours for theirs, ours in _SPELLINGS.items() if ours in names and theirs not in names}
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for key in [key for key in kwargs if key not in names and _SPELLINGS.get(key) in names]:
-            if _SPELLINGS[key] in kwargs:
-                raise TypeError(f"{function.__name__}() got {_SPELLINGS[key]!r} twice, also as {key!r}")
-            kwargs[_SPELLINGS[key]] = kwargs.pop(key)
-        return function(*args, **kwargs)
+        for key in other.keys() & kwargs.keys() if kwargs else ():
+            if other[key] in kwargs:
+                raise TypeError(f"{name}() got {other[key]!r} twice, also as {key!r}")
+            kwargs[other[key]] = kwargs.pop(key)
+        try:
+            for scalar in scalars:
+                i, key, _, quick = scalar
+                if i < len(args):
+                    if type(args[i]) not in quick:
+                        args = (*args[:i], scalar.admit(args[i], name), *args[i + 1 :])
+                elif key in kwargs and type(kwargs[key]) not in quick:
+                    kwargs[key] = scalar.admit(kwargs[key], name)
+            return function(*args, **kwargs)
+        except TinygradLenetError as error:
+            raise named(error, name, _said(places, args, kwargs))  # noqa: B904  # it is the same error
+        except Exception as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is None:
+                raise  # Python's own: wrong names, or too many or few
+            ordinary = isinstance(error, (ValueError, TypeError, IndexError, MemoryError, OverflowError))
+            raise translated(error, name, _said(places, args, kwargs)) from (None if ordinary else error)
 
     return cast("F", call)
 
@@ -355,7 +410,11 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     others are options. ``op.vjp(x=rule)`` gives the rule of an argument; it takes ``g``, the gradient of the output,
     and after it, by name, what else it needs: an argument, its ``x_shape``, or the output as ``out``. It is written in
     operators and ops of the package, so that it can be differentiated in its turn; for broadcasting it need not care.
-    ``None`` in its place says that the gradient is 0.
+    ``None`` in its place says that the gradient is 0. Options annotated ``int``, ``float``, ``bool`` or ``str`` are
+    checked: in the body they are Python's.
+
+    Raises:
+        DTypeError: ``forward`` is no function that was written with ``def``.
 
     >>> import numpy as np
     >>> import tinygrad_lenet as tl
@@ -375,8 +434,11 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     >>> gradcheck(lambda x, width: soft_abs(x, width, power=3), [x, width], order=2)
     True
     """
+    if not isinstance(forward, FunctionType):
+        raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
     op = Op(forward)
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
+    scalars = op.scalars
     plans, operands, last = op.plans, op.operands, len(op.operands) - 1
 
     forward_any: Callable[..., Array] = forward
@@ -393,15 +455,18 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                 if a._requires_grad:
                     tracked |= 1 << i
                 a = a._data
-            elif a is not None and operands[i if i < last else last]:
-                convert = convert or type(a) is not np.ndarray or a.dtype not in _DTYPES
+            elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
+                convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
             plain.append(a)
         try:
+            if scalars:
+                for i, _, _, quick in scalars:
+                    if type(args[i]) not in quick:
+                        args = op.admit(args, plain)
+                        break
             out = forward_any(*(op.arrays(plain) if convert else plain))
-        except TinygradLenetError:
-            raise
-        except (ValueError, TypeError, IndexError) as error:
-            raise op.explain(error, args) from None
+        except Exception as error:
+            out = op.again(error, args, plain)
         if type(out) is not np.ndarray:
             out = np.asarray(out)
         version = [0]
@@ -410,7 +475,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                 if isinstance(a, Tensor) and storage(a._data) is storage(out):
                     version = a._version
                 elif isinstance(a, np.ndarray) and np.may_share_memory(a, out):
-                    out = out.copy()  # the caller may write to it
+                    out = op.copied(out, args)  # the caller may write to it
         node = None
         if tracked and (recording() or is_grad_enabled()):
             plan = plans.get(tracked)

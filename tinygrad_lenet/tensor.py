@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._methods import Methods
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
+from .arguments import flag, function
+from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
 from .memory import storage
+from .parameters import NATIVE, as_index, checked
 from .threads import alone
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
@@ -28,30 +30,30 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """
     if isinstance(value, Tensor):
         value = value._data
-    if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
-        value = _unwrap(value)
+    if dtype is None and type(value) is np.ndarray and value.dtype in NATIVE:
+        return value
     wanted = None if dtype is None else checked(dtype)
+    kind, typed = type(value).__name__, isinstance(value, (np.ndarray, np.generic))
     try:
-        array = np.asarray(value, wanted)
-    except (ValueError, TypeError) as error:
+        if not typed:
+            value = _unwrap(value)
+        array = np.asarray(value)
+        if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
+            raise ArgumentError("tensor: a masked array hides some of its values; give it values for them: x.filled(0)")
+        native = checked(array.dtype, f"{kind} gives")
+        if wanted is None:
+            wanted = np.dtype(np.float32) if not hasattr(value, "dtype") and native.kind in "iuf" else native
+        # Of Python's numbers NumPy sees whether the dtype can hold them.
+        return np.asarray(array if typed else value, wanted)
+    except TinygradLenetError as error:
+        raise named(error, "tensor")  # noqa: B904  # it is the same error
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
         raise DTypeError(
-            f"{type(value).__name__} gives no array of {dtype or 'numbers'} "
+            f"tensor: {kind} gives no array of {wanted or 'numbers'} "
             f"(are the rows of the list of equal length?): {error}"
         ) from None
-    if dtype is None and not hasattr(value, "dtype") and array.dtype.kind in "iuf":
-        return array.astype(np.float32)
-    return np.asarray(array, checked(array.dtype, f"{type(value).__name__} gives"))
-
-
-def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
-    """A dtype that Tensors may have, in the byte order of the machine."""
-    try:
-        found = np.dtype(dtype)
-    except TypeError as error:
-        raise DTypeError(f"{error}; give a NumPy dtype such as 'float32' or np.int64") from None
-    if found.kind not in "fiub" or found.itemsize > 8:
-        raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
-    return found.newbyteorder("=")
 
 
 def _unwrap(value: Any) -> Any:
@@ -102,7 +104,10 @@ class Tensor(Methods):
     _version: Version
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
-        self._data = np.array(to_array(data, dtype))
+        try:
+            self._data = np.array(to_array(data, dtype))
+        except MemoryError as error:
+            raise translated(error, "tensor", f"data is {brief(data)}") from None
         self._grad = self._node = self._hooks = None
         self._version = [0]
         self._requires_grad = False
@@ -153,6 +158,7 @@ class Tensor(Methods):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        value = flag("tensor", "requires_grad", value)
         if self._node is not None and not value:
             raise GradientError(
                 "requires_grad can be switched off on leaf tensors only; use x.detach() to cut the graph here"
@@ -162,7 +168,7 @@ class Tensor(Methods):
                 f"only tensors of floats can require a gradient, this one is {self.dtype}; convert it: "
                 "x.astype('float32')"
             )
-        self._requires_grad = bool(value)
+        self._requires_grad = value
 
     @property
     def grad(self) -> Tensor | None:
@@ -285,18 +291,21 @@ class Tensor(Methods):
         self._version[:] = before[0] + 1, user_line()  # before the change, since Ctrl-C may come between the two
         try:
             self._data[key] = value
-        except (IndexError, ValueError) as error:
+        except Exception as error:
             self._version[:] = before
-            kind = OutOfRangeError if isinstance(error, IndexError) else ShapeError
-            raise kind(f"x[...] = value: {error} (x has shape {self.shape})") from None
+            raise translated(error, "x[...] = value", f"x has shape {self.shape}; value is {brief(value)}") from None
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        key = as_index(index)
+        try:
+            key = as_index(index)
+            array = to_array(value) if isinstance(value, (Tensor, np.ndarray)) else to_array(value, self.dtype)
+        except TinygradLenetError as error:
+            raise named(error, "x[...] = value")  # noqa: B904  # it is the same error
         if isinstance(value, Tensor) and value._requires_grad and is_grad_enabled():
             raise GradientError(
                 "x[...] = value would not record the gradient of value; use where(mask, value, x) or value.detach()"
             )
-        self._write(key, to_array(value) if isinstance(value, (Tensor, np.ndarray)) else to_array(value, self.dtype))
+        self._write(key, array)
 
     def _in_place(self, name: str, other: Any) -> Tensor:
         """Python's ``x += y``: in place where nothing is to be recorded, else a new tensor under the old name."""
@@ -306,10 +315,14 @@ class Tensor(Methods):
             return result
         result = getattr(self.detach(), f"__{name}__")(other)
         if result.shape != self.shape:
-            raise ShapeError(f"an update in place keeps the shape {self.shape}, the result would have {result.shape}")
+            raise ShapeError(
+                f"an update in place keeps the shape {self.shape}, the result would have {result.shape} (given: "
+                f"{brief(other)})"
+            )
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise DTypeError(
-                f"an update in place keeps the dtype {self.dtype}, the result would be {result.dtype}; write x = x ..."
+                f"an update in place keeps the dtype {self.dtype}, the result would be {result.dtype}; write x = x ... "
+                f"(given: {brief(other)})"
             )
         self._write(..., result._data)
         return self
@@ -363,7 +376,11 @@ class Tensor(Methods):
         >>> x.grad
         tensor(6.)
         """
-        root, seed = root_of(self), seed_of(self, gradient)._data
+        retain_graph = flag("backward", "retain_graph", retain_graph)
+        try:
+            root, seed = root_of(self), seed_of(self, gradient)._data
+        except TinygradLenetError as error:
+            raise named(error, "backward")  # noqa: B904  # it is the same error
         taken = {id(storage(seed))}
         gradients: dict[Any, Any] = pullback([root], [seed], retain=retain_graph)  # of leaves: nodes have been visited
 
@@ -409,6 +426,8 @@ class Tensor(Methods):
         if not self._requires_grad:
             raise GradientError("register_hook: this tensor requires no gradient; make it with requires_grad=True")
 
+        function("register_hook", "hook", hook)
+
         def run(gradient: Any) -> Any:
             found = hook(gradient if isinstance(gradient, Tensor) else Tensor(gradient))
             if found is None:
@@ -425,28 +444,6 @@ class Tensor(Methods):
         if vertex._hooks is None:
             vertex._hooks = []
         return Hook(vertex._hooks, run)
-
-
-def as_index(index: Any) -> tuple[Any, ...]:
-    """What stands between the brackets of ``x[...]``, as a tuple of what NumPy takes; arrays are copied."""
-    return tuple([_component(i) for i in (index if isinstance(index, tuple) else (index,))])
-
-
-def _component(i: Any) -> Any:
-    if i is None or i is Ellipsis or isinstance(i, (bool, int)):
-        return i
-    if isinstance(i, slice):
-        return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
-    # A copy: the caller may change the array before the backward pass.
-    array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
-    if not array.size and isinstance(i, list):
-        array = array.astype(np.intp)
-    if array.dtype.kind not in "iub":
-        raise DTypeError(
-            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use "
-            "x.astype('int64')"
-        )
-    return array if array.ndim or array.dtype == np.bool_ else int(array)
 
 
 def root_of(output: Tensor) -> Node | Tensor:

@@ -114,8 +114,8 @@ def set_num_threads(number: int) -> None:
     1
     >>> tl.set_num_threads(before)
     """
-    if not isinstance(number, int) or number < 1:
-        raise ArgumentError(f"set_num_threads: expected an integer of at least 1, got {number!r}")
+    if type(number) is not int or number < 1:
+        raise ArgumentError(f"set_num_threads: number must be an integer of at least 1, got {number!r}")
     _crew.size = number
 
 

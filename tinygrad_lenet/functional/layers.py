@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+from types import NoneType
 
 import numpy as np
 
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, brief
 from ..ops.creation import Seed, generator_of
 from ..ops.elementwise import select, where
 from ..ops.indexing import getitem
 from ..ops.maths import sqrt
 from ..ops.normalization import moments, normalize
-from ..primitive import Array
+from ..ops.shape import listed
+from ..primitive import Array, composite
 from ..tensor import Tensor, as_tensor
 
 __all__ = ["batch_norm", "dropout", "dropout2d", "embedding", "group_norm", "layer_norm", "prelu"]
 
 
+@composite
 def prelu(input: Array, weight: Array) -> Tensor:
     """``input`` where positive, ``weight * input`` elsewhere, with a weight for each channel (axis 1) or one for all
     (He et al., 2015); its gradient at 0 is ``weight``.
@@ -40,6 +43,7 @@ def prelu(input: Array, weight: Array) -> Tensor:
     return where(x > 0, x, select(x, x <= 0) * weight)  # in the branch not taken, 0 and not inf * 0
 
 
+@composite
 def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
     """Set each element to 0 with probability ``p`` and scale the others by ``1 / (1 - p)``, so that the mean stays
     (Srivastava et al., 2014).
@@ -59,6 +63,7 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed
     return _drop("dropout", x, p, training, generator, x.shape)
 
 
+@composite
 def dropout2d(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
     """:func:`dropout` of whole channels of images (N, C, H, W), whose pixels are alike (Tompson et al., 2015).
 
@@ -93,6 +98,7 @@ def _drop(op: str, x: Tensor, p: float, training: bool, generator: Seed, shape: 
     return x * np.multiply(keep, 1 / (1 - p), dtype=x.dtype)
 
 
+@composite
 def batch_norm(
     input: Array,
     running_mean: Tensor | None = None,
@@ -138,6 +144,8 @@ def batch_norm(
     channel = (1, -1, *[1] * (x.ndim - 2))
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, value in given.items():
+        if name.startswith("running") and not isinstance(value, (Tensor, NoneType)):
+            raise DTypeError(f"batch_norm: {name} is changed in place, so it must be a Tensor, got {brief(value)}")
         if value is not None and np.shape(value) != x.shape[1:2]:
             raise ShapeError(
                 f"batch_norm: input of shape {x.shape} has {x.shape[1]} channels, {name} has shape {np.shape(value)}"
@@ -165,6 +173,7 @@ def batch_norm(
     return out if bias is None else out + as_tensor(bias).reshape(channel)
 
 
+@composite
 def layer_norm(
     input: Array,
     normalized_shape: int | tuple[int, ...],
@@ -194,7 +203,7 @@ def layer_norm(
            [-1.,  1.]], dtype=float32)
     """
     x = as_tensor(input)
-    shape = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
+    shape = tuple(listed(normalized_shape, "layer_norm", "normalized_shape"))
     if not shape or x.shape[x.ndim - len(shape) :] != shape:
         raise ShapeError(f"layer_norm: normalized_shape {shape} must be the last lengths of the input {x.shape}")
     _check_scale("layer_norm", shape, weight, bias)
@@ -203,6 +212,7 @@ def layer_norm(
     return out if bias is None else out + bias
 
 
+@composite
 def group_norm(
     input: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -253,6 +263,7 @@ def _standardize(op: str, x: Tensor, rows: tuple[int, ...], eps: float) -> Tenso
     return normalize(flat, np.ones(count, x.dtype), np.zeros(count, x.dtype), eps).reshape(x.shape)
 
 
+@composite
 def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Tensor:
     """Rows of a table: for indices (...,) the vectors (..., D).
 
@@ -275,10 +286,10 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
     if table.ndim != 2:
         raise ShapeError(f"embedding: weight must be a table (V, D), got {table.shape}")
     if index.dtype.kind not in "iu":
-        raise DTypeError(f"embedding: indices must be integers, got {index.dtype}; convert: x.astype('int64')")
+        raise DTypeError(f"embedding: indices must be integers, got {index.dtype} in input; convert: x.astype('int64')")
     bad = index[(index < 0) | (index >= len(table))]
     if bad.size:
-        raise OutOfRangeError(f"embedding: indices must lie in 0 … {len(table) - 1}, got {bad[0]}")
+        raise OutOfRangeError(f"embedding: indices must lie in 0 … {len(table) - 1}, got {bad[0]} in input")
     rows = getitem(table, index)
     if padding_idx is None:
         return rows

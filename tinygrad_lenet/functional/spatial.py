@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import integer
 from ..errors import ArgumentError, ShapeError
 from ..ops.convolution import conv2d, conv_transpose2d
 from ..ops.pooling import avg_pool2d, max_pool2d
 from ..ops.products import matmul
 from ..ops.rearrange import repeat
 from ..ops.windows import Pair, pair
-from ..primitive import Array
+from ..primitive import Array, composite
 from ..tensor import Tensor, as_tensor
 
 __all__ = [
@@ -52,11 +53,10 @@ def _flat(value: Any, first: int, op: str, name: str) -> Any:
     if isinstance(value, str):
         return value
     number = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
-    if not isinstance(number, (int, np.integer)):
-        raise ArgumentError(f"{op}: {name} must be an integer, got {value!r}")
-    return (first, int(number))
+    return (first, integer(op, name, number))
 
 
+@composite
 def conv1d(
     input: Array,
     weight: Array,
@@ -102,6 +102,7 @@ def conv1d(
     return out.squeeze(2)
 
 
+@composite
 def conv_transpose1d(
     input: Array,
     weight: Array,
@@ -137,6 +138,7 @@ def conv_transpose1d(
     return out.squeeze(2)
 
 
+@composite
 def max_pool1d(
     input: Array,
     kernel_size: int,
@@ -160,6 +162,7 @@ def max_pool1d(
     return max_pool2d(_images(input, op), size, step, pad, _flat(dilation, 1, op, "dilation"), ceil_mode).squeeze(2)
 
 
+@composite
 def avg_pool1d(
     input: Array,
     kernel_size: int,
@@ -193,6 +196,7 @@ def _resample(x: Tensor, rows: NDArray[Any], columns: NDArray[Any]) -> Tensor:
     return matmul(matmul(rows.astype(x.dtype), x), columns.T.astype(x.dtype))
 
 
+@composite
 def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int | None] | None) -> Tensor:
     """Means of windows that cover an image evenly, so many that the output has a given size; PyTorch's.
 
@@ -236,6 +240,7 @@ def _windows(n: int, m: int) -> NDArray[Any]:
     return means
 
 
+@composite
 def interpolate(
     input: Array,
     size: Pair | None = None,

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..arguments import integer
 from ..errors import ArgumentError
-from ..tensor import Tensor, checked
+from ..parameters import checked
+from ..primitive import composite
+from ..tensor import Tensor
 from .shape import _flat
 
 __all__ = ["arange", "eye", "full", "ones", "rand", "randn", "zeros"]
@@ -35,71 +38,75 @@ def generator_of(generator: Seed) -> np.random.Generator:
     >>> int(generator_of(0).integers(100))
     85
     """
-    if isinstance(generator, (int, np.integer)) and generator < 0:
-        raise ArgumentError(f"a seed must be 0 or more, got {generator}")
     if generator is None:
         return pcg64()
     if isinstance(generator, np.random.Generator):
         return generator
-    if isinstance(generator, (int, np.integer)):
+    if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
+        if generator < 0:
+            raise ArgumentError(f"a seed must be 0 or more, got {generator}")
         return pcg64(int(generator))
     raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
 
 
 def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
     """A shape, given either way."""
-    sizes = _flat(shape)
-    try:
-        lengths = tuple([n.__index__() for n in sizes])
-    except AttributeError:
-        raise ArgumentError(f"a shape is made of integers, got {sizes}") from None
-    if any(n < 0 for n in lengths):
-        raise ArgumentError(f"a shape is made of lengths of 0 or more, got {sizes}")
-    return lengths
+    return tuple([integer("shape", "a length in the shape", n, 0) for n in _flat(shape)])
 
 
+def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
+    return checked(np.float32 if dtype is None else dtype)
+
+
+@composite
 def full(
     shape: int | tuple[int, ...], fill_value: float, dtype: DTypeLike = np.float32, requires_grad: bool = False
 ) -> Tensor:
     """A tensor filled with one value.
 
     Raises:
-        ArgumentError: lengths that are negative, or no integers.
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
 
     >>> import tinygrad_lenet as tl
     >>> tl.full((2,), 7)
     tensor([7., 7.])
     """
-    return _owned(np.full(_sizes((shape,)), fill_value, checked(dtype)), requires_grad)
+    return _owned(np.full(_sizes((shape,)), fill_value, _dtype(dtype)), requires_grad)
 
 
+@composite
 def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros; float32, unless ``dtype`` says otherwise.
 
     Raises:
-        ArgumentError: lengths that are negative, or no integers.
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
 
     >>> import tinygrad_lenet as tl
     >>> tl.zeros(2, 3)
     tensor([[0., 0., 0.],
             [0., 0., 0.]])
     """
-    return _owned(np.zeros(_sizes(shape), checked(dtype)), requires_grad)
+    return _owned(np.zeros(_sizes(shape), _dtype(dtype)), requires_grad)
 
 
+@composite
 def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of ones; float32, unless ``dtype`` says otherwise.
 
     Raises:
-        ArgumentError: lengths that are negative, or no integers.
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
 
     >>> import tinygrad_lenet as tl
     >>> tl.ones(2, dtype="int64")
     tensor([1, 1], dtype=int64)
     """
-    return _owned(np.ones(_sizes(shape), checked(dtype)), requires_grad)
+    return _owned(np.ones(_sizes(shape), _dtype(dtype)), requires_grad)
 
 
+@composite
 def arange(
     start: float,
     stop: float | None = None,
@@ -122,50 +129,56 @@ def arange(
         dtype = np.int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else np.float32
     if not step:
         raise ArgumentError("arange: step must not be 0")
-    numbers: Any = np.arange(start, stop, step, checked(dtype))  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
+    numbers: Any = np.arange(start, stop, step, _dtype(dtype))  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
     return _owned(numbers, requires_grad)
 
 
+@composite
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """The identity matrix, (n, m); ``m`` is ``n`` if not given.
 
     Raises:
-        ArgumentError: lengths that are negative, or no integers.
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
 
     >>> import tinygrad_lenet as tl
     >>> tl.eye(2, 3)
     tensor([[1., 0., 0.],
             [0., 1., 0.]])
     """
-    return _owned(np.eye(*_sizes((n, n if m is None else m)), dtype=checked(dtype)), requires_grad)
+    return _owned(np.eye(*_sizes((n, n if m is None else m)), dtype=_dtype(dtype)), requires_grad)
 
 
+@composite
 def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in [0, 1), from ``generator`` (a seed or a NumPy generator; fresh entropy if None).
 
     Raises:
-        ArgumentError: lengths that are negative, or no integers.
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
 
     >>> import tinygrad_lenet as tl
     >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
     True
     """
-    return _owned(generator_of(generator).random(_sizes(shape)).astype(checked(dtype)), requires_grad)
+    return _owned(generator_of(generator).random(_sizes(shape)).astype(_dtype(dtype)), requires_grad)
 
 
+@composite
 def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh
     entropy if None).
 
     Raises:
-        ArgumentError: lengths that are negative, or no integers.
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.randn(1000, generator=0)
     >>> bool(abs(x.mean()) < 0.1), bool(abs(x.std() - 1) < 0.1)
     (True, True)
     """
-    return _owned(generator_of(generator).standard_normal(_sizes(shape)).astype(checked(dtype)), requires_grad)
+    return _owned(generator_of(generator).standard_normal(_sizes(shape)).astype(_dtype(dtype)), requires_grad)
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

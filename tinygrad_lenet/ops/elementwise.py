@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import memory
-from ..primitive import Array, draw, primitive
-from ..tensor import Tensor, checked
+from ..parameters import checked
+from ..primitive import Array, composite, draw, primitive
+from ..tensor import Tensor
 
 __all__ = [
     "abs",
@@ -464,13 +465,14 @@ clone.check(draw(3, 2))
 @primitive
 def cast(x: Array, dtype: DTypeLike) -> Array:
     """The values as another dtype of floats; the gradient comes back in the first."""
-    return np.asarray(x).astype(dtype)
+    return np.asarray(x).astype(checked(dtype))
 
 
 cast.vjp(x=lambda g: g)
 cast.check(draw(3, 2), np.float64)
 
 
+@composite
 def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     """The values as another dtype. Floats keep the gradient; integers and booleans have none.
 

@@ -104,7 +104,7 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
     ``stats`` are the moments of ``x``, if they are known already. The gradient for ``x`` includes what flows through
     them (Ioffe & Szegedy, 2015, section 3).
     """
-    mean, var = stats or moments(x)
+    mean, var = moments(x) if stats is None else stats
     channels, dtype = _Channels(x), x.dtype
     data, (out, result) = channels.view(x), channels.empty(dtype)
     (centre, rest), factor = _parts(mean, dtype), weight / np.sqrt(var + eps)
@@ -133,7 +133,7 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
         axes, (standard, factor) = (0, *range(2, x.ndim)), _standard(x, eps)
         inner = g - g.mean(axis=axes, keepdims=True) - standard * (g * standard).mean(axis=axes, keepdims=True)
         return inner * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))
-    mean, var = stats or moments(x)
+    mean, var = moments(x) if stats is None else stats
     channels, dtype = _Channels(x), x.dtype
     data, grads, (out, result) = channels.view(x), channels.view(g), channels.empty(dtype)
     factor, (centre, rest) = 1 / np.sqrt(var + eps), _parts(mean, dtype)
@@ -155,7 +155,7 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
 def _normalize_weight(g: Any, x: Any, eps: float, stats: Any) -> Any:
     if not isinstance(g, np.ndarray):
         return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim)))
-    mean, var = stats or moments(x)
+    mean, var = moments(x) if stats is None else stats
     channels, (centre, rest) = _Channels(x), _parts(mean, x.dtype)
     data, grads = channels.view(x), channels.view(g)
     total, common = channels.sums(lambda rows: _products(data[rows], grads[rows], centre), x.dtype)

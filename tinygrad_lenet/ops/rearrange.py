@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import integer
 from ..errors import ArgumentError, ShapeError
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor, to_array
 from .elementwise import select
 from .shape import axes_of, axis_of, broadcast_to, concatenate, flatten, listed, moveaxis, reshape, swapaxes, unsqueeze
+from .windows import pair
 
 __all__ = ["chunk", "diagonal", "flip", "meshgrid", "pad", "repeat", "roll", "split", "tile", "tril", "triu", "unbind"]
 
 
-@spelled
+@composite
 def flip(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """The elements in reverse order along an axis, several, or all; a view.
 
@@ -29,7 +31,7 @@ def flip(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     return as_tensor(x)[tuple(slice(None, None, -1 if i in turned else None) for i in range(np.ndim(x)))]
 
 
-@spelled
+@composite
 def roll(x: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Shift the elements along axes; what falls off at one end comes in at the other. Without an axis, of the flattened
     tensor.
@@ -43,8 +45,8 @@ def roll(x: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | N
     """
     x = as_tensor(x)
     if axis is None:
-        return roll(reshape(x, -1), sum(listed(shift)), 0).reshape(x.shape)
-    axes, shifts = listed(axis), listed(shift)
+        return roll(reshape(x, -1), sum(listed(shift, "roll", "shift")), 0).reshape(x.shape)
+    axes, shifts = listed(axis, "roll", "axis"), listed(shift, "roll", "shift")
     shifts *= len(axes) if len(shifts) == 1 else 1
     axes *= len(shifts) if len(axes) == 1 else 1
     if len(axes) != len(shifts):
@@ -62,6 +64,7 @@ def _between(x: Tensor, axis: int, start: int | None, stop: int | None, step: in
     return x[(slice(None),) * axis + (slice(start, stop, step),)]
 
 
+@composite
 def tile(x: Array, reps: int | Sequence[int]) -> Tensor:
     """The whole tensor several times along each axis, NumPy's ``tile`` (PyTorch's ``Tensor.repeat``).
 
@@ -73,7 +76,7 @@ def tile(x: Array, reps: int | Sequence[int]) -> Tensor:
     tensor([[1., 2., 1., 2.],
             [1., 2., 1., 2.]])
     """
-    times = listed(reps)
+    times = listed(reps, "tile", "reps")
     if any(t < 0 for t in times):
         raise ArgumentError(f"tile: reps must be 0 or more, got {reps}")
     ndim = max(len(times), np.ndim(x))
@@ -84,7 +87,7 @@ def tile(x: Array, reps: int | Sequence[int]) -> Tensor:
     return reshape(wide, tuple(t * length for t, length in zip(times, shape, strict=True)))
 
 
-@spelled
+@composite
 def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
     """Each element several times in a row, NumPy's ``repeat``. Without an axis, of the flattened tensor.
 
@@ -102,7 +105,13 @@ def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> T
     x = as_tensor(x)
     at = axis_of(axis, x.ndim, "repeat")
     counts = np.asarray(repeats)
-    if counts.size not in (1, x.shape[at]) or counts.ndim > 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
+    if (
+        counts.size not in (1, x.shape[at])
+        or counts.ndim > 1
+        or counts.dtype.kind not in "iu"
+        or (counts < 0).any()
+        or (counts > 2**62).any()
+    ):
         raise ArgumentError(
             f"repeat: repeats must be a number, or one for each of the {x.shape[at]} elements, none negative; "
             f"got {repeats}"
@@ -110,10 +119,10 @@ def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> T
     if counts.size == 1:
         wide = broadcast_to(unsqueeze(x, at + 1), (*x.shape[: at + 1], int(counts.item()), *x.shape[at + 1 :]))
         return flatten(wide, at, at + 1)
-    return as_tensor(x[(slice(None),) * at + (np.repeat(np.arange(x.shape[at]), counts),)])
+    return as_tensor(x[(slice(None),) * at + (np.repeat(np.arange(x.shape[at]), counts.astype(np.intp)),)])
 
 
-@spelled
+@composite
 def split(x: Array, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
     """Cut along an axis, as NumPy does: into so many equal parts, or before each of these indices. Views.
 
@@ -135,11 +144,11 @@ def split(x: Array, indices_or_sections: int | Sequence[int], axis: int = 0) -> 
             raise ArgumentError(f"split: {n} elements cannot be cut into {count} equal parts; see chunk")
         cuts = [n // count * i for i in range(1, count)]
     else:
-        cuts = [int(i) for i in indices_or_sections]
+        cuts = listed(indices_or_sections, "split", "indices_or_sections")
     return tuple(_between(x, at, start, stop) for start, stop in zip([0, *cuts], [*cuts, None], strict=True))
 
 
-@spelled
+@composite
 def chunk(x: Array, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     """Cut along an axis into at most so many parts of equal length, of which the last may be shorter. Views; PyTorch's
     ``chunk``.
@@ -159,7 +168,7 @@ def chunk(x: Array, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     return split(x, list(range(length, n, length)), at)
 
 
-@spelled
+@composite
 def unbind(x: Array, axis: int = 0) -> tuple[Tensor, ...]:
     """The parts along an axis, without it. Views; PyTorch's ``unbind``.
 
@@ -172,6 +181,7 @@ def unbind(x: Array, axis: int = 0) -> tuple[Tensor, ...]:
     return tuple(x[(*at, i)] for i in range(x.shape[len(at)]))
 
 
+@composite
 def tril(x: Array, k: int = 0) -> Tensor:
     """Matrices (..., n, m) with zeros above diagonal number ``k``.
 
@@ -186,6 +196,7 @@ def tril(x: Array, k: int = 0) -> Tensor:
     return select(x, np.tri(*_matrix(x, "tril"), k, bool))
 
 
+@composite
 def triu(x: Array, k: int = 0) -> Tensor:
     """Matrices (..., n, m) with zeros below diagonal number ``k``.
 
@@ -207,6 +218,7 @@ def _matrix(x: Array, op: str) -> tuple[int, int]:
     return n, m
 
 
+@composite
 def diagonal(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The diagonal of the matrices that two axes span, as the last axis of the result; a positive offset goes up.
 
@@ -225,6 +237,7 @@ def diagonal(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tenso
     return as_tensor(x[..., along + max(-offset, 0), along + max(offset, 0)])
 
 
+@composite
 def meshgrid(*xs: Array, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Coordinates of a grid, from those of its axes: NumPy's, where the first axis of the result is y (``"xy"``), or
     PyTorch's, where it is x (``"ij"``).
@@ -259,7 +272,7 @@ _pad.vjp(x=lambda g, widths: g[tuple(slice(b, n - a) for n, (b, a) in zip(g.shap
 _pad.check(draw(2, 3), ((1, 0), (2, 1)), 0.5)
 
 
-@spelled
+@composite
 def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
     """Surround with a constant, or with what lies at the border.
 
@@ -283,17 +296,19 @@ def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tenso
         raise ArgumentError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
     x = x if isinstance(x, (Tensor, np.ndarray)) else to_array(x)
     ndim = len(x.shape)
-    if isinstance(pad, (int, np.integer)):
-        widths = [(int(pad), int(pad))] * ndim
-    elif all(isinstance(p, (int, np.integer)) for p in pad):
-        pairs = [(int(b), int(a)) for b, a in zip(pad[::2], pad[1::2], strict=False)]
+    pad = np.asarray(pad).tolist() if getattr(pad, "ndim", 0) else pad
+    if not isinstance(pad, (list, tuple)):
+        widths = [(integer("pad", "pad", pad),) * 2] * ndim
+    elif not any(isinstance(p, (list, tuple)) for p in pad):
+        flat = listed(pad, "pad", "pad")
+        pairs = [*zip(flat[::2], flat[1::2], strict=False)]
         if len(pad) % 2 or len(pairs) > ndim:
             raise ArgumentError(
                 f"pad: a flat pad has two numbers for each axis from the last, of {ndim} at most; got {pad}"
             )
         widths = [(0, 0)] * (ndim - len(pairs)) + pairs[::-1]
     else:
-        widths = [(int(b), int(a)) for b, a in pad]
+        widths = [pair(p, "pad", "pad", 0) for p in pad]
         if len(widths) != ndim:
             raise ArgumentError(f"pad: pairs must be given for all {ndim} axes, got {len(widths)}: {pad}")
     if any(w < 0 for pair in widths for w in pair):

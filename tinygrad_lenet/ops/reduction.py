@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..graph import added
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
 from .elementwise import abs, ne, select, where
 from .maths import sqrt, square
@@ -168,7 +168,7 @@ mean.check(draw(3, 4, 2), axis=(0, -1))
 mean.check(draw(3, 4, 2), axis=1, keepdims=True)
 
 
-@spelled
+@composite
 def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
 
@@ -204,7 +204,7 @@ def _var(x: Tensor, axis: Axis, keepdims: bool, ddof: int) -> Tensor:
     return squares / builtins.max(_count(np.shape(x), axis) - ddof, 0)
 
 
-@spelled
+@composite
 def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Standard deviation, the square root of :func:`var`; its gradient is 0 where all elements are equal.
 
@@ -221,7 +221,7 @@ def _root(x: Tensor) -> Tensor:
     return where(x == 0, 0, sqrt(where(x == 0, 1, x)))
 
 
-@spelled
+@composite
 def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The p-norm ``sum(|x|^p)^(1/p)`` of vectors along one axis, several or all; its gradient is 0 where they are 0.
 
@@ -274,7 +274,7 @@ _cumsum.check(draw(3, 4), 1)
 _cumsum.check(draw(3, 4, 2), 0)
 
 
-@spelled
+@composite
 def cumsum(x: Array, axis: int | None = None) -> Tensor:
     """Running sum along an axis, or of the flattened tensor.
 
@@ -285,7 +285,7 @@ def cumsum(x: Array, axis: int | None = None) -> Tensor:
     return _along(_cumsum, x, axis)
 
 
-@spelled
+@composite
 def cumprod(x: Array, axis: int | None = None) -> Tensor:
     """Running product along an axis, or of the flattened tensor; its gradient is right also where elements are 0.
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import integer
 from ..errors import ArgumentError, AxisError, ShapeError
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, to_array
 
 __all__ = [
@@ -31,15 +32,17 @@ __all__ = [
 
 def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     """Both ``f(1, 2)`` and ``f((1, 2))``."""
-    return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], Sequence) else numbers
+    return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], (list, tuple, range)) else numbers
 
 
 def axis_of(axis: int, ndim: int, what: str = "") -> int:
     """One axis as a number from 0 on."""
+    if type(axis) is not int:
+        axis = integer(what or "axis_of", "axis", axis)
     if not -ndim <= axis < ndim:
         there = f"a tensor with {ndim} axes has axes {-ndim} … {ndim - 1}" if ndim else "this tensor has no axes"
         raise AxisError(f"{what and what + ': '}there is no axis {axis}; {there}")
-    return int(axis) % ndim
+    return axis % ndim
 
 
 def axes_of(axis: int | tuple[int, ...] | None, ndim: int, what: str = "") -> tuple[int, ...]:
@@ -48,7 +51,11 @@ def axes_of(axis: int | tuple[int, ...] | None, ndim: int, what: str = "") -> tu
     >>> axes_of(-1, 3), axes_of(None, 2)
     ((2,), (0, 1))
     """
-    given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    if axis is None:
+        return tuple(range(ndim))
+    if type(axis) is int:
+        return (axis_of(axis, ndim, what),)
+    given = listed(axis, what or "axes_of", "axis")
     found = sorted(axis_of(a, ndim, what) for a in given)
     if len({*found}) < len(given):
         raise ArgumentError(f"{what and what + ': '}each axis can be named once, got {axis}")
@@ -99,6 +106,7 @@ permute.check(draw(2, 3, 4), 2, 0, 1)
 permute.check(draw(2, 3, 4), (-1, 0, 1))
 
 
+@composite
 def transpose(x: Tensor, *axes: Any) -> Tensor:
     """All axes reversed; or, given two numbers, these two swapped (as in PyTorch); or, given all, in that order (as in
     NumPy).
@@ -141,7 +149,7 @@ def stretch(g: Any, shape: tuple[int, ...]) -> Any:
     return broadcast_to(g, shape) if isinstance(g, Tensor) else np.broadcast_to(g, shape)
 
 
-@spelled
+@composite
 def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the axes from ``start_dim`` to ``end_dim``, both included.
 
@@ -162,7 +170,7 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(x, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
-@spelled
+@composite
 def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Drop axes of length 1: all of them, or those named, which must have length 1.
 
@@ -181,7 +189,7 @@ def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     return reshape(x, tuple(n for i, n in enumerate(shape) if i not in drop))
 
 
-@spelled
+@composite
 def unsqueeze(x: Array, axis: int) -> Tensor:
     """Put in a new axis of length 1, which will be axis number ``axis``.
 
@@ -209,7 +217,7 @@ _join.check(0, (2, 5), draw(2, 3), draw(3, 3))
 _join.check(1, (1, 3, 4), draw(2, 1), draw(2, 2), draw(2, 1))
 
 
-@spelled
+@composite
 def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """Join tensors along an axis that they have; all other lengths must be equal.
 
@@ -224,7 +232,7 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """
     parts = [t if isinstance(t, (Tensor, np.ndarray)) else to_array(t) for t in tensors]
     if not parts:
-        raise ArgumentError("concatenate: needs at least one tensor, got an empty list")
+        raise ArgumentError("concatenate: tensors must hold at least one tensor, got none")
     at = axis_of(axis, len(parts[0].shape), "concatenate")
     if len({(len(part.shape), part.shape[:at], part.shape[at + 1 :]) for part in parts}) > 1:
         shapes = ", ".join(str(part.shape) for part in parts)
@@ -232,7 +240,7 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     return _join(at, tuple(accumulate(part.shape[at] for part in parts)), *parts)
 
 
-@spelled
+@composite
 def stack(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis, which will be axis number ``axis``.
 
@@ -249,6 +257,7 @@ def stack(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     return concatenate([unsqueeze(part, axis) for part in parts], axis)
 
 
+@composite
 def moveaxis(x: Array, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
     """Move axes to other places; the others stay in order. A view; PyTorch's ``movedim`` too.
 
@@ -260,7 +269,10 @@ def moveaxis(x: Array, source: int | tuple[int, ...], destination: int | tuple[i
     (3, 4, 2)
     """
     ndim = np.ndim(x)
-    froms, tos = ([axis_of(a, ndim, "moveaxis") for a in listed(axes)] for axes in (source, destination))
+    froms, tos = (
+        [axis_of(a, ndim, "moveaxis") for a in listed(axes, "moveaxis", name)]
+        for name, axes in (("source", source), ("destination", destination))
+    )
     if len(froms) != len(tos) or len({*froms}) < len(froms) or len({*tos}) < len(tos):
         raise ArgumentError(f"moveaxis: source {source} and destination {destination} must be as many different axes")
     order = [a for a in range(ndim) if a not in froms]
@@ -269,11 +281,13 @@ def moveaxis(x: Array, source: int | tuple[int, ...], destination: int | tuple[i
     return permute(x, tuple(order))
 
 
-def listed(axes: int | Sequence[int]) -> list[int]:
-    """One number or several, as a list."""
-    return [axes] if isinstance(axes, (int, np.integer)) else list(axes)
+def listed(value: int | Sequence[int], op: str, name: str) -> list[int]:
+    """One integer or several, as a list."""
+    several = isinstance(value, (list, tuple, range)) or getattr(value, "ndim", 0) == 1
+    return [integer(op, name, v) for v in (value if several else (value,))]  # type: ignore[union-attr]
 
 
+@composite
 def swapaxes(x: Array, axis1: int, axis2: int) -> Tensor:
     """Two axes swapped; a view.
 
@@ -284,6 +298,7 @@ def swapaxes(x: Array, axis1: int, axis2: int) -> Tensor:
     return transpose(x, axis1, axis2)
 
 
+@composite
 def expand_dims(x: Array, axis: int | tuple[int, ...]) -> Tensor:
     """Put in new axes of length 1, at these places of the result; of one, it is :func:`unsqueeze`.
 
@@ -291,7 +306,7 @@ def expand_dims(x: Array, axis: int | tuple[int, ...]) -> Tensor:
     >>> tl.expand_dims(tl.zeros(3, 4), (0, -1)).shape
     (1, 3, 4, 1)
     """
-    count = np.ndim(x) + len(listed(axis))
+    count = np.ndim(x) + len(listed(axis, "expand_dims", "axis"))
     at = axes_of(axis, count, "expand_dims")
     lengths = iter(np.shape(x))
     return reshape(x, tuple(1 if i in at else next(lengths) for i in range(count)))

@@ -161,6 +161,22 @@ def test_memory_that_another_library_can_write_to_gives_no_wrong_gradient():
     np.testing.assert_array_equal(x.grad.numpy(), [7500, 7500])
 
 
+@pytest.mark.parametrize("view", [lambda x: x[:2], lambda x: x.reshape(1, 3), lambda x: x[::-1], lambda x: x.T])
+def test_a_view_of_shared_memory_shares_its_fate(view):
+    w = leaf(1)
+    array = np.array([1.0, 2.0, 3.0])
+    out = (view(tl.from_dlpack(array)) * w).sum()
+    expected = view(array.copy()).sum()
+    array[...] = -5
+    out.backward()
+    assert w.grad.item() == expected
+    tensor = plain(3)
+    out = (view(tensor) * w).sum()
+    np.from_dlpack(tensor)
+    with pytest.raises(tl.GradientError, match="was shared with another library"):
+        out.backward()
+
+
 def test_memory_given_away_between_forward_and_backward_is_refused_and_before_is_copied():
     x, w = plain(3), leaf(3)
     early = x * w

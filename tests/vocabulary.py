@@ -91,7 +91,8 @@ FUNCTIONS = {
     "derivatives": (
         "torch.func",
         words(
-            "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint no_grad enable_grad is_grad_enabled",
+            "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint no_grad enable_grad is_grad_enabled "
+            "detect_anomaly",
             value_and_grad="grad_and_value",
             jacobian="jacrev",
             hvp="autograd.functional.hvp",
@@ -99,6 +100,7 @@ FUNCTIONS = {
             no_grad="torch.no_grad",
             enable_grad="torch.enable_grad",
             is_grad_enabled="torch.is_grad_enabled",
+            detect_anomaly="torch.autograd.detect_anomaly",
         ),
     ),
 }

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
+from ..arguments import integer, made, number
 from ..tensor import Tensor
 from .module import Module, Parameter
 
@@ -180,7 +181,8 @@ class PReLU(Module):
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
         super().__init__()
-        self.weight = Parameter(np.full(num_parameters, init, np.float32))
+        shape, init = (integer("PReLU", "num_parameters", num_parameters, 1),), number("PReLU", "init", init)
+        self.weight = made("PReLU", shape, lambda shape: Parameter(np.full(shape, init, np.float32)))
 
     def forward(self, x: Any) -> Tensor:
         """The same shape."""

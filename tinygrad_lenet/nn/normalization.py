@@ -7,9 +7,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
+from ..arguments import flag, integer, lengths, made, number
 from ..errors import ArgumentError
 from ..tensor import Tensor
 from .module import Module, Parameter, check_input
+
+
+def _scales(who: str, shape: tuple[int, ...], weight: bool, bias: bool) -> tuple[Parameter | None, Parameter | None]:
+    """The factors, 1 at first, and the shifts, 0 at first."""
+    return (
+        made(who, shape, lambda shape: Parameter(np.ones(shape, np.float32))) if weight else None,
+        made(who, shape, lambda shape: Parameter(np.zeros(shape, np.float32))) if bias else None,
+    )
 
 
 class _BatchNorm(Module):
@@ -26,12 +35,14 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
     ) -> None:
         super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
-        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
+        name = type(self).__name__
+        num_features, affine = integer(name, "num_features", num_features, 0), flag(name, "affine", affine)
+        self.num_features, self.eps = num_features, number(name, "eps", eps, "[0, inf)")
+        self.momentum = None if momentum is None else number(name, "momentum", momentum, "[0, 1]")
+        self.weight, self.bias = _scales(name, (num_features,), affine, affine)
         self.running_mean = self.running_var = self.num_batches_tracked = None
-        if track_running_stats:
-            self.running_mean = Tensor(np.zeros(num_features, np.float32))
+        if flag(name, "track_running_stats", track_running_stats):
+            self.running_mean = made(name, (num_features,), lambda shape: Tensor(np.zeros(shape, np.float32)))
             self.running_var = Tensor(np.ones(num_features, np.float32))
             self.num_batches_tracked = Tensor(np.array(0))
 
@@ -98,10 +109,12 @@ class LayerNorm(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.eps = eps
-        self.weight = Parameter(np.ones(self.normalized_shape, np.float32)) if elementwise_affine else None
-        self.bias = Parameter(np.zeros(self.normalized_shape, np.float32)) if elementwise_affine and bias else None
+        self.normalized_shape = lengths("LayerNorm", "normalized_shape", normalized_shape)
+        if not self.normalized_shape:
+            raise ArgumentError("LayerNorm: normalized_shape must be the lengths of one or more axes, got none")
+        self.eps = number("LayerNorm", "eps", eps, "[0, inf)")
+        affine, bias = flag("LayerNorm", "elementwise_affine", elementwise_affine), flag("LayerNorm", "bias", bias)
+        self.weight, self.bias = _scales("LayerNorm", self.normalized_shape, affine, affine and bias)
 
     def forward(self, x: Any) -> Tensor:
         """The same shape, (..., *normalized_shape)."""
@@ -123,11 +136,13 @@ class GroupNorm(Module):
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()
-        if num_groups < 1 or num_channels % num_groups:
+        num_groups = integer("GroupNorm", "num_groups", num_groups, 1)
+        num_channels = integer("GroupNorm", "num_channels", num_channels, 0)
+        if num_channels % num_groups:
             raise ArgumentError(f"GroupNorm: num_groups={num_groups} must divide num_channels={num_channels}")
-        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
-        self.weight = Parameter(np.ones(num_channels, np.float32)) if affine else None
-        self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
+        self.num_groups, self.num_channels = num_groups, num_channels
+        self.eps, affine = number("GroupNorm", "eps", eps, "[0, inf)"), flag("GroupNorm", "affine", affine)
+        self.weight, self.bias = _scales("GroupNorm", (num_channels,), affine, affine)
 
     def forward(self, x: Any) -> Tensor:
         """The same shape."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .. import functional as F
+from ..arguments import lengths
+from ..errors import ArgumentError
 from ..ops.windows import Padding, Pair
 from ..tensor import Tensor
 from .module import Module
@@ -150,7 +152,11 @@ class _Pad2d(Module):
 
     def __init__(self, padding: int | tuple[int, int, int, int]) -> None:
         super().__init__()
-        self.padding = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+        name = type(self).__name__
+        widths = lengths(name, "padding", padding)
+        self.padding = widths * 4 if len(widths) == 1 else widths
+        if len(self.padding) != 4:
+            raise ArgumentError(f"{name}: padding must be an integer, or (left, right, top, bottom), got {widths}")
 
     def forward(self, x: Any) -> Tensor:
         """(..., H, W) to (..., top + H + bottom, left + W + right)."""

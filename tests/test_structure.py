@@ -33,8 +33,8 @@ ROWS = [
     {"serialization", "onnx", "visualize", "testing", "distributed"},
     {"__init__"},
 ]
-# All that these may import:
-LEAVES = {"_methods": set(), "errors": set(), "arguments": {"errors"}, "memory": {"errors"}, "threads": {"errors"}}
+# All that these may import.
+LEAVES = {"_methods": set(), "errors": set(), **{name: {"errors"} for name in ("arguments", "memory", "threads")}}
 ROW_OF = {unit: i for i, row in enumerate(ROWS) for unit in row}
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 

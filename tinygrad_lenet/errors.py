@@ -8,14 +8,21 @@
     ├── ArgumentError   (ValueError)    an argument outside its range, or an unknown choice
     ├── OutOfRangeError (IndexError)    an index beyond the end of an axis
     ├── AxisError       (both of these) an axis that the tensor does not have
+    ├── OutOfMemoryError (MemoryError)  a result that is larger than the memory
     ├── GradientError   (RuntimeError)  a gradient that does not exist, or a graph that is gone
     ├── UnsupportedError (NotImplementedError) what another library has and this one has not
     ├── DataError       (ValueError)    a file that is not what it claims to be
     └── DownloadError   (OSError)       no mirror gave the right file
 
 Each also derives from the built-in exception in brackets, so ``except ValueError`` keeps working. Every message says
-what was given, what was expected, and how to put it right.
+what was given, what was expected, and how to put it right. Below the tree: how other exceptions come into it.
 """
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable
+from typing import Any
 
 
 class TinygradLenetError(Exception):
@@ -42,6 +49,10 @@ class AxisError(ArgumentError, OutOfRangeError):
     """The tensor does not have that axis; as NumPy's of the same name, a ValueError and an IndexError."""
 
 
+class OutOfMemoryError(TinygradLenetError, MemoryError):
+    """A result, or what it takes to compute it, is larger than the memory."""
+
+
 class GradientError(TinygradLenetError, RuntimeError):
     """A gradient does not exist, or the graph that it needs is gone or was changed."""
 
@@ -56,3 +67,49 @@ class DataError(TinygradLenetError, ValueError):
 
 class DownloadError(TinygradLenetError, OSError):
     """No mirror gave the right file."""
+
+
+def brief(value: Any) -> str:
+    """What stands for a value in a message: short, whatever it is."""
+    try:
+        if hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type):
+            return repr(value) if not value.shape else f"{type(value).__name__} {value.dtype} of shape {value.shape}"
+        return reprlib.Repr(maxstring=80, maxother=80).repr(value)
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
+def given(names: Iterable[str], values: Iterable[Any]) -> str:
+    """The arguments of a call, for a message."""
+    return "; ".join(
+        f"{name} is {value.dtype} of shape {value.shape}"
+        if hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type)
+        else f"{name}={brief(value)}"
+        for name, value in zip(names, values, strict=False)
+    )
+
+
+def named(error: TinygradLenetError, name: str) -> TinygradLenetError:
+    """The same error in the name of the function that the user called, if an op within it complained."""
+    text = str(error)
+    if not text.startswith(name):
+        inner, colon, rest = text.partition(": ")
+        error.args = (f"{name}: {rest if colon and inner.isidentifier() else text}",)
+    return error
+
+
+def translated(error: Exception, name: str, arguments: str) -> TinygradLenetError:
+    """An exception of Python's or NumPy's as one of ours, with the function's name and what it was given."""
+    kind = (
+        OutOfMemoryError
+        if isinstance(error, MemoryError)
+        else OutOfRangeError
+        if isinstance(error, IndexError)
+        else DTypeError
+        if isinstance(error, (TypeError, AttributeError))
+        else ShapeError
+        if isinstance(error, ValueError)
+        else ArgumentError
+    )
+    text = "not enough memory" if isinstance(error, MemoryError) and not str(error) else str(error)
+    return kind(f"{name}: {text} (given: {arguments})")

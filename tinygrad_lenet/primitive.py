@@ -24,7 +24,7 @@ from typing import Annotated, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, T
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
+from .errors import ArgumentError, GradientError, TinygradLenetError, given, named, translated
 from .graph import Node, Vertex, is_grad_enabled, listener
 from .tensor import Tensor, storage, to_array
 
@@ -255,43 +255,64 @@ class Op:
                 raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {', '.join(self.names)}")
         return tuple(filled)
 
-    def arrays(self, plain: list[Any]) -> list[Any]:
-        """What the forward function gets: lists as arrays; numbers as they are beside an array, else as float32."""
-        alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
+    def arrays(self, plain: list[Any], numbers: bool = True) -> list[Any]:
+        """What the forward function gets: lists as arrays; numbers as they are beside an array, if it takes
+        ``numbers``, else as float32.
+        """
+        alone = not (numbers and any(isinstance(a, (np.ndarray, np.generic)) for a in plain))
         for i, a in enumerate(plain):
-            if a is None or not self.operands[min(i, len(self.operands) - 1)]:
+            at = min(i, len(self.operands) - 1)
+            if a is None or not self.operands[at]:
                 continue
             if alone or isinstance(a, np.ndarray) or not isinstance(a, (bool, int, float, np.generic)):
-                plain[i] = to_array(a)
+                try:
+                    plain[i] = to_array(a)
+                except TinygradLenetError as error:
+                    raise named(error, f"{self.name}: {self.names[at]}") from None
         return plain
 
-    def explain(self, error: Exception, args: tuple[Any, ...]) -> Exception:
-        """NumPy's complaint, with the name of the op and what it was given."""
-        given = "; ".join(
-            f"{name} is {a.dtype} of shape {a.shape}" if hasattr(a, "dtype") else f"{name}={a!r}"
-            for name, a in zip(self.names, args, strict=False)
-        )
-        kind = (
-            OutOfRangeError
-            if isinstance(error, IndexError)
-            else DTypeError
-            if isinstance(error, TypeError)
-            else ShapeError
-        )
-        return kind(f"{self.name}: {error} (given: {given})")
+    def again(self, error: Exception, args: tuple[Any, ...], plain: list[Any]) -> Any:
+        """What to do when the forward function failed: if it took a number for an array, call it with an array; else
+        say what it was given.
+        """
+        if isinstance(error, TinygradLenetError):
+            raise named(error, self.name)
+        if isinstance(error, AttributeError) and any(isinstance(a, (bool, int, float)) for a in plain):
+            try:
+                return self.forward(*self.arrays(plain, numbers=False))
+            except TinygradLenetError as found:
+                raise named(found, self.name) from None
+            except Exception as found:
+                error = found
+        ordinary = isinstance(error, (ValueError, TypeError, IndexError, MemoryError, OverflowError))
+        # What else went wrong may be a fault of the op itself: then one wants to see where.
+        raise translated(error, self.name, given(self.names, args)) from (None if ordinary else error)
 
 
-def spelled(function: F) -> F:
-    """Both spellings of the field for a function that is no primitive: ``dim`` for ``axis``, ``input`` for ``x``."""
-    names = set(_parameters(function))
+def composite(function: F) -> F:
+    """What a function that is no primitive has in common with primitives: both spellings of the field, ``dim`` for
+    ``axis`` and ``input`` for ``x``; and whatever goes wrong inside is said in its name.
+    """
+    names, name, code = _parameters(function), function.__name__, function.__code__
+    places = names[: code.co_argcount] + names[-1:] * 99 * bool(code.co_flags & _VARIADIC)
+    other = {theirs: ours for theirs, ours in _SPELLINGS.items() if ours in names and theirs not in names}
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for key in [key for key in kwargs if key not in names and _SPELLINGS.get(key) in names]:
-            if _SPELLINGS[key] in kwargs:
-                raise TypeError(f"{function.__name__}() got {_SPELLINGS[key]!r} twice, also as {key!r}")
-            kwargs[_SPELLINGS[key]] = kwargs.pop(key)
-        return function(*args, **kwargs)
+        for key in other.keys() & kwargs.keys() if kwargs else ():
+            if other[key] in kwargs:
+                raise TypeError(f"{name}() got {other[key]!r} twice, also as {key!r}")
+            kwargs[other[key]] = kwargs.pop(key)
+        try:
+            return function(*args, **kwargs)
+        except TinygradLenetError as error:
+            raise named(error, name)  # noqa: B904  # it is the same error
+        except Exception as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is None:
+                raise  # Python's own: wrong names, or too many or few
+            ordinary = isinstance(error, (ValueError, TypeError, IndexError, MemoryError, OverflowError))
+            said = given([*places[: len(args)], *kwargs], [*args, *kwargs.values()])
+            raise translated(error, name, said) from (None if ordinary else error)
 
     return cast("F", call)
 
@@ -346,10 +367,8 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
             plain.append(a)
         try:
             out = forward_any(*(op.arrays(plain) if convert else plain))
-        except TinygradLenetError:
-            raise
-        except (ValueError, TypeError, IndexError) as error:
-            raise op.explain(error, args) from None
+        except Exception as error:
+            out = op.again(error, args, plain)
         if type(out) is not np.ndarray:
             out = np.asarray(out)
         version = [0]

@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._methods import Methods
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
+from .errors import (
+    ArgumentError,
+    DTypeError,
+    GradientError,
+    OutOfRangeError,
+    ShapeError,
+    TinygradLenetError,
+    brief,
+    named,
+    translated,
+)
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
@@ -26,27 +36,36 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """
     if isinstance(value, Tensor):
         value = value._data
-    if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
-        value = _unwrap(value)
     wanted = None if dtype is None else checked(dtype)
+    typed = isinstance(value, (np.ndarray, np.generic))
     try:
-        array = np.asarray(value, wanted)
-    except (ValueError, TypeError) as error:
+        if not typed:
+            value = _unwrap(value)
+        array = np.asarray(value)
+        if np.any(getattr(value, "mask", False)):
+            raise ArgumentError("tensor: a masked array hides some of its values; give it values for them: x.filled(0)")
+        native = checked(array.dtype, f"{type(value).__name__} gives")
+        if wanted is None:
+            wanted = np.dtype(np.float32) if not hasattr(value, "dtype") and native.kind in "iuf" else native
+        # Of Python's numbers NumPy sees whether the dtype can hold them.
+        return np.asarray(array if typed else value, wanted)
+    except TinygradLenetError as error:
+        raise named(error, "tensor")  # noqa: B904  # it is the same error
+    except MemoryError as error:
+        raise translated(error, "tensor", brief(value)) from None
+    except Exception as error:
         raise DTypeError(
-            f"{type(value).__name__} gives no array of {dtype or 'numbers'} "
+            f"tensor: {type(value).__name__} gives no array of {wanted or 'numbers'} "
             f"(are the rows of the list of equal length?): {error}"
         ) from None
-    if dtype is None and not hasattr(value, "dtype") and array.dtype.kind in "iuf":
-        return array.astype(np.float32)
-    return np.asarray(array, checked(array.dtype, f"{type(value).__name__} gives"))
 
 
 def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
     """A dtype that Tensors may have, in the byte order of the machine."""
     try:
         found = np.dtype(dtype)
-    except TypeError as error:
-        raise DTypeError(f"{error}; give a NumPy dtype such as 'float32' or np.int64") from None
+    except Exception as error:
+        raise DTypeError(f"{brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64") from None
     if found.kind not in "fiub" or found.itemsize > 8:
         raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
     return found.newbyteorder("=")

@@ -12,12 +12,13 @@ from ..ops.elementwise import select, where
 from ..ops.indexing import getitem
 from ..ops.maths import sqrt
 from ..ops.normalization import moments, normalize
-from ..primitive import Array
+from ..primitive import Array, composite
 from ..tensor import Tensor, as_tensor
 
 __all__ = ["batch_norm", "dropout", "dropout2d", "embedding", "group_norm", "layer_norm", "prelu"]
 
 
+@composite
 def prelu(input: Array, weight: Array) -> Tensor:
     """``input`` where positive, ``weight * input`` elsewhere, with a weight for each channel (axis 1) or one for all
     (He et al., 2015).
@@ -37,6 +38,7 @@ def prelu(input: Array, weight: Array) -> Tensor:
     return where(x > 0, x, select(x, x <= 0) * weight)  # in the branch not taken, 0 and not inf * 0
 
 
+@composite
 def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
     """Set each element to 0 with probability ``p`` and scale the others by ``1 / (1 - p)``, so that the mean stays
     (Srivastava et al., 2014).
@@ -52,6 +54,7 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed
     return _drop("dropout", x, p, training, generator, x.shape)
 
 
+@composite
 def dropout2d(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
     """:func:`dropout` of whole channels of images (N, C, H, W), whose pixels are alike (Tompson et al., 2015).
 
@@ -81,6 +84,7 @@ def _drop(op: str, x: Tensor, p: float, training: bool, generator: Seed, shape: 
     return x * np.multiply(keep, 1 / (1 - p), dtype=x.dtype)
 
 
+@composite
 def batch_norm(
     input: Array,
     running_mean: Tensor | None = None,
@@ -148,6 +152,7 @@ def batch_norm(
     return out if bias is None else out + as_tensor(bias).reshape(channel)
 
 
+@composite
 def layer_norm(
     input: Array,
     normalized_shape: int | tuple[int, ...],
@@ -182,6 +187,7 @@ def layer_norm(
     return out if bias is None else out + bias
 
 
+@composite
 def group_norm(
     input: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -222,6 +228,7 @@ def _standardize(op: str, x: Tensor, rows: tuple[int, ...], eps: float) -> Tenso
     return normalize(flat, np.ones(count, x.dtype), np.zeros(count, x.dtype), eps).reshape(x.shape)
 
 
+@composite
 def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Tensor:
     """Rows of a table: for indices (...,) the vectors (..., D).
 

@@ -14,7 +14,7 @@ from ..ops.pooling import avg_pool2d, max_pool2d
 from ..ops.products import matmul
 from ..ops.rearrange import repeat
 from ..ops.windows import Pair, pair
-from ..primitive import Array
+from ..primitive import Array, composite
 from ..tensor import Tensor, as_tensor
 
 __all__ = [
@@ -57,6 +57,7 @@ def _flat(value: Any, first: int, op: str, name: str) -> Any:
     return (first, int(number))
 
 
+@composite
 def conv1d(
     input: Array,
     weight: Array,
@@ -98,6 +99,7 @@ def conv1d(
     return out.squeeze(2)
 
 
+@composite
 def conv_transpose1d(
     input: Array,
     weight: Array,
@@ -129,6 +131,7 @@ def conv_transpose1d(
     return out.squeeze(2)
 
 
+@composite
 def max_pool1d(
     input: Array,
     kernel_size: int,
@@ -148,6 +151,7 @@ def max_pool1d(
     return max_pool2d(_images(input, op), size, step, pad, _flat(dilation, 1, op, "dilation"), ceil_mode).squeeze(2)
 
 
+@composite
 def avg_pool1d(
     input: Array,
     kernel_size: int,
@@ -177,6 +181,7 @@ def _resample(x: Tensor, rows: NDArray[Any], columns: NDArray[Any]) -> Tensor:
     return matmul(matmul(rows.astype(x.dtype), x), columns.T.astype(x.dtype))
 
 
+@composite
 def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int | None] | None) -> Tensor:
     """Means of windows that cover an image evenly, so many that the output has a given size; PyTorch's.
 
@@ -217,6 +222,7 @@ def _windows(n: int, m: int) -> NDArray[Any]:
     return means
 
 
+@composite
 def interpolate(
     input: Array,
     size: Pair | None = None,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import instance, lengths, made, said
 from ..errors import ArgumentError
 from ..graph import no_grad
 from ..ops.creation import zeros
@@ -40,6 +41,7 @@ def record_calls(model: Module) -> Iterator[list[Call]]:
     >>> [(call.name, call.output.shape) for call in calls]
     [('0', (2, 3)), ('1', (2, 3)), ('', (2, 3))]
     """
+    instance("record_calls", "model", model, Module)
     calls: list[Call] = []
     before = [(module, vars(module).get("forward")) for module in model.modules()]
 
@@ -97,12 +99,14 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     1  ReLU()            (1, 3)           0              0
     total                                15             12
     """
-    if not all(isinstance(n, (int, np.integer)) and n > 0 for n in input_shape):
-        raise ArgumentError(f"summary: input_shape must be positive integers, (N, ...), got {tuple(input_shape)}")
+    instance("summary", "model", model, Module)
+    if not isinstance(input_shape, (tuple, list)):
+        raise ArgumentError(f"summary: input_shape must be positive integers, (N, ...), got {said(input_shape)}")
+    images = made("summary", lengths("summary", "input_shape", input_shape, 1), zeros)
     training = [(module, module.training) for module in model.modules()]
     try:
         with no_grad(), record_calls(model.eval()) as calls:
-            model(zeros(*input_shape))
+            model(images)
     finally:
         for module, mode in training:
             module.training = mode
@@ -138,6 +142,7 @@ def first_nonfinite(model: Module, *inputs: Any) -> str:
     >>> nn.first_nonfinite(model, tl.tensor([[float("inf"), 1.0]]))
     'input 0 holds inf in 1 of 2 elements'
     """
+    instance("first_nonfinite", "model", model, Module)
     for i, x in enumerate(inputs):
         if found := _nonfinite(x):
             return f"input {i} {found}"

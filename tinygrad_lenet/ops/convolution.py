@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import memory, threads
 from ..errors import ArgumentError, ShapeError
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor
 from ..threads import parallel
 from .products import common_dtype, product
@@ -304,7 +304,7 @@ conv2d_input_grad.check(draw(2, 2, 3, 2), draw(2, 3, 2, 3), (6, 4), 2, ((0, 1), 
 conv2d_weight_grad.check(draw(2, 2, 5, 4), draw(2, 4, 2, 2), (2, 3), 2, (0, 1), 1, 2)
 
 
-@spelled
+@composite
 def conv_transpose2d(
     x: Array,
     weight: Array,

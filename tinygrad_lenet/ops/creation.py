@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import ArgumentError
+from ..primitive import composite
 from ..tensor import Tensor, checked
 from .shape import _flat
 
@@ -47,6 +48,7 @@ def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return lengths
 
 
+@composite
 def full(
     shape: int | tuple[int, ...], fill_value: float, dtype: DTypeLike = np.float32, requires_grad: bool = False
 ) -> Tensor:
@@ -59,16 +61,19 @@ def full(
     return _owned(np.full(_sizes((shape,)), fill_value, checked(dtype)), requires_grad)
 
 
+@composite
 def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros."""
     return _owned(np.zeros(_sizes(shape), checked(dtype)), requires_grad)
 
 
+@composite
 def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
     return _owned(np.ones(_sizes(shape), checked(dtype)), requires_grad)
 
 
+@composite
 def arange(
     start: float,
     stop: float | None = None,
@@ -92,11 +97,13 @@ def arange(
     return _owned(numbers, requires_grad)
 
 
+@composite
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """The identity matrix, (n, m); ``m`` is ``n`` if not given."""
     return _owned(np.eye(*_sizes((n, n if m is None else m)), dtype=checked(dtype)), requires_grad)
 
 
+@composite
 def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in [0, 1), from ``generator`` (a seed or a NumPy generator; fresh entropy if None).
 
@@ -107,6 +114,7 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
     return _owned(generator_of(generator).random(_sizes(shape)).astype(checked(dtype)), requires_grad)
 
 
+@composite
 def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh
     entropy if None).

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import memory
-from ..primitive import Array, draw, primitive
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, checked
 
 __all__ = [
@@ -331,6 +331,7 @@ cast.vjp(x=lambda g: g)
 cast.check(draw(3, 2), np.float64)
 
 
+@composite
 def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     """The values as another dtype. Floats keep the gradient; integers and booleans have none.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError, OutOfRangeError, ShapeError
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_index, as_tensor
 from .elementwise import add, where
 from .shape import axis_of, broadcast_to
@@ -41,6 +41,7 @@ _put.check(draw(3, 2), (np.array([0, 2, 0]), slice(1, 3)), (3, 4))
 _put.check(draw(2), (1, slice(0, 2)), (3, 4))
 
 
+@composite
 def getitem(x: Array, index: Any) -> Tensor:
     """``x[index]``, as NumPy defines it: slices, integers, ``None``, ``...``, integer and boolean arrays, mixed.
 
@@ -69,7 +70,7 @@ def _positions(x: Tensor, indices: Array, axis: int, op: str) -> tuple[Any, ...]
     return tuple(grid)
 
 
-@spelled
+@composite
 def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
     """Pick along one axis by indices that may differ for each place on the others: ``x[i, indices[i, j]]`` for the last
     of two. What :func:`argsort` gives fits; lengths of 1 broadcast.
@@ -101,7 +102,7 @@ def _within(x: Tensor, index: Any, axis: int, op: str) -> None:
         raise ShapeError(f"{op}: away from axis {axis}, index {shape} must not be longer than the tensor {x.shape}")
 
 
-@spelled
+@composite
 def gather(x: Array, axis: int, index: Array) -> Tensor:
     """``out[i, j] = x[index[i, j], j]`` for axis 0 of two, PyTorch's ``gather``: ``index`` may be shorter than ``x`` on
     the other axes.
@@ -127,7 +128,7 @@ def _source(op: str, src: Array, index: Any, x: Tensor) -> Tensor:
     return as_tensor(src)[tuple(slice(n) for n in shape)].astype(x.dtype)
 
 
-@spelled
+@composite
 def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     """A copy of ``x`` with ``out[index[i, j], j] = src[i, j]`` for axis 0 of two, PyTorch's ``scatter``.
 
@@ -147,7 +148,7 @@ def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     return where(origin >= 0, values[np.maximum(origin, 0)], x) if values.size else x.clone()
 
 
-@spelled
+@composite
 def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     """A copy of ``x`` with ``out[index[i, j], j] += src[i, j]`` for axis 0 of two, PyTorch's ``scatter_add``."""
     x = as_tensor(x)
@@ -156,6 +157,7 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     return add(x, _put(_source("scatter_add", src, index, x), positions, x.shape))
 
 
+@composite
 def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     """For class indices (...,) integers (..., num_classes): 1 at the index, else 0. PyTorch's ``one_hot``.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ShapeError
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor, to_array
 from .elementwise import select
 from .shape import axes_of, axis_of, broadcast_to, concatenate, flatten, listed, moveaxis, reshape, swapaxes, unsqueeze
@@ -17,14 +17,14 @@ from .shape import axes_of, axis_of, broadcast_to, concatenate, flatten, listed,
 __all__ = ["chunk", "diagonal", "flip", "meshgrid", "pad", "repeat", "roll", "split", "tile", "tril", "triu", "unbind"]
 
 
-@spelled
+@composite
 def flip(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """The elements in reverse order along an axis, several, or all; a view."""
     turned = axes_of(axis, np.ndim(x))
     return as_tensor(x)[tuple(slice(None, None, -1 if i in turned else None) for i in range(np.ndim(x)))]
 
 
-@spelled
+@composite
 def roll(x: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Shift the elements along axes; what falls off at one end comes in at the other. Without an axis, of the flattened
     tensor.
@@ -54,6 +54,7 @@ def _between(x: Tensor, axis: int, start: int | None, stop: int | None, step: in
     return x[(slice(None),) * axis + (slice(start, stop, step),)]
 
 
+@composite
 def tile(x: Array, reps: int | Sequence[int]) -> Tensor:
     """The whole tensor several times along each axis, NumPy's ``tile`` (PyTorch's ``Tensor.repeat``).
 
@@ -73,7 +74,7 @@ def tile(x: Array, reps: int | Sequence[int]) -> Tensor:
     return reshape(wide, tuple(t * length for t, length in zip(times, shape, strict=True)))
 
 
-@spelled
+@composite
 def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
     """Each element several times in a row, NumPy's ``repeat``. Without an axis, of the flattened tensor.
 
@@ -99,7 +100,7 @@ def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> T
     return as_tensor(x[(slice(None),) * at + (np.repeat(np.arange(x.shape[at]), counts),)])
 
 
-@spelled
+@composite
 def split(x: Array, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
     """Cut along an axis, as NumPy does: into so many equal parts, or before each of these indices. Views.
 
@@ -122,7 +123,7 @@ def split(x: Array, indices_or_sections: int | Sequence[int], axis: int = 0) -> 
     return tuple(_between(x, at, start, stop) for start, stop in zip([0, *cuts], [*cuts, None], strict=True))
 
 
-@spelled
+@composite
 def chunk(x: Array, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     """Cut along an axis into at most so many parts of equal length, of which the last may be shorter. Views; PyTorch's
     ``chunk``.
@@ -135,7 +136,7 @@ def chunk(x: Array, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     return split(x, list(range(length, n, length)), at)
 
 
-@spelled
+@composite
 def unbind(x: Array, axis: int = 0) -> tuple[Tensor, ...]:
     """The parts along an axis, without it. Views; PyTorch's ``unbind``."""
     x = as_tensor(x)
@@ -143,6 +144,7 @@ def unbind(x: Array, axis: int = 0) -> tuple[Tensor, ...]:
     return tuple(x[(*at, i)] for i in range(x.shape[len(at)]))
 
 
+@composite
 def tril(x: Array, k: int = 0) -> Tensor:
     """Matrices (..., n, m) with zeros above diagonal number ``k``.
 
@@ -154,6 +156,7 @@ def tril(x: Array, k: int = 0) -> Tensor:
     return select(x, np.tri(*_matrix(x, "tril"), k, bool))
 
 
+@composite
 def triu(x: Array, k: int = 0) -> Tensor:
     """Matrices (..., n, m) with zeros below diagonal number ``k``."""
     return select(x, ~np.tri(*_matrix(x, "triu"), k - 1, bool))
@@ -166,6 +169,7 @@ def _matrix(x: Array, op: str) -> tuple[int, int]:
     return n, m
 
 
+@composite
 def diagonal(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The diagonal of the matrices that two axes span, as the last axis of the result; a positive offset goes up.
 
@@ -181,6 +185,7 @@ def diagonal(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tenso
     return as_tensor(x[..., along + max(-offset, 0), along + max(offset, 0)])
 
 
+@composite
 def meshgrid(*xs: Array, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Coordinates of a grid, from those of its axes: NumPy's, where the first axis of the result is y (``"xy"``), or
     PyTorch's, where it is x (``"ij"``).
@@ -212,7 +217,7 @@ _pad.vjp(x=lambda g, widths: g[tuple(slice(b, n - a) for n, (b, a) in zip(g.shap
 _pad.check(draw(2, 3), ((1, 0), (2, 1)), 0.5)
 
 
-@spelled
+@composite
 def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
     """Surround with a constant, or with what lies at the border.
 

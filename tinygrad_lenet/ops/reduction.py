@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
 from .elementwise import abs, ne, select, where
 from .maths import exp, sqrt, square
@@ -136,7 +136,7 @@ mean.check(draw(3, 4, 2), axis=(0, -1))
 mean.check(draw(3, 4, 2), axis=1, keepdims=True)
 
 
-@spelled
+@composite
 def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
 
@@ -146,7 +146,7 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     return squares / builtins.max(_count(np.shape(x), axis) - ddof, 0)
 
 
-@spelled
+@composite
 def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Standard deviation, the square root of :func:`var`; its gradient is 0 where all elements are equal."""
     return _root(var(x, axis, keepdims, ddof))
@@ -157,7 +157,7 @@ def _root(x: Tensor) -> Tensor:
     return where(x == 0, 0, sqrt(where(x == 0, 1, x)))
 
 
-@spelled
+@composite
 def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The p-norm ``sum(|x|^p)^(1/p)`` of vectors along one axis, several or all; its gradient is 0 where they are 0.
 
@@ -277,7 +277,7 @@ _cumsum.check(draw(3, 4), 1)
 _cumsum.check(draw(3, 4, 2), 0)
 
 
-@spelled
+@composite
 def cumsum(x: Array, axis: int | None = None) -> Tensor:
     """Running sum along an axis, or of the flattened tensor.
 
@@ -288,7 +288,7 @@ def cumsum(x: Array, axis: int | None = None) -> Tensor:
     return _along(_cumsum, x, axis)
 
 
-@spelled
+@composite
 def cumprod(x: Array, axis: int | None = None) -> Tensor:
     """Running product along an axis, or of the flattened tensor; its gradient is right also where elements are 0.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, AxisError, ShapeError
-from ..primitive import Array, draw, primitive, spelled
+from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, to_array
 
 __all__ = [
@@ -99,6 +99,7 @@ permute.check(draw(2, 3, 4), 2, 0, 1)
 permute.check(draw(2, 3, 4), (-1, 0, 1))
 
 
+@composite
 def transpose(x: Tensor, *axes: Any) -> Tensor:
     """All axes reversed; or, given two numbers, these two swapped (as in PyTorch); or, given all, in that order (as in
     NumPy).
@@ -141,7 +142,7 @@ def stretch(g: Any, shape: tuple[int, ...]) -> Any:
     return broadcast_to(g, shape) if isinstance(g, Tensor) else np.broadcast_to(g, shape)
 
 
-@spelled
+@composite
 def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the axes from ``start_dim`` to ``end_dim``, both included.
 
@@ -159,7 +160,7 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(x, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
-@spelled
+@composite
 def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Drop axes of length 1: all of them, or those named, which must have length 1."""
     shape = np.shape(x)
@@ -170,7 +171,7 @@ def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
     return reshape(x, tuple(n for i, n in enumerate(shape) if i not in drop))
 
 
-@spelled
+@composite
 def unsqueeze(x: Array, axis: int) -> Tensor:
     """Put in a new axis of length 1, which will be axis number ``axis``."""
     shape = np.shape(x)
@@ -193,7 +194,7 @@ _join.check(0, (2, 5), draw(2, 3), draw(3, 3))
 _join.check(1, (1, 3, 4), draw(2, 1), draw(2, 2), draw(2, 1))
 
 
-@spelled
+@composite
 def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """Join tensors along an axis that they have; all other lengths must be equal.
 
@@ -212,7 +213,7 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     return _join(at, tuple(accumulate(part.shape[at] for part in parts)), *parts)
 
 
-@spelled
+@composite
 def stack(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis, which will be axis number ``axis``.
 
@@ -226,6 +227,7 @@ def stack(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     return concatenate([unsqueeze(part, axis) for part in parts], axis)
 
 
+@composite
 def moveaxis(x: Array, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
     """Move axes to other places; the others stay in order. A view; PyTorch's ``movedim`` too.
 
@@ -248,11 +250,13 @@ def listed(axes: int | Sequence[int]) -> list[int]:
     return [axes] if isinstance(axes, (int, np.integer)) else list(axes)
 
 
+@composite
 def swapaxes(x: Array, axis1: int, axis2: int) -> Tensor:
     """Two axes swapped; a view."""
     return transpose(x, axis1, axis2)
 
 
+@composite
 def expand_dims(x: Array, axis: int | tuple[int, ...]) -> Tensor:
     """Put in new axes of length 1, at these places of the result; of one, it is :func:`unsqueeze`."""
     count = np.ndim(x) + len(listed(axis))

@@ -9,11 +9,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import entries, flag, instance, integer, listed, number, said
 from ..errors import ArgumentError, DTypeError, GradientError
 from ..tensor import Tensor
 
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]
+
+
+# Where the options of all optimisers lie.
+_INTERVALS = dict.fromkeys(("lr", "initial_lr", "weight_decay", "momentum", "eps", "lr_decay"), "[0, inf)")
+_INTERVALS |= {"initial_accumulator_value": "[0, inf)", "alpha": "[0, 1]", "dampening": "(-inf, inf)", "mu": "(0, inf)"}
+_FLAGS = ("nesterov", "amsgrad", "centered")
 
 
 class Optimizer:
@@ -26,19 +33,21 @@ class Optimizer:
     ``param_groups[0]["lr"]`` and the other options may be changed at any time; schedules do so.
 
     Raises:
-        ArgumentError: no parameters, one of them twice, or an option outside its range.
-        DTypeError: something that is not a Tensor.
+        ArgumentError: no parameters, one of them twice, or an option outside its range; the latter also from
+            :meth:`step`, which has then changed nothing.
+        DTypeError: something that is not a Tensor; an option that is no number.
         GradientError: a Tensor that does not require a gradient.
     """
 
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
-        self.defaults = defaults
         kind = type(self).__name__
-        if not isinstance(params, Iterable):
+        if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping)):
             raise DTypeError(
-                f"{kind}: parameters must be Tensors, got {type(params).__name__}; pass model.parameters()"
+                f"{kind}: params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of "
+                "dicts"
             )
-        given = [params] if isinstance(params, Tensor) else list(params)
+        self.defaults = self._plain(defaults)
+        given = _several(params)
         if not given:
             raise ArgumentError(f"{kind}: got no parameters; pass model.parameters()")
         groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
@@ -50,26 +59,41 @@ class Optimizer:
         self.state: dict[int, Options] = {}  # by the number of the parameter, counted through all groups
         seen: set[int] = set()
         for group in groups:
-            members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+            members = _several(listed(kind, "params", group["params"], "Tensors"))
+            if isinstance(group["params"], Tensor):
+                members = [group["params"]]
             for p in members:
                 self._check(p, seen)
-            options = {**defaults, **group, "params": members}
-            for name in ("lr", "weight_decay", "momentum", "eps", "lr_decay", "initial_accumulator_value"):
-                if not options.get(name, 0) >= 0:  # NaN neither
-                    raise ArgumentError(f"{kind}: {name} must be 0 or more, got {options[name]}")
-            betas = options.get("betas", (0, 0))
-            if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-                raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {betas}")
-            if not 0 <= options.get("alpha", 0) <= 1:
-                raise ArgumentError(f"{kind}: alpha must lie in [0, 1], got {options['alpha']}")
-            self.param_groups.append(options)
+            self.param_groups.append({**self._plain({**self.defaults, **group}), "params": members})
+
+    def _plain(self, options: Mapping[str, Any]) -> Options:
+        """The options of a group, checked: as Python's numbers, which do not make float32 wider."""
+        kind, found = type(self).__name__, dict(options)
+        for name, value in options.items():
+            if name in _INTERVALS:
+                found[name] = number(kind, name, value, _INTERVALS[name])
+            elif name in _FLAGS:
+                found[name] = flag(kind, name, value)
+            elif name == "betas":
+                betas = listed(kind, name, value, "a pair of numbers")
+                if len(betas) != 2:
+                    raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {said(value)}")
+                found[name] = tuple(number(kind, name, beta, "[0, 1)") for beta in betas)
+        if found.get("nesterov") and (found["momentum"] == 0 or found["dampening"] != 0):
+            raise ArgumentError(
+                f"{kind}: nesterov needs momentum above 0 and no dampening, got momentum={found['momentum']}, "
+                f"dampening={found['dampening']}"
+            )
+        return found
 
     def _check(self, p: Any, seen: set[int]) -> None:
         name = type(self).__name__
         if not isinstance(p, Tensor):
-            raise DTypeError(f"{name}: parameters must be Tensors, got {type(p).__name__}; pass model.parameters()")
+            raise DTypeError(f"{name}: params must be Tensors, got {type(p).__name__}; pass model.parameters()")
         if not p.requires_grad or not p.is_leaf:
             raise GradientError(f"{name}: a parameter of shape {p.shape} is not a leaf that requires a gradient")
+        if not p._data.flags.writeable:
+            raise ArgumentError(f"{name}: a parameter of shape {p.shape} is a read-only view; make it a clone()")
         if id(p) in seen:
             raise ArgumentError(f"{name}: a parameter of shape {p.shape} was given twice")
         seen.add(id(p))
@@ -83,7 +107,8 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         index = 0
-        for group in self.param_groups:
+        groups = [self._plain(group) for group in self.param_groups]  # all, before anything is changed
+        for group in groups:
             for p in group["params"]:
                 if p._grad is not None:
                     state = self.state.get(index)
@@ -113,30 +138,35 @@ class Optimizer:
 
     def load_state_dict(self, state_dict: Options) -> None:
         """Go on where :meth:`state_dict` was taken; the parameters must be the same, in number, order and shape."""
-        groups = state_dict["param_groups"]
+        kind = type(self).__name__
+        groups, states = entries(kind, state_dict, "param_groups", "state")
+        groups = listed(kind, "param_groups", groups, "a list of dicts")
         own = [len(group["params"]) for group in self.param_groups]
-        given = [len(group["params"]) for group in groups]
+        given = [len(listed(kind, "params", *entries(kind, group, "params"), "a list of numbers")) for group in groups]
         if own != given:
-            raise ArgumentError(
-                f"{type(self).__name__}: the state is of groups with {given} parameters, this optimiser has {own}"
-            )
+            raise ArgumentError(f"{kind}: the state is of groups with {given} parameters, this optimiser has {own}")
         params = [p for group in self.param_groups for p in group["params"]]
         state: dict[int, Options] = {}
-        for i, values in state_dict["state"].items():
-            if not 0 <= int(i) < len(params):
-                raise ArgumentError(f"{type(self).__name__}: the state is of parameter {i}, this has {len(params)}")
-            p = params[int(i)]
-            state[int(i)] = {"scratch": np.empty_like(p._data)}
+        for key, values in instance(kind, "state", states, Mapping).items():  # type: ignore[type-abstract]
+            text = isinstance(key, str) and key.isdecimal()  # as JSON has it
+            i = integer(kind, "the number of a parameter", int(key) if text else key)
+            if not 0 <= i < len(params):
+                raise ArgumentError(f"{kind}: the state is of parameter {said(i)}, this has {len(params)}")
+            values = instance(kind, f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
+            state[i] = {"scratch": np.empty_like(params[i]._data)}
             for name, value in values.items():
-                array = value if name == "step" else np.array(value, p.dtype)
-                if name != "step" and array.shape != p.shape:
-                    raise ArgumentError(
-                        f"{type(self).__name__}: {name} of parameter {i} has shape {array.shape}, expected {p.shape}"
-                    )
-                state[int(i)][name] = array
+                what = f"{name} of parameter {i}"
+                state[i][name] = (
+                    integer(kind, what, value, 0) if name == "step" else _like(kind, what, value, params[i])
+                )
+            entries(kind, values, "step")
+        updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
+        missing = [name for new in updates for name in self.defaults if name not in new]
+        if missing:
+            raise ArgumentError(f"{kind}: the state lacks {', '.join(missing)}; is it of another kind of optimiser?")
         self.state = state
-        for group, new in zip(self.param_groups, groups, strict=True):
-            group.update({name: value for name, value in new.items() if name != "params"})
+        for group, new in zip(self.param_groups, updates, strict=True):
+            group.update(new)
 
     def __repr__(self) -> str:
         options = [
@@ -144,6 +174,23 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{type(self).__name__}({'; '.join(options)})"
+
+
+def _several(params: Iterable[Any]) -> list[Any]:
+    return [params] if isinstance(params, Tensor) else list(params)
+
+
+def _like(who: str, what: str, value: Any, p: Tensor) -> Array:
+    """A private copy of what a state has for a parameter, in its dtype and shape."""
+    try:
+        array = np.array(value.numpy() if isinstance(value, Tensor) else value)
+    except ValueError as error:
+        raise DTypeError(f"{who}: {what} must be an array of numbers ({error})") from None
+    if array.dtype.kind not in "fiu":
+        raise DTypeError(f"{who}: {what} must be an array of numbers, got {said(array)}")
+    if array.shape != p.shape:
+        raise ArgumentError(f"{who}: {what} has shape {array.shape}, expected {p.shape}")
+    return array.astype(p.dtype)
 
 
 def _decayed(w: Array, g: Array, options: Options) -> Array:
@@ -182,10 +229,6 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ArgumentError(
-                f"SGD: nesterov needs momentum above 0 and no dampening, got momentum={momentum}, dampening={dampening}"
-            )
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -373,20 +416,27 @@ class StochasticDiagonalLM(Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 5e-4, mu: float = 0.02) -> None:
-        if not mu > 0:
-            raise ArgumentError(f"StochasticDiagonalLM: mu must be above 0, got {mu}")
         super().__init__(params, {"lr": lr, "mu": mu})
 
     def set_curvature(self, curvature: Iterable[Any]) -> None:
         """For each parameter, in order, an array of its shape: 0 or more in each element."""
         params = [p for group in self.param_groups for p in group["params"]]
-        arrays = [np.array(h, p.dtype) for h, p in zip(curvature, params, strict=True)]
-        for i, (h, p) in enumerate(zip(arrays, params, strict=True)):
-            if h.shape != p.shape or not (h >= 0).all():
+        who, name = "StochasticDiagonalLM.set_curvature", "curvature"
+        given = listed(who, name, curvature, "a list of arrays")
+        if len(given) != len(params):
+            raise ArgumentError(
+                f"{who}: curvature must be {len(params)} arrays, one for each parameter, got {len(given)}"
+            )
+        arrays = [
+            _like(who, f"{name} of parameter {i}", h, p) for i, (h, p) in enumerate(zip(given, params, strict=True))
+        ]
+        for i, h in enumerate(arrays):
+            if not ((h >= 0) & np.isfinite(h)).all():
                 raise ArgumentError(
-                    f"StochasticDiagonalLM: the curvature of parameter {i} must be 0 or more, of shape {p.shape}; got "
-                    f"shape {h.shape}" + (f", least element {h.min()}" if h.size else "")
+                    f"{who}: curvature of parameter {i}, of shape {h.shape}, must be 0 or more and finite; least "
+                    f"element {h.min()}"
                 )
+        for i, (h, p) in enumerate(zip(arrays, params, strict=True)):
             state = self.state.setdefault(i, {"step": 0, "scratch": np.empty_like(p._data)})
             state["curvature"] = h
 
@@ -395,6 +445,15 @@ class StochasticDiagonalLM(Optimizer):
         h, scratch = _buffer(state, "curvature", w), state["scratch"]
         np.divide(g, np.add(h, options["mu"], out=scratch), out=scratch)
         w -= np.multiply(scratch, options["lr"], out=scratch)
+
+
+def _norm(values: Array, order: float) -> float:
+    """The norm as of one long vector; of numbers brought near 1, whose powers neither overflow nor vanish."""
+    magnitudes = np.abs(values.reshape(-1), dtype=np.float64)
+    largest = float(magnitudes.max(initial=0.0))
+    if not 0 < largest < math.inf or order == math.inf:
+        return largest
+    return largest * float(np.linalg.norm(magnitudes / largest, order))
 
 
 def clip_grad_norm_(
@@ -415,15 +474,22 @@ def clip_grad_norm_(
     >>> print(w.grad.numpy().round(3))
     [0.6 0.8]
     """
-    params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    who = "clip_grad_norm_"
+    params = [parameters] if isinstance(parameters, Tensor) else listed(who, "parameters", parameters, "Tensors")
+    for p in params:
+        instance(who, "each of parameters", p, Tensor, "pass model.parameters()")
+    if len({id(p) for p in params}) < len(params):
+        raise ArgumentError(f"{who}: one of parameters was given twice, and would be scaled twice")
+    max_norm, norm_type = number(who, "max_norm", max_norm, "[0, inf]"), number(who, "norm_type", norm_type, "(0, inf]")
+    error_if_nonfinite = flag(who, "error_if_nonfinite", error_if_nonfinite)
     grads = [p.grad for p in params if p.grad is not None]
     if not grads:
         return Tensor(0.0)
-    norms = [np.linalg.norm(g.numpy().reshape(-1), norm_type) for g in grads]
-    total = np.linalg.norm(np.stack(norms), norm_type)
+    norms = [_norm(g.numpy(), norm_type) for g in grads]
+    total = np.result_type(*[g.dtype for g in grads]).type(_norm(np.array(norms), norm_type))
     if error_if_nonfinite and not np.isfinite(total):
         raise GradientError(f"clip_grad_norm_: the norm of the gradients is {total}; look for the op that made it so")
-    factor = max_norm / (float(total) + 1e-6)
+    factor = max_norm / (float(total) + 1e-6) if max_norm < math.inf else 1.0
     if factor < 1:
         for g in grads:
             g *= factor

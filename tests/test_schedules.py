@@ -265,7 +265,7 @@ MISTAKES = [
     (lambda: optim.LinearLR(sgd(), total_iters=0), "total_iters.*at least 1, got 0"),
     (lambda: optim.SequentialLR(sgd(), [], []), "one schedule more than milestones"),
     (lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 2, []), "one schedule more than milestones"),
-    (lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 3, [5, 2]), "milestones that grow.*5, 2"),
+    (lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 3, [5, 2]), "milestones must grow.*5, 2"),
     (lambda: optim.SequentialLR(sgd(), [optim.StepLR(sgd(), 1)], []), "same optimizer"),
     (lambda: optim.ReduceLROnPlateau(sgd(), "up"), "'min' or 'max'.*'up'"),
     (lambda: optim.ReduceLROnPlateau(sgd(), factor=1.0), r"factor must lie in \[0, 1\), got 1.0"),

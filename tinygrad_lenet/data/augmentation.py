@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import flag, function, listed, number, said
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..ops.products import matmul
 from ..threads import parallel
@@ -25,26 +26,42 @@ Transform = Callable[[Images, np.random.Generator], Images]
 _BLOCK = 32  # images that are worked on at a time: what they need stays in the cache
 
 
+def _images(who: str, images: Any) -> Images:
+    """What can be transformed: arrays of floats, (N, C, H, W), none of them empty."""
+    if not isinstance(images, np.ndarray):
+        raise DTypeError(f"{who}: expected an array of images, got {said(images)}; pass np.asarray(them)")
+    if images.ndim != 4 or not all(images.shape[1:]):
+        raise ShapeError(
+            f"{who}: expected images of shape (N, C, H, W), got {images.shape}; for a single one pass image[None]"
+        )
+    if images.dtype.kind != "f" or images.dtype.itemsize > 8:
+        raise DTypeError(
+            f"{who}: expected images of floating-point numbers, got {images.dtype}; divide them by 255 first"
+        )
+    return images
+
+
+def _range(who: str, name: str, value: Any, interval: str) -> tuple[float, float]:
+    """A pair (lowest, highest)."""
+    pair = listed(who, name, value, "(lowest, highest)")
+    if len(pair) != 2:
+        raise ArgumentError(f"{who}: {name} must be (lowest, highest), got {said(value)}")
+    low, high = (number(who, name, end, interval) for end in pair)
+    if low > high:
+        raise ArgumentError(f"{who}: {name} must be (lowest, highest), got {said(value)}")
+    return low, high
+
+
 class _Transform:
     """Base: checks the images, and shows how it was made."""
 
     def __call__(self, images: Images, generator: np.random.Generator) -> Images:
-        if images.ndim != 4 or not images.shape[2] or not images.shape[3]:
-            raise ShapeError(
-                f"{type(self).__name__}: expected images of shape (N, C, H, W), got {images.shape}; for a single one "
-                "pass image[None]"
-            )
-        if images.dtype.kind != "f":
-            raise DTypeError(
-                f"{type(self).__name__}: expected images of floating-point numbers, got {images.dtype}; divide them by "
-                "255 first"
-            )
         if not isinstance(generator, np.random.Generator):
             raise DTypeError(
-                f"{type(self).__name__}: expected a NumPy generator, got {type(generator).__name__}; pass "
+                f"{type(self).__name__}: expected a NumPy generator, got {said(generator)}; pass "
                 "np.random.default_rng(seed)"
             )
-        return self.apply(images, generator)
+        return self.apply(_images(type(self).__name__, images), generator)
 
     def apply(self, images: Images, generator: np.random.Generator) -> Images:
         """Give new images."""
@@ -63,7 +80,7 @@ class _Warp(_Transform):
 
     def apply(self, images: Images, generator: np.random.Generator) -> Images:
         """Move the pixels."""
-        return warp(images, self.displacement(images.shape, generator))
+        return _warp(images, self.displacement(images.shape, generator))
 
 
 def warp(images: Images, displacement: NDArray[np.float32]) -> Images:
@@ -76,6 +93,15 @@ def warp(images: Images, displacement: NDArray[np.float32]) -> Images:
     >>> warp(image, np.array([0.0, 0.5], np.float32).reshape(2, 1, 1, 1) + np.zeros((2, 1, 1, 3), np.float32))
     array([[[[0.5, 1.5, 2. ]]]])
     """
+    _images("warp", images)
+    if not isinstance(displacement, np.ndarray) or displacement.dtype.kind not in "fiu":
+        raise DTypeError(f"warp: displacement must be an array of numbers, got {said(displacement)}")
+    if displacement.dtype.kind == "f" and np.isnan(displacement).any():
+        raise ArgumentError("warp: displacement holds NaN, which is nowhere")
+    return _warp(images, displacement)
+
+
+def _warp(images: Images, displacement: NDArray[Any]) -> Images:
     n, c, h, w = images.shape
     if displacement.shape != (2, n, h, w):
         raise ShapeError(f"warp: images {images.shape} need displacements {(2, n, h, w)}, got {displacement.shape}")
@@ -144,14 +170,11 @@ class RandomAffine(_Warp):
         shear: float = 0.0,
         stretch: bool = False,
     ) -> None:
-        if not (degrees >= 0 and translate >= 0 and 0 <= shear < 90):
-            raise ArgumentError(
-                f"RandomAffine: degrees, translate and shear must be 0 or more, and shear below 90; got {degrees}, "
-                f"{translate}, {shear}"
-            )
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ArgumentError(f"RandomAffine: scale must be (lowest, highest), above 0, got {scale}")
-        self.degrees, self.translate, self.scale, self.shear, self.stretch = degrees, translate, scale, shear, stretch
+        name = type(self).__name__
+        self.degrees = number(name, "degrees", degrees, "[0, 1e6]")
+        self.translate = number(name, "translate", translate, "[0, 1e6]")
+        self.scale = _range(name, "scale", scale, "[1e-6, 1e6]")
+        self.shear, self.stretch = number(name, "shear", shear, "[0, 90)"), flag(name, "stretch", stretch)
 
     def displacement(self, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float32]:
         """See the base class."""
@@ -187,9 +210,8 @@ class ElasticDistortion(_Warp):
     """
 
     def __init__(self, alpha: float = 34.0, sigma: float = 4.0) -> None:
-        if not (alpha >= 0 and sigma > 0):
-            raise ArgumentError(f"ElasticDistortion: alpha must be 0 or more, sigma above 0; got {alpha}, {sigma}")
-        self.alpha, self.sigma = alpha, sigma
+        self.alpha = number("ElasticDistortion", "alpha", alpha, "[0, 1e6]")
+        self.sigma = number("ElasticDistortion", "sigma", sigma, "[1e-6, 1e6]")
 
     def displacement(self, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float32]:
         """See the base class."""
@@ -237,14 +259,10 @@ class RandomErasing(_Transform):
         ratio: tuple[float, float] = (0.3, 3.3),
         value: float | None = None,
     ) -> None:
-        if not 0 <= p <= 1:
-            raise ArgumentError(f"RandomErasing: p must lie in [0, 1], got {p}")
-        if not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
-            raise ArgumentError(
-                f"RandomErasing: scale must be (lowest, highest) in (0, 1] and ratio such a pair above 0; got {scale}, "
-                f"{ratio}"
-            )
-        self.p, self.scale, self.ratio, self.value = p, scale, ratio, value
+        name = type(self).__name__
+        self.p, self.scale = number(name, "p", p, "[0, 1]"), _range(name, "scale", scale, "(0, 1]")
+        self.ratio = _range(name, "ratio", ratio, "[1e-6, 1e6]")
+        self.value = None if value is None else number(name, "value", value)
 
     def apply(self, images: Images, generator: np.random.Generator) -> Images:
         """Cover the rectangles."""
@@ -279,9 +297,7 @@ class GaussianNoise(_Transform):
     """
 
     def __init__(self, std: float = 0.1) -> None:
-        if not std >= 0:
-            raise ArgumentError(f"GaussianNoise: std must be 0 or more, got {std}")
-        self.std = std
+        self.std = number("GaussianNoise", "std", std, "[0, inf)")
 
     def apply(self, images: Images, generator: np.random.Generator) -> Images:
         """Add the noise."""
@@ -299,14 +315,17 @@ class Compose(_Transform):
 
     >>> from tinygrad_lenet.data import Compose, ElasticDistortion, RandomAffine
     >>> Compose([RandomAffine(degrees=10), ElasticDistortion()])
-    Compose([RandomAffine(degrees=10, translate=0.0, scale=(1.0, 1.0), shear=0.0, stretch=False),
+    Compose([RandomAffine(degrees=10.0, translate=0.0, scale=(1.0, 1.0), shear=0.0, stretch=False),
              ElasticDistortion(alpha=34.0, sigma=4.0)])
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
-        if not transforms or not all(map(callable, transforms)):
-            raise DTypeError(f"Compose: expected a list of functions of images and a generator, got {transforms!r}")
-        self.transforms = list(transforms)
+        what = "a list of functions of images and a generator"
+        self.transforms = [
+            function("Compose", "each of transforms", t) for t in listed("Compose", "transforms", transforms, what)
+        ]
+        if not self.transforms:
+            raise DTypeError(f"Compose: expected {what}, got {said(transforms)}")
 
     def apply(self, images: Images, generator: np.random.Generator) -> Images:
         """Apply them in order."""
@@ -316,9 +335,10 @@ class Compose(_Transform):
                 more = transform.displacement(images.shape, generator)
                 moved = more if moved is None else moved + more
             else:
-                images = transform(images if moved is None else warp(images, moved), generator)
+                images = transform(images if moved is None else _warp(images, moved), generator)
+                _images(f"Compose: after {said(transform)}", images)
                 moved = None
-        return images if moved is None else warp(images, moved)
+        return images if moved is None else _warp(images, moved)
 
     def __repr__(self) -> str:
         return f"Compose([{(',' + chr(10) + ' ' * 9).join(map(repr, self.transforms))}])"

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from .. import arguments
+from ..errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     from io import BufferedIOBase
@@ -58,6 +59,9 @@ def read_idx(path: str | os.PathLike[str], sha256: str | None = None, max_bytes:
     import gzip
     import zlib
 
+    path, max_bytes = arguments.path("read_idx", "path", path), arguments.integer("read_idx", "max_bytes", max_bytes, 0)
+    if sha256 is not None and not (isinstance(sha256, str) and len(sha256) == 64):
+        raise ArgumentError(f"read_idx: sha256 must be 64 hexadecimal digits, or None, got {sha256!r:.100}")
     with open(path, "rb") as file:
         packed = file.peek(2)[:2] == _GZIP
         room = os.fstat(file.fileno()).st_size * (_DEFLATE_AT_BEST if packed else 1)
@@ -117,7 +121,7 @@ def _compare(path: str, header: bytearray, content: bytearray, sha256: str) -> N
 
     found = hashlib.sha256(header)
     found.update(content)
-    if found.hexdigest() != sha256:
+    if found.hexdigest() != sha256.lower():
         raise DataError(
             f"{path}: found content with the SHA-256 {found.hexdigest()}, expected {sha256}; "
             "the file is damaged or belongs to another data set: delete it or move it away, and get the right one"

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import entries, flag, function, integer, said
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..tensor import Tensor
 from .augmentation import Transform
-from .dataset import as_dataset, integer
+from .dataset import as_dataset
 
 
 class DataLoader:
@@ -68,13 +69,13 @@ class DataLoader:
         transform: Transform | None = None,
     ) -> None:
         self.dataset = as_dataset(dataset)
-        self.batch_size = integer("DataLoader: batch_size", batch_size, least=1)
-        self.shuffle = shuffle
+        self.batch_size = integer("DataLoader", "batch_size", batch_size, 1)
+        self.shuffle = flag("DataLoader", "shuffle", shuffle)
         if seed is None or isinstance(seed, np.random.Generator):
             seed = int(generator_of(seed).integers(2**63))
-        self.seed = integer("DataLoader: seed", seed, least=0)
-        self.drop_last = drop_last
-        self.transform = transform
+        self.seed = integer("DataLoader", "seed", seed, 0)
+        self.drop_last = flag("DataLoader", "drop_last", drop_last)
+        self.transform = None if transform is None else function("DataLoader", "transform", transform)
         self.epoch = 0
         if not len(self.dataset):
             raise ArgumentError(
@@ -93,6 +94,7 @@ class DataLoader:
 
     @epoch.setter
     def epoch(self, number: int) -> None:
+        number = integer("DataLoader", "epoch", number, 0)
         self._epoch, self._first, self._next = number, 0, (number, 0)
 
     def __len__(self) -> int:
@@ -110,10 +112,17 @@ class DataLoader:
     def _batches(self, epoch: int, first: int, order: NDArray[np.int64]) -> Iterator[tuple[Tensor, ...]]:
         step = self.batch_size
         for i in range(first, len(self)):
-            parts = self._fetch(order[i * step : (i + 1) * step])
-            if self.transform is not None:
+            indices = order[i * step : (i + 1) * step]
+            parts = self._fetch(indices)
+            if self.transform is not None and len(parts):
                 generator = np.random.default_rng([self.seed, epoch, i])
                 parts = (self.transform(np.asarray(parts[0]), generator), *parts[1:])
+            for part in parts:  # else images would get other images' labels
+                if np.shape(part)[:1] != indices.shape:
+                    raise ShapeError(
+                        f"DataLoader: the data set or the transform gave {said(part)} for a batch of {len(indices)} "
+                        "samples, expected as many along the first axis"
+                    )
             self._next = (epoch, i + 1) if i + 1 < len(self) else (epoch + 1, 0)
             yield tuple(map(_to_tensor, parts))
 
@@ -140,14 +149,16 @@ class DataLoader:
         >>> [x.tolist() for (x,) in other] == [x.tolist() for (x,) in batches]
         True
         """
-        batch = integer("DataLoader: batch", state["batch"], least=0)
+        given = entries("DataLoader", state, "batch", "seed", "epoch")
+        batch, seed, epoch = (
+            integer("DataLoader", name, value, 0) for name, value in zip(("batch", "seed", "epoch"), given, strict=True)
+        )
         if batch >= len(self):
             raise ArgumentError(
                 f"DataLoader: the state is of batch {batch}, but there are {len(self)}; is it the same?"
             )
-        self.seed = integer("DataLoader: seed", state["seed"], least=0)
-        self.epoch = integer("DataLoader: epoch", state["epoch"], least=0)
-        self._first, self._next = batch, (self.epoch, batch)
+        self.seed, self.epoch = seed, epoch
+        self._first, self._next = batch, (epoch, batch)
 
     def __repr__(self) -> str:
         order = f"shuffle=True, seed={self.seed}" if self.shuffle else "shuffle=False"
@@ -167,7 +178,10 @@ def _collate(samples: list[Any]) -> list[NDArray[Any]]:
 
 
 def _stack(values: tuple[Any, ...]) -> NDArray[Any]:
-    arrays = [np.asarray(value) for value in values]
+    try:
+        arrays = [np.asarray(value) for value in values]
+    except (ValueError, OverflowError) as error:
+        raise ShapeError(f"DataLoader: a sample of the data set is no array of numbers ({error})") from None
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise ShapeError(

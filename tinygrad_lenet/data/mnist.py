@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import arguments
+from ..arguments import flag, said
 from ..errors import DataError, OutOfRangeError
 from .download import download as fetch
 from .idx import read_idx
@@ -98,9 +100,10 @@ class MNIST:
         download: bool = True,
         normalize: bool = True,
     ) -> None:
-        prefix = "train" if train else "t10k"
-        self.train = train
-        self.normalize = normalize
+        name = type(self).__name__
+        self.train, self.normalize = flag(name, "train", train), flag(name, "normalize", normalize)
+        download, root = flag(name, "download", download), None if root is None else arguments.path(name, "root", root)
+        prefix = "train" if self.train else "t10k"
         self.images = self._load(f"{prefix}-images-idx3-ubyte", root, download)
         self.labels = self._load(f"{prefix}-labels-idx1-ubyte", root, download).astype(np.int64)
         if self.images.ndim != 3 or self.labels.shape != self.images.shape[:1]:
@@ -116,9 +119,10 @@ class MNIST:
     def __getitem__(self, index: Any) -> tuple[NDArray[np.float32], Any]:
         try:
             pixels, labels = self.images[index], self.labels[index].copy()
-        except IndexError as error:
+        except (IndexError, TypeError, ValueError) as error:
             raise OutOfRangeError(
-                f"{self!r}: {error}; expected an integer, a slice or an array of integers below {len(self)}"
+                f"{self!r}: {error}, got {said(index)}; expected an integer, a slice or an array of integers below "
+                f"{len(self)}"
             ) from None
         mean, std = (self.mean, self.std) if self.normalize else (0.0, 1.0)
         images = pixels[..., None, :, :].astype(np.float32)

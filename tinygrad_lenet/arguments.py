@@ -68,6 +68,14 @@ def number(who: str, name: str, value: Any, interval: str = "(-inf, inf)") -> fl
     return found
 
 
+def figure(who: str, name: str, value: Any) -> float:
+    """A loss or the like, which may well be infinite or NaN."""
+    try:
+        return number(who, name, value, "[-inf, inf]")
+    except ArgumentError:
+        return math.nan
+
+
 @functools.cache
 def _bounds(interval: str) -> tuple[float, float, bool, bool]:
     low, high = interval[1:-1].split(",")

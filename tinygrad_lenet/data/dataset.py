@@ -98,7 +98,8 @@ class Subset:
             ]
         except (IndexError, TypeError, ValueError) as error:
             raise OutOfRangeError(
-                f"Subset: indices: {error}; expected integers below {size}, a slice, or a boolean array of length {size}"
+                f"Subset: indices: {error}; expected integers below {size}, a slice, or a boolean array of "
+                f"length {size}"
             ) from None
         if self.indices.ndim != 1:
             raise ShapeError(f"Subset: indices of shape {self.indices.shape}, expected one axis; pass indices.ravel()")

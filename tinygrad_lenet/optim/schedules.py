@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..arguments import choice, entries, flag, instance, integer, listed, number, said
-from ..errors import ArgumentError, DTypeError
+from ..arguments import choice, entries, figure, flag, instance, integer, listed, number
+from ..errors import ArgumentError
 from .optimizers import Optimizer
 
 
@@ -234,14 +234,6 @@ class SequentialLR(Schedule):
         return super()._standing(state)
 
 
-def _figure(metrics: Any) -> float:
-    """A loss or the like, which may well be NaN: that is no progress."""
-    try:
-        return float(metrics.item() if hasattr(metrics, "item") else metrics)
-    except (TypeError, ValueError, OverflowError):
-        raise DTypeError(f"ReduceLROnPlateau: metrics must be a number, got {said(metrics)}") from None
-
-
 class ReduceLROnPlateau:
     """Multiply the learning rate by ``factor`` when a figure has not got better for more than ``patience`` steps.
 
@@ -300,14 +292,14 @@ class ReduceLROnPlateau:
 
     def step(self, metrics: Any) -> None:
         """Go on by one, with the figure that was reached."""
-        figure = _figure(metrics)
+        found = figure("ReduceLROnPlateau", "metrics", metrics)
         if len(self.min_lrs) != len(self.optimizer.param_groups):
             raise ArgumentError(
                 "ReduceLROnPlateau: the optimizer has got another number of groups; make a new schedule"
             )
         self.last_epoch += 1
-        if self._better(figure):
-            self.best, self.num_bad_epochs = figure, 0
+        if self._better(found):
+            self.best, self.num_bad_epochs = found, 0
         else:
             self.num_bad_epochs += 1
         if self.cooldown_counter > 0:

@@ -16,6 +16,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from . import arguments as given
 from .errors import ArgumentError, DataError, DTypeError
 from .tensor import Tensor
 
@@ -51,11 +52,19 @@ def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
     """
     import json  # here, since importing the package shall cost little
 
+    name = given.path("save_checkpoint", "path", path)
     arrays: list[NDArray[Any]] = []
-    head = {"format": FORMAT, "version": VERSION, "state": _packed(state, arrays, "state")}
-    members = {"state.json": json.dumps(head).encode()}
+    try:
+        head = {"format": FORMAT, "version": VERSION, "state": _packed(state, arrays, "state")}
+        members = {"state.json": json.dumps(head).encode()}
+    except RecursionError:
+        raise DTypeError(
+            "save_checkpoint: state is too deep: lists or dicts in each other, perhaps one that holds itself"
+        ) from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise DTypeError(f"save_checkpoint: state cannot be written: {error}") from None
     members.update((f"{i}.npy", _npy(array)) for i, array in enumerate(arrays))
-    _replace("save_checkpoint", os.fspath(path), lambda file: _write_zip(file, members))
+    _replace("save_checkpoint", name, lambda file: _write_zip(file, members))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Any:
@@ -67,7 +76,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     import json
     import zipfile
 
-    path = os.fspath(path)
+    path = given.path("load_checkpoint", "path", path)
     try:
         with zipfile.ZipFile(path) as archive:
             head = json.loads(archive.read("state.json"))
@@ -124,14 +133,23 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any] | HasState) -> N
     ...     list(tl.load(os.path.join(folder, "linear.npz")))
     ['weight', 'bias']
     """
-    path = os.fspath(path)
+    path = given.path("save", "path", path)
     kind = _kind("save", path)
+    if not isinstance(state, Mapping) and (isinstance(state, type) or not hasattr(state, "state_dict")):
+        raise DTypeError(f"save: state must be a module, or a dict of arrays by name, got {given.said(state)}")
     arrays = {}
     for name, value in (state if isinstance(state, Mapping) else state.state_dict()).items():
-        array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            raise DTypeError(f"save: {name} must hold numbers, got {array.dtype}; convert it, or leave it out")
-        arrays[name] = np.array(array, order="C")
+        if not isinstance(name, str) or "\0" in name or len(name) > 10_000 or name == "__metadata__":
+            raise ArgumentError(f"save: a name in the state must be a word that files can hold, got {given.said(name)}")
+        try:
+            array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        except ValueError as error:
+            raise DTypeError(f"save: in the state {name} must be an array of numbers ({error})") from None
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+            raise DTypeError(
+                f"save: in the state {name} must hold numbers, got {array.dtype}; convert it, or leave it out"
+            )
+        arrays[name] = np.array(array, array.dtype.newbyteorder("="), order="C")
     if kind == ".npz":
         _replace("save", path, lambda file: _write_zip(file, {f"{n}.npy": _npy(a) for n, a in arrays.items()}))
     else:
@@ -148,7 +166,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """
     import zipfile
 
-    path = os.fspath(path)
+    path = given.path("load", "path", path)
     kind = _kind("load", path)
     try:
         if kind == ".npz":

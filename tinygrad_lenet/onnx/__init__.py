@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from .. import arguments
 from ..errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def export(model: Any, example: Any, path: str | os.PathLike[str] | None, dynami
     _need_onnx()
     from . import writer
 
-    return writer.export(model, example, path, dynamic_batch)
+    arguments.function("onnx.export", "model", model)
+    path = None if path is None else arguments.path("onnx.export", "path", path)
+    return writer.export(model, example, path, arguments.flag("onnx.export", "dynamic_batch", dynamic_batch))
 
 
 def load(path: str | os.PathLike[str] | Any) -> OnnxModel:
@@ -78,4 +81,6 @@ def load(path: str | os.PathLike[str] | Any) -> OnnxModel:
     _need_onnx()
     from . import model
 
+    if not hasattr(path, "SerializeToString"):
+        path = arguments.path("onnx.load", "path", path)
     return model.load(path)

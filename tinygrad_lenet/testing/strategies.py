@@ -77,6 +77,8 @@ def tensors(
     ...     assert len({*x.numpy().flat}) == 6
     >>> test()
     """
+    if np.dtype(dtype).kind != "f" or not -np.inf < low <= high < np.inf:
+        raise ArgumentError(f"tensors: dtype must be one of floats and low at most high, got {dtype}, {low}, {high}")
     lengths = draw(shapes()) if shape is None else shape if isinstance(shape, tuple) else draw(shape)
     size = int(np.prod(lengths))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

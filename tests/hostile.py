@@ -182,6 +182,7 @@ def arguments(draw, function, calls=None, keep=()):
         forbidden.append("no_such_argument")
     elif wrong == 1 and args:
         del args[-1]
+        forbidden = []  # it may have been that one
     elif wrong == 2:
         args.append(draw(wrong_values()))
     return Case(args, kwargs, None, ", ".join(forbidden))
@@ -304,7 +305,7 @@ def _called(function, args, kwargs):
     return outcome
 
 
-def check_error(error, name, function, args, kwargs, names=()):
+def check_error(error, name, function, args, kwargs, names=(), words=()):
     """One of ours that names the function and the argument; or what Python says of a call that does not fit."""
     message = str(error)
     inside = error.__traceback__.tb_next  # below _called: the function itself
@@ -315,9 +316,10 @@ def check_error(error, name, function, args, kwargs, names=()):
         assert binding, f"{type(error).__name__} from inside: {message}"
         assert not inside or name.strip("_") in message, message
         return
-    words = {name, name.strip("_"), *names}
-    assert any(word in message for word in words), f"the message does not name {name}: {message}"
-    given = [*parameters_of(function), *kwargs]
+    assert any(word in message for word in (name, name.strip("_"), *names)), (
+        f"the message does not name {name}: {message}"
+    )
+    given = [*parameters_of(function), *kwargs, *words]
     for value in [*args, *kwargs.values()]:
         given += [str(value.shape), str(value.dtype)] if hasattr(value, "shape") and hasattr(value, "dtype") else []
         given += [type(value).__name__, repr(value)[:200]] if not hasattr(value, "shape") else []
@@ -372,10 +374,10 @@ def same(found, expected):
             np.testing.assert_allclose(x, y, rtol=0, atol=64 * np.finfo(y.dtype).eps * size)
 
 
-def judge(function, case, name=None, names=(), shares=False, changes=()):
+def judge(function, case, name=None, names=(), shares=False, changes=(), words=()):
     """Call the function, and look at what comes of it.
 
-    ``name`` is what its messages begin with, or one of ``names``; ``shares``: whether results may be views of arrays
+    ``name`` is what its messages begin with, or one of ``names``, and ``words`` name arguments too; ``shares``: whether results may be views of arrays
     that were passed; ``changes``: positions of arguments that it is meant to change.
     """
     name = name or function.__name__
@@ -389,7 +391,7 @@ def judge(function, case, name=None, names=(), shares=False, changes=()):
         assert i in changes or frozen(value) == old, f"argument {i} was changed"
     if error is not None:
         try:
-            check_error(error, name, function, args, kwargs, names)
+            check_error(error, name, function, args, kwargs, names, words)
         except AssertionError as complaint:
             raise complaint from error
         if case.plain is not None and not any(type(v) in (np.ndarray, tl.Tensor) and v.ndim == 0 for v in values):

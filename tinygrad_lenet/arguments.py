@@ -15,16 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import ArgumentError, DTypeError
+from .errors import brief as said
 
 T = TypeVar("T")
-
-
-def said(value: Any) -> str:
-    """A value for a message: short, whatever it is."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
 
 
 def integer(who: str, name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -36,7 +29,7 @@ def integer(who: str, name: str, value: Any, least: int | None = None, most: int
     """
     try:
         number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except (TypeError, ValueError):
+    except Exception:  # whatever an object of the user's own raises
         number = None
     if number is None:
         raise DTypeError(f"{who}: {name} must be an integer, got {said(value)}")
@@ -55,7 +48,7 @@ def number(who: str, name: str, value: Any, interval: str = "(-inf, inf)") -> fl
     tinygrad_lenet.errors.ArgumentError: Dropout: p must lie in [0, 1], got 1.5
     """
     kind = getattr(getattr(value, "dtype", None), "kind", None)
-    real = isinstance(value, numbers.Real) if kind is None else kind in "iuf" and value.shape == ()
+    real = kind in ("i", "u", "f") and value.shape == () if isinstance(kind, str) else isinstance(value, numbers.Real)
     if not real or isinstance(value, bool) or getattr(value, "requires_grad", False):
         raise DTypeError(f"{who}: {name} must be a number, got {said(value)}")
     try:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["confusion", "curves", "feature_maps", "graph", "html_report", "kernels", "mistakes", "tiles"]
 
 
+def _title(who: str, title: Any) -> str:
+    return instance(who, "title", title, str)
+
+
 def _figure(**options: Any) -> Figure:
     try:
         from matplotlib.figure import Figure  # a figure without a window: works where there is no display
@@ -61,6 +65,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     ``history`` has a row for each epoch, with ``epoch`` and such of ``train_loss``, ``train_accuracy``,
     ``validation_loss``, ``validation_accuracy``, ``test_loss``, ``test_accuracy`` as were measured.
     """
+    title = _title("curves", title)
     rows = listed("curves", "history", history, "a list of rows, one for each epoch")
     for row in rows:
         if not isinstance(row, Mapping) or "epoch" not in row:
@@ -149,6 +154,7 @@ def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], coun
 
 def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] = (), symmetric: bool = False) -> Figure:
     """Images (N, H, W) side by side, on one scale; with ``symmetric``, red above 0 and blue below."""
+    title = _title("tiles", title)
     pixels, symmetric = _numbers("tiles", "images", images), flag("tiles", "symmetric", symmetric)
     if pixels.ndim != 3 or not all(pixels.shape[1:]):
         raise ShapeError(f"tiles: expected images of shape (N, H, W), got {pixels.shape}")
@@ -176,6 +182,7 @@ def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] =
 
 def kernels(weight: Any, title: str = "What the first layer looks for") -> Figure:
     """The kernels of a convolution (O, C, kh, kw), or (O, kh, kw): red where ink excites, blue where it inhibits."""
+    title = _title("kernels", title)
     values = _numbers("kernels", "weight", weight)
     if values.ndim not in (3, 4) or not all(values.shape[-2:]):
         raise ShapeError(f"kernels: expected a weight (O, C, kh, kw) or (O, kh, kw), got {values.shape}")
@@ -201,7 +208,7 @@ def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
 
 def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
     """One page that needs no other file: for each section a heading, and a Figure, several, or text as it stands."""
-    body = []
+    title, body = _title("html_report", title), []
     for section in listed("html_report", "sections", sections, "pairs of a heading and its content"):
         if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):
             raise DTypeError(f"html_report: sections must be pairs of a heading and its content, got {said(section)}")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..arguments import flag, function, listed, number, said
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..ops.products import matmul
+from ..tensor import Tensor
 from ..threads import parallel
 
 Images = NDArray[Any]
@@ -28,6 +29,8 @@ _BLOCK = 32  # images that are worked on at a time: what they need stays in the 
 
 def _images(who: str, images: Any) -> Images:
     """What can be transformed: arrays of floats, (N, C, H, W), none of them empty."""
+    if isinstance(images, Tensor):
+        images = images.numpy()
     if not isinstance(images, np.ndarray):
         raise DTypeError(f"{who}: expected an array of images, got {said(images)}; pass np.asarray(them)")
     if images.ndim != 4 or not all(images.shape[1:]):
@@ -38,7 +41,7 @@ def _images(who: str, images: Any) -> Images:
         raise DTypeError(
             f"{who}: expected images of floating-point numbers, got {images.dtype}; divide them by 255 first"
         )
-    return images
+    return np.asarray(images)
 
 
 def _range(who: str, name: str, value: Any, interval: str) -> tuple[float, float]:
@@ -93,7 +96,8 @@ def warp(images: Images, displacement: NDArray[np.float32]) -> Images:
     >>> warp(image, np.array([0.0, 0.5], np.float32).reshape(2, 1, 1, 1) + np.zeros((2, 1, 1, 3), np.float32))
     array([[[[0.5, 1.5, 2. ]]]])
     """
-    _images("warp", images)
+    images = _images("warp", images)
+    displacement = displacement.numpy() if isinstance(displacement, Tensor) else displacement
     if not isinstance(displacement, np.ndarray) or displacement.dtype.kind not in "fiu":
         raise DTypeError(f"warp: displacement must be an array of numbers, got {said(displacement)}")
     if displacement.dtype.kind == "f" and np.isnan(displacement).any():
@@ -336,7 +340,7 @@ class Compose(_Transform):
                 moved = more if moved is None else moved + more
             else:
                 images = transform(images if moved is None else _warp(images, moved), generator)
-                _images(f"Compose: after {said(transform)}", images)
+                images = _images(f"Compose: after {said(transform)}", images)
                 moved = None
         return images if moved is None else _warp(images, moved)
 

@@ -37,7 +37,10 @@ class Columns:
                     f"data set: element {i} of the tuple is a {type(column).__name__}, expected an array or a Tensor; "
                     "pass np.asarray(it)"
                 )
-        self.columns = [to_array(column) for column in columns]
+        try:
+            self.columns = [to_array(column) for column in columns]
+        except DTypeError as error:
+            raise DTypeError(f"data set: {error}") from None
         shapes = [column.shape for column in self.columns]
         if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
             raise ShapeError(
@@ -109,7 +112,7 @@ class Subset:
 
     def __getitem__(self, index: Any) -> Any:
         try:
-            chosen = self.indices[index]
+            chosen = self.indices[index.numpy() if isinstance(index, Tensor) else index]
         except (IndexError, TypeError, ValueError) as error:
             raise OutOfRangeError(f"Subset: {error}; it has {len(self)} samples, got {said(index)}") from None
         return self.dataset[chosen if isinstance(chosen, np.ndarray) else int(chosen)]
@@ -145,5 +148,5 @@ def random_split(dataset: Any, lengths: Sequence[int], seed: Seed = None) -> lis
             f"random_split: lengths {counts} add up to {sum(counts)}, expected the {len(data)} samples of the data; "
             "let the last one be what remains"
         )
-    order = generator_of(seed).permutation(len(data))
+    order = generator_of(seed, "random_split: seed").permutation(len(data))
     return [Subset(data, part) for part in np.split(order, np.cumsum(counts)[:-1])] if counts else []

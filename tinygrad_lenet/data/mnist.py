@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .. import arguments
 from ..arguments import flag, said
 from ..errors import DataError, OutOfRangeError
+from ..tensor import Tensor
 from .download import download as fetch
 from .idx import read_idx
 
@@ -117,6 +118,8 @@ class MNIST:
         return len(self.labels)
 
     def __getitem__(self, index: Any) -> tuple[NDArray[np.float32], Any]:
+        if isinstance(index, Tensor):
+            index = index.numpy()
         try:
             pixels, labels = self.images[index], self.labels[index].copy()
         except (IndexError, TypeError, ValueError) as error:

@@ -8,9 +8,24 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..arguments import integer, made, number
+from ..arguments import choice, flag, integer, made, number
 from ..tensor import Tensor
 from .module import Module, Parameter
+
+# What the options of functions may be, by their names; the functions themselves may admit less.
+_NUMBERS = dict.fromkeys(("negative_slope", "alpha", "beta", "delta", "margin"), "(-inf, inf)")
+_NUMBERS |= {"label_smoothing": "[0, 1]", **dict.fromkeys(("threshold", "min_val", "max_val"), "[-inf, inf]")}
+_WORDS = {"reduction": ("mean", "sum", "none", "batchmean"), "approximate": ("none", "tanh")}
+
+
+def _option(who: str, name: str, value: Any) -> Any:
+    if name in _NUMBERS:
+        return number(who, name, value, _NUMBERS[name])
+    if name in _WORDS:
+        return choice(who, name, value, _WORDS[name])
+    if name in ("axis", "p", "ignore_index"):
+        return integer(who, "dim" if name == "axis" else name, value)
+    return flag(who, name, value) if name == "log_target" else value
 
 
 class Function(Module):
@@ -20,11 +35,11 @@ class Function(Module):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.options = options
+        self.options = {name: _option(type(self).__name__, name, value) for name, value in options.items()}
 
-    def forward(self, *inputs: Any) -> Tensor:
+    def forward(self, x: Any) -> Tensor:
         """See the function."""
-        return type(self).function(*inputs, **self.options)
+        return type(self).function(x, **self.options)
 
     def extra_repr(self) -> str:
         """The options."""

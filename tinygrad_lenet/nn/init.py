@@ -58,7 +58,8 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Seed = N
     a, b = number("uniform_", "a", a), number("uniform_", "b", b)
     if not 0 <= b - a < math.inf:
         raise ArgumentError(f"uniform_: a must be the lower end and b the upper one, got a={a}, b={b}")
-    _floats("uniform_", tensor).data = generator_of(generator).uniform(a, b, tensor.shape)
+    _floats("uniform_", tensor)
+    tensor.data = generator_of(generator, "uniform_").uniform(a, b, tensor.shape)
     return tensor
 
 
@@ -66,7 +67,8 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Seed = N
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Seed = None) -> Tensor:
     """Normal with a mean and a standard deviation."""
     mean, std = number("normal_", "mean", mean), number("normal_", "std", std, "[0, inf)")
-    _floats("normal_", tensor).data = generator_of(generator).normal(mean, std, tensor.shape)
+    _floats("normal_", tensor)
+    tensor.data = generator_of(generator, "normal_").normal(mean, std, tensor.shape)
     return tensor
 
 
@@ -93,25 +95,30 @@ def ones_(tensor: Tensor) -> Tensor:
 def lecun_uniform_(tensor: Tensor, generator: Seed = None) -> Tensor:
     """Uniform with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6)."""
     bound = math.sqrt(3 / _fan("lecun_uniform_", tensor))
-    return uniform_(tensor, -bound, bound, generator)
+    return uniform_(tensor, -bound, bound, generator_of(generator, "lecun_uniform_"))
 
 
 def lecun_normal_(tensor: Tensor, generator: Seed = None) -> Tensor:
     """Normal with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6)."""
-    return normal_(tensor, 0.0, math.sqrt(1 / _fan("lecun_normal_", tensor)), generator)
+    return normal_(tensor, 0.0, math.sqrt(1 / _fan("lecun_normal_", tensor)), generator_of(generator, "lecun_normal_"))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) -> Tensor:
     """Uniform with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 16)."""
     gain = number("xavier_uniform_", "gain", gain, "[0, inf)")
     bound = gain * math.sqrt(6 / _fan("xavier_uniform_", tensor, "both"))
-    return uniform_(tensor, -bound, bound, generator)
+    return uniform_(tensor, -bound, bound, generator_of(generator, "xavier_uniform_"))
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) -> Tensor:
     """Normal with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 12)."""
     gain = number("xavier_normal_", "gain", gain, "[0, inf)")
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / _fan("xavier_normal_", tensor, "both")), generator)
+    return normal_(
+        tensor,
+        0.0,
+        gain * math.sqrt(2 / _fan("xavier_normal_", tensor, "both")),
+        generator_of(generator, "xavier_normal_"),
+    )
 
 
 def _fan(who: str, tensor: Any, mode: str = "fan_in") -> int:
@@ -130,11 +137,16 @@ def kaiming_uniform_(
 ) -> Tensor:
     """Uniform with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15)."""
     bound = math.sqrt(3) * _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity)
-    return uniform_(tensor, -bound, bound, generator)
+    return uniform_(tensor, -bound, bound, generator_of(generator, "kaiming_uniform_"))
 
 
 def kaiming_normal_(
     tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Seed = None
 ) -> Tensor:
     """Normal with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15)."""
-    return normal_(tensor, 0.0, _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity), generator)
+    return normal_(
+        tensor,
+        0.0,
+        _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity),
+        generator_of(generator, "kaiming_normal_"),
+    )

@@ -44,7 +44,7 @@ class Linear(Module):
         shape, bias, generator = (
             (self.out_features, self.in_features),
             flag("Linear", "bias", bias),
-            generator_of(generator),
+            generator_of(generator, "Linear"),
         )
         self.weight = _uniform("Linear", shape, self.in_features, generator)
         self.bias = _uniform("Linear", shape[:1], self.in_features, generator) if bias else None
@@ -87,7 +87,7 @@ class _Conv(Module):
             raise ArgumentError(
                 f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
             )
-        generator = generator_of(generator)
+        generator = generator_of(generator, type(self).__name__)
         self.in_channels, self.out_channels = in_channels, out_channels
         if self.dims == 1 and isinstance(kernel_size, (tuple, list)):
             kernel_size = kernel_size * 2  # (5,), as PyTorch has it
@@ -205,7 +205,7 @@ class Embedding(Module):
             if not -num_embeddings <= padding_idx < num_embeddings:
                 raise ArgumentError(f"Embedding: padding_idx must be one of {num_embeddings} rows, got {padding_idx}")
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        normal = generator_of(generator).standard_normal
+        normal = generator_of(generator, "Embedding").standard_normal
         table = made("Embedding", (num_embeddings, embedding_dim), lambda shape: normal(shape).astype(np.float32))
         if padding_idx is not None:
             table[padding_idx] = 0
@@ -234,7 +234,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, generator: Seed = None) -> None:
         super().__init__()
         self.p = number(type(self).__name__, "p", p, "[0, 1]")
-        self.generator = generator_of(generator)
+        self.generator = generator_of(generator, type(self).__name__)
 
     def forward(self, x: Any) -> Tensor:
         """The same shape."""

@@ -20,10 +20,10 @@ from ..graph import enable_grad
 from ..ops.creation import Seed, full, generator_of, zeros
 from ..ops.rearrange import pad
 from ..ops.shape import concatenate
-from ..tensor import Tensor, as_tensor, tensor, to_array
+from ..tensor import Tensor, tensor, to_array
 from . import init
 from .layers import Conv2d, Flatten, Linear
-from .module import Module, Parameter, Sequential, check_input
+from .module import Module, Parameter, Sequential, check_input, tensor_of
 
 # Table I: the maps of S2 that each of the 16 maps of C3 sees.
 C3_TABLE = ["012", "123", "234", "345", "045", "015"]  # every three neighbours
@@ -57,7 +57,7 @@ class ScaledTanh(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Elementwise."""
-        out: Tensor = 1.7159 * (2 / 3 * x).tanh()
+        out: Tensor = 1.7159 * (2 / 3 * tensor_of("ScaledTanh", "x", x)).tanh()
         return out
 
 
@@ -66,7 +66,7 @@ class Subsampling(Module):
 
     def __init__(self, channels: int, generator: Seed = None) -> None:
         super().__init__()
-        generator = generator_of(generator)
+        generator = generator_of(generator, "Subsampling")
         channels = integer("Subsampling", "channels", channels, 1, 2**20)
         self.coefficient = Parameter(zeros(channels, 1, 1))
         self.bias = Parameter(zeros(channels, 1, 1))
@@ -92,7 +92,7 @@ class PartialConv2d(Module):
 
     def __init__(self, table: list[str], kernel_size: int, generator: Seed = None) -> None:
         super().__init__()
-        generator = generator_of(generator)
+        generator = generator_of(generator, "PartialConv2d")
         kernel_size = integer("PartialConv2d", "kernel_size", kernel_size, 1, 2**10)
         self.table = table = listed("PartialConv2d", "table", table, "a list of words of digits")
         if not table or not all(isinstance(r, str) and r.isdecimal() and len({*r}) == len(r) for r in table):
@@ -140,7 +140,7 @@ class LeNet5Classic(Module):
 
     def __init__(self, generator: Seed = None) -> None:
         super().__init__()
-        generator = generator_of(generator)
+        generator = generator_of(generator, "LeNet5Classic")
         self.body = Sequential(
             {
                 "c1": Conv2d(1, 6, 5, generator=generator),  # (N, 6, 28, 28)
@@ -178,7 +178,7 @@ class LeNet5Classic(Module):
         """Pixels between 0 (background) and 1 (ink), (N, 1, 28, 28), as the network wants them: -0.1 and 1.175, with a
         frame of two pixels of background, (N, 1, 32, 32).
         """
-        images = as_tensor(pixels)
+        images = tensor_of("prepare", "pixels", pixels)
         if images.ndim != 4 or images.shape[1:] != (1, 28, 28):
             raise ShapeError(f"prepare: pixels must be of shape (N, 1, 28, 28), got {images.shape}")
         if images.dtype.kind != "f":
@@ -212,12 +212,13 @@ class MAPLoss(Module):
 
     def forward(self, logits: Any, labels: Any) -> Tensor:
         """Minus the penalties (N, C) and labels (N,) to the loss."""
-        logits, classes = as_tensor(logits), np.asarray(labels)
+        logits = tensor_of("MAPLoss", "logits", logits)
+        classes = tensor_of("MAPLoss", "labels", labels).numpy()
         if logits.ndim != 2 or logits.dtype.kind != "f" or classes.shape != logits.shape[:1]:
             raise ShapeError(
                 f"MAPLoss: logits must be floats (N, C) and labels (N,), got {said(logits)} and {said(classes)}"
             )
-        if classes.size and classes.dtype.kind in "iu" and classes.max() >= logits.shape[1]:  # which is rubbish's
+        if classes.size and classes.dtype.kind in "iuf" and classes.max() >= logits.shape[1]:  # which is rubbish's
             raise ArgumentError(f"MAPLoss: labels lie in 0 … {logits.shape[1] - 1}, got {classes.max()}")
         rubbish = full((len(logits), 1), -self.j, dtype=logits.dtype)
         return F.cross_entropy(concatenate([logits, rubbish], axis=1), labels, reduction=self.reduction)
@@ -228,7 +229,7 @@ class MAPLoss(Module):
         With ``p`` the posterior of the ten classes and of rubbish, ``2 * p[rubbish] + 4 * variance`` under ``p`` of the
         difference to a class's code (rubbish: 0). It is never negative, and does not depend on the label.
         """
-        features = to_array(features)
+        features = tensor_of("MAPLoss.second_derivative", "features", features).numpy()
         if features.ndim != 2 or features.shape[1] != CODES.shape[1]:
             raise ShapeError(f"MAPLoss.second_derivative: features must be (N, 84), got {features.shape}")
         difference = features[:, None, :] - CODES

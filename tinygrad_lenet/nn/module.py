@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..arguments import flag, instance, integer, listed, said
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError
-from ..tensor import Tensor, to_array
+from ..tensor import Tensor, as_tensor, to_array
 
 M = TypeVar("M", bound="Module")
 
@@ -27,7 +27,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
+        super().__init__(data, flag("Parameter", "requires_grad", requires_grad))
 
 
 def _members(attributes: Mapping[str, Any], within: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -278,9 +278,9 @@ def _values(who: str, name: str, value: Any, target: Tensor) -> NDArray[Any]:
 def _element(who: str, value: Any, holder: Module | None = None) -> Module:
     """A module that may stand in a list of modules: not one that holds the list."""
     if not isinstance(value, Module):
-        raise ArgumentError(f"{who} a {type(value).__name__}, expected a Module")
+        raise ArgumentError(f"{who} must be a Module, got a {type(value).__name__}")
     if holder is not None and any(module is holder for module in value.modules()):
-        raise ArgumentError(f"{who} a {type(value).__name__} that holds it itself, which would go on for ever")
+        raise ArgumentError(f"{who} is a {type(value).__name__} that holds it itself, which would go on for ever")
     return value
 
 
@@ -306,7 +306,7 @@ class Sequential(Module):
             else {str(i): module for i, module in enumerate(modules)}
         )
         for name, module in named.items():
-            _element(f"Sequential: element {name} is", module)
+            _element(f"Sequential: element {name} of modules", module)
             if not isinstance(name, str) or not name or "." in name:
                 raise ArgumentError(f"Sequential: an element is called by a word without dots, not {said(name)}")
             if hasattr(type(self), name) or name == "training":
@@ -322,7 +322,7 @@ class Sequential(Module):
 
     def append(self, module: Module) -> Sequential:
         """Add a module at the end."""
-        _element("Sequential: to append, got", module, self)
+        _element("Sequential: module", module, self)
         name = len(self)
         while str(name) in vars(self):
             name += 1
@@ -364,7 +364,7 @@ class ModuleList(Module):
         """Add several at the end."""
         several = listed("ModuleList", "modules", modules, "Modules")
         for module in several:
-            _element("ModuleList: got", module, self)
+            _element("ModuleList: each of modules", module, self)
         for module in several:
             setattr(self, str(len(self)), module)
         return self
@@ -381,7 +381,7 @@ class ModuleList(Module):
         return list(self.children())[_place(self, index)]
 
     def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, str(_place(self, index)), _element("ModuleList: got", module, self))
+        setattr(self, str(_place(self, index)), _element("ModuleList: module", module, self))
 
 
 def _part(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Module]]:
@@ -399,6 +399,14 @@ def _place(modules: Sequential | ModuleList, index: Any) -> int:
     if not -count <= number < count:
         raise OutOfRangeError(f"{who}: there are {count} modules, no number {said(number)}")
     return number % count
+
+
+def tensor_of(who: str, name: str, value: Any) -> Tensor:
+    """An argument as a Tensor."""
+    try:
+        return as_tensor(value)
+    except TinygradLenetError as error:
+        raise type(error)(f"{who}: {name}: {error}") from None
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..arguments import choice, flag, integer, listed, made, number
+from ..arguments import choice, flag, integer, listed, made, number, said
 from ..errors import ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.rearrange import flip
 from ..ops.shape import concatenate, stack
-from ..tensor import Tensor, as_tensor
-from .module import Module, Parameter
+from ..tensor import Tensor
+from .module import Module, Parameter, tensor_of
 
 
 class _Recurrent(Module):
@@ -53,7 +53,7 @@ class _Recurrent(Module):
         self.bias, self.batch_first = flag(name, "bias", bias), flag(name, "batch_first", batch_first)
         self.dropout = number(name, "dropout", dropout, "[0, 1]")
         self.bidirectional = bidirectional = flag(name, "bidirectional", bidirectional)
-        self.generator = generator_of(generator)
+        self.generator = generator_of(generator, type(self).__name__)
         rows = self.gates * hidden_size
         bound = made(name, (rows, hidden_size), lambda shape: 1 / math.sqrt(shape[1]))
         for layer in range(num_layers):
@@ -78,7 +78,7 @@ class _Recurrent(Module):
         (N, L, ...) if ``batch_first``; (L, ...) without a batch. A state is (num_layers * directions, N, hidden_size),
         0 if none is given; of an LSTM a pair of them.
         """
-        x = as_tensor(x)
+        x = tensor_of(type(self).__name__, "x", x)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             layout = "(N, L, " if self.batch_first else "(L, N, "
             raise ShapeError(
@@ -110,12 +110,14 @@ class _Recurrent(Module):
         if state is None:
             return [Tensor(np.zeros(shape, x.dtype))] * self.states
         name = type(self).__name__
-        given = [as_tensor(s) for s in (listed(name, "state", state, "a pair") if self.states > 1 else [state])]
+        given = [
+            tensor_of(name, "state", s)
+            for s in (listed(name, "state", state, "a pair") if self.states > 1 else [state])
+        ]
         given = [s.unsqueeze(1) if single and s.ndim == 2 else s for s in given]
         if [s.shape for s in given] != [shape] * self.states:
             raise ShapeError(
-                f"{name}: expected {self.states} state(s) of shape {shape}, got "
-                f"{', '.join(str(s.shape) for s in given)}"
+                f"{name}: expected {self.states} state(s) of shape {shape}, got {said([s.shape for s in given])}"
             )
         return given
 

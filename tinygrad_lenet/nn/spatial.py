@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .. import functional as F
-from ..arguments import lengths
+from ..arguments import choice, flag, integer, lengths
 from ..errors import ArgumentError
-from ..ops.windows import Padding, Pair
+from ..ops.windows import Padding, Pair, pair
 from ..tensor import Tensor
 from .module import Module
 
@@ -20,6 +20,22 @@ class _Pool(Module):
 
     def __init__(self, kernel_size: Any, stride: Any, padding: Any, **options: Any) -> None:
         super().__init__()
+        name, single = type(self).__name__, type(self).__name__.endswith("1d")
+        sizes = {"kernel_size": kernel_size, "stride": stride, "dilation": options.get("dilation")}
+        sizes |= (
+            {}
+            if isinstance(padding, str)
+            or (isinstance(padding, (tuple, list)) and padding and isinstance(padding[0], (tuple, list)))
+            else {"padding": padding}
+        )
+        for option, value in sizes.items():
+            if value is not None or option == "kernel_size":
+                value = value * 2 if single and isinstance(value, (tuple, list)) else value
+                pair(value, name, option, 0 if option == "padding" else 1)
+        for option in ("ceil_mode", "count_include_pad"):
+            flag(name, option, options.get(option, False))
+        if options.get("divisor_override") is not None:
+            integer(name, "divisor_override", options["divisor_override"])
         self.kernel_size, self.stride, self.padding, self.options = kernel_size, stride, padding, options
 
     def forward(self, x: Any) -> Tensor:
@@ -135,7 +151,9 @@ class Upsample(Module):
         align_corners: bool | None = None,
     ) -> None:
         super().__init__()
-        self.size, self.scale_factor, self.mode, self.align_corners = size, scale_factor, mode, align_corners
+        self.size, self.scale_factor = size, scale_factor
+        self.mode = choice("Upsample", "mode", mode, ("nearest", "bilinear"))
+        self.align_corners = None if align_corners is None else flag("Upsample", "align_corners", align_corners)
 
     def forward(self, x: Any) -> Tensor:
         """(N, C, H, W) to (N, C, OH, OW)."""

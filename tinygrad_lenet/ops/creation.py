@@ -23,17 +23,20 @@ else:
     Seed = ForwardRef("int | np.random.Generator | None", module=__name__)
 
 
-def generator_of(generator: Seed) -> np.random.Generator:
-    """A NumPy generator: the one given, or a new one from a seed, or (None) from fresh entropy.
+def generator_of(generator: Seed, who: str = "") -> np.random.Generator:
+    """A NumPy generator: the one given, or a new one from a seed, or (None) from fresh entropy; for ``who`` it is.
 
     >>> int(generator_of(0).integers(100))
     85
     """
+    who = f"{who}: " if who else ""
     if isinstance(generator, (int, np.integer)) and generator < 0:
-        raise ArgumentError(f"a seed must be 0 or more, got {generator}")
+        raise ArgumentError(f"{who}generator: a seed must be 0 or more, got {generator}")
     if generator is None or isinstance(generator, (int, np.integer, np.random.Generator)):
         return np.random.default_rng(generator)
-    raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
+    raise ArgumentError(
+        f"{who}generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}"
+    )
 
 
 def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ class Optimizer:
         self.defaults = self._plain(defaults)
         given = _several(params)
         if not given:
-            raise ArgumentError(f"{kind}: got no parameters; pass model.parameters()")
+            raise ArgumentError(f"{kind}: params: got no parameters; pass model.parameters()")
         groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
         if not all(isinstance(group, Mapping) for group in groups):
             raise DTypeError(f"{kind}: got a mixture of groups and Tensors; make each group a dict with 'params'")

@@ -26,7 +26,7 @@ def _shifted(a):
 
 
 def _apart(a):
-    if a.ndim > 6:  # too many doubled axes
+    if not 0 < a.ndim <= 6:  # too many doubled axes
         return a
     out = np.zeros([2 * n for n in a.shape], a.dtype)[(slice(None, None, 2),) * a.ndim]
     out[...] = a
@@ -44,8 +44,8 @@ LAYOUTS = {
     "backwards": lambda a: np.ascontiguousarray(a[(slice(None, None, -1),) * a.ndim])[
         (slice(None, None, -1),) * a.ndim
     ],
-    "apart": _apart,
-    "unaligned": _shifted,
+    "apart": lambda a: _apart(a) if a.ndim else a,
+    "unaligned": lambda a: _shifted(a) if a.ndim else a,
     "read-only": _read_only,
     "subclass": lambda a: a.view(Sub),
     "matrix": lambda a: a.view(np.matrix) if a.ndim == 2 else a.view(Sub),
@@ -78,11 +78,16 @@ def _endless():
     return found
 
 
-def _deep():
-    found: Any = 1.0
-    for _ in range(2000):
-        found = [found]
-    return found
+class Deep(list):
+    """Lists in lists, deeper than recursion can go."""
+
+    def __init__(self):
+        super().__init__([1.0])
+        for _ in range(2000):
+            self[:] = [list(self)]
+
+    def __repr__(self):
+        return "<Deep>"
 
 
 def _freed():
@@ -162,7 +167,7 @@ FACTORIES: dict[str, Any] = {
     "ragged": lambda: [[1, 2], [3]], "nested": lambda: [[[1.0], [2.0]]], "of None": lambda: [None],
     "of text": lambda: ["1", "2"], "of arrays": lambda: [np.zeros(2), np.zeros(3)],
     "of tensors": lambda: [tl.ones(2), tl.ones(2)], "of leaves": lambda: [tl.ones(2, requires_grad=True)],
-    "of huge ints": lambda: [2**100, 1], "endless": _endless, "deep": _deep, "range": lambda: range(3),
+    "of huge ints": lambda: [2**100, 1], "endless": _endless, "deep": Deep, "range": lambda: range(3),
     "dict": dict, "{'a': 1}": lambda: {"a": 1}, "set": set, "{1, 2}": lambda: {1, 2}, "frozenset": frozenset,
     "lambda": lambda: lambda *a, **k: None, "generator": _generator, "iterator": lambda: iter([1, 2]),
     "object": object, "memoryview": lambda: memoryview(b"abcd"), "array.array": lambda: array.array("d", [1, 2]),
@@ -217,17 +222,23 @@ def odd_array(dtype, shape, fill):
         return (np.abs(values) if kind.kind == "u" else values).astype(kind)
 
 
-def wrong_values():
-    """Anything but what one should pass."""
-    arrays = st.builds(odd_array, st.sampled_from(DTYPES), st.sampled_from(SHAPES), st.sampled_from(FILLS))
-    layouts = st.sampled_from([*[None] * 8, "apart", "read-only", "subclass", "backwards"])
-    arrays = st.builds(lambda a, how: LAYOUTS[how](a) if how else a, arrays, layouts)
-    tensors = st.builds(
+def _arrays(dtypes):
+    return st.builds(odd_array, *map(st.sampled_from, (dtypes, SHAPES, FILLS)))
+
+
+# Anything but what one should pass. Made once: to make a strategy takes longer than to draw from it.
+WRONG_VALUES = st.one_of(
+    st.sampled_from(SCALARS),
+    st.sampled_from(SEQUENCES),
+    st.builds(
+        lambda a, how: LAYOUTS[how](a) if how else a,
+        _arrays(DTYPES),
+        st.sampled_from([*[None] * 8, "apart", "read-only", "subclass", "backwards"]),
+    ),
+    st.builds(
         lambda a, leaf: tl.tensor(a, requires_grad=leaf and a.dtype.kind == "f"),
-        st.builds(
-            odd_array, st.sampled_from(["f4", "f8", "f2", "?", "u1", "i8"]), *map(st.sampled_from, (SHAPES, FILLS))
-        ),
+        _arrays(["f4", "f8", "f2", "?", "u1", "i8"]),
         st.booleans(),
-    )
-    made = st.sampled_from([*FACTORIES]).map(lambda name: FACTORIES[name]())
-    return st.sampled_from(SCALARS) | st.sampled_from(SEQUENCES) | arrays | tensors | made
+    ),
+    st.sampled_from([*FACTORIES]).map(lambda name: FACTORIES[name]()),
+)

@@ -24,6 +24,7 @@ from .errors import (
     OutOfRangeError,
     ShapeError,
     TinygradLenetError,
+    TooLargeError,
     UnsupportedError,
 )
 from .functional import *
@@ -73,6 +74,7 @@ __all__ = [
     "ShapeError",
     "Tensor",
     "TinygradLenetError",
+    "TooLargeError",
     "UnsupportedError",
     "__version__",
     "as_tensor",

@@ -48,7 +48,7 @@ def number(who: str, name: str, value: Any, interval: str = "(-inf, inf)") -> fl
     tinygrad_lenet.errors.ArgumentError: Dropout: p must lie in [0, 1], got 1.5
     """
     kind = getattr(getattr(value, "dtype", None), "kind", None)
-    real = kind in ("i", "u", "f") and value.shape == () if isinstance(kind, str) else isinstance(value, numbers.Real)
+    real = isinstance(value, numbers.Real) if not isinstance(kind, str) else kind in "iuf" and value.shape == ()
     if not real or isinstance(value, bool) or getattr(value, "requires_grad", False):
         raise DTypeError(f"{who}: {name} must be a number, got {said(value)}")
     try:

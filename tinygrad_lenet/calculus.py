@@ -7,7 +7,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError, GradientError, ShapeError
+from .arguments import flag, function, integer
+from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named
 from .graph import enable_grad, is_grad_enabled, now, pullback, sources
 from .ops.elementwise import clone
 from .ops.shape import stack
@@ -67,20 +68,22 @@ def grad(
     """
     if callable(outputs):
         return _grad_of(outputs, inputs)
-    ys = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs) if isinstance(inputs, Iterable) else [inputs]
+    ys, xs = _tensors("outputs", outputs), _tensors("inputs", inputs)
+    create_graph, allow_unused = flag("grad", "create_graph", create_graph), flag("grad", "allow_unused", allow_unused)
+    retain_graph = None if retain_graph is None else flag("grad", "retain_graph", retain_graph)
     gs: list[Any] = list(grad_outputs) if isinstance(grad_outputs, (list, tuple)) else [grad_outputs]
     if grad_outputs is None:
         gs *= len(ys)
     if len(gs) != len(ys):
         raise ArgumentError(f"grad: {len(ys)} outputs need as many grad_outputs, got {len(gs)}")
     for i, x in enumerate(xs):
-        if not isinstance(x, Tensor):
-            raise ArgumentError(f"grad: inputs are tensors that require a gradient, input {i} is a {type(x).__name__}")
         if not x._requires_grad:
             raise GradientError(f"grad: input {i} does not require a gradient; make it with requires_grad=True")
-    roots = [root_of(y) for y in ys]
-    seeds: list[Any] = [seed_of(y, g) for y, g in zip(ys, gs, strict=True)]
+    try:
+        roots = [root_of(y) for y in ys]
+        seeds: list[Any] = [seed_of(y, g) for y, g in zip(ys, gs, strict=True)]
+    except TinygradLenetError as error:
+        raise named(error, "grad")  # noqa: B904  # it is the same error
     wanted = [x._node or x for x in xs]
     retain = create_graph if retain_graph is None else retain_graph
     if create_graph:
@@ -108,16 +111,24 @@ def grad(
     return tuple(results)
 
 
+def _tensors(name: str, values: Any) -> list[Tensor]:
+    """One tensor or several."""
+    found = [*values] if isinstance(values, Iterable) and not isinstance(values, Tensor) else [values]
+    for i, x in enumerate(found):
+        if not isinstance(x, Tensor):
+            raise ArgumentError(f"grad: {name} must be a tensor or several, number {i} is a {type(x).__name__}")
+    return found
+
+
 class _Call:
     """A call of a function whose derivatives are wanted, recorded from fresh inputs on."""
 
     def __init__(self, name: str, fn: Function, args: Sequence[Any], argnums: Any, kwargs: dict[str, Any]) -> None:
-        self.single = isinstance(argnums, (int, np.integer))
-        numbers = (argnums,) if self.single else tuple(argnums)
+        function(name, "fn", fn)
+        self.single = not isinstance(argnums, (tuple, list))
+        numbers = tuple(integer(name, "argnums", n) for n in ((argnums,) if self.single else argnums))
         if not numbers or len({*numbers}) < len(numbers) or any(not -len(args) <= n < len(args) for n in numbers):
-            raise ArgumentError(
-                f"{name}: argument number {argnums} cannot be had from {len(args)} positional arguments"
-            )
+            raise ArgumentError(f"{name}: argument number {brief(argnums)} cannot be had from {len(args)} positional arguments")
         self.name, outer, given = name, is_grad_enabled(), list(args)
         with enable_grad():
             for n in numbers:
@@ -138,7 +149,7 @@ class _Call:
         )
 
     def _fresh(self, number: int, value: Any, outer: bool) -> Tensor:
-        x = as_tensor(value)
+        x = _as_tensor(self.name, f"argument {number}", value)
         if x.dtype.kind != "f":
             raise DTypeError(f"{self.name}: argument {number} is {x.dtype}; convert it to floats: x.astype('float32')")
         if outer and x.requires_grad:
@@ -180,9 +191,16 @@ def _gradients(
     return [Tensor._wrap(np.zeros(x.shape, x.dtype)) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
+def _as_tensor(name: str, what: str, value: Any) -> Tensor:
+    try:
+        return as_tensor(value)
+    except TinygradLenetError as error:
+        raise named(error, f"{name}: {what}")  # noqa: B904  # it is the same error
+
+
 def _like(name: str, what: str, values: Any, models: Sequence[Tensor]) -> list[Tensor]:
     """One tensor, or a tuple of them, of the shapes of the models."""
-    found = [as_tensor(v) for v in (values if isinstance(values, tuple) else (values,))]
+    found = [_as_tensor(name, what, v) for v in (values if isinstance(values, tuple) else (values,))]
     if [v.shape for v in found] != [m.shape for m in models]:
         raise ShapeError(
             f"{name}: {what} must have the shapes {', '.join(str(m.shape) for m in models)}, got "
@@ -192,6 +210,8 @@ def _like(name: str, what: str, values: Any, models: Sequence[Tensor]) -> list[T
 
 
 def _grad_of(fn: Function, argnums: Any) -> Function:
+    function("grad", "fn", fn)
+
     def gradient(*args: Any, **kwargs: Any) -> Any:
         call = _Call("grad", fn, args, argnums, kwargs)
         return call.pull([np.ones(call.number().shape)], retain=False)
@@ -210,6 +230,7 @@ def value_and_grad(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function
     >>> tl.value_and_grad(lambda x, y: (x * y).sum(), argnums=1)([1.0, 2.0], [3.0, 4.0])
     (tensor(11.), tensor([1., 2.]))
     """
+    function("value_and_grad", "fn", fn)
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         call = _Call("value_and_grad", fn, args, argnums, kwargs)
@@ -280,9 +301,14 @@ def jacobian(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     tensor([[2., 1., 0.],
             [0., 3., 2.]])
     """
+    return _jacobian("jacobian", fn, argnums)
+
+
+def _jacobian(name: str, fn: Function, argnums: Any) -> Function:
+    function(name, "fn", fn)
 
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        call = _Call("jacobian", fn, args, argnums, kwargs)
+        call = _Call(name, fn, args, argnums, kwargs)
         found = tuple(call.by_argument(_rows(call, y)) for y in call.outputs)
         return found if call.several else found[0]
 
@@ -314,7 +340,8 @@ def hessian(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     tensor([[6., 2.],
             [2., 0.]])
     """
-    return jacobian(_grad_of(fn, argnums), argnums)
+    function("hessian", "fn", fn)
+    return _jacobian("hessian", _grad_of(fn, argnums), argnums)
 
 
 def hvp(fn: Function, primals: Any, tangents: Any) -> Any:

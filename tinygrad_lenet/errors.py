@@ -6,6 +6,7 @@
     ├── ShapeError      (ValueError)    shapes that do not fit together
     ├── DTypeError      (TypeError)     a dtype or type that cannot be used here
     ├── ArgumentError   (ValueError)    an argument outside its range, or an unknown choice
+    │   └── TooLargeError (OverflowError) a number that its dtype cannot hold
     ├── OutOfRangeError (IndexError)    an index beyond the end of an axis
     ├── AxisError       (both of these) an axis that the tensor does not have
     ├── OutOfMemoryError (MemoryError)  a result that is larger than the memory
@@ -41,6 +42,10 @@ class ArgumentError(TinygradLenetError, ValueError):
     """An argument lies outside its range, or names an unknown choice."""
 
 
+class TooLargeError(ArgumentError, OverflowError):
+    """A number that its dtype cannot hold."""
+
+
 class OutOfRangeError(TinygradLenetError, IndexError):
     """An index lies beyond the end of its axis."""
 
@@ -69,12 +74,16 @@ class DownloadError(TinygradLenetError, OSError):
     """No mirror gave the right file."""
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
 def brief(value: Any) -> str:
     """What stands for a value in a message: short, whatever it is."""
     try:
-        if hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type):
+        if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype"):
             return repr(value) if not value.shape else f"{type(value).__name__} {value.dtype} of shape {value.shape}"
-        return reprlib.Repr(maxstring=80, maxother=80).repr(value)
+        return _short.repr(value)
     except Exception:
         return f"a {type(value).__name__}"
 
@@ -83,18 +92,19 @@ def given(names: Iterable[str], values: Iterable[Any]) -> str:
     """The arguments of a call, for a message."""
     return "; ".join(
         f"{name} is {value.dtype} of shape {value.shape}"
-        if hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type)
+        if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
         else f"{name}={brief(value)}"
         for name, value in zip(names, values, strict=False)
     )
 
 
-def named(error: TinygradLenetError, name: str) -> TinygradLenetError:
+def named(error: TinygradLenetError, name: str, arguments: str = "") -> TinygradLenetError:
     """The same error in the name of the function that the user called, if an op within it complained."""
     text = str(error)
     if not text.startswith(name):
         inner, colon, rest = text.partition(": ")
-        error.args = (f"{name}: {rest if colon and inner.isidentifier() else text}",)
+        text = f"{name}: {rest if colon and inner.isidentifier() else text}"
+        error.args = (f"{text} (given: {arguments})" if arguments and "(given: " not in text else text,)
     return error
 
 
@@ -109,6 +119,8 @@ def translated(error: Exception, name: str, arguments: str) -> TinygradLenetErro
         if isinstance(error, (TypeError, AttributeError))
         else ShapeError
         if isinstance(error, ValueError)
+        else TooLargeError
+        if isinstance(error, OverflowError)
         else ArgumentError
     )
     text = "not enough memory" if isinstance(error, MemoryError) and not str(error) else str(error)

@@ -20,12 +20,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import Annotated, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
-from .errors import ArgumentError, GradientError, TinygradLenetError, given, named, translated
+from .arguments import integer, number
+from .errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, given, named, translated
 from .graph import Node, Vertex, is_grad_enabled, listener
+from .parameters import VARIADIC, parameters
+from .parameters import scalars as scalars_of
 from .tensor import Tensor, storage, to_array
 
 # In the body of a primitive an ndarray; for its callers a Tensor, an array, a number or a list.
@@ -54,7 +58,12 @@ class Draw(NamedTuple):
 
 def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) -> Draw:
     """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves."""
-    return Draw(shape if values is None else np.shape(values), low, high, values)
+    lengths = tuple(integer("draw", "a length of the shape", n, 0) for n in shape)
+    low, high = number("draw", "low", low), number("draw", "high", high)
+    try:
+        return Draw(lengths if values is None else to_array(values).shape, low, high, values)
+    except TinygradLenetError as error:
+        raise named(error, "draw: values")  # noqa: B904  # it is the same error
 
 
 class Primitive(Protocol[P]):
@@ -102,7 +111,7 @@ class Plan:
         rule = op.rules[name]
         if rule is None:
             return
-        wants = _parameters(rule)[1:]
+        wants = parameters(rule)[1:]
         if "position" in wants:  # one rule for all of *args: it is told which
             rule = functools.partial(rule, position=position - len(op.names) + 1)
             wants.remove("position")
@@ -166,25 +175,15 @@ class Plan:
         )
 
 
-_VARIADIC = 4  # the flag of a code object that has *args
 _MISSING: Any = object()
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
-    """The names of a function's parameters, at a hundredth of the time of ``inspect.signature``."""
-    code = getattr(function, "__code__", None)
-    if code is None:  # a partial, an object with __call__
-        import inspect
-
-        return list(inspect.signature(function).parameters)
-    return list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & _VARIADIC)])
-
-
-def _is_tensor(annotation: Any) -> bool:
-    """Whether it is ``Array`` or ``Array | None``, as an object or as text, under whatever name of the package."""
+def _operand(annotation: Any) -> int:
+    """1 if it is ``Array``, 2 if ``Array | None``, else 0; an object or text, under whatever name of the package."""
     if isinstance(annotation, str):
-        return annotation.split(" ")[0].split(".")[-1] == "Array"
-    return annotation == Array or Array in get_args(annotation)
+        first, *others = annotation.split(" ")
+        return (1 + bool(others)) * (first.split(".")[-1] == "Array")
+    return 1 if annotation == Array else 2 * (Array in get_args(annotation))
 
 
 class Op:
@@ -193,13 +192,14 @@ class Op:
     def __init__(self, forward: Callable[..., Array]) -> None:
         self.forward = forward
         self.name = forward.__name__
-        self.names = _parameters(forward)
-        self.variadic = bool(forward.__code__.co_flags & _VARIADIC)
+        self.names = parameters(forward)
+        self.variadic = bool(forward.__code__.co_flags & VARIADIC)
         self.arity = len(self.names) - self.variadic
         given = forward.__defaults__ or ()
         self.required = self.arity - len(given)
         self.defaults = (_MISSING,) * self.required + given
-        self.operands = [_is_tensor(forward.__annotations__.get(name)) for name in self.names]
+        self.scalars = scalars_of(forward)
+        self.operands = [_operand(forward.__annotations__.get(name)) for name in self.names]
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}
@@ -211,7 +211,9 @@ class Op:
         for name, rule in rules.items():
             if name not in self.names:
                 raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {', '.join(self.names)}")
-            for want in _parameters(rule)[1:] if rule else ():
+            if rule is not None and not callable(rule):
+                raise DTypeError(f"{self.name}.vjp: the rule of {name!r} must be a function or None, got {brief(rule)}")
+            for want in parameters(rule)[1:] if rule else ():
                 if want != "position":
                     self.source(want)
         self.rules.update(rules)
@@ -262,14 +264,27 @@ class Op:
         alone = not (numbers and any(isinstance(a, (np.ndarray, np.generic)) for a in plain))
         for i, a in enumerate(plain):
             at = min(i, len(self.operands) - 1)
-            if a is None or not self.operands[at]:
+            if not self.operands[at] or (a is None and self.operands[at] == 2):
                 continue
-            if alone or isinstance(a, np.ndarray) or not isinstance(a, (bool, int, float, np.generic)):
+            if (
+                alone
+                or isinstance(a, np.ndarray)
+                or not (isinstance(a, (bool, int, float)) or (isinstance(a, np.generic) and a.dtype in _DTYPES))
+            ):
                 try:
                     plain[i] = to_array(a)
                 except TinygradLenetError as error:
                     raise named(error, f"{self.name}: {self.names[at]}") from None
         return plain
+
+    def admit(self, args: tuple[Any, ...], plain: list[Any]) -> tuple[Any, ...]:
+        """The arguments with numbers, flags and words as Python has them, also in ``plain``."""
+        found = list(args)
+        for scalar in self.scalars:
+            i = scalar.position
+            if type(args[i]) not in scalar.quick:
+                found[i] = plain[i] = scalar.admit(args[i], self.name)
+        return tuple(found)
 
     def again(self, error: Exception, args: tuple[Any, ...], plain: list[Any]) -> Any:
         """What to do when the forward function failed: if it took a number for an array, call it with an array; else
@@ -289,12 +304,17 @@ class Op:
         raise translated(error, self.name, given(self.names, args)) from (None if ordinary else error)
 
 
+def _said(names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return given([*names[: len(args)], *kwargs], [*args, *kwargs.values()])
+
+
 def composite(function: F) -> F:
     """What a function that is no primitive has in common with primitives: both spellings of the field, ``dim`` for
     ``axis`` and ``input`` for ``x``; and whatever goes wrong inside is said in its name.
     """
-    names, name, code = _parameters(function), function.__name__, function.__code__
-    places = names[: code.co_argcount] + names[-1:] * 99 * bool(code.co_flags & _VARIADIC)
+    names, name, code = parameters(function), function.__name__, function.__code__
+    places = names[: code.co_argcount] + names[-1:] * 99 * bool(code.co_flags & VARIADIC)
+    scalars = scalars_of(function)
     other = {theirs: ours for theirs, ours in _SPELLINGS.items() if ours in names and theirs not in names}
 
     @functools.wraps(function)
@@ -304,15 +324,21 @@ def composite(function: F) -> F:
                 raise TypeError(f"{name}() got {other[key]!r} twice, also as {key!r}")
             kwargs[other[key]] = kwargs.pop(key)
         try:
+            for scalar in scalars:
+                i, key, _, quick = scalar
+                if i < len(args):
+                    if type(args[i]) not in quick:
+                        args = (*args[:i], scalar.admit(args[i], name), *args[i + 1 :])
+                elif key in kwargs and type(kwargs[key]) not in quick:
+                    kwargs[key] = scalar.admit(kwargs[key], name)
             return function(*args, **kwargs)
         except TinygradLenetError as error:
-            raise named(error, name)  # noqa: B904  # it is the same error
+            raise named(error, name, _said(places, args, kwargs))  # noqa: B904  # it is the same error
         except Exception as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is None:
                 raise  # Python's own: wrong names, or too many or few
             ordinary = isinstance(error, (ValueError, TypeError, IndexError, MemoryError, OverflowError))
-            said = given([*places[: len(args)], *kwargs], [*args, *kwargs.values()])
-            raise translated(error, name, said) from (None if ordinary else error)
+            raise translated(error, name, _said(places, args, kwargs)) from (None if ordinary else error)
 
     return cast("F", call)
 
@@ -344,8 +370,11 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     >>> gradcheck(lambda x, width: soft_abs(x, width, power=3), [x, width], order=2)
     True
     """
+    if not isinstance(forward, FunctionType):
+        raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
     op = Op(forward)
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
+    scalars = op.scalars
     plans, operands, last = op.plans, op.operands, len(op.operands) - 1
 
     forward_any: Callable[..., Array] = forward
@@ -362,10 +391,15 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                 if a._requires_grad:
                     tracked |= 1 << i
                 a = a._data
-            elif a is not None and operands[i if i < last else last]:
+            elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
                 convert = convert or type(a) is not np.ndarray or a.dtype not in _DTYPES
             plain.append(a)
         try:
+            if scalars:
+                for i, _, _, quick in scalars:
+                    if type(args[i]) not in quick:
+                        args = op.admit(args, plain)
+                        break
             out = forward_any(*(op.arrays(plain) if convert else plain))
         except Exception as error:
             out = op.again(error, args, plain)

@@ -31,6 +31,7 @@ from .ops import (
     shape,
     sorting,
 )
+from .primitive import composite
 from .tensor import Tensor
 
 __all__ = ["from_dlpack"]
@@ -113,7 +114,7 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             f"{given}; for a dtype use .astype(...), in place of out= and where= an expression"
         )
     if ours in (creation.zeros, creation.ones, creation.full):
-        like = args[0]
+        like = args[0] if args else kwargs.pop("a")
         return ours(like.shape, *args[1:], dtype=like.dtype, **kwargs)
     return ours(*args, **kwargs)
 
@@ -157,6 +158,7 @@ def _dlpack(self: Tensor, **options: Any) -> Any:
     return self._data.__dlpack__(**options)
 
 
+@composite
 def from_dlpack(x: Any) -> Tensor:
     """A Tensor on the memory of an array of another library, without a copy: PyTorch's on the CPU, NumPy's, JAX's.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import function, instance, listed
 from .errors import GradientError
 from .graph import Node, Vertex, enable_grad, is_grad_enabled, now, pullback, sources
 from .tensor import Tensor, root_of
@@ -101,6 +102,9 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
     >>> x.grad  # e^x cos(e^x)
     tensor([-2.4783502,  3.3129318])
     """
+    function("checkpoint", "fn", fn)
+    for generator in listed("checkpoint", "generators", generators, "random generators"):
+        instance("checkpoint", "generators", generator, np.random.Generator)
     if not is_grad_enabled():
         return fn(*args)
     modules = fn.modules() if hasattr(fn, "modules") else ()

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._methods import Methods
+from .arguments import flag
 from .errors import (
     ArgumentError,
     DTypeError,
     GradientError,
-    OutOfRangeError,
     ShapeError,
     TinygradLenetError,
     brief,
@@ -37,14 +37,14 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     if isinstance(value, Tensor):
         value = value._data
     wanted = None if dtype is None else checked(dtype)
-    typed = isinstance(value, (np.ndarray, np.generic))
+    kind, typed = type(value).__name__, isinstance(value, (np.ndarray, np.generic))
     try:
         if not typed:
             value = _unwrap(value)
         array = np.asarray(value)
         if np.any(getattr(value, "mask", False)):
             raise ArgumentError("tensor: a masked array hides some of its values; give it values for them: x.filled(0)")
-        native = checked(array.dtype, f"{type(value).__name__} gives")
+        native = checked(array.dtype, f"{kind} gives")
         if wanted is None:
             wanted = np.dtype(np.float32) if not hasattr(value, "dtype") and native.kind in "iuf" else native
         # Of Python's numbers NumPy sees whether the dtype can hold them.
@@ -55,7 +55,7 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
         raise translated(error, "tensor", brief(value)) from None
     except Exception as error:
         raise DTypeError(
-            f"tensor: {type(value).__name__} gives no array of {wanted or 'numbers'} "
+            f"tensor: {kind} gives no array of {wanted or 'numbers'} "
             f"(are the rows of the list of equal length?): {error}"
         ) from None
 
@@ -63,11 +63,15 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
 def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
     """A dtype that Tensors may have, in the byte order of the machine."""
     try:
+        if dtype is None:  # for NumPy, float64
+            raise TypeError("name one")
         found = np.dtype(dtype)
     except Exception as error:
-        raise DTypeError(f"{brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64") from None
+        raise DTypeError(
+            f"tensor: {brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64"
+        ) from None
     if found.kind not in "fiub" or found.itemsize > 8:
-        raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
+        raise DTypeError(f"tensor: a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
     return found.newbyteorder("=")
 
 
@@ -170,6 +174,7 @@ class Tensor(Methods):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        value = flag("tensor", "requires_grad", value)
         if self._node is not None and not value:
             raise GradientError(
                 "requires_grad can be switched off on leaf tensors only; use x.detach() to cut the graph here"
@@ -179,7 +184,7 @@ class Tensor(Methods):
                 f"only tensors of floats can require a gradient, this one is {self.dtype}; convert it: "
                 "x.astype('float32')"
             )
-        self._requires_grad = bool(value)
+        self._requires_grad = value
 
     @property
     def grad(self) -> Tensor | None:
@@ -300,19 +305,21 @@ class Tensor(Methods):
             )
         try:
             self._data[key] = value
-        except IndexError as error:
-            raise OutOfRangeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
-        except ValueError as error:
-            raise ShapeError(f"x[...] = value: {error} (x has shape {self.shape})") from None
+        except Exception as error:
+            raise translated(error, "x[...] = value", f"x has shape {self.shape}; value is {brief(value)}") from None
         self._version[0] += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        key = as_index(index)
+        try:
+            key = as_index(index)
+            array = to_array(value) if isinstance(value, (Tensor, np.ndarray)) else to_array(value, self.dtype)
+        except TinygradLenetError as error:
+            raise named(error, "x[...] = value")  # noqa: B904  # it is the same error
         if isinstance(value, Tensor) and value._requires_grad and is_grad_enabled():
             raise GradientError(
                 "x[...] = value would not record the gradient of value; use where(mask, value, x) or value.detach()"
             )
-        self._write(key, to_array(value) if isinstance(value, (Tensor, np.ndarray)) else to_array(value, self.dtype))
+        self._write(key, array)
 
     def _in_place(self, name: str, other: Any) -> Tensor:
         """Python's ``x += y``: in place where nothing is to be recorded, else a new tensor under the old name."""
@@ -322,10 +329,14 @@ class Tensor(Methods):
             return result
         result = getattr(self.detach(), f"__{name}__")(other)
         if result.shape != self.shape:
-            raise ShapeError(f"an update in place keeps the shape {self.shape}, the result would have {result.shape}")
+            raise ShapeError(
+                f"an update in place keeps the shape {self.shape}, with {brief(other)} the result would have "
+                f"{result.shape}"
+            )
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise DTypeError(
-                f"an update in place keeps the dtype {self.dtype}, the result would be {result.dtype}; write x = x ..."
+                f"an update in place keeps the dtype {self.dtype}, with {brief(other)} the result would be "
+                f"{result.dtype}; write x = x ..."
             )
         self._write(..., result._data)
         return self
@@ -379,8 +390,12 @@ class Tensor(Methods):
         >>> x.grad
         tensor(6.)
         """
-        root = root_of(self)
-        seed = seed_of(self, gradient)._data
+        retain_graph = flag("backward", "retain_graph", retain_graph)
+        try:
+            root = root_of(self)
+            seed = seed_of(self, gradient)._data
+        except TinygradLenetError as error:
+            raise named(error, "backward")  # noqa: B904  # it is the same error
         taken = {id(storage(seed))}
         for leaf, array in pullback([root], [seed], retain=retain_graph).items():
             assert isinstance(leaf, Tensor)  # every node has been visited
@@ -414,6 +429,9 @@ class Tensor(Methods):
         if not self._requires_grad:
             raise GradientError("register_hook: this tensor requires no gradient; make it with requires_grad=True")
 
+        if not callable(hook):
+            raise DTypeError(f"register_hook: hook must be a function, got {brief(hook)}")
+
         def run(gradient: Any) -> Any:
             found = hook(gradient if isinstance(gradient, Tensor) else Tensor(gradient))
             if found is None:
@@ -440,10 +458,15 @@ def as_index(index: Any) -> tuple[Any, ...]:
 def _component(i: Any) -> Any:
     if i is None or i is Ellipsis or isinstance(i, (bool, int)):
         return i
-    if isinstance(i, slice):
-        return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
-    # A copy: the caller may change the array before the backward pass.
-    array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
+    try:
+        if isinstance(i, slice):
+            return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
+        # A copy: the caller may change the array before the backward pass.
+        array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
+    except TinygradLenetError:
+        raise
+    except Exception as error:
+        raise DTypeError(f"an index is made of integers, booleans, slices, None or ...: {error} ({brief(i)})") from None
     if not array.size and isinstance(i, list):
         array = array.astype(np.intp)
     if array.dtype.kind not in "iub":

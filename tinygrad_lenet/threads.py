@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .errors import ArgumentError
+from .arguments import integer
 
 Task = Callable[[int, int], object]
 
@@ -88,9 +88,7 @@ def set_num_threads(number: int) -> None:
     1
     >>> tl.set_num_threads(before)
     """
-    if not isinstance(number, int) or number < 1:
-        raise ArgumentError(f"set_num_threads: expected an integer of at least 1, got {number!r}")
-    _crew.size = number
+    _crew.size = integer("set_num_threads", "number", number, 1)
 
 
 def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> None:

@@ -114,7 +114,7 @@ class Subset:
         try:
             chosen = self.indices[index.numpy() if isinstance(index, Tensor) else index]
         except (IndexError, TypeError, ValueError) as error:
-            raise OutOfRangeError(f"Subset: {error}; it has {len(self)} samples, got {said(index)}") from None
+            raise OutOfRangeError(f"Subset: index: {error}; it has {len(self)} samples, got {said(index)}") from None
         return self.dataset[chosen if isinstance(chosen, np.ndarray) else int(chosen)]
 
     def __repr__(self) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from types import NoneType
 
 import numpy as np
 
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, brief
 from ..ops.creation import Seed, generator_of
 from ..ops.elementwise import select, where
 from ..ops.indexing import getitem
 from ..ops.maths import sqrt
 from ..ops.normalization import moments, normalize
+from ..ops.shape import listed
 from ..primitive import Array, composite
 from ..tensor import Tensor, as_tensor
 
@@ -125,6 +127,8 @@ def batch_norm(
     channel = (1, -1, *[1] * (x.ndim - 2))
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, value in given.items():
+        if name.startswith("running") and not isinstance(value, (Tensor, NoneType)):
+            raise DTypeError(f"batch_norm: {name} is changed in place, so it must be a Tensor, got {brief(value)}")
         if value is not None and np.shape(value) != x.shape[1:2]:
             raise ShapeError(
                 f"batch_norm: input of shape {x.shape} has {x.shape[1]} channels, {name} has shape {np.shape(value)}"
@@ -178,7 +182,7 @@ def layer_norm(
            [-1.,  1.]], dtype=float32)
     """
     x = as_tensor(input)
-    shape = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
+    shape = tuple(listed(normalized_shape, "layer_norm", "normalized_shape"))
     if not shape or x.shape[x.ndim - len(shape) :] != shape:
         raise ShapeError(f"layer_norm: normalized_shape {shape} must be the last lengths of the input {x.shape}")
     _check_scale("layer_norm", shape, weight, bias)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import integer
 from ..errors import ArgumentError, ShapeError
 from ..ops.convolution import conv2d, conv_transpose2d
 from ..ops.pooling import avg_pool2d, max_pool2d
@@ -52,9 +53,7 @@ def _flat(value: Any, first: int, op: str, name: str) -> Any:
     if isinstance(value, str):
         return value
     number = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
-    if not isinstance(number, (int, np.integer)):
-        raise ArgumentError(f"{op}: {name} must be an integer, got {value!r}")
-    return (first, int(number))
+    return (first, integer(op, name, number))
 
 
 @composite

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..arguments import integer
 from ..errors import ArgumentError
 from ..primitive import composite
 from ..tensor import Tensor, checked
@@ -30,9 +31,11 @@ def generator_of(generator: Seed, who: str = "") -> np.random.Generator:
     85
     """
     who = f"{who}: " if who else ""
-    if isinstance(generator, (int, np.integer)) and generator < 0:
-        raise ArgumentError(f"{who}generator: a seed must be 0 or more, got {generator}")
-    if generator is None or isinstance(generator, (int, np.integer, np.random.Generator)):
+    if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
+        if generator < 0:
+            raise ArgumentError(f"{who}generator: a seed must be 0 or more, got {generator}")
+        return np.random.default_rng(generator)
+    if generator is None or isinstance(generator, np.random.Generator):
         return np.random.default_rng(generator)
     raise ArgumentError(
         f"{who}generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}"
@@ -41,14 +44,11 @@ def generator_of(generator: Seed, who: str = "") -> np.random.Generator:
 
 def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
     """A shape, given either way."""
-    sizes = _flat(shape)
-    try:
-        lengths = tuple([n.__index__() for n in sizes])
-    except AttributeError:
-        raise ArgumentError(f"a shape is made of integers, got {sizes}") from None
-    if any(n < 0 for n in lengths):
-        raise ArgumentError(f"a shape is made of lengths of 0 or more, got {sizes}")
-    return lengths
+    return tuple([integer("shape", "a length in the shape", n, 0) for n in _flat(shape)])
+
+
+def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
+    return checked(np.float32 if dtype is None else dtype)
 
 
 @composite
@@ -61,19 +61,19 @@ def full(
     >>> tl.full((2,), 7)
     tensor([7., 7.])
     """
-    return _owned(np.full(_sizes((shape,)), fill_value, checked(dtype)), requires_grad)
+    return _owned(np.full(_sizes((shape,)), fill_value, _dtype(dtype)), requires_grad)
 
 
 @composite
 def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros."""
-    return _owned(np.zeros(_sizes(shape), checked(dtype)), requires_grad)
+    return _owned(np.zeros(_sizes(shape), _dtype(dtype)), requires_grad)
 
 
 @composite
 def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
-    return _owned(np.ones(_sizes(shape), checked(dtype)), requires_grad)
+    return _owned(np.ones(_sizes(shape), _dtype(dtype)), requires_grad)
 
 
 @composite
@@ -96,14 +96,14 @@ def arange(
         dtype = np.int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else np.float32
     if not step:
         raise ArgumentError("arange: step must not be 0")
-    numbers: Any = np.arange(start, stop, step, checked(dtype))  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
+    numbers: Any = np.arange(start, stop, step, _dtype(dtype))  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
     return _owned(numbers, requires_grad)
 
 
 @composite
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """The identity matrix, (n, m); ``m`` is ``n`` if not given."""
-    return _owned(np.eye(*_sizes((n, n if m is None else m)), dtype=checked(dtype)), requires_grad)
+    return _owned(np.eye(*_sizes((n, n if m is None else m)), dtype=_dtype(dtype)), requires_grad)
 
 
 @composite
@@ -114,7 +114,7 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
     >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
     True
     """
-    return _owned(generator_of(generator).random(_sizes(shape)).astype(checked(dtype)), requires_grad)
+    return _owned(generator_of(generator).random(_sizes(shape)).astype(_dtype(dtype)), requires_grad)
 
 
 @composite
@@ -122,7 +122,7 @@ def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, re
     """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh
     entropy if None).
     """
-    return _owned(generator_of(generator).standard_normal(_sizes(shape)).astype(checked(dtype)), requires_grad)
+    return _owned(generator_of(generator).standard_normal(_sizes(shape)).astype(_dtype(dtype)), requires_grad)
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

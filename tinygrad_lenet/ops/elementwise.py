@@ -324,7 +324,7 @@ clone.check(draw(3, 2))
 @primitive
 def cast(x: Array, dtype: DTypeLike) -> Array:
     """The values as another dtype of floats; the gradient comes back in the first."""
-    return np.asarray(x).astype(dtype)
+    return np.asarray(x).astype(checked(dtype))
 
 
 cast.vjp(x=lambda g: g)

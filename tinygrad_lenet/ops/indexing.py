@@ -24,6 +24,10 @@ def _pick(x: Array, index: Any) -> Array:
 def _put(x: Array, index: Any, shape: tuple[int, ...]) -> Array:
     out = np.zeros(shape, x.dtype)
     if any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index):
+        if x.ndim > 30:  # with more axes than 32 in an index, NumPy's add.at crashes
+            places = np.arange(out.size).reshape(shape)[index]
+            np.add.at(out.reshape(-1), places.reshape(-1), x.reshape(-1))
+            return out
         np.add.at(out, index, x)  # an element picked twice gets both gradients
     else:
         out[index] = x
@@ -170,8 +174,10 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     """
     index = np.asarray(tensor)
     if index.dtype.kind not in "iu":
-        raise DTypeError(f"one_hot: class indices must be integers, got {index.dtype}; convert: x.astype('int64')")
-    count = int(index.max(initial=-1)) + 1 if num_classes == -1 else num_classes
+        raise DTypeError(
+            f"one_hot: tensor must hold class indices, integers, got {index.dtype}; convert: x.astype('int64')"
+        )
+    count = num_classes if num_classes != -1 else int(index.max()) + 1 if index.size else 0
     if index.size and (index.min() < 0 or index.max() >= count):
-        raise OutOfRangeError(f"one_hot: class indices must lie in 0 … {count - 1}, got {index}")
+        raise OutOfRangeError(f"one_hot: the class indices in tensor must lie in 0 … {count - 1}, got {index}")
     return Tensor._wrap((index[..., None] == np.arange(count)).astype(np.int64))

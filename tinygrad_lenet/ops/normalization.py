@@ -82,7 +82,7 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
     ``stats`` are the moments of ``x``, if they are known already. The gradient for ``x`` includes what flows through
     them (Ioffe & Szegedy, 2015, section 3).
     """
-    mean, var = stats or moments(x)
+    mean, var = moments(x) if stats is None else stats
     channels, dtype = _Channels(x), x.dtype
     data, (out, result) = channels.view(x), channels.empty(dtype)
     centre, scale, shift = _column(mean, dtype), _column(weight / np.sqrt(var + eps), dtype), _column(bias, dtype)
@@ -109,7 +109,7 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
         axes, (standard, factor) = (0, *range(2, x.ndim)), _standard(x, eps)
         inner = g - g.mean(axis=axes, keepdims=True) - standard * (g * standard).mean(axis=axes, keepdims=True)
         return inner * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))
-    mean, var = stats or moments(x)
+    mean, var = moments(x) if stats is None else stats
     channels, dtype = _Channels(x), x.dtype
     data, grads, (out, result) = channels.view(x), channels.view(g), channels.empty(dtype)
     factor = 1 / np.sqrt(var + eps)
@@ -132,7 +132,7 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
 def _normalize_weight(g: Any, x: Any, eps: float, stats: Any) -> Any:
     if not isinstance(g, np.ndarray):
         return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim)))
-    mean, var = stats or moments(x)
+    mean, var = moments(x) if stats is None else stats
     channels = _Channels(x)
     data, grads, centre = channels.view(x), channels.view(g), _column(mean, x.dtype)
     common = channels.sums(lambda rows: (data[rows] - centre) * grads[rows], x.dtype)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import integer
 from ..errors import ArgumentError, ShapeError
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor, to_array
 from .elementwise import select
 from .shape import axes_of, axis_of, broadcast_to, concatenate, flatten, listed, moveaxis, reshape, swapaxes, unsqueeze
+from .windows import pair
 
 __all__ = ["chunk", "diagonal", "flip", "meshgrid", "pad", "repeat", "roll", "split", "tile", "tril", "triu", "unbind"]
 
@@ -35,8 +37,8 @@ def roll(x: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | N
     """
     x = as_tensor(x)
     if axis is None:
-        return roll(reshape(x, -1), sum(listed(shift)), 0).reshape(x.shape)
-    axes, shifts = listed(axis), listed(shift)
+        return roll(reshape(x, -1), sum(listed(shift, "roll", "shift")), 0).reshape(x.shape)
+    axes, shifts = listed(axis, "roll", "axis"), listed(shift, "roll", "shift")
     shifts *= len(axes) if len(shifts) == 1 else 1
     axes *= len(shifts) if len(axes) == 1 else 1
     if len(axes) != len(shifts):
@@ -63,7 +65,7 @@ def tile(x: Array, reps: int | Sequence[int]) -> Tensor:
     tensor([[1., 2., 1., 2.],
             [1., 2., 1., 2.]])
     """
-    times = listed(reps)
+    times = listed(reps, "tile", "reps")
     if any(t < 0 for t in times):
         raise ArgumentError(f"tile: reps must be 0 or more, got {reps}")
     ndim = max(len(times), np.ndim(x))
@@ -119,7 +121,7 @@ def split(x: Array, indices_or_sections: int | Sequence[int], axis: int = 0) -> 
             raise ArgumentError(f"split: {n} elements cannot be cut into {count} equal parts; see chunk")
         cuts = [n // count * i for i in range(1, count)]
     else:
-        cuts = [int(i) for i in indices_or_sections]
+        cuts = listed(indices_or_sections, "split", "indices_or_sections")
     return tuple(_between(x, at, start, stop) for start, stop in zip([0, *cuts], [*cuts, None], strict=True))
 
 
@@ -237,17 +239,19 @@ def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tenso
         raise ArgumentError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
     x = x if isinstance(x, (Tensor, np.ndarray)) else to_array(x)
     ndim = len(x.shape)
-    if isinstance(pad, (int, np.integer)):
-        widths = [(int(pad), int(pad))] * ndim
-    elif all(isinstance(p, (int, np.integer)) for p in pad):
-        pairs = [(int(b), int(a)) for b, a in zip(pad[::2], pad[1::2], strict=False)]
+    pad = np.asarray(pad).tolist() if getattr(pad, "ndim", 0) else pad
+    if not isinstance(pad, (list, tuple)):
+        widths = [(integer("pad", "pad", pad),) * 2] * ndim
+    elif not any(isinstance(p, (list, tuple)) for p in pad):
+        flat = listed(pad, "pad", "pad")
+        pairs = [*zip(flat[::2], flat[1::2], strict=False)]
         if len(pad) % 2 or len(pairs) > ndim:
             raise ArgumentError(
                 f"pad: a flat pad has two numbers for each axis from the last, of {ndim} at most; got {pad}"
             )
         widths = [(0, 0)] * (ndim - len(pairs)) + pairs[::-1]
     else:
-        widths = [(int(b), int(a)) for b, a in pad]
+        widths = [pair(p, "pad", "pad", 0) for p in pad]
         if len(widths) != ndim:
             raise ArgumentError(f"pad: pairs must be given for all {ndim} axes, got {len(widths)}: {pad}")
     if any(w < 0 for pair in widths for w in pair):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import integer
 from ..errors import ArgumentError, AxisError, ShapeError
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, to_array
@@ -36,10 +37,12 @@ def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
 
 def axis_of(axis: int, ndim: int, what: str = "") -> int:
     """One axis as a number from 0 on."""
+    if type(axis) is not int:
+        axis = integer(what or "axis_of", "axis", axis)
     if not -ndim <= axis < ndim:
         there = f"a tensor with {ndim} axes has axes {-ndim} … {ndim - 1}" if ndim else "this tensor has no axes"
         raise AxisError(f"{what and what + ': '}there is no axis {axis}; {there}")
-    return int(axis) % ndim
+    return axis % ndim
 
 
 def axes_of(axis: int | tuple[int, ...] | None, ndim: int, what: str = "") -> tuple[int, ...]:
@@ -48,7 +51,11 @@ def axes_of(axis: int | tuple[int, ...] | None, ndim: int, what: str = "") -> tu
     >>> axes_of(-1, 3), axes_of(None, 2)
     ((2,), (0, 1))
     """
-    given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    if axis is None:
+        return tuple(range(ndim))
+    if type(axis) is int:
+        return (axis_of(axis, ndim, what),)
+    given = listed(axis, what or "axes_of", "axis")
     found = sorted(axis_of(a, ndim, what) for a in given)
     if len({*found}) < len(given):
         raise ArgumentError(f"{what and what + ': '}each axis can be named once, got {axis}")
@@ -205,7 +212,7 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """
     parts = [t if isinstance(t, (Tensor, np.ndarray)) else to_array(t) for t in tensors]
     if not parts:
-        raise ArgumentError("concatenate: needs at least one tensor, got an empty list")
+        raise ArgumentError("concatenate: tensors must hold at least one tensor, got none")
     at = axis_of(axis, len(parts[0].shape), "concatenate")
     if len({(len(part.shape), part.shape[:at], part.shape[at + 1 :]) for part in parts}) > 1:
         shapes = ", ".join(str(part.shape) for part in parts)
@@ -236,7 +243,10 @@ def moveaxis(x: Array, source: int | tuple[int, ...], destination: int | tuple[i
     (3, 4, 2)
     """
     ndim = np.ndim(x)
-    froms, tos = ([axis_of(a, ndim, "moveaxis") for a in listed(axes)] for axes in (source, destination))
+    froms, tos = (
+        [axis_of(a, ndim, "moveaxis") for a in listed(axes, "moveaxis", name)]
+        for name, axes in (("source", source), ("destination", destination))
+    )
     if len(froms) != len(tos) or len({*froms}) < len(froms) or len({*tos}) < len(tos):
         raise ArgumentError(f"moveaxis: source {source} and destination {destination} must be as many different axes")
     order = [a for a in range(ndim) if a not in froms]
@@ -245,9 +255,10 @@ def moveaxis(x: Array, source: int | tuple[int, ...], destination: int | tuple[i
     return permute(x, tuple(order))
 
 
-def listed(axes: int | Sequence[int]) -> list[int]:
-    """One number or several, as a list."""
-    return [axes] if isinstance(axes, (int, np.integer)) else list(axes)
+def listed(value: int | Sequence[int], op: str, name: str) -> list[int]:
+    """One integer or several, as a list."""
+    several = isinstance(value, (list, tuple, range)) or getattr(value, "ndim", 0) == 1
+    return [integer(op, name, v) for v in (value if several else (value,))]  # type: ignore[union-attr]
 
 
 @composite
@@ -259,7 +270,7 @@ def swapaxes(x: Array, axis1: int, axis2: int) -> Tensor:
 @composite
 def expand_dims(x: Array, axis: int | tuple[int, ...]) -> Tensor:
     """Put in new axes of length 1, at these places of the result; of one, it is :func:`unsqueeze`."""
-    count = np.ndim(x) + len(listed(axis))
+    count = np.ndim(x) + len(listed(axis, "expand_dims", "axis"))
     at = axes_of(axis, count, "expand_dims")
     lengths = iter(np.shape(x))
     return reshape(x, tuple(1 if i in at else next(lengths) for i in range(count)))

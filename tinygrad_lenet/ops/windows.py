@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .. import memory
-from ..errors import ArgumentError, ShapeError
+from ..arguments import integer
+from ..errors import ArgumentError, ShapeError, brief
 from ..primitive import Array
 
 Pair: TypeAlias = int | tuple[int, int]
@@ -59,13 +60,13 @@ def pair(value: Any, op: str, name: str, least: int = 1) -> tuple[int, int]:
     """Two integers from one or two."""
     if type(value) is int and value >= least:
         return value, value
-    values = (value, value) if isinstance(value, (int, np.integer)) else value
+    several = isinstance(value, (tuple, list)) or getattr(value, "ndim", 0) == 1
     try:
-        a, b = (v.__index__() for v in values)
-    except (TypeError, ValueError, AttributeError):
-        raise ArgumentError(f"{op}: {name} must be an integer or a pair of integers, got {value!r}") from None
+        a, b = (integer(op, name, v) for v in (value if several else (value, value)))
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{op}: {name} must be an integer or a pair of integers, got {brief(value)}") from None
     if min(a, b) < least:
-        raise ArgumentError(f"{op}: {name} must be at least {least}, got {value!r}")
+        raise ArgumentError(f"{op}: {name} must be at least {least}, got {brief(value)}")
     return a, b
 
 
@@ -84,11 +85,11 @@ def windows(
     (none) or ``"same"``: as much as gives ``ceil(size / stride)`` windows, the odd pixel at the end (as TensorFlow and
     ONNX's SAME_UPPER; PyTorch has stride 1 only).
     """
-    if isinstance(padding, list):
-        padding = tuple(tuple(p) if isinstance(p, list) else p for p in padding)
     # Before the cache, for which 2.0 would be 2.
     pairs = pair(kernel, op, "kernel_size"), pair(stride, op, "stride"), pair(dilation, op, "dilation")
-    if not isinstance(padding, str) and not (isinstance(padding, tuple) and any(isinstance(p, tuple) for p in padding)):
+    if isinstance(padding, (tuple, list)) and len(padding) == 2 and any(isinstance(p, (tuple, list)) for p in padding):
+        padding = tuple(pair(p, op, "padding", least=0) for p in padding)
+    elif not isinstance(padding, str):
         padding = pair(padding, op, "padding", least=0)
     return _windows(op, (size[0], size[1]), *pairs, padding, ceil_mode)
 
@@ -111,8 +112,8 @@ def _windows(
         pads = tuple((t // 2, t - t // 2) for t in total)
     elif isinstance(padding, str):
         raise ArgumentError(f"{op}: padding must be 'same', 'valid', a number or a pair of numbers, got {padding!r}")
-    elif isinstance(padding[0], tuple) or isinstance(padding[1], tuple):
-        pads = tuple(pair(p, op, "padding", least=0) for p in padding)
+    elif isinstance(padding[0], tuple):
+        pads = padding
     else:
         pads = tuple((p, p) for p in padding)
     grid, padded = [], []

@@ -262,7 +262,11 @@ MISTAKES = [
     (lambda: optim.SGD([{"params": [ONE]}, leaf(1.0)]), DTypeError, "SGD: .*group"),
     (lambda: optim.SGD([ONE], lr=-1), ArgumentError, r"SGD: lr must lie in \[0, inf\), got -1"),
     (lambda: optim.SGD([ONE], lr=float("nan")), ArgumentError, "SGD: lr .*nan"),
-    (lambda: optim.SGD([{"params": ONE, "momentum": -0.1}]), ArgumentError, r"momentum must lie in \[0, inf\), got -0.1"),
+    (
+        lambda: optim.SGD([{"params": ONE, "momentum": -0.1}]),
+        ArgumentError,
+        r"momentum must lie in \[0, inf\), got -0.1",
+    ),
     (lambda: optim.Adam([ONE], weight_decay=-2), ArgumentError, "Adam: weight_decay .* got -2"),
     (lambda: optim.Adam([ONE], eps=-2), ArgumentError, "Adam: eps .* got -2"),
     (lambda: optim.Adam([ONE], betas=(1.0, 0.9)), ArgumentError, r"betas must lie in \[0, 1\), got 1.0"),

@@ -128,7 +128,9 @@ class _Call:
         self.single = not isinstance(argnums, (tuple, list))
         numbers = tuple(integer(name, "argnums", n) for n in ((argnums,) if self.single else argnums))
         if not numbers or len({*numbers}) < len(numbers) or any(not -len(args) <= n < len(args) for n in numbers):
-            raise ArgumentError(f"{name}: argument number {brief(argnums)} cannot be had from {len(args)} positional arguments")
+            raise ArgumentError(
+                f"{name}: argument number {brief(argnums)} cannot be had from {len(args)} positional arguments"
+            )
         self.name, outer, given = name, is_grad_enabled(), list(args)
         with enable_grad():
             for n in numbers:

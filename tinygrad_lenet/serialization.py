@@ -195,7 +195,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
 def _kind(who: str, path: str) -> str:
     kind = os.path.splitext(path)[1]
     if kind not in (".npz", ".safetensors"):
-        raise ArgumentError(f"{who}: the name of the file must end in .npz or .safetensors, got {path}")
+        raise ArgumentError(f"{who}: path, the name of the file, must end in .npz or .safetensors, got {path}")
     return kind
 
 

@@ -125,7 +125,7 @@ def evaluate(
     """
     instance("evaluate", "model", model, Module)
     function("evaluate", "loss", loss)
-    if not isinstance(loader, Iterable):
+    if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
         raise DTypeError(f"evaluate: loader must give pairs of inputs and labels, got {said(loader)}")
     modes = [(module, module.training) for module in model.modules()]
     total, logits, labels = 0.0, [], []

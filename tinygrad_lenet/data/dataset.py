@@ -113,7 +113,7 @@ class Subset:
     def __getitem__(self, index: Any) -> Any:
         try:
             chosen = self.indices[index.numpy() if isinstance(index, Tensor) else index]
-        except (IndexError, TypeError, ValueError) as error:
+        except Exception as error:
             raise OutOfRangeError(f"Subset: index: {error}; it has {len(self)} samples, got {said(index)}") from None
         return self.dataset[chosen if isinstance(chosen, np.ndarray) else int(chosen)]
 

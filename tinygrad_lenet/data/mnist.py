@@ -122,7 +122,7 @@ class MNIST:
             index = index.numpy()
         try:
             pixels, labels = self.images[index], self.labels[index].copy()
-        except (IndexError, TypeError, ValueError) as error:
+        except Exception as error:
             raise OutOfRangeError(
                 f"{self!r}: {error}, got {said(index)}; expected an integer, a slice or an array of integers below "
                 f"{len(self)}"

@@ -15,7 +15,8 @@ from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from ..ops.windows import pair
 from ..tensor import Tensor
-from .module import Module, Parameter, check_input
+from .module import Module, Parameter, check_input, is_other
+from .spatial import check_windows
 
 
 def _uniform(who: str, shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
@@ -92,8 +93,7 @@ class _Conv(Module):
         if self.dims == 1 and isinstance(kernel_size, (tuple, list)):
             kernel_size = kernel_size * 2  # (5,), as PyTorch has it
         self.kernel_size = pair(kernel_size, name, "kernel_size")[: self.dims]
-        for option, value in (("stride", stride), ("dilation", dilation)):
-            pair(value * 2 if self.dims == 1 and isinstance(value, (tuple, list)) else value, name, option)
+        check_windows(name, self.dims, padding, {"stride": stride, "dilation": dilation}, kernel_size)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)
@@ -113,7 +113,7 @@ class _Conv(Module):
         """Channels, kernel, and what is not the default."""
         options = [("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1), ("groups", 1)]
         there = [(name, vars(self).get(name, default), default) for name, default in options]
-        said = [f"{name}={value!r}" for name, value, default in there if value != default]
+        said = [f"{name}={value!r}" for name, value, default in there if is_other(value, default)]
         said += ["bias=False"] if self.bias is None else []
         return ", ".join([f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}", *said])
 
@@ -154,6 +154,7 @@ class _ConvTranspose(_Conv):
         generator: Seed = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, generator)
+        check_windows(type(self).__name__, self.dims, 0, {"output_padding": output_padding}, kernel_size)
         self.output_padding = output_padding
 
     def _options(self) -> tuple[Any, ...]:

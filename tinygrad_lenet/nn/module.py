@@ -401,6 +401,11 @@ def _place(modules: Sequential | ModuleList, index: Any) -> int:
     return number % count
 
 
+def is_other(value: Any, default: Any) -> bool:
+    """Whether an option is to be shown; of a tensor or an array one cannot ask whether it is equal."""
+    return type(value) is not type(default) or bool(value != default)
+
+
 def tensor_of(who: str, name: str, value: Any) -> Tensor:
     """An argument as a Tensor."""
     try:
@@ -411,6 +416,9 @@ def tensor_of(who: str, name: str, value: Any) -> Tensor:
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
     """An input of another rank, or with another number of features (axis 1), is the commonest mistake of all."""
-    shape = np.shape(x)
+    try:
+        shape = tuple(np.shape(x))
+    except Exception as error:
+        raise DTypeError(f"{type(layer).__name__}: the input must be a Tensor, got {said(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[1] != features):
         raise ShapeError(f"{type(layer).__name__}({layer.extra_repr()}): expected input of shape {layout}, got {shape}")

@@ -10,7 +10,18 @@ from ..arguments import choice, flag, integer, lengths
 from ..errors import ArgumentError
 from ..ops.windows import Padding, Pair, pair
 from ..tensor import Tensor
-from .module import Module
+from .module import Module, is_other
+
+
+def check_windows(who: str, dims: int, padding: Any, sizes: dict[str, Any], kernel_size: Any) -> None:
+    """Sizes of windows, as their functions take them; None is the default of all but the kernel."""
+    pair(kernel_size * 2 if dims == 1 and isinstance(kernel_size, (tuple, list)) else kernel_size, who, "kernel_size")
+    several = isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding)
+    plain = {} if isinstance(padding, str) or several else {"padding": padding}
+    for name, value in {**sizes, **plain}.items():
+        if value is not None or name == "padding":
+            value = value * 2 if dims == 1 and isinstance(value, (tuple, list)) else value
+            pair(value, who, name, 0 if name.endswith("padding") else 1)
 
 
 class _Pool(Module):
@@ -20,18 +31,9 @@ class _Pool(Module):
 
     def __init__(self, kernel_size: Any, stride: Any, padding: Any, **options: Any) -> None:
         super().__init__()
-        name, single = type(self).__name__, type(self).__name__.endswith("1d")
-        sizes = {"kernel_size": kernel_size, "stride": stride, "dilation": options.get("dilation")}
-        sizes |= (
-            {}
-            if isinstance(padding, str)
-            or (isinstance(padding, (tuple, list)) and padding and isinstance(padding[0], (tuple, list)))
-            else {"padding": padding}
-        )
-        for option, value in sizes.items():
-            if value is not None or option == "kernel_size":
-                value = value * 2 if single and isinstance(value, (tuple, list)) else value
-                pair(value, name, option, 0 if option == "padding" else 1)
+        name = type(self).__name__
+        sizes = {"stride": stride, "dilation": options.get("dilation")}
+        check_windows(name, 1 if name.endswith("1d") else 2, padding, sizes, kernel_size)
         for option in ("ceil_mode", "count_include_pad"):
             flag(name, option, options.get(option, False))
         if options.get("divisor_override") is not None:
@@ -46,7 +48,7 @@ class _Pool(Module):
         """The kernel, and what is not the default."""
         defaults = {"stride": None, "padding": 0, "dilation": 1, "count_include_pad": True, "divisor_override": None}
         given = {"stride": self.stride, "padding": self.padding, **self.options}
-        said = [f"{name}={value}" for name, value in given.items() if value != defaults.get(name, False)]
+        said = [f"{name}={value}" for name, value in given.items() if is_other(value, defaults.get(name, False))]
         return ", ".join([str(self.kernel_size), *said])
 
 
@@ -123,6 +125,9 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: int | tuple[int | None, int | None] | None) -> None:
         super().__init__()
+        for n in output_size if isinstance(output_size, (tuple, list)) else (output_size,):
+            if n is not None:
+                integer("AdaptiveAvgPool2d", "output_size", n, 1)
         self.output_size = output_size
 
     def forward(self, x: Any) -> Tensor:

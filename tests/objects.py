@@ -173,7 +173,7 @@ def outside(name, function, args, kwargs):
     for key, value in given.items():
         low, high = DOMAINS.get(f"{name}.{key}") or DOMAINS.get(key) or (-math.inf, math.inf)
         if isinstance(value, (int, float, np.integer, np.floating)) and (key in DOMAINS or f"{name}.{key}" in DOMAINS):
-            fine = low <= value <= high and (abs(value) != math.inf or key in INFINITE)
+            fine = low <= float(value) <= high and (abs(float(value)) != math.inf or key in INFINITE)
             if not fine:
                 return f"{key} lies outside of {low} … {high}"
     return ""

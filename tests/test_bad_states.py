@@ -161,6 +161,7 @@ def test_what_is_odd_but_right():
     assert "(see above)" in repr(own_loop())
     assert [name for name, _ in own_list().named_parameters()] == ["layers.0.weight", "layers.0.bias"]
     assert nn.Unflatten(1, (2, -1))(np.zeros((0, 6), np.float32)).shape == (0, 2, 3)
+    assert nn.Linear(0, 2)(np.zeros((4, 0), np.float32)).shape == (4, 2)
     nn.init.kaiming_normal_(tl.zeros(3, 0))
     assert training.accuracy([[float("nan"), 1.0], [2.0, 1.0]], [0, 0]) == 0.5
     assert data.Compose(iter([lambda x, g: x + 1]))(X, rng()).sum() == 2 * X.sum()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import math
-import numbers
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -14,10 +13,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError
-from .errors import brief as said
+from .errors import ArgumentError, DTypeError, brief
 
 T = TypeVar("T")
+said = brief  # a value in a message
 
 
 def integer(who: str, name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -48,7 +47,7 @@ def number(who: str, name: str, value: Any, interval: str = "(-inf, inf)") -> fl
     tinygrad_lenet.errors.ArgumentError: Dropout: p must lie in [0, 1], got 1.5
     """
     kind = getattr(getattr(value, "dtype", None), "kind", None)
-    real = isinstance(value, numbers.Real) if not isinstance(kind, str) else kind in "iuf" and value.shape == ()
+    real = isinstance(value, (int, float)) if not isinstance(kind, str) else kind in "iuf" and value.shape == ()
     if not real or isinstance(value, bool) or getattr(value, "requires_grad", False):
         raise DTypeError(f"{who}: {name} must be a number, got {said(value)}")
     try:
@@ -109,7 +108,7 @@ def function(who: str, name: str, value: Any) -> Callable[..., Any]:
 
 def listed(who: str, name: str, value: Any, what: str) -> list[Any]:
     """The elements of what is iterable, and no string."""
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1):
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", True):
         return list(value)
     raise DTypeError(f"{who}: {name} must be {what}, got {said(value)}")
 

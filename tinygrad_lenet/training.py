@@ -128,7 +128,9 @@ def evaluate(
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
         raise DTypeError(f"evaluate: loader must give pairs of inputs and labels, got {said(loader)}")
     modes = [(module, module.training) for module in model.modules()]
-    total, logits, labels = 0.0, [], []
+    total = 0.0
+    logits: list[NDArray[Any]] = []
+    labels: list[NDArray[Any]] = []
     try:
         model.eval()
         with no_grad():
@@ -154,8 +156,8 @@ def evaluate(
             module.training = mode
     if not labels:
         raise ArgumentError("evaluate: the loader gave no batch, expected at least one")
-    scores, targets = np.concatenate(logits), np.concatenate(labels)
-    return Evaluation(total / len(targets), accuracy(scores, targets), scores, targets)
+    all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)
+    return Evaluation(total / len(all_labels), accuracy(all_logits, all_labels), all_logits, all_labels)
 
 
 def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:

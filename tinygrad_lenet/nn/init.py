@@ -47,9 +47,10 @@ def fans(tensor: Tensor) -> tuple[int, int]:
 
 def _floats(who: str, tensor: Any) -> Tensor:
     """What can be filled with random numbers: as integers they would all be 0."""
-    if instance(who, "tensor", tensor, Tensor).dtype.kind != "f":
-        raise DTypeError(f"{who}: tensor must be of floats, got {tensor.dtype}")
-    return tensor
+    found = instance(who, "tensor", tensor, Tensor)
+    if found.dtype.kind != "f":
+        raise DTypeError(f"{who}: tensor must be of floats, got {found.dtype}")
+    return found
 
 
 @no_grad()

@@ -15,7 +15,7 @@ from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from ..ops.windows import pair
 from ..tensor import Tensor
-from .module import Module, Parameter, check_input, is_other
+from .module import Module, Parameter, check_input, is_other, tensor_of
 from .spatial import check_windows
 
 
@@ -287,7 +287,8 @@ class Unflatten(Module):
 
     def forward(self, x: Any) -> Tensor:
         """(..., n, ...) to (..., *unflattened_size, ...)."""
-        shape = np.shape(x)
+        x = tensor_of("Unflatten", "x", x)
+        shape = x.shape
         at = axis_of(self.dim, len(shape), "Unflatten")
         known = math.prod(n for n in self.unflattened_size if n >= 0)
         sizes = [shape[at] // max(known, 1) if n < 0 else n for n in self.unflattened_size]

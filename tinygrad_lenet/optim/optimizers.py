@@ -41,7 +41,7 @@ class Optimizer:
 
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
         kind = type(self).__name__
-        if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping)):
+        if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping, np.ndarray)):
             raise DTypeError(
                 f"{kind}: params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of "
                 "dicts"
@@ -142,7 +142,9 @@ class Optimizer:
         groups, states = entries(kind, state_dict, "param_groups", "state")
         groups = listed(kind, "param_groups", groups, "a list of dicts")
         own = [len(group["params"]) for group in self.param_groups]
-        given = [len(listed(kind, "params", *entries(kind, group, "params"), "a list of numbers")) for group in groups]
+        given = [
+            len(listed(kind, "params", entries(kind, group, "params")[0], "a list of numbers")) for group in groups
+        ]
         if own != given:
             raise ArgumentError(f"{kind}: the state is of groups with {given} parameters, this optimiser has {own}")
         params = [p for group in self.param_groups for p in group["params"]]

@@ -224,7 +224,9 @@ class SequentialLR(Schedule):
         self._go_to(*standing)
 
     def _standing(self, state: dict[str, Any]) -> tuple[int, list[float]]:
-        given = listed("SequentialLR", "schedulers", *entries("SequentialLR", state, "schedulers"), "a list of states")
+        given = listed(
+            "SequentialLR", "schedulers", entries("SequentialLR", state, "schedulers")[0], "a list of states"
+        )
         if len(given) != len(self.schedulers):
             raise ArgumentError(
                 f"SequentialLR: the state is of {len(given)} schedulers, expected {len(self.schedulers)}"
@@ -398,8 +400,10 @@ class OneCycleLR(Schedule):
     ) -> None:
         who = "OneCycleLR"
         instance(who, "optimizer", optimizer, Optimizer)
+        epochs = None if epochs is None else integer(who, "epochs", epochs, 1)
+        steps_per_epoch = None if steps_per_epoch is None else integer(who, "steps_per_epoch", steps_per_epoch, 1)
         if total_steps is None and epochs is not None and steps_per_epoch is not None:
-            total_steps = integer(who, "epochs", epochs, 1) * integer(who, "steps_per_epoch", steps_per_epoch, 1)
+            total_steps = epochs * steps_per_epoch
         if total_steps is None:
             raise ArgumentError(f"{who}: give total_steps, or epochs and steps_per_epoch, all at least 1")
         self.total_steps = total_steps = integer(who, "total_steps", total_steps, 1, 2**53)
@@ -438,7 +442,7 @@ class OneCycleLR(Schedule):
         """Learning rate and momentum at step ``t``."""
         if t > self.total_steps:
             raise ArgumentError(
-                f"OneCycleLR: step {t} of {self.total_steps}; make the schedule as long as the training"
+                f"OneCycleLR: step {t} of total_steps={self.total_steps}; make the schedule as long as the training"
             )
         begin, (lr, momentum) = 0.0, self.start
         for i, (end, next_lr, next_momentum) in enumerate(self.phases, 1):

@@ -279,7 +279,7 @@ MISTAKES = [
     (lambda: one_cycle(total_steps=5, anneal_strategy="exp"), "'cos' or 'linear', got 'exp'"),
     (lambda: one_cycle(total_steps=5, div_factor=0), "div_factor .*0"),
     (lambda: one_cycle(total_steps=5, final_div_factor=0), "final_div_factor .*0"),
-    (lambda: steps(one_cycle(total_steps=3), 4), "step 4 of 3; make the schedule as long"),
+    (lambda: steps(one_cycle(total_steps=3), 4), "step 4 of total_steps=3; make the schedule as long"),
     (
         lambda: optim.OneCycleLR(optim.Adagrad([tl.ones(1, requires_grad=True)]), 1.0, total_steps=5),
         "Adagrad has no momentum to cycle; pass cycle_momentum=False",

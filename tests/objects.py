@@ -130,7 +130,13 @@ def collector():
     cases = []
 
     def case(name, function, *calls, names=(), keep=(), changes=(), shares=False, share=1, words=(), strict=True):
-        options = {"names": names, "changes": changes, "shares": shares, "words": words, "strict": strict}
+        options = {
+            "names": names,
+            "changes": changes,
+            "shares": shares,
+            "words": (*words, "of shape"),
+            "strict": strict,
+        }
         cases.append((name, function, [*calls], options, keep, share))
 
     return cases, case

@@ -26,6 +26,8 @@ def used(*shape, ids=None, limit=100_000):
         if sum(p.size for p in module.parameters()) > limit:
             return None
         lengths = [n(module) if callable(n) else n for n in shape]
+        if max(lengths) > limit:
+            return None
         x = tl.tensor(np.zeros(lengths, np.int64)) if ids else floats(*lengths)
         repr(module)
         return module(x)
@@ -47,7 +49,7 @@ case("ConvTranspose1d", making(nn.ConvTranspose1d, used(2, IN, 5)), call(2, 4, 3
 case("Embedding", making(nn.Embedding, used(2, 3, ids=True)), call(5, 3), call(5, 3, 1, 0), names=("embedding",))
 case("Dropout", making(nn.Dropout, used(4, 3)), call(0.5, 0), names=("dropout",))
 case("Dropout2d", making(nn.Dropout2d, used(4, 3, 2, 2)), call(0.5, 0), names=("dropout2d",))
-case("Flatten", making(nn.Flatten, used(2, 3, 4)), call(1, -1), names=("flatten",), shares=True)
+case("Flatten", making(nn.Flatten, used(2, 3, 4)), call(1, -1), names=("flatten",), shares=True, words=("axis",))
 case(
     "Unflatten",
     making(nn.Unflatten, used(2, 6, 4)),
@@ -56,8 +58,19 @@ case(
     names=("reshape",),
     words=("axis",),
 )
-case("BatchNorm1d", making(nn.BatchNorm1d, used(4, attribute("num_features"))), call(3, 1e-5, 0.1, True, True))
-case("BatchNorm2d", making(nn.BatchNorm2d, used(4, attribute("num_features"), 2, 2)), call(3), call(3, 1e-3, None))
+case(
+    "BatchNorm1d",
+    making(nn.BatchNorm1d, used(4, attribute("num_features"))),
+    call(3, 1e-5, 0.1, True, True),
+    names=("batch_norm",),
+)
+case(
+    "BatchNorm2d",
+    making(nn.BatchNorm2d, used(4, attribute("num_features"), 2, 2)),
+    call(3),
+    call(3, 1e-3, None),
+    names=("batch_norm",),
+)
 case(
     "LayerNorm",
     making(nn.LayerNorm, lambda m: used(2, *m.normalized_shape)(m)),
@@ -123,7 +136,7 @@ for cls, options in LOSSES:
         names=(name, "concatenate"),
         words=("input", "scores", "number", "classes"),
     )
-case("LeNet5", making(nn.LeNet5), call(), call(3, 2, "tanh", "avg", True, 0), share=4)
+case("LeNet5", making(nn.LeNet5), call(), call(3, 2, "tanh", "avg", True, 0), names=("Linear", "Conv2d"), share=4)
 case("LeNet5.reset", method(lambda: nn.LeNet5(generator=0), "reset"), call("relu", 0), share=4)
 case("LeNet5Classic", making(nn.LeNet5Classic), call(0), share=4)
 case("prepare", nn.LeNet5Classic.prepare, call(t(2, 1, 28, 28)), names=("pad",))

@@ -152,5 +152,5 @@ def made(who: str, shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T])
         return make(shape)
     except (MemoryError, ValueError, OverflowError):
         raise ArgumentError(
-            f"{who}: an array of shape {said(shape)} is more than fits into memory; choose smaller sizes"
+            f"{who}: an array of shape {said(shape)} is more than fits into memory; give smaller numbers"
         ) from None

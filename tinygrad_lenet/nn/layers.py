@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..arguments import flag, integer, lengths, made, number, said
+from ..arguments import flag, integer, lengths, listed, made, number, said
 from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
@@ -279,7 +279,8 @@ class Unflatten(Module):
     def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
         super().__init__()
         self.dim = integer("Unflatten", "dim", dim)
-        self.unflattened_size = lengths("Unflatten", "unflattened_size", unflattened_size, -1)
+        sizes = listed("Unflatten", "unflattened_size", unflattened_size, "a tuple of integers")
+        self.unflattened_size = lengths("Unflatten", "unflattened_size", tuple(sizes), -1)
         if self.unflattened_size.count(-1) > 1:
             raise ArgumentError(
                 f"Unflatten: only one length of unflattened_size can be -1, got {self.unflattened_size}"

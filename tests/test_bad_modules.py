@@ -199,12 +199,12 @@ case("Sequential", making(nn.Sequential), call(nn.Tanh(), nn.ReLU()), call({"a":
 case("ModuleList", making(nn.ModuleList), call([nn.Tanh(), nn.ReLU()]))
 case("Parameter", making(nn.Parameter), call(t(2, 3)), call(t(2), False), names=("dtype", "tensor", "list", "array"))
 case("Sequential.append", method(chain, "append", lambda m: None), call(nn.Tanh()))
-case("Sequential[]", method(chain, "__getitem__", lambda m: None), call(1), call(slice(0, 2)))
+case("Sequential[]", method(chain, "__getitem__", lambda m: None), call(1), call(slice(0, 2)), words=("number",))
 modules = functools.partial(nn.ModuleList, [nn.Tanh(), nn.ReLU()])
 case("ModuleList.append", method(modules, "append", lambda m: None), call(nn.Tanh()))
 case("ModuleList.extend", method(modules, "extend", lambda m: None), call([nn.Tanh(), nn.ReLU()]))
-case("ModuleList[]", method(modules, "__getitem__", lambda m: None), call(1), call(slice(0, 2)))
-case("ModuleList[] =", method(modules, "__setitem__", lambda m: None), call(1, nn.ELU()))
+case("ModuleList[]", method(modules, "__getitem__", lambda m: None), call(1), call(slice(0, 2)), words=("number",))
+case("ModuleList[] =", method(modules, "__setitem__", lambda m: None), call(1, nn.ELU()), words=("number",))
 case("Module.train", method(chain, "train", lambda m: None), call(True))
 
 

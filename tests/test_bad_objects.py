@@ -158,6 +158,7 @@ case(
     making(data.DataLoader, epoch),
     call((IMAGES, LABELS), 2, True, 0, True, data.GaussianNoise()),
     names=("data set", "GaussianNoise"),
+    words=("data set",),
 )
 case(
     "DataLoader.epoch",
@@ -171,9 +172,10 @@ case(
     call(LABELS, [1, 2]),
     call((IMAGES, LABELS), LABELS > 2),
     names=("data set",),
+    words=("data set",),
 )
 case("Subset[]", method(lambda: data.Subset((IMAGES, LABELS), [3, 1]), "__getitem__"), call(1), call([0, 1]))
-case("random_split", data.random_split, call(LABELS, [3, 2], 0), names=("data set",))
+case("random_split", data.random_split, call(LABELS, [3, 2], 0), names=("data set",), words=("data set",))
 TRANSFORMS = {
     data.RandomAffine: call(10.0, 0.1, (0.9, 1.1), 5.0, True),
     data.ElasticDistortion: call(3.0, 2.0),
@@ -238,6 +240,7 @@ case(
     call(1),
     call([0, 1]),
     names=("index",),
+    words=("indices",),
 )
 
 # Training, files, pictures, checks, export

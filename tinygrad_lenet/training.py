@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import choice, entries, figure, function, instance, integer, number, said
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
+from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
 from .functional import cross_entropy
 from .graph import no_grad
 from .nn import Module, first_nonfinite
@@ -55,8 +55,8 @@ def _array(who: str, name: str, value: Any) -> NDArray[Any]:
     """An array of numbers."""
     try:
         array = to_array(value)
-    except DTypeError as error:
-        raise DTypeError(f"{who}: {name}: {error}") from None
+    except TinygradLenetError as error:
+        raise type(error)(f"{who}: {name}: {error}") from None
     return array.astype(np.int8) if array.dtype == np.bool_ else array
 
 

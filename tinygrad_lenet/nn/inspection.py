@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import instance, lengths, made, said
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DTypeError
 from ..graph import no_grad
 from ..ops.creation import zeros
 from ..tensor import Tensor
@@ -159,7 +159,10 @@ def first_nonfinite(model: Module, *inputs: Any) -> str:
 
 
 def _nonfinite(x: Any) -> str:
-    values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
+    try:
+        values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
+    except ValueError as error:
+        raise DTypeError(f"first_nonfinite: inputs must be arrays ({error})") from None
     if values.dtype.kind != "f":
         return ""
     bad = ~np.isfinite(values)

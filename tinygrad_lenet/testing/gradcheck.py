@@ -122,7 +122,7 @@ def numerical_gradient(
     arrays, eps = _prepared(who, fn, inputs), number(who, "eps", eps, "(0, inf)")
     values = _values(fn, arrays)
     given = [1.0] * len(values) if weights is None else listed(who, "weights", weights, "a list of arrays")
-    factors = [_float64(w if isinstance(w, (Tensor, np.ndarray, np.generic)) else Tensor(w)) for w in given]
+    factors = _prepared(f"{who}: weights", fn, given)
     for w, y in zip(factors, values, strict=False):
         if w.dtype.kind not in "fiub" or (w.shape != y.shape and w.size != 1):
             raise ShapeError(f"{who}: weights must be numbers of the shape of the output, {y.shape}, got {said(w)}")

@@ -18,7 +18,7 @@ from ..tensor import Tensor
 from . import init
 from .activations import ELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from .layers import Conv2d, Flatten, Linear
-from .module import Module
+from .module import Module, tensor_of
 from .normalization import BatchNorm2d
 from .spatial import AvgPool2d, MaxPool2d
 
@@ -77,7 +77,8 @@ class LeNet5(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Images (N, in_channels, 28, 28) to logits (N, num_classes)."""
-        shape = np.shape(x)
+        x = tensor_of("LeNet5", "x", x)
+        shape = x.shape
         if len(shape) != 4 or shape[1:] != (self.in_channels, 28, 28):
             raise ShapeError(
                 f"LeNet5: expected images of shape (N, {self.in_channels}, 28, 28), got {shape}; pad or resize them"

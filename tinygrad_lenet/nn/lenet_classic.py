@@ -164,6 +164,7 @@ class LeNet5Classic(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Images (N, 1, 32, 32) to minus the squared distances to the ten codes, (N, 10)."""
+        x = tensor_of("LeNet5Classic", "x", x)
         if len(np.shape(x)) != 4 or np.shape(x)[1:] != (1, 32, 32):
             raise ShapeError(
                 f"LeNet5Classic: expected images of shape (N, 1, 32, 32), got {np.shape(x)}; LeNet5Classic.prepare "

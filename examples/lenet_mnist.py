@@ -82,6 +82,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--batch-norm", action="store_true", help="normalise after each convolution")
     add("--augment", action=argparse.BooleanOptionalAction, default=False, help="distort the training images")
     add("--draw-augmentation", type=Path, metavar="FILE", help="only draw what such distortions look like")
+    add("--draw-graph", type=Path, metavar="FILE", help="only draw the graph of the network and its loss (.svg)")
     add("--average", type=float, default=0.0, metavar="D", help="test with a moving average of the weights, decay D")
     add("--seed", type=int, default=0, help="of the initial weights and the order of the images")
     add("--runs", type=int, default=1, help="so many runs, with seeds that count up; mean and confidence interval")
@@ -120,6 +121,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         args.checkpoint,
         args.report,
         args.draw_augmentation,
+        args.draw_graph,
     ):  # better now than after training
         if file is not None and not file.resolve().parent.is_dir():
             parser.error(f"the folder of {file} does not exist; make it first")
@@ -392,6 +394,15 @@ def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
     visualize.tiles(np.concatenate(pictures), columns=10, names=names).savefig(path, dpi=80)
 
 
+def draw_graph(this: Run, path: Path) -> None:
+    """What a step of training computes, for eight images, and how large the gradients are."""
+    images, labels = (part[:8] for part in next(iter(this.loader)))
+    loss = this.loss(this.model(images), labels)
+    view = visualize.graph(loss, this.model)
+    loss.backward()
+    view.save(path)
+
+
 def run(args: argparse.Namespace) -> None:
     say = (lambda *_: None) if args.quiet or args.json else lambda text: print(text, flush=True)
     start, accuracies, stopped = time.perf_counter(), [], False
@@ -451,6 +462,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if args.draw_augmentation:
             draw_augmentation(Run(args, args.seed).train_set, args.draw_augmentation)
+        elif args.draw_graph:
+            draw_graph(Run(args, args.seed), args.draw_graph)
         else:
             run(args)
     except (tl.TinygradLenetError, OSError) as error:

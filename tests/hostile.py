@@ -329,7 +329,7 @@ def check_error(error, name, function, args, kwargs, names=(), words=()):
     inside = error.__traceback__.tb_next  # below _called: the function itself
     if not isinstance(error, tl.TinygradLenetError):
         binding = type(error) is TypeError and re.search(
-            r"\w+\(\) (takes|missing|got|needs|has no argument)|takes no keyword arguments", message
+            r"\S+\(\) (takes|missing|got|needs|has no argument)|takes no keyword arguments", message
         )
         assert binding, f"{type(error).__name__} from inside: {message}"
         assert not inside or "" in names or name.split(".")[-1].strip("_") in message, message

@@ -315,12 +315,12 @@ def test_a_checkpoint_finds_the_generators_of_modules_and_complains_of_others():
     layer = nn.Linear(50, 2)
     y = tl.checkpoint(layer, x)
     layer.weight.data = layer.weight.numpy() + 1
-    with pytest.raises(GradientError, match="other values"):
+    with pytest.raises(GradientError, match=r"checkpoint: .*of shape \(2, 50\), was changed in place"):
         y.sum().backward()
     y = tl.checkpoint(lambda x: x * x, x)
     with tl.no_grad():
         x += 1
-    with pytest.raises(GradientError, match=r"argument of shape \(50, 50\) was changed in place"):
+    with pytest.raises(GradientError, match=r"checkpoint: .*of shape \(50, 50\), was changed in place"):
         y.sum().backward()
 
 

@@ -241,6 +241,17 @@ def test_the_report_is_one_page_with_everything_in_it(command, tmp_path):
     assert "http" not in page
 
 
+@pytest.mark.parametrize("model", ["lenet5", "classic"])
+def test_the_graph_shows_every_parameter_and_nothing_is_trained(command, tmp_path, model):
+    done = run(command, tmp_path, "--draw-graph", "graph.svg", "--model", model)
+    assert done.returncode == 0, done.stderr
+    names = [name for name, _ in (nn.LeNet5() if model == "lenet5" else nn.LeNet5Classic()).named_parameters()]
+    text = (tmp_path / "graph.svg").read_text()
+    assert [name for name in names if f">{name}<" not in text] == []
+    assert text.count("‖gradient‖") > 2 * len(names)
+    assert os.listdir(tmp_path) == ["graph.svg"]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Weights of a short training on the real images."""

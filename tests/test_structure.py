@@ -1,6 +1,7 @@
 """The shape of the tree: who may import whom, what is public, what importing costs."""
 
 import ast
+import doctest
 import importlib
 import inspect
 import json
@@ -13,6 +14,7 @@ import pytest
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, functional, nn, optim, testing
 from tinygrad_lenet._methods import Methods
+from tinygrad_lenet.errors import ShapeError
 from tinygrad_lenet.operators import METHODS, OPERATORS
 
 ROOT = Path(tl.__file__).parents[1]
@@ -27,7 +29,7 @@ ROWS = [
     {"primitive"},
     {"ops"},
     {"operators", "protocols"},
-    {"functional", "calculus", "recomputation"},
+    {"functional", "calculus", "recomputation", "anomaly"},
     {"nn", "optim", "data"},
     {"training"},
     {"drawing"},
@@ -35,12 +37,7 @@ ROWS = [
     {"__init__"},
 ]
 # All that these may import.
-LEAVES = {
-    "_methods": set(),
-    "errors": set(),
-    **{name: {"errors"} for name in ("arguments", "memory")},
-    "threads": {"arguments", "errors"},
-}
+LEAVES = {"_methods": set(), "errors": set(), **{name: {"errors"} for name in ("arguments", "memory", "threads")}}
 ROW_OF = {unit: i for i, row in enumerate(ROWS) for unit in row}
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 
@@ -163,7 +160,8 @@ def test_no_file_is_longer_than_500_lines():
 
 # Names
 
-PUBLIC = [tl, tl.linalg, tl.onnx, functional, nn, nn.init, optim, data, testing, testing.strategies]
+PUBLIC = [tl, tl.linalg, tl.onnx, tl.training, tl.visualize, functional, nn, nn.init, optim, data, testing]
+PUBLIC += [testing.strategies]
 
 
 def as_ruff_sorts(name):
@@ -192,18 +190,116 @@ def test_what_a_package_imports_is_public_or_private_by_name(module):
     assert not unlisted
 
 
+@pytest.mark.parametrize(
+    "module", [m for m in PUBLIC if m is not tl.onnx and m is not testing], ids=lambda m: m.__name__
+)
+def test_all_names_everything_that_a_module_defines(module):
+    own = {n for n, t in vars(module).items() if getattr(t, "__module__", None) == module.__name__ and n[0] != "_"}
+    assert own <= {*module.__all__} | {"Seed", "Shape"}
+
+
+# What help() says
+
+
+def is_exception(thing):
+    return inspect.isclass(thing) and issubclass(thing, BaseException)
+
+
+def words():
+    """Every public function and class, once, under its first name."""
+    found = {}
+    for module in PUBLIC:
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if callable(thing):
+                found.setdefault(id(thing), (f"{module.__name__.removeprefix('tinygrad_lenet.')}.{name}", thing))
+    return dict(found.values())
+
+
+WORDS = words()
+ERRORS = {name for name, thing in WORDS.items() if is_exception(thing)}
+
+
+def raised(function, inner=frozenset()):
+    """The names of the public exceptions that a function raises, or a private one of its module that it calls."""
+    function = inspect.unwrap(function)
+    if function in inner:
+        return set()
+    try:
+        tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(function)))
+    except OSError:  # made by a dataclass or a decorator: there is no source
+        return set()
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    thrown = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc]
+    names = {ast.unparse(exc.func if isinstance(exc, ast.Call) else exc) for exc in thrown}
+    found = names & {name.split(".")[-1] for name in ERRORS}
+    for call in calls:
+        helper = function.__globals__.get(call.func.id)
+        if inspect.isfunction(helper) and call.func.id[0] == "_" and helper.__module__ == function.__module__:
+            found |= raised(helper, inner | {function})
+    return found
+
+
+def help_lacks(thing):
+    """What help on a function or class should have, and has not."""
+    text = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__  # its own, not an inherited one
+    if not (text or "").strip():
+        return ["a docstring"]
+    if is_exception(thing):
+        return []
+    tests = doctest.DocTestFinder(recurse=False).find(thing, module=sys.modules[thing.__module__])
+    lacks = [] if any(test.examples for test in tests) else ["an example that doctest runs"]
+    function = thing.__init__ if inspect.isclass(thing) else thing
+    documented = text.partition("Raises:\n")[2]
+    if inspect.isfunction(function):
+        lacks += [f"{name} under Raises" for name in sorted(raised(function)) if f"{name}:" not in documented]
+    return lacks
+
+
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)
-def test_every_public_function_and_class_has_a_docstring(module):
+def test_every_module_has_a_docstring(module):
     assert module.__doc__
-    names = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
-    things = {n: getattr(module, n) for n in names if n not in ("Array", "Seed", "__version__")}
-    own = {n: thing for n, thing in things.items() if callable(thing)}
-    assert own
-    assert not [n for n, thing in own.items() if not (thing.__doc__ or "").strip()]
-    for n, thing in own.items():
-        if inspect.isclass(thing):
-            assert "__doc__" in vars(thing), f"{n} only inherits its docstring"
-            assert vars(thing)["__doc__"], f"{n} has no docstring"
+
+
+def cut_formulas(text):
+    """Lines of a docstring in which ``a formula`` ends or begins but not both, or that Markdown takes for a list."""
+    prose = (line for part in text.split("\n\n") if not part.lstrip().startswith(">>>") for line in part.splitlines())
+    return [line for line in prose if line.count("``") % 2 or line.lstrip().startswith(("+ ", "* "))]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_formula_is_cut_by_the_end_of_a_line(module):
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    texts = [
+        ast.get_docstring(n) or "" for n in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(n, kinds)
+    ]
+    assert not [line for text in texts for line in cut_formulas(text)]
+    assert cut_formulas("The sum ``a\n+ b``.") == ["The sum ``a", "+ b``."]
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_help_has_an_example_and_what_is_raised(name):
+    assert not help_lacks(WORDS[name])
+
+
+def test_what_help_lacks_is_found():
+    assert help_lacks(lambda: 0) == ["a docstring"]
+    assert help_lacks(type("Layer", (nn.ReLU,), {})) == ["a docstring"]  # not that of ReLU
+    assert help_lacks(raiser) == ["an example that doctest runs", "ShapeError under Raises"]
+
+
+def _raiser():
+    raise ShapeError
+
+
+def raiser():
+    """Do something."""
+    return _raiser()
+
+
+def test_a_signature_says_what_is_given_and_that_a_tensor_comes_back():
+    assert str(inspect.signature(tl.tanh)) == "(x: 'Array') -> tinygrad_lenet.tensor.Tensor"
+    assert "The word in signatures" in tl.Array.__doc__
 
 
 # The table of methods, and what is spelled for type checkers
@@ -270,7 +366,9 @@ def state():
     return [dict(os.environ), np.geterr(), threading.active_count(), sys.getrecursionlimit(), repr(warnings.filters)]
 modules, before = set(sys.modules), state()
 import tinygrad_lenet
-print(json.dumps({"new": sorted(set(sys.modules) - modules), "unchanged": [a == b for a, b in zip(before, state())]}))
+new, same = sorted(set(sys.modules) - modules), [a == b for a, b in zip(before, state())]
+hidden = sorted(set(tinygrad_lenet.__all__) - set(dir(tinygrad_lenet)))
+print(json.dumps({"new": new, "unchanged": same, "hidden": hidden}))
 """
 HEAVY = ["hypothesis", "pytest", "matplotlib", "tqdm", "torch", "urllib.request", "numpy.random", "asyncio"]
 HEAVY += ["threadpoolctl", "http.client", "ssl", "gzip", "pickle", "concurrent.futures", "multiprocessing", "scipy"]
@@ -282,6 +380,7 @@ def test_importing_is_light_and_changes_nothing():
     )
     found = json.loads(run.stdout)
     assert not set(found["new"]) & set(HEAVY)
+    assert found["hidden"] == []  # completion knows what is imported only when it is first used
     assert found["unchanged"] == [True] * 5  # environment, error state, threads, recursion limit, warning filters
     assert run.stderr == ""
 

@@ -6,14 +6,22 @@
 >>> y.backward()
 >>> x.grad  # e^x (1 + x)
 tensor([ 5.436564, 22.167168])
+
+What holds for all: where a signature says :class:`Array`, give a Tensor, an array, a number or a list. Shapes broadcast
+and dtypes are promoted as in NumPy 2; a gradient has the shape and dtype of its tensor. ``dim`` for ``axis``,
+``keepdim`` for ``keepdims``, ``input`` for ``x`` and ``other`` for ``y`` are understood as well. Shapes that do not fit
+raise :class:`ShapeError` (a ValueError), dtypes :class:`DTypeError` (a TypeError), an axis that there is not
+:class:`AxisError` (an IndexError), options :class:`ArgumentError` (a ValueError).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import calculus, functional, operators, protocols, recomputation
+from . import anomaly, calculus, functional, operators, protocols, recomputation
+from .anomaly import *
 from .calculus import *
 from .errors import (
+    AnomalyError,
     ArgumentError,
     AxisError,
     DataError,
@@ -27,7 +35,9 @@ from .errors import (
     TooLargeError,
     UnsupportedError,
 )
-from .functional import *
+from .functional.layers import *
+from .functional.losses import *
+from .functional.spatial import *
 from .graph import enable_grad, is_grad_enabled, no_grad
 from .ops import (
     contractions,
@@ -42,11 +52,14 @@ from .ops import (
     shape,
     sorting,
 )
+from .ops.activations import *
 from .ops.contractions import *
+from .ops.convolution import *
 from .ops.creation import *
 from .ops.elementwise import *
 from .ops.indexing import *
 from .ops.maths import *
+from .ops.pooling import *
 from .ops.products import *
 from .ops.rearrange import *
 from .ops.reduction import *
@@ -62,6 +75,7 @@ from .threads import get_num_threads, set_num_threads
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnomalyError",
     "ArgumentError",
     "Array",
     "AxisError",
@@ -101,6 +115,7 @@ __all__ = [
     "training",
     "visualize",
 ]
+__all__ += anomaly.__all__
 __all__ += calculus.__all__
 __all__ += recomputation.__all__
 __all__ += functional.__all__
@@ -109,15 +124,19 @@ for _module in (contractions, creation, elementwise, indexing, maths, products, 
 __all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
-del _module, calculus, contractions, creation, elementwise, indexing, maths
+del _module, anomaly, calculus, contractions, creation, elementwise, indexing, maths
 del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, onnx, optim, testing, training, visualize
+else:  # type checkers would take any name then
 
+    def __getattr__(name: str) -> Any:
+        """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
+        if name in ("data", "nn", "onnx", "optim", "testing", "training", "visualize"):
+            return import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-def __getattr__(name: str) -> Any:
-    """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
-    if name in ("data", "nn", "onnx", "optim", "testing", "training", "visualize"):
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __dir__() -> list[str]:
+        """For completion, also what is not imported yet."""
+        return sorted({*globals(), *__all__})

@@ -8,7 +8,17 @@ from typing import Any, overload
 import numpy as np
 
 from .arguments import flag, function, integer
-from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named
+from .errors import (
+    ArgumentError,
+    DTypeError,
+    GradientError,
+    ShapeError,
+    TinygradLenetError,
+    brief,
+    given,
+    named,
+    translated,
+)
 from .graph import enable_grad, is_grad_enabled, now, pullback, sources
 from .ops.elementwise import clone
 from .ops.shape import stack
@@ -57,6 +67,10 @@ def grad(
         create_graph: record the computation, so that the result can be differentiated again.
         retain_graph: keep the graph; ``create_graph`` if None.
         allow_unused: give None for an input that the outputs do not depend on, in place of an error.
+
+    Raises:
+        ArgumentError: not as many ``grad_outputs`` as outputs, or an input that is no tensor.
+        GradientError: an input requires no gradient, or the outputs do not depend on it.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor(2.0, requires_grad=True)
@@ -113,10 +127,12 @@ def grad(
 
 def _tensors(name: str, values: Any) -> list[Tensor]:
     """One tensor or several."""
-    found = [*values] if isinstance(values, Iterable) and not isinstance(values, Tensor) else [values]
+    several = isinstance(values, Iterable) and not isinstance(values, (Tensor, np.ndarray))
+    found = [*values] if several else [values]
     for i, x in enumerate(found):
         if not isinstance(x, Tensor):
-            raise ArgumentError(f"grad: {name} must be a tensor or several, number {i} is a {type(x).__name__}")
+            what = "tensors that require a gradient" if name == "inputs" else "tensors"
+            raise ArgumentError(f"grad: {name} are {what}, {name[:-1]} {i} is a {type(x).__name__}")
     return found
 
 
@@ -245,8 +261,11 @@ def value_and_grad(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function
 def vjp(fn: Function, *primals: Any) -> tuple[Any, Function]:
     """The value of ``fn(*primals)``, and the function that multiplies a vector with the Jacobian from the left.
 
-    That function takes a gradient for each output, and may be called several times; it gives one for each primal,
-    alone if there is one (``torch.func.vjp``).
+    That function takes a gradient for each output, and may be called several times; it gives one for each primal, alone
+    if there is one (``torch.func.vjp``).
+
+    Raises:
+        ShapeError: the gradients given have not the shapes of the outputs.
 
     >>> import tinygrad_lenet as tl
     >>> value, pull = tl.vjp(lambda x: x * x, tl.tensor([1.0, 2.0]))
@@ -272,6 +291,9 @@ def jvp(fn: Function, primals: Any, tangents: Any) -> tuple[Any, Any]:
         fn: a function of tensors that returns one or several.
         primals: where; a tuple of tensors, or one.
         tangents: the direction, of the same shapes.
+
+    Raises:
+        ShapeError: the tangents have not the shapes of the primals.
 
     >>> import tinygrad_lenet as tl
     >>> tl.jvp(lambda x: x * x, tl.tensor([1.0, 2.0]), tl.tensor([1.0, 10.0]))
@@ -311,7 +333,10 @@ def _jacobian(name: str, fn: Function, argnums: Any) -> Function:
 
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         call = _Call(name, fn, args, argnums, kwargs)
-        found = tuple(call.by_argument(_rows(call, y)) for y in call.outputs)
+        try:
+            found = tuple(call.by_argument(_rows(call, y)) for y in call.outputs)
+        except MemoryError as error:
+            raise translated(error, name, given(["arguments"], [call.inputs])) from None
         return found if call.several else found[0]
 
     return jacobian_of
@@ -354,6 +379,9 @@ def hvp(fn: Function, primals: Any, tangents: Any) -> Any:
         fn: a function of tensors that returns one number.
         primals: where; a tuple of tensors, or one.
         tangents: the vector, of the same shapes.
+
+    Raises:
+        ShapeError: the tangents have not the shapes of the primals.
 
     >>> import tinygrad_lenet as tl
     >>> tl.hvp(lambda x: x[0] * x[0] * x[1], tl.tensor([1.0, 3.0]), tl.tensor([0.0, 1.0]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import os
 from importlib import import_module
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -149,17 +150,20 @@ class GraphView:
         texts = [self._lines(entry) for entry in self.nodes]
         wide = [max(len(line) for line in lines) * 6.2 + 16 for lines in texts]
         tall = [13.0 * len(lines) + 8 for lines in texts]
-        rows: list[list[int]] = [[] for _ in range(max(rank) + 1)]
-        for i in sorted(range(len(self.nodes)), key=lambda i: ("leaf" in self.nodes[i], i)):
-            rows[rank[i]].append(i)
+        rows: list[tuple[list[int], list[int]]] = [([], []) for _ in range(max(rank) + 1)]  # ops, and what they need
+        for i, entry in enumerate(self.nodes):
+            rows[rank[i]]["leaf" in entry].append(i)
+        # Ops stand in the middle, what they need to their right: in columns, of which each is as wide as it must be.
+        edge = max((sum(wide[i] + 12 for i in ops) / 2 for ops, leaves in rows if leaves), default=0.0)
+        columns = [max(wide[i] for i in column if i is not None) for column in zip_longest(*(row[1] for row in rows))]
         x, y, top = [0.0] * len(rank), [0.0] * len(rank), 10.0
-        for row in rows:
-            height = max(tall[i] for i in row)
-            # Ops stand in the middle, what they need to their right.
-            left = -sum(wide[i] + 12 for i in row if "leaf" not in self.nodes[i]) / 2
-            for i in row:
-                x[i], y[i] = left + wide[i] / 2, top + height / 2
-                left += wide[i] + 12
+        for ops, leaves in rows:
+            height = max(tall[i] for i in ops + leaves)
+            left = -sum(wide[i] + 12 for i in ops) / 2
+            for i, width in [(i, wide[i]) for i in ops] + list(zip(leaves, columns, strict=False)):
+                left = max(left, edge) if "leaf" in self.nodes[i] else left
+                x[i], y[i] = left + width / 2, top + height / 2
+                left += width + 12
             top += height + 26
         shift = 10 - min(a - w / 2 for a, w in zip(x, wide, strict=True))
         x = [a + shift for a in x]
@@ -173,7 +177,7 @@ class GraphView:
         ]
         for a, b in self.edges:
             start, end = y[a] + tall[a] / 2, y[b] - tall[b] / 2
-            to = x[b] + max(-wide[b] / 3, min(wide[b] / 3, (x[a] - x[b]) / 4))
+            to = x[b] + max(-0.42 * wide[b], min(0.42 * wide[b], (x[a] - x[b]) / 4))
             middle = (start + end) / 2
             path = f"M{x[a]:.1f} {start:.1f}C{x[a]:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {end:.1f}"
             parts.append(f'<path d="{path}" fill="none" stroke="#555" marker-end="url(#end)"/>')

@@ -1,7 +1,5 @@
 """What can go wrong, as one tree.
 
-::
-
     TinygradLenetError
     ├── ShapeError      (ValueError)    shapes that do not fit together
     ├── DTypeError      (TypeError)     a dtype or type that cannot be used here
@@ -11,6 +9,7 @@
     ├── AxisError       (both of these) an axis that the tensor does not have
     ├── OutOfMemoryError (MemoryError)  a result that is larger than the memory
     ├── GradientError   (RuntimeError)  a gradient that does not exist, or a graph that is gone
+    ├── AnomalyError    (FloatingPointError) a NaN or an infinity that ``detect_anomaly`` found
     ├── UnsupportedError (NotImplementedError) what another library has and this one has not
     ├── DataError       (ValueError)    a file that is not what it claims to be
     └── DownloadError   (OSError)       no mirror gave the right file
@@ -60,6 +59,10 @@ class OutOfMemoryError(TinygradLenetError, MemoryError):
 
 class GradientError(TinygradLenetError, RuntimeError):
     """A gradient does not exist, or the graph that it needs is gone or was changed."""
+
+
+class AnomalyError(TinygradLenetError, FloatingPointError):
+    """A value or a gradient is NaN or infinite, and somebody watched for that."""
 
 
 class UnsupportedError(TinygradLenetError, NotImplementedError):

@@ -11,9 +11,11 @@ it, and pass on what its rules make of that (Griewank & Walther, *Evaluating Der
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -23,21 +25,41 @@ from .errors import GradientError
 
 # A context variable, not a module flag: each thread and asyncio task has its own, and a new thread records.
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
-is_grad_enabled = _recording.get
+recording = _recording.get  # for the ops: a call less than the public name
 _numbers = itertools.count()
+_PACKAGE = os.path.dirname(__file__) + os.sep
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops are recorded here: yes, but inside of :class:`no_grad`; each thread and task has its own answer.
+
+    >>> import tinygrad_lenet as tl
+    >>> with tl.no_grad():
+    ...     tl.is_grad_enabled()
+    False
+    """
+    return _recording.get()
 
 
 class _GradMode(ContextDecorator):
     enabled: bool
 
     def __init__(self) -> None:
-        self._tokens: list[Token[bool]] = []
+        self._before: list[bool] = []
 
     def __enter__(self) -> None:
-        self._tokens.append(_recording.set(self.enabled))
+        before = _recording.get()
+        try:
+            self._before.append(before)
+            _recording.set(self.enabled)
+        except BaseException:  # Ctrl-C after either call: `with` calls no __exit__ then
+            _recording.set(before)
+            raise
 
     def __exit__(self, *exc: object) -> None:
-        _recording.reset(self._tokens.pop())
+        before = self._before[-1]
+        del self._before[-1]  # not pop(): Ctrl-C is heard after a call, and nothing may be lost before the next line
+        _recording.set(before)
 
     def _recreate_cm(self) -> _GradMode:
         return type(self)()  # one per call of a decorated function: threads must not share the tokens
@@ -58,7 +80,15 @@ class no_grad(_GradMode):
 
 
 class enable_grad(_GradMode):
-    """Record again inside a :class:`no_grad` block: a context manager and a decorator."""
+    """Record again inside a :class:`no_grad` block: a context manager and a decorator.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.ones(2, requires_grad=True)
+    >>> with tl.no_grad(), tl.enable_grad():
+    ...     y = w * 2
+    >>> y.requires_grad
+    True
+    """
 
     enabled = True
 
@@ -71,11 +101,22 @@ listener = _listener.get
 @contextmanager
 def listening(hear: Callable[[Any, tuple[Any, ...], Any], None]) -> Iterator[None]:
     """Have ``hear(op, arguments, output)`` called after every op inside, of this thread or task."""
-    token = _listener.set(hear)
+    before = _listener.get()
     try:
+        _listener.set(hear)
         yield
     finally:
-        _listener.reset(token)
+        _listener.set(before)
+
+
+def user_line() -> str:
+    """The file and line outside of the package that is at work."""
+    frame: Any = sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(_PACKAGE) or "contextlib" in frame.f_code.co_filename
+    ):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
 
 
 class Vertex(Protocol):
@@ -129,7 +170,7 @@ class Node:
         parents: Sequence[Vertex],
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
-        saved: list[tuple[Any, int]] | None,
+        saved: list[tuple[Any, Any]] | None,
     ) -> None:
         self.plan = plan
         self.parents = parents
@@ -204,23 +245,30 @@ def pullback(
 
     for root, seed in zip(roots, seeds, strict=True):
         arrive(root, seed)
-    for node in order:
-        keep = wanted and node in wanted
-        seed = gradients.get(node) if keep else gradients.pop(node, None)
-        if seed is not None and node._hooks:
-            seed = _hooked(node, seed)
-            if keep:
-                gradients[node] = seed
-        if seed is None or (visit is not None and node not in visit):
-            continue
-        if node.saved is None:
-            raise GradientError(
-                f"{node.plan.op.name}: this part of the graph was freed by an earlier backward pass; "
-                "pass retain_graph=True to that first pass if you need a second one"
-            )
-        node.plan.pull(node, seed, reach, arrive)
+    try:
+        for node in order:
+            keep = wanted and node in wanted
+            seed = gradients.get(node) if keep else gradients.pop(node, None)
+            if seed is not None and node._hooks:
+                seed = _hooked(node, seed)
+                if keep:
+                    gradients[node] = seed
+            if seed is None or (visit is not None and node not in visit):
+                continue
+            if node.saved is None:
+                raise GradientError(
+                    f"{node.plan.op.name}: this part of the graph was freed by an earlier backward pass, or by "
+                    "one that failed; pass retain_graph=True to that first pass if you need a second one"
+                )
+            node.plan.pull(node, seed, reach, arrive)
+            if not retain:
+                node.release()
+    except BaseException:  # an error, or Ctrl-C: what would have been freed is, and no half of a graph stays
         if not retain:
-            node.release()
+            for node in order:
+                if visit is None or node in visit:
+                    node.release()
+        raise
     if since < 0:  # else more may arrive at the leaves
         for vertex, gradient in gradients.items():
             if vertex._hooks and type(vertex) is not Node:

@@ -1,6 +1,6 @@
 """One op, one place: the ``@primitive`` decorator, the rules of differentiation, and the registry.
 
-A primitive is a NumPy function and, for each argument that can have a gradient, a rule::
+A primitive is a NumPy function and, for each argument that can have a gradient, a rule:
 
     @primitive
     def tanh(x: Array) -> Array:
@@ -21,25 +21,37 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import FunctionType
-from typing import Annotated, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
 from .arguments import integer, number
 from .errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, given, named, translated
-from .graph import Node, Vertex, is_grad_enabled, listener
-from .parameters import VARIADIC, parameters
+from .graph import Node, Vertex, listener, recording
+from .parameters import NATIVE, VARIADIC, parameters
 from .parameters import scalars as scalars_of
-from .tensor import Tensor, storage, to_array
+from .tensor import Tensor, Version, storage, to_array
 
-# In the body of a primitive an ndarray; for its callers a Tensor, an array, a number or a list.
-Array: TypeAlias = Annotated[Any, "tensor"]
+if TYPE_CHECKING:
+    Array: TypeAlias = Any
+else:
+
+    class Array:
+        """The word in signatures for a tensor argument: a Tensor, a NumPy array, a number, or a list of numbers.
+
+        Numbers and lists become float32; beside a tensor, a number takes its dtype. What comes back is a Tensor. In the
+        body of a :func:`primitive` the word stands for the NumPy array. It is for annotations only.
+
+        >>> import tinygrad_lenet as tl
+        >>> tl.add([1, 2], 0.5)
+        tensor([1.5, 2.5])
+        """
+
+
 Rule: TypeAlias = Callable[..., Any]
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What arrays need no conversion.
-_DTYPES = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 REGISTRY: dict[str, Op] = {}
 # Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
 _SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
@@ -57,7 +69,12 @@ class Draw(NamedTuple):
 
 
 def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) -> Draw:
-    """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves."""
+    """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.draw(3, 2, low=0.5)
+    Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
+    """
     lengths = tuple(integer("draw", "a length of the shape", n, 0) for n in shape)
     low, high = number("draw", "low", low), number("draw", "high", high)
     try:
@@ -124,25 +141,22 @@ class Plan:
         self.positions.append(position)
         self.rules.append((rule, tuple(picks)))
 
-    def record(self, args: tuple[Any, ...], plain: list[Any], out: np.ndarray[Any, Any], version: list[int]) -> Node:
+    def record(self, args: tuple[Any, ...], plain: list[Any], out: np.ndarray[Any, Any], version: Version) -> Node:
         """A node for ``out = op(*args)`` that keeps what the rules name; ``plain`` are the arguments as arrays."""
-        saved: list[tuple[Any, int]] = []  # with the version of the data, by which a later change shows
+        saved: list[tuple[Any, Any]] = []  # with the version of the data, by which a later change shows
         for kind, i in self.sources:
             if kind == "arg":
                 value = args[i]
-                if isinstance(value, Tensor):
+                if isinstance(value, Tensor) and value._version[0] >= 0:
                     saved.append((value, value._version[0]))
-                    continue
-                value = plain[i]
-                if isinstance(value, np.ndarray):
-                    value = value.copy()  # the caller may write to it before the backward pass
-                saved.append((value, 0))
+                else:
+                    saved.append(kept(value, plain[i]))
             elif kind == "shape":
                 saved.append((np.shape(plain[i]), 0))
             elif kind == "out":  # not the output itself: that would be a cycle
                 saved.append((Tensor._wrap(out, None, version), version[0]))
             else:
-                saved.append((args[i:], 0))
+                saved.append(([kept(*pair) for pair in zip(args[i:], plain[i:], strict=True)], _EACH))
         return Node(self, [args[i]._node or args[i] for i in self.positions], out.shape, out.dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
@@ -157,6 +171,8 @@ class Plan:
                     value = value._data
                 elif self.sources[len(values)][0] == "out":
                     value = Tensor._wrap(value._data, node, value._version)
+            elif stamp is _EACH:
+                value = self._each(len(values), value, recording)
             values.append(value)
         for i, parent in enumerate(node.parents):
             if needed is None or parent in needed:
@@ -166,13 +182,46 @@ class Plan:
                     # A rule may call the package's ops, which always give Tensors.
                     arrive(parent, gradient._data if isinstance(gradient, Tensor) and not recording else gradient)
 
+    def _each(self, i: int, values: list[tuple[Any, Any]], recording: bool) -> tuple[Any, ...]:
+        """What was saved of ``*args``."""
+        for value, stamp in values:
+            if isinstance(value, Tensor) and value._version[0] != stamp:
+                raise self._changed(i, value)
+        return tuple([v._data if isinstance(v, Tensor) and not recording else v for v, _ in values])
+
     def _changed(self, i: int, value: Tensor) -> GradientError:
         kind, position = self.sources[i]
-        name = "its output" if kind == "out" else f"argument {self.op.names[position]!r}"
-        return GradientError(
-            f"{self.op.name}: {name}, of shape {value.shape}, was changed in place after the op was recorded, so the "
-            "gradient would be wrong; change it after backward(), or give the op a clone()"
+        return changed(
+            f"{self.op.name}: {'its output' if kind == 'out' else f'argument {self.op.names[position]!r}'}", value
         )
+
+
+def changed(what: str, value: Tensor) -> GradientError:
+    """The refusal of a gradient whose data is not what it was."""
+    count, line = value._version
+    how = "was changed in place" if count >= 0 else "was shared with another library, which may change it,"
+    return GradientError(
+        f"{what}, of shape {value.shape}, {how} after the op was recorded, so the gradient would be wrong: at {line}; "
+        "do that after backward(), or give the op a clone()"
+    )
+
+
+_EACH: Any = object()  # in place of a version: there are several values, each with its own
+
+
+def kept(value: Any, plain: Any) -> tuple[Any, Any]:
+    """An argument (``plain`` is it as an array) as it will be for the backward pass, and the version of its data."""
+    if not isinstance(value, Tensor):
+        return _frozen(plain), 0
+    stamp = value._version[0]
+    return (value, stamp) if stamp >= 0 else (value.clone(), 0)  # NaN: others may write to it, and no count tells
+
+
+def _frozen(value: Any) -> Any:
+    """A copy of what the caller may write to."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return type(value)([_frozen(v) for v in value]) if type(value) in (list, tuple) else value
 
 
 _MISSING: Any = object()
@@ -269,7 +318,7 @@ class Op:
             if (
                 alone
                 or isinstance(a, np.ndarray)
-                or not (isinstance(a, (bool, int, float)) or (isinstance(a, np.generic) and a.dtype in _DTYPES))
+                or not (isinstance(a, (bool, int, float)) or (isinstance(a, np.generic) and a.dtype in NATIVE))
             ):
                 try:
                     plain[i] = to_array(a)
@@ -285,6 +334,13 @@ class Op:
             if type(args[i]) not in scalar.quick:
                 found[i] = plain[i] = scalar.admit(args[i], self.name)
         return tuple(found)
+
+    def copied(self, out: Any, args: tuple[Any, ...]) -> Any:
+        """A copy, which may need memory that the view did not."""
+        try:
+            return out.copy()
+        except MemoryError as error:
+            raise translated(error, self.name, given(self.names, args)) from None
 
     def again(self, error: Exception, args: tuple[Any, ...], plain: list[Any]) -> Any:
         """What to do when the forward function failed: if it took a number for an array, call it with an array; else
@@ -350,7 +406,11 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     others are options. ``op.vjp(x=rule)`` gives the rule of an argument; it takes ``g``, the gradient of the output,
     and after it, by name, what else it needs: an argument, its ``x_shape``, or the output as ``out``. It is written in
     operators and ops of the package, so that it can be differentiated in its turn; for broadcasting it need not care.
-    ``None`` in its place says that the gradient is 0.
+    ``None`` in its place says that the gradient is 0. Options annotated ``int``, ``float``, ``bool`` or ``str`` are
+    checked: in the body they are Python's.
+
+    Raises:
+        DTypeError: ``forward`` is no function that was written with ``def``.
 
     >>> import numpy as np
     >>> import tinygrad_lenet as tl
@@ -392,7 +452,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                     tracked |= 1 << i
                 a = a._data
             elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
-                convert = convert or type(a) is not np.ndarray or a.dtype not in _DTYPES
+                convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
             plain.append(a)
         try:
             if scalars:
@@ -411,9 +471,9 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                 if isinstance(a, Tensor) and storage(a._data) is storage(out):
                     version = a._version
                 elif isinstance(a, np.ndarray) and np.may_share_memory(a, out):
-                    out = out.copy()  # the caller may write to it
+                    out = op.copied(out, args)  # the caller may write to it
         node = None
-        if tracked and is_grad_enabled():
+        if tracked and recording():
             plan = plans.get(tracked)
             if plan is None:
                 plan = plans[tracked] = Plan(op, tracked)
@@ -425,6 +485,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
             hear(op, args, result)
         return result
 
+    forward.__annotations__["return"] = Tensor  # what callers get, and what help() shall say
     REGISTRY[f"{forward.__module__}.{op.name}"] = op
     for name in ("vjp", "check"):
         setattr(call, name, getattr(op, name))

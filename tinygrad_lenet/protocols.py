@@ -10,13 +10,14 @@ array API standard.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
-from .graph import is_grad_enabled
+from .graph import is_grad_enabled, user_line
 from .ops import (
     activations,
     contractions,
@@ -148,13 +149,15 @@ def _array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ..
 def _dlpack(self: Tensor, **options: Any) -> Any:
     """The memory of the tensor, not a copy, for ``np.from_dlpack`` and ``torch.from_dlpack``.
 
-    Whoever gets it can write to it, unseen by the tensor: write through the tensor, or before the graph is recorded.
+    Whoever gets it can write to it, unseen by the tensor. So from now on an op that needs these values for its gradient
+    keeps a copy of its own; and one that needed them before refuses its backward pass.
 
     Raises:
         GradientError: the tensor requires a gradient, which would be lost; share ``tensor.detach()``.
     """
     if self.requires_grad:
         raise GradientError("this tensor requires a gradient, which would be lost; share tensor.detach()")
+    self._version[:] = math.nan, user_line()
     return self._data.__dlpack__(**options)
 
 
@@ -162,9 +165,9 @@ def _dlpack(self: Tensor, **options: Any) -> Any:
 def from_dlpack(x: Any) -> Tensor:
     """A Tensor on the memory of an array of another library, without a copy: PyTorch's on the CPU, NumPy's, JAX's.
 
-    What the other side writes later is seen here, but not counted: a gradient that needs the old values would be wrong.
-    Where the memory must not be shared, ``tl.tensor(np.from_dlpack(x))`` copies. Before NumPy 2.1 the Tensor cannot be
-    written to.
+    What the other side writes later is seen here. An op that needs the values for its gradient keeps a copy of them,
+    since such a change cannot be noticed. Where the memory must not be shared, ``tl.tensor(np.from_dlpack(x))`` copies.
+    Before NumPy 2.1 the Tensor cannot be written to.
 
     Raises:
         ArgumentError: ``x`` knows no DLPack, or its memory is not the CPU's.
@@ -193,7 +196,7 @@ def from_dlpack(x: Any) -> Tensor:
         raise DTypeError(
             f"from_dlpack: a tensor holds floats, integers or booleans of at most 8 bytes; got {array.dtype}"
         )
-    return Tensor._wrap(array)
+    return Tensor._wrap(array, None, [math.nan, user_line()])
 
 
 PROTOCOLS = {

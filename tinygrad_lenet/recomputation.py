@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .arguments import function, instance, listed
 from .errors import GradientError
 from .graph import Node, Vertex, enable_grad, is_grad_enabled, now, pullback, sources
+from .primitive import changed, kept
 from .tensor import Tensor, root_of
 
 __all__ = ["checkpoint"]
@@ -22,8 +23,8 @@ class _Recomputation:
 
     name = "checkpoint"
 
-    def __init__(self, fn: Callable[..., Any], generators: Sequence[np.random.Generator]) -> None:
-        self.fn, self.generators = fn, generators
+    def __init__(self, fn: Callable[..., Any], arity: int, generators: Sequence[np.random.Generator]) -> None:
+        self.fn, self.arity, self.generators = fn, arity, generators
         self.states = [generator.bit_generator.state for generator in generators]
         self.sample: NDArray[Any] | None = None
 
@@ -51,14 +52,10 @@ class _Recomputation:
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
         """Compute again, this time recorded, and pass the gradient through that record."""
-        args = []
         for value, version in node.saved or ():
             if isinstance(value, Tensor) and value._version[0] != version:
-                raise GradientError(
-                    f"checkpoint: an argument of shape {value.shape} was changed in place after the call, so it cannot "
-                    "be computed again; change it after backward(), or pass a clone()"
-                )
-            args.append(value)
+                raise changed("checkpoint: a tensor that the function uses", value)
+        args = [value for value, _ in (node.saved or ())[: self.arity]]
         later = [generator.bit_generator.state for generator in self.generators]
         for generator, state in zip(self.generators, self.states, strict=True):
             generator.bit_generator.state = state
@@ -109,13 +106,16 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
         return fn(*args)
     modules = fn.modules() if hasattr(fn, "modules") else ()
     found = [g for module in modules for g in vars(module).values() if isinstance(g, np.random.Generator)]
-    plan = _Recomputation(fn, list({id(g): g for g in (*generators, *found)}.values()))
+    plan = _Recomputation(fn, len(args), list({id(g): g for g in (*generators, *found)}.values()))
+    saved = [kept(a, a) for a in args]
+    args = tuple(a for a, _ in saved)
     result, outputs, since = plan.call(args)  # recorded, to learn what it depends on; the record is not kept
     if not outputs:
         return result
     roots = [root_of(y) for y in outputs]
     parents = list(sources(roots, since))
-    saved = [(a, a._version[0] if isinstance(a, Tensor) else 0) for a in args]
+    # Besides the arguments, the parameters that the function uses: they must be the same the second time.
+    saved += [(parent, parent._version[0]) for parent in parents if isinstance(parent, Tensor)]
     if isinstance(result, Tensor):
         node = Node(plan, parents, result.shape, result.dtype, saved)
         return Tensor._wrap(result._data, node, result._version)

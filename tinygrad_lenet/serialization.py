@@ -34,8 +34,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
     Args:
         path: the file; one that stands there is replaced.
         state: dicts, lists and tuples of arrays, Tensors (kept as arrays), numbers, strings, booleans and None, such as
-            ``{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "loader": loader.state_dict(),
-            "random": generator.bit_generator.state}``.
+            ``{"model": model.state_dict(), "loader": loader.state_dict(), "random": generator.bit_generator.state}``.
 
     Raises:
         DataError: the file cannot be written; the old one is as it was.
@@ -72,6 +71,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         DataError: there is no such file, it is damaged or cut off, or it is not a checkpoint.
+
+    >>> import os, tempfile
+    >>> import tinygrad_lenet as tl
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.ckpt")
+    ...     tl.save_checkpoint(path, {"epoch": 3})
+    ...     tl.load_checkpoint(path)
+    {'epoch': 3}
     """
     import json
     import zipfile
@@ -129,9 +136,9 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any] | HasState) -> N
     >>> from tinygrad_lenet import nn
     >>> model = nn.Linear(3, 2)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     tl.save(os.path.join(folder, "linear.npz"), model)
-    ...     list(tl.load(os.path.join(folder, "linear.npz")))
-    ['weight', 'bias']
+    ...     path = os.path.join(folder, "linear.npz")
+    ...     tl.save(path, model)
+    ...     model.load_state_dict(tl.load(path))
     """
     path = given.path("save", "path", path)
     kind = _kind("save", path)
@@ -163,6 +170,15 @@ def load(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     Raises:
         ArgumentError: another ending.
         DataError: there is no such file, it is damaged or cut off, or holds something else than numbers.
+
+    >>> import os, tempfile
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "linear.npz")
+    ...     tl.save(path, nn.Linear(3, 2))
+    ...     {name: array.shape for name, array in tl.load(path).items()}
+    {'weight': (2, 3), 'bias': (2,)}
     """
     import zipfile
 

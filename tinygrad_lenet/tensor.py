@@ -8,24 +8,16 @@ counter of the memory they look at; an op notes the count of what it saves, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._methods import Methods
-from .arguments import flag
-from .errors import (
-    ArgumentError,
-    DTypeError,
-    GradientError,
-    ShapeError,
-    TinygradLenetError,
-    brief,
-    named,
-    translated,
-)
-from .graph import Hook, Node, is_grad_enabled, no_grad, pullback
+from .arguments import flag, function
+from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
+from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
+from .parameters import NATIVE, as_index, checked
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 
@@ -36,13 +28,15 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """
     if isinstance(value, Tensor):
         value = value._data
+    if dtype is None and type(value) is np.ndarray and value.dtype in NATIVE:
+        return value
     wanted = None if dtype is None else checked(dtype)
     kind, typed = type(value).__name__, isinstance(value, (np.ndarray, np.generic))
     try:
         if not typed:
             value = _unwrap(value)
         array = np.asarray(value)
-        if np.any(getattr(value, "mask", False)):
+        if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
             raise ArgumentError("tensor: a masked array hides some of its values; give it values for them: x.filled(0)")
         native = checked(array.dtype, f"{kind} gives")
         if wanted is None:
@@ -51,28 +45,13 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
         return np.asarray(array if typed else value, wanted)
     except TinygradLenetError as error:
         raise named(error, "tensor")  # noqa: B904  # it is the same error
-    except MemoryError as error:
-        raise translated(error, "tensor", brief(value)) from None
     except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
         raise DTypeError(
             f"tensor: {kind} gives no array of {wanted or 'numbers'} "
             f"(are the rows of the list of equal length?): {error}"
         ) from None
-
-
-def checked(dtype: DTypeLike, what: str = "not") -> np.dtype[Any]:
-    """A dtype that Tensors may have, in the byte order of the machine."""
-    try:
-        if dtype is None:  # for NumPy, float64
-            raise TypeError("name one")
-        found = np.dtype(dtype)
-    except Exception as error:
-        raise DTypeError(
-            f"tensor: {brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64"
-        ) from None
-    if found.kind not in "fiub" or found.itemsize > 8:
-        raise DTypeError(f"tensor: a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
-    return found.newbyteorder("=")
 
 
 def _unwrap(value: Any) -> Any:
@@ -87,6 +66,11 @@ def _unwrap(value: Any) -> Any:
             )
         return value._data
     return value
+
+
+# How often the memory was changed, and (from the first time on) the line that did it last; shared by all views of it.
+# NaN once another library can write to the memory as well: it equals no count, not even itself.
+Version: TypeAlias = list[Any]
 
 
 def storage(array: NDArray[Any]) -> Any:
@@ -120,17 +104,20 @@ class Tensor(Methods):
     _hooks: list[Hook] | None  # of a leaf; others keep them in the node
     _node: Node | None
     _requires_grad: bool
-    _version: list[int]  # how often the memory was changed; shared by all views of it
+    _version: Version
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
-        self._data = np.array(to_array(data, dtype))
+        try:
+            self._data = np.array(to_array(data, dtype))
+        except MemoryError as error:
+            raise translated(error, "tensor", f"data is {brief(data)}") from None
         self._grad = self._node = self._hooks = None
         self._version = [0]
         self._requires_grad = False
         self.requires_grad = requires_grad
 
     @staticmethod
-    def _wrap(array: NDArray[Any], node: Node | None = None, version: list[int] | None = None) -> Tensor:
+    def _wrap(array: NDArray[Any], node: Node | None = None, version: Version | None = None) -> Tensor:
         """A Tensor around an array that nobody else will write to, without a copy."""
         self = Tensor.__new__(Tensor)
         self._data = array
@@ -233,8 +220,8 @@ class Tensor(Methods):
             )
         return np.array(self._data, dtype) if copy else np.asarray(self.numpy(), dtype)
 
-    def item(self) -> float | int | bool:
-        """The value of the one element, as a Python number."""
+    def item(self) -> float:
+        """The value of the one element, as a Python number: an int or a bool where the dtype says so."""
         if self.size != 1:
             raise ShapeError(
                 f"item() is for one element, this tensor has shape {self.shape}; use x.numpy() or x[i].item()"
@@ -303,11 +290,13 @@ class Tensor(Methods):
             raise ArgumentError(
                 f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead"
             )
+        before = self._version[:]
+        self._version[:] = before[0] + 1, user_line()  # before the change, since Ctrl-C may come between the two
         try:
             self._data[key] = value
         except Exception as error:
+            self._version[:] = before
             raise translated(error, "x[...] = value", f"x has shape {self.shape}; value is {brief(value)}") from None
-        self._version[0] += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
@@ -330,13 +319,13 @@ class Tensor(Methods):
         result = getattr(self.detach(), f"__{name}__")(other)
         if result.shape != self.shape:
             raise ShapeError(
-                f"an update in place keeps the shape {self.shape}, with {brief(other)} the result would have "
-                f"{result.shape}"
+                f"an update in place keeps the shape {self.shape}, the result would have {result.shape} (given: "
+                f"{brief(other)})"
             )
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise DTypeError(
-                f"an update in place keeps the dtype {self.dtype}, with {brief(other)} the result would be "
-                f"{result.dtype}; write x = x ..."
+                f"an update in place keeps the dtype {self.dtype}, the result would be {result.dtype}; write x = x ... "
+                f"(given: {brief(other)})"
             )
         self._write(..., result._data)
         return self
@@ -397,6 +386,7 @@ class Tensor(Methods):
         except TinygradLenetError as error:
             raise named(error, "backward")  # noqa: B904  # it is the same error
         taken = {id(storage(seed))}
+        found: list[tuple[Tensor, Tensor | None, Tensor]] = []
         for leaf, array in pullback([root], [seed], retain=retain_graph).items():
             assert isinstance(leaf, Tensor)  # every node has been visited
             if leaf._grad is not None:
@@ -404,7 +394,14 @@ class Tensor(Methods):
             elif id(storage(array)) in taken or not array.flags.writeable:
                 array = array.copy()  # a rule may hand one array to two parents; each leaf gets its own
             taken.add(id(storage(array)))
-            leaf._grad = Tensor._wrap(array)
+            found.append((leaf, leaf._grad, Tensor._wrap(array)))
+        try:
+            for leaf, _, new in found:
+                leaf._grad = new
+        except BaseException:  # Ctrl-C: all leaves have got theirs, or none
+            for leaf, old, _ in found:
+                leaf._grad = old
+            raise
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
         """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.
@@ -429,8 +426,7 @@ class Tensor(Methods):
         if not self._requires_grad:
             raise GradientError("register_hook: this tensor requires no gradient; make it with requires_grad=True")
 
-        if not callable(hook):
-            raise DTypeError(f"register_hook: hook must be a function, got {brief(hook)}")
+        function("register_hook", "hook", hook)
 
         def run(gradient: Any) -> Any:
             found = hook(gradient if isinstance(gradient, Tensor) else Tensor(gradient))
@@ -448,33 +444,6 @@ class Tensor(Methods):
         if vertex._hooks is None:
             vertex._hooks = []
         return Hook(vertex._hooks, run)
-
-
-def as_index(index: Any) -> tuple[Any, ...]:
-    """What stands between the brackets of ``x[...]``, as a tuple of what NumPy takes; arrays are copied."""
-    return tuple([_component(i) for i in (index if isinstance(index, tuple) else (index,))])
-
-
-def _component(i: Any) -> Any:
-    if i is None or i is Ellipsis or isinstance(i, (bool, int)):
-        return i
-    try:
-        if isinstance(i, slice):
-            return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
-        # A copy: the caller may change the array before the backward pass.
-        array = np.array([] if isinstance(i, list) and not i else i._data if isinstance(i, Tensor) else i)
-    except TinygradLenetError:
-        raise
-    except Exception as error:
-        raise DTypeError(f"an index is made of integers, booleans, slices, None or ...: {error} ({brief(i)})") from None
-    if not array.size and isinstance(i, list):
-        array = array.astype(np.intp)
-    if array.dtype.kind not in "iub":
-        raise DTypeError(
-            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use "
-            "x.astype('int64')"
-        )
-    return array if array.ndim or array.dtype == np.bool_ else int(array)
 
 
 def root_of(output: Tensor) -> Node | Tensor:
@@ -496,7 +465,10 @@ def seed_of(output: Tensor, gradient: Any) -> Tensor:
                 "reduce it, as in y.sum().backward(), or pass gradient= of that shape"
             )
         return Tensor._wrap(np.ones(output.shape, output.dtype))
-    seed = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
+    # Numbers and lists take the dtype of the tensor: float32 would round them.
+    seed = (
+        gradient if isinstance(gradient, Tensor) else Tensor(gradient, False, getattr(gradient, "dtype", output.dtype))
+    )
     if seed.shape != output.shape:
         raise ShapeError(f"the gradient to start from must have the tensor's shape {output.shape}, got {seed.shape}")
     return seed if seed.dtype == output.dtype else seed.astype(output.dtype)
@@ -514,5 +486,11 @@ def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = Fals
 
 
 def as_tensor(data: Any) -> Tensor:
-    """The Tensor itself, if ``data`` is one; else a new one, see :class:`Tensor`."""
+    """The Tensor itself, if ``data`` is one; else a new one, see :class:`Tensor`.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.as_tensor([1, 2])
+    >>> x, tl.as_tensor(x) is x
+    (tensor([1., 2.]), True)
+    """
     return data if isinstance(data, Tensor) else Tensor(data)

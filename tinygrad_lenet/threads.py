@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .arguments import integer
+from .errors import ArgumentError
 
 Task = Callable[[int, int], object]
 
@@ -66,6 +66,10 @@ if hasattr(os, "register_at_fork"):
 def get_num_threads() -> int:
     """How many threads a large kernel uses: what was set, else what ``OMP_NUM_THREADS``, ``OPENBLAS_NUM_THREADS`` or
     ``MKL_NUM_THREADS`` says, else one for each core.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.get_num_threads() >= 1
+    True
     """
     if _crew.size is None:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -81,6 +85,9 @@ def get_num_threads() -> int:
 def set_num_threads(number: int) -> None:
     """Set how many threads a large kernel uses. BLAS has threads of its own, which this leaves alone.
 
+    Raises:
+        ArgumentError: not an integer of at least 1.
+
     >>> import tinygrad_lenet as tl
     >>> before = tl.get_num_threads()
     >>> tl.set_num_threads(1)
@@ -88,7 +95,9 @@ def set_num_threads(number: int) -> None:
     1
     >>> tl.set_num_threads(before)
     """
-    _crew.size = integer("set_num_threads", "number", number, 1)
+    if type(number) is not int or number < 1:
+        raise ArgumentError(f"set_num_threads: number must be an integer of at least 1, got {number!r}")
+    _crew.size = number
 
 
 def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> None:

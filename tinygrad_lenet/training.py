@@ -35,6 +35,9 @@ __all__ = [
 def accuracy(logits: Any, labels: Any) -> float:
     """The share of rows of logits (N, C) whose largest is the label (N,).
 
+    Raises:
+        ShapeError: not as many labels as rows, or none.
+
     >>> import tinygrad_lenet as tl
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
@@ -62,6 +65,11 @@ def _array(who: str, name: str, value: Any) -> NDArray[Any]:
 
 def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray[np.int64]:
     """How often a sample of class i (row) was taken for class j (column), (num_classes, num_classes).
+
+    Raises:
+        ArgumentError: the classes are no integers.
+        OutOfRangeError: a class beyond ``num_classes``.
+        ShapeError: not as many labels as predictions.
 
     >>> from tinygrad_lenet.training import confusion_matrix
     >>> confusion_matrix([0, 1, 1], [0, 1, 0], num_classes=2)
@@ -96,7 +104,14 @@ def _classes(who: str, name: str, value: Any) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found: mean loss, accuracy, and for each sample its logits (N, C) and label (N,)."""
+    """What :func:`evaluate` found: mean loss, accuracy, and for each sample its logits (N, C) and label (N,).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> found = tl.training.evaluate(nn.Identity(), [(tl.eye(2), tl.tensor([0, 0], dtype="int64"))])
+    >>> found.accuracy, found.logits.shape, found.confusion.tolist()
+    (0.5, (2, 2), [[1, 1], [0, 0]])
+    """
 
     loss: float
     accuracy: float
@@ -110,11 +125,14 @@ class Evaluation:
 
 
 def evaluate(
-    model: Module, loader: Iterable[tuple[Any, Any]], loss: Callable[..., Tensor] = cross_entropy
+    model: Module, loader: Iterable[tuple[Any, ...]], loss: Callable[..., Tensor] = cross_entropy
 ) -> Evaluation:
     """Go through a loader of (inputs, labels) with the model in evaluation mode, and leave it in the mode it had.
 
     ``loss(logits, labels, reduction="sum")`` is asked for the loss of each batch.
+
+    Raises:
+        ArgumentError: the loader gives no batch.
 
     >>> import numpy as np
     >>> import tinygrad_lenet as tl
@@ -167,6 +185,19 @@ def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
     Raises:
         GradientError: with the words of :func:`tinygrad_lenet.nn.first_nonfinite` for the inputs; or, if the loss is
             finite, the parameter nearest to the loss whose gradient is not.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> model = nn.Linear(1, 1, generator=0)
+    >>> x = tl.ones(1, 1)
+    >>> loss = model(x).sum()
+    >>> loss.backward()
+    >>> tl.training.check_finite(model, loss, x)
+    >>> with tl.no_grad():
+    ...     model.weight[...] = float("nan")
+    >>> tl.training.check_finite(model, model(x).sum(), x)
+    Traceback (most recent call last):
+    tinygrad_lenet.errors.GradientError: the loss is nan: parameter weight holds nan in 1 of 1 elements
     """
     instance("check_finite", "model", model, Module)
     if not np.isfinite(instance("check_finite", "loss", loss, Tensor).item()):
@@ -189,6 +220,9 @@ class ExponentialMovingAverage:
     Args:
         model: the model; call :meth:`update` after each ``optimizer.step()``.
         decay: below 1; the average reaches about ``1 / (1 - decay)`` steps back.
+
+    Raises:
+        ArgumentError: ``decay`` outside of [0, 1).
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -262,6 +296,9 @@ class EarlyStopping:
         patience: how many epochs without a better value are allowed.
         min_delta: by how much a value must be better to count.
         mode: ``"max"`` if larger is better, or ``"min"``.
+
+    Raises:
+        ArgumentError: an option outside of its range.
 
     >>> from tinygrad_lenet.training import EarlyStopping
     >>> watch = EarlyStopping(patience=2)

@@ -64,6 +64,14 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
 
     ``history`` has a row for each epoch, with ``epoch`` and such of ``train_loss``, ``train_accuracy``,
     ``validation_loss``, ``validation_accuracy``, ``test_loss``, ``test_accuracy`` as were measured.
+
+    Raises:
+        ArgumentError: matplotlib is not installed.
+
+    >>> import tinygrad_lenet as tl
+    >>> figure = tl.visualize.curves([{"epoch": 1, "train_loss": 0.5, "test_accuracy": 0.9}])
+    >>> [axes.get_ylabel() for axes in figure.axes]  # figure.savefig("curves.png") writes it
+    ['loss', 'accuracy (%)']
     """
     title = _title("curves", title)
     rows = listed("curves", "history", history, "a list of rows, one for each epoch")
@@ -97,7 +105,17 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
 
 
 def confusion(matrix: Any, classes: Sequence[str]) -> Figure:
-    """How often each class (row) was taken for each other (column); the colour shows the mistakes only."""
+    """How often each class (row) was taken for each other (column); the colour shows the mistakes only.
+
+    Raises:
+        ArgumentError: matplotlib is not installed.
+        ShapeError: not a row and a column for each class.
+
+    >>> import tinygrad_lenet as tl
+    >>> figure = tl.visualize.confusion([[5, 1], [0, 4]], ["cat", "dog"])
+    >>> figure.axes[0].get_title()
+    '1 mistakes in 10'
+    """
     counts, classes = _numbers("confusion", "matrix", matrix), _words("confusion", classes)
     if counts.shape != (len(classes), len(classes)):
         raise ShapeError(f"confusion: {len(classes)} classes need a matrix of that size, got shape {counts.shape}")
@@ -117,7 +135,18 @@ def confusion(matrix: Any, classes: Sequence[str]) -> Figure:
 
 
 def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], count: int = 20) -> Figure:
-    """The samples of which the model was surest in a wrong class: images (N, 1, H, W), labels (N,), logits (N, C)."""
+    """The samples of which the model was surest in a wrong class: images (N, 1, H, W), labels (N,), logits (N, C).
+
+    Raises:
+        ArgumentError: matplotlib is not installed.
+
+    >>> import numpy as np
+    >>> import tinygrad_lenet as tl
+    >>> images, logits = np.zeros((2, 1, 4, 4)), np.array([[3.0, 0.0], [0.0, 3.0]])
+    >>> figure = tl.visualize.mistakes(images, [0, 0], logits, ["cat", "dog"])
+    >>> figure.get_suptitle()
+    'The 1 worst mistakes'
+    """
     who = "mistakes"
     count, classes = integer(who, "count", count, 1, 1000), _words(who, classes)
     targets, scores, pixels = (
@@ -153,7 +182,17 @@ def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], coun
 
 
 def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] = (), symmetric: bool = False) -> Figure:
-    """Images (N, H, W) side by side, on one scale; with ``symmetric``, red above 0 and blue below."""
+    """Images (N, H, W) side by side, on one scale; with ``symmetric``, red above 0 and blue below.
+
+    Raises:
+        ArgumentError: matplotlib is not installed.
+        ShapeError: the images have not three axes.
+
+    >>> import numpy as np
+    >>> import tinygrad_lenet as tl
+    >>> len(tl.visualize.tiles(np.zeros((3, 4, 4)), names=["a", "b", "c"]).axes)
+    3
+    """
     title = _title("tiles", title)
     pixels, symmetric = _numbers("tiles", "images", images), flag("tiles", "symmetric", symmetric)
     if pixels.ndim != 3 or not all(pixels.shape[1:]):
@@ -181,7 +220,16 @@ def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] =
 
 
 def kernels(weight: Any, title: str = "What the first layer looks for") -> Figure:
-    """The kernels of a convolution (O, C, kh, kw), or (O, kh, kw): red where ink excites, blue where it inhibits."""
+    """The kernels of a convolution (O, C, kh, kw), or (O, kh, kw): red where ink excites, blue where it inhibits.
+
+    Raises:
+        ArgumentError: matplotlib is not installed.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> len(tl.visualize.kernels(nn.Conv2d(1, 6, 5).weight).axes)
+    6
+    """
     title = _title("kernels", title)
     values = _numbers("kernels", "weight", weight)
     if values.ndim not in (3, 4) or not all(values.shape[-2:]):
@@ -190,7 +238,17 @@ def kernels(weight: Any, title: str = "What the first layer looks for") -> Figur
 
 
 def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
-    """What each layer gives for one image (1, C, H, W), as far as its output is images too: a Figure for each."""
+    """What each layer gives for one image (1, C, H, W), as far as its output is images too: a Figure for each.
+
+    Raises:
+        ArgumentError: matplotlib is not installed.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+    >>> [figure.get_suptitle() for figure in tl.visualize.feature_maps(model, tl.zeros(1, 1, 8, 8))]
+    ['0: Conv2d, 4 × 6 × 6', '1: ReLU, 4 × 6 × 6', 'output: Sequential, 4 × 6 × 6']
+    """
     instance("feature_maps", "model", model, Module)
     limit = integer("feature_maps", "limit", limit, 1, 10_000)
     with no_grad(), record_calls(model) as calls:
@@ -207,7 +265,13 @@ def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
 
 
 def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
-    """One page that needs no other file: for each section a heading, and a Figure, several, or text as it stands."""
+    """One page that needs no other file: for each section a heading, and a Figure, several, or text as it stands.
+
+    >>> import tinygrad_lenet as tl
+    >>> page = tl.visualize.html_report("Run 1", [("Layers", "conv1, conv2")])
+    >>> "<h1>Run 1</h1>" in page, "<pre>conv1, conv2</pre>" in page
+    (True, True)
+    """
     title, body = _title("html_report", title), []
     for section in listed("html_report", "sections", sections, "pairs of a heading and its content"):
         if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):

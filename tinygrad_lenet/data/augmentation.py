@@ -87,8 +87,11 @@ class _Warp(_Transform):
 
 
 def warp(images: Images, displacement: NDArray[np.float32]) -> Images:
-    """Images (N, C, H, W) read elsewhere: ``out[n, c, i, j] = images[n, c, i + displacement[0, n, i, j], j +
-    displacement[1, n, i, j]]``, between pixels bilinearly, outside the image its nearest pixel.
+    """Images (N, C, H, W) read elsewhere: ``out[n, c, i, j] = images[n, c, i + dy[n, i, j], j + dx[n, i, j]]`` with the
+    displacement ``(dy, dx)``, between pixels bilinearly, outside the image its nearest pixel.
+
+    Raises:
+        ShapeError: not a displacement of (2, N, H, W).
 
     >>> import numpy as np
     >>> from tinygrad_lenet.data import warp
@@ -159,6 +162,9 @@ class RandomAffine(_Warp):
 
     All amounts are drawn uniformly.
 
+    Raises:
+        ArgumentError: an amount outside of its range.
+
     >>> import numpy as np
     >>> from tinygrad_lenet.data import RandomAffine
     >>> turn = RandomAffine(degrees=15, translate=0.1, scale=(0.9, 1.1), shear=10)
@@ -206,6 +212,9 @@ class ElasticDistortion(_Warp):
     Each pixel draws a displacement from U(-1, 1) in each direction; the field is convolved with a Gaussian of standard
     deviation ``sigma`` pixels and multiplied by ``alpha`` pixels. For digits, 4 and 34 are the paper's.
 
+    Raises:
+        ArgumentError: ``alpha`` below 0, or ``sigma`` not above 0.
+
     >>> import numpy as np
     >>> from tinygrad_lenet.data import ElasticDistortion
     >>> ElasticDistortion(alpha=34, sigma=4)(np.ones((1, 1, 2, 2)), np.random.default_rng(0))
@@ -248,6 +257,9 @@ class RandomErasing(_Transform):
         scale: the area of the rectangle, in parts of the image's, drawn uniformly between the two.
         ratio: height over width, drawn so that its logarithm is uniform between the two.
         value: what the rectangle is filled with; the smallest value of the image if None.
+
+    Raises:
+        ArgumentError: ``p`` is no probability, or a pair that does not grow or is not above 0.
 
     >>> import numpy as np
     >>> from tinygrad_lenet.data import RandomErasing
@@ -294,6 +306,9 @@ def _between(n: int, start: NDArray[Any], stop: NDArray[Any]) -> NDArray[np.bool
 class GaussianNoise(_Transform):
     """Add normal noise of standard deviation ``std`` to every pixel.
 
+    Raises:
+        ArgumentError: ``std`` is below 0.
+
     >>> import numpy as np
     >>> from tinygrad_lenet.data import GaussianNoise
     >>> GaussianNoise(0.1)(np.zeros((1, 1, 100, 100)), np.random.default_rng(0)).std().round(2)
@@ -316,6 +331,9 @@ class Compose(_Transform):
     read once: that blurs them less, and takes half the time.
 
     Any function of images and a generator may be among them.
+
+    Raises:
+        DTypeError: no list of functions.
 
     >>> from tinygrad_lenet.data import Compose, ElasticDistortion, RandomAffine
     >>> Compose([RandomAffine(degrees=10), ElasticDistortion()])

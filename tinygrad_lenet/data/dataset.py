@@ -79,6 +79,7 @@ class Subset:
 
     Raises:
         OutOfRangeError: no such sample.
+        ShapeError: indices of more than one axis.
 
     >>> import numpy as np
     >>> from tinygrad_lenet.data import Subset

@@ -1,7 +1,5 @@
 """The file format of MNIST: what the elements are, how many, then the elements.
 
-::
-
     2 bytes            zero
     1 byte             the type of the elements
     1 byte             the number of axes

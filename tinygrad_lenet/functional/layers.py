@@ -23,7 +23,10 @@ __all__ = ["batch_norm", "dropout", "dropout2d", "embedding", "group_norm", "lay
 @composite
 def prelu(input: Array, weight: Array) -> Tensor:
     """``input`` where positive, ``weight * input`` elsewhere, with a weight for each channel (axis 1) or one for all
-    (He et al., 2015).
+    (He et al., 2015); its gradient at 0 is ``weight``.
+
+    Raises:
+        ShapeError: not as many weights as channels.
 
     >>> import tinygrad_lenet as tl
     >>> tl.prelu(tl.tensor([-2.0, 3.0]), tl.tensor([0.25]))
@@ -48,6 +51,10 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed
     The identity when not ``training``. ``generator`` is a NumPy generator (or a seed, which draws the same mask at each
     call).
 
+    Raises:
+        ArgumentError: ``p`` is no probability.
+        DTypeError: the input is not floats.
+
     >>> import tinygrad_lenet as tl
     >>> tl.functional.dropout(tl.ones(6), p=0.5, generator=0)
     tensor([2., 2., 2., 0., 0., 0.])
@@ -59,6 +66,11 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, generator: Seed
 @composite
 def dropout2d(input: Array, p: float = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
     """:func:`dropout` of whole channels of images (N, C, H, W), whose pixels are alike (Tompson et al., 2015).
+
+    Raises:
+        ArgumentError: ``p`` is no probability.
+        DTypeError: the input is not floats.
+        ShapeError: the input has not four axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.dropout2d(tl.ones(1, 6, 1, 1), p=0.5, generator=0).reshape(6)
@@ -113,6 +125,11 @@ def batch_norm(
         training: whether to use the batch's statistics.
         momentum: the weight of the newest batch in the running statistics.
         eps: keeps the division finite.
+
+    Raises:
+        ArgumentError: no running statistics, and not ``training``.
+        DTypeError: the input is not floats.
+        ShapeError: something has not one value for each channel; or, in ``training``, a channel has one value only.
 
     >>> import tinygrad_lenet as tl
     >>> tl.functional.batch_norm(tl.tensor([[1.0], [3.0]]), training=True)
@@ -176,6 +193,10 @@ def layer_norm(
         bias: of that shape, or None for 0.
         eps: keeps the division finite.
 
+    Raises:
+        DTypeError: the input is not floats.
+        ShapeError: weight, bias or the input's last axes are not of that shape.
+
     >>> import tinygrad_lenet as tl
     >>> tl.layer_norm(tl.tensor([[1.0, 3.0], [0.0, 8.0]]), 2).numpy().round(3)
     array([[-1.,  1.],
@@ -198,12 +219,22 @@ def group_norm(
     """Normalise groups of channels of each image to mean 0 and variance 1, then scale and shift each channel (Wu & He,
     *Group normalization*, 2018).
 
+    ``(input - mean) / sqrt(var + eps) * weight + bias``, with the biased variance of a group of one image.
+
     Args:
         input: (N, C, ...), floats.
         num_groups: a divisor of C.
         weight: (C,), or None for 1.
         bias: (C,), or None for 0.
         eps: keeps the division finite.
+
+    Raises:
+        DTypeError: the input is not floats.
+        ShapeError: the groups do not divide the channels, or weight or bias is not of that shape.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.group_norm(tl.tensor([[1.0, 3.0, 0.0, 8.0]]), num_groups=2).round(3)
+    tensor([[-1.,  1., -1.,  1.]])
     """
     x = as_tensor(input)
     if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
@@ -241,6 +272,11 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
         weight: the table, (V, D).
         padding_idx: the row that gets no gradient.
 
+    Raises:
+        DTypeError: the indices are no integers.
+        OutOfRangeError: there is no such row.
+        ShapeError: the table has not two axes.
+
     >>> import tinygrad_lenet as tl
     >>> tl.embedding([2, 0], tl.tensor([[0, 1], [2, 3], [4, 5]]))
     tensor([[4., 5.],
@@ -250,10 +286,10 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
     if table.ndim != 2:
         raise ShapeError(f"embedding: weight must be a table (V, D), got {table.shape}")
     if index.dtype.kind not in "iu":
-        raise DTypeError(f"embedding: indices must be integers, got {index.dtype}; convert: x.astype('int64')")
+        raise DTypeError(f"embedding: indices must be integers, got {index.dtype} in input; convert: x.astype('int64')")
     bad = index[(index < 0) | (index >= len(table))]
     if bad.size:
-        raise OutOfRangeError(f"embedding: indices must lie in 0 … {len(table) - 1}, got {bad[0]}")
+        raise OutOfRangeError(f"embedding: indices must lie in 0 … {len(table) - 1}, got {bad[0]} in input")
     rows = getitem(table, index)
     if padding_idx is None:
         return rows

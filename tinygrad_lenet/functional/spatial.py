@@ -80,6 +80,10 @@ def conv1d(
     Returns:
         (N, O, OL) with ``OL = floor((L + 2 * padding - dilation * (k - 1) - 1) / stride) + 1``.
 
+    Raises:
+        ArgumentError: an option is no integer.
+        ShapeError: input, weight and bias do not fit together.
+
     >>> import tinygrad_lenet as tl
     >>> tl.conv1d(tl.tensor([[[1, 2, 3]]]), tl.tensor([[[1, 10]]]))
     tensor([[[21., 32.]]])
@@ -111,6 +115,10 @@ def conv_transpose1d(
 ) -> Tensor:
     """Transposed convolution of sequences, (N, C, L) with kernels (C, O / groups, k); see :func:`conv_transpose2d`.
 
+    Raises:
+        ArgumentError: an option is no integer.
+        ShapeError: input, weight and bias do not fit together.
+
     >>> import tinygrad_lenet as tl
     >>> tl.conv_transpose1d(tl.ones(1, 1, 2), tl.tensor([[[1, 2]]]), stride=2)
     tensor([[[1., 2., 1., 2.]]])
@@ -141,6 +149,10 @@ def max_pool1d(
 ) -> Tensor:
     """The largest value in each window of sequences (N, C, L); see :func:`max_pool2d`.
 
+    Raises:
+        ArgumentError: an option is no integer.
+        ShapeError: the input has not three axes.
+
     >>> import tinygrad_lenet as tl
     >>> tl.max_pool1d(tl.tensor([[[1, 3, 2, 0]]]), 2)
     tensor([[[3., 2.]]])
@@ -160,6 +172,10 @@ def avg_pool1d(
     count_include_pad: bool = True,
 ) -> Tensor:
     """The mean of each window of sequences (N, C, L); see :func:`avg_pool2d`.
+
+    Raises:
+        ArgumentError: an option is no integer.
+        ShapeError: the input has not three axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.avg_pool1d(tl.tensor([[[1, 3, 2, 0]]]), 2)
@@ -188,6 +204,9 @@ def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int |
         input: images, (N, C, H, W) or (C, H, W).
         output_size: a number, or (height, width); None keeps a length. Window ``i`` of ``m`` on an axis of length ``n``
             goes from ``floor(i * n / m)`` to ``ceil((i + 1) * n / m)``.
+
+    Raises:
+        ShapeError: the input has not three or four axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.adaptive_avg_pool2d(tl.arange(12.0).reshape(1, 1, 3, 4), 2)
@@ -239,6 +258,10 @@ def interpolate(
             two nearest pixels on each axis.
         align_corners: for bilinear, whether the centres of the corner pixels stay where they are, and not the corners
             of the image.
+
+    Raises:
+        ArgumentError: another mode, or not one of ``size`` and ``scale_factor``.
+        ShapeError: the input has not three or four axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.interpolate(tl.tensor([[[[0, 4]]]]), scale_factor=2, mode="bilinear")

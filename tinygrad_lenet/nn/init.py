@@ -17,11 +17,30 @@ from ..graph import no_grad
 from ..ops.creation import Seed, generator_of
 from ..tensor import Tensor
 
+__all__ = [
+    "calculate_gain",
+    "constant_",
+    "fans",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "lecun_normal_",
+    "lecun_uniform_",
+    "normal_",
+    "ones_",
+    "uniform_",
+    "xavier_normal_",
+    "xavier_uniform_",
+    "zeros_",
+]
+
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """The factor by which weights before a nonlinearity should be larger, PyTorch's table.
+
+    Raises:
+        ArgumentError: an unknown nonlinearity.
 
     >>> round(calculate_gain("relu") ** 2, 6)
     2.0
@@ -34,6 +53,9 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 def fans(tensor: Tensor) -> tuple[int, int]:
     """``fan_in`` and ``fan_out`` of a weight.
+
+    Raises:
+        ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
     >>> fans(tl.zeros(6, 1, 5, 5))
@@ -55,7 +77,13 @@ def _floats(who: str, tensor: Any) -> Tensor:
 
 @no_grad()
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Seed = None) -> Tensor:
-    """Uniform between ``a`` and ``b``."""
+    """Uniform between ``a`` and ``b``; returns the tensor, as they all do.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.nn.init.uniform_(tl.zeros(100), -1, 1, generator=0)
+    >>> bool((w >= -1).all() & (w < 1).all())
+    True
+    """
     a, b = number("uniform_", "a", a), number("uniform_", "b", b)
     if not 0 <= b - a < math.inf:
         raise ArgumentError(f"uniform_: a must be the lower end and b the upper one, got a={a}, b={b}")
@@ -66,7 +94,12 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Seed = N
 
 @no_grad()
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Seed = None) -> Tensor:
-    """Normal with a mean and a standard deviation."""
+    """Normal with a mean and a standard deviation.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.nn.init.normal_(tl.zeros(2, 3), std=0.1, generator=0).shape
+    (2, 3)
+    """
     mean, std = number("normal_", "mean", mean), number("normal_", "std", std, "[0, inf)")
     _floats("normal_", tensor)
     tensor.data = generator_of(generator, "normal_").normal(mean, std, tensor.shape)
@@ -75,7 +108,12 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Seed
 
 @no_grad()
 def constant_(tensor: Tensor, value: float) -> Tensor:
-    """One value everywhere."""
+    """One value everywhere.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.nn.init.constant_(tl.zeros(2), 0.5)
+    tensor([0.5, 0.5])
+    """
     value = number("constant_", "value", value)
     if instance("constant_", "tensor", tensor, Tensor).dtype.kind != "f" and np.full((), value, tensor.dtype) != value:
         raise DTypeError(f"constant_: the tensor is {tensor.dtype}, which cannot hold value={value}")
@@ -84,35 +122,81 @@ def constant_(tensor: Tensor, value: float) -> Tensor:
 
 
 def zeros_(tensor: Tensor) -> Tensor:
-    """Zeros."""
+    """Zeros.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.nn.init.zeros_(tl.ones(2))
+    tensor([0., 0.])
+    """
     return constant_(tensor, 0.0)
 
 
 def ones_(tensor: Tensor) -> Tensor:
-    """Ones."""
+    """Ones.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.nn.init.ones_(tl.zeros(2))
+    tensor([1., 1.])
+    """
     return constant_(tensor, 1.0)
 
 
 def lecun_uniform_(tensor: Tensor, generator: Seed = None) -> Tensor:
-    """Uniform with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6)."""
+    """Uniform with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
+
+    Raises:
+        ShapeError: fewer than two axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.nn.init.lecun_uniform_(tl.zeros(100, 100), generator=0)
+    >>> round(float(w.std()), 2)  # 1 / sqrt(100)
+    0.1
+    """
     bound = math.sqrt(3 / _fan("lecun_uniform_", tensor))
     return uniform_(tensor, -bound, bound, generator_of(generator, "lecun_uniform_"))
 
 
 def lecun_normal_(tensor: Tensor, generator: Seed = None) -> Tensor:
-    """Normal with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6)."""
+    """Normal with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
+
+    Raises:
+        ShapeError: fewer than two axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.nn.init.lecun_normal_(tl.zeros(100, 100), generator=0)
+    >>> round(float(w.std()), 2)  # 1 / sqrt(100)
+    0.1
+    """
     return normal_(tensor, 0.0, math.sqrt(1 / _fan("lecun_normal_", tensor)), generator_of(generator, "lecun_normal_"))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) -> Tensor:
-    """Uniform with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 16)."""
+    """Uniform with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 16).
+
+    Raises:
+        ShapeError: fewer than two axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.nn.init.xavier_uniform_(tl.zeros(100, 100), generator=0)
+    >>> round(float(w.std()), 2)  # sqrt(2 / 200)
+    0.1
+    """
     gain = number("xavier_uniform_", "gain", gain, "[0, inf)")
     bound = gain * math.sqrt(6 / _fan("xavier_uniform_", tensor, "both"))
     return uniform_(tensor, -bound, bound, generator_of(generator, "xavier_uniform_"))
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) -> Tensor:
-    """Normal with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 12)."""
+    """Normal with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 12).
+
+    Raises:
+        ShapeError: fewer than two axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.nn.init.xavier_normal_(tl.zeros(100, 100), generator=0)
+    >>> round(float(w.std()), 2)  # sqrt(2 / 200)
+    0.1
+    """
     gain = number("xavier_normal_", "gain", gain, "[0, inf)")
     return normal_(
         tensor,
@@ -136,7 +220,17 @@ def _kaiming_std(who: str, tensor: Tensor, a: float, mode: str, nonlinearity: st
 def kaiming_uniform_(
     tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Seed = None
 ) -> Tensor:
-    """Uniform with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15)."""
+    """Uniform with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
+
+    Raises:
+        ArgumentError: an unknown mode or nonlinearity.
+        ShapeError: fewer than two axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.nn.init.kaiming_uniform_(tl.zeros(100, 200), generator=0)
+    >>> round(float(w.std()), 2)  # sqrt(2 / 200)
+    0.1
+    """
     bound = math.sqrt(3) * _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, generator_of(generator, "kaiming_uniform_"))
 
@@ -144,7 +238,17 @@ def kaiming_uniform_(
 def kaiming_normal_(
     tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Seed = None
 ) -> Tensor:
-    """Normal with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15)."""
+    """Normal with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
+
+    Raises:
+        ArgumentError: an unknown mode or nonlinearity.
+        ShapeError: fewer than two axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.nn.init.kaiming_normal_(tl.zeros(100, 200), generator=0)
+    >>> round(float(w.std()), 2)  # sqrt(2 / 200)
+    0.1
+    """
     return normal_(
         tensor,
         0.0,

@@ -21,7 +21,16 @@ from .module import Module, Parameter
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer: its dotted name, the layer, what it was given, what it gave."""
+    """One call of a layer: its dotted name, the layer, what it was given, what it gave; see :func:`record_calls`.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> model = nn.Sequential(nn.ReLU())
+    >>> with nn.record_calls(model) as calls:
+    ...     _ = model(tl.ones(2))
+    >>> calls[0].name, calls[0].module, calls[0].output
+    ('0', ReLU(), tensor([1., 1.]))
+    """
 
     name: str
     module: Module
@@ -91,6 +100,9 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     Args:
         model: any module that takes one Tensor.
         input_shape: the shape of a batch, (N, ...). The multiply-adds are those of the whole batch.
+
+    Raises:
+        ArgumentError: the model does not take such a batch.
 
     >>> from tinygrad_lenet import nn
     >>> print(nn.summary(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (1, 4)))

@@ -30,7 +30,13 @@ def _uniform(who: str, shape: tuple[int, ...], fan_in: int, generator: np.random
 
 
 class Linear(Module):
-    """``x @ weight.T + bias``: (..., in_features) to (..., out_features).
+    """``x @ weight.T + bias``: (..., in_features) to (..., out_features). See :func:`tinygrad_lenet.linear`.
+
+    ``weight``, (out_features, in_features), and ``bias``, (out_features,), begin as PyTorch's, from
+    U(-1/sqrt(in_features), 1/sqrt(in_features)).
+
+    Raises:
+        ArgumentError: a negative number of features.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -119,7 +125,14 @@ class _Conv(Module):
 
 
 class Conv2d(_Conv):
-    """Convolution of images, (N, in_channels, H, W) to (N, out_channels, OH, OW); see :func:`tinygrad_lenet.conv2d`.
+    """Convolution of images, (N, in_channels, H, W) to (N, out_channels, OH, OW), with learned kernels.
+
+    See :func:`tinygrad_lenet.conv2d` for the formula, the options and the sizes. ``weight``, (out_channels, in_channels
+    / groups, kh, kw), and ``bias``, (out_channels,), begin as PyTorch's: U(-1/sqrt(n), 1/sqrt(n)) with n weights for
+    each output.
+
+    Raises:
+        ArgumentError: ``groups`` does not divide the channels.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -131,7 +144,17 @@ class Conv2d(_Conv):
 
 
 class Conv1d(_Conv):
-    """Convolution of sequences, (N, in_channels, L) to (N, out_channels, OL); see :func:`tinygrad_lenet.conv1d`."""
+    """Convolution of sequences, (N, in_channels, L) to (N, out_channels, OL), with learned kernels; see :class:`Conv2d`
+    and :func:`tinygrad_lenet.conv1d`.
+
+    Raises:
+        ArgumentError: ``groups`` does not divide the channels.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Conv1d(3, 6, 5, padding="same", generator=0)(tl.zeros(2, 3, 28)).shape
+    (2, 6, 28)
+    """
 
     dims = 1
     function = F.conv1d
@@ -165,6 +188,9 @@ class ConvTranspose2d(_ConvTranspose):
     """Transposed convolution of images, (N, in_channels, H, W) to (N, out_channels, OH, OW); see
     :func:`tinygrad_lenet.conv_transpose2d`.
 
+    Raises:
+        ArgumentError: ``groups`` does not divide the channels.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> nn.ConvTranspose2d(6, 3, 4, stride=2, padding=1, generator=0)(tl.zeros(2, 6, 7, 7)).shape
@@ -177,6 +203,14 @@ class ConvTranspose2d(_ConvTranspose):
 class ConvTranspose1d(_ConvTranspose):
     """Transposed convolution of sequences, (N, in_channels, L) to (N, out_channels, OL); see
     :func:`tinygrad_lenet.conv_transpose1d`.
+
+    Raises:
+        ArgumentError: ``groups`` does not divide the channels.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.ConvTranspose1d(6, 3, 4, stride=2, padding=1, generator=0)(tl.zeros(2, 6, 7)).shape
+    (2, 3, 14)
     """
 
     dims = 1
@@ -188,6 +222,9 @@ class Embedding(Module):
 
     ``weight``, (num_embeddings, embedding_dim), begins standard normal, as PyTorch's; row ``padding_idx`` begins at 0
     and gets no gradient.
+
+    Raises:
+        ArgumentError: there is no row ``padding_idx``.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -226,6 +263,9 @@ class Dropout(Module):
     """Set elements to 0 with probability ``p`` in training and scale the others by ``1 / (1 - p)``; nothing in
     evaluation.
 
+    Raises:
+        ArgumentError: ``p`` is no probability.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> nn.Dropout(0.5, generator=0)(tl.ones(6))
@@ -247,7 +287,16 @@ class Dropout(Module):
 
 
 class Dropout2d(Dropout):
-    """:class:`Dropout` of whole channels of images, (N, C, H, W)."""
+    """:class:`Dropout` of whole channels of images, (N, C, H, W).
+
+    Raises:
+        ArgumentError: ``p`` is no probability.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Dropout2d(0.5, generator=0)(tl.ones(1, 6, 1, 1)).reshape(6)
+    tensor([2., 2., 2., 0., 0., 0.])
+    """
 
     def forward(self, x: Any) -> Tensor:
         """The same shape."""
@@ -255,7 +304,13 @@ class Dropout2d(Dropout):
 
 
 class Flatten(Module):
-    """Join the axes from ``start_dim`` to ``end_dim``: images (N, C, H, W) to features (N, C * H * W)."""
+    """Join the axes from ``start_dim`` to ``end_dim``: images (N, C, H, W) to features (N, C * H * W).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Flatten()(tl.zeros(8, 16, 5, 5)).shape
+    (8, 400)
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
@@ -306,7 +361,13 @@ class Unflatten(Module):
 
 
 class Identity(Module):
-    """What goes in comes out; takes the place of a layer that is to be left out. Arguments are ignored."""
+    """What goes in comes out; takes the place of a layer that is to be left out. Arguments are ignored.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Identity()(tl.ones(2))
+    tensor([1., 1.])
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()

@@ -39,6 +39,9 @@ class LeNet5(Module):
 
     Takes images (N, in_channels, 28, 28), gives logits (N, num_classes). 61,706 parameters without batch norm.
 
+    Raises:
+        ArgumentError: an unknown activation or pooling.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> model = nn.LeNet5(generator=0)

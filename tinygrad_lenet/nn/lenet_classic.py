@@ -53,7 +53,13 @@ CODES.flags.writeable = False
 
 
 class ScaledTanh(Module):
-    """``1.7159 * tanh(2 / 3 * x)``: 1 at 1, and bent the most there (appendix A)."""
+    """``1.7159 * tanh(2 / 3 * x)``: 1 at 1, and bent the most there (LeCun et al., 1998, appendix A).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.ScaledTanh()(tl.tensor([-1.0, 0.0, 1.0])).round(3)
+    tensor([-1.,  0.,  1.])
+    """
 
     def forward(self, x: Any) -> Tensor:
         """Elementwise."""
@@ -62,7 +68,14 @@ class ScaledTanh(Module):
 
 
 class Subsampling(Module):
-    """The sum of each 2×2 pixels, times a coefficient, plus a bias, both learned for each map (section II.B, S2)."""
+    """The sum of each 2×2 pixels, times a coefficient, plus a bias, both learned for each map: (N, C, H, W) to (N, C, H
+    / 2, W / 2) (LeCun et al., 1998, section II.B, S2).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.Subsampling(6, generator=0)(tl.zeros(2, 6, 28, 28)).shape
+    (2, 6, 14, 14)
+    """
 
     def __init__(self, channels: int, generator: Seed = None) -> None:
         super().__init__()
@@ -85,9 +98,15 @@ class Subsampling(Module):
 
 class PartialConv2d(Module):
     """A convolution whose outputs see some of the channels each: ``table[o]`` has the digits of those that output ``o``
-    sees (section II.B, C3).
+    sees (LeCun et al., 1998, section II.B, C3).
 
     The kernels are (connections, kernel_size, kernel_size), in the order of the table.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> layer = nn.PartialConv2d(["01", "2"], kernel_size=3, generator=0)
+    >>> layer(tl.zeros(1, 3, 8, 8)).shape, layer.weight.shape
+    ((1, 2, 6, 6), (3, 3, 3))
     """
 
     def __init__(self, table: list[str], kernel_size: int, generator: Seed = None) -> None:
@@ -258,6 +277,16 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
         x: its input, (N, ...).
         second: the second derivative of each sample's loss with respect to its output, or a function of the output (N,
             ...) that gives it.
+
+    Raises:
+        DTypeError: another kind of layer.
+
+    >>> import numpy as np
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> body = nn.Sequential(nn.Linear(2, 1, generator=0))
+    >>> nn.gauss_newton_diagonal(body, tl.tensor([[1.0, 3.0]]), np.ones((1, 1)))  # 1 at the output: x^2, and 1
+    [array([[1., 9.]], dtype=float32), array([1.], dtype=float32)]
     """
     parameters = list(instance("gauss_newton_diagonal", "body", body, Sequential).parameters())
     squares = {id(p): tensor(p.numpy() ** 2, requires_grad=True) for p in parameters}

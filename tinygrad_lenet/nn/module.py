@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,15 @@ from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, Tin
 from ..tensor import Tensor, as_tensor, to_array
 
 M = TypeVar("M", bound="Module")
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+if TYPE_CHECKING:
+
+    class _Forward(Protocol[P, R]):
+        """What has a method ``forward``."""
+
+        def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 class Parameter(Tensor):
@@ -80,8 +89,8 @@ class Module:
         """Compute the output; to be written by each module."""
         raise NotImplementedError(f"{type(self).__name__} has no forward method; write one")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the output."""
+    def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Compute the output; type checkers take its parameters and its result from :meth:`forward`."""
         return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -246,11 +255,13 @@ class Module:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return "\n  ".join([head, *lines])
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached only when nothing is found.
-        raise AttributeError(
-            f"{type(self).__name__} has no attribute {name!r}; it has {', '.join(vars(self)) or 'none yet'}"
-        )
+    if not TYPE_CHECKING:  # else type checkers would take any name
+
+        def __getattr__(self, name):
+            # Reached only when nothing is found.
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}; it has {', '.join(vars(self)) or 'none yet'}"
+            )
 
 
 def _values(who: str, name: str, value: Any, target: Tensor) -> NDArray[Any]:
@@ -286,6 +297,9 @@ def _element(who: str, value: Any, holder: Module | None = None) -> Module:
 
 class Sequential(Module):
     """Modules applied one after the other.
+
+    Raises:
+        ArgumentError: an element is no module, or is called by a name that every module has.
 
     >>> from tinygrad_lenet import nn
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))

@@ -73,20 +73,29 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of features, (N, C), or of sequences, (N, C, L).
+    """Batch normalisation of features, (N, C), or of sequences, (N, C, L); see :func:`tinygrad_lenet.batch_norm`.
 
     In training with the batch's statistics, in evaluation with the running ones, which are buffers and so part of the
-    state dict (Ioffe & Szegedy, 2015).
+    state dict (Ioffe & Szegedy, 2015). ``momentum=None`` makes these plain means over all batches.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.BatchNorm1d(1)(tl.tensor([[1.0], [3.0]])).detach().round(3)
+    tensor([[-1.],
+            [ 1.]])
     """
 
     layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of images, (N, C, H, W).
+    """Batch normalisation of images, (N, C, H, W); see :class:`BatchNorm1d`.
 
-    In training with the batch's statistics, in evaluation with the running ones, which are buffers and so part of the
-    state dict (Ioffe & Szegedy, 2015).
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> norm = nn.BatchNorm2d(3)
+    >>> norm(tl.rand(4, 3, 5, 5, generator=0)).shape, norm.num_batches_tracked.item()
+    ((4, 3, 5, 5), 1)
     """
 
     layouts: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
@@ -127,6 +136,9 @@ class LayerNorm(Module):
 
 class GroupNorm(Module):
     """Normalise groups of channels of (N, num_channels, ...); see :func:`tinygrad_lenet.group_norm`.
+
+    Raises:
+        ArgumentError: the groups do not divide the channels.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn

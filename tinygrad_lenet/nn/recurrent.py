@@ -147,6 +147,9 @@ class RNN(_Recurrent):
     ``nonlinearity``, before ``bias`` as in PyTorch, is ``"tanh"`` or ``"relu"``; the other arguments are those of
     :class:`GRU`.
 
+    Raises:
+        ArgumentError: a size below 1, a ``dropout`` that is no probability, or an unknown nonlinearity.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> output, h = nn.RNN(3, 4, generator=0)(tl.zeros(5, 2, 3))
@@ -182,6 +185,9 @@ class LSTM(_Recurrent):
     ``i, f, g, o = W_ih x + b_ih + W_hh h + b_hh``; ``c = sigmoid(f) c + sigmoid(i) tanh(g)``;
     ``h = sigmoid(o) tanh(c)``. Arguments are those of :class:`GRU`; the state is a pair ``(h, c)``.
 
+    Raises:
+        ArgumentError: a size below 1, or a ``dropout`` that is no probability.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> output, (h, c) = nn.LSTM(3, 4, batch_first=True, generator=0)(tl.zeros(2, 5, 3))
@@ -216,6 +222,9 @@ class GRU(_Recurrent):
         dropout: the probability of dropout between layers, in training.
         bidirectional: whether each layer also runs backwards; the two outputs stand side by side.
         generator: for the initial values, U(-1/sqrt(hidden_size), 1/sqrt(hidden_size)), and for dropout.
+
+    Raises:
+        ArgumentError: a size below 1, or a ``dropout`` that is no probability.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .. import functional as F
@@ -10,6 +9,7 @@ from ..arguments import choice, flag, integer, lengths
 from ..errors import ArgumentError
 from ..ops.windows import Padding, Pair, pair
 from ..tensor import Tensor
+from .activations import Function
 from .module import Module, is_other
 
 
@@ -24,13 +24,11 @@ def check_windows(who: str, dims: int, padding: Any, sizes: dict[str, Any], kern
             pair(value, who, name, 0 if name.endswith("padding") else 1)
 
 
-class _Pool(Module):
+class _Pool(Function):
     """What poolings have in common: windows, and a function that takes them."""
 
-    function: ClassVar[Callable[..., Tensor]]
-
     def __init__(self, kernel_size: Any, stride: Any, padding: Any, **options: Any) -> None:
-        super().__init__()
+        super().__init__(**options)
         name = type(self).__name__
         sizes = {"stride": stride, "dilation": options.get("dilation")}
         check_windows(name, 1 if name.endswith("1d") else 2, padding, sizes, kernel_size)
@@ -38,7 +36,7 @@ class _Pool(Module):
             flag(name, option, options.get(option, False))
         if options.get("divisor_override") is not None:
             integer(name, "divisor_override", options["divisor_override"])
-        self.kernel_size, self.stride, self.padding, self.options = kernel_size, stride, padding, options
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Any) -> Tensor:
         """(N, C, ...) to (N, C, ...), smaller."""
@@ -191,12 +189,25 @@ class _Pad2d(Module):
 
 
 class ZeroPad2d(_Pad2d):
-    """Surround images with zeros: as many on each side, or (left, right, top, bottom)."""
+    """Surround images with zeros: as many on each side, or (left, right, top, bottom).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.ZeroPad2d((1, 0, 0, 1))(tl.ones(1, 1, 1, 2))
+    tensor([[[[0., 1., 1.],
+              [0., 0., 0.]]]])
+    """
 
     mode = "constant"
 
 
 class ReflectionPad2d(_Pad2d):
-    """Surround images with their mirror image: so many pixels on each side, or (left, right, top, bottom)."""
+    """Surround images with their mirror image: so many pixels on each side, or (left, right, top, bottom).
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> nn.ReflectionPad2d((2, 0, 0, 0))(tl.tensor([[[1.0, 2.0, 3.0]]]))
+    tensor([[[3., 2., 1., 2., 3.]]])
+    """
 
     mode = "reflect"

@@ -6,9 +6,7 @@ follows the batch (``Batch``), and what depends on the input in a way that no op
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +14,8 @@ from numpy.typing import NDArray
 
 from ..arguments import said
 from ..errors import DTypeError, UnsupportedError
-from ..graph import listening, no_grad
+from ..graph import listening, no_grad, user_line
 from ..tensor import Tensor
-
-_PACKAGE = str(Path(__file__).parents[1])
 
 
 class Value(NamedTuple):
@@ -55,16 +51,6 @@ class Step(NamedTuple):
     args: tuple[Any, ...]
     out: Value
     line: str
-
-
-def user_line() -> str:
-    """The file and line outside of the package that is at work."""
-    frame: Any = sys._getframe(1)
-    while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(_PACKAGE) or "contextlib" in frame.f_code.co_filename
-    ):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
 
 
 def _key(array: NDArray[Any]) -> tuple[Any, ...]:

@@ -124,8 +124,8 @@ def conv2d(
 ) -> Array:
     """Two-dimensional convolution (cross-correlation, as everywhere in this field), PyTorch's ``conv2d``.
 
-    ``out[n, o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] * x[n, c, i * stride + a * dilation, j * stride
-    + b * dilation]``
+    ``out[n, o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] * x[n, c, i * sh + a * dh, j * sw + b * dw]``,
+    where ``(sh, sw)`` is the stride and ``(dh, dw)`` the dilation.
 
     Args:
         x: images, (N, C, H, W).
@@ -331,6 +331,11 @@ def conv_transpose2d(
     Returns:
         (N, O, OH, OW) with ``OH = (H - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1``.
 
+    Raises:
+        ShapeError: channels, weight and bias do not fit together.
+        ArgumentError: ``output_padding`` is not smaller than the stride or the dilation, or another option makes no
+            sense.
+
     >>> import tinygrad_lenet as tl
     >>> tl.conv_transpose2d(tl.ones(1, 1, 1, 2), tl.tensor([[[[1, 2]]]]), stride=2)
     tensor([[[[1., 2., 1., 2.]]]])
@@ -394,6 +399,9 @@ def fold(
 ) -> Array:
     """Add every column back to where its window lies (col2im), PyTorch's ``fold``: (N, C * kh * kw, OH * OW) to (N, C,
     H, W).
+
+    Raises:
+        ShapeError: not as many columns as there are windows, or not as many rows as elements in them.
 
     >>> import tinygrad_lenet as tl
     >>> tl.fold(tl.unfold(tl.ones(1, 1, 3, 3), 2), 3, 2)  # how many windows saw each pixel

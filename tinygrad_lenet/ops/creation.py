@@ -11,8 +11,9 @@ from numpy.typing import DTypeLike
 
 from ..arguments import integer
 from ..errors import ArgumentError
+from ..parameters import checked
 from ..primitive import composite
-from ..tensor import Tensor, checked
+from ..tensor import Tensor
 from .shape import _flat
 
 __all__ = ["arange", "eye", "full", "ones", "rand", "randn", "zeros"]
@@ -57,6 +58,10 @@ def full(
 ) -> Tensor:
     """A tensor filled with one value.
 
+    Raises:
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
+
     >>> import tinygrad_lenet as tl
     >>> tl.full((2,), 7)
     tensor([7., 7.])
@@ -66,13 +71,32 @@ def full(
 
 @composite
 def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
-    """A tensor of zeros."""
+    """A tensor of zeros; float32, unless ``dtype`` says otherwise.
+
+    Raises:
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.zeros(2, 3)
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]])
+    """
     return _owned(np.zeros(_sizes(shape), _dtype(dtype)), requires_grad)
 
 
 @composite
 def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
-    """A tensor of ones."""
+    """A tensor of ones; float32, unless ``dtype`` says otherwise.
+
+    Raises:
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.ones(2, dtype="int64")
+    tensor([1, 1], dtype=int64)
+    """
     return _owned(np.ones(_sizes(shape), _dtype(dtype)), requires_grad)
 
 
@@ -86,6 +110,9 @@ def arange(
 ) -> Tensor:
     """Numbers from ``start`` (0 if only one is given) up to, not including, ``stop``; int64 for integers, so that they
     can be indices.
+
+    Raises:
+        ArgumentError: ``step`` is 0.
 
     >>> import tinygrad_lenet as tl
     >>> tl.arange(3), tl.arange(0, 1, 0.5)
@@ -102,13 +129,27 @@ def arange(
 
 @composite
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
-    """The identity matrix, (n, m); ``m`` is ``n`` if not given."""
+    """The identity matrix, (n, m); ``m`` is ``n`` if not given.
+
+    Raises:
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.eye(2, 3)
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
     return _owned(np.eye(*_sizes((n, n if m is None else m)), dtype=_dtype(dtype)), requires_grad)
 
 
 @composite
 def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in [0, 1), from ``generator`` (a seed or a NumPy generator; fresh entropy if None).
+
+    Raises:
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
 
     >>> import tinygrad_lenet as tl
     >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
@@ -121,6 +162,15 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
 def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh
     entropy if None).
+
+    Raises:
+        ArgumentError: lengths that are negative.
+        DTypeError: lengths that are no integers.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.randn(1000, generator=0)
+    >>> bool(abs(x.mean()) < 0.1), bool(abs(x.std() - 1) < 0.1)
+    (True, True)
     """
     return _owned(generator_of(generator).standard_normal(_sizes(shape)).astype(_dtype(dtype)), requires_grad)
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import memory
+from ..parameters import checked
 from ..primitive import Array, composite, draw, primitive
-from ..tensor import Tensor, checked
+from ..tensor import Tensor
 
 __all__ = [
     "abs",
@@ -72,8 +73,13 @@ select.check(draw(3, 2), np.array([True, False]), when=False)
 
 @primitive
 def where(condition: Array, x: Array, y: Array) -> Array:
-    """``x`` where the condition holds, ``y`` elsewhere; a NaN in the branch not taken does no harm, forward or
-    backward.
+    """``x`` where the condition holds, ``y`` elsewhere; all three broadcast.
+
+    A NaN or inf in the branch not taken does no harm, forward or backward: there the gradient is 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.where(tl.tensor([True, False]), tl.tensor([1.0, 2.0]), 0.0)
+    tensor([1., 0.])
     """
     return np.where(condition, x, y)
 
@@ -89,7 +95,13 @@ where.check(np.array([True, False]), draw(3, 2), draw(2))
 
 @primitive
 def add(x: Array, y: Array) -> Array:
-    """Sum, ``x + y``."""
+    """Sum, ``x + y``; shapes broadcast, and dtypes are promoted as by NumPy 2: a Python number never widens a float32
+    tensor.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.add(tl.tensor([1.0, 2.0]), 10)
+    tensor([11., 12.])
+    """
     return np.add(x, y)
 
 
@@ -100,7 +112,12 @@ add.check(draw(3, 1), draw(1, 2))
 
 @primitive
 def sub(x: Array, y: Array) -> Array:
-    """Difference, ``x - y``."""
+    """Difference, ``x - y``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.sub(tl.tensor([1.0, 2.0]), 10)
+    tensor([-9., -8.])
+    """
     return np.subtract(x, y)
 
 
@@ -110,7 +127,12 @@ sub.check(draw(2), draw(3, 2))
 
 @primitive
 def mul(x: Array, y: Array) -> Array:
-    """Product, ``x * y``, element by element."""
+    """Product, ``x * y``, element by element.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.mul(tl.tensor([1.0, 2.0]), 10)
+    tensor([10., 20.])
+    """
     return np.multiply(x, y)
 
 
@@ -122,7 +144,12 @@ mul.check(draw(2), 3.0)
 
 @primitive
 def div(x: Array, y: Array) -> Array:
-    """Quotient, ``x / y``. Division by zero gives ±inf or NaN, as in NumPy."""
+    """Quotient, ``x / y``, of floats also where both are integers. Division by zero gives ±inf or NaN, as in NumPy.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.div(tl.tensor([1.0, 2.0]), 4)
+    tensor([0.25, 0.5 ])
+    """
     return np.true_divide(x, y)
 
 
@@ -133,7 +160,12 @@ div.check(1.0, draw(2, low=-2, high=-0.5))
 
 @primitive
 def reciprocal(x: Array) -> Array:
-    """``1 / x``, of floats also where the tensor holds integers."""
+    """``1 / x``, of floats also where the tensor holds integers; ±inf at ±0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.reciprocal(tl.tensor([2.0, -0.5]))
+    tensor([ 0.5, -2. ])
+    """
     return np.true_divide(1, x)
 
 
@@ -143,7 +175,12 @@ reciprocal.check(draw(3, 2, low=0.5, high=2))
 
 @primitive
 def neg(x: Array) -> Array:
-    """Negative, ``-x``."""
+    """Negative, ``-x``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.neg(tl.tensor([1.0, -2.0]))
+    tensor([-1.,  2.])
+    """
     return np.negative(x)
 
 
@@ -153,25 +190,46 @@ neg.check(draw(3, 2))
 
 @primitive
 def sign(x: Array) -> Array:
-    """-1, 0 or 1; its gradient is 0."""
+    """-1, 0 or 1, and NaN of NaN; its gradient is 0, and is not recorded.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.sign(tl.tensor([-3.0, 0.0, 2.0]))
+    tensor([-1.,  0.,  1.])
+    """
     return np.sign(x)
 
 
 @primitive
 def floor(x: Array) -> Array:
-    """The largest whole number that is not above; its gradient is 0."""
+    """The largest whole number that is not above; its gradient is 0, and is not recorded.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.floor(tl.tensor([1.7, -1.2]))
+    tensor([ 1., -2.])
+    """
     return np.floor(x)
 
 
 @primitive
 def ceil(x: Array) -> Array:
-    """The smallest whole number that is not below; its gradient is 0."""
+    """The smallest whole number that is not below; its gradient is 0, and is not recorded.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.ceil(tl.tensor([1.2, -1.7]))
+    tensor([ 2., -1.])
+    """
     return np.ceil(x)
 
 
 @primitive
 def round(x: Array, decimals: int = 0) -> Array:
-    """The nearest number of so many decimals, the even one of two that are equally near; its gradient is 0."""
+    """The nearest number of so many decimals, the even one of two that are equally near; its gradient is 0,
+    and is not recorded.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.round(tl.tensor([0.5, 1.5, 2.71])), tl.round(tl.tensor([2.71]), decimals=1)
+    (tensor([0., 2., 3.]), tensor([2.7]))
+    """
     return np.round(x, decimals)
 
 
@@ -184,7 +242,13 @@ round.check(draw(3, 2), decimals=1)
 @primitive
 def mod(x: Array, y: Array) -> Array:
     """Remainder of the division, ``x - floor(x / y) * y``: it has the sign of ``y``, as Python's ``%`` and PyTorch's
-    ``remainder``.
+    ``remainder``; NaN for ``y = 0``.
+
+    Its gradient is 1 for ``x`` and ``-floor(x / y)`` for ``y``, also where it jumps.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.mod(tl.tensor([5.0, -5.0]), 3)
+    tensor([2., 1.])
     """
     return np.mod(x, y)
 
@@ -196,7 +260,12 @@ mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
 
 @primitive
 def abs(x: Array) -> Array:
-    """Absolute value; its gradient at 0 is 0."""
+    """Absolute value, ``|x|``; its gradient at 0 is 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.abs(tl.tensor([-3.0, 2.0]))
+    tensor([3., 2.])
+    """
     return np.abs(x)
 
 
@@ -209,13 +278,26 @@ abs.check(draw(3, 2))
 
 @primitive
 def maximum(x: Array, y: Array) -> Array:
-    """The larger of two; equal elements share the gradient equally. NaN if either is NaN, with gradient 0."""
+    """The larger of two; equal elements share the gradient equally. NaN if either is NaN, with gradient 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> y = tl.maximum(x, 2.0)
+    >>> y.sum().backward()
+    >>> y.detach(), x.grad
+    (tensor([2., 2., 3.]), tensor([0. , 0.5, 1. ]))
+    """
     return np.maximum(x, y)
 
 
 @primitive
 def minimum(x: Array, y: Array) -> Array:
-    """The smaller of two; equal elements share the gradient equally. NaN if either is NaN, with gradient 0."""
+    """The smaller of two; equal elements share the gradient equally. NaN if either is NaN, with gradient 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.minimum(tl.tensor([1.0, 2.0, 3.0]), 2.0)
+    tensor([1., 2., 2.])
+    """
     return np.minimum(x, y)
 
 
@@ -231,7 +313,13 @@ minimum.check(draw(3, 2), draw(2, low=-0.9))
 
 @primitive
 def clip(x: Array, min: float | None = None, max: float | None = None) -> Array:
-    """Limit ``x`` to ``min … max``; the gradient passes where ``min <= x <= max``, as in PyTorch."""
+    """Limit ``x`` to ``min … max``, None for no limit; NaN stays. The gradient passes where ``min <= x <= max``, as in
+    PyTorch, and is 0 elsewhere.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.clip(tl.tensor([-2.0, 0.5, 3.0]), -1, 1)
+    tensor([-1. ,  0.5,  1. ])
+    """
     return np.array(x) if min is max is None else np.clip(x, min, max)  # NumPy before 2.1 wants one of the two
 
 
@@ -244,37 +332,67 @@ clip.check(draw(3, 2), min=0.15)
 
 @primitive
 def eq(x: Array, y: Array) -> Array:
-    """``x == y``, element by element."""
+    """``x == y``, element by element, as booleans without a gradient; NaN equals nothing.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.eq(tl.tensor([1.0, 2.0]), 2)
+    tensor([False,  True])
+    """
     return np.equal(x, y)
 
 
 @primitive
 def ne(x: Array, y: Array) -> Array:
-    """``x != y``, element by element."""
+    """``x != y``, element by element, as booleans without a gradient; NaN differs from all.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.ne(tl.tensor([1.0, 2.0]), 2)
+    tensor([ True, False])
+    """
     return np.not_equal(x, y)
 
 
 @primitive
 def lt(x: Array, y: Array) -> Array:
-    """``x < y``, element by element."""
+    """``x < y``, element by element, as booleans without a gradient; false beside NaN.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.lt(tl.tensor([1.0, 2.0]), 2)
+    tensor([ True, False])
+    """
     return np.less(x, y)
 
 
 @primitive
 def le(x: Array, y: Array) -> Array:
-    """``x <= y``, element by element."""
+    """``x <= y``, element by element, as booleans without a gradient; false beside NaN.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.le(tl.tensor([1.0, 2.0]), 1.5)
+    tensor([ True, False])
+    """
     return np.less_equal(x, y)
 
 
 @primitive
 def gt(x: Array, y: Array) -> Array:
-    """``x > y``, element by element."""
+    """``x > y``, element by element, as booleans without a gradient; false beside NaN.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.gt(tl.tensor([1.0, 2.0]), 1)
+    tensor([False,  True])
+    """
     return np.greater(x, y)
 
 
 @primitive
 def ge(x: Array, y: Array) -> Array:
-    """``x >= y``, element by element."""
+    """``x >= y``, element by element, as booleans without a gradient; false beside NaN.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.ge(tl.tensor([1.0, 2.0]), 1.5)
+    tensor([False,  True])
+    """
     return np.greater_equal(x, y)
 
 
@@ -285,19 +403,34 @@ for _comparison in (eq, ne, lt, le, gt, ge):
 
 @primitive
 def logical_and(x: Array, y: Array) -> Array:
-    """Whether both hold."""
+    """Whether both hold, as booleans; numbers hold where they are not 0. Also ``x & y``, of booleans.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logical_and(tl.tensor([True, True]), tl.tensor([True, False]))
+    tensor([ True, False])
+    """
     return np.logical_and(x, y)
 
 
 @primitive
 def logical_or(x: Array, y: Array) -> Array:
-    """Whether at least one holds."""
+    """Whether at least one holds, as booleans; numbers hold where they are not 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logical_or(tl.tensor([False, True]), False)
+    tensor([False,  True])
+    """
     return np.logical_or(x, y)
 
 
 @primitive
 def logical_not(x: Array) -> Array:
-    """Whether it does not hold."""
+    """Whether it does not hold, as booleans; numbers hold where they are not 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logical_not(tl.tensor([True, False]))
+    tensor([False,  True])
+    """
     return np.logical_not(x)
 
 
@@ -313,7 +446,14 @@ logical_not.check(draw(3, 2))
 
 @primitive
 def clone(x: Array) -> Array:
-    """A copy with memory of its own, through which gradients flow."""
+    """A copy with memory of its own, through which gradients flow.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([1.0], requires_grad=True)
+    >>> tl.clone(x).backward()
+    >>> x.grad
+    tensor([1.])
+    """
     return np.array(x)
 
 
@@ -334,6 +474,9 @@ cast.check(draw(3, 2), np.float64)
 @composite
 def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     """The values as another dtype. Floats keep the gradient; integers and booleans have none.
+
+    Raises:
+        DTypeError: not a dtype that a tensor can have.
 
     >>> import tinygrad_lenet as tl
     >>> tl.tensor([1.7, -2.0]).astype("int64")

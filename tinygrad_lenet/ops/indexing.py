@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError, OutOfRangeError, ShapeError
+from ..parameters import as_index
 from ..primitive import Array, composite, draw, primitive
-from ..tensor import Tensor, as_index, as_tensor
+from ..tensor import Tensor, as_tensor
 from .elementwise import add, where
 from .shape import axis_of, broadcast_to
 
@@ -79,6 +80,11 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
     """Pick along one axis by indices that may differ for each place on the others: ``x[i, indices[i, j]]`` for the last
     of two. What :func:`argsort` gives fits; lengths of 1 broadcast.
 
+    Raises:
+        DTypeError: the indices are no integers.
+        OutOfRangeError: an index lies beyond the axis.
+        ShapeError: the shapes do not fit.
+
     >>> import tinygrad_lenet as tl
     >>> tl.take_along_axis(tl.tensor([[1, 2], [3, 4]]), [[1], [0]], axis=1)
     tensor([[2.],
@@ -111,6 +117,11 @@ def gather(x: Array, axis: int, index: Array) -> Tensor:
     """``out[i, j] = x[index[i, j], j]`` for axis 0 of two, PyTorch's ``gather``: ``index`` may be shorter than ``x`` on
     the other axes.
 
+    Raises:
+        DTypeError: the indices are no integers.
+        OutOfRangeError: an index lies beyond the axis.
+        ShapeError: ``index`` has other axes than ``x``, or is longer on another.
+
     >>> import tinygrad_lenet as tl
     >>> tl.gather(tl.tensor([[1, 2], [3, 4]]), 0, tl.tensor([[1, 0]], dtype="int64"))
     tensor([[3., 2.]])
@@ -138,6 +149,11 @@ def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
 
     ``src`` is a tensor or a number. Where an element is set several times the last one counts, and gets the gradient.
 
+    Raises:
+        DTypeError: the indices are no integers.
+        OutOfRangeError: an index lies beyond the axis.
+        ShapeError: ``index`` has other axes than ``x`` or is longer on another, or ``src`` is shorter than ``index``.
+
     >>> import tinygrad_lenet as tl
     >>> tl.scatter(tl.zeros(2, 2), 1, tl.tensor([[1], [0]], dtype="int64"), 5.0)
     tensor([[0., 5.],
@@ -154,7 +170,18 @@ def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
 
 @composite
 def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
-    """A copy of ``x`` with ``out[index[i, j], j] += src[i, j]`` for axis 0 of two, PyTorch's ``scatter_add``."""
+    """A copy of ``x`` with ``out[index[i, j], j] += src[i, j]`` for axis 0 of two, PyTorch's ``scatter_add``: where an
+    element is named several times, all are added.
+
+    Raises:
+        DTypeError: the indices are no integers.
+        OutOfRangeError: an index lies beyond the axis.
+        ShapeError: as for :func:`scatter`.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.scatter_add(tl.zeros(3), 0, tl.tensor([0, 2, 2], dtype="int64"), tl.tensor([1, 10, 100]))
+    tensor([  1.,   0., 110.])
+    """
     x = as_tensor(x)
     _within(x, index, axis, "scatter_add")
     positions = _positions(x, index, axis, "scatter_add")
@@ -166,6 +193,10 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     """For class indices (...,) integers (..., num_classes): 1 at the index, else 0. PyTorch's ``one_hot``.
 
     ``num_classes`` is one more than the largest index if it is -1.
+
+    Raises:
+        DTypeError: the indices are no integers.
+        OutOfRangeError: an index is negative, or ``num_classes`` or more.
 
     >>> import tinygrad_lenet as tl
     >>> tl.one_hot([0, 2])

@@ -38,6 +38,10 @@ def pow(x: Array, y: Array) -> Array:
     """Power, ``x ** y``; NaN for a negative base with a fractional exponent.
 
     The gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y`` is 0, as in PyTorch.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.pow(tl.tensor([1.0, 2.0, 3.0]), 2), tl.pow(2, tl.tensor([-1.0]))
+    (tensor([1., 4., 9.]), tensor([0.5]))
     """
     return x**y
 
@@ -64,7 +68,12 @@ pow.check(2.0, draw(3))
 
 @primitive
 def square(x: Array) -> Array:
-    """Square, ``x * x``."""
+    """Square, ``x * x``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.square(tl.tensor([-3.0, 2.0]))
+    tensor([9., 4.])
+    """
     return np.square(x)
 
 
@@ -74,7 +83,12 @@ square.check(draw(3, 2))
 
 @primitive
 def sqrt(x: Array) -> Array:
-    """Square root; its gradient at 0 is inf."""
+    """Square root; NaN below 0. Its derivative is half of the reciprocal of itself, so its gradient at 0 is inf.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.sqrt(tl.tensor([4.0, 9.0]))
+    tensor([2., 3.])
+    """
     return np.sqrt(x)
 
 
@@ -84,7 +98,12 @@ sqrt.check(draw(3, 2, low=0.5, high=2))
 
 @primitive
 def exp(x: Array) -> Array:
-    """Exponential, ``e ** x``."""
+    """Exponential, ``e^x``; inf from 88.73 on in float32, from 709.79 on in float64. It is its own derivative.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.exp(tl.tensor([0.0, 1.0])).round(4)
+    tensor([1.    , 2.7183])
+    """
     return np.exp(x)
 
 
@@ -94,7 +113,12 @@ exp.check(draw(3, 2))
 
 @primitive
 def log(x: Array) -> Array:
-    """Natural logarithm."""
+    """Natural logarithm; -inf at 0, NaN below. Its derivative is ``1 / x``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.log(tl.tensor([1.0, 10.0])).round(4)
+    tensor([0.    , 2.3026])
+    """
     return np.log(x)
 
 
@@ -104,13 +128,23 @@ log.check(draw(3, 2, low=0.5, high=2))
 
 @primitive
 def sin(x: Array) -> Array:
-    """Sine of an angle in radians."""
+    """Sine of an angle in radians; NaN at ±inf. Its derivative is the cosine.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.sin(tl.tensor([0.0, 1.0])).round(4)
+    tensor([0.    , 0.8415])
+    """
     return np.sin(x)
 
 
 @primitive
 def cos(x: Array) -> Array:
-    """Cosine of an angle in radians."""
+    """Cosine of an angle in radians; NaN at ±inf. Its derivative is ``-sin(x)``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.cos(tl.tensor([0.0, 1.0])).round(4)
+    tensor([1.    , 0.5403])
+    """
     return np.cos(x)
 
 
@@ -122,7 +156,12 @@ cos.check(draw(3, 2))
 
 @primitive
 def tan(x: Array) -> Array:
-    """Tangent of an angle in radians."""
+    """Tangent of an angle in radians, the sine over the cosine; its derivative is 1 plus its square.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.tan(tl.tensor([0.0, 1.0])).round(4)
+    tensor([0.    , 1.5574])
+    """
     return np.tan(x)
 
 
@@ -132,19 +171,34 @@ tan.check(draw(3, 2))
 
 @primitive
 def arcsin(x: Array) -> Array:
-    """Inverse sine, an angle in radians between -pi/2 and pi/2; NaN outside of -1 … 1. Its gradient at ±1 is inf."""
+    """Inverse sine, an angle in radians between -pi/2 and pi/2; NaN outside of -1 … 1. Its gradient at ±1 is inf.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.arcsin(tl.tensor([0.0, 1.0])).round(4)
+    tensor([0.    , 1.5708])
+    """
     return np.arcsin(x)
 
 
 @primitive
 def arccos(x: Array) -> Array:
-    """Inverse cosine, an angle in radians between 0 and pi; NaN outside of -1 … 1. Its gradient at ±1 is -inf."""
+    """Inverse cosine, an angle in radians between 0 and pi; NaN outside of -1 … 1. Its gradient at ±1 is -inf.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.arccos(tl.tensor([0.0, 1.0])).round(4)
+    tensor([1.5708, 0.    ])
+    """
     return np.arccos(x)
 
 
 @primitive
 def arctan(x: Array) -> Array:
-    """Inverse tangent, an angle in radians between -pi/2 and pi/2."""
+    """Inverse tangent, an angle in radians between -pi/2 and pi/2, with the derivative ``1 / (1 + x^2)``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.arctan(tl.tensor([0.0, 1.0])).round(4)
+    tensor([0.    , 0.7854])
+    """
     return np.arctan(x)
 
 
@@ -159,13 +213,23 @@ arctan.check(draw(3, 2, low=-2, high=2))
 
 @primitive
 def sinh(x: Array) -> Array:
-    """Hyperbolic sine, ``(e^x - e^-x) / 2``."""
+    """Hyperbolic sine, ``(e^x - e^-x) / 2``; its derivative is ``cosh(x)``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.sinh(tl.tensor([0.0, 1.0])).round(4)
+    tensor([0.    , 1.1752])
+    """
     return np.sinh(x)
 
 
 @primitive
 def cosh(x: Array) -> Array:
-    """Hyperbolic cosine, ``(e^x + e^-x) / 2``."""
+    """Hyperbolic cosine, ``(e^x + e^-x) / 2``; its derivative is ``sinh(x)``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.cosh(tl.tensor([0.0, 1.0])).round(4)
+    tensor([1.    , 1.5431])
+    """
     return np.cosh(x)
 
 
@@ -177,7 +241,12 @@ cosh.check(draw(3, 2))
 
 @primitive
 def expm1(x: Array) -> Array:
-    """``e^x - 1``, with all digits near 0."""
+    """``e^x - 1``, with all digits near 0, where :func:`exp` loses them.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.expm1(tl.tensor([1e-8])), tl.exp(tl.tensor([1e-8])) - 1
+    (tensor([1.e-08]), tensor([0.]))
+    """
     return np.expm1(x)
 
 
@@ -187,7 +256,12 @@ expm1.check(draw(3, 2))
 
 @primitive
 def log1p(x: Array) -> Array:
-    """``log(1 + x)``, with all digits near 0."""
+    """``log(1 + x)``, with all digits near 0; -inf at -1, NaN below.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.log1p(tl.tensor([1e-8])), tl.log(1 + tl.tensor([1e-8]))
+    (tensor([1.e-08]), tensor([0.]))
+    """
     return np.log1p(x)
 
 
@@ -197,13 +271,23 @@ log1p.check(draw(3, 2, low=-0.5, high=2))
 
 @primitive
 def log2(x: Array) -> Array:
-    """Logarithm to base 2."""
+    """Logarithm to base 2; -inf at 0, NaN below. Its derivative is ``1 / (x log(2))``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.log2(tl.tensor([1.0, 8.0]))
+    tensor([0., 3.])
+    """
     return np.log2(x)
 
 
 @primitive
 def log10(x: Array) -> Array:
-    """Logarithm to base 10."""
+    """Logarithm to base 10; -inf at 0, NaN below. Its derivative is ``1 / (x log(10))``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.log10(tl.tensor([1.0, 100.0])).round(4)
+    tensor([0., 2.])
+    """
     return np.log10(x)
 
 
@@ -215,7 +299,12 @@ log10.check(draw(3, 2, low=0.5, high=2))
 
 @primitive
 def hypot(x: Array, y: Array) -> Array:
-    """``sqrt(x^2 + y^2)`` without overflow; its gradient at (0, 0) is 0."""
+    """``sqrt(x^2 + y^2)`` without overflow; its gradient at (0, 0) is 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.hypot(tl.tensor([3.0, 3e30]), tl.tensor([4.0, 4e30]))
+    tensor([5.e+00, 5.e+30])
+    """
     return np.hypot(x, y)
 
 

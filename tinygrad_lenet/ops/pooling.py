@@ -118,6 +118,9 @@ def max_pool2d(
         (N, C, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. A window with a
         NaN gives NaN, and no gradient.
 
+    Raises:
+        ArgumentError: padding larger than half of the kernel: a window would be all padding.
+
     >>> import tinygrad_lenet as tl
     >>> tl.max_pool2d(tl.arange(16.0).reshape(1, 1, 4, 4), 2)
     tensor([[[[ 5.,  7.],
@@ -230,6 +233,9 @@ def avg_pool2d(
 
     Returns:
         (N, C, OH, OW), sizes as for :func:`max_pool2d`.
+
+    Raises:
+        ArgumentError: padding larger than half of the kernel, or a ``divisor_override`` of 0.
 
     >>> import tinygrad_lenet as tl
     >>> tl.avg_pool2d(tl.arange(16.0).reshape(1, 1, 4, 4), 2)

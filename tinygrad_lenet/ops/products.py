@@ -99,8 +99,16 @@ def _dot(a: Array, b: Array) -> Array:
 
 @primitive
 def matmul(x: Array, y: Array) -> Array:
-    """Matrix product ``x @ y``, as NumPy defines it: leading axes broadcast, a vector on the left is a row, on the
-    right a column.
+    """Matrix product ``x @ y``, as NumPy defines it: (..., n, k) by (..., k, m) to (..., n, m).
+
+    Leading axes broadcast; a vector on the left is a row, on the right a column.
+
+    Raises:
+        ShapeError: the inner lengths differ, or an operand has no axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.matmul(tl.tensor([[1, 2], [3, 4]]), tl.tensor([1, 10]))
+    tensor([21., 43.])
     """
     if x.ndim and y.ndim and x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
         raise ShapeError(
@@ -156,6 +164,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
     Returns:
         (..., out_features); in memory it lies as ``x`` does, so that a batch which comes feature by feature stays so.
+
+    Raises:
+        ShapeError: weight or bias does not fit.
 
     >>> import tinygrad_lenet as tl
     >>> tl.linear(tl.ones(2, 3), tl.ones(4, 3), tl.zeros(4)).shape

@@ -21,7 +21,12 @@ __all__ = ["chunk", "diagonal", "flip", "meshgrid", "pad", "repeat", "roll", "sp
 
 @composite
 def flip(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
-    """The elements in reverse order along an axis, several, or all; a view."""
+    """The elements in reverse order along an axis, several, or all; a view.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.flip(tl.arange(3))
+    tensor([2, 1, 0], dtype=int64)
+    """
     turned = axes_of(axis, np.ndim(x))
     return as_tensor(x)[tuple(slice(None, None, -1 if i in turned else None) for i in range(np.ndim(x)))]
 
@@ -30,6 +35,9 @@ def flip(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
 def roll(x: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Shift the elements along axes; what falls off at one end comes in at the other. Without an axis, of the flattened
     tensor.
+
+    Raises:
+        ArgumentError: not as many shifts as axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.roll(tl.arange(5), 2)
@@ -60,6 +68,9 @@ def _between(x: Tensor, axis: int, start: int | None, stop: int | None, step: in
 def tile(x: Array, reps: int | Sequence[int]) -> Tensor:
     """The whole tensor several times along each axis, NumPy's ``tile`` (PyTorch's ``Tensor.repeat``).
 
+    Raises:
+        ArgumentError: a negative number.
+
     >>> import tinygrad_lenet as tl
     >>> tl.tile(tl.tensor([1, 2]), (2, 2))
     tensor([[1., 2., 1., 2.],
@@ -82,6 +93,9 @@ def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> T
 
     PyTorch's ``repeat_interleave``; its ``Tensor.repeat`` is :func:`tile`.
 
+    Raises:
+        ArgumentError: ``repeats`` are negative, not integers, or not as many as there are elements.
+
     >>> import tinygrad_lenet as tl
     >>> tl.repeat(tl.tensor([1, 2]), 2), tl.repeat(tl.tensor([1, 2]), [0, 3])
     (tensor([1., 1., 2., 2.]), tensor([2., 2., 2.]))
@@ -91,7 +105,13 @@ def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> T
     x = as_tensor(x)
     at = axis_of(axis, x.ndim, "repeat")
     counts = np.asarray(repeats)
-    if counts.size not in (1, x.shape[at]) or counts.ndim > 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
+    if (
+        counts.size not in (1, x.shape[at])
+        or counts.ndim > 1
+        or counts.dtype.kind not in "iu"
+        or (counts < 0).any()
+        or (counts > 2**62).any()
+    ):
         raise ArgumentError(
             f"repeat: repeats must be a number, or one for each of the {x.shape[at]} elements, none negative; "
             f"got {repeats}"
@@ -99,7 +119,7 @@ def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> T
     if counts.size == 1:
         wide = broadcast_to(unsqueeze(x, at + 1), (*x.shape[: at + 1], int(counts.item()), *x.shape[at + 1 :]))
         return flatten(wide, at, at + 1)
-    return as_tensor(x[(slice(None),) * at + (np.repeat(np.arange(x.shape[at]), counts),)])
+    return as_tensor(x[(slice(None),) * at + (np.repeat(np.arange(x.shape[at]), counts.astype(np.intp)),)])
 
 
 @composite
@@ -107,6 +127,9 @@ def split(x: Array, indices_or_sections: int | Sequence[int], axis: int = 0) -> 
     """Cut along an axis, as NumPy does: into so many equal parts, or before each of these indices. Views.
 
     PyTorch's ``split`` takes the length of a part: see :func:`chunk`, which need not be equal.
+
+    Raises:
+        ArgumentError: the parts would not be equal.
 
     >>> import tinygrad_lenet as tl
     >>> tl.split(tl.arange(5), [2, 3])
@@ -129,6 +152,13 @@ def split(x: Array, indices_or_sections: int | Sequence[int], axis: int = 0) -> 
 def chunk(x: Array, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     """Cut along an axis into at most so many parts of equal length, of which the last may be shorter. Views; PyTorch's
     ``chunk``.
+
+    Raises:
+        ArgumentError: ``chunks`` is below 1.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.chunk(tl.arange(5), 3)
+    (tensor([0, 1], dtype=int64), tensor([2, 3], dtype=int64), tensor([4], dtype=int64))
     """
     if chunks < 1:
         raise ArgumentError(f"chunk: chunks must be at least 1, got {chunks}")
@@ -140,7 +170,12 @@ def chunk(x: Array, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
 
 @composite
 def unbind(x: Array, axis: int = 0) -> tuple[Tensor, ...]:
-    """The parts along an axis, without it. Views; PyTorch's ``unbind``."""
+    """The parts along an axis, without it. Views; PyTorch's ``unbind``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.unbind(tl.tensor([[1, 2], [3, 4]]), axis=1)
+    (tensor([1., 3.]), tensor([2., 4.]))
+    """
     x = as_tensor(x)
     at = (slice(None),) * axis_of(axis, x.ndim, "unbind")
     return tuple(x[(*at, i)] for i in range(x.shape[len(at)]))
@@ -149,6 +184,9 @@ def unbind(x: Array, axis: int = 0) -> tuple[Tensor, ...]:
 @composite
 def tril(x: Array, k: int = 0) -> Tensor:
     """Matrices (..., n, m) with zeros above diagonal number ``k``.
+
+    Raises:
+        ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.tril(tl.ones(2, 3))
@@ -160,7 +198,16 @@ def tril(x: Array, k: int = 0) -> Tensor:
 
 @composite
 def triu(x: Array, k: int = 0) -> Tensor:
-    """Matrices (..., n, m) with zeros below diagonal number ``k``."""
+    """Matrices (..., n, m) with zeros below diagonal number ``k``.
+
+    Raises:
+        ShapeError: fewer than two axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.triu(tl.ones(2, 3))
+    tensor([[1., 1., 1.],
+            [0., 1., 1.]])
+    """
     return select(x, ~np.tri(*_matrix(x, "triu"), k - 1, bool))
 
 
@@ -174,6 +221,9 @@ def _matrix(x: Array, op: str) -> tuple[int, int]:
 @composite
 def diagonal(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The diagonal of the matrices that two axes span, as the last axis of the result; a positive offset goes up.
+
+    Raises:
+        ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.diagonal(tl.arange(6).reshape(2, 3), 1)
@@ -191,6 +241,9 @@ def diagonal(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tenso
 def meshgrid(*xs: Array, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Coordinates of a grid, from those of its axes: NumPy's, where the first axis of the result is y (``"xy"``), or
     PyTorch's, where it is x (``"ij"``).
+
+    Raises:
+        ArgumentError: another word for ``indexing``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.meshgrid([1, 2, 3], [4, 5])[0]
@@ -230,6 +283,10 @@ def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tenso
         mode: ``"constant"``; ``"reflect"``: the pixels mirrored at the outermost one, which is not repeated;
             ``"replicate"``: the outermost one; ``"circular"``: the other end.
         value: what to fill in, if constant.
+
+    Raises:
+        ArgumentError: an unknown mode, negative widths, or more or fewer than there are axes.
+        ShapeError: the axis is too short for the mode.
 
     >>> import tinygrad_lenet as tl
     >>> tl.pad(tl.ones(1, 2), (1, 0))

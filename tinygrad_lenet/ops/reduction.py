@@ -52,7 +52,14 @@ def _restore(reduced: Any, shape: tuple[int, ...], axis: Axis) -> Any:
 
 @primitive
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Sum of the elements."""
+    """Sum of the elements along ``axis``: one, several, or all if None; ``keepdims`` leaves them with length 1. Of none
+    it is 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([[1, 2], [3, 4]])
+    >>> tl.sum(x), tl.sum(x, axis=0), tl.sum(x, axis=1, keepdims=True).shape
+    (tensor(10.), tensor([4., 6.]), (2, 1))
+    """
     return _add(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
@@ -66,6 +73,16 @@ sum.check(draw(3, 4, 2), axis=1, keepdims=True)
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The largest element; where several are largest they share the gradient equally. NaN if any is NaN, with gradient
     0.
+
+    Raises:
+        ShapeError: there are no elements.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([[1.0, 5.0], [5.0, 2.0]], requires_grad=True)
+    >>> tl.max(x).backward()
+    >>> tl.max(x, axis=0).detach(), x.grad
+    (tensor([5., 5.]), tensor([[0. , 0.5],
+            [0.5, 0. ]]))
     """
     return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
@@ -74,6 +91,13 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The smallest element; where several are smallest they share the gradient equally. NaN if any is NaN, with
     gradient 0.
+
+    Raises:
+        ShapeError: there are no elements.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.min(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=0)
+    tensor([1., 2.])
     """
     return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
@@ -95,13 +119,23 @@ for _extreme in (max, min):
 
 @primitive
 def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Index of the first largest element, of the flattened tensor if ``axis`` is None. Integers: no gradient."""
+    """Index of the first largest element, of the flattened tensor if ``axis`` is None. Integers: no gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.argmax(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=1)
+    tensor([1, 0], dtype=int64)
+    """
     return np.argmax(x, None if axis is None else axis_of(axis, x.ndim, "argmax"), keepdims=keepdims)
 
 
 @primitive
 def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Index of the first smallest element, of the flattened tensor if ``axis`` is None. Integers: no gradient."""
+    """Index of the first smallest element, of the flattened tensor if ``axis`` is None. Integers: no gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.argmin(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=1)
+    tensor([0, 1], dtype=int64)
+    """
     return np.argmin(x, None if axis is None else axis_of(axis, x.ndim, "argmin"), keepdims=keepdims)
 
 
@@ -141,6 +175,10 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
 
     Computed in two passes: the mean first, so that a large mean costs no digits.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.var(tl.tensor([1.0, 2.0, 3.0, 4.0])), tl.var(tl.tensor([1.0, 2.0, 3.0]), ddof=1)
+    (tensor(1.25), tensor(1.))
     """
     squares = sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims)
     return squares / builtins.max(_count(np.shape(x), axis) - ddof, 0)
@@ -148,7 +186,12 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
 
 @composite
 def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """Standard deviation, the square root of :func:`var`; its gradient is 0 where all elements are equal."""
+    """Standard deviation, the square root of :func:`var`; its gradient is 0 where all elements are equal.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.std(tl.tensor([1.0, 3.0, 1.0, 3.0]))
+    tensor(1.)
+    """
     return _root(var(x, axis, keepdims, ddof))
 
 
@@ -191,7 +234,11 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
 def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """``log(sum(e^x))``, shifted by the maximum so that it neither overflows nor loses everything.
 
-    The sum of no elements is 0, its logarithm -inf.
+    The sum of no elements is 0, its logarithm -inf. The gradient is the softmax.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logsumexp(tl.tensor([1000.0, 1000.0])).round(4)  # 1000 + log(2)
+    tensor(1000.6932)
     """
     axes = axes_of(axis, np.ndim(x))
     top = _max(x, axes, keepdims=True) if x.size else np.sum(x, axes, x.dtype, keepdims=True)
@@ -219,7 +266,12 @@ logsumexp.check(draw(3, 4, 2), axis=1, keepdims=True)
 
 @primitive
 def softmax(x: Array, axis: int = -1) -> Array:
-    """``e^x / sum(e^x)`` along an axis, stable for any finite input."""
+    """``e^x / sum(e^x)`` along an axis: positive shares that add up to 1. Stable for any finite input.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.softmax(tl.tensor([0.0, 1.0, 1000.0])), tl.softmax(tl.tensor([0.0, 1.0])).round(4)
+    (tensor([0., 0., 1.]), tensor([0.2689, 0.7311]))
+    """
     e = np.exp(x - _max(x, axis, keepdims=True))
     return e / _add(e, axis, keepdims=True)
 
@@ -231,7 +283,13 @@ softmax.check(draw(3, 4, 2), axis=1)
 
 @primitive
 def log_softmax(x: Array, axis: int = -1) -> Array:
-    """``log(softmax(x))`` along an axis, without the loss of digits that taking the logarithm afterwards has."""
+    """``x - logsumexp(x)`` along an axis: the logarithm of the softmax, without the loss of digits that taking it
+    afterwards has.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.log_softmax(tl.tensor([0.0, 1000.0])), tl.softmax(tl.tensor([0.0, 1000.0]))
+    (tensor([-1000.,     0.]), tensor([0., 1.]))
+    """
     shifted = x - _max(x, axis, keepdims=True)
     return shifted - np.log(_add(np.exp(shifted), axis, keepdims=True))
 
@@ -345,7 +403,16 @@ _recurrence.check(draw(2, 4), draw(2, 4), 1)
 
 @primitive
 def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Product of the elements; its gradient is right also where some are 0."""
+    """Product of the elements along ``axis``: one, several, or all if None; of none it is 1.
+
+    The gradient is the product of all others, and right also where some are 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([2.0, 0.0, 5.0], requires_grad=True)
+    >>> tl.prod(x).backward()
+    >>> x.grad
+    tensor([ 0., 10.,  0.])
+    """
     return np.prod(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
@@ -375,19 +442,34 @@ prod.check(draw(values=[[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
 
 @primitive
 def count_nonzero(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """How many elements are not 0."""
+    """How many elements are not 0, as integers without a gradient; NaN counts.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.count_nonzero(tl.tensor([[0, 1], [2, 3]]), axis=1)
+    tensor([1, 2], dtype=int64)
+    """
     return np.count_nonzero(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
 @primitive
 def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether at least one element is true (not 0)."""
+    """Whether at least one element is true (not 0); of none, false.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.any(tl.tensor([[False, True], [False, False]]), axis=1)
+    tensor([ True, False])
+    """
     return np.any(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
 @primitive
 def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether all elements are true (not 0)."""
+    """Whether all elements are true (not 0); of none, true.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.all(tl.tensor([[False, True], [True, True]]), axis=1)
+    tensor([False,  True])
+    """
     return np.all(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 

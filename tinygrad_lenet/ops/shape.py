@@ -32,7 +32,7 @@ __all__ = [
 
 def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     """Both ``f(1, 2)`` and ``f((1, 2))``."""
-    return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], Sequence) else numbers
+    return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], (list, tuple, range)) else numbers
 
 
 def axis_of(axis: int, ndim: int, what: str = "") -> int:
@@ -153,6 +153,9 @@ def stretch(g: Any, shape: tuple[int, ...]) -> Any:
 def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the axes from ``start_dim`` to ``end_dim``, both included.
 
+    Raises:
+        ArgumentError: ``start_dim`` comes after ``end_dim``.
+
     >>> import tinygrad_lenet as tl
     >>> tl.flatten(tl.zeros(8, 16, 5, 5), start_dim=1).shape
     (8, 400)
@@ -169,7 +172,15 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 @composite
 def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
-    """Drop axes of length 1: all of them, or those named, which must have length 1."""
+    """Drop axes of length 1: all of them, or those named, which must have length 1.
+
+    Raises:
+        ShapeError: an axis that is named has another length.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.squeeze(tl.zeros(1, 3, 1)).shape, tl.squeeze(tl.zeros(1, 3, 1), axis=0).shape
+    ((3,), (3, 1))
+    """
     shape = np.shape(x)
     ones = tuple(i for i, n in enumerate(shape) if n == 1)
     drop = axes_of(ones if axis is None else axis, len(shape), "squeeze")
@@ -180,7 +191,12 @@ def squeeze(x: Array, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 @composite
 def unsqueeze(x: Array, axis: int) -> Tensor:
-    """Put in a new axis of length 1, which will be axis number ``axis``."""
+    """Put in a new axis of length 1, which will be axis number ``axis``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.unsqueeze(tl.zeros(3, 4), 1).shape
+    (3, 1, 4)
+    """
     shape = np.shape(x)
     at = axis_of(axis, len(shape) + 1, "unsqueeze")
     return reshape(x, (*shape[:at], 1, *shape[at:]))
@@ -205,6 +221,10 @@ _join.check(1, (1, 3, 4), draw(2, 1), draw(2, 2), draw(2, 1))
 def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """Join tensors along an axis that they have; all other lengths must be equal.
 
+    Raises:
+        ArgumentError: an empty list.
+        ShapeError: lengths differ on another axis.
+
     >>> import tinygrad_lenet as tl
     >>> tl.concatenate([tl.zeros(1, 2), tl.ones(1, 2)])
     tensor([[0., 0.],
@@ -224,6 +244,9 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Tensor:
 def stack(tensors: Sequence[Array], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis, which will be axis number ``axis``.
 
+    Raises:
+        ShapeError: the shapes differ.
+
     >>> import tinygrad_lenet as tl
     >>> tl.stack([tl.zeros(3), tl.ones(3)], axis=1).shape
     (3, 2)
@@ -237,6 +260,9 @@ def stack(tensors: Sequence[Array], axis: int = 0) -> Tensor:
 @composite
 def moveaxis(x: Array, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
     """Move axes to other places; the others stay in order. A view; PyTorch's ``movedim`` too.
+
+    Raises:
+        ArgumentError: not as many places as axes, or one twice.
 
     >>> import tinygrad_lenet as tl
     >>> tl.moveaxis(tl.zeros(2, 3, 4), 0, -1).shape
@@ -263,13 +289,23 @@ def listed(value: int | Sequence[int], op: str, name: str) -> list[int]:
 
 @composite
 def swapaxes(x: Array, axis1: int, axis2: int) -> Tensor:
-    """Two axes swapped; a view."""
+    """Two axes swapped; a view.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.swapaxes(tl.zeros(2, 3, 4), 0, 2).shape
+    (4, 3, 2)
+    """
     return transpose(x, axis1, axis2)
 
 
 @composite
 def expand_dims(x: Array, axis: int | tuple[int, ...]) -> Tensor:
-    """Put in new axes of length 1, at these places of the result; of one, it is :func:`unsqueeze`."""
+    """Put in new axes of length 1, at these places of the result; of one, it is :func:`unsqueeze`.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.expand_dims(tl.zeros(3, 4), (0, -1)).shape
+    (1, 3, 4, 1)
+    """
     count = np.ndim(x) + len(listed(axis, "expand_dims", "axis"))
     at = axes_of(axis, count, "expand_dims")
     lengths = iter(np.shape(x))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..arguments import entries, flag, instance, integer, listed, number, said
 from ..errors import ArgumentError, DTypeError, GradientError
+from ..graph import user_line
 from ..tensor import Tensor
 
 Array: TypeAlias = NDArray[Any]
@@ -37,6 +38,18 @@ class Optimizer:
             :meth:`step`, which has then changed nothing.
         DTypeError: something that is not a Tensor; an option that is no number.
         GradientError: a Tensor that does not require a gradient.
+
+    >>> import numpy as np
+    >>> import tinygrad_lenet as tl
+    >>> class Signs(tl.optim.Optimizer):
+    ...     def update(self, w, g, state, options):
+    ...         w -= options["lr"] * np.sign(g)
+    >>> w = tl.tensor([1.0, -2.0], requires_grad=True)
+    >>> optimizer = Signs([w], {"lr": 0.5})
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([ 0.5, -1.5], requires_grad=True)
     """
 
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
@@ -106,7 +119,7 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        index = 0
+        index, line = 0, user_line()
         groups = [self._plain(group) for group in self.param_groups]  # all, before anything is changed
         for group in groups:
             for p in group["params"]:
@@ -115,7 +128,8 @@ class Optimizer:
                     if state is None:
                         state = self.state[index] = {"step": 0, "scratch": np.empty_like(p._data)}
                     state["step"] += 1
-                    p._version[0] += 1  # a change in place: a graph that saved the old value must not use it
+                    # A change in place: a graph that saved the old value must not use it.
+                    p._version[:] = p._version[0] + 1, line
                     self.update(p._data, p._grad._data, state, group)
                 index += 1
 
@@ -213,6 +227,9 @@ class SGD(Optimizer):
     ``v = momentum * v + (1 - dampening) * g`` (``v = g`` at first), ``w = w - lr * v``; with ``nesterov``
     ``w = w - lr * (g + momentum * v)``; ``g`` includes ``weight_decay * w``.
 
+    Raises:
+        ArgumentError: ``nesterov`` without momentum or with dampening; or as :class:`Optimizer`.
+
     >>> import tinygrad_lenet as tl
     >>> w = tl.tensor([1.0], requires_grad=True)
     >>> optimizer = tl.optim.SGD([w], lr=0.1)
@@ -256,10 +273,20 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam (Kingma & Ba, 2015, algorithm 1), with the loss's weight decay, or ``amsgrad`` (Reddi et al., 2018).
+    """Adam (Kingma & Ba, 2015, algorithm 1), with the loss's weight decay, or ``amsgrad`` (Reddi et al., 2018,
+    algorithm 2: the largest ``v`` so far in place of ``v``).
 
     ``m = beta1 * m + (1 - beta1) * g``, ``v = beta2 * v + (1 - beta2) * g^2``,
-    ``w = w - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)``.
+    ``w = w - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)``: so the first step is ``lr`` long in each
+    weight, however steep the loss. Weight decay adds ``weight_decay * w`` to ``g``; see :class:`AdamW`.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.tensor([1.0, -100.0], requires_grad=True)
+    >>> optimizer = tl.optim.Adam([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach().round(4)
+    tensor([  0.9, -99.9])
     """
 
     decoupled = False  # weight decay: on the weights themselves, or through the gradient
@@ -298,7 +325,17 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay, ``w = w - lr * weight_decay * w`` before it (Loshchilov & Hutter, 2019)."""
+    """Adam with decoupled weight decay, ``w = w - lr * weight_decay * w`` before it (Loshchilov & Hutter, 2019,
+    algorithm 2).
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.tensor([1.0], requires_grad=True)
+    >>> optimizer = tl.optim.AdamW([w], lr=0.1, weight_decay=0.5)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach().round(4)  # 1 - 0.1 * 0.5 * 1, and a step of 0.1
+    tensor([0.85])
+    """
 
     decoupled = True
 
@@ -315,9 +352,18 @@ class AdamW(Adam):
 
 
 class RMSprop(Optimizer):
-    """RMSprop (Tieleman & Hinton, 2012, lecture 6.5), plain or ``centered`` (Graves, 2013), with momentum.
+    """RMSprop (Tieleman & Hinton, 2012, lecture 6.5), plain or ``centered`` (Graves, 2013, equations 38 to 41), with
+    momentum.
 
     ``v = alpha * v + (1 - alpha) * g^2``, ``w = w - lr * g / (sqrt(v) + eps)``; centred: ``sqrt(v - mean(g)^2)``.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.tensor([1.0], requires_grad=True)
+    >>> optimizer = tl.optim.RMSprop([w], lr=0.01)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach().round(4)  # v is 0.01 * 2^2: a step of 0.01 / 0.1
+    tensor([0.9])
     """
 
     def __init__(
@@ -365,9 +411,17 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Adagrad (Duchi et al., 2011).
+    """Adagrad (Duchi et al., 2011, figure 1): steps become shorter the more a weight has moved.
 
     ``s = s + g^2``, ``w = w - lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)``.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.tensor([1.0], requires_grad=True)
+    >>> optimizer = tl.optim.Adagrad([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach().round(4)
+    tensor([0.9])
     """
 
     def __init__(
@@ -406,6 +460,9 @@ class StochasticDiagonalLM(Optimizer):
 
     ``w = w - lr / (mu + h) * g``, where ``h`` estimates the second derivative with respect to each weight; give it to
     :meth:`set_curvature`, as the paper does before each pass. It is 0 until then.
+
+    Raises:
+        ArgumentError: ``mu`` is not above 0; or as :class:`Optimizer`.
 
     >>> import tinygrad_lenet as tl
     >>> w = tl.tensor([1.0, 1.0], requires_grad=True)
@@ -467,6 +524,9 @@ def clip_grad_norm_(
     """Scale all gradients together so that their norm, as of one long vector, is at most ``max_norm``.
 
     Returns the norm before. ``norm_type`` may be ``inf``. Parameters without a gradient are skipped.
+
+    Raises:
+        GradientError: the norm is NaN or infinite, with ``error_if_nonfinite``.
 
     >>> import tinygrad_lenet as tl
     >>> w = tl.tensor([3.0, 4.0], requires_grad=True)

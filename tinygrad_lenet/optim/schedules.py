@@ -16,6 +16,15 @@ class Schedule:
     """Base: sets the ``lr`` of every group of an optimiser, at construction and at each :meth:`step`.
 
     Call :meth:`step` after ``optimizer.step()``, once an epoch or once a batch, as the schedule is meant.
+
+    >>> import tinygrad_lenet as tl
+    >>> class Inverse(tl.optim.Schedule):
+    ...     def rate(self, t, base):
+    ...         return base / (1 + t)
+    >>> schedule = Inverse(tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0))
+    >>> schedule.step()
+    >>> schedule.get_last_lr()
+    [0.5]
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -86,6 +95,9 @@ class Schedule:
 class StepLR(Schedule):
     """``base * gamma ** floor(t / step_size)``.
 
+    Raises:
+        ArgumentError: ``step_size`` is below 1.
+
     >>> import tinygrad_lenet as tl
     >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
     >>> schedule = tl.optim.StepLR(optimizer, step_size=2)
@@ -109,7 +121,15 @@ class StepLR(Schedule):
 
 
 class ExponentialLR(Schedule):
-    """``base * gamma ** t``."""
+    """``base * gamma ** t``.
+
+    >>> import tinygrad_lenet as tl
+    >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
+    >>> schedule = tl.optim.ExponentialLR(optimizer, gamma=0.5)
+    >>> schedule.step()
+    >>> schedule.get_last_lr()
+    [0.5]
+    """
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
         self.gamma = number("ExponentialLR", "gamma", gamma, "[0, inf)")
@@ -149,6 +169,9 @@ class MultiStepLR(Schedule):
 class LinearLR(Schedule):
     """From ``base * start_factor`` in a straight line to ``base * end_factor``, in ``total_iters`` steps: a warm-up.
 
+    Raises:
+        ArgumentError: a factor outside of 0 … 1, or ``total_iters`` below 1.
+
     >>> import tinygrad_lenet as tl
     >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
     >>> schedule = tl.optim.LinearLR(optimizer, start_factor=0.5, total_iters=2)
@@ -176,6 +199,9 @@ class LinearLR(Schedule):
 
 class SequentialLR(Schedule):
     """One schedule after the other: number ``i + 1`` begins, from its start, at step ``milestones[i]``.
+
+    Raises:
+        ArgumentError: not one schedule more than milestones, milestones that do not grow, or another optimiser.
 
     >>> import tinygrad_lenet as tl
     >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
@@ -251,6 +277,9 @@ class ReduceLROnPlateau:
         cooldown: steps after a change in which none is counted.
         min_lr: the lowest learning rate; one for all groups, or a list.
         eps: a change smaller than this is not made.
+
+    Raises:
+        ArgumentError: an unknown mode, a ``factor`` of 1 or more, or not as many ``min_lr`` as groups.
 
     >>> import tinygrad_lenet as tl
     >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
@@ -339,7 +368,22 @@ class ReduceLROnPlateau:
 
 
 class CosineAnnealingLR(Schedule):
-    """``eta_min + (base - eta_min) * (1 + cos(pi * t / T_max)) / 2`` (Loshchilov & Hutter, SGDR, 2017, equation 5)."""
+    """``eta_min + (base - eta_min) * (1 + cos(pi * t / T_max)) / 2`` (Loshchilov & Hutter, *SGDR*, 2017, equation 5):
+    half a cosine down, and up again after ``T_max`` steps.
+
+    Raises:
+        ArgumentError: ``T_max`` is below 1.
+
+    >>> import tinygrad_lenet as tl
+    >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
+    >>> schedule = tl.optim.CosineAnnealingLR(optimizer, T_max=2)
+    >>> for _ in range(3):
+    ...     print(round(optimizer.param_groups[0]["lr"], 3))
+    ...     schedule.step()
+    1.0
+    0.5
+    0.0
+    """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         self.T_max = integer("CosineAnnealingLR", "T_max", T_max, 1)
@@ -380,6 +424,21 @@ class OneCycleLR(Schedule):
         div_factor: see above.
         final_div_factor: see above.
         three_phase: see above.
+
+    Raises:
+        ArgumentError: no number of steps, an option outside of its range, or an optimiser without momentum.
+
+    >>> import tinygrad_lenet as tl
+    >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    >>> schedule = tl.optim.OneCycleLR(optimizer, max_lr=1.0, total_steps=5, pct_start=0.4)
+    >>> for _ in range(5):
+    ...     print(f"{optimizer.param_groups[0]['lr']:.3g} {optimizer.param_groups[0]['momentum']:.3g}")
+    ...     schedule.step()
+    0.04 0.95
+    1 0.85
+    0.75 0.875
+    0.25 0.925
+    4e-06 0.95
     """
 
     def __init__(

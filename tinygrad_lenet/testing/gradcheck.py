@@ -86,6 +86,9 @@ def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -
         For each input an array of the output's shape followed by the input's; if ``fn`` returns several, for each a
         list of these.
 
+    Raises:
+        ArgumentError: as for :func:`numerical_gradient`.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet.testing import numerical_jacobian
     >>> numerical_jacobian(lambda x: x[:2] * x[1:], [[1.0, 2.0, 3.0]])[0].round(6)
@@ -112,6 +115,9 @@ def numerical_gradient(
         inputs: arrays or Tensors; integers and booleans are passed on as they are, with a gradient of zeros.
         weights: what to multiply each output with before all are summed up; 1 if None.
         eps: the step.
+
+    Raises:
+        ArgumentError: ``inputs`` is no list, or has nothing to differentiate for.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet.testing import numerical_gradient
@@ -182,6 +188,7 @@ def gradcheck(
 
     Raises:
         GradientCheckError: with the argument, the worst index, both values, and a hint if ``fn`` has a kink there.
+        ArgumentError: ``order`` is neither 1 nor 2, or as for :func:`numerical_gradient`.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet.testing import gradcheck

@@ -298,10 +298,11 @@ def tensors_in(value, depth=0):
     return []
 
 
-def _arrays_in(value):
+def _arrays_in(value, depth=0):
     if isinstance(value, np.ndarray):
         return [value]
-    return [a for v in value for a in _arrays_in(v)] if isinstance(value, (list, tuple)) else []
+    inner = value if depth < 5 and isinstance(value, (list, tuple)) else ()  # a list may hold itself
+    return [a for v in inner for a in _arrays_in(v, depth + 1)]
 
 
 ADMITTED = [np.dtype(code) for code in "?bhilqBHILQefd"]

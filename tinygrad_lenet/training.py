@@ -36,6 +36,7 @@ def accuracy(logits: Any, labels: Any) -> float:
     """The share of rows of logits (N, C) whose largest is the label (N,).
 
     Raises:
+        OutOfRangeError: a label that is no class, or an index that is not there.
         ShapeError: not as many labels as rows, or none.
 
     >>> import tinygrad_lenet as tl
@@ -132,6 +133,8 @@ def evaluate(
     ``loss(logits, labels, reduction="sum")`` is asked for the loss of each batch.
 
     Raises:
+        DTypeError: an argument of another type.
+        ShapeError: shapes that do not fit.
         ArgumentError: the loader gives no batch.
 
     >>> import numpy as np

@@ -66,6 +66,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     ``validation_loss``, ``validation_accuracy``, ``test_loss``, ``test_accuracy`` as were measured.
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: matplotlib is not installed.
 
     >>> import tinygrad_lenet as tl
@@ -108,6 +109,7 @@ def confusion(matrix: Any, classes: Sequence[str]) -> Figure:
     """How often each class (row) was taken for each other (column); the colour shows the mistakes only.
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: matplotlib is not installed.
         ShapeError: not a row and a column for each class.
 
@@ -138,6 +140,9 @@ def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], coun
     """The samples of which the model was surest in a wrong class: images (N, 1, H, W), labels (N,), logits (N, C).
 
     Raises:
+        DTypeError: an argument of another type.
+        OutOfRangeError: a label that is no class, or an index that is not there.
+        ShapeError: shapes that do not fit.
         ArgumentError: matplotlib is not installed.
 
     >>> import numpy as np
@@ -185,6 +190,7 @@ def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] =
     """Images (N, H, W) side by side, on one scale; with ``symmetric``, red above 0 and blue below.
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: matplotlib is not installed.
         ShapeError: the images have not three axes.
 
@@ -223,6 +229,8 @@ def kernels(weight: Any, title: str = "What the first layer looks for") -> Figur
     """The kernels of a convolution (O, C, kh, kw), or (O, kh, kw): red where ink excites, blue where it inhibits.
 
     Raises:
+        DTypeError: an argument of another type.
+        ShapeError: shapes that do not fit.
         ArgumentError: matplotlib is not installed.
 
     >>> import tinygrad_lenet as tl
@@ -266,6 +274,9 @@ def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
 
 def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
     """One page that needs no other file: for each section a heading, and a Figure, several, or text as it stands.
+
+    Raises:
+        DTypeError: an argument of another type.
 
     >>> import tinygrad_lenet as tl
     >>> page = tl.visualize.html_report("Run 1", [("Layers", "conv1, conv2")])

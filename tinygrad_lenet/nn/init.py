@@ -79,6 +79,10 @@ def _floats(who: str, tensor: Any) -> Tensor:
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Seed = None) -> Tensor:
     """Uniform between ``a`` and ``b``; returns the tensor, as they all do.
 
+    Raises:
+        ArgumentError: an argument outside of its range.
+        DTypeError: an argument of another type.
+
     >>> import tinygrad_lenet as tl
     >>> w = tl.nn.init.uniform_(tl.zeros(100), -1, 1, generator=0)
     >>> bool((w >= -1).all() & (w < 1).all())
@@ -96,6 +100,9 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Seed = N
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Seed = None) -> Tensor:
     """Normal with a mean and a standard deviation.
 
+    Raises:
+        DTypeError: an argument of another type.
+
     >>> import tinygrad_lenet as tl
     >>> tl.nn.init.normal_(tl.zeros(2, 3), std=0.1, generator=0).shape
     (2, 3)
@@ -109,6 +116,9 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Seed
 @no_grad()
 def constant_(tensor: Tensor, value: float) -> Tensor:
     """One value everywhere.
+
+    Raises:
+        DTypeError: an argument of another type.
 
     >>> import tinygrad_lenet as tl
     >>> tl.nn.init.constant_(tl.zeros(2), 0.5)
@@ -145,6 +155,7 @@ def lecun_uniform_(tensor: Tensor, generator: Seed = None) -> Tensor:
     """Uniform with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
 
     Raises:
+        DTypeError: an argument of another type.
         ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
@@ -160,6 +171,7 @@ def lecun_normal_(tensor: Tensor, generator: Seed = None) -> Tensor:
     """Normal with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
 
     Raises:
+        DTypeError: an argument of another type.
         ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
@@ -174,6 +186,7 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) -
     """Uniform with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 16).
 
     Raises:
+        DTypeError: an argument of another type.
         ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
@@ -190,6 +203,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) ->
     """Normal with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 12).
 
     Raises:
+        DTypeError: an argument of another type.
         ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
@@ -223,6 +237,7 @@ def kaiming_uniform_(
     """Uniform with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: an unknown mode or nonlinearity.
         ShapeError: fewer than two axes.
 
@@ -241,6 +256,7 @@ def kaiming_normal_(
     """Normal with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: an unknown mode or nonlinearity.
         ShapeError: fewer than two axes.
 

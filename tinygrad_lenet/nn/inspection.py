@@ -148,6 +148,9 @@ def first_nonfinite(model: Module, *inputs: Any) -> str:
 
     Looks at the inputs, the parameters and buffers, then the output of each layer in the order of their calls.
 
+    Raises:
+        DTypeError: an argument of another type.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())

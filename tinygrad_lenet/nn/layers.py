@@ -325,6 +325,9 @@ class Flatten(Module):
 class Unflatten(Module):
     """Cut an axis into several: features (N, C * H * W) to images (N, C, H, W), with ``Unflatten(1, (C, H, W))``.
 
+    Raises:
+        ArgumentError: an argument outside of its range.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> nn.Unflatten(1, (2, -1))(tl.zeros(5, 6)).shape

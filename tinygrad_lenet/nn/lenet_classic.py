@@ -102,6 +102,9 @@ class PartialConv2d(Module):
 
     The kernels are (connections, kernel_size, kernel_size), in the order of the table.
 
+    Raises:
+        ArgumentError: an argument outside of its range.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> layer = nn.PartialConv2d(["01", "2"], kernel_size=3, generator=0)

@@ -191,6 +191,9 @@ class _Pad2d(Module):
 class ZeroPad2d(_Pad2d):
     """Surround images with zeros: as many on each side, or (left, right, top, bottom).
 
+    Raises:
+        ArgumentError: an argument outside of its range.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> nn.ZeroPad2d((1, 0, 0, 1))(tl.ones(1, 1, 1, 2))
@@ -203,6 +206,9 @@ class ZeroPad2d(_Pad2d):
 
 class ReflectionPad2d(_Pad2d):
     """Surround images with their mirror image: so many pixels on each side, or (left, right, top, bottom).
+
+    Raises:
+        ArgumentError: an argument outside of its range.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..arguments import choice, entries, figure, flag, instance, integer, listed, number
+from ..arguments import choice, entries, flag, instance, integer, listed, number
 from ..errors import ArgumentError
 from .optimizers import Optimizer
 
@@ -260,111 +260,6 @@ class SequentialLR(Schedule):
         for schedule, its in zip(self.schedulers, given, strict=True):
             schedule._standing(its)
         return super()._standing(state)
-
-
-class ReduceLROnPlateau:
-    """Multiply the learning rate by ``factor`` when a figure has not got better for more than ``patience`` steps.
-
-    Call ``step(figure)`` once an epoch, with the validation loss or the like.
-
-    Args:
-        optimizer: whose learning rates to change.
-        mode: ``"min"``: smaller is better; ``"max"``: larger.
-        factor: below 1.
-        patience: steps without progress that are let pass.
-        threshold: how much better counts: a share of the best figure so far, or a difference.
-        threshold_mode: ``"rel"`` or ``"abs"``.
-        cooldown: steps after a change in which none is counted.
-        min_lr: the lowest learning rate; one for all groups, or a list.
-        eps: a change smaller than this is not made.
-
-    Raises:
-        ArgumentError: an unknown mode, a ``factor`` of 1 or more, or not as many ``min_lr`` as groups.
-
-    >>> import tinygrad_lenet as tl
-    >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
-    >>> schedule = tl.optim.ReduceLROnPlateau(optimizer, patience=1)
-    >>> for loss in (3.0, 2.0, 2.0, 2.0, 1.0):
-    ...     schedule.step(loss)
-    ...     print(schedule.get_last_lr())
-    [1.0]
-    [1.0]
-    [1.0]
-    [0.1]
-    [0.1]
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: str = "rel",
-        cooldown: int = 0,
-        min_lr: float | Sequence[float] = 0.0,
-        eps: float = 1e-8,
-    ) -> None:
-        who = "ReduceLROnPlateau"
-        self.optimizer = instance(who, "optimizer", optimizer, Optimizer)
-        self.mode = choice(who, "mode", mode, ("min", "max"))
-        self.factor = number(who, "factor", factor, "[0, 1)")
-        self.patience, self.cooldown = integer(who, "patience", patience, 0), integer(who, "cooldown", cooldown, 0)
-        self.threshold = number(who, "threshold", threshold, "[0, inf)")
-        self.threshold_mode = choice(who, "threshold_mode", threshold_mode, ("rel", "abs"))
-        self.eps, groups = number(who, "eps", eps, "[0, inf)"), optimizer.param_groups
-        several = list(min_lr) if isinstance(min_lr, (list, tuple)) else [min_lr] * len(groups)
-        self.min_lrs = [number(who, "min_lr", least, "[0, inf)") for least in several]
-        if len(self.min_lrs) != len(groups):
-            raise ArgumentError(f"{who}: {len(groups)} groups need as many min_lr, got {len(several)}")
-        self.best = math.inf if mode == "min" else -math.inf
-        self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
-
-    def step(self, metrics: Any) -> None:
-        """Go on by one, with the figure that was reached."""
-        found = figure("ReduceLROnPlateau", "metrics", metrics)
-        if len(self.min_lrs) != len(self.optimizer.param_groups):
-            raise ArgumentError(
-                "ReduceLROnPlateau: the optimizer has got another number of groups; make a new schedule"
-            )
-        self.last_epoch += 1
-        if self._better(found):
-            self.best, self.num_bad_epochs = found, 0
-        else:
-            self.num_bad_epochs += 1
-        if self.cooldown_counter > 0:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
-            for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-                lower = max(group["lr"] * self.factor, least)
-                if group["lr"] - lower > self.eps:
-                    group["lr"] = lower
-
-    def _better(self, figure: float) -> bool:
-        sign = 1 if self.mode == "max" else -1
-        if self.threshold_mode == "rel":
-            return sign * figure > sign * self.best * (1 + sign * self.threshold)
-        return sign * figure > sign * self.best + self.threshold
-
-    def get_last_lr(self) -> list[float]:
-        """The learning rate of each group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the schedule stands."""
-        return {name: getattr(self, name) for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
-        who, names = "ReduceLROnPlateau", [*self.state_dict()]
-        best, *counts = entries(who, state, *names)
-        plain = [number(who, "best", best, "[-inf, inf]")]
-        plain += [integer(who, name, count, 0) for name, count in zip(names[1:], counts, strict=True)]
-        for name, value in zip(names, plain, strict=True):
-            setattr(self, name, value)
 
 
 class CosineAnnealingLR(Schedule):

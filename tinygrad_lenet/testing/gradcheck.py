@@ -87,6 +87,7 @@ def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -
         list of these.
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: as for :func:`numerical_gradient`.
 
     >>> import tinygrad_lenet as tl
@@ -117,6 +118,8 @@ def numerical_gradient(
         eps: the step.
 
     Raises:
+        DTypeError: an argument of another type.
+        ShapeError: shapes that do not fit.
         ArgumentError: ``inputs`` is no list, or has nothing to differentiate for.
 
     >>> import tinygrad_lenet as tl
@@ -187,6 +190,7 @@ def gradcheck(
         raise_exception: raise an error with the worst element, or else return False.
 
     Raises:
+        DTypeError: an argument of another type.
         GradientCheckError: with the argument, the worst index, both values, and a hint if ``fn`` has a kink there.
         ArgumentError: ``order`` is neither 1 nor 2, or as for :func:`numerical_gradient`.
 

@@ -33,8 +33,10 @@ def limits(request, tmp_path_factory):
             yield
     finally:
         os.chdir(here)
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    reporter.write_line(f"\n{sum(COUNTS.values()):,} cases of bad input, for {len(COUNTS)} classes and methods")
+    plugins = request.config.pluginmanager
+    with plugins.get_plugin("capturemanager").global_and_fixture_disabled():
+        line = f"\n{sum(COUNTS.values()):,} cases of bad input so far, for {len(COUNTS)} classes, methods and functions"
+        plugins.get_plugin("terminalreporter").write_line(line)
 
 
 def call(*args, **kwargs):

@@ -46,7 +46,14 @@ case("Conv2d", making(nn.Conv2d, used(2, IN, 7, 6)), call(2, 4, 3), call(4, 2, (
 case("Conv1d", making(nn.Conv1d, used(2, IN, 9)), call(2, 4, 3), call(4, 2, 3, 2, 1, 1, 2, True, 0), **CONV)
 case("ConvTranspose2d", making(nn.ConvTranspose2d, used(2, IN, 4, 3)), call(2, 4, 3, 2, 1, 1, 2, True, 1, 0), **CONV)
 case("ConvTranspose1d", making(nn.ConvTranspose1d, used(2, IN, 5)), call(2, 4, 3), call(2, 4, 3, 2, 1, 1), **CONV)
-case("Embedding", making(nn.Embedding, used(2, 3, ids=True)), call(5, 3), call(5, 3, 1, 0), names=("embedding",))
+case(
+    "Embedding",
+    making(nn.Embedding, used(2, 3, ids=True)),
+    call(5, 3),
+    call(5, 3, 1, 0),
+    names=("embedding",),
+    words=("indices",),
+)
 case("Dropout", making(nn.Dropout, used(4, 3)), call(0.5, 0), names=("dropout",))
 case("Dropout2d", making(nn.Dropout2d, used(4, 3, 2, 2)), call(0.5, 0), names=("dropout2d",))
 case("Flatten", making(nn.Flatten, used(2, 3, 4)), call(1, -1), names=("flatten",), shares=True, words=("axis",))
@@ -109,7 +116,14 @@ case(
     names=("interpolate",),
 )
 case("ZeroPad2d", making(nn.ZeroPad2d, used(2, 2, 3, 3)), call(1), call((1, 0, 2, 1)), names=("pad",))
-case("ReflectionPad2d", making(nn.ReflectionPad2d, used(2, 2, 4, 4)), call(1), call((1, 0, 2, 1)), names=("pad",))
+case(
+    "ReflectionPad2d",
+    making(nn.ReflectionPad2d, used(2, 2, 4, 4)),
+    call(1),
+    call((1, 0, 2, 1)),
+    names=("pad",),
+    words=("mode",),
+)
 for cls, *options in [
     (nn.CELU, 1.0), (nn.ELU, 1.0), (nn.GELU, "tanh"), (nn.Hardtanh, -1.0, 2.0), (nn.LeakyReLU, 0.1),
     (nn.LogSoftmax, 1), (nn.Softmax, -1), (nn.Softplus, 1.0, 20.0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .. import functional as F
-from ..arguments import choice, flag, integer, lengths
+from ..arguments import choice, flag, integer, lengths, said
 from ..errors import ArgumentError
 from ..ops.windows import Padding, Pair, pair
 from ..tensor import Tensor
@@ -46,7 +46,7 @@ class _Pool(Function):
         """The kernel, and what is not the default."""
         defaults = {"stride": None, "padding": 0, "dilation": 1, "count_include_pad": True, "divisor_override": None}
         given = {"stride": self.stride, "padding": self.padding, **self.options}
-        said = [f"{name}={value}" for name, value in given.items() if is_other(value, defaults.get(name, False))]
+        said = [f"{name}={said(value)}" for name, value in given.items() if is_other(value, defaults.get(name, False))]
         return ", ".join([str(self.kernel_size), *said])
 
 
@@ -165,7 +165,7 @@ class Upsample(Module):
     def extra_repr(self) -> str:
         """What was given."""
         given = {"size": self.size, "scale_factor": self.scale_factor, "align_corners": self.align_corners}
-        return ", ".join([f"{name}={v}" for name, v in given.items() if v is not None] + [f"mode={self.mode!r}"])
+        return ", ".join([f"{name}={said(v)}" for name, v in given.items() if v is not None] + [f"mode={self.mode!r}"])
 
 
 class _Pad2d(Module):

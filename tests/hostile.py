@@ -298,10 +298,11 @@ def tensors_in(value, depth=0):
     return []
 
 
-def _arrays_in(value):
+def _arrays_in(value, depth=0):
     if isinstance(value, np.ndarray):
         return [value]
-    return [a for v in value for a in _arrays_in(v)] if isinstance(value, (list, tuple)) else []
+    inner = value if depth < 5 and isinstance(value, (list, tuple)) else ()  # a list may hold itself
+    return [a for v in inner for a in _arrays_in(v, depth + 1)]
 
 
 ADMITTED = [np.dtype(code) for code in "?bhilqBHILQefd"]
@@ -323,7 +324,7 @@ def _called(function, args, kwargs):
     return outcome
 
 
-def check_error(error, name, function, args, kwargs, names=()):
+def check_error(error, name, function, args, kwargs, names=(), words=()):
     """One of ours that names the function and the argument; or what Python says of a call that does not fit."""
     message = str(error)
     inside = error.__traceback__.tb_next  # below _called: the function itself
@@ -334,9 +335,10 @@ def check_error(error, name, function, args, kwargs, names=()):
         assert binding, f"{type(error).__name__} from inside: {message}"
         assert not inside or "" in names or name.split(".")[-1].strip("_") in message, message
         return
-    words = {name, name.strip("_"), *names}
-    assert any(word in message for word in words), f"the message does not name {name}: {message}"
-    given = [*parameters_of(function), *kwargs]
+    assert any(word in message for word in (name, name.strip("_"), *names)), (
+        f"the message does not name {name}: {message}"
+    )
+    given = [*parameters_of(function), *kwargs, *words]
     for value in [*args, *kwargs.values()]:
         given += [type(value).__name__, brief(value)]
         with contextlib.suppress(Exception):
@@ -395,12 +397,12 @@ def same(found, expected):
             np.testing.assert_allclose(x, y, rtol=0, atol=64 * np.finfo(y.dtype).eps * size)
 
 
-def judge(function, case, name=None, names=(), shares=False, changes=(), strict=True):
+def judge(function, case, name=None, names=(), shares=False, changes=(), strict=True, words=()):
     """Call the function, and look at what comes of it.
 
-    ``name`` is what its messages begin with, or one of ``names``; ``shares``: whether results may be views of arrays
-    that were passed; ``changes``: positions of arguments that it is meant to change; ``strict``: whether unusual
-    layouts must be taken.
+    ``name`` is what its messages begin with, or one of ``names``, and ``words`` name arguments too; ``shares``: whether
+    results may be views of arrays that were passed; ``changes``: positions of arguments that it is meant to change;
+    ``strict``: whether unusual layouts must be taken.
     """
     name = name or function.__name__
     COUNTS[name] = COUNTS.get(name, 0) + 1
@@ -413,7 +415,7 @@ def judge(function, case, name=None, names=(), shares=False, changes=(), strict=
         assert i in changes or frozen(value) == old, f"argument {i} was changed"
     if error is not None:
         try:
-            check_error(error, name, function, args, kwargs, names)
+            check_error(error, name, function, args, kwargs, names, words)
         except AssertionError as complaint:
             raise complaint from error
         if (

@@ -217,7 +217,7 @@ def odd_array(dtype, shape, fill):
     if fill == "huge" and kind.kind in "iu":
         return np.full(shape, np.iinfo(kind).max, kind)
     with np.errstate(all="ignore"):
-        return (np.abs(values) if kind.kind == "u" else values).astype(kind)
+        return np.asarray(np.abs(values) if kind.kind == "u" else values).astype(kind)
 
 
 def _arrays(dtypes):

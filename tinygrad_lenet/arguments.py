@@ -108,7 +108,11 @@ def function(who: str, name: str, value: Any) -> Callable[..., Any]:
 
 def listed(who: str, name: str, value: Any, what: str) -> list[Any]:
     """The elements of what is iterable, and no string."""
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", True):
+    if (
+        isinstance(value, Iterable)
+        and not isinstance(value, (str, bytes, bytearray, memoryview))
+        and getattr(value, "ndim", True)
+    ):
         return list(value)
     raise DTypeError(f"{who}: {name} must be {what}, got {said(value)}")
 
@@ -148,5 +152,5 @@ def made(who: str, shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T])
         return make(shape)
     except (MemoryError, ValueError, OverflowError):
         raise ArgumentError(
-            f"{who}: an array of shape {said(shape)} is more than fits into memory; choose smaller sizes"
+            f"{who}: an array of shape {said(shape)} is more than fits into memory; give smaller numbers"
         ) from None

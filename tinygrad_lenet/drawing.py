@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from . import arguments
 from .errors import ArgumentError, GradientError
 from .graph import Hook, Node, ancestors
 from .nn import Module
@@ -36,6 +37,9 @@ class GraphView:
     """
 
     def __init__(self, output: Tensor, model: Module | None) -> None:
+        arguments.instance("visualize.graph", "tensor", output, Tensor)
+        if model is not None:
+            arguments.instance("visualize.graph", "model", model, Module)
         if output._node is None:
             raise GradientError(
                 "visualize.graph: this tensor was computed from nothing that requires a gradient, so no graph was "
@@ -203,9 +207,10 @@ class GraphView:
         Raises:
             ArgumentError: another ending.
         """
-        ending = os.path.splitext(os.fspath(path))[1]
+        path = arguments.path("visualize.graph", "path", path)
+        ending = os.path.splitext(path)[1]
         if ending not in (".svg", ".dot", ".md"):
-            raise ArgumentError(f"visualize.graph: a file must end in .svg, .dot or .md, got {os.fspath(path)}")
+            raise ArgumentError(f"visualize.graph: path must end in .svg, .dot or .md, got {path}")
         if ending == ".svg":
             text = self.svg()
         else:

@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from . import arguments as given
 from .errors import ArgumentError, DataError, DTypeError
 from .tensor import Tensor
 
@@ -54,11 +55,19 @@ def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
     """
     import json  # here, since importing the package shall cost little
 
+    name = given.path("save_checkpoint", "path", path)
     arrays: list[NDArray[Any]] = []
-    head = {"format": FORMAT, "version": VERSION, "state": _packed(state, arrays, "state")}
-    members = {"state.json": json.dumps(head).encode()}
+    try:
+        head = {"format": FORMAT, "version": VERSION, "state": _packed(state, arrays, "state")}
+        members = {"state.json": json.dumps(head).encode()}
+    except RecursionError:
+        raise DTypeError(
+            "save_checkpoint: state is too deep: lists or dicts in each other, perhaps one that holds itself"
+        ) from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise DTypeError(f"save_checkpoint: state cannot be written: {error}") from None
     members.update((f"{i}.npy", _npy(array)) for i, array in enumerate(arrays))
-    _replace("save_checkpoint", os.fspath(path), lambda file: _write_zip(file, members))
+    _replace("save_checkpoint", name, lambda file: _write_zip(file, members))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Any:
@@ -77,7 +86,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     """
     import json
 
-    path = os.fspath(path)
+    path = given.path("load_checkpoint", "path", path)
     try:
         members = _read_zip("load_checkpoint", path)
         head = json.loads(members["state.json"], object_pairs_hook=_once)
@@ -131,14 +140,23 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any] | HasState) -> N
     ...     tl.save(path, model)
     ...     model.load_state_dict(tl.load(path))
     """
-    path = os.fspath(path)
+    path = given.path("save", "path", path)
     kind = _kind("save", path)
+    if not isinstance(state, Mapping) and (isinstance(state, type) or not hasattr(state, "state_dict")):
+        raise DTypeError(f"save: state must be a module, or a dict of arrays by name, got {given.said(state)}")
     arrays = {}
     for name, value in (state if isinstance(state, Mapping) else state.state_dict()).items():
-        array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            raise DTypeError(f"save: {name} must hold numbers, got {array.dtype}; convert it, or leave it out")
-        arrays[name] = np.array(array, order="C")
+        if not isinstance(name, str) or "\0" in name or len(name) > 10_000 or name == "__metadata__":
+            raise ArgumentError(f"save: a name in the state must be a word that files can hold, got {given.said(name)}")
+        try:
+            array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        except ValueError as error:
+            raise DTypeError(f"save: in the state {name} must be an array of numbers ({error})") from None
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+            raise DTypeError(
+                f"save: in the state {name} must hold numbers, got {array.dtype}; convert it, or leave it out"
+            )
+        arrays[name] = np.array(array, array.dtype.newbyteorder("="), order="C")
     if kind == ".npz":
         _replace("save", path, lambda file: _write_zip(file, {f"{n}.npy": _npy(a) for n, a in arrays.items()}))
     else:
@@ -168,7 +186,7 @@ def load(path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> dict[str, ND
     ...     {name: array.shape for name, array in tl.load(path).items()}
     {'weight': (2, 3), 'bias': (2,)}
     """
-    path = os.fspath(path)
+    path = given.path("load", "path", path)
     kind = _kind("load", path)
     try:
         if kind == ".npz":
@@ -200,7 +218,7 @@ def load(path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> dict[str, ND
 def _kind(who: str, path: str) -> str:
     kind = os.path.splitext(path)[1]
     if kind not in (".npz", ".safetensors"):
-        raise ArgumentError(f"{who}: the name of the file must end in .npz or .safetensors, got {path}")
+        raise ArgumentError(f"{who}: path, the name of the file, must end in .npz or .safetensors, got {path}")
     return kind
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ArgumentError, GradientError, OutOfRangeError, ShapeError
+from .arguments import choice, entries, figure, function, instance, integer, number, said
+from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
 from .functional import cross_entropy
 from .graph import no_grad
 from .nn import Module, first_nonfinite
@@ -35,18 +36,32 @@ def accuracy(logits: Any, labels: Any) -> float:
     """The share of rows of logits (N, C) whose largest is the label (N,).
 
     Raises:
+        OutOfRangeError: a label that is no class, or an index that is not there.
         ShapeError: not as many labels as rows, or none.
 
     >>> import tinygrad_lenet as tl
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
     """
-    scores, targets = to_array(logits), np.asarray(to_array(labels))
+    scores, targets = _array("accuracy", "logits", logits), _array("accuracy", "labels", labels)
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
         raise ShapeError(f"accuracy: expected logits (N, C) and labels (N,), got {scores.shape} and {targets.shape}")
-    if not len(targets):
-        raise ShapeError("accuracy: there are no samples, expected at least one")
-    return float((scores.argmax(1) == targets).mean())
+    if not scores.size:
+        raise ShapeError("accuracy: logits hold no samples or no classes, expected at least one")
+    wrong = targets[~((targets >= 0) & (targets < scores.shape[1]) & (targets == np.floor(targets)))]
+    if wrong.size:
+        raise OutOfRangeError(f"accuracy: labels are the numbers of classes, 0 … {scores.shape[1] - 1}, got {wrong[0]}")
+    right = scores.argmax(1) == targets
+    return float((right & ~np.isnan(scores).any(1)).mean())  # what is NaN has no largest
+
+
+def _array(who: str, name: str, value: Any) -> NDArray[Any]:
+    """An array of numbers."""
+    try:
+        array = to_array(value)
+    except TinygradLenetError as error:
+        raise type(error)(f"{who}: {name}: {error}") from None
+    return array.astype(np.int8) if array.dtype == np.bool_ else array
 
 
 def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray[np.int64]:
@@ -62,18 +77,30 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
     array([[1, 0],
            [1, 1]])
     """
-    true, found = (np.asarray(x.numpy() if isinstance(x, Tensor) else x) for x in (labels, predictions))
+    num_classes = integer("confusion_matrix", "num_classes", num_classes, 1, 10_000)
+    true, found = (
+        _classes("confusion_matrix", name, x) for name, x in (("labels", labels), ("predictions", predictions))
+    )
     if true.ndim != 1 or true.shape != found.shape:
         raise ShapeError(f"confusion_matrix: expected two lists of classes (N,), got {true.shape} and {found.shape}")
-    both = np.concatenate([true, found])
-    if both.dtype.kind not in "iub" and both.size:
-        raise ArgumentError(f"confusion_matrix: classes must be integers, got {both.dtype}; pass logits.argmax(1)")
-    if both.size and not 0 <= both.min() <= both.max() < num_classes:
-        raise OutOfRangeError(
-            f"confusion_matrix: classes must lie in 0 … {num_classes - 1}, got {both.min()} … {both.max()}"
-        )
+    for name, given in (("labels", true), ("predictions", found)):
+        if given.size and not 0 <= given.min() <= given.max() < num_classes:
+            raise OutOfRangeError(
+                f"confusion_matrix: {name} must lie in 0 … {num_classes - 1}, got {given.min()} … {given.max()}"
+            )
     counts = np.bincount(true.astype(np.int64) * num_classes + found.astype(np.int64), minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
+
+
+def _classes(who: str, name: str, value: Any) -> NDArray[Any]:
+    """Numbers of classes; in a list, integers stay what they are."""
+    try:
+        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
+    except ValueError as error:
+        raise ShapeError(f"{who}: {name} must be a list of integers ({error})") from None
+    if array.dtype.kind not in "iub" and (array.size or array.dtype.kind != "f"):
+        raise ArgumentError(f"{who}: {name} must be integers, got {array.dtype}; pass logits.argmax(1)")
+    return array
 
 
 @dataclass(frozen=True)
@@ -106,6 +133,8 @@ def evaluate(
     ``loss(logits, labels, reduction="sum")`` is asked for the loss of each batch.
 
     Raises:
+        DTypeError: an argument of another type.
+        ShapeError: shapes that do not fit.
         ArgumentError: the loader gives no batch.
 
     >>> import numpy as np
@@ -115,23 +144,41 @@ def evaluate(
     >>> tl.training.evaluate(nn.Identity(), data.DataLoader((x, y), batch_size=2)).accuracy
     1.0
     """
+    instance("evaluate", "model", model, Module)
+    function("evaluate", "loss", loss)
+    if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
+        raise DTypeError(f"evaluate: loader must give pairs of inputs and labels, got {said(loader)}")
     modes = [(module, module.training) for module in model.modules()]
-    total, logits, labels = 0.0, [], []
+    total = 0.0
+    logits: list[NDArray[Any]] = []
+    labels: list[NDArray[Any]] = []
     try:
         model.eval()
         with no_grad():
-            for inputs, targets in loader:
-                scores = model(inputs)
+            for batch in loader:
+                if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                    raise ShapeError(f"evaluate: loader must give pairs of inputs and labels, it gave {said(batch)}")
+                inputs, targets = batch
+                scores = instance("evaluate", "what the model gives", model(inputs), Tensor)
+                labels.append(_array("evaluate", "labels", targets))
+                if (
+                    scores.ndim != 2
+                    or labels[-1].shape != scores.shape[:1]
+                    or (logits and scores.shape[1] != logits[0].shape[1])
+                ):
+                    raise ShapeError(
+                        f"evaluate: expected logits (N, C) from the model, as many classes each time, and labels (N,), "
+                        f"got {scores.shape} and {labels[-1].shape}"
+                    )
                 total += loss(scores, targets, reduction="sum").item()
                 logits.append(scores.numpy())
-                labels.append(np.asarray(to_array(targets)))
     finally:
         for module, mode in modes:
             module.training = mode
     if not labels:
         raise ArgumentError("evaluate: the loader gave no batch, expected at least one")
-    scores, targets = np.concatenate(logits), np.concatenate(labels)
-    return Evaluation(total / len(targets), accuracy(scores, targets), scores, targets)
+    all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)
+    return Evaluation(total / len(all_labels), accuracy(all_logits, all_labels), all_logits, all_labels)
 
 
 def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
@@ -155,7 +202,8 @@ def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
     Traceback (most recent call last):
     tinygrad_lenet.errors.GradientError: the loss is nan: parameter weight holds nan in 1 of 1 elements
     """
-    if not np.isfinite(loss.item()):
+    instance("check_finite", "model", model, Module)
+    if not np.isfinite(instance("check_finite", "loss", loss, Tensor).item()):
         where = first_nonfinite(model, *inputs) or "the loss itself is the first; what the model gives is finite"
         raise GradientError(f"the loss is {loss.item()}: {where}")
     for name, parameter in reversed(list(model.named_parameters())):
@@ -194,16 +242,22 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, model: Module, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise ArgumentError(f"ExponentialMovingAverage: decay must lie in [0, 1), got {decay}")
-        self.model, self.decay, self.steps = model, decay, 0
+        name = "ExponentialMovingAverage"
+        self.model, self.decay = instance(name, "model", model, Module), number(name, "decay", decay, "[0, 1)")
+        self.steps = 0
         self.averages = model.state_dict()
 
     def update(self) -> None:
         """Take the weights of now into the average."""
+        tensors = self.model._named_state()
+        if {n: t.shape for n, t in tensors.items()} != {n: a.shape for n, a in self.averages.items()}:
+            raise ShapeError(
+                "ExponentialMovingAverage: the model has got other weights than it had when the average was made; make "
+                "a new one"
+            )
         self.steps += 1
         d = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, tensor in self.model._tensors(remove_duplicate=False):
+        for name, tensor in tensors.items():
             average, now = self.averages[name], tensor.numpy()
             if average.dtype.kind == "f":
                 average += (1 - d) * (now - average)
@@ -226,12 +280,16 @@ class ExponentialMovingAverage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
-        given = {name: np.shape(array) for name, array in state["averages"].items()}
+        who = "ExponentialMovingAverage"
+        steps, averages = entries(who, state, "steps", "averages")
+        entries(who, averages)
+        arrays = {name: _array(who, str(name), array) for name, array in averages.items()}
+        given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:
-            raise ShapeError(f"ExponentialMovingAverage: the state is of weights {given}, this model has {own}")
-        self.steps = int(state["steps"])
-        self.averages = {name: np.array(state["averages"][name], array.dtype) for name, array in self.averages.items()}
+            raise ShapeError(f"{who}: the state is of weights {given}, this model has {own}")
+        self.steps = integer(who, "steps", steps, 0)
+        self.averages = {name: arrays[name].astype(array.dtype) for name, array in self.averages.items()}
 
 
 class EarlyStopping:
@@ -254,16 +312,14 @@ class EarlyStopping:
     """
 
     def __init__(self, patience: int = 5, min_delta: float = 0.0, mode: str = "max") -> None:
-        if mode not in ("max", "min") or patience < 1 or not min_delta >= 0:
-            raise ArgumentError(
-                "EarlyStopping: patience must be at least 1, min_delta 0 or more and mode 'max' or 'min'; got "
-                f"{patience}, {min_delta}, {mode!r}"
-            )
-        self.patience, self.min_delta, self.mode = patience, min_delta, mode
+        self.patience = integer("EarlyStopping", "patience", patience, 1)
+        self.min_delta = number("EarlyStopping", "min_delta", min_delta, "[0, inf)")
+        self.mode = choice("EarlyStopping", "mode", mode, ("max", "min"))
         self.epoch, self.best_epoch, self.best = 0, 0, -np.inf if mode == "max" else np.inf
 
     def step(self, value: float) -> bool:
         """Take the value of another epoch; say whether it is the best so far."""
+        value = figure("EarlyStopping", "value", value)
         self.epoch += 1
         gain = value - self.best if self.mode == "max" else self.best - value
         if not gain > self.min_delta:
@@ -282,4 +338,7 @@ class EarlyStopping:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
-        self.epoch, self.best_epoch, self.best = (state[name] for name in ("epoch", "best_epoch", "best"))
+        who = "EarlyStopping"
+        epoch, best_epoch, best = entries(who, state, "epoch", "best_epoch", "best")
+        epoch, best = integer(who, "epoch", epoch, 0), figure(who, "best", best)
+        self.epoch, self.best_epoch, self.best = epoch, integer(who, "best_epoch", best_epoch, 0, epoch), best

@@ -12,18 +12,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .arguments import figure as real
+from .arguments import flag, instance, integer, listed, said
 from .drawing import graph
-from .errors import ArgumentError, ShapeError
+from .errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from .functional import softmax
 from .graph import no_grad
 from .nn import Module, record_calls
-from .tensor import Tensor, to_array
+from .tensor import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["confusion", "curves", "feature_maps", "graph", "html_report", "kernels", "mistakes", "tiles"]
+
+
+def _title(who: str, title: Any) -> str:
+    return instance(who, "title", title, str)
 
 
 def _figure(**options: Any) -> Figure:
@@ -34,6 +41,24 @@ def _figure(**options: Any) -> Figure:
     return Figure(layout="constrained", **options)
 
 
+def _numbers(who: str, name: str, value: Any) -> NDArray[Any]:
+    """An array of numbers; integers in a list stay what they are."""
+    try:
+        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
+    except ValueError as error:
+        raise ShapeError(f"{who}: {name} must be an array of numbers ({error})") from None
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise DTypeError(f"{who}: {name} must be an array of numbers, got {said(array)}")
+    return array
+
+
+def _words(who: str, value: Any, name: str = "classes") -> list[str]:
+    words = list(value) if isinstance(value, str) else listed(who, name, value, "a list of words")
+    if not all(isinstance(word, str) for word in words):
+        raise DTypeError(f"{who}: {name} must be a list of words, got {said(words)}")
+    return words
+
+
 def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """Loss and accuracy over the epochs.
 
@@ -41,6 +66,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     ``validation_loss``, ``validation_accuracy``, ``test_loss``, ``test_accuracy`` as were measured.
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: matplotlib is not installed.
 
     >>> import tinygrad_lenet as tl
@@ -48,9 +74,17 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     >>> [axes.get_ylabel() for axes in figure.axes]  # figure.savefig("curves.png") writes it
     ['loss', 'accuracy (%)']
     """
+    title = _title("curves", title)
+    rows = listed("curves", "history", history, "a list of rows, one for each epoch")
+    for row in rows:
+        if not isinstance(row, Mapping) or "epoch" not in row:
+            raise DTypeError(f"curves: each row of history must be a dict with 'epoch', got {said(row)}")
+        for key, value in row.items():
+            if key == "epoch" or str(key).endswith(("_loss", "_accuracy")):
+                real("curves", f"{key} in history", value)
+    figure = _figure(figsize=(10, 4))
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(figsize=(10, 4))
     figure.suptitle(title)
     styles = {"train": "o--", "validation": "s-", "test": "o-"}
     for axes, quantity, factor in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
@@ -75,6 +109,7 @@ def confusion(matrix: Any, classes: Sequence[str]) -> Figure:
     """How often each class (row) was taken for each other (column); the colour shows the mistakes only.
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: matplotlib is not installed.
         ShapeError: not a row and a column for each class.
 
@@ -83,7 +118,7 @@ def confusion(matrix: Any, classes: Sequence[str]) -> Figure:
     >>> figure.axes[0].get_title()
     '1 mistakes in 10'
     """
-    counts = np.asarray(matrix)
+    counts, classes = _numbers("confusion", "matrix", matrix), _words("confusion", classes)
     if counts.shape != (len(classes), len(classes)):
         raise ShapeError(f"confusion: {len(classes)} classes need a matrix of that size, got shape {counts.shape}")
     figure = _figure(figsize=(7, 6.5))
@@ -105,6 +140,9 @@ def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], coun
     """The samples of which the model was surest in a wrong class: images (N, 1, H, W), labels (N,), logits (N, C).
 
     Raises:
+        DTypeError: an argument of another type.
+        OutOfRangeError: a label that is no class, or an index that is not there.
+        ShapeError: shapes that do not fit.
         ArgumentError: matplotlib is not installed.
 
     >>> import numpy as np
@@ -114,9 +152,22 @@ def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], coun
     >>> figure.get_suptitle()
     'The 1 worst mistakes'
     """
-    targets = np.asarray(labels)
+    who = "mistakes"
+    count, classes = integer(who, "count", count, 1, 1000), _words(who, classes)
+    targets, scores, pixels = (
+        _numbers(who, name, x) for name, x in (("labels", labels), ("logits", logits), ("images", images))
+    )
+    if scores.ndim != 2 or targets.shape != scores.shape[:1] or pixels.ndim != 4 or len(pixels) != len(scores):
+        raise ShapeError(
+            f"{who}: expected images (N, 1, H, W), labels (N,) and logits (N, C), got {pixels.shape}, {targets.shape} "
+            f"and {scores.shape}"
+        )
+    if scores.shape[1] != len(classes) or not all(pixels.shape[1:]):
+        raise ShapeError(f"{who}: {len(classes)} classes and images {pixels.shape}, but logits {scores.shape}")
+    if targets.dtype.kind not in "iu" or ((targets < 0) | (targets >= len(classes))).any():
+        raise OutOfRangeError(f"{who}: labels must be integers, 0 … {len(classes) - 1}")
     with no_grad():
-        p = softmax(Tensor(np.asarray(to_array(logits), np.float64)), axis=1).numpy()
+        p = softmax(Tensor(np.asarray(scores, np.float64)), axis=1).numpy()
     guess = p.argmax(1)
     wrong = np.flatnonzero(guess != targets)
     worst = wrong[np.argsort(p[wrong, targets[wrong]], kind="stable")][:count]
@@ -128,7 +179,7 @@ def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], coun
         axes.axis("off")
         if i < len(worst):
             k = worst[i]
-            axes.imshow(to_array(images[k])[0], cmap="gray_r")
+            axes.imshow(pixels[k, 0], cmap="gray_r")
             axes.set_title(
                 f"{classes[targets[k]]}, taken for {classes[guess[k]]}\n({p[k, guess[k]]:.0%} sure)", fontsize=8
             )
@@ -139,6 +190,7 @@ def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] =
     """Images (N, H, W) side by side, on one scale; with ``symmetric``, red above 0 and blue below.
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: matplotlib is not installed.
         ShapeError: the images have not three axes.
 
@@ -147,9 +199,16 @@ def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] =
     >>> len(tl.visualize.tiles(np.zeros((3, 4, 4)), names=["a", "b", "c"]).axes)
     3
     """
-    pixels = np.asarray(to_array(images))
-    if pixels.ndim != 3:
+    title = _title("tiles", title)
+    pixels, symmetric = _numbers("tiles", "images", images), flag("tiles", "symmetric", symmetric)
+    if pixels.ndim != 3 or not all(pixels.shape[1:]):
         raise ShapeError(f"tiles: expected images of shape (N, H, W), got {pixels.shape}")
+    if len(pixels) > 10_000:
+        raise ShapeError(f"tiles: {len(pixels)} images are too many for one picture, choose some")
+    columns, names = integer("tiles", "columns", columns, 1), _words("tiles", names, "names")
+    if names and len(names) != len(pixels):
+        raise ShapeError(f"tiles: there are {len(pixels)} images, but {len(names)} names")
+    pixels = np.where(np.isfinite(pixels), pixels, 0) if pixels.dtype.kind == "f" else pixels * 1
     columns = min(columns, max(1, len(pixels)))
     rows = max(1, -(-len(pixels) // columns))
     figure = _figure(figsize=(1.1 * columns, (1.35 if names else 1.1) * rows + 0.4))
@@ -170,6 +229,8 @@ def kernels(weight: Any, title: str = "What the first layer looks for") -> Figur
     """The kernels of a convolution (O, C, kh, kw), or (O, kh, kw): red where ink excites, blue where it inhibits.
 
     Raises:
+        DTypeError: an argument of another type.
+        ShapeError: shapes that do not fit.
         ArgumentError: matplotlib is not installed.
 
     >>> import tinygrad_lenet as tl
@@ -177,7 +238,10 @@ def kernels(weight: Any, title: str = "What the first layer looks for") -> Figur
     >>> len(tl.visualize.kernels(nn.Conv2d(1, 6, 5).weight).axes)
     6
     """
-    values = np.asarray(to_array(weight))
+    title = _title("kernels", title)
+    values = _numbers("kernels", "weight", weight)
+    if values.ndim not in (3, 4) or not all(values.shape[-2:]):
+        raise ShapeError(f"kernels: expected a weight (O, C, kh, kw) or (O, kh, kw), got {values.shape}")
     return tiles(values.reshape(-1, *values.shape[-2:]), title, symmetric=True)
 
 
@@ -193,6 +257,8 @@ def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
     >>> [figure.get_suptitle() for figure in tl.visualize.feature_maps(model, tl.zeros(1, 1, 8, 8))]
     ['0: Conv2d, 4 × 6 × 6', '1: ReLU, 4 × 6 × 6', 'output: Sequential, 4 × 6 × 6']
     """
+    instance("feature_maps", "model", model, Module)
+    limit = integer("feature_maps", "limit", limit, 1, 10_000)
     with no_grad(), record_calls(model) as calls:
         model(images)
     figures = []
@@ -209,18 +275,26 @@ def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
 def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
     """One page that needs no other file: for each section a heading, and a Figure, several, or text as it stands.
 
+    Raises:
+        DTypeError: an argument of another type.
+
     >>> import tinygrad_lenet as tl
     >>> page = tl.visualize.html_report("Run 1", [("Layers", "conv1, conv2")])
     >>> "<h1>Run 1</h1>" in page, "<pre>conv1, conv2</pre>" in page
     (True, True)
     """
-    body = []
-    for heading, content in sections:
+    title, body = _title("html_report", title), []
+    for section in listed("html_report", "sections", sections, "pairs of a heading and its content"):
+        if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):
+            raise DTypeError(f"html_report: sections must be pairs of a heading and its content, got {said(section)}")
+        heading, content = section
         body.append(f"<h2>{html.escape(heading)}</h2>")
         for part in content if isinstance(content, list) else [content]:
             if isinstance(part, str):
                 body.append(f"<pre>{html.escape(part)}</pre>")
                 continue
+            if not hasattr(part, "savefig"):
+                raise DTypeError(f"html_report: in sections, content is Figures or text, got {said(part)}")
             buffer = io.BytesIO()
             part.savefig(buffer, format="png", dpi=100)
             data = base64.b64encode(buffer.getvalue()).decode()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import integer, listed, said
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..tensor import Tensor, to_array
@@ -37,7 +37,10 @@ class Columns:
                     f"data set: element {i} of the tuple is a {type(column).__name__}, expected an array or a Tensor; "
                     "pass np.asarray(it)"
                 )
-        self.columns = [to_array(column) for column in columns]
+        try:
+            self.columns = [to_array(column) for column in columns]
+        except DTypeError as error:
+            raise DTypeError(f"data set: {error}") from None
         shapes = [column.shape for column in self.columns]
         if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
             raise ShapeError(
@@ -58,11 +61,11 @@ def as_dataset(data: Any) -> Dataset:
         return Columns((data,))
     if isinstance(data, tuple):
         return Columns(data)
-    if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, (type, str, bytes, Mapping)):
         dataset: Dataset = data
         return dataset
     raise DTypeError(
-        f"data set: got {type(data).__name__}, expected an array, a tuple of arrays, or an object with __len__ and "
+        f"data set: got a {type(data).__name__}, expected an array, a tuple of arrays, or an object with __len__ and "
         "__getitem__; list(it) may be one"
     )
 
@@ -91,13 +94,16 @@ class Subset:
         self.dataset = as_dataset(dataset)
         self.batched = getattr(self.dataset, "batched", False)
         size = len(self.dataset)
+        if isinstance(indices, Tensor):
+            indices = indices.numpy()
         try:
             self.indices: NDArray[np.int64] = np.arange(size)[
                 indices if isinstance(indices, (slice, np.ndarray)) else list(indices)
             ]
-        except (IndexError, TypeError) as error:
+        except (IndexError, TypeError, ValueError) as error:
             raise OutOfRangeError(
-                f"Subset: {error}; expected integers below {size}, a slice, or a boolean array of length {size}"
+                f"Subset: indices: {error}; expected integers below {size}, a slice, or a boolean array of "
+                f"length {size}"
             ) from None
         if self.indices.ndim != 1:
             raise ShapeError(f"Subset: indices of shape {self.indices.shape}, expected one axis; pass indices.ravel()")
@@ -107,9 +113,9 @@ class Subset:
 
     def __getitem__(self, index: Any) -> Any:
         try:
-            chosen = self.indices[index]
-        except IndexError as error:
-            raise OutOfRangeError(f"Subset: {error}; it has {len(self)} samples") from None
+            chosen = self.indices[index.numpy() if isinstance(index, Tensor) else index]
+        except Exception as error:
+            raise OutOfRangeError(f"Subset: index: {error}; it has {len(self)} samples, got {said(index)}") from None
         return self.dataset[chosen if isinstance(chosen, np.ndarray) else int(chosen)]
 
     def __repr__(self) -> str:
@@ -136,22 +142,12 @@ def random_split(dataset: Any, lengths: Sequence[int], seed: Seed = None) -> lis
     [Subset(8 of 10 samples), Subset(2 of 10 samples)]
     """
     data = as_dataset(dataset)
-    counts = [integer("random_split: each length", length, least=0) for length in lengths]
+    given = listed("random_split", "lengths", lengths, "a list of integers")
+    counts = [integer("random_split", "each of lengths", length, 0) for length in given]
     if sum(counts) != len(data):
         raise ArgumentError(
             f"random_split: lengths {counts} add up to {sum(counts)}, expected the {len(data)} samples of the data; "
             "let the last one be what remains"
         )
-    order = generator_of(seed).permutation(len(data))
+    order = generator_of(seed, "random_split: seed").permutation(len(data))
     return [Subset(data, part) for part in np.split(order, np.cumsum(counts)[:-1])] if counts else []
-
-
-def integer(name: str, value: Any, least: int) -> int:
-    """``value`` as an int of at least ``least``."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise DTypeError(f"{name} must be an integer, got {value!r}; round it: int({value!r})") from None
-    if number < least:
-        raise ArgumentError(f"{name} must be at least {least}, got {number}")
-    return number

@@ -7,8 +7,12 @@ for a weight (O, C, kh, kw) they are ``C * kh * kw`` and ``O * kh * kw``.
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from ..errors import ArgumentError, ShapeError
+import numpy as np
+
+from ..arguments import choice, instance, number
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..graph import no_grad
 from ..ops.creation import Seed, generator_of
 from ..tensor import Tensor
@@ -41,10 +45,9 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     >>> round(calculate_gain("relu") ** 2, 6)
     2.0
     """
-    if nonlinearity == "leaky_relu":
-        return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
-    if nonlinearity not in _GAINS:
-        raise ArgumentError(f"calculate_gain: {nonlinearity!r} is not one of {', '.join(_GAINS)}, leaky_relu")
+    slope = 0.01 if param is None else number("calculate_gain", "param", param)
+    if choice("calculate_gain", "nonlinearity", nonlinearity, [*_GAINS, "leaky_relu"]) == "leaky_relu":
+        return math.sqrt(2 / (1 + slope * slope))
     return _GAINS[nonlinearity]
 
 
@@ -58,22 +61,38 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     >>> fans(tl.zeros(6, 1, 5, 5))
     (25, 150)
     """
-    if tensor.ndim < 2:
-        raise ShapeError(f"fan_in and fan_out need a weight of at least two axes, got shape {tensor.shape}")
+    if instance("fans", "tensor", tensor, Tensor).ndim < 2:
+        raise ShapeError(f"fans: fan_in and fan_out need a tensor of at least two axes, got shape {tensor.shape}")
     field = math.prod(tensor.shape[2:])
     return tensor.shape[1] * field, tensor.shape[0] * field
+
+
+def _floats(who: str, tensor: Any) -> Tensor:
+    """What can be filled with random numbers: as integers they would all be 0."""
+    found = instance(who, "tensor", tensor, Tensor)
+    if found.dtype.kind != "f":
+        raise DTypeError(f"{who}: tensor must be of floats, got {found.dtype}")
+    return found
 
 
 @no_grad()
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Seed = None) -> Tensor:
     """Uniform between ``a`` and ``b``; returns the tensor, as they all do.
 
+    Raises:
+        ArgumentError: an argument outside of its range.
+        DTypeError: an argument of another type.
+
     >>> import tinygrad_lenet as tl
     >>> w = tl.nn.init.uniform_(tl.zeros(100), -1, 1, generator=0)
     >>> bool((w >= -1).all() & (w < 1).all())
     True
     """
-    tensor.data = generator_of(generator).uniform(a, b, tensor.shape)
+    a, b = number("uniform_", "a", a), number("uniform_", "b", b)
+    if not 0 <= b - a < math.inf:
+        raise ArgumentError(f"uniform_: a must be the lower end and b the upper one, got a={a}, b={b}")
+    _floats("uniform_", tensor)
+    tensor.data = generator_of(generator, "uniform_").uniform(a, b, tensor.shape)
     return tensor
 
 
@@ -81,11 +100,16 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Seed = N
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Seed = None) -> Tensor:
     """Normal with a mean and a standard deviation.
 
+    Raises:
+        DTypeError: an argument of another type.
+
     >>> import tinygrad_lenet as tl
     >>> tl.nn.init.normal_(tl.zeros(2, 3), std=0.1, generator=0).shape
     (2, 3)
     """
-    tensor.data = generator_of(generator).normal(mean, std, tensor.shape)
+    mean, std = number("normal_", "mean", mean), number("normal_", "std", std, "[0, inf)")
+    _floats("normal_", tensor)
+    tensor.data = generator_of(generator, "normal_").normal(mean, std, tensor.shape)
     return tensor
 
 
@@ -93,10 +117,16 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Seed
 def constant_(tensor: Tensor, value: float) -> Tensor:
     """One value everywhere.
 
+    Raises:
+        DTypeError: an argument of another type.
+
     >>> import tinygrad_lenet as tl
     >>> tl.nn.init.constant_(tl.zeros(2), 0.5)
     tensor([0.5, 0.5])
     """
+    value = number("constant_", "value", value)
+    if instance("constant_", "tensor", tensor, Tensor).dtype.kind != "f" and np.full((), value, tensor.dtype) != value:
+        raise DTypeError(f"constant_: the tensor is {tensor.dtype}, which cannot hold value={value}")
     tensor[...] = value
     return tensor
 
@@ -125,6 +155,7 @@ def lecun_uniform_(tensor: Tensor, generator: Seed = None) -> Tensor:
     """Uniform with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
 
     Raises:
+        DTypeError: an argument of another type.
         ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
@@ -132,14 +163,15 @@ def lecun_uniform_(tensor: Tensor, generator: Seed = None) -> Tensor:
     >>> round(float(w.std()), 2)  # 1 / sqrt(100)
     0.1
     """
-    bound = math.sqrt(3 / fans(tensor)[0])
-    return uniform_(tensor, -bound, bound, generator)
+    bound = math.sqrt(3 / _fan("lecun_uniform_", tensor))
+    return uniform_(tensor, -bound, bound, generator_of(generator, "lecun_uniform_"))
 
 
 def lecun_normal_(tensor: Tensor, generator: Seed = None) -> Tensor:
     """Normal with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
 
     Raises:
+        DTypeError: an argument of another type.
         ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
@@ -147,13 +179,14 @@ def lecun_normal_(tensor: Tensor, generator: Seed = None) -> Tensor:
     >>> round(float(w.std()), 2)  # 1 / sqrt(100)
     0.1
     """
-    return normal_(tensor, 0.0, math.sqrt(1 / fans(tensor)[0]), generator)
+    return normal_(tensor, 0.0, math.sqrt(1 / _fan("lecun_normal_", tensor)), generator_of(generator, "lecun_normal_"))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) -> Tensor:
     """Uniform with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 16).
 
     Raises:
+        DTypeError: an argument of another type.
         ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
@@ -161,14 +194,16 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) -
     >>> round(float(w.std()), 2)  # sqrt(2 / 200)
     0.1
     """
-    bound = gain * math.sqrt(6 / sum(fans(tensor)))
-    return uniform_(tensor, -bound, bound, generator)
+    gain = number("xavier_uniform_", "gain", gain, "[0, inf)")
+    bound = gain * math.sqrt(6 / _fan("xavier_uniform_", tensor, "both"))
+    return uniform_(tensor, -bound, bound, generator_of(generator, "xavier_uniform_"))
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) -> Tensor:
     """Normal with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 12).
 
     Raises:
+        DTypeError: an argument of another type.
         ShapeError: fewer than two axes.
 
     >>> import tinygrad_lenet as tl
@@ -176,13 +211,24 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) ->
     >>> round(float(w.std()), 2)  # sqrt(2 / 200)
     0.1
     """
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor))), generator)
+    gain = number("xavier_normal_", "gain", gain, "[0, inf)")
+    return normal_(
+        tensor,
+        0.0,
+        gain * math.sqrt(2 / _fan("xavier_normal_", tensor, "both")),
+        generator_of(generator, "xavier_normal_"),
+    )
 
 
-def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
-    if mode not in ("fan_in", "fan_out"):
-        raise ArgumentError(f"mode must be 'fan_in' or 'fan_out', got {mode!r}")
-    return calculate_gain(nonlinearity, a) / math.sqrt(fans(tensor)[mode == "fan_out"])
+def _fan(who: str, tensor: Any, mode: str = "fan_in") -> int:
+    """One of the fans, or their sum; 1 for what is empty."""
+    fan_in, fan_out = fans(_floats(who, tensor))
+    return max(1, {"fan_in": fan_in, "fan_out": fan_out, "both": fan_in + fan_out}[mode])
+
+
+def _kaiming_std(who: str, tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    mode = choice(who, "mode", mode, ("fan_in", "fan_out"))
+    return calculate_gain(nonlinearity, number(who, "a", a)) / math.sqrt(_fan(who, tensor, mode))
 
 
 def kaiming_uniform_(
@@ -191,6 +237,7 @@ def kaiming_uniform_(
     """Uniform with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: an unknown mode or nonlinearity.
         ShapeError: fewer than two axes.
 
@@ -199,8 +246,8 @@ def kaiming_uniform_(
     >>> round(float(w.std()), 2)  # sqrt(2 / 200)
     0.1
     """
-    bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
-    return uniform_(tensor, -bound, bound, generator)
+    bound = math.sqrt(3) * _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator_of(generator, "kaiming_uniform_"))
 
 
 def kaiming_normal_(
@@ -209,6 +256,7 @@ def kaiming_normal_(
     """Normal with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: an unknown mode or nonlinearity.
         ShapeError: fewer than two axes.
 
@@ -217,4 +265,9 @@ def kaiming_normal_(
     >>> round(float(w.std()), 2)  # sqrt(2 / 200)
     0.1
     """
-    return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
+    return normal_(
+        tensor,
+        0.0,
+        _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity),
+        generator_of(generator, "kaiming_normal_"),
+    )

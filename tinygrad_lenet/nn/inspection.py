@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..arguments import instance, lengths, made, said
+from ..errors import ArgumentError, DTypeError
 from ..graph import no_grad
 from ..ops.creation import zeros
 from ..tensor import Tensor
@@ -49,6 +50,7 @@ def record_calls(model: Module) -> Iterator[list[Call]]:
     >>> [(call.name, call.output.shape) for call in calls]
     [('0', (2, 3)), ('1', (2, 3)), ('', (2, 3))]
     """
+    instance("record_calls", "model", model, Module)
     calls: list[Call] = []
     before = [(module, vars(module).get("forward")) for module in model.modules()]
 
@@ -109,12 +111,14 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     1  ReLU()            (1, 3)           0              0
     total                                15             12
     """
-    if not all(isinstance(n, (int, np.integer)) and n > 0 for n in input_shape):
-        raise ArgumentError(f"summary: input_shape must be positive integers, (N, ...), got {tuple(input_shape)}")
+    instance("summary", "model", model, Module)
+    if not isinstance(input_shape, (tuple, list)):
+        raise ArgumentError(f"summary: input_shape must be positive integers, (N, ...), got {said(input_shape)}")
+    images = made("summary", lengths("summary", "input_shape", input_shape, 1), zeros)
     training = [(module, module.training) for module in model.modules()]
     try:
         with no_grad(), record_calls(model.eval()) as calls:
-            model(zeros(*input_shape))
+            model(images)
     finally:
         for module, mode in training:
             module.training = mode
@@ -144,12 +148,16 @@ def first_nonfinite(model: Module, *inputs: Any) -> str:
 
     Looks at the inputs, the parameters and buffers, then the output of each layer in the order of their calls.
 
+    Raises:
+        DTypeError: an argument of another type.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     >>> nn.first_nonfinite(model, tl.tensor([[float("inf"), 1.0]]))
     'input 0 holds inf in 1 of 2 elements'
     """
+    instance("first_nonfinite", "model", model, Module)
     for i, x in enumerate(inputs):
         if found := _nonfinite(x):
             return f"input {i} {found}"
@@ -166,7 +174,10 @@ def first_nonfinite(model: Module, *inputs: Any) -> str:
 
 
 def _nonfinite(x: Any) -> str:
-    values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
+    try:
+        values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
+    except ValueError as error:
+        raise DTypeError(f"first_nonfinite: inputs must be arrays ({error})") from None
     if values.dtype.kind != "f":
         return ""
     bad = ~np.isfinite(values)

@@ -9,18 +9,24 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..errors import ArgumentError
+from ..arguments import flag, integer, lengths, listed, made, number, said
+from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from ..ops.windows import pair
 from ..tensor import Tensor
-from .module import Module, Parameter, check_input
+from .module import Module, Parameter, check_input, is_other, tensor_of
+from .spatial import check_windows
 
 
-def _uniform(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
+def _uniform(who: str, shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
     """PyTorch's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for weights and biases."""
-    bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
-    return Parameter(generator.uniform(-bound, bound, shape).astype(np.float32))
+
+    def draw(shape: tuple[int, ...]) -> Parameter:
+        bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
+        return Parameter(generator.uniform(-bound, bound, shape).astype(np.float32))
+
+    return made(who, shape, draw)
 
 
 class Linear(Module):
@@ -40,14 +46,15 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Seed = None) -> None:
         super().__init__()
-        if min(in_features, out_features) < 0:
-            raise ArgumentError(
-                f"Linear: in_features and out_features must be 0 or more, got {in_features}, {out_features}"
-            )
-        generator = generator_of(generator)
-        self.in_features, self.out_features = in_features, out_features
-        self.weight = _uniform((out_features, in_features), in_features, generator)
-        self.bias = _uniform((out_features,), in_features, generator) if bias else None
+        self.in_features = integer("Linear", "in_features", in_features, 0)
+        self.out_features = integer("Linear", "out_features", out_features, 0)
+        shape, bias, generator = (
+            (self.out_features, self.in_features),
+            flag("Linear", "bias", bias),
+            generator_of(generator, "Linear"),
+        )
+        self.weight = _uniform("Linear", shape, self.in_features, generator)
+        self.bias = _uniform("Linear", shape[:1], self.in_features, generator) if bias else None
 
     def forward(self, x: Any) -> Tensor:
         """(..., in_features) to (..., out_features)."""
@@ -80,20 +87,24 @@ class _Conv(Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        in_channels = integer(name, "in_channels", in_channels, 0)
+        out_channels = integer(name, "out_channels", out_channels, 0)
+        groups, bias = integer(name, "groups", groups, 1), flag(name, "bias", bias)
+        if in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
             )
-        generator = generator_of(generator)
+        generator = generator_of(generator, type(self).__name__)
         self.in_channels, self.out_channels = in_channels, out_channels
         if self.dims == 1 and isinstance(kernel_size, (tuple, list)):
             kernel_size = kernel_size * 2  # (5,), as PyTorch has it
         self.kernel_size = pair(kernel_size, name, "kernel_size")[: self.dims]
+        check_windows(name, self.dims, padding, {"stride": stride, "dilation": dilation}, kernel_size)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)
-        self.weight = _uniform(shape, math.prod(shape[1:]), generator)
-        self.bias = _uniform((out_channels,), math.prod(shape[1:]), generator) if bias else None
+        self.weight = _uniform(name, shape, math.prod(shape[1:]), generator)
+        self.bias = _uniform(name, (out_channels,), math.prod(shape[1:]), generator) if bias else None
 
     def _options(self) -> tuple[Any, ...]:
         return self.stride, self.padding, self.dilation, self.groups
@@ -108,7 +119,7 @@ class _Conv(Module):
         """Channels, kernel, and what is not the default."""
         options = [("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1), ("groups", 1)]
         there = [(name, vars(self).get(name, default), default) for name, default in options]
-        said = [f"{name}={value!r}" for name, value, default in there if value != default]
+        said = [f"{name}={value!r}" for name, value, default in there if is_other(value, default)]
         said += ["bias=False"] if self.bias is None else []
         return ", ".join([f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}", *said])
 
@@ -166,6 +177,7 @@ class _ConvTranspose(_Conv):
         generator: Seed = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, generator)
+        check_windows(type(self).__name__, self.dims, 0, {"output_padding": output_padding}, kernel_size)
         self.output_padding = output_padding
 
     def _options(self) -> tuple[Any, ...]:
@@ -224,10 +236,15 @@ class Embedding(Module):
         self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, generator: Seed = None
     ) -> None:
         super().__init__()
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ArgumentError(f"Embedding: padding_idx must be one of {num_embeddings} rows, got {padding_idx}")
+        num_embeddings = integer("Embedding", "num_embeddings", num_embeddings, 0)
+        embedding_dim = integer("Embedding", "embedding_dim", embedding_dim, 0)
+        if padding_idx is not None:
+            padding_idx = integer("Embedding", "padding_idx", padding_idx)
+            if not -num_embeddings <= padding_idx < num_embeddings:
+                raise ArgumentError(f"Embedding: padding_idx must be one of {num_embeddings} rows, got {padding_idx}")
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        table = generator_of(generator).standard_normal((num_embeddings, embedding_dim)).astype(np.float32)
+        normal = generator_of(generator, "Embedding").standard_normal
+        table = made("Embedding", (num_embeddings, embedding_dim), lambda shape: normal(shape).astype(np.float32))
         if padding_idx is not None:
             table[padding_idx] = 0
         self.weight = Parameter(table)
@@ -257,10 +274,8 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, generator: Seed = None) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ArgumentError(f"{type(self).__name__}: p is a probability between 0 and 1, got {p}")
-        self.p = p
-        self.generator = generator_of(generator)
+        self.p = number(type(self).__name__, "p", p, "[0, 1]")
+        self.generator = generator_of(generator, type(self).__name__)
 
     def forward(self, x: Any) -> Tensor:
         """The same shape."""
@@ -299,7 +314,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
-        self.start_dim, self.end_dim = start_dim, end_dim
+        self.start_dim = integer("Flatten", "start_dim", start_dim)
+        self.end_dim = integer("Flatten", "end_dim", end_dim)
 
     def forward(self, x: Any) -> Tensor:
         """(N, ...) to (N, features)."""
@@ -309,6 +325,9 @@ class Flatten(Module):
 class Unflatten(Module):
     """Cut an axis into several: features (N, C * H * W) to images (N, C, H, W), with ``Unflatten(1, (C, H, W))``.
 
+    Raises:
+        ArgumentError: an argument outside of its range.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> nn.Unflatten(1, (2, -1))(tl.zeros(5, 6)).shape
@@ -317,13 +336,27 @@ class Unflatten(Module):
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
         super().__init__()
-        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+        self.dim = integer("Unflatten", "dim", dim)
+        sizes = listed("Unflatten", "unflattened_size", unflattened_size, "a tuple of integers")
+        self.unflattened_size = lengths("Unflatten", "unflattened_size", tuple(sizes), -1)
+        if self.unflattened_size.count(-1) > 1:
+            raise ArgumentError(
+                f"Unflatten: only one length of unflattened_size can be -1, got {self.unflattened_size}"
+            )
 
     def forward(self, x: Any) -> Tensor:
         """(..., n, ...) to (..., *unflattened_size, ...)."""
-        shape = np.shape(x)
+        x = tensor_of("Unflatten", "x", x)
+        shape = x.shape
         at = axis_of(self.dim, len(shape), "Unflatten")
-        return reshape(x, (*shape[:at], *self.unflattened_size, *shape[at + 1 :]))
+        known = math.prod(n for n in self.unflattened_size if n >= 0)
+        sizes = [shape[at] // max(known, 1) if n < 0 else n for n in self.unflattened_size]
+        if math.prod(sizes) != shape[at]:
+            raise ShapeError(
+                f"Unflatten: axis {self.dim} of the input {shape} cannot be cut into {said(self.unflattened_size)}, "
+                f"which would give {said((*shape[:at], *sizes, *shape[at + 1 :]))}"
+            )
+        return reshape(x, (*shape[:at], *sizes, *shape[at + 1 :]))
 
     def extra_repr(self) -> str:
         """Axis and lengths."""

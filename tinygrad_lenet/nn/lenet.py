@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ShapeError
+from ..arguments import choice, flag, integer
+from ..errors import ShapeError
 from ..ops.creation import Seed, generator_of
 from ..tensor import Tensor
 from . import init
 from .activations import ELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from .layers import Conv2d, Flatten, Linear
-from .module import Module
+from .module import Module, tensor_of
 from .normalization import BatchNorm2d
 from .spatial import AvgPool2d, MaxPool2d
 
@@ -60,12 +61,11 @@ class LeNet5(Module):
         generator: Seed = None,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ArgumentError(f"LeNet5: activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
-        if pool not in POOLS:
-            raise ArgumentError(f"LeNet5: pool must be one of {', '.join(POOLS)}; got {pool!r}")
-        generator = generator_of(generator)
-        self.in_channels = in_channels
+        activation = choice("LeNet5", "activation", activation, ACTIVATIONS)
+        pool, batch_norm = choice("LeNet5", "pool", pool, POOLS), flag("LeNet5", "batch_norm", batch_norm)
+        num_classes = integer("LeNet5", "num_classes", num_classes, 1)
+        self.in_channels = in_channels = integer("LeNet5", "in_channels", in_channels, 1)
+        generator = generator_of(generator, "LeNet5")
         self.conv1 = Conv2d(in_channels, 6, kernel_size=5, padding="same", generator=generator)
         self.conv2 = Conv2d(6, 16, kernel_size=5, generator=generator)
         self.fc1 = Linear(16 * 5 * 5, 120, generator=generator)
@@ -80,7 +80,8 @@ class LeNet5(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Images (N, in_channels, 28, 28) to logits (N, num_classes)."""
-        shape = np.shape(x)
+        x = tensor_of("LeNet5", "x", x)
+        shape = x.shape
         if len(shape) != 4 or shape[1:] != (self.in_channels, 28, 28):
             raise ShapeError(
                 f"LeNet5: expected images of shape (N, {self.in_channels}, 28, 28), got {shape}; pad or resize them"
@@ -99,6 +100,8 @@ class LeNet5(Module):
 
     def reset(self, activation: str, generator: np.random.Generator) -> None:
         """Draw new weights, as large as suits the activation, and set the biases to 0."""
+        activation = choice("LeNet5.reset", "activation", activation, ACTIVATIONS)
+        generator = generator_of(generator, "LeNet5")  # one for all layers, also from a seed
         for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
             if activation in ("relu", "leaky_relu", "elu") and layer is not self.fc3:
                 init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional as F
-from ..errors import DTypeError, ShapeError
+from ..arguments import choice, instance, integer, listed, number, said
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..graph import enable_grad
 from ..ops.creation import Seed, full, generator_of, zeros
 from ..ops.rearrange import pad
@@ -22,7 +23,7 @@ from ..ops.shape import concatenate
 from ..tensor import Tensor, tensor, to_array
 from . import init
 from .layers import Conv2d, Flatten, Linear
-from .module import Module, Parameter, Sequential
+from .module import Module, Parameter, Sequential, check_input, tensor_of
 
 # Table I: the maps of S2 that each of the 16 maps of C3 sees.
 C3_TABLE = ["012", "123", "234", "345", "045", "015"]  # every three neighbours
@@ -62,7 +63,7 @@ class ScaledTanh(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Elementwise."""
-        out: Tensor = 1.7159 * (2 / 3 * x).tanh()
+        out: Tensor = 1.7159 * (2 / 3 * tensor_of("ScaledTanh", "x", x)).tanh()
         return out
 
 
@@ -78,13 +79,16 @@ class Subsampling(Module):
 
     def __init__(self, channels: int, generator: Seed = None) -> None:
         super().__init__()
-        generator = generator_of(generator)
+        generator = generator_of(generator, "Subsampling")
+        channels = integer("Subsampling", "channels", channels, 1, 2**20)
         self.coefficient = Parameter(zeros(channels, 1, 1))
         self.bias = Parameter(zeros(channels, 1, 1))
         _draw([self.coefficient, self.bias], 4, generator)
 
     def forward(self, x: Any) -> Tensor:
         """(N, C, H, W) to (N, C, H / 2, W / 2)."""
+        channels = len(self.bias)
+        check_input(self, x, (4,), channels, f"(N, {channels}, H, W)")
         return self.coefficient * self.pooled(x) + self.bias
 
     def pooled(self, x: Any) -> Tensor:
@@ -98,6 +102,9 @@ class PartialConv2d(Module):
 
     The kernels are (connections, kernel_size, kernel_size), in the order of the table.
 
+    Raises:
+        ArgumentError: an argument outside of its range.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> layer = nn.PartialConv2d(["01", "2"], kernel_size=3, generator=0)
@@ -107,8 +114,13 @@ class PartialConv2d(Module):
 
     def __init__(self, table: list[str], kernel_size: int, generator: Seed = None) -> None:
         super().__init__()
-        generator = generator_of(generator)
-        self.table = table
+        generator = generator_of(generator, "PartialConv2d")
+        kernel_size = integer("PartialConv2d", "kernel_size", kernel_size, 1, 2**10)
+        self.table = table = listed("PartialConv2d", "table", table, "a list of words of digits")
+        if not table or not all(isinstance(r, str) and r.isdecimal() and len({*r}) == len(r) for r in table):
+            raise ArgumentError(
+                f"PartialConv2d: each element of table must be some different digits, such as '013', got {said(table)}"
+            )
         counts = [len(row) for row in table]
         # Where in the weights the kernel of each output and channel is; after the last there is one of zeros.
         self.places = np.full((len(table), 1 + max(int(c) for row in table for c in row)), sum(counts))
@@ -150,7 +162,7 @@ class LeNet5Classic(Module):
 
     def __init__(self, generator: Seed = None) -> None:
         super().__init__()
-        generator = generator_of(generator)
+        generator = generator_of(generator, "LeNet5Classic")
         self.body = Sequential(
             {
                 "c1": Conv2d(1, 6, 5, generator=generator),  # (N, 6, 28, 28)
@@ -174,6 +186,7 @@ class LeNet5Classic(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Images (N, 1, 32, 32) to minus the squared distances to the ten codes, (N, 10)."""
+        x = tensor_of("LeNet5Classic", "x", x)
         if len(np.shape(x)) != 4 or np.shape(x)[1:] != (1, 32, 32):
             raise ShapeError(
                 f"LeNet5Classic: expected images of shape (N, 1, 32, 32), got {np.shape(x)}; LeNet5Classic.prepare "
@@ -188,7 +201,13 @@ class LeNet5Classic(Module):
         """Pixels between 0 (background) and 1 (ink), (N, 1, 28, 28), as the network wants them: -0.1 and 1.175, with a
         frame of two pixels of background, (N, 1, 32, 32).
         """
-        return pad(pixels, ((0, 0), (0, 0), (2, 2), (2, 2))) * 1.275 - 0.1
+        images = tensor_of("prepare", "pixels", pixels)
+        if images.ndim != 4 or images.shape[1:] != (1, 28, 28):
+            raise ShapeError(f"prepare: pixels must be of shape (N, 1, 28, 28), got {images.shape}")
+        if images.dtype.kind != "f":
+            raise DTypeError(f"prepare: pixels must be floats between 0 and 1, got {images.dtype}; divide them by 255")
+        out: Tensor = pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))) * 1.275 - 0.1
+        return out
 
 
 def _draw(parameters: list[Parameter], fan_in: int, generator: np.random.Generator) -> None:
@@ -211,10 +230,19 @@ class MAPLoss(Module):
 
     def __init__(self, j: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()
-        self.j, self.reduction = j, reduction
+        self.j = number("MAPLoss", "j", j)
+        self.reduction = choice("MAPLoss", "reduction", reduction, ("mean", "sum", "none"))
 
     def forward(self, logits: Any, labels: Any) -> Tensor:
         """Minus the penalties (N, C) and labels (N,) to the loss."""
+        logits = tensor_of("MAPLoss", "logits", logits)
+        classes = tensor_of("MAPLoss", "labels", labels).numpy()
+        if logits.ndim != 2 or logits.dtype.kind != "f" or classes.shape != logits.shape[:1]:
+            raise ShapeError(
+                f"MAPLoss: logits must be floats (N, C) and labels (N,), got {said(logits)} and {said(classes)}"
+            )
+        if classes.size and classes.dtype.kind in "iuf" and classes.max() >= logits.shape[1]:  # which is rubbish's
+            raise ArgumentError(f"MAPLoss: labels lie in 0 … {logits.shape[1] - 1}, got {classes.max()}")
         rubbish = full((len(logits), 1), -self.j, dtype=logits.dtype)
         return F.cross_entropy(concatenate([logits, rubbish], axis=1), labels, reduction=self.reduction)
 
@@ -224,6 +252,9 @@ class MAPLoss(Module):
         With ``p`` the posterior of the ten classes and of rubbish, ``2 * p[rubbish] + 4 * variance`` under ``p`` of the
         difference to a class's code (rubbish: 0). It is never negative, and does not depend on the label.
         """
+        features = tensor_of("MAPLoss.second_derivative", "features", features).numpy()
+        if features.ndim != 2 or features.shape[1] != CODES.shape[1]:
+            raise ShapeError(f"MAPLoss.second_derivative: features must be (N, 84), got {features.shape}")
         difference = features[:, None, :] - CODES
         logits = np.concatenate([-(difference**2).sum(axis=2), np.full((len(features), 1), -self.j)], axis=1)
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -260,7 +291,7 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
     >>> nn.gauss_newton_diagonal(body, tl.tensor([[1.0, 3.0]]), np.ones((1, 1)))  # 1 at the output: x^2, and 1
     [array([[1., 9.]], dtype=float32), array([1.], dtype=float32)]
     """
-    parameters = list(body.parameters())
+    parameters = list(instance("gauss_newton_diagonal", "body", body, Sequential).parameters())
     squares = {id(p): tensor(p.numpy() ** 2, requires_grad=True) for p in parameters}
     value = tensor(to_array(x))
     square = value * value
@@ -276,7 +307,8 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
             value, before = layer(value).detach(), value
             slope: Any = 1.0
             if isinstance(layer, Conv2d):
-                square = F.conv2d(square, weights[0], weights[1], layer.stride, layer.padding)
+                bias = weights[1] if layer.bias is not None else None
+                square = F.conv2d(square, weights[0], bias, layer.stride, layer.padding, layer.dilation, layer.groups)
             elif isinstance(layer, PartialConv2d):
                 square = F.conv2d(square, layer.kernels(weights[0]), weights[1])
             elif isinstance(layer, Linear):

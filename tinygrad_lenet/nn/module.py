@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import flag, instance, integer, listed, said
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError
-from ..tensor import Tensor, to_array
+from ..tensor import Tensor, as_tensor, to_array
 
 M = TypeVar("M", bound="Module")
 P = ParamSpec("P")
@@ -34,17 +36,17 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
+        super().__init__(data, flag("Parameter", "requires_grad", requires_grad))
 
 
-def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _members(attributes: Mapping[str, Any], within: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
     """The Tensors and modules among attributes, and in the lists, tuples and dicts among them, with dotted names."""
     for name, value in attributes.items():
         if isinstance(value, (Tensor, Module)):
             yield name, value
-        elif isinstance(value, (list, tuple, dict)):
+        elif isinstance(value, (list, tuple, dict)) and id(value) not in within:  # a list may hold itself
             inner = value.items() if isinstance(value, dict) else enumerate(value)
-            yield from _members({f"{name}.{key}": element for key, element in inner})
+            yield from _members({f"{name}.{key}": element for key, element in inner}, (*within, id(value)))
 
 
 class StateError(TinygradLenetError, KeyError):
@@ -90,6 +92,18 @@ class Module:
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Compute the output; type checkers take its parameters and its result from :meth:`forward`."""
         return self.forward(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What is no longer found is no longer learned, saved or moved: not by an oversight.
+        before = vars(self).get(name)
+        kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), None)
+        if kind is not None and value is not None and not isinstance(value, kind):
+            mend = "wrap it in a Module" if kind is Module else f"to set its values write {name}.data = ..."
+            raise DTypeError(
+                f"{type(self).__name__}: {name} is a {kind.__name__}, whose place {said(value)} cannot take; {mend}, "
+                "or `del` the old one first"
+            )
+        super().__setattr__(name, value)
 
     # What it holds
 
@@ -150,6 +164,7 @@ class Module:
 
     def train(self: M, mode: bool = True) -> M:
         """Switch this module and all below to training (dropout drops, batch norm uses the batch), or out of it."""
+        mode = flag(f"{type(self).__name__}.train", "mode", mode)
         for module in self.modules():
             module.training = mode
         return self
@@ -168,25 +183,35 @@ class Module:
 
         What is shared stands there under each of its names.
         """
-        return {name: tensor.numpy().copy() for name, tensor in self._tensors(remove_duplicate=False)}
+        return {name: tensor.numpy().copy() for name, tensor in self._named_state().items()}
+
+    def _named_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers under all their names, of which each must be one thing's."""
+        found: dict[str, Tensor] = {}
+        for name, tensor in self._tensors(remove_duplicate=False):
+            if found.setdefault(name, tensor) is not tensor:
+                raise ArgumentError(
+                    f"{type(self).__name__}: two tensors would both be called {name!r} in a state dict; rename an "
+                    "attribute or a key so that it has no dot"
+                )
+        return found
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Set parameters and buffers from a state dict, of arrays or Tensors.
 
         Raises:
-            StateError: keys are missing or unexpected (only if ``strict``), or shapes differ. Nothing is changed then.
+            StateError: keys are missing or unexpected (only if ``strict``), or shapes differ; or what is one tensor
+                here has two values there. Nothing is changed then.
+            DTypeError: not numbers, or numbers that a tensor's dtype cannot hold (2.5 for an integer). Likewise.
         """
-        own = dict(self._tensors(remove_duplicate=False))
+        who = f"{type(self).__name__}.load_state_dict"
+        instance(who, "state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
+        strict = flag(who, "strict", strict)
+        own = self._named_state()
         # Files from before PyTorch counted batches lack these; the count is only for information.
         missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-        unexpected = [name for name in state if name not in own]
-        arrays = {}
-        for name in own:
-            if name in state:
-                value = state[name] if isinstance(state[name], Tensor) else np.asarray(state[name])
-                if value.dtype.kind not in "fiub":
-                    raise DTypeError(f"{type(self).__name__}: {name} must hold numbers, got {value.dtype}")
-                arrays[name] = to_array(value, own[name].dtype)
+        unexpected = [str(name) for name in state if name not in own]
+        arrays = {name: _values(who, name, state[name], tensor) for name, tensor in own.items() if name in state}
         misshapen = [
             f"{name} (expected {own[name].shape}, given {array.shape})"
             for name, array in arrays.items()
@@ -208,6 +233,14 @@ class Module:
                 + ". Build the model with the "
                 "same options as the one that was saved" + (", or pass strict=False" if not misshapen else "")
             )
+        first: dict[int, str] = {}
+        for name, array in arrays.items():
+            other = first.setdefault(id(own[name]), name)
+            if not np.array_equal(array, arrays[other], equal_nan=array.dtype.kind == "f"):
+                raise StateError(
+                    f"{type(self).__name__}: {other} and {name} are one tensor, but two different ones in the state "
+                    "dict; leave one out, with strict=False"
+                )
         for name, array in arrays.items():
             own[name].data = array
 
@@ -215,6 +248,7 @@ class Module:
         """What a layer says of itself in ``repr``."""
         return ""
 
+    @reprlib.recursive_repr("(see above)")  # a module may hold one that holds it
     def __repr__(self) -> str:
         count = sum(parameter.size for parameter in self.parameters())
         head = f"{type(self).__name__}({self.extra_repr()})" + (f"  # {count:,} parameters" if count else "")
@@ -228,6 +262,37 @@ class Module:
             raise AttributeError(
                 f"{type(self).__name__} has no attribute {name!r}; it has {', '.join(vars(self)) or 'none yet'}"
             )
+
+
+def _values(who: str, name: str, value: Any, target: Tensor) -> NDArray[Any]:
+    """What a state dict has for a tensor, in its dtype; not what would be another number in that."""
+    if not isinstance(value, Tensor):
+        try:
+            value = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise DTypeError(f"{who}: {name} must be an array of numbers ({error})") from None
+    if value.dtype.kind not in "fiub":
+        raise DTypeError(f"{who}: {name} must hold numbers, got {value.dtype}")
+    if not target._data.flags.writeable:
+        raise ArgumentError(f"{who}: {name} is a read-only view, whose values cannot be set; make it a clone()")
+    if value.dtype == target.dtype:
+        return to_array(value)
+    given = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
+    with np.errstate(all="ignore"):
+        array = given.astype(target.dtype)
+        same = np.isfinite(array) == np.isfinite(given) if target.dtype.kind == "f" else array == given
+    if not same.all():
+        raise DTypeError(f"{who}: {name} is {target.dtype}, which cannot hold {given[~same].flat[0]!r}")
+    return array
+
+
+def _element(who: str, value: Any, holder: Module | None = None) -> Module:
+    """A module that may stand in a list of modules: not one that holds the list."""
+    if not isinstance(value, Module):
+        raise ArgumentError(f"{who} must be a Module, got a {type(value).__name__}")
+    if holder is not None and any(module is holder for module in value.modules()):
+        raise ArgumentError(f"{who} is a {type(value).__name__} that holds it itself, which would go on for ever")
+    return value
 
 
 class Sequential(Module):
@@ -255,8 +320,9 @@ class Sequential(Module):
             else {str(i): module for i, module in enumerate(modules)}
         )
         for name, module in named.items():
-            if not isinstance(module, Module):
-                raise ArgumentError(f"Sequential: element {name} is a {type(module).__name__}, expected a Module")
+            _element(f"Sequential: element {name} of modules", module)
+            if not isinstance(name, str) or not name or "." in name:
+                raise ArgumentError(f"Sequential: an element is called by a word without dots, not {said(name)}")
             if hasattr(type(self), name) or name == "training":
                 raise ArgumentError(f"Sequential: {name!r} is a name of its own; call the element something else")
             setattr(self, name, module)
@@ -270,8 +336,7 @@ class Sequential(Module):
 
     def append(self, module: Module) -> Sequential:
         """Add a module at the end."""
-        if not isinstance(module, Module):
-            raise ArgumentError(f"Sequential: got a {type(module).__name__} to append, expected a Module")
+        _element("Sequential: module", module, self)
         name = len(self)
         while str(name) in vars(self):
             name += 1
@@ -286,11 +351,8 @@ class Sequential(Module):
 
     def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
-            return Sequential(dict(list(self.named_children())[index]))
-        try:
-            return list(self.children())[index]
-        except IndexError:
-            raise OutOfRangeError(f"Sequential: there are {len(self)} modules, no number {index}") from None
+            return Sequential(dict(_part(self, index)))
+        return list(self.children())[_place(self, index)]
 
 
 class ModuleList(Module):
@@ -310,15 +372,15 @@ class ModuleList(Module):
 
     def append(self, module: Module) -> ModuleList:
         """Add a module at the end."""
-        if not isinstance(module, Module):
-            raise ArgumentError(f"ModuleList: got a {type(module).__name__}, expected a Module")
-        setattr(self, str(len(self)), module)
-        return self
+        return self.extend([module])
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Add several at the end."""
-        for module in modules:
-            self.append(module)
+        several = listed("ModuleList", "modules", modules, "Modules")
+        for module in several:
+            _element("ModuleList: each of modules", module, self)
+        for module in several:
+            setattr(self, str(len(self)), module)
         return self
 
     def __len__(self) -> int:
@@ -328,24 +390,49 @@ class ModuleList(Module):
         return self.children()
 
     def __getitem__(self, index: int | slice) -> Any:
-        found = list(self.children())
         if isinstance(index, slice):
-            return ModuleList(found[index])
-        return found[self._place(index)]
+            return ModuleList([module for _, module in _part(self, index)])
+        return list(self.children())[_place(self, index)]
 
     def __setitem__(self, index: int, module: Module) -> None:
-        if not isinstance(module, Module):
-            raise ArgumentError(f"ModuleList: got a {type(module).__name__}, expected a Module")
-        setattr(self, str(self._place(index)), module)
+        setattr(self, str(_place(self, index)), _element("ModuleList: module", module, self))
 
-    def _place(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise OutOfRangeError(f"ModuleList: there are {len(self)} modules, no number {index}")
-        return index % len(self)
+
+def _part(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Module]]:
+    """Some elements with their names."""
+    try:
+        return list(modules.named_children())[index]
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{type(modules).__name__}: {error}, got {said(index)}") from None
+
+
+def _place(modules: Sequential | ModuleList, index: Any) -> int:
+    """The number of an element, counted from the start."""
+    who, count = type(modules).__name__, len(modules)
+    number = integer(who, "an index", index)
+    if not -count <= number < count:
+        raise OutOfRangeError(f"{who}: there are {count} modules, no number {said(number)}")
+    return number % count
+
+
+def is_other(value: Any, default: Any) -> bool:
+    """Whether an option is to be shown; of a tensor or an array one cannot ask whether it is equal."""
+    return type(value) is not type(default) or bool(value != default)
+
+
+def tensor_of(who: str, name: str, value: Any) -> Tensor:
+    """An argument as a Tensor."""
+    try:
+        return as_tensor(value)
+    except TinygradLenetError as error:
+        raise type(error)(f"{who}: {name}: {error}") from None
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
     """An input of another rank, or with another number of features (axis 1), is the commonest mistake of all."""
-    shape = np.shape(x)
+    try:
+        shape = tuple(np.shape(x))
+    except Exception as error:
+        raise DTypeError(f"{type(layer).__name__}: the input must be a Tensor, got {said(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[1] != features):
         raise ShapeError(f"{type(layer).__name__}({layer.extra_repr()}): expected input of shape {layout}, got {shape}")

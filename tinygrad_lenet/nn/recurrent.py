@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..errors import ArgumentError, ShapeError
+from ..arguments import choice, flag, integer, listed, made, number, said
+from ..errors import ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.rearrange import flip
 from ..ops.shape import concatenate, stack
-from ..tensor import Tensor, as_tensor
-from .module import Module, Parameter
+from ..tensor import Tensor
+from .module import Module, Parameter, tensor_of
 
 
 class _Recurrent(Module):
@@ -46,24 +47,22 @@ class _Recurrent(Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if min(input_size, hidden_size, num_layers) < 1:
-            raise ArgumentError(
-                f"{name}: input_size, hidden_size and num_layers must be at least 1, got {input_size}, {hidden_size}, "
-                f"{num_layers}"
-            )
-        if not 0 <= dropout <= 1:
-            raise ArgumentError(f"{name}: dropout is a probability between 0 and 1, got {dropout}")
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, dropout, bidirectional
-        self.generator = generator_of(generator)
-        bound, rows = 1 / math.sqrt(hidden_size), self.gates * hidden_size
+        self.input_size = input_size = integer(name, "input_size", input_size, 1)
+        self.hidden_size = hidden_size = integer(name, "hidden_size", hidden_size, 1)
+        self.num_layers = num_layers = integer(name, "num_layers", num_layers, 1, 10_000)
+        self.bias, self.batch_first = flag(name, "bias", bias), flag(name, "batch_first", batch_first)
+        self.dropout = number(name, "dropout", dropout, "[0, 1]")
+        self.bidirectional = bidirectional = flag(name, "bidirectional", bidirectional)
+        self.generator = generator_of(generator, type(self).__name__)
+        rows = self.gates * hidden_size
+        bound = made(name, (rows, hidden_size), lambda shape: 1 / math.sqrt(shape[1]))
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
                 width = input_size if layer == 0 else hidden_size * (1 + bidirectional)
                 shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, width), "weight_hh": (rows, hidden_size)}
-                shapes.update({"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {})
+                shapes.update({"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {})
                 for kind, shape in shapes.items():
-                    values = self.generator.uniform(-bound, bound, shape)
+                    values = made(name, shape, lambda shape: self.generator.uniform(-bound, bound, shape))
                     setattr(self, kind + suffix, Parameter(values.astype(np.float32)))
 
     def _suffixes(self, layer: int) -> list[str]:
@@ -79,7 +78,7 @@ class _Recurrent(Module):
         (N, L, ...) if ``batch_first``; (L, ...) without a batch. A state is (num_layers * directions, N, hidden_size),
         0 if none is given; of an LSTM a pair of them.
         """
-        x = as_tensor(x)
+        x = tensor_of(type(self).__name__, "x", x)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             layout = "(N, L, " if self.batch_first else "(L, N, "
             raise ShapeError(
@@ -110,12 +109,15 @@ class _Recurrent(Module):
         shape = (count, x.shape[1], self.hidden_size)
         if state is None:
             return [Tensor(np.zeros(shape, x.dtype))] * self.states
-        given = [as_tensor(s) for s in (state if self.states > 1 else [state])]
+        name = type(self).__name__
+        given = [
+            tensor_of(name, "state", s)
+            for s in (listed(name, "state", state, "a pair") if self.states > 1 else [state])
+        ]
         given = [s.unsqueeze(1) if single and s.ndim == 2 else s for s in given]
         if [s.shape for s in given] != [shape] * self.states:
             raise ShapeError(
-                f"{type(self).__name__}: expected {self.states} state(s) of shape {shape}, got "
-                f"{', '.join(str(s.shape) for s in given)}"
+                f"{name}: expected {self.states} state(s) of shape {shape}, got {said([s.shape for s in given])}"
             )
         return given
 
@@ -169,9 +171,7 @@ class RNN(_Recurrent):
         bidirectional: bool = False,
         generator: Seed = None,
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ArgumentError(f"RNN: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = choice("RNN", "nonlinearity", nonlinearity, ("tanh", "relu"))
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, generator)
 
     def step(self, x: Tensor, state: list[Tensor], weight: Tensor, bias: Tensor | None) -> list[Tensor]:

@@ -5,10 +5,23 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .. import functional as F
-from ..ops.windows import Padding, Pair
+from ..arguments import choice, flag, integer, lengths, said
+from ..errors import ArgumentError
+from ..ops.windows import Padding, Pair, pair
 from ..tensor import Tensor
 from .activations import Function
-from .module import Module
+from .module import Module, is_other
+
+
+def check_windows(who: str, dims: int, padding: Any, sizes: dict[str, Any], kernel_size: Any) -> None:
+    """Sizes of windows, as their functions take them; None is the default of all but the kernel."""
+    pair(kernel_size * 2 if dims == 1 and isinstance(kernel_size, (tuple, list)) else kernel_size, who, "kernel_size")
+    several = isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding)
+    plain = {} if isinstance(padding, str) or several else {"padding": padding}
+    for name, value in {**sizes, **plain}.items():
+        if value is not None or name == "padding":
+            value = value * 2 if dims == 1 and isinstance(value, (tuple, list)) else value
+            pair(value, who, name, 0 if name.endswith("padding") else 1)
 
 
 class _Pool(Function):
@@ -16,6 +29,13 @@ class _Pool(Function):
 
     def __init__(self, kernel_size: Any, stride: Any, padding: Any, **options: Any) -> None:
         super().__init__(**options)
+        name = type(self).__name__
+        sizes = {"stride": stride, "dilation": options.get("dilation")}
+        check_windows(name, 1 if name.endswith("1d") else 2, padding, sizes, kernel_size)
+        for option in ("ceil_mode", "count_include_pad"):
+            flag(name, option, options.get(option, False))
+        if options.get("divisor_override") is not None:
+            integer(name, "divisor_override", options["divisor_override"])
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Any) -> Tensor:
@@ -26,7 +46,7 @@ class _Pool(Function):
         """The kernel, and what is not the default."""
         defaults = {"stride": None, "padding": 0, "dilation": 1, "count_include_pad": True, "divisor_override": None}
         given = {"stride": self.stride, "padding": self.padding, **self.options}
-        said = [f"{name}={value}" for name, value in given.items() if value != defaults.get(name, False)]
+        said = [f"{name}={said(value)}" for name, value in given.items() if is_other(value, defaults.get(name, False))]
         return ", ".join([str(self.kernel_size), *said])
 
 
@@ -103,6 +123,9 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: int | tuple[int | None, int | None] | None) -> None:
         super().__init__()
+        for n in output_size if isinstance(output_size, (tuple, list)) else (output_size,):
+            if n is not None:
+                integer("AdaptiveAvgPool2d", "output_size", n, 1)
         self.output_size = output_size
 
     def forward(self, x: Any) -> Tensor:
@@ -131,7 +154,9 @@ class Upsample(Module):
         align_corners: bool | None = None,
     ) -> None:
         super().__init__()
-        self.size, self.scale_factor, self.mode, self.align_corners = size, scale_factor, mode, align_corners
+        self.size, self.scale_factor = size, scale_factor
+        self.mode = choice("Upsample", "mode", mode, ("nearest", "bilinear"))
+        self.align_corners = None if align_corners is None else flag("Upsample", "align_corners", align_corners)
 
     def forward(self, x: Any) -> Tensor:
         """(N, C, H, W) to (N, C, OH, OW)."""
@@ -140,7 +165,7 @@ class Upsample(Module):
     def extra_repr(self) -> str:
         """What was given."""
         given = {"size": self.size, "scale_factor": self.scale_factor, "align_corners": self.align_corners}
-        return ", ".join([f"{name}={v}" for name, v in given.items() if v is not None] + [f"mode={self.mode!r}"])
+        return ", ".join([f"{name}={said(v)}" for name, v in given.items() if v is not None] + [f"mode={self.mode!r}"])
 
 
 class _Pad2d(Module):
@@ -148,7 +173,11 @@ class _Pad2d(Module):
 
     def __init__(self, padding: int | tuple[int, int, int, int]) -> None:
         super().__init__()
-        self.padding = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+        name = type(self).__name__
+        widths = lengths(name, "padding", padding)
+        self.padding = widths * 4 if len(widths) == 1 else widths
+        if len(self.padding) != 4:
+            raise ArgumentError(f"{name}: padding must be an integer, or (left, right, top, bottom), got {widths}")
 
     def forward(self, x: Any) -> Tensor:
         """(..., H, W) to (..., top + H + bottom, left + W + right)."""
@@ -162,6 +191,9 @@ class _Pad2d(Module):
 class ZeroPad2d(_Pad2d):
     """Surround images with zeros: as many on each side, or (left, right, top, bottom).
 
+    Raises:
+        ArgumentError: an argument outside of its range.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> nn.ZeroPad2d((1, 0, 0, 1))(tl.ones(1, 1, 1, 2))
@@ -174,6 +206,9 @@ class ZeroPad2d(_Pad2d):
 
 class ReflectionPad2d(_Pad2d):
     """Surround images with their mirror image: so many pixels on each side, or (left, right, top, bottom).
+
+    Raises:
+        ArgumentError: an argument outside of its range.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn

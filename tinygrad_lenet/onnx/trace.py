@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UnsupportedError
+from ..arguments import said
+from ..errors import DTypeError, UnsupportedError
 from ..graph import listening, no_grad, user_line
 from ..tensor import Tensor
 
@@ -84,7 +85,10 @@ class Run:
             self._know(name, tensor)
         with no_grad(), listening(self._hear):
             outputs = model(*inputs)
-        self.outputs = [self.value(t) for t in (outputs if isinstance(outputs, (tuple, list)) else [outputs])]
+        several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+        if not several or not all(isinstance(t, Tensor) for t in several):
+            raise DTypeError(f"onnx.export: the model must give a Tensor or a tuple of them, it gave {said(outputs)}")
+        self.outputs = [self.value(t) for t in several]
 
     def _know(self, name: str, tensor: Tensor) -> Value:
         self.kept.append(tensor)

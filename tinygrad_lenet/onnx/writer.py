@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import checker, helper, numpy_helper
 
-from ..errors import ArgumentError, UnsupportedError
+from ..errors import ArgumentError, DataError, TinygradLenetError, UnsupportedError
 from ..nn import Module
 from ..tensor import Tensor
 from .builder import Graph
@@ -21,9 +21,12 @@ IR_VERSION = 10
 
 def export(model: Any, example: Any, path: str | os.PathLike[str] | None, dynamic_batch: bool) -> Any:
     """See :func:`tinygrad_lenet.onnx.export`."""
-    inputs = [
-        x if isinstance(x, Tensor) else Tensor(x) for x in (example if isinstance(example, tuple) else (example,))
-    ]
+    try:
+        inputs = [
+            x if isinstance(x, Tensor) else Tensor(x) for x in (example if isinstance(example, tuple) else (example,))
+        ]
+    except TinygradLenetError as error:
+        raise type(error)(f"onnx.export: example: {error}") from None
     inputs = [Tensor(x.numpy()) for x in inputs]  # memory of their own
     if dynamic_batch and not all(x.ndim and len(x) for x in inputs):
         raise ArgumentError(
@@ -64,8 +67,11 @@ def export(model: Any, example: Any, path: str | os.PathLike[str] | None, dynami
     )
     checker.check_model(made, full_check=True)
     if path is not None:
-        with open(path, "wb") as file:
-            file.write(made.SerializeToString())
+        try:
+            with open(path, "wb") as file:
+                file.write(made.SerializeToString())
+        except OSError as error:
+            raise DataError(f"onnx.export: {path} cannot be written: {error.strerror or error}") from error
     return made
 
 

@@ -25,6 +25,10 @@ def _pick(x: Array, index: Any) -> Array:
 def _put(x: Array, index: Any, shape: tuple[int, ...]) -> Array:
     out = np.zeros(shape, x.dtype)
     if any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index):
+        if x.ndim > 30:  # with more axes than 32 in an index, NumPy's add.at crashes
+            places = np.arange(out.size).reshape(shape)[index]
+            np.add.at(out.reshape(-1), places.reshape(-1), x.reshape(-1))
+            return out
         np.add.at(out, index, x)  # an element picked twice gets both gradients
     else:
         out[index] = x

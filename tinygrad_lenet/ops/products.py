@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         if bias is not None:
             out += bias[:, None]
         return out.T
-    out = _dot(x.reshape(-1, x.shape[-1]), weight.T).reshape(*x.shape[:-1], weight.shape[0])
+    out = _dot(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T).reshape(*x.shape[:-1], weight.shape[0])
     if bias is not None:
         out += bias
     return out
@@ -194,7 +195,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 @primitive
 def _linear_weight_grad(g: Array, x: Array) -> Array:
     """The gradient of :func:`linear` for its weight: the sum over the batch of ``g`` times ``x``."""
-    return _dot(g.reshape(-1, g.shape[-1]).T, x.reshape(-1, x.shape[-1]))
+    rows = math.prod(x.shape[:-1])  # not -1, which cannot be told of rows of length 0
+    return _dot(g.reshape(rows, g.shape[-1]).T, x.reshape(rows, x.shape[-1]))
 
 
 linear.vjp(

@@ -9,12 +9,19 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import entries, flag, instance, integer, listed, number, said
 from ..errors import ArgumentError, DTypeError, GradientError
 from ..graph import user_line
 from ..tensor import Tensor
 
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]
+
+
+# Where the options of all optimisers lie.
+_INTERVALS = dict.fromkeys(("lr", "initial_lr", "weight_decay", "momentum", "eps", "lr_decay"), "[0, inf)")
+_INTERVALS |= {"initial_accumulator_value": "[0, inf)", "alpha": "[0, 1]", "dampening": "(-inf, inf)", "mu": "(0, inf)"}
+_FLAGS = ("nesterov", "amsgrad", "centered")
 
 
 class Optimizer:
@@ -27,8 +34,9 @@ class Optimizer:
     ``param_groups[0]["lr"]`` and the other options may be changed at any time; schedules do so.
 
     Raises:
-        ArgumentError: no parameters, one of them twice, or an option outside its range.
-        DTypeError: something that is not a Tensor.
+        ArgumentError: no parameters, one of them twice, or an option outside its range; the latter also from
+            :meth:`step`, which has then changed nothing.
+        DTypeError: something that is not a Tensor; an option that is no number.
         GradientError: a Tensor that does not require a gradient.
 
     >>> import numpy as np
@@ -45,15 +53,16 @@ class Optimizer:
     """
 
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
-        self.defaults = defaults
         kind = type(self).__name__
-        if not isinstance(params, Iterable):
+        if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping, np.ndarray)):
             raise DTypeError(
-                f"{kind}: parameters must be Tensors, got {type(params).__name__}; pass model.parameters()"
+                f"{kind}: params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of "
+                "dicts"
             )
-        given = [params] if isinstance(params, Tensor) else list(params)
+        self.defaults = self._plain(defaults)
+        given = _several(params)
         if not given:
-            raise ArgumentError(f"{kind}: got no parameters; pass model.parameters()")
+            raise ArgumentError(f"{kind}: params: got no parameters; pass model.parameters()")
         groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
         if not all(isinstance(group, Mapping) for group in groups):
             raise DTypeError(f"{kind}: got a mixture of groups and Tensors; make each group a dict with 'params'")
@@ -63,26 +72,41 @@ class Optimizer:
         self.state: dict[int, Options] = {}  # by the number of the parameter, counted through all groups
         seen: set[int] = set()
         for group in groups:
-            members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+            members = _several(listed(kind, "params", group["params"], "Tensors"))
+            if isinstance(group["params"], Tensor):
+                members = [group["params"]]
             for p in members:
                 self._check(p, seen)
-            options = {**defaults, **group, "params": members}
-            for name in ("lr", "weight_decay", "momentum", "eps", "lr_decay", "initial_accumulator_value"):
-                if not options.get(name, 0) >= 0:  # NaN neither
-                    raise ArgumentError(f"{kind}: {name} must be 0 or more, got {options[name]}")
-            betas = options.get("betas", (0, 0))
-            if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-                raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {betas}")
-            if not 0 <= options.get("alpha", 0) <= 1:
-                raise ArgumentError(f"{kind}: alpha must lie in [0, 1], got {options['alpha']}")
-            self.param_groups.append(options)
+            self.param_groups.append({**self._plain({**self.defaults, **group}), "params": members})
+
+    def _plain(self, options: Mapping[str, Any]) -> Options:
+        """The options of a group, checked: as Python's numbers, which do not make float32 wider."""
+        kind, found = type(self).__name__, dict(options)
+        for name, value in options.items():
+            if name in _INTERVALS:
+                found[name] = number(kind, name, value, _INTERVALS[name])
+            elif name in _FLAGS:
+                found[name] = flag(kind, name, value)
+            elif name == "betas":
+                betas = listed(kind, name, value, "a pair of numbers")
+                if len(betas) != 2:
+                    raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {said(value)}")
+                found[name] = tuple(number(kind, name, beta, "[0, 1)") for beta in betas)
+        if found.get("nesterov") and (found["momentum"] == 0 or found["dampening"] != 0):
+            raise ArgumentError(
+                f"{kind}: nesterov needs momentum above 0 and no dampening, got momentum={found['momentum']}, "
+                f"dampening={found['dampening']}"
+            )
+        return found
 
     def _check(self, p: Any, seen: set[int]) -> None:
         name = type(self).__name__
         if not isinstance(p, Tensor):
-            raise DTypeError(f"{name}: parameters must be Tensors, got {type(p).__name__}; pass model.parameters()")
+            raise DTypeError(f"{name}: params must be Tensors, got {type(p).__name__}; pass model.parameters()")
         if not p.requires_grad or not p.is_leaf:
             raise GradientError(f"{name}: a parameter of shape {p.shape} is not a leaf that requires a gradient")
+        if not p._data.flags.writeable:
+            raise ArgumentError(f"{name}: a parameter of shape {p.shape} is a read-only view; make it a clone()")
         if id(p) in seen:
             raise ArgumentError(f"{name}: a parameter of shape {p.shape} was given twice")
         seen.add(id(p))
@@ -96,7 +120,8 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         index, line = 0, user_line()
-        for group in self.param_groups:
+        groups = [self._plain(group) for group in self.param_groups]  # all, before anything is changed
+        for group in groups:
             for p in group["params"]:
                 if p._grad is not None:
                     state = self.state.get(index)
@@ -127,30 +152,37 @@ class Optimizer:
 
     def load_state_dict(self, state_dict: Options) -> None:
         """Go on where :meth:`state_dict` was taken; the parameters must be the same, in number, order and shape."""
-        groups = state_dict["param_groups"]
+        kind = type(self).__name__
+        groups, states = entries(kind, state_dict, "param_groups", "state")
+        groups = listed(kind, "param_groups", groups, "a list of dicts")
         own = [len(group["params"]) for group in self.param_groups]
-        given = [len(group["params"]) for group in groups]
+        given = [
+            len(listed(kind, "params", entries(kind, group, "params")[0], "a list of numbers")) for group in groups
+        ]
         if own != given:
-            raise ArgumentError(
-                f"{type(self).__name__}: the state is of groups with {given} parameters, this optimiser has {own}"
-            )
+            raise ArgumentError(f"{kind}: the state is of groups with {given} parameters, this optimiser has {own}")
         params = [p for group in self.param_groups for p in group["params"]]
         state: dict[int, Options] = {}
-        for i, values in state_dict["state"].items():
-            if not 0 <= int(i) < len(params):
-                raise ArgumentError(f"{type(self).__name__}: the state is of parameter {i}, this has {len(params)}")
-            p = params[int(i)]
-            state[int(i)] = {"scratch": np.empty_like(p._data)}
+        for key, values in instance(kind, "state", states, Mapping).items():  # type: ignore[type-abstract]
+            text = isinstance(key, str) and key.isdecimal()  # as JSON has it
+            i = integer(kind, "the number of a parameter", int(key) if text else key)
+            if not 0 <= i < len(params):
+                raise ArgumentError(f"{kind}: the state is of parameter {said(i)}, this has {len(params)}")
+            values = instance(kind, f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
+            state[i] = {"scratch": np.empty_like(params[i]._data)}
             for name, value in values.items():
-                array = value if name == "step" else np.array(value, p.dtype)
-                if name != "step" and array.shape != p.shape:
-                    raise ArgumentError(
-                        f"{type(self).__name__}: {name} of parameter {i} has shape {array.shape}, expected {p.shape}"
-                    )
-                state[int(i)][name] = array
+                what = f"{name} of parameter {i}"
+                state[i][name] = (
+                    integer(kind, what, value, 0) if name == "step" else _like(kind, what, value, params[i])
+                )
+            entries(kind, values, "step")
+        updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
+        missing = [name for new in updates for name in self.defaults if name not in new]
+        if missing:
+            raise ArgumentError(f"{kind}: the state lacks {', '.join(missing)}; is it of another kind of optimiser?")
         self.state = state
-        for group, new in zip(self.param_groups, groups, strict=True):
-            group.update({name: value for name, value in new.items() if name != "params"})
+        for group, new in zip(self.param_groups, updates, strict=True):
+            group.update(new)
 
     def __repr__(self) -> str:
         options = [
@@ -158,6 +190,23 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{type(self).__name__}({'; '.join(options)})"
+
+
+def _several(params: Iterable[Any]) -> list[Any]:
+    return [params] if isinstance(params, Tensor) else list(params)
+
+
+def _like(who: str, what: str, value: Any, p: Tensor) -> Array:
+    """A private copy of what a state has for a parameter, in its dtype and shape."""
+    try:
+        array = np.array(value.numpy() if isinstance(value, Tensor) else value)
+    except ValueError as error:
+        raise DTypeError(f"{who}: {what} must be an array of numbers ({error})") from None
+    if array.dtype.kind not in "fiu":
+        raise DTypeError(f"{who}: {what} must be an array of numbers, got {said(array)}")
+    if array.shape != p.shape:
+        raise ArgumentError(f"{who}: {what} has shape {array.shape}, expected {p.shape}")
+    return array.astype(p.dtype)
 
 
 def _decayed(w: Array, g: Array, options: Options) -> Array:
@@ -199,10 +248,6 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ArgumentError(
-                f"SGD: nesterov needs momentum above 0 and no dampening, got momentum={momentum}, dampening={dampening}"
-            )
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -407,84 +452,3 @@ class Adagrad(Optimizer):
         np.divide(g, scratch, out=scratch)
         scratch *= options["lr"] / (1 + (state["step"] - 1) * options["lr_decay"])
         w -= scratch
-
-
-class StochasticDiagonalLM(Optimizer):
-    """The stochastic diagonal Levenberg-Marquardt method, with which LeNet-5 was trained in 1998 (LeCun et al.,
-    *Gradient-based learning applied to document recognition*, appendix C).
-
-    ``w = w - lr / (mu + h) * g``, where ``h`` estimates the second derivative with respect to each weight; give it to
-    :meth:`set_curvature`, as the paper does before each pass. It is 0 until then.
-
-    Raises:
-        ArgumentError: ``mu`` is not above 0; or as :class:`Optimizer`.
-
-    >>> import tinygrad_lenet as tl
-    >>> w = tl.tensor([1.0, 1.0], requires_grad=True)
-    >>> optimizer = tl.optim.StochasticDiagonalLM([w], lr=0.1, mu=0.5)
-    >>> optimizer.set_curvature([[0.0, 0.5]])
-    >>> w.sum().backward()
-    >>> optimizer.step()
-    >>> w
-    tensor([0.8, 0.9], requires_grad=True)
-    """
-
-    def __init__(self, params: Iterable[Any], lr: float = 5e-4, mu: float = 0.02) -> None:
-        if not mu > 0:
-            raise ArgumentError(f"StochasticDiagonalLM: mu must be above 0, got {mu}")
-        super().__init__(params, {"lr": lr, "mu": mu})
-
-    def set_curvature(self, curvature: Iterable[Any]) -> None:
-        """For each parameter, in order, an array of its shape: 0 or more in each element."""
-        params = [p for group in self.param_groups for p in group["params"]]
-        arrays = [np.array(h, p.dtype) for h, p in zip(curvature, params, strict=True)]
-        for i, (h, p) in enumerate(zip(arrays, params, strict=True)):
-            if h.shape != p.shape or not (h >= 0).all():
-                raise ArgumentError(
-                    f"StochasticDiagonalLM: the curvature of parameter {i} must be 0 or more, of shape {p.shape}; got "
-                    f"shape {h.shape}" + (f", least element {h.min()}" if h.size else "")
-                )
-            state = self.state.setdefault(i, {"step": 0, "scratch": np.empty_like(p._data)})
-            state["curvature"] = h
-
-    def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
-        """One step for one parameter."""
-        h, scratch = _buffer(state, "curvature", w), state["scratch"]
-        np.divide(g, np.add(h, options["mu"], out=scratch), out=scratch)
-        w -= np.multiply(scratch, options["lr"], out=scratch)
-
-
-def clip_grad_norm_(
-    parameters: Tensor | Iterable[Tensor],
-    max_norm: float,
-    norm_type: float = 2.0,
-    error_if_nonfinite: bool = False,
-) -> Tensor:
-    """Scale all gradients together so that their norm, as of one long vector, is at most ``max_norm``.
-
-    Returns the norm before. ``norm_type`` may be ``inf``. Parameters without a gradient are skipped.
-
-    Raises:
-        GradientError: the norm is NaN or infinite, with ``error_if_nonfinite``.
-
-    >>> import tinygrad_lenet as tl
-    >>> w = tl.tensor([3.0, 4.0], requires_grad=True)
-    >>> (w * w).sum().backward()
-    >>> tl.optim.clip_grad_norm_(w, 1.0)
-    tensor(10.)
-    >>> print(w.grad.numpy().round(3))
-    [0.6 0.8]
-    """
-    params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    grads = [p.grad for p in params if p.grad is not None]
-    if not grads:
-        return Tensor(0.0)
-    norms = [np.linalg.norm(g.numpy().reshape(-1), norm_type) for g in grads]
-    total = np.linalg.norm(np.stack(norms), norm_type)
-    if error_if_nonfinite and not np.isfinite(total):
-        raise GradientError(f"clip_grad_norm_: the norm of the gradients is {total}; look for the op that made it so")
-    factor = max_norm / (float(total) + 1e-6)
-    if factor < 1:
-        for g in grads:
-            g *= factor
-    return Tensor(total)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..arguments import choice, entries, flag, instance, integer, listed, number
 from ..errors import ArgumentError
 from .optimizers import Optimizer
 
@@ -27,10 +28,13 @@ class Schedule:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
-        self.base_lrs: list[Any] = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-        self.last_epoch = 0
-        self._apply()
+        name = type(self).__name__
+        self.optimizer = instance(name, "optimizer", optimizer, Optimizer, "give it before the other arguments")
+        groups = optimizer.param_groups
+        base_lrs = [number(name, "lr", group.get("initial_lr", group["lr"]), "[0, inf)") for group in groups]
+        self._go_to(0, base_lrs)
+        for group, base in zip(groups, base_lrs, strict=True):
+            group.setdefault("initial_lr", base)
 
     def rate(self, t: int, base: float) -> float:
         """The learning rate after ``t`` steps of a group that began with ``base``."""
@@ -38,12 +42,29 @@ class Schedule:
 
     def step(self) -> None:
         """Go on by one."""
-        self.last_epoch += 1
-        self._apply()
+        self._go_to(self.last_epoch + 1, self.base_lrs)
 
-    def _apply(self) -> None:
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.rate(self.last_epoch, base)
+    def _go_to(self, t: int, base_lrs: list[float]) -> None:
+        """Stand after ``t`` steps; if that is refused, stay."""
+        self._apply(t, base_lrs)
+        self.last_epoch, self.base_lrs = t, base_lrs
+
+    def _apply(self, t: int, base_lrs: list[float]) -> None:
+        groups, name = self.optimizer.param_groups, type(self).__name__
+        if len(groups) != len(base_lrs):
+            raise ArgumentError(
+                f"{name}: the optimizer has {len(groups)} groups, the schedule is for {len(base_lrs)}; make a new one"
+            )
+        try:
+            rates = [self.rate(t, base) for base in base_lrs]
+        except OverflowError:
+            rates = [math.inf]
+        if not all(map(math.isfinite, rates)):
+            raise ArgumentError(
+                f"{name}: after {t} steps the learning rate is no longer finite; choose a smaller factor"
+            )
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group."""
@@ -55,8 +76,20 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
-        self.last_epoch, self.base_lrs = int(state["last_epoch"]), list(state["base_lrs"])
-        self._apply()
+        self._go_to(*self._standing(state))
+
+    def _standing(self, state: dict[str, Any]) -> tuple[int, list[float]]:
+        """What a state says, checked."""
+        name = type(self).__name__
+        epoch, rates = entries(name, state, "last_epoch", "base_lrs")
+        base_lrs = [
+            number(name, "base_lrs", r, "[0, inf)") for r in listed(name, "base_lrs", rates, "a list of numbers")
+        ]
+        if len(base_lrs) != len(self.base_lrs):
+            raise ArgumentError(
+                f"{name}: the state is of {len(base_lrs)} groups, this schedule of {len(self.base_lrs)}"
+            )
+        return integer(name, "last_epoch", epoch, 0), base_lrs
 
 
 class StepLR(Schedule):
@@ -78,9 +111,8 @@ class StepLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        if step_size < 1:
-            raise ArgumentError(f"StepLR: step_size must be at least 1, got {step_size}")
-        self.step_size, self.gamma = step_size, gamma
+        self.step_size = integer("StepLR", "step_size", step_size, 1)
+        self.gamma = number("StepLR", "gamma", gamma, "[0, inf)")
         super().__init__(optimizer)
 
     def rate(self, t: int, base: float) -> float:
@@ -100,7 +132,7 @@ class ExponentialLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
-        self.gamma = gamma
+        self.gamma = number("ExponentialLR", "gamma", gamma, "[0, inf)")
         super().__init__(optimizer)
 
     def rate(self, t: int, base: float) -> float:
@@ -124,7 +156,9 @@ class MultiStepLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
-        self.milestones, self.gamma = sorted(milestones), gamma
+        several = listed("MultiStepLR", "milestones", milestones, "a list of integers")
+        self.milestones = sorted(integer("MultiStepLR", "each of milestones", m, 0) for m in several)
+        self.gamma = number("MultiStepLR", "gamma", gamma, "[0, inf)")
         super().__init__(optimizer)
 
     def rate(self, t: int, base: float) -> float:
@@ -153,14 +187,9 @@ class LinearLR(Schedule):
     def __init__(
         self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
     ) -> None:
-        if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
-            raise ArgumentError(
-                f"LinearLR: start_factor lies above 0 and end_factor from 0 on, both up to 1; got {start_factor}, "
-                f"{end_factor}"
-            )
-        if total_iters < 1:
-            raise ArgumentError(f"LinearLR: total_iters must be at least 1, got {total_iters}")
-        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        self.start_factor = number("LinearLR", "start_factor", start_factor, "(0, 1]")
+        self.end_factor = number("LinearLR", "end_factor", end_factor, "[0, 1]")
+        self.total_iters = integer("LinearLR", "total_iters", total_iters, 1)
         super().__init__(optimizer)
 
     def rate(self, t: int, base: float) -> float:
@@ -189,21 +218,25 @@ class SequentialLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]) -> None:
-        if len(schedulers) != len(milestones) + 1 or list(milestones) != sorted({*milestones}):
+        schedulers = listed("SequentialLR", "schedulers", schedulers, "a list of schedules")
+        several = listed("SequentialLR", "milestones", milestones, "a list of integers")
+        milestones = [integer("SequentialLR", "each of milestones", m, 0) for m in several]
+        for schedule in schedulers:
+            instance("SequentialLR", "each of schedulers", schedule, Schedule)
+        if len(schedulers) != len(milestones) + 1 or milestones != sorted({*milestones}):
             raise ArgumentError(
-                f"SequentialLR: expected one schedule more than milestones, and milestones that grow; got "
-                f"{len(schedulers)} schedules, milestones={list(milestones)}"
+                f"SequentialLR: schedulers must be one schedule more than milestones, and milestones must grow; got "
+                f"{len(schedulers)} schedulers, milestones={milestones}"
             )
         if any(schedule.optimizer is not optimizer for schedule in schedulers):
-            raise ArgumentError("SequentialLR: all schedules must be made with the same optimizer as this one")
-        self.schedulers, self.milestones = list(schedulers), list(milestones)
+            raise ArgumentError("SequentialLR: all schedulers must be made with the same optimizer as this one")
+        self.schedulers, self.milestones = schedulers, milestones
         super().__init__(optimizer)
 
-    def _apply(self) -> None:
-        now = bisect.bisect_right(self.milestones, self.last_epoch)
+    def _apply(self, t: int, base_lrs: list[float]) -> None:
+        now = bisect.bisect_right(self.milestones, t)
         current = self.schedulers[now]
-        current.last_epoch = self.last_epoch - (self.milestones[now - 1] if now else 0)
-        current._apply()
+        current._go_to(t - (self.milestones[now - 1] if now else 0), current.base_lrs)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedules stand."""
@@ -211,107 +244,22 @@ class SequentialLR(Schedule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
+        standing = self._standing(state)
         for schedule, its in zip(self.schedulers, state["schedulers"], strict=True):
             schedule.load_state_dict(its)
-        super().load_state_dict(state)
+        self._go_to(*standing)
 
-
-class ReduceLROnPlateau:
-    """Multiply the learning rate by ``factor`` when a figure has not got better for more than ``patience`` steps.
-
-    Call ``step(figure)`` once an epoch, with the validation loss or the like.
-
-    Args:
-        optimizer: whose learning rates to change.
-        mode: ``"min"``: smaller is better; ``"max"``: larger.
-        factor: below 1.
-        patience: steps without progress that are let pass.
-        threshold: how much better counts: a share of the best figure so far, or a difference.
-        threshold_mode: ``"rel"`` or ``"abs"``.
-        cooldown: steps after a change in which none is counted.
-        min_lr: the lowest learning rate; one for all groups, or a list.
-        eps: a change smaller than this is not made.
-
-    Raises:
-        ArgumentError: an unknown mode, a ``factor`` of 1 or more, or not as many ``min_lr`` as groups.
-
-    >>> import tinygrad_lenet as tl
-    >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0)
-    >>> schedule = tl.optim.ReduceLROnPlateau(optimizer, patience=1)
-    >>> for loss in (3.0, 2.0, 2.0, 2.0, 1.0):
-    ...     schedule.step(loss)
-    ...     print(schedule.get_last_lr())
-    [1.0]
-    [1.0]
-    [1.0]
-    [0.1]
-    [0.1]
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: str = "rel",
-        cooldown: int = 0,
-        min_lr: float | Sequence[float] = 0.0,
-        eps: float = 1e-8,
-    ) -> None:
-        if mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
+    def _standing(self, state: dict[str, Any]) -> tuple[int, list[float]]:
+        given = listed(
+            "SequentialLR", "schedulers", entries("SequentialLR", state, "schedulers")[0], "a list of states"
+        )
+        if len(given) != len(self.schedulers):
             raise ArgumentError(
-                f"ReduceLROnPlateau: mode is 'min' or 'max', threshold_mode 'rel' or 'abs'; got {mode!r}, "
-                f"{threshold_mode!r}"
+                f"SequentialLR: the state is of {len(given)} schedulers, expected {len(self.schedulers)}"
             )
-        if not factor < 1:
-            raise ArgumentError(f"ReduceLROnPlateau: factor must be below 1, got {factor}")
-        groups = optimizer.param_groups
-        self.min_lrs = list(min_lr) if isinstance(min_lr, (list, tuple)) else [min_lr] * len(groups)
-        if len(self.min_lrs) != len(groups):
-            raise ArgumentError(f"ReduceLROnPlateau: {len(groups)} groups need as many min_lr, got {min_lr}")
-        self.optimizer, self.mode, self.factor, self.patience = optimizer, mode, factor, patience
-        self.threshold, self.threshold_mode, self.cooldown, self.eps = threshold, threshold_mode, cooldown, eps
-        self.best = math.inf if mode == "min" else -math.inf
-        self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
-
-    def step(self, metrics: Any) -> None:
-        """Go on by one, with the figure that was reached."""
-        figure = float(metrics)
-        self.last_epoch += 1
-        if self._better(figure):
-            self.best, self.num_bad_epochs = figure, 0
-        else:
-            self.num_bad_epochs += 1
-        if self.cooldown_counter > 0:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
-            for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-                lower = max(group["lr"] * self.factor, least)
-                if group["lr"] - lower > self.eps:
-                    group["lr"] = lower
-
-    def _better(self, figure: float) -> bool:
-        sign = 1 if self.mode == "max" else -1
-        if self.threshold_mode == "rel":
-            return sign * figure > sign * self.best * (1 + sign * self.threshold)
-        return sign * figure > sign * self.best + self.threshold
-
-    def get_last_lr(self) -> list[float]:
-        """The learning rate of each group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the schedule stands."""
-        return {name: getattr(self, name) for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
-        for name in self.state_dict():
-            setattr(self, name, state[name])
+        for schedule, its in zip(self.schedulers, given, strict=True):
+            schedule._standing(its)
+        return super()._standing(state)
 
 
 class CosineAnnealingLR(Schedule):
@@ -333,9 +281,8 @@ class CosineAnnealingLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
-        if T_max < 1:
-            raise ArgumentError(f"CosineAnnealingLR: T_max must be at least 1, got {T_max}")
-        self.T_max, self.eta_min = T_max, eta_min
+        self.T_max = integer("CosineAnnealingLR", "T_max", T_max, 1)
+        self.eta_min = number("CosineAnnealingLR", "eta_min", eta_min, "[0, inf)")
         super().__init__(optimizer)
 
     def rate(self, t: int, base: float) -> float:
@@ -405,18 +352,22 @@ class OneCycleLR(Schedule):
         final_div_factor: float = 1e4,
         three_phase: bool = False,
     ) -> None:
+        who = "OneCycleLR"
+        instance(who, "optimizer", optimizer, Optimizer)
+        epochs = None if epochs is None else integer(who, "epochs", epochs, 1)
+        steps_per_epoch = None if steps_per_epoch is None else integer(who, "steps_per_epoch", steps_per_epoch, 1)
         if total_steps is None and epochs is not None and steps_per_epoch is not None:
             total_steps = epochs * steps_per_epoch
-        if total_steps is None or total_steps < 1:
-            raise ArgumentError("OneCycleLR: give total_steps, or epochs and steps_per_epoch, all at least 1")
-        if not 0 <= pct_start <= 1:
-            raise ArgumentError(f"OneCycleLR: pct_start lies between 0 and 1, got {pct_start}")
-        if anneal_strategy not in ("cos", "linear"):
-            raise ArgumentError(f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
-        for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
-            if not value > 0:
-                raise ArgumentError(f"OneCycleLR: {name} must be above 0, got {value}")
-        self.total_steps = total_steps
+        if total_steps is None:
+            raise ArgumentError(f"{who}: give total_steps, or epochs and steps_per_epoch, all at least 1")
+        self.total_steps = total_steps = integer(who, "total_steps", total_steps, 1, 2**53)
+        max_lr, pct_start = number(who, "max_lr", max_lr, "[0, inf)"), number(who, "pct_start", pct_start, "[0, 1]")
+        anneal_strategy = choice(who, "anneal_strategy", anneal_strategy, ("cos", "linear"))
+        cycle_momentum, three_phase = flag(who, "cycle_momentum", cycle_momentum), flag(who, "three_phase", three_phase)
+        base_momentum = number(who, "base_momentum", base_momentum, "[0, 1)")
+        max_momentum = number(who, "max_momentum", max_momentum, "[0, 1)")
+        div_factor = number(who, "div_factor", div_factor, "(0, inf)")
+        final_div_factor = number(who, "final_div_factor", final_div_factor, "(0, inf)")
         self.anneal = _cosine if anneal_strategy == "cos" else _linear
         low, end = max_lr / div_factor, max_lr / div_factor / final_div_factor
         up = float(pct_start * total_steps) - 1
@@ -430,15 +381,22 @@ class OneCycleLR(Schedule):
             raise ArgumentError(
                 f"OneCycleLR: {type(optimizer).__name__} has no momentum to cycle; pass cycle_momentum=False"
             )
+        before = [dict(group) for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             group["initial_lr"] = low
-        super().__init__(optimizer)
+        try:
+            super().__init__(optimizer)
+        except ArgumentError:
+            for group, old in zip(optimizer.param_groups, before, strict=True):
+                group.clear()
+                group.update(old)
+            raise
 
     def _at(self, t: int) -> tuple[float, float]:
         """Learning rate and momentum at step ``t``."""
         if t > self.total_steps:
             raise ArgumentError(
-                f"OneCycleLR: step {t} of {self.total_steps}; make the schedule as long as the training"
+                f"OneCycleLR: step {t} of total_steps={self.total_steps}; make the schedule as long as the training"
             )
         begin, (lr, momentum) = 0.0, self.start
         for i, (end, next_lr, next_momentum) in enumerate(self.phases, 1):
@@ -452,10 +410,10 @@ class OneCycleLR(Schedule):
         """See the class."""
         return self._at(t)[0]
 
-    def _apply(self) -> None:
-        super()._apply()
+    def _apply(self, t: int, base_lrs: list[float]) -> None:
+        super()._apply(t, base_lrs)
         if self.cycle_momentum:
-            momentum = self._at(self.last_epoch)[1]
+            momentum = self._at(t)[1]
             for group in self.optimizer.param_groups:
                 if "betas" in group:
                     group["betas"] = (momentum, *group["betas"][1:])

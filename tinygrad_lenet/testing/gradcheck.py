@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import flag, function, integer, listed, number, said
 from ..calculus import grad
-from ..errors import ArgumentError, GradientError
+from ..errors import ArgumentError, DTypeError, GradientError, ShapeError
 from ..tensor import Tensor, to_array
 
 Function = Callable[..., Any]
@@ -57,11 +58,20 @@ def _float64(x: Any) -> NDArray[Any]:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _prepared(inputs: Sequence[Any]) -> list[NDArray[Any]]:
+def _prepared(who: str, fn: Any, inputs: Sequence[Any]) -> list[NDArray[Any]]:
+    function(who, "fn", fn)
     if isinstance(inputs, (Tensor, np.ndarray)):
-        raise ArgumentError("inputs must be a list of the function's arguments, got one tensor; write [x]")
-    # Lists of numbers are floats here, as they are for Tensors.
-    return [_float64(x if hasattr(x, "dtype") else Tensor(x)) for x in inputs]
+        raise ArgumentError(f"{who}: inputs must be a list of the function's arguments, got one tensor; write [x]")
+    arrays = []
+    for i, x in enumerate(listed(who, "inputs", inputs, "a list of the function's arguments")):
+        try:
+            # Lists of numbers are floats here, as they are for Tensors.
+            arrays.append(_float64(x if isinstance(x, (Tensor, np.ndarray, np.generic)) else Tensor(x)))
+        except DTypeError as error:
+            raise DTypeError(f"{who}: inputs[{i}]: {error}") from None
+        if arrays[-1].dtype.kind not in "fiub":
+            raise DTypeError(f"{who}: inputs[{i}] must be an array of numbers, got {said(x)}")
+    return arrays
 
 
 def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -> Any:
@@ -77,6 +87,7 @@ def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -
         list of these.
 
     Raises:
+        DTypeError: an argument of another type.
         ArgumentError: as for :func:`numerical_gradient`.
 
     >>> import tinygrad_lenet as tl
@@ -85,7 +96,7 @@ def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -
     array([[2., 1., 0.],
            [0., 3., 2.]])
     """
-    arrays = _prepared(inputs)
+    arrays, eps = _prepared("numerical_jacobian", fn, inputs), number("numerical_jacobian", "eps", eps, "(0, inf)")
     shapes = [y.shape for y in _values(fn, arrays)]
     jacobians = [[np.zeros(shape + a.shape) for a in arrays] for shape in shapes]
     for i, array in enumerate(arrays):
@@ -107,6 +118,8 @@ def numerical_gradient(
         eps: the step.
 
     Raises:
+        DTypeError: an argument of another type.
+        ShapeError: shapes that do not fit.
         ArgumentError: ``inputs`` is no list, or has nothing to differentiate for.
 
     >>> import tinygrad_lenet as tl
@@ -114,8 +127,16 @@ def numerical_gradient(
     >>> numerical_gradient(lambda x: x * x, [[3.0, 4.0]])[0].round(6)
     array([6., 8.])
     """
-    arrays = _prepared(inputs)
-    factors = [1.0] * len(_values(fn, arrays)) if weights is None else list(weights)
+    who = "numerical_gradient"
+    arrays, eps = _prepared(who, fn, inputs), number(who, "eps", eps, "(0, inf)")
+    values = _values(fn, arrays)
+    given = [1.0] * len(values) if weights is None else listed(who, "weights", weights, "a list of arrays")
+    factors = _prepared(f"{who}: weights", fn, given)
+    for w, y in zip(factors, values, strict=False):
+        if w.dtype.kind not in "fiub" or (w.shape != y.shape and w.size != 1):
+            raise ShapeError(f"{who}: weights must be numbers of the shape of the output, {y.shape}, got {said(w)}")
+    if len(factors) != len(values):
+        raise ShapeError(f"{who}: weights must be one for each of {len(values)} outputs, got {len(factors)}")
     gradients = [np.zeros(a.shape) for a in arrays]
     for i, array in enumerate(arrays):
         for index in np.ndindex(array.shape) if array.dtype.kind == "f" else ():
@@ -169,6 +190,7 @@ def gradcheck(
         raise_exception: raise an error with the worst element, or else return False.
 
     Raises:
+        DTypeError: an argument of another type.
         GradientCheckError: with the argument, the worst index, both values, and a hint if ``fn`` has a kink there.
         ArgumentError: ``order`` is neither 1 nor 2, or as for :func:`numerical_gradient`.
 
@@ -177,12 +199,17 @@ def gradcheck(
     >>> gradcheck(lambda x, w: (x @ w).tanh(), [tl.randn(2, 3, generator=0), tl.randn(3, 2, generator=1)], order=2)
     True
     """
-    if order not in (1, 2):
+    who = "gradcheck"
+    if integer(who, "order", order) not in (1, 2):
         raise ArgumentError(f"gradcheck: order must be 1 or 2, got {order}; a function may itself take a gradient")
+    arrays, eps = _prepared(who, fn, inputs), number(who, "eps", eps, "(0, inf)")
+    atol, rtol = number(who, "atol", atol, "[0, inf)"), number(who, "rtol", rtol, "[0, inf)")
+    seed, fast = integer(who, "seed", seed, 0), flag(who, "fast", fast)
+    raise_exception = flag(who, "raise_exception", raise_exception)
     try:
-        _check(fn, _prepared(inputs), _Options(eps, atol, rtol, fast, np.random.default_rng(seed)), "")
+        _check(fn, [a.copy() for a in arrays], _Options(eps, atol, rtol, fast, np.random.default_rng(seed)), "")
         if order > 1:
-            _check_second(fn, _prepared(inputs), _Options(eps, atol, rtol, fast, np.random.default_rng(seed)))
+            _check_second(fn, arrays, _Options(eps, atol, rtol, fast, np.random.default_rng(seed)))
     except GradientCheckError:
         if raise_exception:
             raise

@@ -1,0 +1,64 @@
+"""The method with which LeNet-5 was trained in 1998."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..arguments import listed
+from ..errors import ArgumentError
+from .optimizers import Array, Optimizer, Options, _buffer, _like
+
+
+class StochasticDiagonalLM(Optimizer):
+    """The stochastic diagonal Levenberg-Marquardt method, with which LeNet-5 was trained in 1998 (LeCun et al.,
+    *Gradient-based learning applied to document recognition*, appendix C).
+
+    ``w = w - lr / (mu + h) * g``, where ``h`` estimates the second derivative with respect to each weight; give it to
+    :meth:`set_curvature`, as the paper does before each pass. It is 0 until then.
+
+    Raises:
+        ArgumentError: ``mu`` is not above 0; or as :class:`Optimizer`.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.tensor([1.0, 1.0], requires_grad=True)
+    >>> optimizer = tl.optim.StochasticDiagonalLM([w], lr=0.1, mu=0.5)
+    >>> optimizer.set_curvature([[0.0, 0.5]])
+    >>> w.sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.8, 0.9], requires_grad=True)
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float = 5e-4, mu: float = 0.02) -> None:
+        super().__init__(params, {"lr": lr, "mu": mu})
+
+    def set_curvature(self, curvature: Iterable[Any]) -> None:
+        """For each parameter, in order, an array of its shape: 0 or more in each element."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        who, name = "StochasticDiagonalLM.set_curvature", "curvature"
+        given = listed(who, name, curvature, "a list of arrays")
+        if len(given) != len(params):
+            raise ArgumentError(
+                f"{who}: curvature must be {len(params)} arrays, one for each parameter, got {len(given)}"
+            )
+        arrays = [
+            _like(who, f"{name} of parameter {i}", h, p) for i, (h, p) in enumerate(zip(given, params, strict=True))
+        ]
+        for i, h in enumerate(arrays):
+            if not ((h >= 0) & np.isfinite(h)).all():
+                raise ArgumentError(
+                    f"{who}: curvature of parameter {i}, of shape {h.shape}, must be 0 or more and finite; least "
+                    f"element {h.min()}"
+                )
+        for i, (h, p) in enumerate(zip(arrays, params, strict=True)):
+            state = self.state.setdefault(i, {"step": 0, "scratch": np.empty_like(p._data)})
+            state["curvature"] = h
+
+    def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
+        """One step for one parameter."""
+        h, scratch = _buffer(state, "curvature", w), state["scratch"]
+        np.divide(g, np.add(h, options["mu"], out=scratch), out=scratch)
+        w -= np.multiply(scratch, options["lr"], out=scratch)

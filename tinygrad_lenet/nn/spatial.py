@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .. import functional as F
-from ..arguments import choice, flag, integer, lengths, said
+from ..arguments import choice, flag, integer, lengths, number, said
 from ..errors import ArgumentError
 from ..ops.windows import Padding, Pair, pair
 from ..tensor import Tensor
@@ -46,8 +46,8 @@ class _Pool(Function):
         """The kernel, and what is not the default."""
         defaults = {"stride": None, "padding": 0, "dilation": 1, "count_include_pad": True, "divisor_override": None}
         given = {"stride": self.stride, "padding": self.padding, **self.options}
-        said = [f"{name}={said(value)}" for name, value in given.items() if is_other(value, defaults.get(name, False))]
-        return ", ".join([str(self.kernel_size), *said])
+        told = [f"{name}={said(value)}" for name, value in given.items() if is_other(value, defaults.get(name, False))]
+        return ", ".join([str(self.kernel_size), *told])
 
 
 class MaxPool2d(_Pool):
@@ -154,6 +154,9 @@ class Upsample(Module):
         align_corners: bool | None = None,
     ) -> None:
         super().__init__()
+        for factor in scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,):
+            if factor is not None:
+                number("Upsample", "scale_factor", factor, "(0, inf)")
         self.size, self.scale_factor = size, scale_factor
         self.mode = choice("Upsample", "mode", mode, ("nearest", "bilinear"))
         self.align_corners = None if align_corners is None else flag("Upsample", "align_corners", align_corners)

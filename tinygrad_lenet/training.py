@@ -19,6 +19,7 @@ from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, S
 from .functional import cross_entropy
 from .graph import no_grad
 from .nn import Module, first_nonfinite
+from .nn.module import evaluating
 from .tensor import Tensor, to_array
 
 __all__ = [
@@ -148,33 +149,27 @@ def evaluate(
     function("evaluate", "loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
         raise DTypeError(f"evaluate: loader must give pairs of inputs and labels, got {said(loader)}")
-    modes = [(module, module.training) for module in model.modules()]
     total = 0.0
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[Any]] = []
-    try:
-        model.eval()
-        with no_grad():
-            for batch in loader:
-                if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                    raise ShapeError(f"evaluate: loader must give pairs of inputs and labels, it gave {said(batch)}")
-                inputs, targets = batch
-                scores = instance("evaluate", "what the model gives", model(inputs), Tensor)
-                labels.append(_array("evaluate", "labels", targets))
-                if (
-                    scores.ndim != 2
-                    or labels[-1].shape != scores.shape[:1]
-                    or (logits and scores.shape[1] != logits[0].shape[1])
-                ):
-                    raise ShapeError(
-                        f"evaluate: expected logits (N, C) from the model, as many classes each time, and labels (N,), "
-                        f"got {scores.shape} and {labels[-1].shape}"
-                    )
-                total += loss(scores, targets, reduction="sum").item()
-                logits.append(scores.numpy())
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(model), no_grad():
+        for batch in loader:
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise ShapeError(f"evaluate: loader must give pairs of inputs and labels, it gave {said(batch)}")
+            inputs, targets = batch
+            scores = instance("evaluate", "what the model gives", model(inputs), Tensor)
+            labels.append(_array("evaluate", "labels", targets))
+            if (
+                scores.ndim != 2
+                or labels[-1].shape != scores.shape[:1]
+                or (logits and scores.shape[1] != logits[0].shape[1])
+            ):
+                raise ShapeError(
+                    f"evaluate: expected logits (N, C) from the model, as many classes each time, and labels (N,), "
+                    f"got {scores.shape} and {labels[-1].shape}"
+                )
+            total += loss(scores, targets, reduction="sum").item()
+            logits.append(scores.numpy())
     if not labels:
         raise ArgumentError("evaluate: the loader gave no batch, expected at least one")
     all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,7 @@ from ..errors import ArgumentError, DTypeError
 from ..graph import no_grad
 from ..ops.creation import zeros
 from ..tensor import Tensor
-from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
-from .module import Module, Parameter
+from .module import Module, Parameter, evaluating
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ def record_calls(model: Module) -> Iterator[list[Call]]:
     """
     instance("record_calls", "model", model, Module)
     calls: list[Call] = []
-    before = [(module, vars(module).get("forward")) for module in model.modules()]
+    named = list(model.named_modules())
+    held = [vars(module) for _, module in named]
+    own = [{"forward": values["forward"]} if "forward" in values else {} for values in held]
+    restored = chain(map(dict.pop, held, repeat("forward"), repeat(None)), map(dict.update, held, own))
 
     def watch(name: str, module: Module) -> None:
         forward = module.forward
@@ -64,16 +67,12 @@ def record_calls(model: Module) -> Iterator[list[Call]]:
 
         vars(module)["forward"] = recorded
 
-    for name, module in model.named_modules():
-        watch(name, module)
     try:
+        for name, module in named:
+            watch(name, module)
         yield calls
     finally:
-        for module, own in before:
-            if own is None:
-                del vars(module)["forward"]
-            else:
-                vars(module)["forward"] = own
+        deque(restored, maxlen=0)  # one call for all of them, which Ctrl-C cannot cut in two
 
 
 def _held(module: Module) -> int:
@@ -115,13 +114,8 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     if not isinstance(input_shape, (tuple, list)):
         raise ArgumentError(f"summary: input_shape must be positive integers, (N, ...), got {said(input_shape)}")
     images = made("summary", lengths("summary", "input_shape", input_shape, 1), zeros)
-    training = [(module, module.training) for module in model.modules()]
-    try:
-        with no_grad(), record_calls(model.eval()) as calls:
-            model(images)
-    finally:
-        for module, mode in training:
-            module.training = mode
+    with evaluating(model), no_grad(), record_calls(model) as calls:
+        model(images)
     rows, counted = [], set()
     for call in calls:
         own = 0 if id(call.module) in counted else _held(call.module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -436,3 +437,14 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
         raise DTypeError(f"{type(layer).__name__}: the input must be a Tensor, got {said(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[1] != features):
         raise ShapeError(f"{type(layer).__name__}({layer.extra_repr()}): expected input of shape {layout}, got {shape}")
+
+
+@contextmanager
+def evaluating(model: M) -> Iterator[M]:
+    """Within it, the model is in evaluation mode; after it, each of its modules is in the mode it had."""
+    modules = list(model.modules())
+    restored = map(dict.update, map(vars, modules), [{"training": module.training} for module in modules])
+    try:
+        yield model.eval()
+    finally:
+        any(restored)  # one call for all of them, which Ctrl-C cannot cut in two

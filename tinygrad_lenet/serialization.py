@@ -150,7 +150,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any] | HasState) -> N
             raise ArgumentError(f"save: a name in the state must be a word that files can hold, got {given.said(name)}")
         try:
             array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-        except ValueError as error:
+        except Exception as error:  # whatever an object of the user's own raises
             raise DTypeError(f"save: in the state {name} must be an array of numbers ({error})") from None
         if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
             raise DTypeError(

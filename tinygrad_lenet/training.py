@@ -97,7 +97,7 @@ def _classes(who: str, name: str, value: Any) -> NDArray[Any]:
     """Numbers of classes; in a list, integers stay what they are."""
     try:
         array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    except ValueError as error:
+    except Exception as error:  # whatever an object of the user's own raises
         raise ShapeError(f"{who}: {name} must be a list of integers ({error})") from None
     if array.dtype.kind not in "iub" and (array.size or array.dtype.kind != "f"):
         raise ArgumentError(f"{who}: {name} must be integers, got {array.dtype}; pass logits.argmax(1)")

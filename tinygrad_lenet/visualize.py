@@ -45,7 +45,7 @@ def _numbers(who: str, name: str, value: Any) -> NDArray[Any]:
     """An array of numbers; integers in a list stay what they are."""
     try:
         array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    except ValueError as error:
+    except Exception as error:  # whatever an object of the user's own raises
         raise ShapeError(f"{who}: {name} must be an array of numbers ({error})") from None
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise DTypeError(f"{who}: {name} must be an array of numbers, got {said(array)}")

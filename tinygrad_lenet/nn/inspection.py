@@ -170,7 +170,7 @@ def first_nonfinite(model: Module, *inputs: Any) -> str:
 def _nonfinite(x: Any) -> str:
     try:
         values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
-    except ValueError as error:
+    except Exception as error:  # whatever an object of the user's own raises
         raise DTypeError(f"first_nonfinite: inputs must be arrays ({error})") from None
     if values.dtype.kind != "f":
         return ""

@@ -270,7 +270,7 @@ def _values(who: str, name: str, value: Any, target: Tensor) -> NDArray[Any]:
     if not isinstance(value, Tensor):
         try:
             value = np.asarray(value)
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # whatever an object of the user's own raises
             raise DTypeError(f"{who}: {name} must be an array of numbers ({error})") from None
     if value.dtype.kind not in "fiub":
         raise DTypeError(f"{who}: {name} must hold numbers, got {value.dtype}")

@@ -200,7 +200,7 @@ def _like(who: str, what: str, value: Any, p: Tensor) -> Array:
     """A private copy of what a state has for a parameter, in its dtype and shape."""
     try:
         array = np.array(value.numpy() if isinstance(value, Tensor) else value)
-    except ValueError as error:
+    except Exception as error:  # whatever an object of the user's own raises
         raise DTypeError(f"{who}: {what} must be an array of numbers ({error})") from None
     if array.dtype.kind not in "fiu":
         raise DTypeError(f"{who}: {what} must be an array of numbers, got {said(array)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from ..errors import ArgumentError, DTypeError
 from ..graph import no_grad
 from ..ops.creation import zeros
 from ..tensor import Tensor
+from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
 from .module import Module, Parameter, evaluating
 
 

@@ -1,4 +1,7 @@
-"""Ctrl-C at any moment, and sizes far beyond the usual."""
+"""Ctrl-C at any moment, and sizes far beyond the usual.
+
+HYPOTHESIS_PROFILE=thorough pytest tests/test_limits.py      every moment, and the full sizes; the last lines count them
+"""
 
 import dis
 import functools
@@ -17,6 +20,18 @@ from tinygrad_lenet.graph import listener
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PACKAGE = os.path.dirname(tl.__file__) + os.sep
+
+TRIED: list[int] = []  # interrupts, by test
+
+
+@pytest.fixture(scope="module", autouse=True)
+def count(request):
+    """Say how much was tried."""
+    yield
+    plugins = request.config.pluginmanager
+    with plugins.get_plugin("capturemanager").global_and_fixture_disabled():
+        plugins.get_plugin("terminalreporter").write_line(f"\n{sum(TRIED):,} interrupts at different places")
+
 
 # Ctrl-C. Python hears it at the start of a function, after a call, and when it jumps back: there it is raised here.
 
@@ -66,7 +81,9 @@ def interrupted(run, at):
 def places(run):
     """Every place in thorough runs, else some, others each time the code changes."""
     count = interrupted(run, None)
-    return range(1, count + 1) if THOROUGH else range(1, count + 1, max(1, count // 150))
+    found = range(1, count + 1) if THOROUGH else range(1, count + 1, max(1, count // 150))
+    TRIED.append(len(found))
+    return found
 
 
 def network():

@@ -70,6 +70,7 @@ class Optimizer:
             raise ArgumentError(f"{kind}: each group must have 'params', and may have the options that differ for them")
         self.param_groups: list[Options] = []
         self.state: dict[int, Options] = {}  # by the number of the parameter, counted through all groups
+        self._checked: dict[int, Options] = {}  # the groups as they were when last checked, by number
         seen: set[int] = set()
         for group in groups:
             members = _several(listed(kind, "params", group["params"], "Tensors"))
@@ -99,6 +100,17 @@ class Optimizer:
             )
         return found
 
+    def _checked_groups(self) -> list[Options]:
+        """The groups with their options checked, anew where they are no longer what they were."""
+        for i, group in enumerate(self.param_groups):
+            try:
+                same = group == self._checked[i]
+            except (LookupError, ValueError):  # a new group; an option that is an array
+                same = False
+            if not same:
+                self._checked[i] = self._plain(group)
+        return [self._checked[i] for i in range(len(self.param_groups))]
+
     def _check(self, p: Any, seen: set[int]) -> None:
         name = type(self).__name__
         if not isinstance(p, Tensor):
@@ -120,8 +132,7 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         index, line = 0, user_line()
-        groups = [self._plain(group) for group in self.param_groups]  # all, before anything is changed
-        for group in groups:
+        for group in self._checked_groups():  # all, before anything is changed
             for p in group["params"]:
                 if p._grad is not None:
                     state = self.state.get(index)

@@ -55,6 +55,9 @@ FAULTS = [
     (lambda: nn.Conv2d(1, 1, 3, padding=np.array(["", ""])), "Conv2d: padding"),
     (lambda: nn.Conv2d(1, 1, 3)(np), "Conv2d: the input"),
     (lambda: nn.MaxPool2d(2, ceil_mode="no"), "MaxPool2d: ceil_mode"),
+    (lambda: nn.MaxPool2d(2, padding=FACTORIES["deep"]()), "MaxPool2d: padding"),  # was a RecursionError
+    (lambda: nn.AvgPool1d(2, padding="ab"), "AvgPool1d: padding"),
+    (lambda: nn.Upsample(FACTORIES["deep"]()), "Upsample: size"),
     (lambda: nn.Dropout("0.5"), "Dropout: p must be a number"),
     (lambda: nn.Dropout(float("nan")), "Dropout: p must lie in"),
     (lambda: nn.BatchNorm1d(3, momentum=2), "BatchNorm1d: momentum must lie in"),
@@ -160,6 +163,9 @@ def test_faults_that_were_found(call, words):
 def test_what_is_odd_but_right():
     assert "(see above)" in repr(own_loop())
     assert [name for name, _ in own_list().named_parameters()] == ["layers.0.weight", "layers.0.bias"]
+    deep = nn.Tanh()
+    deep.layers = FACTORIES["deep"]()
+    assert not [*deep.parameters()]
     assert nn.Unflatten(1, (2, -1))(np.zeros((0, 6), np.float32)).shape == (0, 2, 3)
     assert nn.Linear(0, 2)(np.zeros((4, 0), np.float32)).shape == (4, 2)
     nn.init.kaiming_normal_(tl.zeros(3, 0))

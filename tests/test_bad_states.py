@@ -110,7 +110,10 @@ FAULTS = [
     (lambda: optim.StepLR(sgd(), 0.5), "StepLR: step_size must be an integer"),
     (lambda: optim.StepLR(nn.Tanh(), 1), "StepLR: optimizer must be a Optimizer"),
     (lambda: optim.ExponentialLR(sgd(), -1), "ExponentialLR: gamma must lie in"),
-    (lambda: [s.step() for s in [optim.ExponentialLR(sgd(), 1e200)] * 2], "ExponentialLR: after 2 steps"),
+    (
+        lambda: [s.step() for s in [optim.ExponentialLR(sgd(), 1e200)] * 2],
+        "ExponentialLR: after 2 steps .* gamma is 1e",
+    ),
     (lambda: optim.ReduceLROnPlateau(sgd(), factor=-1), "ReduceLROnPlateau: factor must lie in"),
     (lambda: data.DataLoader({"a": 1}), "data set: got a dict"),  # was a KeyError of the first batch
     (lambda: data.DataLoader(LABELS, shuffle="no"), "DataLoader: shuffle"),  # shuffled

@@ -162,7 +162,7 @@ case(
 )
 case(
     "DataLoader.epoch",
-    signed(lambda number: setattr(data.DataLoader(LABELS), "epoch", number), "DataLoader", lambda number: 0),
+    signed(lambda number: setattr(data.DataLoader(LABELS), "epoch", number), "DataLoader", lambda epoch: 0),
     call(3),
     names=("epoch",),
 )

@@ -74,8 +74,11 @@ FAULTS = [
     (lambda: nn.Subsampling(6)(X), r"Subsampling.*\(N, 6, H, W\)"),  # was 6 channels of one
     (lambda: nn.PartialConv2d(["00"], 3), "PartialConv2d: each element of table"),
     (lambda: nn.MAPLoss()([[1.0, 2.0]], [2]), "MAPLoss: labels lie in 0 … 1"),  # was the class of rubbish
+    (lambda: nn.MAPLoss()([[1.0, 2.0]], [-1]), "MAPLoss: labels lie in 0 … 1, got -1"),  # spoke of three classes
+    (lambda: nn.MAPLoss()([[1.0, 2.0]], [True]), "MAPLoss: labels must be integers, got bool"),
     (lambda: nn.GELU(tl.ones(1)), "GELU: approximate must be"),
     (lambda: nn.Sequential(nn.Tanh())["0"], "Sequential: an index must be an integer"),
+    (lambda: nn.Sequential(nn.Tanh())[: FACTORIES["Broken"]()], "Sequential: this index is broken"),
     (lambda: nn.Sequential({"": nn.Tanh()}), "Sequential: an element is called by a word"),
     (two_names, "Sequential: an element is called by a word"),
     (cycle, "Sequential: module .* holds it itself"),
@@ -124,6 +127,7 @@ FAULTS = [
     (lambda: setattr(data.DataLoader(LABELS), "epoch", -1), "DataLoader: epoch must be at least 0"),
     (lambda: data.DataLoader(LABELS).load_state_dict({"batch": 0}), "DataLoader: the state lacks seed, epoch"),
     (lambda: data.Subset(LABELS, slice(0, 2, 0)), "Subset: indices"),
+    (lambda: data.Subset(LABELS, leaves()[1:]), "Subset: indices"),  # was the GradientError of the leaf
     (lambda: data.random_split(LABELS, 5), "random_split: lengths"),
     (lambda: data.RandomAffine("9"), "RandomAffine: degrees must be a number"),
     (lambda: data.RandomAffine(degrees=math.inf), "RandomAffine: degrees must lie in"),  # gave garbage

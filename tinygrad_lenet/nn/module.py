@@ -421,7 +421,7 @@ def _part(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Mod
     """Some elements with their names."""
     try:
         return list(modules.named_children())[index]
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever an end of the user's own raises
         raise ArgumentError(f"{type(modules).__name__}: {error}, got {said(index)}") from None
 
 

@@ -145,6 +145,7 @@ FAULTS = [
     (lambda: training.EarlyStopping("5"), "EarlyStopping: patience"),
     (lambda: training.EarlyStopping().load_state_dict({"epoch": 1}), "EarlyStopping: the state lacks"),
     (lambda: tl.save_checkpoint("a", FACTORIES["endless"]()), "save_checkpoint: state is too deep"),
+    (lambda: tl.save_checkpoint("", {}), "save_checkpoint: path must be"),  # wrote .tmp, and then failed
     (lambda: tl.save_checkpoint("a", 10**5000), "save_checkpoint: state cannot be written"),
     (lambda: tl.save("a.npz", {1: X}), "save: a name in the state"),
     (lambda: tl.save("a.npz", 3), "save: state must be a module"),
@@ -186,6 +187,8 @@ def test_what_is_odd_but_right():
     index = np.zeros((1,) * 33, np.int64)  # more axes than NumPy's add.at survives
     tl.embedding(index, table).sum().backward()
     assert table.grad.numpy()[0].tolist() == [1, 1, 1]
+    visualize.curves([])  # without a warning: one is an error here
+    visualize.curves([{"epoch": 1}])
     widened = option("weight_decay", np.float64(0.1))
     stepped(widened)
 

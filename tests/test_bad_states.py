@@ -69,6 +69,11 @@ FAULTS = [
     (lambda: nn.Unflatten(1, (2, 2))(np.zeros((0, 6), np.float32)), "Unflatten: axis 1"),  # was (0, 2, 2)
     (lambda: nn.GRU(2, 2, 1.5), "GRU: num_layers"),
     (lambda: nn.LSTM(2, 2)(X[0, 0, :, :2], 5), "LSTM: state must be a pair"),
+    (
+        lambda: nn.GRU(3, 2)(np.zeros((0, 3), np.float32)),
+        r"GRU: the input .* one step, got shape \(0, 3\)",
+    ),  # said (0, 1, 3)
+    (lambda: nn.LSTM(3, 2, batch_first=True)(np.zeros((2, 0, 3), np.float32)), r"LSTM: the input .* shape \(2, 0, 3\)"),
     (lambda: nn.LeNet5(activation=["relu"]), "LeNet5: activation must be"),
     (lambda: nn.LeNet5Classic.prepare(np.zeros((1, 1, 28, 28), np.uint8)), "prepare: .*divide them by 255"),
     (lambda: nn.Subsampling(6)(X), r"Subsampling.*\(N, 6, H, W\)"),  # was 6 channels of one

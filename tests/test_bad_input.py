@@ -184,6 +184,10 @@ def setitem(index, value):
     return x
 
 
+def part_of_a_gradient():
+    PRIMITIVES["ops.shape._join"](0, (1,), leaf()).sum().backward()
+
+
 def setitem_of_integers(index, value):
     x = tl.zeros(3, 4, dtype="int16")
     x[index] = value
@@ -363,6 +367,9 @@ REFUSED = [
     ("True for a length", lambda: tl.zeros(True), tl.DTypeError, "zeros: .*integer, got True"),
     ("two point nought classes", lambda: tl.one_hot([0], 2.0), tl.DTypeError, "one_hot: num_classes"),
     ("True for a stride", lambda: tl.unfold(np.ones((1, 1, 3, 3)), 1, stride=(True, 1)), tl.ArgumentError, "stride"),
+    ("a kernel without pixels", lambda: tl.conv2d(IMAGES, IMAGES[:, :, :0]), tl.ShapeError, "conv2d: weight .* 0, 4"),
+    ("a rule of another shape", lambda: part_of_a_gradient(), tl.GradientError, "_join: the rule of 'tensors' .*, 3"),
+    ("an axis for each of a thousand", lambda: tl.sum(X, (7,) * 999), tl.ArgumentError, "^sum.{,1990}$"),
     ("three paddings", lambda: tl.max_pool2d(np.ones((1, 1, 4, 4)), 2, 2, (1, 1, 1)), tl.ArgumentError, "padding"),
     ("no for True", lambda: tl.argmax(X, 0, "no"), tl.DTypeError, "argmax: keepdims must be True or False, got 'no'"),
     ("a list for a slope", lambda: tl.leaky_relu(X, []), tl.DTypeError, "leaky_relu: negative_slope must be a number"),

@@ -383,6 +383,8 @@ REFUSED = [
     ("half an index", lambda: tl.embedding((2.0, 1.0), X), tl.DTypeError, "embedding: .* input"),
     ("an old word for text", lambda: tl.tensor(X).astype("a"), tl.DTypeError, "astype: 'a' is no dtype"),
     ("an array for tensors", lambda: tl.grad(leaf().sum(), np.array(1)), tl.ArgumentError, "grad: inputs are tensors"),
+    ("minus one for True", lambda: tl.grad(product, 0, create_graph=-1), tl.DTypeError, "grad: create_graph must be"),
+    ("70 axes, none of a row", lambda: tl.jacobian(lambda x: x[:0])(np.ones((1,) * 35)), tl.ShapeError, "reshape: "),
     ("text for elements", lambda: setitem(0, "a"), tl.DTypeError, r"x\[...\] = value: "),
     ("an op within is not named", lambda: tl.std(X, 5), tl.AxisError, "^std: there is no axis 5"),
 ]

@@ -375,6 +375,7 @@ REFUSED = [
     ("a list for a slope", lambda: tl.leaky_relu(X, []), tl.DTypeError, "leaky_relu: negative_slope must be a number"),
     ("words in place of a gradient", lambda: tl.ones(2, requires_grad="no"), tl.DTypeError, "ones: requires_grad"),
     ("statistics that stay", lambda: tl.batch_norm(X, X[0], X[0], training=True), tl.DTypeError, "running_m"),
+    ("integers to be normalised", lambda: tl.group_norm(IDS[None], 1), tl.DTypeError, "input must"),
     ("a hook that cannot be called", lambda: leaf().register_hook(1), tl.DTypeError, "register_hook: hook"),
     ("a number for a function", lambda: tl.jacobian(3), tl.DTypeError, "jacobian: fn must be a function"),
     ("a number for an op", lambda: tl.primitive(3), tl.DTypeError, "primitive: forward must be a function"),

@@ -381,6 +381,7 @@ REFUSED = [
     ("a number for an op", lambda: tl.primitive(3), tl.DTypeError, "primitive: forward must be a function"),
     ("half a slice", lambda: tl.tensor(X)[0.5:], tl.DTypeError, "getitem: an index is made of integers"),
     ("bytes for a shape", lambda: tl.zeros(bytearray(b"ab")), tl.DTypeError, "zeros: .*integer"),
+    ("no index", lambda: tl.gather(X, 0, ()), tl.DTypeError, "gather: index must hold integers, got float64"),
     ("half an index", lambda: tl.embedding((2.0, 1.0), X), tl.DTypeError, "embedding: .* input"),
     ("an old word for text", lambda: tl.tensor(X).astype("a"), tl.DTypeError, "astype: 'a' is no dtype"),
     ("an array for tensors", lambda: tl.grad(leaf().sum(), np.array(1)), tl.ArgumentError, "grad: inputs are tensors"),

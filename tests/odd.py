@@ -50,7 +50,7 @@ LAYOUTS = {
     "masked": lambda a: np.ma.masked_array(a),
     "tensor": tl.tensor,
     "leaf": lambda a: tl.tensor(a, requires_grad=a.dtype.kind == "f"),
-    "within a graph": lambda a: tl.tensor(a, requires_grad=a.dtype.kind == "f") + 0,
+    "within a graph": lambda a: tl.tensor(a, requires_grad=a.dtype.kind == "f") + a.dtype.type(0),
     "view": lambda a: tl.tensor(a.T).T,
 }
 NUMBERS = {

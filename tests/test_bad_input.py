@@ -184,6 +184,10 @@ def setitem(index, value):
     return x
 
 
+def part_of_a_gradient():
+    PRIMITIVES["ops.shape._join"](0, (1,), leaf()).sum().backward()
+
+
 def setitem_of_integers(index, value):
     x = tl.zeros(3, 4, dtype="int16")
     x[index] = value
@@ -363,24 +367,26 @@ REFUSED = [
     ("True for a length", lambda: tl.zeros(True), tl.DTypeError, "zeros: .*integer, got True"),
     ("two point nought classes", lambda: tl.one_hot([0], 2.0), tl.DTypeError, "one_hot: num_classes"),
     ("True for a stride", lambda: tl.unfold(np.ones((1, 1, 3, 3)), 1, stride=(True, 1)), tl.ArgumentError, "stride"),
+    ("a kernel without pixels", lambda: tl.conv2d(IMAGES, IMAGES[:, :, :0]), tl.ShapeError, "conv2d: weight .* 0, 4"),
+    ("a rule of another shape", lambda: part_of_a_gradient(), tl.GradientError, "_join: the rule of 'tensors' .*, 3"),
+    ("an axis for each of a thousand", lambda: tl.sum(X, (7,) * 999), tl.ArgumentError, "^sum.{,1990}$"),
     ("three paddings", lambda: tl.max_pool2d(np.ones((1, 1, 4, 4)), 2, 2, (1, 1, 1)), tl.ArgumentError, "padding"),
     ("no for True", lambda: tl.argmax(X, 0, "no"), tl.DTypeError, "argmax: keepdims must be True or False, got 'no'"),
     ("a list for a slope", lambda: tl.leaky_relu(X, []), tl.DTypeError, "leaky_relu: negative_slope must be a number"),
     ("words in place of a gradient", lambda: tl.ones(2, requires_grad="no"), tl.DTypeError, "ones: requires_grad"),
-    (
-        "statistics that cannot be moved",
-        lambda: tl.batch_norm(X, X[0], X[0], training=True),
-        tl.DTypeError,
-        "running_m",
-    ),
+    ("statistics that stay", lambda: tl.batch_norm(X, X[0], X[0], training=True), tl.DTypeError, "running_m"),
+    ("integers to be normalised", lambda: tl.group_norm(IDS[None], 1), tl.DTypeError, "input must"),
     ("a hook that cannot be called", lambda: leaf().register_hook(1), tl.DTypeError, "register_hook: hook"),
     ("a number for a function", lambda: tl.jacobian(3), tl.DTypeError, "jacobian: fn must be a function"),
     ("a number for an op", lambda: tl.primitive(3), tl.DTypeError, "primitive: forward must be a function"),
     ("half a slice", lambda: tl.tensor(X)[0.5:], tl.DTypeError, "getitem: an index is made of integers"),
     ("bytes for a shape", lambda: tl.zeros(bytearray(b"ab")), tl.DTypeError, "zeros: .*integer"),
+    ("no index", lambda: tl.gather(X, 0, ()), tl.DTypeError, "gather: index must hold integers, got float64"),
     ("half an index", lambda: tl.embedding((2.0, 1.0), X), tl.DTypeError, "embedding: .* input"),
     ("an old word for text", lambda: tl.tensor(X).astype("a"), tl.DTypeError, "astype: 'a' is no dtype"),
     ("an array for tensors", lambda: tl.grad(leaf().sum(), np.array(1)), tl.ArgumentError, "grad: inputs are tensors"),
+    ("minus one for True", lambda: tl.grad(product, 0, create_graph=-1), tl.DTypeError, "grad: create_graph must be"),
+    ("70 axes, none of a row", lambda: tl.jacobian(lambda x: x[:0])(np.ones((1,) * 35)), tl.ShapeError, "reshape: "),
     ("text for elements", lambda: setitem(0, "a"), tl.DTypeError, r"x\[...\] = value: "),
     ("an op within is not named", lambda: tl.std(X, 5), tl.AxisError, "^std: there is no axis 5"),
 ]
@@ -461,6 +467,14 @@ def test_a_lack_of_memory_is_python_s_too():
     with pytest.raises(MemoryError, match=r"^zeros: .*\(given: shape=35184372088832\)") as caught:
         tl.zeros(2**45)
     assert isinstance(caught.value, tl.OutOfMemoryError)
+
+
+@pytest.mark.parametrize("name", odd.LAYOUTS)
+def test_an_unusual_array_is_an_equal_one(name):
+    for a in (np.array([[True, False]]), np.array([[1, 2]], np.int16), X[:1]):
+        found = odd.LAYOUTS[name](a.copy())
+        assert found.dtype.newbyteorder("=") == a.dtype
+        assert np.array_equal(found, a)
 
 
 def test_the_judge_finds_faults():

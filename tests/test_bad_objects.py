@@ -162,7 +162,7 @@ case(
 )
 case(
     "DataLoader.epoch",
-    signed(lambda number: setattr(data.DataLoader(LABELS), "epoch", number), "DataLoader", lambda number: 0),
+    signed(lambda number: setattr(data.DataLoader(LABELS), "epoch", number), "DataLoader", lambda epoch: 0),
     call(3),
     names=("epoch",),
 )
@@ -255,7 +255,12 @@ case(
     call(nn.Linear(3, 4), [(t(2, 3), np.array([0, 1]))]),
     names=("accuracy", "cross_entropy", "linear", "matmul"),
 )
-case("check_finite", training.check_finite, call(nn.Linear(3, 4), tl.tensor(1.0), t(2, 3)), names=("item()", "linear"))
+case(
+    "check_finite",
+    training.check_finite,
+    call(nn.Linear(3, 4), tl.tensor(1.0), t(2, 3)),
+    names=("item()", "linear", "the loss is"),
+)
 case(
     "ExponentialMovingAverage",
     making(training.ExponentialMovingAverage, lambda a: a.update()),
@@ -317,20 +322,29 @@ case(
     "gradcheck",
     testing.gradcheck,
     call(first, [t(2, 2)], order=1, eps=1e-6, atol=1e-7, rtol=1e-5, seed=0, fast=True, raise_exception=False),
-    names=("tanh", "the function", "the gradient", "argument", "two calls"),
+    names=("tanh", "the function", "the gradient", "argument", "two calls", "item()"),
+    words=("item()",),
 )
 case(
     "numerical_gradient",
     testing.numerical_gradient,
     call(first, [t(2, 2)], [np.ones((2, 2))], 1e-6),
-    names=("tanh", "the function"),
+    names=("tanh", "the function", "item()"),
+    words=("item()",),
 )
-case("numerical_jacobian", testing.numerical_jacobian, call(first, [t(2, 2)], 1e-6), names=("tanh", "the function"))
+case(
+    "numerical_jacobian",
+    testing.numerical_jacobian,
+    call(first, [t(2, 2)], 1e-6),
+    names=("tanh", "the function", "item()"),
+    words=("item()",),
+)
 case(
     "export",
     signed(lambda *a, **k: onnx.export(*a, **k) and None, "onnx.export", onnx.export),
     call(nn.Tanh(), t(2, 3), "a.onnx", True),
-    names=("tanh",),
+    names=("tanh", "item()"),
+    words=("item()",),
     share=20,
 )
 case(

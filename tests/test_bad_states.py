@@ -55,6 +55,9 @@ FAULTS = [
     (lambda: nn.Conv2d(1, 1, 3, padding=np.array(["", ""])), "Conv2d: padding"),
     (lambda: nn.Conv2d(1, 1, 3)(np), "Conv2d: the input"),
     (lambda: nn.MaxPool2d(2, ceil_mode="no"), "MaxPool2d: ceil_mode"),
+    (lambda: nn.MaxPool2d(2, padding=FACTORIES["deep"]()), "MaxPool2d: padding"),  # was a RecursionError
+    (lambda: nn.AvgPool1d(2, padding="ab"), "AvgPool1d: padding"),
+    (lambda: nn.Upsample(FACTORIES["deep"]()), "Upsample: size"),
     (lambda: nn.Dropout("0.5"), "Dropout: p must be a number"),
     (lambda: nn.Dropout(float("nan")), "Dropout: p must lie in"),
     (lambda: nn.BatchNorm1d(3, momentum=2), "BatchNorm1d: momentum must lie in"),
@@ -66,13 +69,21 @@ FAULTS = [
     (lambda: nn.Unflatten(1, (2, 2))(np.zeros((0, 6), np.float32)), "Unflatten: axis 1"),  # was (0, 2, 2)
     (lambda: nn.GRU(2, 2, 1.5), "GRU: num_layers"),
     (lambda: nn.LSTM(2, 2)(X[0, 0, :, :2], 5), "LSTM: state must be a pair"),
+    (
+        lambda: nn.GRU(3, 2)(np.zeros((0, 3), np.float32)),
+        r"GRU: the input .* one step, got shape \(0, 3\)",
+    ),  # said (0, 1, 3)
+    (lambda: nn.LSTM(3, 2, batch_first=True)(np.zeros((2, 0, 3), np.float32)), r"LSTM: the input .* shape \(2, 0, 3\)"),
     (lambda: nn.LeNet5(activation=["relu"]), "LeNet5: activation must be"),
     (lambda: nn.LeNet5Classic.prepare(np.zeros((1, 1, 28, 28), np.uint8)), "prepare: .*divide them by 255"),
     (lambda: nn.Subsampling(6)(X), r"Subsampling.*\(N, 6, H, W\)"),  # was 6 channels of one
     (lambda: nn.PartialConv2d(["00"], 3), "PartialConv2d: each element of table"),
     (lambda: nn.MAPLoss()([[1.0, 2.0]], [2]), "MAPLoss: labels lie in 0 … 1"),  # was the class of rubbish
+    (lambda: nn.MAPLoss()([[1.0, 2.0]], [-1]), "MAPLoss: labels lie in 0 … 1, got -1"),  # spoke of three classes
+    (lambda: nn.MAPLoss()([[1.0, 2.0]], [True]), "MAPLoss: labels must be integers, got bool"),
     (lambda: nn.GELU(tl.ones(1)), "GELU: approximate must be"),
     (lambda: nn.Sequential(nn.Tanh())["0"], "Sequential: an index must be an integer"),
+    (lambda: nn.Sequential(nn.Tanh())[: FACTORIES["Broken"]()], "Sequential: this index is broken"),
     (lambda: nn.Sequential({"": nn.Tanh()}), "Sequential: an element is called by a word"),
     (two_names, "Sequential: an element is called by a word"),
     (cycle, "Sequential: module .* holds it itself"),
@@ -107,7 +118,10 @@ FAULTS = [
     (lambda: optim.StepLR(sgd(), 0.5), "StepLR: step_size must be an integer"),
     (lambda: optim.StepLR(nn.Tanh(), 1), "StepLR: optimizer must be a Optimizer"),
     (lambda: optim.ExponentialLR(sgd(), -1), "ExponentialLR: gamma must lie in"),
-    (lambda: [s.step() for s in [optim.ExponentialLR(sgd(), 1e200)] * 2], "ExponentialLR: after 2 steps"),
+    (
+        lambda: [s.step() for s in [optim.ExponentialLR(sgd(), 1e200)] * 2],
+        "ExponentialLR: after 2 steps .* gamma is 1e",
+    ),
     (lambda: optim.ReduceLROnPlateau(sgd(), factor=-1), "ReduceLROnPlateau: factor must lie in"),
     (lambda: data.DataLoader({"a": 1}), "data set: got a dict"),  # was a KeyError of the first batch
     (lambda: data.DataLoader(LABELS, shuffle="no"), "DataLoader: shuffle"),  # shuffled
@@ -118,6 +132,7 @@ FAULTS = [
     (lambda: setattr(data.DataLoader(LABELS), "epoch", -1), "DataLoader: epoch must be at least 0"),
     (lambda: data.DataLoader(LABELS).load_state_dict({"batch": 0}), "DataLoader: the state lacks seed, epoch"),
     (lambda: data.Subset(LABELS, slice(0, 2, 0)), "Subset: indices"),
+    (lambda: data.Subset(LABELS, leaves()[1:]), "Subset: indices"),  # was the GradientError of the leaf
     (lambda: data.random_split(LABELS, 5), "random_split: lengths"),
     (lambda: data.RandomAffine("9"), "RandomAffine: degrees must be a number"),
     (lambda: data.RandomAffine(degrees=math.inf), "RandomAffine: degrees must lie in"),  # gave garbage
@@ -135,6 +150,7 @@ FAULTS = [
     (lambda: training.EarlyStopping("5"), "EarlyStopping: patience"),
     (lambda: training.EarlyStopping().load_state_dict({"epoch": 1}), "EarlyStopping: the state lacks"),
     (lambda: tl.save_checkpoint("a", FACTORIES["endless"]()), "save_checkpoint: state is too deep"),
+    (lambda: tl.save_checkpoint("", {}), "save_checkpoint: path must be"),  # wrote .tmp, and then failed
     (lambda: tl.save_checkpoint("a", 10**5000), "save_checkpoint: state cannot be written"),
     (lambda: tl.save("a.npz", {1: X}), "save: a name in the state"),
     (lambda: tl.save("a.npz", 3), "save: state must be a module"),
@@ -160,6 +176,9 @@ def test_faults_that_were_found(call, words):
 def test_what_is_odd_but_right():
     assert "(see above)" in repr(own_loop())
     assert [name for name, _ in own_list().named_parameters()] == ["layers.0.weight", "layers.0.bias"]
+    deep = nn.Tanh()
+    deep.layers = FACTORIES["deep"]()
+    assert not [*deep.parameters()]
     assert nn.Unflatten(1, (2, -1))(np.zeros((0, 6), np.float32)).shape == (0, 2, 3)
     assert nn.Linear(0, 2)(np.zeros((4, 0), np.float32)).shape == (4, 2)
     nn.init.kaiming_normal_(tl.zeros(3, 0))
@@ -173,6 +192,8 @@ def test_what_is_odd_but_right():
     index = np.zeros((1,) * 33, np.int64)  # more axes than NumPy's add.at survives
     tl.embedding(index, table).sum().backward()
     assert table.grad.numpy()[0].tolist() == [1, 1, 1]
+    visualize.curves([])  # without a warning: one is an error here
+    visualize.curves([{"epoch": 1}])
     widened = option("weight_decay", np.float64(0.1))
     stepped(widened)
 

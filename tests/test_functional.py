@@ -341,5 +341,5 @@ def test_weights_and_lists_do_not_widen_float32():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm_of_integers_is_refused(training):
-    with pytest.raises(tl.DTypeError, match="batch_norm: expected floats, got int64"):
+    with pytest.raises(tl.DTypeError, match="batch_norm: input must be floats, got int64"):
         F.batch_norm(tl.arange(6).reshape(3, 2), tl.zeros(2), tl.ones(2), training=training)

@@ -129,6 +129,8 @@ def path(who: str, name: str, value: Any) -> str:
         found = os.fsdecode(value)
     except TypeError:
         raise DTypeError(f"{who}: {name} must be the name of a file, got {said(value)}") from None
+    if not found:
+        raise ArgumentError(f"{who}: {name} must be the name of a file, got an empty one")
     if "\0" in found:
         raise ArgumentError(f"{who}: {name} holds a zero character, which no name of a file has: {said(found)}")
     return found

@@ -81,11 +81,11 @@ def grad(
     >>> tl.grad(tl.grad(lambda x: x**3))(2.0)
     tensor(12.)
     """
+    create_graph, allow_unused = flag("grad", "create_graph", create_graph), flag("grad", "allow_unused", allow_unused)
+    retain_graph = None if retain_graph is None else flag("grad", "retain_graph", retain_graph)
     if callable(outputs):
         return _grad_of(outputs, inputs)
     ys, xs = _tensors("outputs", outputs), _tensors("inputs", inputs)
-    create_graph, allow_unused = flag("grad", "create_graph", create_graph), flag("grad", "allow_unused", allow_unused)
-    retain_graph = None if retain_graph is None else flag("grad", "retain_graph", retain_graph)
     gs: list[Any] = list(grad_outputs) if isinstance(grad_outputs, (list, tuple)) else [grad_outputs]
     if grad_outputs is None:
         gs *= len(ys)
@@ -347,7 +347,7 @@ def _rows(call: _Call, y: Tensor) -> list[Tensor]:
     """The Jacobian of one output for each input."""
     rows = [_gradients([y], call.inputs, [e.reshape(y.shape)], call.record) for e in np.eye(y.size, dtype=y.dtype)]
     if not rows:
-        return [Tensor._wrap(np.zeros((*y.shape, *x.shape), x.dtype)) for x in call.inputs]
+        return [Tensor._wrap(np.zeros(0, x.dtype)).reshape(*y.shape, *x.shape) for x in call.inputs]
     return [
         stack(parts).reshape(*y.shape, *x.shape) for x, parts in zip(call.inputs, zip(*rows, strict=True), strict=True)
     ]

@@ -101,9 +101,16 @@ def given(names: Iterable[str], values: Iterable[Any]) -> str:
     )
 
 
+def _cut(text: str) -> str:
+    """A message that can be read: a shape may have a thousand lengths."""
+    return text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}"
+
+
 def named(error: TinygradLenetError, name: str, arguments: str = "") -> TinygradLenetError:
     """The same error in the name of the function that the user called, if an op within it complained."""
-    text = str(error)
+    text = _cut(str(error))
+    if len(text) < len(str(error)):
+        error.args = (text,)
     if not text.startswith(name):
         inner, colon, rest = text.partition(": ")
         text = f"{name}: {rest if colon and inner.isidentifier() else text}"
@@ -126,5 +133,5 @@ def translated(error: Exception, name: str, arguments: str) -> TinygradLenetErro
         if isinstance(error, OverflowError)
         else ArgumentError
     )
-    text = "not enough memory" if isinstance(error, MemoryError) and not str(error) else str(error)
+    text = "not enough memory" if isinstance(error, MemoryError) and not str(error) else _cut(str(error))
     return kind(f"{name}: {text} (given: {arguments})")

@@ -181,7 +181,15 @@ class Plan:
                 gradient = rule(seed, *[values[k] for k in picks])
                 if gradient is not None:
                     # A rule may call the package's ops, which always give Tensors.
-                    arrive(parent, gradient._data if isinstance(gradient, Tensor) and not recording else gradient)
+                    plain = gradient._data if isinstance(gradient, Tensor) and not recording else gradient
+                    try:
+                        arrive(parent, plain)
+                    except (IndexError, ValueError):
+                        name = self.op.names[min(self.positions[i], len(self.op.names) - 1)]
+                        raise GradientError(
+                            f"{self.op.name}: the rule of {name!r} gave a gradient of shape {np.shape(plain)}, which "
+                            f"does not fit the argument's shape {parent.shape}"
+                        ) from None
 
     def _each(self, i: int, values: list[tuple[Any, Any]], recording: bool) -> tuple[Any, ...]:
         """What was saved of ``*args``."""

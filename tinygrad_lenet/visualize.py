@@ -99,9 +99,10 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
         if factor == 1:
             axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlim(0.5, len(history) + 0.5)
+        axes.set_xlim(0.5, max(len(history), 1) + 0.5)
         axes.grid(alpha=0.3, which="both")
-        axes.legend(loc="upper right" if factor == 1 else "lower right")
+        if axes.lines:
+            axes.legend(loc="upper right" if factor == 1 else "lower right")
     return figure
 
 

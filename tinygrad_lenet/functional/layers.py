@@ -91,7 +91,7 @@ def _drop(op: str, x: Tensor, p: float, training: bool, generator: Seed, shape: 
     if not training or p == 0:
         return x
     if x.dtype.kind != "f":
-        raise DTypeError(f"{op}: expected floats, got {x.dtype}; convert: x.astype('float32')")
+        raise DTypeError(f"{op}: input must be floats, got {x.dtype}; convert: input.astype('float32')")
     if p == 1:
         return x * 0
     keep = generator_of(generator).random(shape, np.float32) >= p
@@ -140,7 +140,7 @@ def batch_norm(
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: expected input of shape (N, C, ...), got {x.shape}")
     if x.dtype.kind != "f":
-        raise DTypeError(f"batch_norm: expected floats, got {x.dtype}; convert: x.astype('float32')")
+        raise DTypeError(f"batch_norm: input must be floats, got {x.dtype}; convert: input.astype('float32')")
     channel = (1, -1, *[1] * (x.ndim - 2))
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, value in given.items():
@@ -255,7 +255,7 @@ def _check_scale(op: str, shape: tuple[int, ...], weight: Array | None, bias: Ar
 def _standardize(op: str, x: Tensor, rows: tuple[int, ...], eps: float) -> Tensor:
     """Mean 0 and variance 1 for each of the rows that the first axes make up: a batch norm of one sample."""
     if x.dtype.kind != "f":
-        raise DTypeError(f"{op}: expected floats, got {x.dtype}; convert: x.astype('float32')")
+        raise DTypeError(f"{op}: input must be floats, got {x.dtype}; convert: input.astype('float32')")
     count = math.prod(rows)
     if not x.size:
         return x.clone()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .. import functional as F
 from ..arguments import choice, instance, integer, listed, number, said
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..functional.losses import _target
 from ..graph import enable_grad
 from ..ops.creation import Seed, full, generator_of, zeros
 from ..ops.rearrange import pad
@@ -236,13 +237,17 @@ class MAPLoss(Module):
     def forward(self, logits: Any, labels: Any) -> Tensor:
         """Minus the penalties (N, C) and labels (N,) to the loss."""
         logits = tensor_of("MAPLoss", "logits", logits)
-        classes = tensor_of("MAPLoss", "labels", labels).numpy()
+        tensor_of("MAPLoss", "labels", labels)  # refuses what is none
+        classes = _target(labels).numpy()
         if logits.ndim != 2 or logits.dtype.kind != "f" or classes.shape != logits.shape[:1]:
             raise ShapeError(
                 f"MAPLoss: logits must be floats (N, C) and labels (N,), got {said(logits)} and {said(classes)}"
             )
-        if classes.size and classes.dtype.kind in "iuf" and classes.max() >= logits.shape[1]:  # which is rubbish's
-            raise ArgumentError(f"MAPLoss: labels lie in 0 … {logits.shape[1] - 1}, got {classes.max()}")
+        if classes.size and classes.dtype.kind not in "iu":
+            raise DTypeError(f"MAPLoss: labels must be integers, got {classes.dtype}")
+        wrong = classes[(classes >= logits.shape[1]) | (classes < 0) & (classes != -100)]  # one more is rubbish's
+        if wrong.size:  # and -100 is ignored
+            raise ArgumentError(f"MAPLoss: labels lie in 0 … {logits.shape[1] - 1}, got {wrong[0]}")
         rubbish = full((len(logits), 1), -self.j, dtype=logits.dtype)
         return F.cross_entropy(concatenate([logits, rubbish], axis=1), labels, reduction=self.reduction)
 

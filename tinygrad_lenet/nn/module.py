@@ -40,14 +40,32 @@ class Parameter(Tensor):
         super().__init__(data, flag("Parameter", "requires_grad", requires_grad))
 
 
-def _members(attributes: Mapping[str, Any], within: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The Tensors and modules among attributes, and in the lists, tuples and dicts among them, with dotted names."""
     for name, value in attributes.items():
         if isinstance(value, (Tensor, Module)):
             yield name, value
-        elif isinstance(value, (list, tuple, dict)) and id(value) not in within:  # a list may hold itself
-            inner = value.items() if isinstance(value, dict) else enumerate(value)
-            yield from _members({f"{name}.{key}": element for key, element in inner}, (*within, id(value)))
+        elif isinstance(value, (list, tuple, dict)):
+            yield from _elements(name, value)
+
+
+def _elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The same in a list, tuple or dict, which may be deeper than recursion can go, and hold itself."""
+    levels = [(name, value, _pairs(value))]
+    while levels:
+        name, _, pairs = levels[-1]
+        for key, value in pairs:
+            if isinstance(value, (Tensor, Module)):
+                yield f"{name}.{key}", value
+            elif isinstance(value, (list, tuple, dict)) and not any(value is outer for _, outer, _ in levels):
+                levels.append((f"{name}.{key}", value, _pairs(value)))
+                break
+        else:
+            levels.pop()
+
+
+def _pairs(value: Any) -> Iterator[tuple[Any, Any]]:
+    return iter([*(value.items() if isinstance(value, dict) else enumerate(value))])
 
 
 class StateError(TinygradLenetError, KeyError):
@@ -403,7 +421,7 @@ def _part(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Mod
     """Some elements with their names."""
     try:
         return list(modules.named_children())[index]
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever an end of the user's own raises
         raise ArgumentError(f"{type(modules).__name__}: {error}, got {said(index)}") from None
 
 

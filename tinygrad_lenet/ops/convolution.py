@@ -100,8 +100,8 @@ def _geometry(
     groups: int,
 ) -> Windows:
     """Check that images and weight fit together."""
-    if len(weight_shape) != 4:
-        raise ShapeError(f"{op}: weight must have shape (O, C / groups, kh, kw), got {weight_shape}")
+    if len(weight_shape) != 4 or 0 in weight_shape[2:]:
+        raise ShapeError(f"{op}: weight must have shape (O, C / groups, kh, kw), kh and kw not 0, got {weight_shape}")
     o, c = weight_shape[:2]
     if groups < 1 or o % groups or channels != c * groups:
         raise ShapeError(

@@ -62,14 +62,14 @@ def getitem(x: Array, index: Any) -> Tensor:
 
 def _positions(x: Tensor, indices: Array, axis: int, op: str) -> tuple[Any, ...]:
     """For indices along one axis, of as many axes as ``x``, the index arrays of all: they broadcast."""
-    found = np.asarray(indices)
+    found, name = np.asarray(indices), "indices" if op == "take_along_axis" else "index"  # PyTorch's word
     if found.dtype.kind not in "iu":
-        raise DTypeError(f"{op}: indices must be integers, got {found.dtype}; convert them: i.astype('int64')")
+        raise DTypeError(f"{op}: {name} must hold integers, got {found.dtype}; convert: {name}.astype('int64')")
     if found.ndim != x.ndim:
-        raise ShapeError(f"{op}: indices must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
+        raise ShapeError(f"{op}: {name} must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
     at, n = axis_of(axis, x.ndim, op), x.shape[axis]
     if found.size and not (-n <= found.min() and found.max() < n):
-        raise OutOfRangeError(f"{op}: indices must lie in {-n} … {n - 1} on axis {axis} of {x.shape}, got {found}")
+        raise OutOfRangeError(f"{op}: {name} must lie in {-n} … {n - 1} on axis {axis} of {x.shape}, got {found}")
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in found.shape)])
     grid[at] = found
     return tuple(grid)

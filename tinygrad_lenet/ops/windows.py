@@ -70,6 +70,17 @@ def pair(value: Any, op: str, name: str, least: int = 1) -> tuple[int, int]:
     return a, b
 
 
+def paddings(value: Any, op: str) -> Any:
+    """Padding in its plain form: ``"valid"`` or ``"same"``, two integers, or two pairs of them."""
+    if isinstance(value, str):
+        if value in ("same", "valid"):
+            return value
+        raise ArgumentError(f"{op}: padding must be 'same', 'valid', a number or a pair of numbers, got {brief(value)}")
+    if isinstance(value, (tuple, list)) and len(value) == 2 and any(isinstance(p, (tuple, list)) for p in value):
+        return tuple(pair(p, op, "padding", least=0) for p in value)
+    return pair(value, op, "padding", least=0)
+
+
 def windows(
     op: str,
     size: tuple[int, ...],
@@ -87,11 +98,7 @@ def windows(
     """
     # Before the cache, for which 2.0 would be 2.
     pairs = pair(kernel, op, "kernel_size"), pair(stride, op, "stride"), pair(dilation, op, "dilation")
-    if isinstance(padding, (tuple, list)) and len(padding) == 2 and any(isinstance(p, (tuple, list)) for p in padding):
-        padding = tuple(pair(p, op, "padding", least=0) for p in padding)
-    elif not isinstance(padding, str):
-        padding = pair(padding, op, "padding", least=0)
-    return _windows(op, (size[0], size[1]), *pairs, padding, ceil_mode)
+    return _windows(op, (size[0], size[1]), *pairs, paddings(padding, op), ceil_mode)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -110,8 +117,6 @@ def _windows(
     if padding == "same":
         total = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(size, stride, reach, strict=True)]
         pads = tuple((t // 2, t - t // 2) for t in total)
-    elif isinstance(padding, str):
-        raise ArgumentError(f"{op}: padding must be 'same', 'valid', a number or a pair of numbers, got {padding!r}")
     elif isinstance(padding[0], tuple):
         pads = padding
     else:

@@ -105,7 +105,7 @@ class Optimizer:
         for i, group in enumerate(self.param_groups):
             try:
                 same = group == self._checked[i]
-            except (LookupError, ValueError):  # a new group; an option that is an array
+            except Exception:  # a new group; an option that cannot be compared
                 same = False
             if not same:
                 self._checked[i] = self._plain(group)

@@ -106,7 +106,8 @@ def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> T
     at = axis_of(axis, x.ndim, "repeat")
     counts = np.asarray(repeats)
     if (
-        counts.size not in (1, x.shape[at])
+        isinstance(repeats, (bytearray, memoryview))  # text, of which NumPy makes numbers
+        or counts.size not in (1, x.shape[at])
         or counts.ndim > 1
         or counts.dtype.kind not in "iu"
         or (counts < 0).any()
@@ -296,7 +297,7 @@ def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tenso
         raise ArgumentError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
     x = x if isinstance(x, (Tensor, np.ndarray)) else to_array(x)
     ndim = len(x.shape)
-    pad = np.asarray(pad).tolist() if getattr(pad, "ndim", 0) else pad
+    pad = np.asarray(pad).tolist() if hasattr(pad, "dtype") and np.ndim(pad) else pad
     if not isinstance(pad, (list, tuple)):
         widths = [(integer("pad", "pad", pad),) * 2] * ndim
     elif not any(isinstance(p, (list, tuple)) for p in pad):
@@ -310,9 +311,9 @@ def pad(x: Array, pad: Any, mode: str = "constant", value: float = 0.0) -> Tenso
     else:
         widths = [pair(p, "pad", "pad", 0) for p in pad]
         if len(widths) != ndim:
-            raise ArgumentError(f"pad: pairs must be given for all {ndim} axes, got {len(widths)}: {pad}")
+            raise ArgumentError(f"pad: pad must have pairs for all {ndim} axes, got {len(widths)}: {pad}")
     if any(w < 0 for pair in widths for w in pair):
-        raise ArgumentError(f"pad: widths must be 0 or more, got {pad}; use a slice to crop")
+        raise ArgumentError(f"pad: the widths in pad must be 0 or more, got {pad}; use a slice to crop")
     if mode == "constant":
         return _pad(x, tuple(widths), value)
     for axis, (before, after) in enumerate(widths):

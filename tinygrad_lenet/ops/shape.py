@@ -283,7 +283,8 @@ def moveaxis(x: Array, source: int | tuple[int, ...], destination: int | tuple[i
 
 def listed(value: int | Sequence[int], op: str, name: str) -> list[int]:
     """One integer or several, as a list."""
-    several = isinstance(value, (list, tuple, range)) or getattr(value, "ndim", 0) == 1
+    # An array has a dtype; a memoryview, of bytes, has axes only.
+    several = isinstance(value, (list, tuple, range)) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) == 1)
     return [integer(op, name, v) for v in (value if several else (value,))]  # type: ignore[union-attr]
 
 

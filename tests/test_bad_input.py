@@ -327,8 +327,7 @@ NAMES += ["add", "mul", "grad:", "np.", "sum", "concatenate", "where", "clip", "
 @given(data=st.data())
 def test_methods_and_derivatives(key, data):
     function, calls = OTHERS[key]
-    # In a function of the user's it is the op that is named.
-    names = [""] if key in KEEP else NAMES
+    names = [""] if key in KEEP else NAMES  # in a function of the user's it is the op that is named
     judge(function, data.draw(arguments(function, calls, KEEP.get(key, ()))), key, names, strict=False)
 
 
@@ -387,6 +386,7 @@ REFUSED = [
         "repeat: repeats must be a number",
     ),
     ("bytes for shifts", lambda: tl.roll(X, memoryview(b"ab")), tl.DTypeError, "roll: shift must be an integer"),
+    ("minus one part", lambda: tl.split(X, np.int8(-1)), tl.ArgumentError, "split: .* indices_or_sections"),
     ("bytes for a shape", lambda: tl.zeros(bytearray(b"ab")), tl.DTypeError, "zeros: .*integer"),
     ("no index", lambda: tl.gather(X, 0, ()), tl.DTypeError, "gather: index must hold integers, got float64"),
     ("half an index", lambda: tl.embedding((2.0, 1.0), X), tl.DTypeError, "embedding: .* input"),
@@ -413,6 +413,7 @@ EQUAL = [
     ("no dtype", lambda: tl.zeros(2, dtype=None), lambda: tl.zeros(2)),
     ("a list of axes", lambda: tl.linalg.norm(X, "fro", [0, 1]), lambda: tl.linalg.norm(X, "fro", (0, 1))),
     ("an array of widths", lambda: tl.pad(X, np.array([[1, 0], [0, 2]])), lambda: tl.pad(X, ((1, 0), (0, 2)))),
+    ("a number of parts", lambda: tl.split(X, np.array(3), 1), lambda: tl.split(X, 3, 1)),
     ("counts of 64 bits", lambda: tl.repeat(X, np.array([1, 2], "u8"), 0), lambda: tl.repeat(X, [1, 2], 0)),
     ("NumPy's names", lambda: np.full_like(a=tl.tensor(X), fill_value=2), lambda: tl.full((2, 3), 2)),
 ]

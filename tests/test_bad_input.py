@@ -337,7 +337,6 @@ def test_methods_and_derivatives(key, data):
 def test_composites(key, data):
     function, shares = _public(key), key == "from_dlpack"  # which counts as a change of the tensor
     case = data.draw(arguments(function, CALLS[key]))
-    # Training moves the statistics.
     changes = (0,) * shares or (1, 2, "running_mean", "running_var") * (key == "batch_norm" and case.plain is None)
     judge(function, case, names=NAMES, shares=shares, strict=not shares, changes=changes)
 
@@ -387,6 +386,7 @@ REFUSED = [
     ),
     ("bytes for shifts", lambda: tl.roll(X, memoryview(b"ab")), tl.DTypeError, "roll: shift must be an integer"),
     ("minus one part", lambda: tl.split(X, np.int8(-1)), tl.ArgumentError, "split: .* indices_or_sections"),
+    ("bytes for tensors", lambda: tl.stack(memoryview(b"ab")), tl.DTypeError, "stack: tensors must be a sequence"),
     ("bytes for a shape", lambda: tl.zeros(bytearray(b"ab")), tl.DTypeError, "zeros: .*integer"),
     ("no index", lambda: tl.gather(X, 0, ()), tl.DTypeError, "gather: index must hold integers, got float64"),
     ("half an index", lambda: tl.embedding((2.0, 1.0), X), tl.DTypeError, "embedding: .* input"),

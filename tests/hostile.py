@@ -406,7 +406,7 @@ def judge(function, case, name=None, names=(), shares=False, changes=(), strict=
     """Call the function, and look at what comes of it.
 
     ``name`` is what its messages begin with, or one of ``names``, and ``words`` name arguments too; ``shares``: whether
-    results may be views of arrays that were passed; ``changes``: positions of arguments that it is meant to change;
+    results may be views of arrays that were passed; ``changes``: positions or names of what it is meant to change;
     ``strict``: whether unusual layouts must be taken.
     """
     name = name or function.__name__
@@ -416,8 +416,8 @@ def judge(function, case, name=None, names=(), shares=False, changes=(), strict=
     before, around = [frozen(v) for v in values], state()
     result, error = _called(function, args, kwargs)
     assert state() == around, "the state of the program was changed"
-    for i, (value, old) in enumerate(zip(values, before, strict=True)):
-        assert i in changes or frozen(value) == old, f"argument {i} was changed"
+    for key, value, old in zip([*range(len(args)), *kwargs], values, before, strict=True):
+        assert key in changes or frozen(value) == old, f"argument {key} was changed"
     if error is not None:
         try:
             check_error(error, name, function, args, kwargs, names, words)

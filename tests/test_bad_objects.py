@@ -13,6 +13,7 @@ import os
 
 import hostile
 import numpy as np
+import odd
 import pytest
 from objects import call, collector, floats, limits, making, method, rng, run, signed, snapshot  # noqa: F401
 
@@ -368,3 +369,11 @@ case("register_hook", signed(hooked, "register_hook", lambda hook: 0), call(lamb
 @pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
 def test_bad_arguments(case):
     run(*case)
+
+
+@pytest.mark.parametrize("name", odd.LAYOUTS)
+def test_an_unusual_array_is_an_equal_one(name):
+    for a in (np.array([[True, False]]), np.array([[1, 2]], np.int16), np.ones((1, 3), np.float32)):
+        found = odd.LAYOUTS[name](a.copy())
+        assert found.dtype.newbyteorder("=") == a.dtype
+        assert np.array_equal(found, a)

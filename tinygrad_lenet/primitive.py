@@ -179,17 +179,15 @@ class Plan:
             if needed is None or parent in needed:
                 rule, picks = self.rules[i]
                 gradient = rule(seed, *[values[k] for k in picks])
+                if isinstance(gradient, Tensor) and not recording:
+                    gradient = gradient._data  # a rule may call the package's ops, which always give Tensors
                 if gradient is not None:
-                    # A rule may call the package's ops, which always give Tensors.
-                    plain = gradient._data if isinstance(gradient, Tensor) and not recording else gradient
                     try:
-                        arrive(parent, plain)
+                        arrive(parent, gradient)
                     except (IndexError, ValueError):
                         name = self.op.names[min(self.positions[i], len(self.op.names) - 1)]
-                        raise GradientError(
-                            f"{self.op.name}: the rule of {name!r} gave a gradient of shape {np.shape(plain)}, which "
-                            f"does not fit the argument's shape {parent.shape}"
-                        ) from None
+                        what = f"gave a gradient of shape {np.shape(gradient)}, which does not fit {parent.shape}"
+                        raise GradientError(f"{self.op.name}: the rule of {name!r} {what}") from None
 
     def _each(self, i: int, values: list[tuple[Any, Any]], recording: bool) -> tuple[Any, ...]:
         """What was saved of ``*args``."""
@@ -200,9 +198,8 @@ class Plan:
 
     def _changed(self, i: int, value: Tensor) -> GradientError:
         kind, position = self.sources[i]
-        return changed(
-            f"{self.op.name}: {'its output' if kind == 'out' else f'argument {self.op.names[position]!r}'}", value
-        )
+        what = "its output" if kind == "out" else f"argument {self.op.names[position]!r}"
+        return changed(f"{self.op.name}: {what}", value)
 
 
 def changed(what: str, value: Tensor) -> GradientError:
@@ -213,9 +210,6 @@ def changed(what: str, value: Tensor) -> GradientError:
         f"{what}, of shape {value.shape}, {how} after the op was recorded, so the gradient would be wrong: at {line}; "
         "do that after backward(), or give the op a clone()"
     )
-
-
-_EACH: Any = object()  # in place of a version: there are several values, each with its own
 
 
 def kept(value: Any, plain: Any) -> tuple[Any, Any]:
@@ -236,6 +230,7 @@ def _frozen(value: Any) -> Any:
     return type(value)([_frozen(v) for v in value]) if type(value) in (list, tuple) else value
 
 
+_EACH: Any = object()  # in place of a version: there are several values, each with its own
 _MISSING: Any = object()
 
 

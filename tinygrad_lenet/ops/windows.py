@@ -60,7 +60,7 @@ def pair(value: Any, op: str, name: str, least: int = 1) -> tuple[int, int]:
     """Two integers from one or two."""
     if type(value) is int and value >= least:
         return value, value
-    several = isinstance(value, (tuple, list)) or getattr(value, "ndim", 0) == 1
+    several = isinstance(value, (tuple, list)) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) == 1)
     try:
         a, b = (integer(op, name, v) for v in (value if several else (value, value)))
     except (TypeError, ValueError):

@@ -181,6 +181,7 @@ def test_what_is_odd_but_right():
     deep.layers = FACTORIES["deep"]()
     assert not [*deep.parameters()]
     assert nn.Unflatten(1, (2, -1))(np.zeros((0, 6), np.float32)).shape == (0, 2, 3)
+    assert nn.BatchNorm2d(0)(np.zeros((4, 0, 2, 2), np.float32)).shape == (4, 0, 2, 2)
     assert nn.Linear(0, 2)(np.zeros((4, 0), np.float32)).shape == (4, 2)
     nn.init.kaiming_normal_(tl.zeros(3, 0))
     assert training.accuracy([[float("nan"), 1.0], [2.0, 1.0]], [0, 0]) == 0.5

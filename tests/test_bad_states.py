@@ -160,6 +160,7 @@ FAULTS = [
     (lambda: visualize.tiles(X[:, 0], names=["a"]), "tiles: there are 2 images, but 1 names"),
     (lambda: visualize.curves([{}]), "curves: each row of history"),
     (lambda: visualize.graph(3), "visualize.graph: tensor must be a Tensor"),
+    (lambda: testing.numerical_jacobian(np.float32, [[1.0]]), "the function fn must return a Tensor"),
     (lambda: testing.gradcheck(3, [1.0]), "gradcheck: fn must be a function"),
     (lambda: testing.gradcheck(tl.tanh, [1.0], eps=0), "gradcheck: eps must lie in"),
     (lambda: testing.numerical_gradient(tl.tanh, [[1.0]], []), "numerical_gradient: weights"),

@@ -87,6 +87,7 @@ FAULTS = [
     (lambda: nn.Sequential({"": nn.Tanh()}), "Sequential: an element is called by a word"),
     (two_names, "Sequential: an element is called by a word"),
     (cycle, "Sequential: module .* holds it itself"),
+    (lambda: nn.Parameter((True, False)), "Parameter: data: only tensors of floats"),
     (lambda: nn.ModuleList(3), "ModuleList: modules must be Modules"),
     (lambda: setattr(nn.LeNet5(), "pool", 3), "LeNet5: pool is a Module"),
     (
@@ -159,6 +160,7 @@ FAULTS = [
     (lambda: visualize.tiles(X[:, 0], names=["a"]), "tiles: there are 2 images, but 1 names"),
     (lambda: visualize.curves([{}]), "curves: each row of history"),
     (lambda: visualize.graph(3), "visualize.graph: tensor must be a Tensor"),
+    (lambda: testing.numerical_jacobian(np.float32, [[1.0]]), "the function fn must return a Tensor"),
     (lambda: testing.gradcheck(3, [1.0]), "gradcheck: fn must be a function"),
     (lambda: testing.gradcheck(tl.tanh, [1.0], eps=0), "gradcheck: eps must lie in"),
     (lambda: testing.numerical_gradient(tl.tanh, [[1.0]], []), "numerical_gradient: weights"),
@@ -180,6 +182,7 @@ def test_what_is_odd_but_right():
     deep.layers = FACTORIES["deep"]()
     assert not [*deep.parameters()]
     assert nn.Unflatten(1, (2, -1))(np.zeros((0, 6), np.float32)).shape == (0, 2, 3)
+    assert nn.BatchNorm2d(0)(np.zeros((4, 0, 2, 2), np.float32)).shape == (4, 0, 2, 2)
     assert nn.Linear(0, 2)(np.zeros((4, 0), np.float32)).shape == (4, 2)
     nn.init.kaiming_normal_(tl.zeros(3, 0))
     assert training.accuracy([[float("nan"), 1.0], [2.0, 1.0]], [0, 0]) == 0.5

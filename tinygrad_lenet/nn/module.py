@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import flag, instance, integer, listed, said
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
 from ..tensor import Tensor, as_tensor, to_array
 
 M = TypeVar("M", bound="Module")
@@ -37,7 +37,11 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, flag("Parameter", "requires_grad", requires_grad))
+        learned = flag("Parameter", "requires_grad", requires_grad)
+        try:
+            super().__init__(data, learned)
+        except TinygradLenetError as error:
+            raise named(error, "Parameter: data") from None
 
 
 def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -31,7 +31,7 @@ def _outputs(fn: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     for y in several:
         if not isinstance(y, Tensor):
             raise ArgumentError(
-                f"the function must return a Tensor or a tuple of them, it returned a {type(y).__name__}"
+                f"the function fn must return a Tensor or a tuple of them, it returned a {type(y).__name__}"
             )
     return [y for y in several if y.dtype.kind == "f"]
 

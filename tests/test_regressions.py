@@ -153,3 +153,13 @@ def test_test_images_are_normalised_by_the_training_set_s_statistics(mnist):
     train = tl.data.MNIST(root, train=True, download=False)
     pixels = train.images / 255
     np.testing.assert_allclose(one[0], (test.images[0] / 255 - pixels.mean()) / pixels.std(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_rule_whose_gradient_is_transposed_is_refused_though_it_has_as_many_elements():
+    @tl.primitive
+    def double(x: tl.Array) -> tl.Array:
+        return 2 * x
+
+    double.vjp(x=lambda g: 2 * g.T)
+    with pytest.raises(tl.GradientError, match=r"double: the rule of 'x' gave a gradient of shape \(2, 3\).*\(3, 2\)"):
+        double(tl.ones(3, 2, requires_grad=True)).backward(np.ones((3, 2)))

@@ -316,6 +316,8 @@ def _fit(gradient: Any, vertex: Vertex) -> Any:
     shape = vertex.shape
     if gradient.shape != shape:
         extra = len(gradient.shape) - len(shape)
+        if any(n not in (1, m) for n, m in zip(shape[::-1], gradient.shape[::-1], strict=False)):
+            raise ValueError("not what broadcasting makes of that shape")  # whose rule it is, the plan says
         stretched = [i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1]
         axes = (*range(extra), *stretched)
         total = added(gradient, axes) if isinstance(gradient, np.ndarray) else gradient.sum(axis=axes)

@@ -61,7 +61,11 @@ class Contender:
     def __init__(self, name: str) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, HERE / "contenders.py", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, HERE / "contenders.py", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a group of its own: what it has started is stopped with it
         )
         hello = self._read()
         self.absent: str | None = hello.get("absent")
@@ -77,11 +81,11 @@ class Contender:
 
     def _stop(self) -> None:
         if self.process.poll() is None:
-            os.kill(self.process.pid, signal.SIGSTOP)
+            os.killpg(self.process.pid, signal.SIGSTOP)
 
     def ask(self, job: dict[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None
-        os.kill(self.process.pid, signal.SIGCONT)
+        os.killpg(self.process.pid, signal.SIGCONT)
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer = self._read()
@@ -89,7 +93,8 @@ class Contender:
         return answer
 
     def close(self) -> None:
-        self.process.kill()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 

@@ -169,9 +169,9 @@ def test_a_mirror_that_is_not_there_or_no_address(tmp_path):
     with Mirror({}) as gone:
         pass
     with pytest.raises(DownloadError, match=r"refused[^\n]*\n[^\n]*unknown url type"):
-        download(IMAGES_GZ, "", [gone.url, "nonsense:"], str(tmp_path))
+        download(IMAGES_GZ, "0" * 64, [gone.url, "nonsense:"], str(tmp_path))
     with pytest.raises(DownloadError, match="none is known"):
-        download(IMAGES_GZ, "", [], str(tmp_path))
+        download(IMAGES_GZ, "0" * 64, [], str(tmp_path))
 
 
 def test_a_silent_mirror_is_given_up(mirror, tmp_path):
@@ -179,14 +179,14 @@ def test_a_silent_mirror_is_given_up(mirror, tmp_path):
     mirror.half_way = lambda: wake.wait(10)
     try:
         with pytest.raises(DownloadError, match="timed out"):
-            download(IMAGES_GZ, "", [mirror.url], str(tmp_path), timeout=0.05)
+            download(IMAGES_GZ, "0" * 64, [mirror.url], str(tmp_path), timeout=0.05)
     finally:
         wake.set()
 
 
 def test_an_endless_download_meets_the_limit(mirror, tmp_path):
     with pytest.raises(DownloadError, match="more than the 20 bytes"):
-        download(IMAGES_GZ, "", [mirror.url], str(tmp_path), max_bytes=20)
+        download(IMAGES_GZ, "0" * 64, [mirror.url], str(tmp_path), max_bytes=20)
     assert not list(tmp_path.iterdir())
 
 

@@ -108,7 +108,8 @@ def admits(annotation, value):
         elif choice == "float":
             found = isinstance(plain, (bool, int, float, np.integer, np.floating, np.bool_))
         elif choice == "bool":
-            found = isinstance(plain, (bool, np.bool_)) or (isinstance(plain, (int, np.integer)) and plain in (0, 1))
+            whole = isinstance(plain, (int, np.integer)) and not isinstance(plain, np.timedelta64)
+            found = isinstance(plain, (bool, np.bool_)) or (whole and plain in (0, 1))
         elif choice == "str":
             found = isinstance(plain, str)
         elif choice.startswith(("tuple[", "Sequence[", "list[")):

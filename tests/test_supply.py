@@ -137,7 +137,7 @@ def test_no_test_can_ask_the_network():
 
 @pytest.fixture(scope="module")
 def project():
-    return (ROOT / "pyproject.toml").read_text()
+    return (Path(__file__).parents[1] / "pyproject.toml").read_text()
 
 
 def test_numpy_is_all_that_is_needed_and_the_build_needs_one_backend(project):

@@ -3,17 +3,23 @@
 A fresh array of a megabyte is mapped, zeroed and unmapped by the operating system each time; a training step of
 LeNet-5 at batch 64 had 1,000 page faults, which took as long as its arithmetic. So large blocks are kept on shelves,
 one for each size, and handed out again when the last array that lies in them is gone. That tells a weak reference to
-the array that was handed out, which every view of it holds: the reference puts itself on the shelf when the array dies,
-in whichever thread that is. (Counts of references would be quicker to read by a third of a microsecond, but mean
+the array that was handed out, which every view of it holds: its callback puts the block on the shelf when the array
+dies, in whichever thread that is. (Counts of references would be quicker to read by a third of a microsecond, but mean
 something else in each version of Python.)
+
+All threads share one pool. It knows the blocks that were lent most recently, up to a limit of bytes, in use or idle.
+Beyond the limit it forgets the block that was lent the longest time ago: an idle block is freed at once, a block in
+use together with its array. So idle memory never exceeds the limit, however much is in use.
 
 Blocks begin at a multiple of 64 bytes, a cache line, where products of matrices run up to twice as fast.
 """
 
 from __future__ import annotations
 
-import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from math import prod
 from typing import Any, TypeAlias
 from weakref import ReferenceType, ref
@@ -22,9 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SMALL = 16 * 1024  # bytes below which the allocator of NumPy is as fast
+_LIMIT = 120 * 1024 * 1024  # bytes of the pool; a step of LeNet-5 uses 9 MB at batch 64, 105 MB at batch 1,024
+_RECOUNT = 4096  # new blocks from one recount to the next
 _ALIGNMENT = 64
 _ndarray = np.ndarray
-_LIMIT = 512 * 1024 * 1024  # bytes on one thread's shelves before the idle blocks are given back
+
+Reference: TypeAlias = "ReferenceType[NDArray[Any]]"
 
 
 class _Block(np.ndarray[Any, Any]):
@@ -32,30 +41,64 @@ class _Block(np.ndarray[Any, Any]):
     not, past that, the memory itself.
     """
 
+    __slots__ = ("loan", "offset", "shelf", "shelve")
+    offset: int  # of the first aligned byte
+    shelf: dict[int, Reference]
+    shelve: Callable[[Reference], object]
+    loan: Reference | None  # to the array that was handed out
 
-Reference: TypeAlias = "ReferenceType[NDArray[Any]]"
 
+class _Pool:
+    """The blocks of this process, each under a number of its own.
 
-class _Shelves:
-    """The blocks of one thread. Lists and dicts are changed by single calls, each of which is whole or has not begun,
-    whatever comes in between: another thread that drops an array, an interrupt, a finaliser that computes.
+    There is no lock, because an array may die in the midst of an allocation. Dicts are changed by single calls, each
+    of which is whole or has not begun, whatever comes in between: another thread, an interrupt, a finaliser that
+    computes. Only ``total`` is not kept so: then it is wrong until the next recount.
     """
 
     def __init__(self) -> None:
-        self.idle: dict[int, list[Reference]] = {}  # by size: the references whose arrays are gone
-        # By the identity of the reference, which it keeps: the block, where it is aligned, and how to shelve it.
-        self.lent: dict[int, tuple[_Block, int, Callable[[Reference], None], Reference]] = {}
-        self.total = 0
+        self.blocks: OrderedDict[int, _Block] = OrderedDict()  # the one that was lent the longest time ago is first
+        self.idle: dict[int, dict[int, Reference]] = {}  # by size, then by number: the references to what is gone
+        self.numbers = count(1)
+        self.total = 0  # bytes of blocks
+
+    def fresh(self, size: int) -> _Block:
+        """A new block."""
+        block = _Block(size + _ALIGNMENT, np.uint8)
+        block.offset = -block.ctypes.data % _ALIGNMENT
+        block.shelf = self.idle.setdefault(size, {}) if size <= _LIMIT else {}
+        number = next(self.numbers)
+        block.shelve = partial(block.shelf.setdefault, number)  # C alone: an interrupt in a callback would be lost
+        if size > _LIMIT:
+            return block
+        self.total += size
+        self.blocks[number] = block
+        if number % _RECOUNT == 0:
+            self.recount()
+        while self.total > _LIMIT:
+            self.forget()
+        return block
+
+    def forget(self) -> None:
+        """Forget the block that was lent the longest time ago. If it is in use, its memory goes with its array."""
+        try:
+            number, block = self.blocks.popitem(last=False)
+        except KeyError:
+            self.total = 0
+            return
+        block.loan = None  # from now on nobody shelves it
+        block.shelf.pop(number, None)
+        self.total -= block.size - _ALIGNMENT
+
+    def recount(self) -> None:
+        """Set the total right, and remove the shelves of sizes that no block has any more."""
+        sizes = [block.size - _ALIGNMENT for block in list(dict.values(self.blocks))]
+        self.total = sum(sizes)
+        for size in set(self.idle).difference(sizes):
+            self.idle.pop(size, None)
 
 
-class _Mine(threading.local):
-    """Every thread has its own."""
-
-    def __init__(self) -> None:
-        self.shelves = _Shelves()
-
-
-_mine = _Mine()
+_pool = _Pool()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -63,24 +106,16 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     size = prod(shape) * dtype.itemsize
     if size < _SMALL:
         return np.empty(shape, dtype)
-    shelves = _mine.shelves
+    pool = _pool
     try:
-        block, offset, shelve, _ = shelves.lent.pop(id(shelves.idle[size].pop()))
-    except (KeyError, IndexError):
-        block, offset, shelve = _fresh(shelves, size)
-    out = np.ndarray(shape, dtype, block, offset)
-    loan = ref(out, shelve)
-    shelves.lent[id(loan)] = block, offset, shelve, loan
+        number, _ = pool.idle[size].popitem()  # the latest
+        block = pool.blocks[number]
+        pool.blocks.move_to_end(number)
+    except KeyError:
+        block = pool.fresh(size)
+    out = np.ndarray(shape, dtype, block, block.offset)
+    block.loan = ref(out, block.shelve)
     return out
-
-
-def _fresh(shelves: _Shelves, size: int) -> tuple[_Block, int, Callable[[Reference], None]]:
-    """A new block."""
-    if shelves.total + size > _LIMIT:
-        release()
-    shelves.total += size
-    block = _Block(size + _ALIGNMENT, np.uint8)
-    return block, -block.ctypes.data % _ALIGNMENT, shelves.idle.setdefault(size, []).append
 
 
 def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
@@ -96,14 +131,12 @@ def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[A
 
 
 def release() -> None:
-    """Give the blocks of this thread that nobody uses back to the system."""
-    shelves = _mine.shelves
-    for shelf in list(shelves.idle.values()):
-        shelf.clear()
-    for key, (*_, loan) in list(shelves.lent.items()):
-        if loan() is None:
-            del shelves.lent[key]
-    shelves.total = sum(block.size - _ALIGNMENT for block, *_ in shelves.lent.values())
+    """Give the blocks that nobody uses back to the system."""
+    for shelf in list(_pool.idle.values()):
+        for number in list(shelf):
+            if shelf.pop(number, None) is not None:
+                _pool.blocks.pop(number, None)
+    _pool.recount()
 
 
 def storage(array: NDArray[Any]) -> NDArray[Any]:

@@ -7,11 +7,9 @@ the array that was handed out, which every view of it holds: its callback puts t
 dies, in whichever thread that is. (Counts of references would be quicker to read by a third of a microsecond, but mean
 something else in each version of Python.)
 
-All threads share one pool. It knows the blocks that were lent most recently, up to a limit of bytes, in use or idle.
-Beyond the limit it forgets the block that was lent the longest time ago: an idle block is freed at once, a block in
-use together with its array. So idle memory never exceeds the limit, however much is in use. Blocks are mapped one by
-one, because the C library returns to the system only what is free at the end of a thread's heap: eight threads with
-500 MB of arrays left 800 MB behind, and now 125 MB. (``tracemalloc`` does not see mapped blocks.)
+All threads share one pool. It tracks the blocks that were lent most recently, up to a limit of bytes, in use or idle.
+Beyond the limit it forgets the block that was lent the longest time ago. An idle block is then freed at once, a block
+in use together with its array. So idle memory never exceeds the limit, however much is in use.
 
 Blocks begin at a multiple of 64 bytes, a cache line, where products of matrices run up to twice as fast.
 """
@@ -19,6 +17,7 @@ Blocks begin at a multiple of 64 bytes, a cache line, where products of matrices
 from __future__ import annotations
 
 import mmap
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -31,11 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SMALL = 16 * 1024  # bytes below which the allocator of NumPy is as fast
-_LIMIT = 120 * 1024 * 1024  # bytes of the pool; a step of LeNet-5 uses 9 MB at batch 64, 105 MB at batch 1,024
-_RECOUNT = 4096  # new blocks from one recount to the next
+_LIMIT = 120 * 1024 * 1024  # bytes that the pool tracks; a step of LeNet-5 takes 9 MB at batch 64, 105 MB at 1,024
+_RECOUNT = 4096  # new blocks between two recounts
 _ALIGNMENT = 64
 _MAPPED = 128 * 1024  # bytes from which a block is mapped by itself
-_HUGE = 4 * 1024 * 1024  # bytes from which large pages are asked for, as NumPy does
+_HUGE = 4 * 1024 * 1024  # bytes from which it has huge pages, as in NumPy
 _ndarray = np.ndarray
 
 Reference: TypeAlias = "ReferenceType[NDArray[Any]]"
@@ -54,39 +53,43 @@ class _Block(np.ndarray[Any, Any]):
 
 
 def _allocate(size: int) -> _Block:
-    """Memory that goes back to the system as soon as it is freed, if it is large and the system can do that."""
-    if size >= _MAPPED and hasattr(mmap, "MAP_PRIVATE"):
+    """A block, which on Linux is mapped by itself if it is large, and so returned to the system when it is freed.
+
+    The C library returns only what is free at the end of a thread's heap: eight threads left 800 MB behind, now 125 MB.
+    ``tracemalloc`` does not see mapped blocks.
+    """
+    if sys.platform == "linux" and size >= _MAPPED:
         try:
             room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            if size >= _HUGE:
                 room.madvise(mmap.MADV_HUGEPAGE)
             return _Block(size, np.uint8, room)
-        except OSError:  # too many maps, no large pages, or no memory, which NumPy reports
+        except OSError:  # too many maps, no huge pages, or no memory: NumPy reports that
             pass
     return _Block(size, np.uint8)
 
 
 class _Pool:
-    """The blocks of this process, each under a number of its own.
+    """The blocks of this process, numbered.
 
-    There is no lock, because an array may die in the midst of an allocation. Dicts are changed by single calls, each
-    of which is whole or has not begun, whatever comes in between: another thread, an interrupt, a finaliser that
-    computes. Only ``total`` is not kept so: then it is wrong until the next recount.
+    There is no lock: an array may die in the middle of an allocation by the same thread. Each change of a dict is a
+    single call, which is complete or has not begun when another thread, an interrupt or a finaliser comes in between.
+    Only ``total`` may become wrong by that, until the next recount.
     """
 
     def __init__(self) -> None:
-        self.blocks: OrderedDict[int, _Block] = OrderedDict()  # the one that was lent the longest time ago is first
-        self.idle: dict[int, dict[int, Reference]] = {}  # by size, then by number: the references to what is gone
+        self.blocks: OrderedDict[int, _Block] = OrderedDict()  # least recently lent first
+        self.idle: dict[int, dict[int, Reference]] = {}  # by size, then by number: the references to dead arrays
         self.numbers = count(1)
         self.total = 0  # bytes of blocks
 
     def fresh(self, size: int) -> _Block:
-        """A new block."""
+        """A new block, which the pool tracks unless it exceeds the limit by itself."""
         block = _allocate(size + _ALIGNMENT)
         block.offset = -block.ctypes.data % _ALIGNMENT
         block.shelf = self.idle.setdefault(size, {}) if size <= _LIMIT else {}
         number = next(self.numbers)
-        block.shelve = partial(block.shelf.setdefault, number)  # C alone: an interrupt in a callback would be lost
+        block.shelve = partial(block.shelf.setdefault, number)  # not Python code: Python drops an interrupt in there
         if size > _LIMIT:
             return block
         self.total += size
@@ -98,19 +101,19 @@ class _Pool:
         return block
 
     def forget(self) -> None:
-        """Forget the block that was lent the longest time ago. If it is in use, its memory goes with its array."""
+        """Stop tracking the least recently lent block, which frees it unless it is in use."""
         try:
             number, block = self.blocks.popitem(last=False)
         except KeyError:
             self.total = 0
             return
-        block.loan = None  # from now on nobody shelves it
+        block.loan = None  # first: then nothing puts it on the shelf any more
         block.shelf.pop(number, None)
         self.total -= block.size - _ALIGNMENT
 
     def recount(self) -> None:
-        """Set the total right, and remove the shelves of sizes that no block has any more."""
-        sizes = [block.size - _ALIGNMENT for block in list(dict.values(self.blocks))]
+        """Correct the total, and remove the shelves of sizes that no block has any more."""
+        sizes = [block.size - _ALIGNMENT for block in list(dict.values(self.blocks))]  # OrderedDict's is not atomic
         self.total = sum(sizes)
         for size in set(self.idle).difference(sizes):
             self.idle.pop(size, None)

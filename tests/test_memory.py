@@ -1,8 +1,10 @@
 """Recycled memory: never handed out while anything still looks at it, in whatever thread, and used again afterwards."""
 
 import ctypes
+import os
 import pickle
 import queue
+import subprocess
 import sys
 import threading
 
@@ -16,10 +18,10 @@ SHAPE, FLOAT = (64, 128), np.dtype(np.float32)
 
 
 @pytest.fixture(autouse=True)
-def shelves(monkeypatch):
-    """Shelves that no other test has used."""
-    monkeypatch.setattr(memory, "_mine", memory._Mine())
-    return memory._mine.shelves
+def pool(monkeypatch):
+    """A pool that no other test has used."""
+    monkeypatch.setattr(memory, "_pool", memory._Pool())
+    return memory._pool
 
 
 def taken(n=4):
@@ -94,7 +96,7 @@ def test_pytorch_keeps_the_memory_of_what_it_looks_at(torch):
     assert all((view == 1).all() for view in views)
 
 
-def test_memory_that_nobody_uses_is_used_again_the_latest_first(shelves):
+def test_memory_that_nobody_uses_is_used_again_the_latest_first(pool):
     first, second = memory.empty(SHAPE, FLOAT), memory.empty(SHAPE, FLOAT)
     places = [first.ctypes.data, second.ctypes.data]
     view = first[2:]
@@ -106,7 +108,7 @@ def test_memory_that_nobody_uses_is_used_again_the_latest_first(shelves):
         fourth = memory.empty(SHAPE[::-1], FLOAT)
         assert fourth.ctypes.data == places[0]
         del fourth
-    assert shelves.total == 2 * 64 * 128 * 4
+    assert pool.total == 2 * 64 * 128 * 4
 
 
 def test_a_frame_that_an_exception_keeps_alive_keeps_its_memory():
@@ -125,23 +127,251 @@ def test_a_frame_that_an_exception_keeps_alive_keeps_its_memory():
     assert (array == 1).all()
 
 
-def test_idle_memory_is_given_back_and_used_memory_is_not(shelves):
+def idle_bytes(pool):
+    """The bytes of blocks that nobody uses, counted one by one."""
+    return sum(size * len(shelf) for size, shelf in pool.idle.items())
+
+
+def held_bytes(pool):
+    """The bytes of blocks that the pool knows, counted one by one."""
+    return sum(block.size - memory._ALIGNMENT for block in pool.blocks.values())
+
+
+def test_idle_memory_is_given_back_and_used_memory_is_not(pool):
     used, idle = memory.empty(SHAPE, FLOAT), memory.empty(SHAPE, FLOAT)
     used.fill(1)
     del idle
     memory.release()
-    assert shelves.total == used.nbytes
-    assert len(shelves.lent) == 1
+    assert pool.total == held_bytes(pool) == used.nbytes
+    assert idle_bytes(pool) == 0
+    assert len(pool.blocks) == len(pool.idle) == 1
     taken()
     assert (used == 1).all()
+    place = used.ctypes.data
+    del used
+    assert memory.empty(SHAPE, FLOAT).ctypes.data in (place, *(block.ctypes.data for block in pool.blocks.values()))
 
 
-def test_beyond_the_limit_idle_memory_is_given_back(shelves, monkeypatch):
+def test_beyond_the_limit_what_was_lent_the_longest_time_ago_is_forgotten(pool, monkeypatch):
+    monkeypatch.setattr(memory, "_LIMIT", 3 * 100_000)
+    byte = np.dtype(np.uint8)
+    for size in (100_000, 99_999, 99_998):
+        memory.empty((size,), byte)
+    memory.empty((100_000,), byte)  # again: now 99,999 is the oldest
+    memory.empty((99_997,), byte)
+    assert [size for size, shelf in pool.idle.items() if shelf] == [100_000, 99_998, 99_997]
+    large = memory.empty((300_001,), byte)  # above the limit by itself: it drives nobody out
+    large.fill(1)
+    del large
+    assert idle_bytes(pool) == held_bytes(pool) == pool.total == 100_000 + 99_998 + 99_997
+
+
+def test_an_array_whose_block_was_forgotten_keeps_its_memory(pool, monkeypatch):
+    monkeypatch.setattr(memory, "_LIMIT", 2 * 64 * 128 * 4)
+    arrays = taken(6)
+    views = [array[1:] for array in arrays]
+    for i, array in enumerate(arrays):
+        array.fill(i)
+    del arrays, array
+    taken()
+    assert [set(view.ravel().tolist()) for view in views] == [{i} for i in range(6)]
+    views.clear()
+    assert idle_bytes(pool) == pool.total == 2 * 64 * 128 * 4
+
+
+def test_idle_memory_stays_below_the_limit_whatever_sizes_come_and_go(pool, monkeypatch):
     monkeypatch.setattr(memory, "_LIMIT", 10 * 2**20)
     for n in range(1, 200):
         memory.empty((n, 100_000), np.dtype(np.uint8))
-        assert shelves.total <= max(10 * 2**20, n * 100_000)
-    assert sum(block.size for block, *_ in shelves.lent.values()) < 2 * max(10 * 2**20, 200 * 100_000)
+        assert idle_bytes(pool) <= held_bytes(pool) == pool.total <= 10 * 2**20
+
+
+def events(act):
+    """How many functions ``act()`` calls, Python's and C's, and lines that it executes."""
+    count = 0
+
+    def profile(frame, event, arg):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    def trace(frame, event, arg):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    sys.setprofile(profile)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+        sys.settrace(before)
+    return count
+
+
+def test_an_allocation_takes_as_long_however_much_is_in_use(pool, monkeypatch):
+    # Arrays of 160 MB, the pages of which nobody touches. No new block may cost more than so many calls and lines.
+    size = 16 * 1024
+    assert 10_000 * size > memory._LIMIT
+
+    def one():
+        return memory.empty((size,), np.dtype(np.uint8))
+
+    def new(extra):
+        return lambda: [memory.empty((size + extra + i,), np.dtype(np.uint8)) for i in range(100)]
+
+    few, recycled = events(new(1)), events(one)
+    live = [one() for _ in range(10_000)]
+    assert events(new(1001)) < 2 * few
+    one()
+    assert events(one) <= recycled
+    assert len(pool.blocks) <= memory._LIMIT // size
+    del live
+    assert idle_bytes(pool) <= pool.total <= memory._LIMIT
+
+
+def test_a_new_block_now_and_then_counts_all_and_that_is_cheap(pool, monkeypatch):
+    monkeypatch.setattr(memory, "_LIMIT", 2**20)
+    recounts = 0
+    original = memory._Pool.recount
+
+    def recount(self):
+        nonlocal recounts
+        recounts += 1
+        original(self)
+
+    monkeypatch.setattr(memory._Pool, "recount", recount)
+    for n in range(3 * memory._RECOUNT):  # as many sizes
+        memory.empty((16 * 1024 + n,), np.dtype(np.uint8))
+    assert recounts == 3
+    assert len(pool.idle) <= memory._RECOUNT + 2**20 // (16 * 1024)  # nothing is kept of the sizes that are gone
+    assert held_bytes(pool) == pool.total <= 2**20
+
+
+def in_threads(count, work):
+    """Run ``work(i)`` in so many threads, which are switched often."""
+    errors, ready = [], threading.Barrier(count)
+
+    def run(i):
+        try:
+            ready.wait(60)
+            work(i)
+        except BaseException as error:
+            errors.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+    finally:
+        sys.setswitchinterval(before)
+    assert not any(thread.is_alive() for thread in threads)
+    assert errors == []
+
+
+def test_eight_threads_that_ended_leave_no_more_than_one(pool):
+    def work(i):
+        for _ in range(3):
+            kept = [memory.empty((100_000 + 1000 * n,), FLOAT) for n in range(60)]  # 31 MB
+            del kept
+
+    in_threads(8, work)
+    assert idle_bytes(pool) <= memory._LIMIT <= 128_000_000
+    before = len(pool.blocks)
+    size = next(size for size, shelf in pool.idle.items() if shelf)
+    number, _ = next(iter(pool.idle[size].items()))
+    place = pool.blocks[number].ctypes.data + pool.blocks[number].offset
+    arrays = [memory.empty((size,), np.dtype(np.uint8)) for _ in list(pool.idle[size])]
+    assert place in [array.ctypes.data for array in arrays]  # what other threads left serves this one
+    assert len(pool.blocks) == before
+
+
+def test_arrays_of_random_sizes_that_die_in_any_order_and_thread(pool, monkeypatch):
+    monkeypatch.setattr(memory, "_LIMIT", 20 * 2**20)
+    shared, wrong = [], []
+
+    def work(i):
+        rng = np.random.default_rng(i)
+        for n in range(3000):
+            size = int(rng.integers(16_384, 18_000)) * int(rng.choice([1, 1, 1, 4, 40]))
+            array = memory.empty((size,), np.dtype(np.uint8))
+            stamp = (i + 4 * n) % 256
+            array[:64] = array[-64:] = stamp
+            shared.append((array, stamp))
+            del array
+            while len(shared) > 600 or rng.random() < 0.45:
+                try:
+                    other, stamp = shared.pop(int(rng.integers(-200, 0)))
+                except IndexError:
+                    break
+                if not (other[:64] == stamp).all() or not (other[-64:] == stamp).all():
+                    wrong.append(stamp)
+                del other
+
+    in_threads(4, work)
+    assert wrong == []
+    pool.recount()
+    assert idle_bytes(pool) <= held_bytes(pool) == pool.total <= 20 * 2**20 + 4 * 18_000 * 40
+    assert len(pool.idle) <= len(pool.blocks)
+    shared.clear()
+    assert all(number in block.shelf for number, block in pool.blocks.items())
+
+
+RESIDENT = """
+import gc, sys, threading
+import numpy as np
+from tinygrad_lenet import memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 // 10**6
+
+def work(i):
+    for j in range(4):  # the batch size changes
+        held = [memory.empty((1 + n % 7, 100_000 + 20_000 * j), np.dtype(np.float32)) for n in range(30)]
+        for array in held:
+            array.fill(i)
+
+before = resident()
+for _ in range(2):
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system does not tell what memory is resident")
+def test_the_resident_memory_that_ended_threads_leave_is_bounded():
+    done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) < 200  # MB; eight threads used 500 at once
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_has_memory_of_its_own():
+    array = memory.empty((100, 10_000), FLOAT)
+    idle = memory.empty((100, 10_000), FLOAT)
+    array.fill(1)
+    idle.fill(1)
+    del idle
+    pid = os.fork()
+    if pid == 0:
+        array.fill(2)
+        others = [memory.empty((100, 10_000), FLOAT) for _ in range(3)]
+        for other in others:
+            other.fill(3)
+        os._exit(0 if (array == 2).all() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert (array == 1).all()
+    assert (memory.empty((100, 10_000), FLOAT) == 1).all()  # the idle block, which the child filled in its own copy
 
 
 class Injected(BaseException):
@@ -196,7 +426,7 @@ def test_whoever_asks_for_memory_in_the_midst_of_it_gets_other_memory(warm):
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_an_interrupt_anywhere_loses_no_memory_for_good(shelves, warm):
+def test_an_interrupt_anywhere_loses_no_memory_for_good(pool, warm, monkeypatch):
     def interrupt():
         raise Injected
 
@@ -207,8 +437,12 @@ def test_an_interrupt_anywhere_loses_no_memory_for_good(shelves, warm):
         assert len({array.ctypes.data for array in arrays}) == len(arrays)
         del arrays
     assert count > 8
-    memory.release()
-    assert shelves.total == len(shelves.lent) == 0
+    assert pool.total >= held_bytes(pool)  # so that the limit holds
+    monkeypatch.setattr(memory, "_LIMIT", 0)
+    while pool.total:
+        pool.forget()
+    assert not pool.blocks
+    assert idle_bytes(pool) == 0
 
 
 def test_threads_that_pass_arrays_on_never_get_one_that_is_in_use():

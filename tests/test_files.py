@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_download
 from hypothesis import settings
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import files, nn
 from tinygrad_lenet.data import read_idx
-from tinygrad_lenet.errors import DataError
+from tinygrad_lenet.errors import DataError, DownloadError
 
 THOROUGH = settings().max_examples >= 1000
 ROOT = Path(__file__).parents[1]
@@ -293,6 +294,24 @@ def test_what_is_not_a_regular_file_is_refused_by_all_that_writes(tmp_path, monk
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
             with pytest.raises(DataError, match="cannot be written: it is a "):
                 files.write("files", path, b"")
+
+
+@posix
+def test_a_download_follows_a_link_and_replaces_no_pipe(tmp_path):
+    name = test_download.IMAGES_GZ
+    sha256 = test_download.SUMS[name.removesuffix(".gz")]
+    (tmp_path / "there").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "there" / "a.gz")
+    with test_download.Mirror(test_download.GOOD) as mirror:
+        test_download.download(name, sha256, [mirror.url], str(tmp_path))
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / "there" / "a.gz").read_bytes() == test_download.GOOD[name]
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DownloadError, match=r"cannot write .*it is a pipe"):
+            test_download.download(name, sha256, [mirror.url], str(tmp_path))
+    assert (tmp_path / name).is_fifo()
+    assert len(os.listdir(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("place", ["new/", "a/", "folder/", "no/such/a", ".", ".."])

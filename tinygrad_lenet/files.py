@@ -1,7 +1,6 @@
 """Writing and reading files: each is written whole or not at all, and only regular files are read.
 
-Everything that the package and its examples write goes through :func:`write`. Only a download differs: it goes on in
-its file over several connections.
+Everything that the package and its examples write goes through :func:`write`.
 """
 
 from __future__ import annotations

@@ -224,6 +224,11 @@ def test_what_is_not_a_regular_file_is_refused_by_all_that_writes(tmp_path, monk
             save(path, 1)
         assert os.path.samestat(before, path.lstat())
     assert len(os.listdir(tmp_path)) == len(strange) + ("pipe" in strange)
+    if os.path.exists("/dev/fd"):
+        with open("gone", "w") as file:
+            os.unlink("gone")
+            with pytest.raises(DataError, match="cannot be written"):
+                files.write("files", f"/dev/fd/{file.fileno()}", b"")
     for path in ("/dev/null", "/dev/stdout", "/dev/full"):
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
             with pytest.raises(DataError, match="cannot be written: it is a "):

@@ -42,9 +42,13 @@ def check(path):
     return int(found["n"])
 
 
-@pytest.mark.parametrize(("name", "way"), [("a.ckpt", "any"), ("a.npz", "any"), ("a.ckpt", "named")])
+@pytest.mark.parametrize(
+    ("name", "way"), [("a.ckpt", "any"), ("a.npz", "any"), ("a.ckpt", "named"), ("link.ckpt", "any")]
+)
 def test_three_writers_and_a_reader_do_not_disturb_each_other(tmp_path, name, way):
     path, count = tmp_path / name, 2000 if THOROUGH else 100
+    if name == "link.ckpt":
+        path.symlink_to(tmp_path / "target")
     writers = [writing(path, start, count, way) for start in (0, 10**4, 10**5)]
     assert [writer.stdout.readline() for writer in writers] == ["begun\n"] * 3
     reads = 0
@@ -55,7 +59,8 @@ def test_three_writers_and_a_reader_do_not_disturb_each_other(tmp_path, name, wa
     assert [writer.returncode for writer in writers] == [0] * 3
     assert reads > 3
     assert check(path) in {start + count - 1 for start in (0, 10**4, 10**5)}
-    assert os.listdir(tmp_path) == [name]
+    assert os.listdir(tmp_path) == [name] or path.is_symlink()
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows locks open files")

@@ -103,17 +103,15 @@ def _target(who: str, path: str) -> tuple[str, os.stat_result | None]:
     """The file that a path leads to over all links, and what it is; None if it does not exist yet."""
     target = os.path.realpath(path) if os.path.islink(path) else path
     try:
-        old = os.stat(path)
+        found = os.stat(path)
     except FileNotFoundError:
         if not os.path.basename(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         return target, None
-    _regular(who, path, old, "written")
-    if not os.path.samestat(old, os.stat(target)):
-        raise DataError(
-            f"{who}: {path} cannot be written: it leads to a file that has no name; give the name of a file"
-        )
-    return target, old
+    _regular(who, path, found, "written")
+    if target != path:  # fails if the file has no name, as one that was opened and removed
+        found = os.stat(target)
+    return target, found
 
 
 def _replace(

@@ -206,7 +206,7 @@ class GraphView:
 
         Raises:
             ArgumentError: another ending.
-            DataError: the file cannot be written; an old one is as it was.
+            DataError: the file cannot be written, or is not a regular file; the old one is as it was.
         """
         path = arguments.path("visualize.graph", "path", path)
         ending = os.path.splitext(path)[1]

@@ -75,7 +75,7 @@ def opened(who: str, path: str) -> BufferedReader:
     >>> import tempfile
     >>> opened("example", tempfile.gettempdir())
     Traceback (most recent call last):
-    tinygrad_lenet.errors.DataError: example: ... cannot be read: it is a folder, expected a regular file
+    tinygrad_lenet.errors.DataError: example: ... it is a folder, expected a regular file; give another path
     """
     _regular(who, path, os.stat(path), "read")  # before it is opened: that alone has an effect on some devices
     flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # were it a pipe by now, it would wait
@@ -96,7 +96,7 @@ def _opener(flags: int, mode: int = 0o666) -> Callable[[str, int], int]:
 def _regular(who: str, path: str, found: os.stat_result, verb: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
-        raise DataError(f"{who}: {path} cannot be {verb}: it is {kind}, expected a regular file")
+        raise DataError(f"{who}: {path} cannot be {verb}: it is {kind}, expected a regular file; give another path")
 
 
 def _target(who: str, path: str) -> tuple[str, os.stat_result | None]:

@@ -15,9 +15,11 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import data, nn, optim, training, visualize
+from tinygrad_lenet import data, files, nn, optim, training, visualize
 
 try:
     import matplotlib  # noqa: F401 - for visualize; better to miss it now than after a minute of training
@@ -125,6 +127,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     ):  # better now than after training
         if file is not None and not file.resolve().parent.is_dir():
             parser.error(f"the folder of {file} does not exist; make it first")
+        if file is not None and os.path.exists(file) and not os.path.isfile(file):
+            parser.error(f"{file} is not a regular file, and is not written over; choose another name")
     return args
 
 
@@ -304,8 +308,8 @@ class Run:
             return nn.MAPLoss(reduction=reduction)(logits, labels)
         return tl.cross_entropy(logits, labels, reduction=reduction)
 
-    def train(self, metrics: Any) -> None:
-        """All epochs that are left."""
+    def train(self, note: Callable[..., None]) -> None:
+        """All epochs that are left; each row of the history is noted."""
         while len(self.history) < self.args.epochs and not (self.stopping and self.stopping.stop):
             self.train_epoch()
             seen, seconds = self.sums["seen"], self.sums["seconds"]
@@ -325,8 +329,7 @@ class Run:
                 self.stopping.step(row["validation_accuracy"])
             self.save()
             self.say(row)
-            if metrics:
-                print(json.dumps(row), file=metrics, flush=True)
+            note(row)
 
     def say(self, row: dict[str, float]) -> None:
         """What an epoch came to."""
@@ -363,7 +366,7 @@ class Run:
                 ("A digit on its way", visualize.feature_maps(model.eval(), first)),
             ],
         )
-        self.args.report.write_text(page, encoding="utf-8")
+        files.write("--report", self.args.report, page.encode())
 
 
 def summarise(accuracies: list[float]) -> dict[str, Any]:
@@ -374,6 +377,11 @@ def summarise(accuracies: list[float]) -> dict[str, Any]:
         half = t * statistics.stdev(accuracies) / math.sqrt(len(accuracies))
         result.update(confidence_95=half, runs=accuracies)
     return result
+
+
+def save_picture(option: str, path: Path, figure: Any, dpi: int) -> None:
+    """Write a figure, in the format that the path ends in."""
+    files.write(option, path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=dpi))
 
 
 def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
@@ -391,7 +399,7 @@ def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
     }
     pictures = [transform(images, np.random.default_rng(0))[:, 0] for transform in rows.values()]
     names = [name if i == 0 else "" for name in rows for i in range(10)]
-    visualize.tiles(np.concatenate(pictures), columns=10, names=names).savefig(path, dpi=80)
+    save_picture("--draw-augmentation", path, visualize.tiles(np.concatenate(pictures), columns=10, names=names), 80)
 
 
 def draw_graph(this: Run, path: Path) -> None:
@@ -406,34 +414,35 @@ def draw_graph(this: Run, path: Path) -> None:
 def run(args: argparse.Namespace) -> None:
     say = (lambda *_: None) if args.quiet or args.json else lambda text: print(text, flush=True)
     start, accuracies, stopped = time.perf_counter(), [], False
-    metrics = args.metrics.open("w") if args.metrics else None
-    try:
-        for seed in range(args.seed, args.seed + args.runs):
-            this = Run(args, seed)
-            name, count = type(this.model).__name__, sum(parameter.size for parameter in this.model.parameters())
-            kind = "" if args.model == "classic" else f", {args.activation} and {args.pool} pooling"
-            say(f"{name} with {count:,} parameters{kind}, seed {seed}; {this.train_set}, {this.test_set}")
-            if args.summary:
-                print(nn.summary(this.model, next(iter(this.test_loader))[0][:1].shape))
-            if args.resume and this.path.exists():
-                this.resume()
-                batch = this.loader.state_dict()["batch"]
-                say(f"Going on after epoch {len(this.history)}, batch {batch}, of {this.path}.")
-                for row in this.history:
-                    if metrics:
-                        print(json.dumps(row), file=metrics, flush=True)
-            try:
-                this.train(metrics)
-            except KeyboardInterrupt:
-                stopped = True
-                say(f"\nStopped in epoch {len(this.history) + 1}; what was learned so far is kept.")
-            if this.history:
-                accuracies.append(this.history[-1]["test_accuracy"])
-            if stopped:
-                break
-    finally:
-        if metrics:
-            metrics.close()
+    rows: list[str] = []
+
+    def note(*history: dict[str, float]) -> None:
+        """Write the metrics once more, with these rows."""
+        rows.extend(f"{json.dumps(row)}\n" for row in history)
+        if args.metrics:
+            files.write("--metrics", args.metrics, "".join(rows).encode())
+
+    for seed in range(args.seed, args.seed + args.runs):
+        this = Run(args, seed)
+        name, count = type(this.model).__name__, sum(parameter.size for parameter in this.model.parameters())
+        kind = "" if args.model == "classic" else f", {args.activation} and {args.pool} pooling"
+        say(f"{name} with {count:,} parameters{kind}, seed {seed}; {this.train_set}, {this.test_set}")
+        if args.summary:
+            print(nn.summary(this.model, next(iter(this.test_loader))[0][:1].shape))
+        if args.resume and this.path.exists():
+            this.resume()
+            batch = this.loader.state_dict()["batch"]
+            say(f"Going on after epoch {len(this.history)}, batch {batch}, of {this.path}.")
+            note(*this.history)
+        try:
+            this.train(note)
+        except KeyboardInterrupt:
+            stopped = True
+            say(f"\nStopped in epoch {len(this.history) + 1}; what was learned so far is kept.")
+        if this.history:
+            accuracies.append(this.history[-1]["test_accuracy"])
+        if stopped:
+            break
 
     averaged = this.average is not None and this.history
     tl.save(args.save, this.average.averages if averaged else this.model)
@@ -449,7 +458,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"Test accuracy {result['test_accuracy']:.2%}{spread} after {result['seconds']:.0f} seconds.")
         how = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"
         title = f"{name} on {type(this.train_set).__name__}" + (f": {how}" if args.model == "lenet5" else "")
-        visualize.curves(this.history, title).savefig(args.plot, dpi=120)
+        save_picture("--plot", args.plot, visualize.curves(this.history, title), 120)
         say(f"Curves: {args.plot}")
         if args.report:
             this.write_report(title)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import data, nn
+from tinygrad_lenet import data, files, nn
 
 try:
     from PIL import Image
@@ -27,7 +27,7 @@ def digit(path: Path) -> np.ndarray:
     """A picture as MNIST has them, (28, 28), 0 for background to 1 for ink: the digit fits into 20 x 20 pixels, and its
     centre of mass is in the middle (LeCun et al., 1998, section III.A).
     """
-    with Image.open(path) as picture:
+    with files.opened("predict.py", str(path)) as file, Image.open(file) as picture:
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
             rgba = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

@@ -345,7 +345,14 @@ class Checkpoint(Target):
                 "names": ["a", True],
             },
             np.arange(3, dtype="f4"),
-            {"random": {"bit_generator": "PCG64", "state": {"state": 2**127 + 1, "inc": 5}, "has_uint32": 0}},
+            {
+                "random": {
+                    "n": np.float32(0.5),
+                    "bit_generator": "PCG64",
+                    "state": {"state": 2**127 + 1, "inc": 5},
+                    "has_uint32": 0,
+                }
+            },
         )
         with tempfile.TemporaryDirectory() as folder:
             self.seeds = []
@@ -368,6 +375,8 @@ class Checkpoint(Target):
                 return value
             if "array" in value:
                 return np.load(io.BytesIO(members[f"{value['array']}.npy"]))
+            if "scalar" in value:
+                return np.frombuffer(bytes.fromhex(value["scalar"][1]), value["scalar"][0])[0]
             if "tuple" in value:
                 return tuple(plain(item) for item in value["tuple"])
             return {key: plain(item) for key, item in value["dict"]}
@@ -384,6 +393,10 @@ class Checkpoint(Target):
 
         def tree(depth):
             kind = rng.randrange(9 if depth else 5)
+            if rng.random() < 0.1:
+                value = array(rng).ravel()[:1]
+                descr, digits = pick(rng, value.dtype.str, "|O", "<U1", "<c8", "", "f4,f4"), value.tobytes().hex()
+                return json.dumps({"scalar": pick(rng, [descr, digits], [descr], digits, [7, digits], [descr, "zz"])})
             if kind == 0:
                 arrays.append(array(rng))
                 i = pick(rng, len(arrays) - 1, -1, 0, 99, "0", 0.5, None, "../0", True, 10**30, [0])

@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, tmp_
             ends += 1
             assert outcome(torn) == expected
             (torn / "lenet_mnist.ckpt").unlink()
-    assert not list(torn.glob("*.tmp*")) or kills  # a torn file may lie beside it, and does no harm
+    assert not list(torn.glob("*.tmp"))
 
 
 def test_ctrl_c_and_resume_end_with_the_same_bits_too_and_metrics_are_whole(command, tmp_path):
@@ -200,11 +200,27 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_layer(command
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_a_sentence(command, tmp_path):
-    (tmp_path / "lenet_mnist.ckpt.tmp").mkdir()  # in the way, as a full disk would be
-    done = run(command, tmp_path, "--epochs", "1")
+    for option in ("--checkpoint", "--metrics", "--save", "--plot", "--report"):
+        done = run(command, tmp_path, "--epochs", "1", option, f"{'n' * 300}.npz")  # refused as a full disk would be
+        assert done.returncode == 1
+        assert "nnn.npz cannot be written: File name too long" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_what_is_not_a_regular_file_is_refused_before_the_training(command, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for option in ("--checkpoint", "--metrics", "--save", "--plot", "--report", "--draw-graph", "--draw-augmentation"):
+        done = run(command, tmp_path, "--epochs", "1", option, "folder")
+        assert done.returncode == 2
+        assert "folder is not a regular file" in done.stderr
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_old_metrics_stay_until_there_are_new_ones(command, tmp_path):
+    (tmp_path / "m").write_text("old")
+    done = run(command, tmp_path, "--optimizer", "sgd", "--lr", "1e30", "--epochs", "1", "--metrics", "m")
     assert done.returncode == 1
-    assert "lenet_mnist.ckpt cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert (tmp_path / "m").read_text() == "old"
 
 
 # What a person sees

@@ -25,7 +25,7 @@ PACKAGE = Path(tl.__file__).parent  # the one in the tree, or the one that is in
 ROWS = [
     {"errors", "_methods"},
     {"arguments"},
-    {"graph", "memory", "parameters", "threads"},
+    {"files", "graph", "memory", "parameters", "threads"},
     {"tensor"},
     {"primitive"},
     {"ops"},
@@ -38,7 +38,12 @@ ROWS = [
     {"__init__"},
 ]
 # All that these may import.
-LEAVES = {"_methods": set(), "errors": set(), **{name: {"errors"} for name in ("arguments", "memory", "threads")}}
+LEAVES = {
+    "_methods": set(),
+    "errors": set(),
+    "files": {"arguments", "errors"},
+    **{name: {"errors"} for name in ("arguments", "memory", "threads")},
+}
 ROW_OF = {unit: i for i, row in enumerate(ROWS) for unit in row}
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 

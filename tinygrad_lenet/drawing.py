@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arguments
+from . import arguments, files
 from .errors import ArgumentError, GradientError
 from .graph import Hook, Node, ancestors
 from .nn import Module
@@ -206,6 +206,7 @@ class GraphView:
 
         Raises:
             ArgumentError: another ending.
+            DataError: the file cannot be written, or is not a regular file; the old one is as it was.
         """
         path = arguments.path("visualize.graph", "path", path)
         ending = os.path.splitext(path)[1]
@@ -215,8 +216,7 @@ class GraphView:
             text = self.svg()
         else:
             text = self.dot() if ending == ".dot" else f"```mermaid\n{self.mermaid()}```\n"
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        files.write("visualize.graph", path, text.encode())
 
 
 def graph(tensor: Tensor, model: Module | None = None) -> GraphView:

@@ -18,7 +18,7 @@ from .arguments import flag, function
 from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
 from .memory import storage
-from .parameters import NATIVE, as_index, checked
+from .parameters import NATIVE, as_index, checked, narrowed
 from .threads import alone
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
@@ -196,12 +196,15 @@ class Tensor(Methods):
 
     @property
     def data(self) -> NDArray[Any]:
-        """The values, as :meth:`numpy` gives them. Assigning replaces them in place."""
+        """The values, as :meth:`numpy` gives them. Assigning replaces them in place and keeps the dtype. So float64
+        values are rounded to float32; what the dtype cannot hold, such as 2.5 for an integer, is refused.
+        """
         return self.numpy()
 
     @data.setter
     def data(self, value: Any) -> None:
-        array = to_array(value, self.dtype)
+        typed = isinstance(value, (Tensor, np.ndarray, np.generic))
+        array = narrowed("data", to_array(value), self.dtype) if typed else to_array(value, self.dtype)
         if array.shape != self.shape:
             raise ShapeError(
                 f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape"
@@ -296,6 +299,7 @@ class Tensor(Methods):
             raise translated(error, "x[...] = value", f"x has shape {self.shape}; value is {brief(value)}") from None
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        """Change elements. Values are converted to the tensor's dtype, as in NumPy: 2.5 becomes 2 in integers."""
         try:
             key = as_index(index)
             array = to_array(value) if isinstance(value, (Tensor, np.ndarray)) else to_array(value, self.dtype)

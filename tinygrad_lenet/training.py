@@ -20,6 +20,7 @@ from .functional import cross_entropy
 from .graph import no_grad
 from .nn import Module, first_nonfinite
 from .nn.module import evaluating
+from .parameters import narrowed
 from .tensor import Tensor, to_array
 
 __all__ = [
@@ -240,7 +241,11 @@ class ExponentialMovingAverage:
         name = "ExponentialMovingAverage"
         self.model, self.decay = instance(name, "model", model, Module), number(name, "decay", decay, "[0, 1)")
         self.steps = 0
-        self.averages = model.state_dict()
+        # The last steps are a thousandth of a weight: too little to be added to float16.
+        self.averages = {
+            name: array.astype(np.float32) if array.dtype == np.float16 else array
+            for name, array in model.state_dict().items()
+        }
 
     def update(self) -> None:
         """Take the weights of now into the average."""
@@ -284,7 +289,9 @@ class ExponentialMovingAverage:
         if given != own:
             raise ShapeError(f"{who}: the state is of weights {given}, this model has {own}")
         self.steps = integer(who, "steps", steps, 0)
-        self.averages = {name: arrays[name].astype(array.dtype) for name, array in self.averages.items()}
+        self.averages = {
+            name: narrowed(f"{who}: {name}", arrays[name], array.dtype).copy() for name, array in self.averages.items()
+        }
 
 
 class EarlyStopping:

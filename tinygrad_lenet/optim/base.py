@@ -192,12 +192,12 @@ class Optimizer:
                     # A change in place: a graph that saved the old value must not use it.
                     p._version[:] = p._version[0] + 1, line
                     w, g = p._data, p._grad._data
-                    if w.dtype == np.float16:
+                    if w.itemsize > 2:
+                        self.update(w, g, state, options)
+                    else:  # float16
                         wide = w.astype(np.float32)
                         self.update(wide, g.astype(np.float32), state, options)
                         w[...] = wide
-                    else:
-                        self.update(w, g, state, options)
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """Change ``w`` in place, given its gradient ``g``, which must be left as it is.

@@ -10,13 +10,23 @@ import numpy as np
 
 from .base import Array, Optimizer, Options, _buffer
 
-# By the dtype of the arithmetic: the square root of its smallest positive number.
+# By the dtype of the arithmetic: the square root of its smallest positive number; and a number whose square it can add
+# up 2^16 times.
 _LEAST_ROOT = {"f": 2.0**-74.5, "d": 2.0**-537}
+_LARGEST = {"f": 2.0**55, "d": 2.0**503}
 
 
 def _decayed(w: Array, g: Array, options: Options) -> Array:
     """The gradient of the loss plus ``weight_decay / 2 * |w|^2``."""
     return g + options["weight_decay"] * w if options["weight_decay"] else g
+
+
+def _squarable(g: Array) -> Array:
+    """The gradient; if its squares overflow, with finite elements made smaller where they are too large."""
+    if np.vdot(g, g) < math.inf:
+        return g
+    largest = _LARGEST[g.dtype.char]
+    return np.where(np.isfinite(g), g.clip(-largest, largest), g)
 
 
 def _divided(g: Array, squares: Array, factor: float, eps: float, out: Array) -> Array:
@@ -120,6 +130,7 @@ class Adam(Optimizer):
         else:
             g = _decayed(w, g, options)
         m, v = _buffer(state, "exp_avg", w), _buffer(state, "exp_avg_sq", w)
+        g = _squarable(g)
         m += np.multiply(np.subtract(g, m, out=scratch), 1 - beta1, out=scratch)
         v *= beta2
         v += np.multiply(np.multiply(g, g, out=scratch), 1 - beta2, out=scratch)
@@ -195,16 +206,15 @@ class RMSprop(Optimizer):
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""
-        g = _decayed(w, g, options)
+        g = _squarable(_decayed(w, g, options))
         alpha, scratch, v = options["alpha"], state["scratch"], _buffer(state, "square_avg", w)
         v *= alpha
         v += np.multiply(np.multiply(g, g, out=scratch), 1 - alpha, out=scratch)
         if options["centered"]:
             mean = _buffer(state, "grad_avg", w)
             mean += np.multiply(np.subtract(g, mean, out=scratch), 1 - alpha, out=scratch)
-            np.minimum(np.multiply(mean, mean, out=scratch), np.finfo(w.dtype).max, out=scratch)  # inf - inf is NaN
-            # Rounding can make the variance of equal gradients negative.
-            v = np.maximum(np.subtract(v, scratch, out=scratch), 0, out=scratch)
+            np.subtract(v, np.multiply(mean, mean, out=scratch), out=scratch)
+            v = np.maximum(scratch, 0, out=scratch)  # rounding can make the variance of equal gradients negative
         _divided(g, v, 1.0, options["eps"], scratch)
         if options["momentum"]:
             speed = _buffer(state, "momentum_buffer", w)
@@ -249,7 +259,7 @@ class Adagrad(Optimizer):
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""
-        g = _decayed(w, g, options)
+        g = _squarable(_decayed(w, g, options))
         total, scratch = _buffer(state, "sum", w, options["initial_accumulator_value"]), state["scratch"]
         total += np.multiply(g, g, out=scratch)
         _divided(g, total, 1.0, options["eps"], scratch)

@@ -35,8 +35,9 @@ class Optimizer:
     ``param_groups[0]["lr"]`` and the other options may be changed at any time; schedules do so. The lists of parameters
     may change too. ``state`` is a dict by parameter, so that a parameter keeps its momentum wherever it stands.
 
-    The state of float16 parameters is float32: each step is computed in float32 and rounded once. A step shorter than
-    half the distance between neighbouring float16 numbers is lost, so keep weights that learn slowly in float32.
+    Float16 parameters learn as if they were float32, and are rounded after each step: their state is float32, and has a
+    ``master_weight`` to which steps add up that are too short for float16 (Micikevicius et al., *Mixed precision
+    training*, 2018).
 
     Raises:
         ArgumentError: no parameters, one of them twice, or an option outside its range; the latter two also from
@@ -195,7 +196,7 @@ class Optimizer:
                     if w.itemsize > 2:
                         self.update(w, g, state, options)
                     else:  # float16
-                        wide = w.astype(np.float32)
+                        wide = _master(w, state)
                         self.update(wide, g.astype(np.float32), state, options)
                         w[...] = wide
 
@@ -290,6 +291,14 @@ def _fresh(p: Tensor) -> Options:
 def _working(p: Tensor) -> np.dtype[Any]:
     """The dtype of a parameter's state and arithmetic: squares of float16 gradients do not fit into float16."""
     return np.dtype(np.float32) if p.dtype == np.float16 else p.dtype
+
+
+def _master(w: Array, state: Options) -> Array:
+    """The float32 weights of a float16 parameter; those that something else has changed are taken from it."""
+    wide: Array = state.setdefault("master_weight", w.astype(np.float32))
+    with np.errstate(over="ignore"):
+        np.copyto(wide, w, where=wide.astype(np.float16) != w)
+    return wide
 
 
 def _like(who: str, what: str, value: Any, p: Tensor) -> Array:

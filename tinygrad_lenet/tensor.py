@@ -196,15 +196,16 @@ class Tensor(Methods):
 
     @property
     def data(self) -> NDArray[Any]:
-        """The values, as :meth:`numpy` gives them. Assigning replaces them in place and keeps the dtype. So float64
-        values are rounded to float32; what the dtype cannot hold, such as 2.5 for an integer, is refused.
+        """The values, as :meth:`numpy` gives them. Assigning replaces them in place, in the tensor's dtype: it rounds
+        float64 to float32 and refuses 2.5 for an integer. ``x[i] = value`` converts as NumPy does: 2.5 becomes 2.
         """
         return self.numpy()
 
     @data.setter
     def data(self, value: Any) -> None:
         typed = isinstance(value, (Tensor, np.ndarray, np.generic))
-        array = narrowed("data", to_array(value), self.dtype) if typed else to_array(value, self.dtype)
+        array = narrowed("data", to_array(value, None if typed else np.float64), self.dtype)
+        array = array if typed else to_array(value, self.dtype)  # float64 does not hold all of Python's integers
         if array.shape != self.shape:
             raise ShapeError(
                 f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape"
@@ -299,7 +300,6 @@ class Tensor(Methods):
             raise translated(error, "x[...] = value", f"x has shape {self.shape}; value is {brief(value)}") from None
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Change elements. Values are converted to the tensor's dtype, as in NumPy: 2.5 becomes 2 in integers."""
         try:
             key = as_index(index)
             array = to_array(value) if isinstance(value, (Tensor, np.ndarray)) else to_array(value, self.dtype)

@@ -98,7 +98,7 @@ class OneCycleLR(Schedule):
             group["initial_lr"] = low
         try:
             super().__init__(optimizer)
-        except ArgumentError:
+        except Exception:
             for group, old in zip(optimizer.param_groups, before, strict=True):
                 group.clear()
                 group.update(old)

@@ -329,6 +329,9 @@ def test_loading_leaves_a_rate_that_was_set_since():
     optimizer.param_groups[0]["lr"] = 8.0
     schedule.load_state_dict(state)
     assert rates(optimizer) == [8.0]
+    optimizer.load_state_dict(optimizer.state_dict())
+    optim.ExponentialLR(optimizer, 0.5).load_state_dict(state)  # a new one
+    assert rates(optimizer) == [8.0]
     fresh = sgd(3.0)
     schedule = optim.ExponentialLR(fresh, 0.5)
     schedule.load_state_dict(state)  # without the optimiser's

@@ -279,7 +279,7 @@ class ExponentialMovingAverage:
         return {"steps": self.steps, "averages": {name: array.copy() for name, array in self.averages.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Go on where :meth:`state_dict` was taken. Averages keep their dtype: float64 is rounded to float32."""
         who = "ExponentialMovingAverage"
         steps, averages = entries(who, state, "steps", "averages")
         entries(who, averages)

@@ -268,8 +268,9 @@ class Optimizer:
     def __setstate__(self, attributes: Options) -> None:
         vars(self).update(attributes)
         self._members = self._listed_members()
-        # In pickles of earlier versions the state is by number.
-        self.state = {self._members[k] if isinstance(k, int) else k: v for k, v in self.state.items()}
+        for key in [key for key in self.state if isinstance(key, int)]:  # pickles of earlier versions: by number
+            p, values = self._members[key], vars(self)["state"].pop(key)
+            self.state[p] = {k: v.astype(_working(p)) if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
     def __repr__(self) -> str:
         options = [

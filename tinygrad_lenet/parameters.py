@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from .arguments import integer
 from .errors import ArgumentError, DTypeError, TinygradLenetError, brief
@@ -126,3 +126,15 @@ def _component(i: Any) -> Any:
             "x.astype('int64')"
         )
     return array if array.ndim or array.dtype == np.bool_ else int(array)
+
+
+def narrowed(who: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values in a dtype: floats are rounded to it, and what it cannot hold is refused."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(all="ignore"):
+        found: NDArray[Any] = array.astype(dtype)
+        same = np.isfinite(found) == np.isfinite(array) if dtype.kind == "f" else found == array
+    if not same.all():
+        raise DTypeError(f"{who} is {dtype}, which cannot hold {array[~same].flat[0]!r}")
+    return found

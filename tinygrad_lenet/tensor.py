@@ -18,7 +18,7 @@ from .arguments import flag, function
 from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
 from .memory import storage
-from .parameters import NATIVE, as_index, checked
+from .parameters import NATIVE, as_index, checked, narrowed
 from .threads import alone
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
@@ -196,12 +196,16 @@ class Tensor(Methods):
 
     @property
     def data(self) -> NDArray[Any]:
-        """The values, as :meth:`numpy` gives them. Assigning replaces them in place."""
+        """The values, as :meth:`numpy` gives them. Assigning replaces them in place, in the tensor's dtype: it rounds
+        float64 to float32 and refuses 2.5 for an integer. ``x[i] = value`` converts as NumPy does: 2.5 becomes 2.
+        """
         return self.numpy()
 
     @data.setter
     def data(self, value: Any) -> None:
-        array = to_array(value, self.dtype)
+        typed = isinstance(value, (Tensor, np.ndarray, np.generic))
+        array = narrowed("data", to_array(value, None if typed else np.float64), self.dtype)
+        array = array if typed else to_array(value, self.dtype)  # float64 does not hold all of Python's integers
         if array.shape != self.shape:
             raise ShapeError(
                 f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape"

@@ -20,6 +20,7 @@ from .functional import cross_entropy
 from .graph import no_grad
 from .nn import Module, first_nonfinite
 from .nn.module import evaluating
+from .parameters import narrowed
 from .tensor import Tensor, to_array
 
 __all__ = [
@@ -240,7 +241,11 @@ class ExponentialMovingAverage:
         name = "ExponentialMovingAverage"
         self.model, self.decay = instance(name, "model", model, Module), number(name, "decay", decay, "[0, 1)")
         self.steps = 0
-        self.averages = model.state_dict()
+        # The last steps are a thousandth of a weight: too little to be added to float16.
+        self.averages = {
+            name: array.astype(np.float32) if array.dtype == np.float16 else array
+            for name, array in model.state_dict().items()
+        }
 
     def update(self) -> None:
         """Take the weights of now into the average."""
@@ -274,7 +279,7 @@ class ExponentialMovingAverage:
         return {"steps": self.steps, "averages": {name: array.copy() for name, array in self.averages.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Go on where :meth:`state_dict` was taken. Averages keep their dtype: float64 is rounded to float32."""
         who = "ExponentialMovingAverage"
         steps, averages = entries(who, state, "steps", "averages")
         entries(who, averages)
@@ -284,7 +289,9 @@ class ExponentialMovingAverage:
         if given != own:
             raise ShapeError(f"{who}: the state is of weights {given}, this model has {own}")
         self.steps = integer(who, "steps", steps, 0)
-        self.averages = {name: arrays[name].astype(array.dtype) for name, array in self.averages.items()}
+        self.averages = {
+            name: narrowed(f"{who}: {name}", arrays[name], array.dtype).copy() for name, array in self.averages.items()
+        }
 
 
 class EarlyStopping:

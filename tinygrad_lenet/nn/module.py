@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..arguments import flag, instance, integer, listed, said
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
+from ..parameters import narrowed
 from ..tensor import Tensor, as_tensor, to_array
 
 M = TypeVar("M", bound="Module")
@@ -222,6 +223,8 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Set parameters and buffers from a state dict, of arrays or Tensors.
 
+        Each keeps its own dtype, to which the values are converted: float64 values are rounded to float32.
+
         Raises:
             StateError: keys are missing or unexpected (only if ``strict``), or shapes differ; or what is one tensor
                 here has two values there. Nothing is changed then.
@@ -301,12 +304,7 @@ def _values(who: str, name: str, value: Any, target: Tensor) -> NDArray[Any]:
     if value.dtype == target.dtype:
         return to_array(value)
     given = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    with np.errstate(all="ignore"):
-        array = given.astype(target.dtype)
-        same = np.isfinite(array) == np.isfinite(given) if target.dtype.kind == "f" else array == given
-    if not same.all():
-        raise DTypeError(f"{who}: {name} is {target.dtype}, which cannot hold {given[~same].flat[0]!r}")
-    return array
+    return narrowed(f"{who}: {name}", given, target.dtype)
 
 
 def _element(who: str, value: Any, holder: Module | None = None) -> Module:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arguments import listed
 from ..errors import ArgumentError
-from .optimizers import Array, Optimizer, Options, _buffer, _like
+from .base import Array, Optimizer, Options, _buffer, _fresh, _like
 
 
 class StochasticDiagonalLM(Optimizer):
@@ -37,7 +37,7 @@ class StochasticDiagonalLM(Optimizer):
 
     def set_curvature(self, curvature: Iterable[Any]) -> None:
         """For each parameter, in order, an array of its shape: 0 or more in each element."""
-        params = [p for group in self.param_groups for p in group["params"]]
+        params = self._listed_members()
         who, name = "StochasticDiagonalLM.set_curvature", "curvature"
         given = listed(who, name, curvature, "a list of arrays")
         if len(given) != len(params):
@@ -53,12 +53,12 @@ class StochasticDiagonalLM(Optimizer):
                     f"{who}: curvature of parameter {i}, of shape {h.shape}, must be 0 or more and finite; least "
                     f"element {h.min()}"
                 )
-        for i, (h, p) in enumerate(zip(arrays, params, strict=True)):
-            state = self.state.setdefault(i, {"step": 0, "scratch": np.empty_like(p._data)})
-            state["curvature"] = h
+        for h, p in zip(arrays, params, strict=True):
+            self.state.setdefault(p, _fresh(p))["curvature"] = h
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""
         h, scratch = _buffer(state, "curvature", w), state["scratch"]
-        np.divide(g, np.add(h, options["mu"], out=scratch), out=scratch)
+        mu = max(options["mu"], float(np.finfo(w.dtype).smallest_subnormal))  # above 0 in this dtype too
+        np.divide(g, np.add(h, mu, out=scratch), out=scratch)
         w -= np.multiply(scratch, options["lr"], out=scratch)

@@ -1,0 +1,322 @@
+"""The base of the optimisers: groups of parameters with their options, and a state that belongs to each parameter."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arguments import entries, flag, instance, integer, listed, number, said
+from ..errors import ArgumentError, DTypeError, GradientError
+from ..graph import user_line
+from ..parameters import narrowed
+from ..tensor import Tensor
+
+Array: TypeAlias = NDArray[Any]
+Options: TypeAlias = dict[str, Any]
+
+
+# Where the options of all optimisers lie.
+_INTERVALS = dict.fromkeys(("lr", "initial_lr", "weight_decay", "momentum", "eps", "lr_decay"), "[0, inf)")
+_INTERVALS |= {"initial_accumulator_value": "[0, inf)", "alpha": "[0, 1]", "dampening": "(-inf, inf)", "mu": "(0, inf)"}
+_FLAGS = ("nesterov", "amsgrad", "centered")
+
+
+class Optimizer:
+    """Base of the optimisers: keeps groups of parameters with their options, and a state for each parameter.
+
+    Args:
+        params: the Tensors to learn; or a list of dicts, each with ``params`` and the options that differ for them.
+        defaults: the options of groups that do not say otherwise.
+
+    ``param_groups[0]["lr"]`` and the other options may be changed at any time; schedules do so. The lists of parameters
+    may change too. ``state`` is a dict by parameter, so that a parameter keeps its momentum wherever it stands.
+
+    Float16 parameters learn as if they were float32, and are rounded after each step: their state is float32, and has a
+    ``master_weight`` to which steps add up that are too short for float16 (Micikevicius et al., *Mixed precision
+    training*, 2018).
+
+    Raises:
+        ArgumentError: no parameters, one of them twice, or an option outside its range; the latter two also from
+            :meth:`step`, which has then changed nothing.
+        DTypeError: something that is not a Tensor; an option that is no number.
+        GradientError: a Tensor that does not require a gradient.
+
+    >>> import numpy as np
+    >>> import tinygrad_lenet as tl
+    >>> class Signs(tl.optim.Optimizer):
+    ...     def update(self, w, g, state, options):
+    ...         w -= options["lr"] * np.sign(g)
+    >>> w = tl.tensor([1.0, -2.0], requires_grad=True)
+    >>> optimizer = Signs([w], {"lr": 0.5})
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([ 0.5, -1.5], requires_grad=True)
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: Options) -> None:
+        kind = type(self).__name__
+        if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping, np.ndarray)):
+            raise DTypeError(
+                f"{kind}: params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of "
+                "dicts"
+            )
+        self.defaults = self._plain(defaults)
+        given = _several(params)
+        if not given:
+            raise ArgumentError(f"{kind}: params: got no parameters; pass model.parameters()")
+        groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
+        if not all(isinstance(group, Mapping) for group in groups):
+            raise DTypeError(f"{kind}: got a mixture of groups and Tensors; make each group a dict with 'params'")
+        self.param_groups: list[Options] = []
+        self.state: dict[Tensor, Options] = {}
+        self._members: list[Tensor] = []  # the parameters of all groups when they were last checked
+        self._checked: dict[int, Options] = {}  # the groups as they were when last checked, by number
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add parameters to learn from now on.
+
+        Args:
+            param_group: a dict with ``params``, one Tensor or a list of them, and the options that differ from the
+                defaults of the optimiser.
+
+        The parameters begin without momentum or other state. A schedule that was made before changes the new group from
+        its next step on, beginning with the rate the group has.
+
+        Raises:
+            ArgumentError: no ``params``, a parameter that the optimiser has already, or an option outside its range.
+            DTypeError: not a dict; ``params`` without an order, such as a set; something that is not a Tensor.
+            GradientError: a Tensor that does not require a gradient.
+
+        >>> import tinygrad_lenet as tl
+        >>> first, second = (tl.tensor([1.0], requires_grad=True) for _ in range(2))
+        >>> optimizer = tl.optim.SGD([first], lr=0.5)
+        >>> optimizer.add_param_group({"params": second, "lr": 0.1})
+        >>> [group["lr"] for group in optimizer.param_groups]
+        [0.5, 0.1]
+        """
+        kind = type(self).__name__
+        if not isinstance(param_group, Mapping):
+            raise DTypeError(f"{kind}: a group must be a dict with 'params', got {said(param_group)}")
+        if "params" not in param_group:
+            raise ArgumentError(f"{kind}: each group must have 'params', and may have the options that differ for them")
+        given = param_group["params"]
+        if isinstance(given, (set, frozenset)):
+            raise DTypeError(f"{kind}: params is a set, whose order changes from run to run; pass a list")
+        new = [given] if isinstance(given, Tensor) else listed(kind, "params", given, "Tensors")
+        members = self._check([*self._listed_members(), *new])
+        self.param_groups.append({**self._plain({**self.defaults, **param_group}), "params": new})
+        self._members = members
+
+    def _plain(self, options: Mapping[str, Any]) -> Options:
+        """The options of a group, checked: as Python's numbers, which do not make float32 wider."""
+        kind, found = type(self).__name__, dict(options)
+        for name, value in options.items():
+            if name in _INTERVALS:
+                found[name] = number(kind, name, value, _INTERVALS[name])
+            elif name in _FLAGS:
+                found[name] = flag(kind, name, value)
+            elif name == "betas":
+                betas = listed(kind, name, value, "a pair of numbers")
+                if len(betas) != 2:
+                    raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {said(value)}")
+                found[name] = tuple(number(kind, name, beta, "[0, 1)") for beta in betas)
+        if found.get("nesterov") and (found["momentum"] == 0 or found["dampening"] != 0):
+            raise ArgumentError(
+                f"{kind}: nesterov needs momentum above 0 and no dampening, got momentum={found['momentum']}, "
+                f"dampening={found['dampening']}"
+            )
+        return found
+
+    def _checked_groups(self) -> list[Options]:
+        """The groups with their options checked, anew where they are no longer what they were."""
+        for i, group in enumerate(self.param_groups):
+            try:
+                same = group == self._checked[i]
+            except Exception:  # a new group; an option that cannot be compared
+                same = False
+            if not same:
+                missing = [name for name in self.defaults if name not in group]
+                if missing:
+                    raise ArgumentError(
+                        f"{type(self).__name__}: group {i} lacks {', '.join(missing)}; add it by add_param_group"
+                    )
+                self._checked[i] = self._plain(group)
+        return [self._checked[i] for i in range(len(self.param_groups))]
+
+    def _listed_members(self) -> list[Any]:
+        """The parameters of all groups, as they are listed."""
+        try:
+            return [p for group in self.param_groups for p in group["params"]]
+        except (KeyError, TypeError):
+            raise DTypeError(f"{type(self).__name__}: each group must have 'params', a list of Tensors") from None
+
+    def _check(self, members: list[Any]) -> list[Tensor]:
+        """Parameters, each once; those that are new must be able to learn."""
+        name, seen, known = type(self).__name__, set[int](), set(map(id, self._members))
+        for p in members:
+            if not isinstance(p, Tensor):
+                raise DTypeError(f"{name}: params must be Tensors, got {type(p).__name__}; pass model.parameters()")
+            if id(p) not in known and not (p.requires_grad and p.is_leaf):
+                raise GradientError(f"{name}: a parameter of shape {p.shape} is not a leaf that requires a gradient")
+            if not p._data.flags.writeable:
+                raise ArgumentError(f"{name}: a parameter of shape {p.shape} is a read-only view; make it a clone()")
+            if id(p) in seen:
+                raise ArgumentError(f"{name}: a parameter of shape {p.shape} was given twice")
+            seen.add(id(p))
+        return members
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p._grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        line, groups, members = user_line(), self._checked_groups(), self._listed_members()
+        if len(members) != len(self._members) or any(map(operator.is_not, members, self._members)):
+            self._members = self._check(members)
+        for group, options in zip(self.param_groups, groups, strict=True):  # all is checked before anything changes
+            for p in group["params"]:
+                if p._grad is not None:
+                    state = self.state.get(p)
+                    if state is None:
+                        state = self.state[p] = _fresh(p)
+                    state["step"] += 1
+                    # A change in place: a graph that saved the old value must not use it.
+                    p._version[:] = p._version[0] + 1, line
+                    w, g = p._data, p._grad._data
+                    if w.itemsize > 2:
+                        self.update(w, g, state, options)
+                    else:  # float16
+                        wide = _master(w, state)
+                        self.update(wide, g.astype(np.float32), state, options)
+                        w[...] = wide
+
+    def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
+        """Change ``w`` in place, given its gradient ``g``, which must be left as it is.
+
+        Both are arrays of the parameter's shape and dtype; for float16 parameters they are float32.
+        """
+        raise NotImplementedError
+
+    def state_dict(self) -> Options:
+        """Everything that a later run needs to go on with the same bits: numbers and copies of arrays, no Tensors.
+
+        Parameters are numbered through all groups, as in PyTorch's files.
+        """
+        state = {
+            i: {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in self.state[p].items() if k != "scratch"}
+            for i, p in enumerate(self._listed_members())
+            if p in self.state
+        }
+        start, groups = 0, []
+        for group in self.param_groups:
+            stop = start + len(group["params"])
+            groups.append({**group, "params": list(range(start, stop))})
+            start = stop
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Options) -> None:
+        """Go on where :meth:`state_dict` was taken; the parameters must be the same, in number, order and shape.
+
+        Arrays are converted to the dtype of the parameter (float32 for float16): float64 values lose digits in float32.
+
+        Raises:
+            ArgumentError: the state does not fit; nothing is changed then.
+            DTypeError: not numbers, or numbers that the dtype cannot hold. Likewise.
+        """
+        kind = type(self).__name__
+        groups, states = entries(kind, state_dict, "param_groups", "state")
+        groups = listed(kind, "param_groups", groups, "a list of dicts")
+        own = [len(group["params"]) for group in self.param_groups]
+        given = [
+            len(listed(kind, "params", entries(kind, group, "params")[0], "a list of numbers")) for group in groups
+        ]
+        if own != given:
+            raise ArgumentError(f"{kind}: the state is of groups with {given} parameters, this optimiser has {own}")
+        params = self._listed_members()
+        state: dict[Tensor, Options] = {}
+        for key, values in instance(kind, "state", states, Mapping).items():  # type: ignore[type-abstract]
+            text = isinstance(key, str) and key.isdecimal()  # as JSON has it
+            i = integer(kind, "the number of a parameter", int(key) if text else key)
+            if not 0 <= i < len(params):
+                raise ArgumentError(f"{kind}: the state is of parameter {said(i)}, this has {len(params)}")
+            values = instance(kind, f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
+            own_state = state[params[i]] = _fresh(params[i])
+            for name, value in values.items():
+                what = f"{name} of parameter {i}"
+                own_state[name] = (
+                    integer(kind, what, value, 0, 2**53) if name == "step" else _like(kind, what, value, params[i])
+                )
+            entries(kind, values, "step")
+        updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
+        missing = [name for new in updates for name in self.defaults if name not in new]
+        if missing:
+            raise ArgumentError(f"{kind}: the state lacks {', '.join(missing)}; is it of another kind of optimiser?")
+        self.state = state
+        for group, new in zip(self.param_groups, updates, strict=True):
+            group.update(new)
+
+    def __setstate__(self, attributes: Options) -> None:
+        vars(self).update(attributes)
+        self._members = self._listed_members()
+        for key in [key for key in self.state if isinstance(key, int)]:  # pickles of earlier versions: by number
+            p, values = self._members[key], vars(self)["state"].pop(key)
+            self.state[p] = {k: v.astype(_working(p)) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+
+    def __repr__(self) -> str:
+        options = [
+            ", ".join(f"{k}={v}" for k, v in group.items() if k not in ("params", "initial_lr"))
+            for group in self.param_groups
+        ]
+        return f"{type(self).__name__}({'; '.join(options)})"
+
+
+def _several(params: Iterable[Any]) -> list[Any]:
+    return [params] if isinstance(params, Tensor) else list(params)
+
+
+def _fresh(p: Tensor) -> Options:
+    """The state of a parameter before its first step."""
+    return {"step": 0, "scratch": np.empty_like(p._data, _working(p))}
+
+
+def _working(p: Tensor) -> np.dtype[Any]:
+    """The dtype of a parameter's state and arithmetic: squares of float16 gradients do not fit into float16."""
+    return np.dtype(np.float32) if p.dtype == np.float16 else p.dtype
+
+
+def _master(w: Array, state: Options) -> Array:
+    """The float32 weights of a float16 parameter; those that something else has changed are taken from it."""
+    wide: Array = state.setdefault("master_weight", w.astype(np.float32))
+    with np.errstate(over="ignore"):
+        np.copyto(wide, w, where=wide.astype(np.float16) != w)
+    return wide
+
+
+def _like(who: str, what: str, value: Any, p: Tensor) -> Array:
+    """A private copy of what a state has for a parameter, in its shape and the dtype of its arithmetic."""
+    try:
+        array = np.array(value.numpy() if isinstance(value, Tensor) else value)
+    except Exception as error:  # whatever an object of the user's own raises
+        raise DTypeError(f"{who}: {what} must be an array of numbers ({error})") from None
+    if array.dtype.kind not in "fiu":
+        raise DTypeError(f"{who}: {what} must be an array of numbers, got {said(array)}")
+    if array.shape != p.shape:
+        raise ArgumentError(f"{who}: {what} has shape {array.shape}, expected {p.shape}")
+    return narrowed(f"{who}: {what}", array, _working(p))
+
+
+def _buffer(state: Options, name: str, w: Array, value: float = 0.0) -> Array:
+    if name not in state:
+        state[name] = np.full_like(w, value)
+    array: Array = state[name]
+    return array

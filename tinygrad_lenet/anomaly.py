@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import AnomalyError
-from .graph import Node, Puller, Vertex, listening, user_line
+from .graph import Node, Part, Puller, Vertex, listening, user_line
 from .tensor import Tensor, to_array
 
 __all__ = ["detect_anomaly"]
@@ -115,6 +115,7 @@ class _Watched:
         self._look("the gradient of its output (a sum of several, or what backward() was given)", upstream)
 
         def passed(parent: Vertex, gradient: Any) -> None:
+            gradient = gradient.whole() if isinstance(gradient, Part) else gradient
             positions = [
                 k for k, p in zip(getattr(self.plan, "positions", ()), node.parents, strict=False) if p is parent
             ]

@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
@@ -205,6 +206,30 @@ class Node:
         self.parents = ()
 
 
+class Part(ABC):
+    """A gradient that is zero except at some elements. The rule of an op that picks elements may return one.
+
+    Parts are summed in one array, or by one op if the pass records itself. An array of zeros for each would make a loop
+    over the slices of a tensor quadratic in their number.
+    """
+
+    __slots__ = ("dtype", "shape")
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]  # of the whole gradient
+
+    @abstractmethod
+    def after(self, earlier: Any) -> Any:
+        """The sum with what arrived before: a new array, or a Part if the pass records itself."""
+
+    @abstractmethod
+    def add_to(self, total: Any) -> None:
+        """Add it to an array in place."""
+
+    @abstractmethod
+    def whole(self) -> Any:
+        """It as a new array, or as a Tensor if the pass records itself."""
+
+
 def now() -> int:
     """A number above those of all nodes so far, and below those to come."""
     return next(_numbers)
@@ -255,12 +280,18 @@ def pullback(
         before = gradients.get(vertex)
         if before is None:
             gradients[vertex] = gradient
-        elif vertex in owned:
-            before += gradient
-        else:
-            gradients[vertex] = _as_array(before + gradient)
-            if isinstance(before, np.ndarray):
+        elif vertex not in owned:
+            if isinstance(gradient, Part):
+                total = gradient.after(before)
+            else:
+                total = _as_array(_whole(before) + gradient)
+            gradients[vertex] = total
+            if isinstance(total, np.ndarray):
                 owned.add(vertex)
+        elif isinstance(gradient, Part):
+            gradient.add_to(before)
+        else:
+            before += gradient
 
     for root, seed in zip(roots, seeds, strict=True):
         arrive(root, seed)
@@ -268,10 +299,12 @@ def pullback(
         for node in order:
             keep = wanted and node in wanted
             seed = gradients.get(node) if keep else gradients.pop(node, None)
+            if isinstance(seed, Part):
+                seed = seed.whole()
             if seed is not None and node._hooks:
                 seed = _hooked(node, seed)
-                if keep:
-                    gradients[node] = seed
+            if keep and seed is not None:
+                gradients[node] = seed
             if seed is None or (visit is not None and node not in visit):
                 continue
             if node.saved is None:
@@ -290,9 +323,15 @@ def pullback(
         raise
     if since < 0:  # else more may arrive at the leaves
         for vertex, gradient in gradients.items():
+            if isinstance(gradient, Part):
+                gradients[vertex] = gradient = gradient.whole()
             if vertex._hooks and type(vertex) is not Node:
                 gradients[vertex] = _hooked(vertex, gradient)
     return gradients
+
+
+def _whole(gradient: Any) -> Any:
+    return gradient.whole() if isinstance(gradient, Part) else gradient
 
 
 def _hooked(vertex: Vertex, gradient: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError, OutOfRangeError, ShapeError
+from ..graph import Part
 from ..parameters import as_index
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
@@ -21,29 +22,71 @@ def _pick(x: Array, index: Any) -> Array:
     return x[index]
 
 
-@primitive
-def _put(x: Array, index: Any, shape: tuple[int, ...]) -> Array:
-    out = np.zeros(shape, x.dtype)
-    if any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index):
-        if x.ndim > 30:  # with more axes than 32 in an index, NumPy's add.at crashes
-            places = np.arange(out.size).reshape(shape)[index]
-            np.add.at(out.reshape(-1), places.reshape(-1), x.reshape(-1))
-            return out
-        np.add.at(out, index, x)  # an element picked twice gets both gradients
+def _add(out: Array, index: Any, x: Array) -> None:
+    """``out[index] += x``, in place, where an element picked twice gets both values."""
+    if not _repeats(index):
+        out[index] += x
+    elif x.ndim > 30:  # with more axes than 32 in an index, NumPy's add.at crashes
+        places = np.arange(out.size).reshape(out.shape)[index]
+        np.add.at(out.reshape(-1), places.reshape(-1), x.reshape(-1))
     else:
-        out[index] = x
+        np.add.at(out, index, x)
+
+
+def _repeats(index: Any) -> bool:
+    """Whether an index may pick an element twice."""
+    return any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index)
+
+
+@primitive
+def _put(shape: tuple[int, ...], indices: Any, *values: Array) -> Array:
+    """Zeros of the shape, to which each value is added at its index."""
+    out = np.zeros(shape, values[0].dtype)
+    for i, (index, x) in enumerate(zip(indices, values, strict=True)):
+        if i or _repeats(index):
+            _add(out, index, x)
+        else:
+            out[index] = x
     return out
 
 
-_pick.vjp(x=lambda g, x_shape, index: _put(g, index, x_shape))
+class _Picked(Part):
+    """The gradient of what :func:`_pick` picked from; from several calls, if the pass records itself."""
+
+    __slots__ = ("indices", "values")
+
+    def __init__(self, value: Any, index: Any, shape: tuple[int, ...]) -> None:
+        self.indices, self.values = [index], [value]
+        self.shape, self.dtype = shape, value.dtype
+
+    def after(self, earlier: Any) -> Any:
+        if isinstance(self.values[0], np.ndarray):
+            total = earlier.whole() if isinstance(earlier, _Picked) else np.array(earlier)
+            self.add_to(total)
+            return total
+        before = earlier if isinstance(earlier, _Picked) else _Picked(earlier, (Ellipsis,), self.shape)
+        before.indices += self.indices
+        before.values += self.values
+        return before
+
+    def add_to(self, total: Any) -> None:
+        for index, value in zip(self.indices, self.values, strict=True):
+            _add(total, index, value)
+
+    def whole(self) -> Any:
+        recorded = isinstance(self.values[0], Tensor)
+        return (_put if recorded else _put.op.forward)(self.shape, tuple(self.indices), *self.values)
+
+
+_pick.vjp(x=lambda g, x_shape, index: _Picked(g, index, x_shape))
 _pick.check(draw(3, 4), (slice(None, None, -2), 1))
 _pick.check(draw(3, 4), (np.array([0, 2, 0]), slice(1, 3)))
 _pick.check(draw(3, 4), (np.array([[0, 2], [1, 1]]), np.array([3, 0])))
 _pick.check(draw(3, 4), (np.array([True, False, True]),))
 _pick.check(draw(3, 4), (Ellipsis, None, 2))
-_put.vjp(x=lambda g, index: g[index])
-_put.check(draw(3, 2), (np.array([0, 2, 0]), slice(1, 3)), (3, 4))
-_put.check(draw(2), (1, slice(0, 2)), (3, 4))
+_put.vjp(values=lambda g, indices, position: g[indices[position]])
+_put.check((3, 4), ((np.array([0, 2, 0]), slice(1, 3)),), draw(3, 2))
+_put.check((3, 4), ((1, slice(0, 2)), (Ellipsis,), (slice(None), np.array([1, 1]))), draw(2), draw(3, 4), draw(3, 2))
 
 
 @composite
@@ -185,7 +228,7 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     x = as_tensor(x)
     _within(x, index, axis, "scatter_add")
     positions = _positions(x, index, axis, "scatter_add")
-    return add(x, _put(_source("scatter_add", src, index, x), positions, x.shape))
+    return add(x, _put(x.shape, (positions,), _source("scatter_add", src, index, x)))
 
 
 @composite

@@ -441,9 +441,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
         raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
     op = Op(forward)
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
-    scalars = op.scalars
-    plans, operands, last = op.plans, op.operands, len(op.operands) - 1
-
+    scalars, plans, operands, last = op.scalars, op.plans, op.operands, len(op.operands) - 1
     forward_any: Callable[..., Array] = forward
 
     @functools.wraps(forward)
@@ -483,6 +481,8 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
         if tracked and (recording() or is_grad_enabled()):
             plan = plans.get(tracked)
             if plan is None:
+                if len(plans) > 99:  # as of stack() for lists of many lengths: a plan is as long as its list
+                    plans.clear()
                 plan = plans[tracked] = Plan(op, tracked)
             if plan.positions:
                 node = plan.record(args, plain, out, version)

@@ -144,7 +144,8 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
                 "be equal, or 1"
             ) from None
         found = np.broadcast_to(found, [*lengths[:at], found.shape[at], *lengths[at + 1 :]])
-        x = broadcast_to(x, [*lengths[:at], x.shape[at], *lengths[at + 1 :]])
+        shape = (*lengths[:at], x.shape[at], *lengths[at + 1 :])
+        x = x if x.shape == shape else broadcast_to(x, shape)  # a node of its own would get a gradient as long as x
     return getitem(x, _positions(x, found, axis, "take_along_axis"))
 
 

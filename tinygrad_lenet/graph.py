@@ -108,25 +108,32 @@ class enable_grad(_GradMode):
     enabled = True
 
 
-# Who is told of every op: the export to other formats. None most of the time.
+# Who is told of every op, and of every change in place: the export to other formats, and others. None most of the time.
 _listener: ContextVar[Callable[[Any, tuple[Any, ...], Any], None] | None] = ContextVar("listener", default=None)
-listener = _listener.get
+_watcher: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("watcher", default=None)
+listener, watcher = _listener.get, _watcher.get
 
 
 @contextmanager
-def listening(hear: Callable[[Any, tuple[Any, ...], Any], None]) -> Iterator[None]:
-    """Have ``hear(op, arguments, output)`` called after every op inside, of this thread or task."""
-    before, mark = _listener.get(), _thread.mark
+def listening(
+    hear: Callable[[Any, tuple[Any, ...], Any], None], watch: Callable[[Any, Any, Any], None] | None = None
+) -> Iterator[None]:
+    """Have ``hear(op, arguments, output)`` called after every op inside, and ``watch(tensor, index, value)`` before
+    every change in place, of this thread or task.
+    """
+    before, mark = (_listener.get(), _watcher.get()), _thread.mark
 
-    def here(*call: Any) -> None:
-        if _thread.mark is mark:  # a new thread may have got this context
-            hear(*call)
+    def here(tell: Callable[..., None]) -> Callable[..., None]:
+        return lambda *what: tell(*what) if _thread.mark is mark else None  # a new thread may have got this context
 
     try:
-        _listener.set(here)
+        _listener.set(here(hear))
+        if watch is not None:
+            _watcher.set(here(watch))
         yield
     finally:
-        _listener.set(before)
+        _listener.set(before[0])
+        _watcher.set(before[1])
 
 
 def user_line() -> str:
@@ -262,11 +269,13 @@ def pullback(
     wanted: set[Vertex] | None = None,
     retain: bool = False,
     since: int = -1,
+    onward: Callable[[Vertex, Any], object] | None = None,
 ) -> dict[Vertex, Any]:
     """Pull the seeds back through the graph; return the gradient of each leaf, or of each wanted vertex.
 
     The seed decides the order of differentiation: seeded with arrays the pass is plain NumPy; seeded with tensors it
-    records itself. With ``since`` it goes back to that moment only: what is older counts as a leaf.
+    records itself. With ``since`` it goes back to that moment only: what is older counts as a leaf, and is told of to
+    ``onward`` at each gradient that arrives there.
     """
     order = ancestors(roots, since)
     visit = None if wanted is None else _leading_to(wanted, order)
@@ -281,10 +290,7 @@ def pullback(
         if before is None:
             gradients[vertex] = gradient
         elif vertex not in owned:
-            if isinstance(gradient, Part):
-                total = gradient.after(before)
-            else:
-                total = _as_array(_whole(before) + gradient)
+            total = gradient.after(before) if isinstance(gradient, Part) else _as_array(_whole(before) + gradient)
             gradients[vertex] = total
             if isinstance(total, np.ndarray):
                 owned.add(vertex)
@@ -293,8 +299,12 @@ def pullback(
         else:
             before += gradient
 
+    def sort(vertex: Vertex, gradient: Any) -> None:
+        (onward if onward and wanted and vertex in wanted else arrive)(vertex, gradient)
+
+    deliver = sort if onward else arrive
     for root, seed in zip(roots, seeds, strict=True):
-        arrive(root, seed)
+        deliver(root, seed)
     try:
         for node in order:
             keep = wanted and node in wanted
@@ -312,7 +322,7 @@ def pullback(
                     f"{node.plan.op.name}: this part of the graph was freed by an earlier backward pass, or by "
                     "one that failed; pass retain_graph=True to that first pass if you need a second one"
                 )
-            node.plan.pull(node, seed, reach, arrive)
+            node.plan.pull(node, seed, reach, deliver)
             if not retain:
                 node.release()
     except BaseException:  # an error, or Ctrl-C: what would have been freed is, and no half of a graph stays

@@ -177,6 +177,11 @@ LOOPS = {
     "x[:, -t]": lambda x: [x[:, -t : 1 - t or None] for t in range(1, x.shape[1] + 1)],
     "x[t]": of_rows(lambda x, n: [x[t] for t in range(n)]),
     "for row in x": of_rows(lambda x, n: list(x)),
+    "x[i][j]": lambda x: [x[i][j] for i in range(3) for j in range(x.shape[1])],
+    "for row in x, for y in row": lambda x: [y for row in x[None] for part in row for y in part],
+    "x.T[t]": of_rows(lambda x, n: [x.T[:, t] for t in range(n)]),
+    "x.swapaxes(0, 1)[t]": lambda x: [x.swapaxes(0, 1)[t] for t in range(x.shape[1])],
+    "x[::-1][t]": of_rows(lambda x, n: [tl.flip(x, 0)[t] for t in range(n)]),
     "unbind": lambda x: tl.unbind(x, 1),
     "split": lambda x: tl.split(x, x.shape[1], 1),
     "chunk": lambda x: tl.chunk(x, x.shape[1], 1),
@@ -237,7 +242,17 @@ def mixed(x, w):
     return total + sum((row**2).sum() for row in h) + (h[::-1][0, ...] ** 2).sum()
 
 
-def test_gradients_of_parts_and_of_the_whole_are_summed_in_one_order():
+def nested(x, w):
+    """Views of views, picked from once and twice, with and without axes left."""
+    h = (x * w)[1:]
+    total = (x[0][1] ** 2).sum() + (x.T[1][::-1][0] ** 3).sum() + (x[1:].T[[0, 2, 0]] ** 2).sum() + x[2][1][None].sum()
+    view = h.T[::-1]
+    total = total + (view[0] ** 2).sum() + (view[1:, 1] ** 3).sum() + (h[0][None, 1] ** 2 * w).sum()
+    return total + (x[None].swapaxes(0, 2)[1, :, 0] ** 2).sum() + (x[x.numpy()[:, 0] > 0][0] ** 2).sum() + (h**2).sum()
+
+
+@pytest.mark.parametrize("mixed", [mixed, nested])
+def test_gradients_of_parts_and_of_the_whole_are_summed_in_one_order(mixed):
     x, w = values((4, 3)), values((1, 3), 1)
     assert tl.testing.gradcheck(mixed, [x, w], order=2)
     inputs = [tl.tensor(a, requires_grad=True) for a in (x, w)]

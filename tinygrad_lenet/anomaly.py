@@ -111,6 +111,7 @@ class _Watched:
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
         """Pass the gradients on, if they are numbers."""
+        seed = seed.whole() if isinstance(seed, Part) else seed
         upstream = to_array(seed)
         self._look("the gradient of its output (a sum of several, or what backward() was given)", upstream)
 

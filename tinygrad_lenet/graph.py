@@ -236,6 +236,10 @@ class Part(ABC):
     def whole(self) -> Any:
         """It as a new array, or as a Tensor if the pass records itself."""
 
+    @abstractmethod
+    def seed(self, op: Any) -> Any:
+        """It as the rules of an op take it: whole, unless the op gives a view, whose part is one of the whole too."""
+
 
 def now() -> int:
     """A number above those of all nodes so far, and below those to come."""
@@ -310,7 +314,7 @@ def pullback(
             keep = wanted and node in wanted
             seed = gradients.get(node) if keep else gradients.pop(node, None)
             if isinstance(seed, Part):
-                seed = seed.whole()
+                seed = seed.whole() if keep or node._hooks else seed.seed(node.plan.op)
             if seed is not None and node._hooks:
                 seed = _hooked(node, seed)
             if keep and seed is not None:

@@ -248,6 +248,7 @@ def nested(x, w):
     total = (x[0][1] ** 2).sum() + (x.T[1][::-1][0] ** 3).sum() + (x[1:].T[[0, 2, 0]] ** 2).sum() + x[2][1][None].sum()
     view = h.T[::-1]
     total = total + (view[0] ** 2).sum() + (view[1:, 1] ** 3).sum() + (h[0][None, 1] ** 2 * w).sum()
+    total = total + (x[True][0][1] ** 2).sum() + (h[np.True_][:, 0] ** 3).sum() + (x[[0, 1]][1] ** 2).sum()
     return total + (x[None].swapaxes(0, 2)[1, :, 0] ** 2).sum() + (x[x.numpy()[:, 0] > 0][0] ** 2).sum() + (h**2).sum()
 
 
@@ -281,3 +282,11 @@ def test_lists_of_many_lengths_leave_no_memory_behind():
     for n in range(1, 300):
         tl.stack(xs[:n])
     assert len(_join.op.plans) <= 100
+
+
+def test_more_axes_than_add_at_can_take_are_added_to_what_is_there():
+    x = tl.tensor(values((2,) + (1,) * 31), requires_grad=True)
+    for create_graph in (False, True):
+        y = (x[:, [0, 0]] * 2).sum() + (x.transpose() * 3).sum() + (x.transpose()[..., [1, 0, 1]] * 5).sum()
+        (g,) = tl.grad(y, x, create_graph=create_graph)
+        assert g.numpy().ravel().tolist() == [12, 17]

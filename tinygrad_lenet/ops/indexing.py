@@ -28,8 +28,9 @@ def _add(out: Array, index: Any, x: Array) -> None:
     if not _repeats(index):
         out[index] += x
     elif x.ndim > 30:  # with more axes than 32 in an index, NumPy's add.at crashes
-        places = np.arange(out.size).reshape(out.shape)[index]
-        np.add.at(out.reshape(-1), places.reshape(-1), x.reshape(-1))
+        places, total = np.arange(out.size).reshape(out.shape)[index], np.zeros(out.size, out.dtype)
+        np.add.at(total, places.reshape(-1), x.reshape(-1))
+        out += total.reshape(out.shape)
     else:
         np.add.at(out, index, x)
 
@@ -44,6 +45,11 @@ class _Axes:
     """In place of an index: the axes in another order."""
 
     order: tuple[int, ...]
+
+
+def _views(index: Any) -> bool:
+    """Whether an index gives a view."""
+    return not any(isinstance(i, (np.ndarray, np.bool_, bool)) for i in index)
 
 
 def _at(x: Any, path: Any) -> Any:
@@ -108,7 +114,7 @@ class _Picked(Part):
 
 def _unpick(g: Any, x_shape: tuple[int, ...], index: Any) -> _Picked:
     if isinstance(g, _Picked):
-        if not any(isinstance(i, np.ndarray) for i in index):
+        if _views(index):
             return g.within(index, x_shape)
         g = g.whole()
     return _Picked(g, (index,), x_shape)

@@ -1,13 +1,15 @@
 """Recomputation: what a checkpoint notices between its two calls, and what it leaves alone."""
 
+import gc
 import threading
+import tracemalloc
 from collections import namedtuple
 
 import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import GradientError, nn
+from tinygrad_lenet import GradientError, memory, nn
 from tinygrad_lenet.graph import ancestors
 
 
@@ -34,7 +36,7 @@ def closure(kind):
         "data": (lambda x: x * base.data, base),
         "asarray": (lambda x: x * np.asarray(base), base),
         "item": (lambda x: x * base[1234].item(), base),
-        "truth": (lambda x: x * 2 if base[1234] else x * 3, base),
+        "truth": (lambda x: x * 2 if base[1234] < 1.5 else x * 3, base),
         "tolist": (lambda x: x * tl.tensor(base.tolist(), dtype="float64"), base),
         "a tensor made of it": (lambda x: x * tl.tensor(base), base),
         "written to a buffer": (lambda x: x * written(tl.zeros(5000, dtype="float64"), base), base),
@@ -275,3 +277,117 @@ def test_checkpoints_in_threads_do_not_hear_each_other():
         work(seed)
         for a, b in zip(together[seed], found[seed], strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_what_the_outputs_do_not_depend_on_may_differ_between_the_calls():
+    cache, seen = [], []
+    scale = tl.tensor([2.0, 3.0])
+
+    def fn(x):
+        if not cache:  # filled by the first call
+            cache.append(tl.tril(tl.ones(2, 2)) * 2)
+            seen.append((x * x).mean().item())
+        unused = x * scale
+        return (x @ cache[0]).exp(), unused.detach()
+
+    x = tl.tensor([[0.1, 0.2]], requires_grad=True)
+    y, _ = tl.checkpoint(fn, x)
+    scale += 1
+    (y * 1).sum().backward()
+    (expected,) = tl.grad(fn(x)[0].sum(), x)
+    np.testing.assert_array_equal(x.grad.numpy(), expected.numpy())
+    cache[0][0, 0] = 5.0
+    y, _ = tl.checkpoint(fn, x)
+    cache[0][0, 0] = 6.0
+    with pytest.raises(GradientError, match=r"that the function uses, of shape \(2, 2\), was changed in place"):
+        y.sum().backward()
+
+
+def test_a_checkpoint_within_a_checkpoint_is_compared_too():
+    mask = tl.tensor(np.ones(3))
+
+    def inner(x):
+        return (x * mask).sin(), x.exp()
+
+    def outer(x):
+        a, b = tl.checkpoint(inner, x * 2)
+        return tl.checkpoint(lambda x: x * mask, a * b)
+
+    for values in (np.arange(3.0), np.zeros(3)):
+        x = tl.tensor(values, requires_grad=True)
+        y = tl.checkpoint(outer, x)
+        (expected,) = tl.grad((np.sin(1) * tl.sin(x * 2) * tl.exp(x * 2)).sum(), x)
+        found = tl.grad((y * np.sin(1)).sum(), x, retain_graph=True, create_graph=True)
+        np.testing.assert_allclose(found[0].numpy(), expected.numpy(), rtol=1e-12)
+        np.testing.assert_array_equal(tl.grad((y * np.sin(1)).sum(), x, retain_graph=True)[0].numpy(), found[0].numpy())
+        mask[1] = 2.0
+        with pytest.raises(GradientError, match=r"that the function uses, of shape \(3,\), was changed in place"):
+            y.sum().backward()
+        mask[1] = 1.0
+
+
+def test_a_checkpoint_inside_of_no_grad_and_in_reverse():
+    mask = tl.ones(3)
+
+    def fn(x):
+        with tl.no_grad():
+            scale = tl.checkpoint(lambda x: x * mask, x) + 1
+        return x * scale
+
+    x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = tl.checkpoint(fn, x)
+    y.sum().backward(retain_graph=True)
+    np.testing.assert_array_equal(x.grad.numpy(), [2, 3, 4])
+    mask[0] = 7.0
+    with pytest.raises(GradientError, match=r"that the function uses, of shape \(3,\), was changed in place"):
+        y.sum().backward()
+
+
+def test_a_loop_of_checkpoints_over_slices_is_linear(monkeypatch):
+    made, zeros = [0], np.zeros
+
+    def counting(shape, *args, **kwargs):
+        made[0] += int(np.prod(shape))
+        return zeros(shape, *args, **kwargs)
+
+    monkeypatch.setattr(np, "zeros", counting)
+
+    def cost(n):
+        x = tl.rand(n, 10, generator=0, requires_grad=True)
+        total = sum(tl.checkpoint(lambda t: (x[t].exp() * x[t - 1]).sum(), t) for t in range(n))
+        made[0] = 0
+        total.backward()
+        expected = np.exp(x.numpy()) * np.roll(x.numpy(), 1, 0) + np.roll(np.exp(x.numpy()), -1, 0)
+        np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-6)
+        return made[0]
+
+    assert cost(20) < 2.2 * cost(10)
+
+
+def test_nested_checkpoints_keep_no_graph_of_the_inner_calls():
+    def peak(through):
+        def layer(x):
+            for _ in range(6):
+                x = (x * x).sin()
+            return x
+
+        def block(x):
+            for _ in range(6):
+                x = through(layer, x)
+            return x
+
+        x = tl.rand(100_000, generator=0, requires_grad=True)
+        y = tl.checkpoint(block, x)
+        gc.collect()
+        tracemalloc.start()
+        y.sum().backward()
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    monkey = memory._SMALL
+    memory._SMALL = 1 << 40  # NumPy's own allocator, which tracemalloc sees
+    try:
+        assert peak(tl.checkpoint) < peak(lambda f, x: f(x)) / 2
+    finally:
+        memory._SMALL = monkey

@@ -199,15 +199,15 @@ class Plan:
     def _changed(self, i: int, value: Tensor) -> GradientError:
         kind, position = self.sources[i]
         what = "its output" if kind == "out" else f"argument {self.op.names[position]!r}"
-        return changed(f"{self.op.name}: {what}", value)
+        return changed(f"{self.op.name}: {what}", value.shape, value._version)
 
 
-def changed(what: str, value: Tensor) -> GradientError:
+def changed(what: str, shape: tuple[int, ...], version: Version) -> GradientError:
     """The refusal of a gradient whose data is not what it was."""
-    count, line = value._version
+    count, line = version
     how = "was changed in place" if count >= 0 else "was shared with another library, which may change it,"
     return GradientError(
-        f"{what}, of shape {value.shape}, {how} after the op was recorded, so the gradient would be wrong: at {line}; "
+        f"{what}, of shape {shape}, {how} after the op was recorded, so the gradient would be wrong: at {line}; "
         "do that after backward(), or give the op a clone()"
     )
 

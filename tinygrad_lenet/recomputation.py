@@ -13,7 +13,19 @@ import numpy as np
 
 from .arguments import function, instance, listed
 from .errors import GradientError
-from .graph import Node, Vertex, enable_grad, is_grad_enabled, listener, listening, now, pullback, sources, watcher
+from .graph import (
+    Node,
+    Vertex,
+    ancestors,
+    enable_grad,
+    is_grad_enabled,
+    listener,
+    listening,
+    now,
+    pullback,
+    sources,
+    watcher,
+)
 from .memory import storage
 from .primitive import changed, kept
 from .tensor import Tensor, Version, root_of
@@ -22,13 +34,31 @@ __all__ = ["checkpoint"]
 
 
 class _Use(NamedTuple):
-    """A tensor that a call used and that no op of the call made."""
+    """A tensor from outside of a call, as a recorded op of the call used it."""
 
-    tensor: Tensor | None  # None if it was gone when the call ended
+    tensor: Any  # None if it was gone when the call ended
     version: Version
-    changes: float  # in place, when it was used: of the version counter
+    changes: float  # in place, when it was used
     requires_grad: bool
-    values: Any  # a fingerprint, where neither the tensor nor the count can tell
+    values: Any = None  # a fingerprint, where neither the tensor nor the version can tell
+
+    def same(self, first: _Use) -> bool:
+        """Whether it has the values of the one that the first call used."""
+        if self.version is first.version and self.changes == first.changes:
+            return True
+        values = first.values
+        if values is None and first.tensor is not None and first.version[0] == first.changes:
+            values = _fingerprint(first.tensor._data)
+        return values is None or values == _fingerprint(self.tensor._data)
+
+
+class _Step(NamedTuple):
+    """A recorded op: the number of its node, its arguments that are no tensors, and those from outside."""
+
+    number: int
+    name: str
+    options: Any
+    uses: list[_Use]
 
 
 class _Before(NamedTuple):
@@ -41,39 +71,39 @@ class _Before(NamedTuple):
 
 
 class _Trace:
-    """What a call took from outside and in which order: a second call that takes the same computes the same.
+    """What a call took from outside. A second call that takes the same computes the same, since ops are deterministic.
 
-    Ops are deterministic. So it is enough to compare their names, the tensors that no op of the call made (by their
-    version counters) and all numbers and arrays among the arguments (by fingerprints); and, last, the outputs.
+    It is enough to compare the recorded ops that the outputs depend on: their names, the tensors from outside by their
+    version counters, numbers and arrays by fingerprints; and last the outputs. What a function does besides, such as
+    filling a cache or printing a mean, may differ.
     """
 
-    def __init__(self, first: _Trace | None = None) -> None:
-        self.first, self.error = first, ""
-        self.steps: list[tuple[str, int]] = []
-        self.uses: list[_Use] = []
+    def __init__(self) -> None:
+        self.since = now()
+        self.steps: list[_Step] = []
+        self.numbers: set[int] = set()  # of the nodes that the outputs depend on
+        self.outputs: list[Any] = []
+        self.others: list[tuple[tuple[int, ...], Version, float]] = []  # tensors that ops used which were not recorded
         self.before: list[_Before] = []
-        self._made: dict[int, Version] = {}  # version lists by identity, which they keep while they are held here
-        self._used: dict[int, Version] = {}
-        self._changed: set[int] = set()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Follow what is computed inside; who listened before, an outer checkpoint say, goes on listening."""
+        """Follow what is computed inside. Who listened before goes on: an outer checkpoint, say."""
         outer, outer_watch = listener(), watcher()
 
         def hear(op: Any, args: tuple[Any, ...], out: Any) -> None:
-            self._step(op.name, args)
-            if id(out._version) not in self._used:
-                self._made[id(out._version)] = out._version
+            uses: list[_Use] = []
+            if out._node is not None:
+                self.steps.append(_Step(out._node.number, op.name, self._options(args, uses), uses))
+            else:
+                self.others += [(a.shape, a._version, a._version[0]) for a in args if isinstance(a, Tensor)]
             if outer is not None:
                 outer(op, args, out)
 
         def watch(tensor: Any, index: Any, value: Any) -> None:
-            self._step("a change in place", (index, value))
             version = tensor._version
-            if id(version) not in self._made and id(version) not in self._changed:
+            if all(version is not b.version for b in self.before):
                 memory = storage(tensor._data)
-                self._changed.add(id(version))
                 self.before.append(_Before(version, version[:], memory, memory.copy()))
             if outer_watch is not None:
                 outer_watch(tensor, index, value)
@@ -81,74 +111,68 @@ class _Trace:
         with listening(hear, watch):
             yield
 
-    def _step(self, name: str, args: Sequence[Any]) -> None:
-        self.steps.append((name, hash(tuple([self._argument(a) for a in args]))))
-        if self.first is not None and self.steps[-1:] != self.first.steps[len(self.steps) - 1 : len(self.steps)]:
-            self._differ(f"step {len(self.steps)} ({name}) is another one, or has other arguments")
-
-    def _argument(self, value: Any) -> Any:
+    def _options(self, value: Any, uses: list[_Use]) -> Any:
+        """A fingerprint of arguments; tensors from outside are appended to ``uses``."""
         if isinstance(value, (list, tuple)):
-            return tuple([self._argument(v) for v in value])
+            return tuple([self._options(v, uses) for v in value])
         if not isinstance(value, Tensor):
             return _fingerprint(value)
-        version = value._version
-        if id(version) not in self._made and id(version) not in self._used:
-            self._used[id(version)] = version
-            count = version[0]
-            foreign = None if count >= 0 else _fingerprint(value._data)
-            self.uses.append(_Use(value, version, count, value._requires_grad, foreign))
-            if self.first is not None:
-                self._compare(value, self.first.uses[len(self.uses) - 1 : len(self.uses)])
+        if value._node is None or value._node.number < self.since:
+            changes = value._version[0]
+            foreign = None if changes >= 0 else _fingerprint(value._data)
+            uses.append(_Use(value, value._version, changes, value._requires_grad, foreign))
         return None
 
-    def _compare(self, value: Tensor, found: list[_Use]) -> None:
-        """A tensor that the second call uses, with what the first one used at that place."""
-        if not found or found[0].requires_grad != value._requires_grad:
-            self._differ(f"it used another tensor, of shape {value.shape}")
-            return
-        tensor, version, count, _, values = found[0]
-        if version is value._version and count >= 0:
-            if version[0] != count:
-                self.error = self.error or str(changed("checkpoint: a tensor that the function uses", value))
-            return
-        if tensor is not None and version[0] == count:
-            values = _fingerprint(tensor._data)
-        if values is not None and values != _fingerprint(value._data):
-            self._differ(f"a tensor of shape {value.shape} holds other values")
-
-    def _differ(self, what: str) -> None:
-        self.error = self.error or (
-            f"checkpoint: the function gave other values when it was called again for the backward pass: {what}; name "
-            "its random generators in generators=, and do not change what it uses in between"
-        )
-
-    def end(self, outputs: Sequence[Any]) -> None:
-        """The call is over; it gave these arrays."""
-        self._step("the outputs", outputs)
-        if self.first is not None and len(self.steps) < len(self.first.steps):
-            self._differ("it did less")
-        if self.error:
-            raise GradientError(self.error)
+    def end(self, outputs: Sequence[Tensor]) -> None:
+        """The call is over, and gave these."""
+        for node in ancestors([root_of(y) for y in outputs], self.since):
+            self.numbers.add(node.number)
+            if isinstance(node.plan.op, _Recomputation):  # which stands for ops that were heard of
+                self.numbers |= node.plan.op.numbers
+        self.steps = [step for step in self.steps if step.number in self.numbers]
+        self.outputs = [_fingerprint(y._data) for y in outputs]
 
     def settle(self) -> None:
-        """Let go of what the call made; of tensors that nobody else holds, a fingerprint is enough."""
-        self._made.clear()
-        self._used.clear()
-        uses, self.uses = self.uses[::-1], []
-        while uses:
-            use: Any = uses.pop()
-            data, there = use.tensor._data, weakref.ref(use.tensor)
-            use = use._replace(tensor=None)
+        """Let go of what the call made; of a tensor that nobody else holds, a fingerprint is enough."""
+        uses = [(step.uses, use) for step in self.steps for use in step.uses]
+        found = [(into, use._replace(tensor=None), weakref.ref(use.tensor), use.tensor._data) for into, use in uses]
+        for step in self.steps:
+            step.uses.clear()
+        uses.clear()
+        for into, use, there, data in found:
             if there() is None and use.version[0] == use.changes:
                 use = use._replace(values=_fingerprint(data))
-            self.uses.append(use._replace(tensor=there()))
-        before, self.before = self.before[::-1], []
-        while before:
-            version, stamp, memory, copy = before.pop()
-            there = weakref.ref(memory)
-            memory = None
-            if there() is not None:
-                self.before.append(_Before(version, stamp, there(), copy))
+            into.append(use._replace(tensor=there()))
+        states = [(b._replace(memory=None), weakref.ref(b.memory)) for b in self.before]
+        self.before.clear()
+        self.before += [b._replace(memory=there()) for b, there in states if there() is not None]
+
+    def compare(self, first: _Trace) -> None:
+        """Refuse another call than the first one."""
+        different = self._difference(first)
+        if not different:
+            return
+        own = {id(b.version) for b in first.before}
+        for shape, version, changes in first.others:
+            if version[0] != changes and id(version) not in own:
+                raise changed("checkpoint: a tensor that the function uses", shape, version)
+        raise GradientError(
+            "checkpoint: the function gave other values when it was called again for the backward pass: "
+            f"{different}; name its random generators in generators=, and do not change what it uses in between"
+        )
+
+    def _difference(self, first: _Trace) -> str:
+        for i, (step, was) in enumerate(zip(self.steps, first.steps, strict=False), 1):
+            if step[1:3] != was[1:3] or len(step.uses) != len(was.uses):
+                return f"op {i}, {step.name}, is not the same or has other arguments"
+            for use, earlier in zip(step.uses, was.uses, strict=True):
+                if use.version is earlier.version and use.changes != earlier.changes >= 0:
+                    raise changed("checkpoint: a tensor that the function uses", use.tensor.shape, use.version)
+                if use.requires_grad != earlier.requires_grad or not use.same(earlier):
+                    return f"op {i}, {step.name}, uses another tensor of shape {use.tensor.shape}"
+        if len(self.steps) != len(first.steps):
+            return f"{len(self.steps)} ops in place of {len(first.steps)}"
+        return "" if self.outputs == first.outputs else "an output differs"
 
     @contextmanager
     def rewound(self) -> Iterator[None]:
@@ -205,25 +229,21 @@ class _Recomputation:
     def __init__(self, fn: Callable[..., Any], generators: Sequence[np.random.Generator]) -> None:
         self.fn, self.generators = fn, generators
         self.states = [generator.bit_generator.state for generator in generators]
+        self.numbers: set[int] = set()  # of the nodes that it stands for
 
     @property
     def op(self) -> _Recomputation:
         """Itself: it has a name, by which messages call it."""
         return self
 
-    def call(self, args: Sequence[Any], trace: _Trace) -> tuple[Any, list[Tensor], int]:
-        """What the function returns; of that, what can be differentiated; and when it was called."""
-        since = now()
-        try:
-            with trace.listening():
-                found = self.fn(*args)
-        except Exception:
-            if trace.error:  # of which the exception may come
-                raise GradientError(trace.error) from None
-            raise
+    def call(self, args: Sequence[Any], trace: _Trace) -> tuple[Any, list[Tensor]]:
+        """What the function returns, and what of it can be differentiated."""
+        with trace.listening():
+            found = self.fn(*args)
         outputs = _tensors(found)
-        trace.end([y._data for y in outputs])
-        return found, outputs, since
+        trace.end(outputs)
+        self.numbers = trace.numbers
+        return found, outputs
 
     @contextmanager
     def rewound(self) -> Iterator[None]:
@@ -239,16 +259,18 @@ class _Recomputation:
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
         """Compute again, this time recorded, and pass the gradient through that record."""
-        (args, _), (trace, _) = node.saved or [(None, 0)] * 2  # pullback has made sure that it is there
-        with self.rewound(), trace.rewound():
+        (args, _), (first, _) = node.saved or [(None, 0)] * 2  # pullback has made sure that it is there
+        with self.rewound(), first.rewound():
+            trace = _Trace()
             with enable_grad():
-                _, outputs, since = self.call([a for a, _ in args], _Trace(trace))
+                _, outputs = self.call([a for a, _ in args], trace)
+            trace.compare(first)
             seeds = [seed]
             if len(outputs) > 1 or seed.shape != outputs[0].shape:
                 ends = accumulate(y.size for y in outputs)
                 seeds = [seed[end - y.size : end].reshape(y.shape) for y, end in zip(outputs, ends, strict=True)]
             wanted = {parent for parent in node.parents if needed is None or parent in needed}
-            pullback([root_of(y) for y in outputs], seeds, wanted, isinstance(seed, Tensor), since, arrive)
+            pullback([root_of(y) for y in outputs], seeds, wanted, isinstance(seed, Tensor), trace.since, arrive)
 
 
 def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.random.Generator] = ()) -> Any:
@@ -258,14 +280,15 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
     (Chen et al., *Training deep nets with sublinear memory cost*, 2016; PyTorch's ``torch.utils.checkpoint``).
     Gradients of any order also flow to what ``fn`` uses besides its arguments, such as the parameters of a module.
 
-    The second call must compute what the first one did. It is compared op by op: the tensors that ``fn`` uses from
-    outside, whether recorded or not, must not have been changed in place or exchanged; numbers and arrays given to ops
-    must be equal, and so must the outputs. Tensors that ``fn`` itself changes in place, such as running statistics,
-    are set back for the second call and keep the values that the first one gave them.
+    The second call must compute what the first one did. The recorded ops are compared, one by one: the tensors that
+    they use from outside, whether these require a gradient or not, must not have been changed in place or exchanged;
+    numbers and arrays among their arguments must be equal, and so must the outputs, to the last bit. Tensors that
+    ``fn`` itself changes in place, such as running statistics, are set back for the second call, and then keep the
+    values that they have.
 
-    What reaches no op cannot be watched: a Python number or a plain array that only the ``forward`` of a primitive or
-    a rule of your own reads. Other side effects, such as a list that grows or a count that is a Python number, happen
-    twice.
+    What is no argument of an op cannot be watched: a plain array or a number that only the ``forward`` or a rule of
+    your own :func:`primitive` reads. Other side effects, such as a list that grows, a count that is a Python number,
+    or ``backward()`` inside of ``fn``, happen twice.
 
     Args:
         fn: a function or module that returns a tensor, or lists, tuples and dicts of them.
@@ -299,10 +322,10 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
 
 def _recorded_again(plan: _Recomputation, given: list[tuple[Any, Any]], trace: _Trace) -> Any:
     """What the function returns, hanging on one node in place of its own graph, which tells what it depends on."""
-    result, outputs, since = plan.call([a for a, _ in given], trace)
+    result, outputs = plan.call([a for a, _ in given], trace)
     if not outputs:
         return result
-    parents = list(sources([root_of(y) for y in outputs], since))
+    parents = list(sources([root_of(y) for y in outputs], trace.since))
     saved: list[tuple[Any, Any]] = [(given, 0), (trace, 0)]
     if isinstance(result, Tensor):
         node = Node(plan, parents, result.shape, result.dtype, saved)

@@ -41,6 +41,7 @@ _thread = _Thread()
 _recording: ContextVar[Any] = ContextVar("recording", default=True)
 recording = _recording.get  # for the ops: a call less than the public name, which must be asked if this is not true
 _numbers = itertools.count()
+_ndarray = np.ndarray
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -288,7 +289,8 @@ def pullback(
     owned: set[Vertex] = set()  # those whose array was made by the sum below, so that it may be added to in place
 
     def arrive(vertex: Vertex, gradient: Any) -> None:
-        if isinstance(gradient, np.generic) or gradient.shape != vertex.shape or gradient.dtype != vertex.dtype:
+        scalar = type(gradient) is not _ndarray and isinstance(gradient, np.generic)
+        if scalar or gradient.shape != vertex.shape or gradient.dtype != vertex.dtype:
             gradient = _fit(gradient, vertex)
         before = gradients.get(vertex)
         if before is None:
@@ -313,7 +315,7 @@ def pullback(
         for node in order:
             keep = wanted and node in wanted
             seed = gradients.get(node) if keep else gradients.pop(node, None)
-            if isinstance(seed, Part):
+            if type(seed) is not _ndarray and isinstance(seed, Part):
                 seed = seed.whole() if keep or node._hooks else seed.seed(node.plan.op)
             if seed is not None and node._hooks:
                 seed = _hooked(node, seed)
@@ -337,7 +339,7 @@ def pullback(
         raise
     if since < 0:  # else more may arrive at the leaves
         for vertex, gradient in gradients.items():
-            if isinstance(gradient, Part):
+            if type(gradient) is not _ndarray and isinstance(gradient, Part):
                 gradients[vertex] = gradient = gradient.whole()
             if vertex._hooks and type(vertex) is not Node:
                 gradients[vertex] = _hooked(vertex, gradient)

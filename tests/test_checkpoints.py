@@ -3,6 +3,7 @@
 import gc
 import threading
 import tracemalloc
+import weakref
 from collections import namedtuple
 
 import numpy as np
@@ -391,3 +392,61 @@ def test_nested_checkpoints_keep_no_graph_of_the_inner_calls():
         assert peak(tl.checkpoint) < peak(lambda f, x: f(x)) / 2
     finally:
         memory._SMALL = monkey
+
+
+def test_a_checkpoint_holds_no_constants_that_the_function_makes():
+    made = []
+
+    def fn(x):
+        noise = tl.tensor(np.arange(6.0))
+        made.append(weakref.ref(noise))
+        buffer = tl.zeros(6)
+        made.append(weakref.ref(buffer))
+        (buffer * 2).sum()
+        buffer[0] = 1.0
+        return x * noise * x.detach() + (noise * 2) * buffer.detach()
+
+    x = tl.tensor(np.ones(6), requires_grad=True)
+    y = tl.checkpoint(fn, x)
+    assert [there() for there in made] == [None, None]
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), np.arange(6.0))
+    scale = [2.0]
+    z = tl.checkpoint(lambda x: fn(x) * scale[0], x)
+    scale[0] = 3.0
+    with pytest.raises(GradientError, match=r"gave other values .* mul, is not the same or has other arguments"):
+        z.sum().backward()
+
+
+def test_a_change_after_the_last_use_of_memory_that_others_write_to_is_noticed():
+    array = np.array([1.0, 2.0])
+    outside = tl.from_dlpack(array)
+    x = tl.tensor([3.0, 4.0], requires_grad=True)
+    y = tl.checkpoint(lambda x: x * outside, x)
+    y.sum().backward(retain_graph=True)
+    np.testing.assert_array_equal(x.grad.numpy(), [1, 2])
+    array[1] = 5.0
+    with pytest.raises(GradientError, match="uses another tensor of shape"):
+        y.sum().backward()
+
+
+def test_what_a_function_sets_up_in_its_first_call_only_is_left_as_it_is():
+    class Scale(nn.Module):  # "ActNorm"
+        def __init__(self):
+            super().__init__()
+            self.scale, self.ready = nn.Parameter(np.zeros(2)), False
+
+        def forward(self, x):
+            if not self.ready:
+                self.scale.data = 1 / x.numpy().std(0)
+                self.ready = True
+            return x * self.scale
+
+    layer, x = Scale(), tl.tensor([[1.0, 2.0], [3.0, 8.0]], requires_grad=True)
+    y = tl.checkpoint(layer, x)
+    y.sum().backward(retain_graph=True)
+    np.testing.assert_array_equal(x.grad.numpy(), np.broadcast_to(layer.scale.numpy(), (2, 2)))
+    np.testing.assert_array_equal(layer.scale.grad.numpy(), [4, 10])
+    layer.scale.data = [1.0, 2.0]
+    with pytest.raises(GradientError, match=r"uses another tensor of shape \(2,\)"):
+        y.sum().backward()

@@ -279,8 +279,8 @@ def pullback(
     """Pull the seeds back through the graph; return the gradient of each leaf, or of each wanted vertex.
 
     The seed decides the order of differentiation: seeded with arrays the pass is plain NumPy; seeded with tensors it
-    records itself. With ``since`` it goes back to that moment only: what is older counts as a leaf, and is told of to
-    ``onward`` at each gradient that arrives there.
+    records itself. With ``since`` it goes back to that moment only: what is older counts as a leaf, and each
+    gradient of a wanted one goes to ``onward`` at once.
     """
     order = ancestors(roots, since)
     visit = None if wanted is None else _leading_to(wanted, order)

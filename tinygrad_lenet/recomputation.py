@@ -134,6 +134,7 @@ class _Trace:
 
     def settle(self) -> None:
         """Let go of what the call made; of a tensor that nobody else holds, a fingerprint is enough."""
+        self.others = [use for use in self.others if use[1][0] == use[2]]  # else the call itself changed it afterwards
         uses = [(step.uses, use) for step in self.steps for use in step.uses]
         found = [(into, use._replace(tensor=None), weakref.ref(use.tensor), use.tensor._data) for into, use in uses]
         for step in self.steps:
@@ -147,39 +148,43 @@ class _Trace:
         self.before.clear()
         self.before += [b._replace(memory=there()) for b, there in states if there() is not None]
 
-    def compare(self, first: _Trace) -> None:
-        """Refuse another call than the first one."""
-        different = self._difference(first)
-        if not different:
-            return
+    def differs(self, first: _Trace) -> GradientError | None:
+        """The refusal of a call that is not like the first one."""
+        found = self._difference(first)
+        if not isinstance(found, str):
+            return found
         own = {id(b.version) for b in first.before}
         for shape, version, changes in first.others:
             if version[0] != changes and id(version) not in own:
-                raise changed("checkpoint: a tensor that the function uses", shape, version)
-        raise GradientError(
+                return changed("checkpoint: a tensor that the function uses", shape, version)
+        return GradientError(
             "checkpoint: the function gave other values when it was called again for the backward pass: "
-            f"{different}; name its random generators in generators=, and do not change what it uses in between"
+            f"{found}; name its random generators in generators=, and do not change what it uses in between"
         )
 
-    def _difference(self, first: _Trace) -> str:
+    def _difference(self, first: _Trace) -> str | GradientError | None:
         for i, (step, was) in enumerate(zip(self.steps, first.steps, strict=False), 1):
             if step[1:3] != was[1:3] or len(step.uses) != len(was.uses):
                 return f"op {i}, {step.name}, is not the same or has other arguments"
             for use, earlier in zip(step.uses, was.uses, strict=True):
-                if use.version is earlier.version and use.changes != earlier.changes >= 0:
-                    raise changed("checkpoint: a tensor that the function uses", use.tensor.shape, use.version)
-                if use.requires_grad != earlier.requires_grad or not use.same(earlier):
+                moved = use.version is earlier.version and use.changes != earlier.changes >= 0
+                if moved and len(use.version) > 1:  # else it was set back to before the first change
+                    return changed("checkpoint: a tensor that the function uses", use.tensor.shape, use.version)
+                if moved or use.requires_grad != earlier.requires_grad or not use.same(earlier):
                     return f"op {i}, {step.name}, uses another tensor of shape {use.tensor.shape}"
         if len(self.steps) != len(first.steps):
             return f"{len(self.steps)} ops in place of {len(first.steps)}"
-        return "" if self.outputs == first.outputs else "an output differs"
+        return None if self.outputs == first.outputs else "an output differs"
 
     @contextmanager
-    def rewound(self) -> Iterator[None]:
-        """Tensors that the call changed in place are inside what they were before it, and afterwards what they are."""
+    def rewound(self, back: bool) -> Iterator[None]:
+        """Tensors that the call changed in place are inside what they were before it, and afterwards what they are.
+
+        If not ``back``, they begin as they are.
+        """
         present = [_Before(version, version[:], memory, memory.copy()) for version, _, memory, _ in self.before]
         try:
-            _restore(self.before)
+            _restore(self.before if back else ())
             yield
         finally:
             _restore(present)
@@ -260,17 +265,27 @@ class _Recomputation:
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
         """Compute again, this time recorded, and pass the gradient through that record."""
         (args, _), (first, _) = node.saved or [(None, 0)] * 2  # pullback has made sure that it is there
-        with self.rewound(), first.rewound():
-            trace = _Trace()
-            with enable_grad():
-                _, outputs = self.call([a for a, _ in args], trace)
-            trace.compare(first)
-            seeds = [seed]
-            if len(outputs) > 1 or seed.shape != outputs[0].shape:
-                ends = accumulate(y.size for y in outputs)
-                seeds = [seed[end - y.size : end].reshape(y.shape) for y, end in zip(outputs, ends, strict=True)]
-            wanted = {parent for parent in node.parents if needed is None or parent in needed}
-            pullback([root_of(y) for y in outputs], seeds, wanted, isinstance(seed, Tensor), trace.since, arrive)
+        error: GradientError | None = None
+        # A function may set tensors up when it is called for the first time, and leave them alone from then on.
+        for back in (True, False) if first.before else (False,):
+            with self.rewound(), first.rewound(back):
+                trace = _Trace()
+                with enable_grad():
+                    _, outputs = self.call([a for a, _ in args], trace)
+                different = trace.differs(first)
+                if different is None:
+                    seeds = [seed]
+                    if len(outputs) > 1 or seed.shape != outputs[0].shape:
+                        ends = accumulate(y.size for y in outputs)
+                        seeds = [
+                            seed[end - y.size : end].reshape(y.shape) for y, end in zip(outputs, ends, strict=True)
+                        ]
+                    wanted = {parent for parent in node.parents if needed is None or parent in needed}
+                    roots = [root_of(y) for y in outputs]
+                    pullback(roots, seeds, wanted, isinstance(seed, Tensor), trace.since, arrive)
+                    return
+            error = error or different
+        raise error or GradientError("checkpoint: the function could not be called again")
 
 
 def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.random.Generator] = ()) -> Any:

@@ -218,6 +218,22 @@ def recording(peer: Any, model: str, size: int) -> Callable[[], float]:
     return step
 
 
+def sequence(peer: Any, model: str, size: int) -> Callable[[], float]:
+    """Forward and backward pass over 16 sequences of this length: an LSTM ("lstm"), or a loop over steps ("slices")."""
+    net = peer.nn.LSTM(32, 64, batch_first=True)
+    peer.load(net)
+    data = np.random.default_rng(1).standard_normal((16, size, 32)).astype(np.float32)
+
+    def step() -> float:
+        x = peer.tensor(data)
+        x.requires_grad = True
+        loss = net(x)[0].sum() if model == "lstm" else sum((x[:, t] * x[:, t]).sum() for t in range(size))
+        loss.backward()
+        return float(loss.item())
+
+    return step
+
+
 def learning(peer: Any, _: str, size: int) -> Callable[[], dict[str, float]]:
     """An epoch of LeNet-5 on MNIST: seconds of training, and the accuracy on the test set after it.
 
@@ -258,7 +274,7 @@ def learning(peer: Any, _: str, size: int) -> Callable[[], dict[str, float]]:
     return epoch
 
 
-JOBS = {"train": training, "infer": inference, "record": recording}
+JOBS = {"train": training, "infer": inference, "record": recording, "sequence": sequence}
 
 
 def measure(step: Callable[[], float], seconds: float) -> dict[str, float]:

@@ -281,12 +281,20 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=120))
 
 
-# What grows: the batch, the images' side, the channels, the layers. The others stay as in the middle.
-GROWTH: dict[str, list[tuple[int, int, int, int]]] = {
-    "batch size": [(n, 28, 16, 2) for n in (4, 8, 16, 32, 64, 128, 256)],
-    "pixels of an image": [(32, n, 16, 2) for n in (14, 20, 28, 40, 56, 80)],
-    "channels": [(32, 28, n, 2) for n in (4, 8, 16, 32, 64)],
-    "layers": [(32, 28, 16, n) for n in (1, 2, 4, 8, 16)],
+def _scaled(batch: int, image: int, channels: int, depth: int) -> dict[str, Any]:
+    return {"kind": "train", "model": f"scaled {image} {channels} {depth}", "size": batch}
+
+
+# What grows: the batch, the side of the images, the channels, the layers, the length of a sequence.
+GROWTH: dict[str, list[tuple[int, dict[str, Any]]]] = {
+    "batch size": [(n, _scaled(n, 28, 16, 2)) for n in (4, 8, 16, 32, 64, 128, 256)],
+    "pixels of an image": [(n * n, _scaled(32, n, 16, 2)) for n in (14, 20, 28, 40, 56, 80)],
+    "channels": [(n, _scaled(32, 28, n, 2)) for n in (4, 8, 16, 32, 64)],
+    "layers": [(n, _scaled(32, 28, 16, n)) for n in (1, 2, 4, 8, 16)],
+    **{
+        name: [(n, {"kind": "sequence", "model": model, "size": n}) for n in (125, 250, 500, 1000, 2000)]
+        for name, model in (("length, LSTM", "lstm"), ("length, x[:, t]", "slices"))
+    },
 }
 
 
@@ -294,15 +302,14 @@ def growth(rounds: int, plot: Path | None) -> dict[str, Any]:
     """How time and memory of a training step grow, and the slopes of both on logarithmic axes."""
     results: dict[str, Any] = {}
     print("\nhow a training step grows: exponents of time and of memory beyond that of the empty process")
-    for position, (name, points) in enumerate(GROWTH.items()):
+    for name, points in GROWTH.items():
         sizes, times, sizes_mb = [], [], []
-        for batch, image, channels, depth in points:
+        for size, job in points:
             ours = Contender(OURS)
-            job = {"kind": "train", "model": f"scaled {image} {channels} {depth}", "size": batch}
             first = ours.ask({**job, "memory_steps": 3})
             times.append(min(ours.ask({**job, "seconds": 0.2})["seconds"] for _ in range(rounds)))
             ours.close()
-            sizes.append((batch, image * image, channels, depth)[position])
+            sizes.append(size)
             sizes_mb.append(max(first["late"] - first["base"], 0.1))
         # Small sizes cost what a call costs: the exponent is that of the larger half.
         half = len(sizes) // 2
@@ -317,7 +324,7 @@ def growth(rounds: int, plot: Path | None) -> dict[str, Any]:
 def draw_growth(results: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 6), layout="constrained")
+    figure = Figure(figsize=(19, 6), layout="constrained")
     grid = figure.subplots(2, len(results))
     for column, (name, found) in enumerate(results.items()):
         for row, (key, label) in enumerate((("seconds", "time of a step (s)"), ("megabytes", "memory (MB)"))):
@@ -330,7 +337,7 @@ def draw_growth(results: dict[str, Any], path: Path) -> None:
             axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_ylim(0.8 * min(found[key]), 1.25 * max(found[key]))
             axes.grid(alpha=0.3)
-    figure.suptitle("A training step of 3×3 convolutions: how time and memory grow")
+    figure.suptitle("A training step of 3×3 convolutions, and a pass over a sequence: how time and memory grow")
     write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=100))
 
 

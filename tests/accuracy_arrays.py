@@ -331,7 +331,7 @@ PICK = np.array([0, 2, 0, 0])
 structure("pick", lambda x: x[PICK], lambda x: x[PICK], plain, bounds=(0, 2), sums="b")
 structure(
     "put",
-    lambda x: indexing._put(x, (PICK,), (3, 4)),
+    lambda x: indexing._put((3, 4), (((PICK,),),), x),
     lambda x: np.array([x[0] + x[2] + x[3], x[1] * 0, x[1]]),
     some(4, 4),
     bounds=(2, 0),

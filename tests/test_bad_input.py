@@ -160,7 +160,7 @@ def _public(key):
 
 
 # What only composites pass, and always as it should be.
-INNER = {"ops.shape._join": ("ends",), "ops.indexing._put": ("index", "shape")}
+INNER = {"ops.shape._join": ("ends",), "ops.indexing._put": ("shape", "paths")}
 
 
 @pytest.mark.parametrize("key", PRIMITIVES)

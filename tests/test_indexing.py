@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_lenet as tl
+from tinygrad_lenet import nn
+from tinygrad_lenet.ops.shape import _join
+from tinygrad_lenet.primitive import Plan
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)
 
@@ -150,3 +153,140 @@ def test_overlapping_slices_of_one_tensor_sum():
     x = tl.tensor(values(5), requires_grad=True)
     (x[:3] * 2 + x[1:4] * 10 + x[2:] * 100).backward([1.0, 2.0, 3.0])
     np.testing.assert_array_equal(x.grad.numpy(), [2, 4 + 10, 6 + 20 + 100, 30 + 200, 300])
+
+
+# Loops: what a backward pass touches grows with their length, not with its square.
+
+
+def recurrent(layer, **options):
+    return lambda x: [layer(2, 2, batch_first=True, generator=0, **options)(x)[0]]
+
+
+def of_rows(loop):
+    """A loop over the rows of the matrix that (3, n, 2) is."""
+
+    def run(x):
+        rows = x.reshape(-1, x.shape[2])
+        return loop(rows, len(rows))
+
+    return run
+
+
+LOOPS = {
+    "x[:, t]": lambda x: [x[:, t] for t in range(x.shape[1])],
+    "x[:, -t]": lambda x: [x[:, -t : 1 - t or None] for t in range(1, x.shape[1] + 1)],
+    "x[t]": of_rows(lambda x, n: [x[t] for t in range(n)]),
+    "for row in x": of_rows(lambda x, n: list(x)),
+    "x[i][j]": lambda x: [x[i][j] for i in range(3) for j in range(x.shape[1])],
+    "for row in x, for y in row": lambda x: [y for row in x[None] for part in row for y in part],
+    "x.T[t]": of_rows(lambda x, n: [x.T[:, t] for t in range(n)]),
+    "x.swapaxes(0, 1)[t]": lambda x: [x.swapaxes(0, 1)[t] for t in range(x.shape[1])],
+    "x[::-1][t]": of_rows(lambda x, n: [tl.flip(x, 0)[t] for t in range(n)]),
+    "unbind": lambda x: tl.unbind(x, 1),
+    "split": lambda x: tl.split(x, x.shape[1], 1),
+    "chunk": lambda x: tl.chunk(x, x.shape[1], 1),
+    "an array": of_rows(lambda x, n: [x[np.array([t, 0])] for t in range(n)]),
+    "a mask": of_rows(lambda x, n: [x[np.arange(n) == t] for t in range(n)]),
+    "embedding": of_rows(lambda x, n: [tl.embedding([t, t], x) for t in range(n)]),
+    "gather": of_rows(lambda x, n: [tl.gather(x, 0, [[t, t]]) for t in np.arange(n)]),
+    "take_along_axis": of_rows(lambda x, n: [tl.take_along_axis(x, [[t, t]], 0) for t in np.arange(n)]),
+    "RNN": recurrent(nn.RNN),
+    "LSTM": recurrent(nn.LSTM, num_layers=2),
+    "GRU": recurrent(nn.GRU, bidirectional=True),
+}
+
+
+@pytest.fixture
+def touched(monkeypatch):
+    """The elements of all gradients that rules hand on, and of all zeros."""
+    count = [0]
+    pull, zeros = Plan.pull, np.zeros
+
+    def counting_pull(self, node, seed, needed, arrive):
+        def passed(vertex, gradient):
+            count[0] += sum(value.size for value in getattr(gradient, "values", [gradient]))
+            arrive(vertex, gradient)
+
+        pull(self, node, seed, needed, passed)
+
+    def counting_zeros(shape, *args, **kwargs):
+        count[0] += int(np.prod(shape))
+        return zeros(shape, *args, **kwargs)
+
+    monkeypatch.setattr(Plan, "pull", counting_pull)
+    monkeypatch.setattr(np, "zeros", counting_zeros)
+    return count
+
+
+@pytest.mark.parametrize("create_graph", [False, True], ids=["arrays", "tensors"])
+@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+def test_the_backward_pass_of_a_loop_is_linear_in_its_length(touched, loop, create_graph):
+    def cost(n):
+        x = tl.rand(3, n, 2, generator=0, requires_grad=True)
+        y = tl.concatenate([part.reshape(-1) for part in loop(x)])
+        y = (y * y).sum()
+        touched[0] = 0
+        (g,) = tl.grad(y, x, create_graph=create_graph)
+        if create_graph:
+            (g * g).sum().backward()
+        return touched[0]
+
+    assert cost(24) < 2.2 * cost(12)
+
+
+def mixed(x, w):
+    """Picked and whole uses of ``x`` in turn, some elements twice, one vertex inside, views of views."""
+    h = x * w
+    total = (x[0] ** 2).sum() + (x**3).sum() + (x[1:, 1] * x[:-1, 0]).sum() + (x * w).sum()
+    total = total + (h[[0, 2, 0]] ** 2 * w).sum() + (h.T[1] ** 3).sum() + (h**2).sum() + (h[h.numpy() > 0] ** 2).sum()
+    return total + sum((row**2).sum() for row in h) + (h[::-1][0, ...] ** 2).sum()
+
+
+def nested(x, w):
+    """Views of views, picked from once and twice, with and without axes left."""
+    h = (x * w)[1:]
+    total = (x[0][1] ** 2).sum() + (x.T[1][::-1][0] ** 3).sum() + (x[1:].T[[0, 2, 0]] ** 2).sum() + x[2][1][None].sum()
+    view = h.T[::-1]
+    total = total + (view[0] ** 2).sum() + (view[1:, 1] ** 3).sum() + (h[0][None, 1] ** 2 * w).sum()
+    total = total + (x[True][0][1] ** 2).sum() + (h[np.True_][:, 0] ** 3).sum() + (x[[0, 1]][1] ** 2).sum()
+    return total + (x[None].swapaxes(0, 2)[1, :, 0] ** 2).sum() + (x[x.numpy()[:, 0] > 0][0] ** 2).sum() + (h**2).sum()
+
+
+@pytest.mark.parametrize("mixed", [mixed, nested])
+def test_gradients_of_parts_and_of_the_whole_are_summed_in_one_order(mixed):
+    x, w = values((4, 3)), values((1, 3), 1)
+    assert tl.testing.gradcheck(mixed, [x, w], order=2)
+    inputs = [tl.tensor(a, requires_grad=True) for a in (x, w)]
+    plain = tl.grad(mixed(*inputs), inputs)
+    recorded = tl.grad(mixed(*inputs), inputs, create_graph=True)
+    for a, b in zip(plain, recorded, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_hook_sees_the_sum_of_all_parts_once_and_replaces_it():
+    for create_graph in (False, True):
+        seen = []
+        x = tl.tensor(np.arange(3.0), requires_grad=True)
+        h = x * 1
+        h.register_hook(lambda g, seen=seen: seen.append(g.tolist()))
+        h.register_hook(lambda g: g * 10)
+        x.register_hook(lambda g, seen=seen: seen.append(g.tolist()))
+        y = h[0] + h[1] * 2 + h[0] * 3 + x[2]
+        found = tl.grad(y, [h, x], create_graph=create_graph)
+        assert seen == [[4, 2, 0], [40, 20, 1]]
+        assert [g.tolist() for g in found] == [[40, 20, 0], [40, 20, 1]]
+
+
+def test_lists_of_many_lengths_leave_no_memory_behind():
+    xs = [tl.ones(1, requires_grad=True) for _ in range(300)]
+    for n in range(1, 300):
+        tl.stack(xs[:n])
+    assert len(_join.op.plans) <= 100
+
+
+def test_more_axes_than_add_at_can_take_are_added_to_what_is_there():
+    x = tl.tensor(values((2,) + (1,) * 31), requires_grad=True)
+    for create_graph in (False, True):
+        y = (x[:, [0, 0]] * 2).sum() + (x.transpose() * 3).sum() + (x.transpose()[..., [1, 0, 1]] * 5).sum()
+        (g,) = tl.grad(y, x, create_graph=create_graph)
+        assert g.numpy().ravel().tolist() == [12, 17]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import AnomalyError
-from .graph import Node, Puller, Vertex, listening, user_line
+from .graph import Node, Part, Puller, Vertex, listening, user_line
 from .tensor import Tensor, to_array
 
 __all__ = ["detect_anomaly"]
@@ -111,10 +111,12 @@ class _Watched:
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
         """Pass the gradients on, if they are numbers."""
+        seed = seed.whole() if isinstance(seed, Part) else seed
         upstream = to_array(seed)
         self._look("the gradient of its output (a sum of several, or what backward() was given)", upstream)
 
         def passed(parent: Vertex, gradient: Any) -> None:
+            gradient = gradient.whole() if isinstance(gradient, Part) else gradient
             positions = [
                 k for k, p in zip(getattr(self.plan, "positions", ()), node.parents, strict=False) if p is parent
             ]

@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
@@ -40,6 +41,7 @@ _thread = _Thread()
 _recording: ContextVar[Any] = ContextVar("recording", default=True)
 recording = _recording.get  # for the ops: a call less than the public name, which must be asked if this is not true
 _numbers = itertools.count()
+_ndarray = np.ndarray
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -107,25 +109,32 @@ class enable_grad(_GradMode):
     enabled = True
 
 
-# Who is told of every op: the export to other formats. None most of the time.
+# Who is told of every op, and of every change in place: the export to other formats, and others. None most of the time.
 _listener: ContextVar[Callable[[Any, tuple[Any, ...], Any], None] | None] = ContextVar("listener", default=None)
-listener = _listener.get
+_watcher: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("watcher", default=None)
+listener, watcher = _listener.get, _watcher.get
 
 
 @contextmanager
-def listening(hear: Callable[[Any, tuple[Any, ...], Any], None]) -> Iterator[None]:
-    """Have ``hear(op, arguments, output)`` called after every op inside, of this thread or task."""
-    before, mark = _listener.get(), _thread.mark
+def listening(
+    hear: Callable[[Any, tuple[Any, ...], Any], None], watch: Callable[[Any, Any, Any], None] | None = None
+) -> Iterator[None]:
+    """Have ``hear(op, arguments, output)`` called after every op inside, and ``watch(tensor, index, value)`` before
+    every change in place, of this thread or task.
+    """
+    before, mark = (_listener.get(), _watcher.get()), _thread.mark
 
-    def here(*call: Any) -> None:
-        if _thread.mark is mark:  # a new thread may have got this context
-            hear(*call)
+    def here(tell: Callable[..., None]) -> Callable[..., None]:
+        return lambda *what: tell(*what) if _thread.mark is mark else None  # a new thread may have got this context
 
     try:
-        _listener.set(here)
+        _listener.set(here(hear))
+        if watch is not None:
+            _watcher.set(here(watch))
         yield
     finally:
-        _listener.set(before)
+        _listener.set(before[0])
+        _watcher.set(before[1])
 
 
 def user_line() -> str:
@@ -205,6 +214,34 @@ class Node:
         self.parents = ()
 
 
+class Part(ABC):
+    """A gradient that is zero except at some elements. The rule of an op that picks elements may return one.
+
+    Parts are summed in one array, or by one op if the pass records itself. An array of zeros for each would make a loop
+    over the slices of a tensor quadratic in their number.
+    """
+
+    __slots__ = ("dtype", "shape")
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]  # of the whole gradient
+
+    @abstractmethod
+    def after(self, earlier: Any) -> Any:
+        """The sum with what arrived before: a new array, or a Part if the pass records itself."""
+
+    @abstractmethod
+    def add_to(self, total: Any) -> None:
+        """Add it to an array in place."""
+
+    @abstractmethod
+    def whole(self) -> Any:
+        """It as a new array, or as a Tensor if the pass records itself."""
+
+    @abstractmethod
+    def seed(self, op: Any) -> Any:
+        """It as the rules of an op take it: whole, unless the op gives a view, whose part is one of the whole too."""
+
+
 def now() -> int:
     """A number above those of all nodes so far, and below those to come."""
     return next(_numbers)
@@ -237,11 +274,13 @@ def pullback(
     wanted: set[Vertex] | None = None,
     retain: bool = False,
     since: int = -1,
+    onward: Callable[[Vertex, Any], object] | None = None,
 ) -> dict[Vertex, Any]:
     """Pull the seeds back through the graph; return the gradient of each leaf, or of each wanted vertex.
 
     The seed decides the order of differentiation: seeded with arrays the pass is plain NumPy; seeded with tensors it
-    records itself. With ``since`` it goes back to that moment only: what is older counts as a leaf.
+    records itself. With ``since`` it goes back to that moment only: what is older counts as a leaf, and each
+    gradient of a wanted one goes to ``onward`` at once.
     """
     order = ancestors(roots, since)
     visit = None if wanted is None else _leading_to(wanted, order)
@@ -250,28 +289,38 @@ def pullback(
     owned: set[Vertex] = set()  # those whose array was made by the sum below, so that it may be added to in place
 
     def arrive(vertex: Vertex, gradient: Any) -> None:
-        if isinstance(gradient, np.generic) or gradient.shape != vertex.shape or gradient.dtype != vertex.dtype:
+        scalar = type(gradient) is not _ndarray and isinstance(gradient, np.generic)
+        if scalar or gradient.shape != vertex.shape or gradient.dtype != vertex.dtype:
             gradient = _fit(gradient, vertex)
         before = gradients.get(vertex)
         if before is None:
             gradients[vertex] = gradient
-        elif vertex in owned:
-            before += gradient
-        else:
-            gradients[vertex] = _as_array(before + gradient)
-            if isinstance(before, np.ndarray):
+        elif vertex not in owned:
+            total = gradient.after(before) if isinstance(gradient, Part) else _as_array(_whole(before) + gradient)
+            gradients[vertex] = total
+            if isinstance(total, np.ndarray):
                 owned.add(vertex)
+        elif isinstance(gradient, Part):
+            gradient.add_to(before)
+        else:
+            before += gradient
 
+    def sort(vertex: Vertex, gradient: Any) -> None:
+        (onward if onward and wanted and vertex in wanted else arrive)(vertex, gradient)
+
+    deliver = sort if onward else arrive
     for root, seed in zip(roots, seeds, strict=True):
-        arrive(root, seed)
+        deliver(root, seed)
     try:
         for node in order:
             keep = wanted and node in wanted
             seed = gradients.get(node) if keep else gradients.pop(node, None)
+            if type(seed) is not _ndarray and isinstance(seed, Part):
+                seed = seed.whole() if keep or node._hooks else seed.seed(node.plan.op)
             if seed is not None and node._hooks:
                 seed = _hooked(node, seed)
-                if keep:
-                    gradients[node] = seed
+            if keep and seed is not None:
+                gradients[node] = seed
             if seed is None or (visit is not None and node not in visit):
                 continue
             if node.saved is None:
@@ -279,7 +328,7 @@ def pullback(
                     f"{node.plan.op.name}: this part of the graph was freed by an earlier backward pass, or by "
                     "one that failed; pass retain_graph=True to that first pass if you need a second one"
                 )
-            node.plan.pull(node, seed, reach, arrive)
+            node.plan.pull(node, seed, reach, deliver)
             if not retain:
                 node.release()
     except BaseException:  # an error, or Ctrl-C: what would have been freed is, and no half of a graph stays
@@ -290,9 +339,15 @@ def pullback(
         raise
     if since < 0:  # else more may arrive at the leaves
         for vertex, gradient in gradients.items():
+            if type(gradient) is not _ndarray and isinstance(gradient, Part):
+                gradients[vertex] = gradient = gradient.whole()
             if vertex._hooks and type(vertex) is not Node:
                 gradients[vertex] = _hooked(vertex, gradient)
     return gradients
+
+
+def _whole(gradient: Any) -> Any:
+    return gradient.whole() if isinstance(gradient, Part) else gradient
 
 
 def _hooked(vertex: Vertex, gradient: Any) -> Any:

@@ -199,15 +199,15 @@ class Plan:
     def _changed(self, i: int, value: Tensor) -> GradientError:
         kind, position = self.sources[i]
         what = "its output" if kind == "out" else f"argument {self.op.names[position]!r}"
-        return changed(f"{self.op.name}: {what}", value)
+        return changed(f"{self.op.name}: {what}", value.shape, value._version)
 
 
-def changed(what: str, value: Tensor) -> GradientError:
+def changed(what: str, shape: tuple[int, ...], version: Version) -> GradientError:
     """The refusal of a gradient whose data is not what it was."""
-    count, line = value._version
+    count, line = version
     how = "was changed in place" if count >= 0 else "was shared with another library, which may change it,"
     return GradientError(
-        f"{what}, of shape {value.shape}, {how} after the op was recorded, so the gradient would be wrong: at {line}; "
+        f"{what}, of shape {shape}, {how} after the op was recorded, so the gradient would be wrong: at {line}; "
         "do that after backward(), or give the op a clone()"
     )
 
@@ -441,9 +441,7 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
         raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
     op = Op(forward)
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
-    scalars = op.scalars
-    plans, operands, last = op.plans, op.operands, len(op.operands) - 1
-
+    scalars, plans, operands, last = op.scalars, op.plans, op.operands, len(op.operands) - 1
     forward_any: Callable[..., Array] = forward
 
     @functools.wraps(forward)
@@ -483,6 +481,8 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
         if tracked and (recording() or is_grad_enabled()):
             plan = plans.get(tracked)
             if plan is None:
+                if len(plans) > 99:  # as of stack() for lists of many lengths: a plan is as long as its list
+                    plans.clear()
                 plan = plans[tracked] = Plan(op, tracked)
             if plan.positions:
                 node = plan.record(args, plain, out, version)

@@ -2,20 +2,228 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .arguments import function, instance, listed
 from .errors import GradientError
-from .graph import Node, Vertex, enable_grad, is_grad_enabled, now, pullback, sources
+from .graph import (
+    Node,
+    Vertex,
+    ancestors,
+    enable_grad,
+    is_grad_enabled,
+    listener,
+    listening,
+    now,
+    pullback,
+    sources,
+    watcher,
+)
+from .memory import storage
 from .primitive import changed, kept
-from .tensor import Tensor, root_of
+from .tensor import Tensor, Version, root_of
 
 __all__ = ["checkpoint"]
+
+
+class _Use(NamedTuple):
+    """A tensor from outside of a call, as a recorded op of the call used it."""
+
+    tensor: Any  # None if it was gone when the call ended
+    version: Version
+    changes: float  # in place, when it was used
+    requires_grad: bool
+    values: Any = None  # a fingerprint, where neither the tensor nor the version can tell
+
+    def same(self, first: _Use) -> bool:
+        """Whether it has the values of the one that the first call used."""
+        if self.version is first.version and self.changes == first.changes:
+            return True
+        values = first.values
+        if values is None and first.tensor is not None and first.version[0] == first.changes:
+            values = _fingerprint(first.tensor._data)
+        return values is None or values == _fingerprint(self.tensor._data)
+
+
+class _Step(NamedTuple):
+    """A recorded op: the number of its node, its arguments that are no tensors, and those from outside."""
+
+    number: int
+    name: str
+    options: Any
+    uses: list[_Use]
+
+
+class _Before(NamedTuple):
+    """Memory as it was before a call changed it in place."""
+
+    version: Version
+    stamp: Version
+    memory: Any
+    copy: Any
+
+
+class _Trace:
+    """What a call took from outside. A second call that takes the same computes the same, since ops are deterministic.
+
+    It is enough to compare the recorded ops that the outputs depend on: their names, the tensors from outside by their
+    version counters, numbers and arrays by fingerprints; and last the outputs. What a function does besides, such as
+    filling a cache or printing a mean, may differ.
+    """
+
+    def __init__(self) -> None:
+        self.since = now()
+        self.steps: list[_Step] = []
+        self.numbers: set[int] = set()  # of the nodes that the outputs depend on
+        self.outputs: list[Any] = []
+        self.others: list[tuple[tuple[int, ...], Version, float]] = []  # tensors that ops used which were not recorded
+        self.before: list[_Before] = []
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Follow what is computed inside. Who listened before goes on: an outer checkpoint, say."""
+        outer, outer_watch = listener(), watcher()
+
+        def hear(op: Any, args: tuple[Any, ...], out: Any) -> None:
+            uses: list[_Use] = []
+            if out._node is not None:
+                self.steps.append(_Step(out._node.number, op.name, self._options(args, uses), uses))
+            else:
+                self.others += [(a.shape, a._version, a._version[0]) for a in args if isinstance(a, Tensor)]
+            if outer is not None:
+                outer(op, args, out)
+
+        def watch(tensor: Any, index: Any, value: Any) -> None:
+            version = tensor._version
+            if all(version is not b.version for b in self.before):
+                memory = storage(tensor._data)
+                self.before.append(_Before(version, version[:], memory, memory.copy()))
+            if outer_watch is not None:
+                outer_watch(tensor, index, value)
+
+        with listening(hear, watch):
+            yield
+
+    def _options(self, value: Any, uses: list[_Use]) -> Any:
+        """A fingerprint of arguments; tensors from outside are appended to ``uses``."""
+        if isinstance(value, (list, tuple)):
+            return tuple([self._options(v, uses) for v in value])
+        if not isinstance(value, Tensor):
+            return _fingerprint(value)
+        if value._node is None or value._node.number < self.since:
+            changes = value._version[0]
+            foreign = None if changes >= 0 else _fingerprint(value._data)
+            uses.append(_Use(value, value._version, changes, value._requires_grad, foreign))
+        return None
+
+    def end(self, outputs: Sequence[Tensor]) -> None:
+        """The call is over, and gave these."""
+        for node in ancestors([root_of(y) for y in outputs], self.since):
+            self.numbers.add(node.number)
+            if isinstance(node.plan.op, _Recomputation):  # which stands for ops that were heard of
+                self.numbers |= node.plan.op.numbers
+        self.steps = [step for step in self.steps if step.number in self.numbers]
+        self.outputs = [_fingerprint(y._data) for y in outputs]
+
+    def settle(self) -> None:
+        """Let go of what the call made; of a tensor that nobody else holds, a fingerprint is enough."""
+        self.others = [use for use in self.others if use[1][0] == use[2]]  # else the call itself changed it afterwards
+        uses = [(step.uses, use) for step in self.steps for use in step.uses]
+        found = [(into, use._replace(tensor=None), weakref.ref(use.tensor), use.tensor._data) for into, use in uses]
+        for step in self.steps:
+            step.uses.clear()
+        uses.clear()
+        for into, use, there, data in found:
+            if there() is None and use.version[0] == use.changes:
+                use = use._replace(values=_fingerprint(data))
+            into.append(use._replace(tensor=there()))
+        states = [(b._replace(memory=None), weakref.ref(b.memory)) for b in self.before]
+        self.before.clear()
+        self.before += [b._replace(memory=there()) for b, there in states if there() is not None]
+
+    def differs(self, first: _Trace) -> GradientError | None:
+        """The refusal of a call that is not like the first one."""
+        found = self._difference(first)
+        if not isinstance(found, str):
+            return found
+        own = {id(b.version) for b in first.before}
+        for shape, version, changes in first.others:
+            if version[0] != changes and id(version) not in own:
+                return changed("checkpoint: a tensor that the function uses", shape, version)
+        return GradientError(
+            "checkpoint: the function gave other values when it was called again for the backward pass: "
+            f"{found}; name its random generators in generators=, and do not change what it uses in between"
+        )
+
+    def _difference(self, first: _Trace) -> str | GradientError | None:
+        for i, (step, was) in enumerate(zip(self.steps, first.steps, strict=False), 1):
+            if step[1:3] != was[1:3] or len(step.uses) != len(was.uses):
+                return f"op {i}, {step.name}, is not the same or has other arguments"
+            for use, earlier in zip(step.uses, was.uses, strict=True):
+                moved = use.version is earlier.version and use.changes != earlier.changes >= 0
+                if moved and len(use.version) > 1:  # else it was set back to before the first change
+                    return changed("checkpoint: a tensor that the function uses", use.tensor.shape, use.version)
+                if moved or use.requires_grad != earlier.requires_grad or not use.same(earlier):
+                    return f"op {i}, {step.name}, uses another tensor of shape {use.tensor.shape}"
+        if len(self.steps) != len(first.steps):
+            return f"{len(self.steps)} ops in place of {len(first.steps)}"
+        return None if self.outputs == first.outputs else "an output differs"
+
+    @contextmanager
+    def rewound(self, back: bool) -> Iterator[None]:
+        """Tensors that the call changed in place are inside what they were before it, and afterwards what they are.
+
+        If not ``back``, they begin as they are.
+        """
+        present = [_Before(version, version[:], memory, memory.copy()) for version, _, memory, _ in self.before]
+        try:
+            _restore(self.before if back else ())
+            yield
+        finally:
+            _restore(present)
+
+
+def _restore(states: Sequence[_Before]) -> None:
+    for version, stamp, memory, copy in states:
+        memory[...] = copy
+        version[:] = stamp
+
+
+def _fingerprint(value: Any) -> Any:
+    """Equal for the same numbers, to the bit, and hardly ever for others."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        data: Any = value if value.flags.c_contiguous else value.tobytes()
+        return value.shape, value.dtype.str, zlib.crc32(data)
+    if isinstance(value, (int, float, complex, str, slice, np.generic, type(None), type(Ellipsis))):
+        return repr(value)
+    return type(value).__name__
+
+
+def _tensors(found: Any) -> list[Tensor]:
+    """What can be differentiated of a result: of lists, tuples and dicts, to any depth."""
+    if isinstance(found, Tensor):
+        return [found] if found._requires_grad else []
+    values = found.values() if isinstance(found, dict) else found if isinstance(found, (list, tuple)) else ()
+    return [tensor for value in values for tensor in _tensors(value)]
+
+
+def _replaced(found: Any, twins: Iterator[Tensor]) -> Any:
+    """The same result with other tensors in place of :func:`_tensors`."""
+    if isinstance(found, Tensor):
+        return next(twins) if found._requires_grad else found
+    if isinstance(found, dict):
+        return {key: _replaced(value, twins) for key, value in found.items()}
+    if isinstance(found, (list, tuple)):
+        parts = [_replaced(value, twins) for value in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else type(found)(parts)
+    return found
 
 
 class _Recomputation:
@@ -23,57 +231,61 @@ class _Recomputation:
 
     name = "checkpoint"
 
-    def __init__(self, fn: Callable[..., Any], arity: int, generators: Sequence[np.random.Generator]) -> None:
-        self.fn, self.arity, self.generators = fn, arity, generators
+    def __init__(self, fn: Callable[..., Any], generators: Sequence[np.random.Generator]) -> None:
+        self.fn, self.generators = fn, generators
         self.states = [generator.bit_generator.state for generator in generators]
-        self.sample: NDArray[Any] | None = None
+        self.numbers: set[int] = set()  # of the nodes that it stands for
 
     @property
     def op(self) -> _Recomputation:
         """Itself: it has a name, by which messages call it."""
         return self
 
-    def call(self, args: Sequence[Any]) -> tuple[Any, list[Tensor], int]:
-        """What the function returns; of that, what can be differentiated; and when it was called."""
-        since = now()
-        found = self.fn(*args)
-        several = found if isinstance(found, (tuple, list)) else [found]
-        outputs = [y for y in several if isinstance(y, Tensor) and y._requires_grad]
-        # A few values, by which a function that computes something else the second time gives itself away.
-        sample = np.concatenate([[0.0], *[y._data.flat[:: max(1, y.size // 64)] for y in outputs]])
-        if self.sample is None:
-            self.sample = sample
-        elif sample.shape != self.sample.shape or not np.allclose(sample, self.sample, 1e-3, 1e-6, equal_nan=True):
-            raise GradientError(
-                "checkpoint: the function gave other values when it was called again for the backward pass; name its "
-                "random generators in generators=, and do not change what it uses in between"
-            )
-        return found, outputs, since
+    def call(self, args: Sequence[Any], trace: _Trace) -> tuple[Any, list[Tensor]]:
+        """What the function returns, and what of it can be differentiated."""
+        with trace.listening():
+            found = self.fn(*args)
+        outputs = _tensors(found)
+        trace.end(outputs)
+        self.numbers = trace.numbers
+        return found, outputs
 
-    def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
-        """Compute again, this time recorded, and pass the gradient through that record."""
-        for value, version in node.saved or ():
-            if isinstance(value, Tensor) and value._version[0] != version:
-                raise changed("checkpoint: a tensor that the function uses", value)
-        args = [value for value, _ in (node.saved or ())[: self.arity]]
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """The generators are inside what they were before the first call, and afterwards what they are."""
         later = [generator.bit_generator.state for generator in self.generators]
-        for generator, state in zip(self.generators, self.states, strict=True):
-            generator.bit_generator.state = state
         try:
-            with enable_grad():
-                _, outputs, since = self.call(args)
+            for generator, state in zip(self.generators, self.states, strict=True):
+                generator.bit_generator.state = state
+            yield
         finally:
             for generator, state in zip(self.generators, later, strict=True):
                 generator.bit_generator.state = state
-        ends = accumulate(y.size for y in outputs)
-        seeds = [seed]
-        if len(outputs) > 1 or seed.shape != outputs[0].shape:
-            seeds = [seed[end - y.size : end].reshape(y.shape) for y, end in zip(outputs, ends, strict=True)]
-        wanted = {parent for parent in node.parents if needed is None or parent in needed}
-        roots = [root_of(y) for y in outputs]
-        for vertex, gradient in pullback(roots, seeds, wanted, isinstance(seed, Tensor), since).items():
-            if vertex in wanted:
-                arrive(vertex, gradient)
+
+    def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
+        """Compute again, this time recorded, and pass the gradient through that record."""
+        (args, _), (first, _) = node.saved or [(None, 0)] * 2  # pullback has made sure that it is there
+        error: GradientError | None = None
+        # A function may set tensors up when it is called for the first time, and leave them alone from then on.
+        for back in (True, False) if first.before else (False,):
+            with self.rewound(), first.rewound(back):
+                trace = _Trace()
+                with enable_grad():
+                    _, outputs = self.call([a for a, _ in args], trace)
+                different = trace.differs(first)
+                if different is None:
+                    seeds = [seed]
+                    if len(outputs) > 1 or seed.shape != outputs[0].shape:
+                        ends = accumulate(y.size for y in outputs)
+                        seeds = [
+                            seed[end - y.size : end].reshape(y.shape) for y, end in zip(outputs, ends, strict=True)
+                        ]
+                    wanted = {parent for parent in node.parents if needed is None or parent in needed}
+                    roots = [root_of(y) for y in outputs]
+                    pullback(roots, seeds, wanted, isinstance(seed, Tensor), trace.since, arrive)
+                    return
+            error = error or different
+        raise error or GradientError("checkpoint: the function could not be called again")
 
 
 def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.random.Generator] = ()) -> Any:
@@ -83,14 +295,24 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
     (Chen et al., *Training deep nets with sublinear memory cost*, 2016; PyTorch's ``torch.utils.checkpoint``).
     Gradients of any order also flow to what ``fn`` uses besides its arguments, such as the parameters of a module.
 
+    The second call must compute what the first one did. The recorded ops are compared, one by one: the tensors that
+    they use from outside, whether these require a gradient or not, must not have been changed in place or exchanged;
+    numbers and arrays among their arguments must be equal, and so must the outputs, to the last bit. Tensors that
+    ``fn`` itself changes in place, such as running statistics, are set back for the second call, and then keep the
+    values that they have.
+
+    What is no argument of an op cannot be watched: a plain array or a number that only the ``forward`` or a rule of
+    your own :func:`primitive` reads. Other side effects, such as a list that grows, a count that is a Python number,
+    or ``backward()`` inside of ``fn``, happen twice.
+
     Args:
-        fn: a function or module that returns a tensor or several; it must do the same when it is called again.
-        args: its arguments; tensors must not be changed in place before the backward pass.
+        fn: a function or module that returns a tensor, or lists, tuples and dicts of them.
+        args: its arguments.
         generators: random generators that ``fn`` draws from, set back for the second call. Those that are attributes
             of a module (``Dropout``) are found.
 
     Raises:
-        GradientError: in the backward pass, if the second call gave other values.
+        GradientError: in the backward pass, if the second call differs from the first.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([1.0, 2.0], requires_grad=True)
@@ -106,16 +328,20 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
         return fn(*args)
     modules = fn.modules() if hasattr(fn, "modules") else ()
     found = [g for module in modules for g in vars(module).values() if isinstance(g, np.random.Generator)]
-    plan = _Recomputation(fn, len(args), list({id(g): g for g in (*generators, *found)}.values()))
-    saved = [kept(a, a) for a in args]
-    args = tuple(a for a, _ in saved)
-    result, outputs, since = plan.call(args)  # recorded, to learn what it depends on; the record is not kept
+    plan = _Recomputation(fn, list({id(g): g for g in (*generators, *found)}.values()))
+    given, trace = [kept(a, a) for a in args], _Trace()
+    result = _recorded_again(plan, given, trace)
+    trace.settle()
+    return result
+
+
+def _recorded_again(plan: _Recomputation, given: list[tuple[Any, Any]], trace: _Trace) -> Any:
+    """What the function returns, hanging on one node in place of its own graph, which tells what it depends on."""
+    result, outputs = plan.call([a for a, _ in given], trace)
     if not outputs:
         return result
-    roots = [root_of(y) for y in outputs]
-    parents = list(sources(roots, since))
-    # Besides the arguments, the parameters that the function uses: they must be the same the second time.
-    saved += [(parent, parent._version[0]) for parent in parents if isinstance(parent, Tensor)]
+    parents = list(sources([root_of(y) for y in outputs], trace.since))
+    saved: list[tuple[Any, Any]] = [(given, 0), (trace, 0)]
     if isinstance(result, Tensor):
         node = Node(plan, parents, result.shape, result.dtype, saved)
         return Tensor._wrap(result._data, node, result._version)
@@ -124,5 +350,4 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
     joined = Tensor._wrap(flat, Node(plan, parents, flat.shape, flat.dtype, saved))
     ends = accumulate(y.size for y in outputs)
     parts = [joined[end - y.size : end].reshape(y.shape).astype(y.dtype) for y, end in zip(outputs, ends, strict=True)]
-    twins = {id(y): part for y, part in zip(outputs, parts, strict=True)}
-    return tuple(twins.get(id(y), y) for y in result)
+    return _replaced(result, iter(parts))

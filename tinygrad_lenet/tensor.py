@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from ._methods import Methods
 from .arguments import flag, function
 from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
-from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line
+from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line, watcher
 from .memory import storage
 from .parameters import NATIVE, as_index, checked, narrowed
 from .threads import alone
@@ -291,6 +291,9 @@ class Tensor(Methods):
             raise ArgumentError(
                 f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead"
             )
+        watch = watcher()
+        if watch is not None:
+            watch(self, key, value)
         before = self._version[:]
         self._version[:] = before[0] + 1, user_line()  # before the change, since Ctrl-C may come between the two
         try:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import DTypeError, OutOfRangeError, ShapeError
+from ..graph import Part
 from ..parameters import as_index
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
 from .elementwise import add, where
-from .shape import axis_of, broadcast_to
+from .shape import axis_of, broadcast_to, permute
 
 __all__ = ["gather", "getitem", "one_hot", "scatter", "scatter_add", "take_along_axis"]
 
@@ -21,29 +23,113 @@ def _pick(x: Array, index: Any) -> Array:
     return x[index]
 
 
-@primitive
-def _put(x: Array, index: Any, shape: tuple[int, ...]) -> Array:
-    out = np.zeros(shape, x.dtype)
-    if any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index):
-        if x.ndim > 30:  # with more axes than 32 in an index, NumPy's add.at crashes
-            places = np.arange(out.size).reshape(shape)[index]
-            np.add.at(out.reshape(-1), places.reshape(-1), x.reshape(-1))
-            return out
-        np.add.at(out, index, x)  # an element picked twice gets both gradients
+def _add(out: Array, index: Any, x: Array) -> None:
+    """``out[index] += x``, in place, where an element picked twice gets both values."""
+    if not _repeats(index):
+        out[index] += x
+    elif x.ndim > 30:  # with more axes than 32 in an index, NumPy's add.at crashes
+        places, total = np.arange(out.size).reshape(out.shape)[index], np.zeros(out.size, out.dtype)
+        np.add.at(total, places.reshape(-1), x.reshape(-1))
+        out += total.reshape(out.shape)
     else:
-        out[index] = x
+        np.add.at(out, index, x)
+
+
+def _repeats(index: Any) -> bool:
+    """Whether an index may pick an element twice."""
+    return any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index)
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """In place of an index: the axes in another order."""
+
+    order: tuple[int, ...]
+
+
+def _views(index: Any) -> bool:
+    """Whether an index gives a view."""
+    return not any(isinstance(i, (np.ndarray, np.bool_, bool)) for i in index)
+
+
+def _at(x: Any, path: Any) -> Any:
+    """``x[path[0]][path[1]]`` and so on; an :class:`_Axes` in place of an index transposes."""
+    for step in path:
+        x = x.transpose(step.order) if isinstance(step, _Axes) else x[step]
+    return x
+
+
+@primitive
+def _put(shape: tuple[int, ...], paths: Any, *values: Array) -> Array:
+    """Zeros of the shape, to which each value is added at its place: a path of indices, all but the last of views."""
+    out = np.zeros(shape, values[0].dtype)
+    for i, ((*views, index), x) in enumerate(zip(paths, values, strict=True)):
+        if i or _repeats(index):
+            _add(_at(out, views), index, x)
+        else:
+            _at(out, views)[index] = x
     return out
 
 
-_pick.vjp(x=lambda g, x_shape, index: _put(g, index, x_shape))
+class _Picked(Part):
+    """The gradient of what :func:`_pick` picked from; from several calls, if the pass records itself."""
+
+    __slots__ = ("paths", "values")
+
+    def __init__(self, value: Any, path: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+        self.paths, self.values = [path], [value]
+        self.shape, self.dtype = shape, value.dtype
+
+    def after(self, earlier: Any) -> Any:
+        if isinstance(self.values[0], np.ndarray):
+            total = earlier.whole() if isinstance(earlier, _Picked) else np.array(earlier)
+            self.add_to(total)
+            return total
+        before = earlier if isinstance(earlier, _Picked) else _Picked(earlier, ((Ellipsis,),), self.shape)
+        before.paths += self.paths
+        before.values += self.values
+        return before
+
+    def add_to(self, total: Any) -> None:
+        for (*views, index), value in zip(self.paths, self.values, strict=True):
+            _add(_at(total, views), index, value)
+
+    def whole(self) -> Any:
+        recorded = isinstance(self.values[0], Tensor)
+        return (_put if recorded else _put.op.forward)(self.shape, tuple(self.paths), *self.values)
+
+    def seed(self, op: Any) -> Any:
+        movable = op in (_pick.op, permute.op) and len(self.values) == 1 and self.shape  # no axes: no view of an array
+        return self if movable else self.whole()
+
+    def within(self, step: Any, shape: tuple[int, ...]) -> _Picked:
+        """The gradient of the tensor of which this one is a view."""
+        return _Picked(self.values[0], (step, *self.paths[0]), shape)
+
+    def transpose(self, order: tuple[int, ...]) -> _Picked:
+        """For the rule of :func:`permute`."""
+        back = tuple(map(int, np.argsort(order)))
+        return self.within(_Axes(back), tuple([self.shape[i] for i in order]))
+
+
+def _unpick(g: Any, x_shape: tuple[int, ...], index: Any) -> _Picked:
+    if isinstance(g, _Picked):
+        if _views(index):
+            return g.within(index, x_shape)
+        g = g.whole()
+    return _Picked(g, (index,), x_shape)
+
+
+_pick.vjp(x=_unpick)
 _pick.check(draw(3, 4), (slice(None, None, -2), 1))
 _pick.check(draw(3, 4), (np.array([0, 2, 0]), slice(1, 3)))
 _pick.check(draw(3, 4), (np.array([[0, 2], [1, 1]]), np.array([3, 0])))
 _pick.check(draw(3, 4), (np.array([True, False, True]),))
 _pick.check(draw(3, 4), (Ellipsis, None, 2))
-_put.vjp(x=lambda g, index: g[index])
-_put.check(draw(3, 2), (np.array([0, 2, 0]), slice(1, 3)), (3, 4))
-_put.check(draw(2), (1, slice(0, 2)), (3, 4))
+_put.vjp(values=lambda g, paths, position: _at(g, paths[position]))
+_put.check((3, 4), (((np.array([0, 2, 0]), slice(1, 3)),),), draw(3, 2))
+_put.check((3, 4), (((1, slice(0, 2)),), ((Ellipsis,),)), draw(2), draw(3, 4))
+_put.check((3, 4), (((1, slice(1)),), ((slice(1, 3),), _Axes((1, 0)), (1,))), draw(1), draw(2))
 
 
 @composite
@@ -101,7 +187,8 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
                 "be equal, or 1"
             ) from None
         found = np.broadcast_to(found, [*lengths[:at], found.shape[at], *lengths[at + 1 :]])
-        x = broadcast_to(x, [*lengths[:at], x.shape[at], *lengths[at + 1 :]])
+        shape = (*lengths[:at], x.shape[at], *lengths[at + 1 :])
+        x = x if x.shape == shape else broadcast_to(x, shape)  # a node of its own would get a gradient as long as x
     return getitem(x, _positions(x, found, axis, "take_along_axis"))
 
 
@@ -185,7 +272,7 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     x = as_tensor(x)
     _within(x, index, axis, "scatter_add")
     positions = _positions(x, index, axis, "scatter_add")
-    return add(x, _put(_source("scatter_add", src, index, x), positions, x.shape))
+    return add(x, _put(x.shape, ((positions,),), _source("scatter_add", src, index, x)))
 
 
 @composite

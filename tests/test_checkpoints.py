@@ -1,0 +1,452 @@
+"""Recomputation: what a checkpoint notices between its two calls, and what it leaves alone."""
+
+import gc
+import threading
+import tracemalloc
+import weakref
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+import tinygrad_lenet as tl
+from tinygrad_lenet import GradientError, memory, nn
+from tinygrad_lenet.graph import ancestors
+
+
+def closure(kind):
+    """A function that uses a tensor from outside of it, and the tensor."""
+    base = tl.tensor(np.where(np.arange(5000) % 7 == 3, 0.0, 1.0))
+    leaf = tl.tensor(np.arange(5000.0), requires_grad=True)
+    mean, var = tl.zeros(5000, dtype="float64"), tl.ones(5000, dtype="float64")
+    mask, index = tl.tensor(np.arange(5000) % 2 == 0), tl.tensor(np.arange(5000))
+    with tl.no_grad():
+        made = leaf * 2
+    functions = {
+        "a constant": (lambda x: x * base, base),
+        "a recorded tensor": (lambda x: x * other, other := leaf * 3),
+        "a parameter": (lambda x: x * leaf, leaf),
+        "a tensor made without a graph": (lambda x: x * made, made),
+        "detach": (lambda x: x * leaf.detach(), leaf),
+        "a view": (lambda x: x[1:] * base[1:], base),
+        "a mask": (lambda x: tl.where(mask, x, x * x), mask),
+        "a mask as an index": (lambda x: x[mask], mask),
+        "an index": (lambda x: x[index], index),
+        "statistics": (lambda x: tl.batch_norm(x[None], mean, var)[0], mean),
+        "numpy": (lambda x: x * base.numpy(), base),
+        "data": (lambda x: x * base.data, base),
+        "asarray": (lambda x: x * np.asarray(base), base),
+        "item": (lambda x: x * base[1234].item(), base),
+        "truth": (lambda x: x * 2 if base[1234] < 1.5 else x * 3, base),
+        "tolist": (lambda x: x * tl.tensor(base.tolist(), dtype="float64"), base),
+        "a tensor made of it": (lambda x: x * tl.tensor(base), base),
+        "written to a buffer": (lambda x: x * written(tl.zeros(5000, dtype="float64"), base), base),
+    }
+    return functions[kind] if kind else list(functions)
+
+
+def written(buffer, value):
+    buffer[...] = value
+    return buffer
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("kind", closure(None))
+def test_a_checkpoint_notices_one_element_that_changed_of_what_the_function_uses(kind, create_graph):
+    for values in (np.ones(5000), np.zeros(5000)):  # at 0 the outputs stay the same
+        fn, used = closure(kind)
+        x = tl.tensor(values, requires_grad=True)
+        y = tl.checkpoint(fn, x)
+        (expected,) = tl.grad(fn(x), x, tl.ones(y.shape))
+        (found,) = tl.grad(y, x, tl.ones(y.shape), create_graph=create_graph, retain_graph=True)
+        np.testing.assert_array_equal(found.numpy(), expected.numpy())
+        with tl.no_grad():
+            used[1234] = ~used[1234] if used.dtype == bool else used[1234] * 0 + 2
+        with pytest.raises(GradientError, match=r"checkpoint: (a tensor that|the function gave other values)"):
+            tl.grad(y, x, tl.ones(y.shape), create_graph=create_graph)
+
+
+def test_a_checkpoint_says_which_line_changed_the_tensor():
+    x, mask = tl.ones(5000, requires_grad=True), tl.ones(5000)
+    y = tl.checkpoint(lambda x: x * mask, x)
+    mask[70] = 200
+    with pytest.raises(
+        GradientError, match=r"that the function uses, of shape \(5000,\).* at .*test_checkpoints.py, line"
+    ):
+        y.sum().backward()
+
+
+class Holder:
+    """What a function may look things up in."""
+
+    def __init__(self, **values):
+        vars(self).update(values)
+
+
+EXCHANGED = {
+    "a tensor": (tl.ones(3), tl.tensor([1.0, 2, 1]), lambda x, v: x * v),
+    "a parameter": (tl.ones(3, requires_grad=True), tl.tensor([1.0, 2, 1], requires_grad=True), lambda x, v: x * v),
+    "an array": (np.ones(3), np.array([1.0, 2, 1]), lambda x, v: x * v),
+    "a number": (2.0, 3.0, lambda x, v: x * v),
+    "a shape": (1, 2, lambda x, v: tl.concatenate([x] * v)),
+    "an index": ([0, 1], [1, 0], lambda x, v: x[v]),
+    "a function": (tl.sin, tl.tanh, lambda x, v: v(x)),
+    "frozen": (tl.ones(3, requires_grad=True), tl.ones(3), lambda x, v: x * v),
+}
+
+
+@pytest.mark.parametrize("kind", EXCHANGED)
+def test_a_checkpoint_notices_what_was_exchanged(kind):
+    first, second, fn = EXCHANGED[kind]
+    holder, x = Holder(value=first), tl.zeros(3, requires_grad=True)
+    y = tl.checkpoint(lambda x: fn(x, holder.value), x)
+    holder.value = second
+    with pytest.raises(GradientError, match=r"gave other values when it was called again for the backward pass: "):
+        y.sum().backward()
+    holder.value = first
+    y = tl.checkpoint(lambda x: fn(x, holder.value), x)
+    holder.value = tl.tensor(first, requires_grad=first.requires_grad) if isinstance(first, tl.Tensor) else first
+    if not (isinstance(first, tl.Tensor) and first.requires_grad):  # an equal tensor is as good
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.Dropout(0.5, generator=0)], ids=["BatchNorm", "Dropout"])
+def test_a_checkpoint_notices_that_a_module_went_to_evaluation(layer):
+    layer.train()
+    x = tl.rand(8, 4, generator=0, requires_grad=True)
+    y = tl.checkpoint(layer, x)
+    layer.eval()
+    with pytest.raises(GradientError, match="called again for the backward pass"):
+        y.sum().backward()
+    layer.train()
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_checkpoint_moves_running_statistics_once(momentum, create_graph):
+    def run(through):
+        layer = nn.BatchNorm2d(3, momentum=momentum)
+        x = tl.randn(4, 3, 5, 5, generator=1, requires_grad=True)
+        block = nn.Sequential(layer, nn.ReLU(), layer)  # twice in one call
+        y = through(block, x) + through(lambda x: through(layer, x * 2), x) + through(layer, x)
+        outputs = [y]
+        for _ in range(2):
+            found = tl.grad((y**3).sum(), [x, layer.weight], create_graph=create_graph, retain_graph=True)
+            outputs += found
+        second = tl.grad((found[0] ** 2).sum(), x) if create_graph else ()
+        return [*[o.numpy() for o in outputs], *layer.state_dict().values()], [g.numpy() for g in second]
+
+    (first, second), (plain, plain_second) = run(tl.checkpoint), run(lambda f, x: f(x))
+    for a, b in zip(first, plain, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(second, plain_second, strict=True):  # the nodes of the second pass come in another order
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_checkpoint_repeats_no_change_that_the_function_made():
+    state = tl.tensor([1.0, 2.0])
+    cache = tl.zeros(3, 2)
+
+    def fn(x, t):
+        before = x * state.clone()  # used, then changed, then used again
+        state.data = state * 2
+        cache[t] = before.detach()
+        cache[t + 1][...] = 7.0  # through a view
+        return before + x * state + cache.sum()
+
+    x = tl.tensor([3.0, 5.0], requires_grad=True)
+    y, z = tl.checkpoint(fn, x, 0), tl.checkpoint(fn, x, 1)
+    assert state.tolist() == [4, 8]
+    now, cached = state.numpy().copy(), cache.numpy().copy()
+    (y + z).sum().backward(retain_graph=True)
+    np.testing.assert_array_equal(x.grad.numpy(), [1 + 2 + 2 + 4, 2 + 4 + 4 + 8])
+    (y + z).sum().backward()
+    np.testing.assert_array_equal(state.numpy(), now)
+    np.testing.assert_array_equal(cache.numpy(), cached)
+    state += 1  # the later change is not undone either, and matters to no gradient
+    w = tl.checkpoint(fn, x, 0)
+    state += 1
+    later = state.tolist()
+    w.sum().backward()
+    assert state.tolist() == later
+
+
+def test_a_checkpoint_that_fails_sets_everything_back():
+    state, rng, broken = tl.tensor([1.0]), np.random.default_rng(0), []
+
+    def fn(x):
+        state.data = state * 2
+        if broken:
+            raise RuntimeError("in the middle")
+        return tl.dropout(x * 2, 0.5, generator=rng)
+
+    x = tl.ones(9, requires_grad=True)
+    y = tl.checkpoint(fn, x, generators=[rng])
+    broken.append(True)
+    drawn = rng.bit_generator.state
+    with pytest.raises(RuntimeError, match="in the middle"):
+        y.sum().backward(retain_graph=True)
+    assert state.item() == 2
+    assert rng.bit_generator.state == drawn
+    assert tl.is_grad_enabled()
+    broken.clear()
+    y = tl.checkpoint(fn, x, generators=[rng])
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), y.numpy())
+    assert state.item() == 4
+
+
+def test_a_checkpoint_gives_back_lists_tuples_and_dicts_as_they_are():
+    Pair = namedtuple("Pair", "a b")
+
+    def fn(x):
+        return {"y": [x * 2, (x * x, 3)], "pair": Pair(x.exp(), None), "same": x, "index": x.argmax()}
+
+    x = tl.tensor([1.0, 2.0], requires_grad=True)
+    found, plain = tl.checkpoint(fn, x), fn(x)
+    assert list(found) == list(plain)
+    assert (type(found["y"]), type(found["y"][1]), found["pair"]._fields) == (list, tuple, ("a", "b"))
+    total = found["y"][0].sum() + found["y"][1][0].sum() * 3 + found["pair"].a.sum() + found["same"].sum() * 5
+    (g,) = tl.grad(total, x, create_graph=True)
+    np.testing.assert_allclose(g.numpy(), 2 + 6 * x.numpy() + np.exp(x.numpy()) + 5, rtol=1e-6)
+    (h,) = tl.grad(g.sum(), x)
+    np.testing.assert_allclose(h.numpy(), 6 + np.exp(x.numpy()), rtol=1e-6)
+
+
+def test_a_checkpoint_of_an_lstm_keeps_its_state_recomputed_too():
+    lstm = nn.LSTM(3, 4, generator=0)
+    x = tl.randn(5, 2, 3, generator=0, requires_grad=True)
+
+    def run(through):
+        out, (h, c) = through(lstm, x)
+        return [out, *tl.grad((out**2).sum() + (h * c).sum(), [x, *lstm.parameters()], retain_graph=True)], (h, c)
+
+    (a, states), (b, _) = run(tl.checkpoint), run(lambda f, x: f(x))
+    for u, v in zip(a, b, strict=True):
+        np.testing.assert_array_equal(u.detach().numpy(), v.detach().numpy())
+    names = {node.plan.op.name for node in ancestors([s._node for s in states])}
+    assert "checkpoint" in names
+    assert "sigmoid" not in names
+
+
+def test_a_checkpoint_that_gives_back_what_it_got():
+    x, w = tl.ones(2, requires_grad=True), tl.tensor([2.0, 3.0], requires_grad=True)
+    y = tl.checkpoint(lambda x: x, x)
+    z, v, again = tl.checkpoint(lambda x: (x, w, x), x)
+    (y * 2 + z * 3 + v * 5 + again * 7).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [12, 12])
+    np.testing.assert_array_equal(w.grad.numpy(), [5, 5])
+
+
+def test_tensors_that_the_function_makes_are_no_business_of_the_checkpoint():
+    leaked = []
+
+    def fn(x):
+        mask = tl.tensor(x.numpy() > 0).astype("float32")
+        constant = tl.full((2,), 3.0)
+        leaked[:] = [constant]
+        buffer = tl.zeros(2)
+        for i in range(2):
+            buffer[i] = i + 1.0
+        return x * mask * constant * buffer, constant
+
+    x = tl.tensor([1.0, -2.0], requires_grad=True)
+    y, constant = tl.checkpoint(fn, x)
+    constant += 5  # it was made inside
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [3, 0])
+
+
+def test_checkpoints_in_threads_do_not_hear_each_other():
+    found = {}
+
+    def work(seed):
+        layer = nn.BatchNorm1d(4)
+        x = tl.randn(8, 4, generator=seed, requires_grad=True)
+        for _ in range(5):
+            y = tl.checkpoint(layer, x)
+            (y**3).sum().backward()
+        found[seed] = x.grad.numpy(), layer.running_mean.numpy()
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    together = dict(found)
+    for seed in range(4):
+        work(seed)
+        for a, b in zip(together[seed], found[seed], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_the_outputs_do_not_depend_on_may_differ_between_the_calls():
+    cache, seen = [], []
+    scale = tl.tensor([2.0, 3.0])
+
+    def fn(x):
+        if not cache:  # filled by the first call
+            cache.append(tl.tril(tl.ones(2, 2)) * 2)
+            seen.append((x * x).mean().item())
+        unused = x * scale
+        return (x @ cache[0]).exp(), unused.detach()
+
+    x = tl.tensor([[0.1, 0.2]], requires_grad=True)
+    y, _ = tl.checkpoint(fn, x)
+    scale += 1
+    (y * 1).sum().backward()
+    (expected,) = tl.grad(fn(x)[0].sum(), x)
+    np.testing.assert_array_equal(x.grad.numpy(), expected.numpy())
+    cache[0][0, 0] = 5.0
+    y, _ = tl.checkpoint(fn, x)
+    cache[0][0, 0] = 6.0
+    with pytest.raises(GradientError, match=r"that the function uses, of shape \(2, 2\), was changed in place"):
+        y.sum().backward()
+
+
+def test_a_checkpoint_within_a_checkpoint_is_compared_too():
+    mask = tl.tensor(np.ones(3))
+
+    def inner(x):
+        return (x * mask).sin(), x.exp()
+
+    def outer(x):
+        a, b = tl.checkpoint(inner, x * 2)
+        return tl.checkpoint(lambda x: x * mask, a * b)
+
+    for values in (np.arange(3.0), np.zeros(3)):
+        x = tl.tensor(values, requires_grad=True)
+        y = tl.checkpoint(outer, x)
+        (expected,) = tl.grad((np.sin(1) * tl.sin(x * 2) * tl.exp(x * 2)).sum(), x)
+        found = tl.grad((y * np.sin(1)).sum(), x, retain_graph=True, create_graph=True)
+        np.testing.assert_allclose(found[0].numpy(), expected.numpy(), rtol=1e-12)
+        np.testing.assert_array_equal(tl.grad((y * np.sin(1)).sum(), x, retain_graph=True)[0].numpy(), found[0].numpy())
+        mask[1] = 2.0
+        with pytest.raises(GradientError, match=r"that the function uses, of shape \(3,\), was changed in place"):
+            y.sum().backward()
+        mask[1] = 1.0
+
+
+def test_a_checkpoint_inside_of_no_grad_and_in_reverse():
+    mask = tl.ones(3)
+
+    def fn(x):
+        with tl.no_grad():
+            scale = tl.checkpoint(lambda x: x * mask, x) + 1
+        return x * scale
+
+    x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = tl.checkpoint(fn, x)
+    y.sum().backward(retain_graph=True)
+    np.testing.assert_array_equal(x.grad.numpy(), [2, 3, 4])
+    mask[0] = 7.0
+    with pytest.raises(GradientError, match=r"that the function uses, of shape \(3,\), was changed in place"):
+        y.sum().backward()
+
+
+def test_a_loop_of_checkpoints_over_slices_is_linear(monkeypatch):
+    made, zeros = [0], np.zeros
+
+    def counting(shape, *args, **kwargs):
+        made[0] += int(np.prod(shape))
+        return zeros(shape, *args, **kwargs)
+
+    monkeypatch.setattr(np, "zeros", counting)
+
+    def cost(n):
+        x = tl.rand(n, 10, generator=0, requires_grad=True)
+        total = sum(tl.checkpoint(lambda t: (x[t].exp() * x[t - 1]).sum(), t) for t in range(n))
+        made[0] = 0
+        total.backward()
+        expected = np.exp(x.numpy()) * np.roll(x.numpy(), 1, 0) + np.roll(np.exp(x.numpy()), -1, 0)
+        np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-6)
+        return made[0]
+
+    assert cost(20) < 2.2 * cost(10)
+
+
+def test_nested_checkpoints_keep_no_graph_of_the_inner_calls():
+    def peak(through):
+        def layer(x):
+            for _ in range(6):
+                x = (x * x).sin()
+            return x
+
+        def block(x):
+            for _ in range(6):
+                x = through(layer, x)
+            return x
+
+        x = tl.rand(100_000, generator=0, requires_grad=True)
+        y = tl.checkpoint(block, x)
+        gc.collect()
+        tracemalloc.start()
+        y.sum().backward()
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    monkey = memory._SMALL
+    memory._SMALL = 1 << 40  # NumPy's own allocator, which tracemalloc sees
+    try:
+        assert peak(tl.checkpoint) < peak(lambda f, x: f(x)) / 2
+    finally:
+        memory._SMALL = monkey
+
+
+def test_a_checkpoint_holds_no_constants_that_the_function_makes():
+    made = []
+
+    def fn(x):
+        noise = tl.tensor(np.arange(6.0))
+        made.append(weakref.ref(noise))
+        buffer = tl.zeros(6)
+        made.append(weakref.ref(buffer))
+        (buffer * 2).sum()
+        buffer[0] = 1.0
+        return x * noise * x.detach() + (noise * 2) * buffer.detach()
+
+    x = tl.tensor(np.ones(6), requires_grad=True)
+    y = tl.checkpoint(fn, x)
+    assert [there() for there in made] == [None, None]
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), np.arange(6.0))
+    scale = [2.0]
+    z = tl.checkpoint(lambda x: fn(x) * scale[0], x)
+    scale[0] = 3.0
+    with pytest.raises(GradientError, match=r"gave other values .* mul, is not the same or has other arguments"):
+        z.sum().backward()
+
+
+def test_a_change_after_the_last_use_of_memory_that_others_write_to_is_noticed():
+    array = np.array([1.0, 2.0])
+    outside = tl.from_dlpack(array)
+    x = tl.tensor([3.0, 4.0], requires_grad=True)
+    y = tl.checkpoint(lambda x: x * outside, x)
+    y.sum().backward(retain_graph=True)
+    np.testing.assert_array_equal(x.grad.numpy(), [1, 2])
+    array[1] = 5.0
+    with pytest.raises(GradientError, match="uses another tensor of shape"):
+        y.sum().backward()
+
+
+def test_what_a_function_sets_up_in_its_first_call_only_is_left_as_it_is():
+    class Scale(nn.Module):  # "ActNorm"
+        def __init__(self):
+            super().__init__()
+            self.scale, self.ready = nn.Parameter(np.zeros(2)), False
+
+        def forward(self, x):
+            if not self.ready:
+                self.scale.data = 1 / x.numpy().std(0)
+                self.ready = True
+            return x * self.scale
+
+    layer, x = Scale(), tl.tensor([[1.0, 2.0], [3.0, 8.0]], requires_grad=True)
+    y = tl.checkpoint(layer, x)
+    y.sum().backward(retain_graph=True)
+    np.testing.assert_array_equal(x.grad.numpy(), np.broadcast_to(layer.scale.numpy(), (2, 2)))
+    np.testing.assert_array_equal(layer.scale.grad.numpy(), [4, 10])
+    layer.scale.data = [1.0, 2.0]
+    with pytest.raises(GradientError, match=r"uses another tensor of shape \(2,\)"):
+        y.sum().backward()

@@ -450,6 +450,13 @@ def _avg_pool2d(
     g.node("Mul", found, like.dtype.type(area / divisor_override) if divisor_override else like.dtype.type(1), out=out)
 
 
+@emits("resample")
+def _resample(g: Graph, out: str, like: NDArray[Any], x: Any, rows: Any, columns: Any) -> None:
+    """A product with the matrices of weights."""
+    tall = g.node("MatMul", rows.matrix.astype(like.dtype), g.of(x, like.dtype))
+    g.node("MatMul", tall, columns.matrix.T.astype(like.dtype), out=out)
+
+
 # Ops of which an argument other than a tensor may follow the batch size.
 FOLLOWING = {
     "reshape",

@@ -199,6 +199,8 @@ def conv2d_input_grad(
     if g.shape[1:] != (o, *at.grid):
         raise ShapeError(f"conv2d_input_grad: expected a gradient of shape {(n, o, *at.grid)}, got {g.shape}")
     dtype = common_dtype(g, weight)
+    if not np.isfinite(weight).all():
+        return _stamped(g, weight, at, groups, dtype)
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid
     reach, width = (kh - 1) * dh, at.padded[1]
     # (groups, C * kw, kh * O), the kernel's rows in the opposite order
@@ -234,6 +236,20 @@ def conv2d_input_grad(
 
     _in_blocks(compute, at.size[0], n, o * ow * dtype.itemsize, reach + 1, images.size * o * kh * kw // groups)
     return images[:, :, at.inside[1]].transpose(3, 1, 0, 2)
+
+
+def _stamped(g: Array, weight: Array, at: Windows, groups: int, dtype: np.dtype[Any]) -> Array:
+    """:func:`conv2d_input_grad` window by window, where the zeros between and around them would make NaN of infinite
+    weights.
+    """
+    (n, o, oh, ow), (kh, kw) = g.shape, at.kernel
+    by_group = g.reshape(n, groups, o // groups, oh * ow).astype(dtype, copy=False)
+    kernel = weight.reshape(groups, o // groups, -1).swapaxes(1, 2).astype(dtype, copy=False)
+    parts = np.matmul(kernel, by_group).reshape(n, -1, kh, kw, oh, ow)
+    images = np.zeros((n, parts.shape[1], *at.padded), dtype)
+    for a, b in np.ndindex(kh, kw):
+        images[(..., *at.at(a, b))] += parts[:, :, a, b]
+    return images[(..., *at.inside)]
 
 
 @primitive

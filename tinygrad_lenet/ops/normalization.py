@@ -108,7 +108,8 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
     channels, dtype = _Channels(x), x.dtype
     data, (out, result) = channels.view(x), channels.empty(dtype)
     (centre, rest), factor = _parts(mean, dtype), weight / np.sqrt(var + eps)
-    scale, shift = _column(factor, dtype), _column(bias - rest * factor, dtype)
+    rest = np.where(np.isfinite(factor), rest, 0)  # an infinite weight makes NaN of no more than the mean itself
+    scale, shift = _column(factor, dtype), _column(bias - rest * np.where(rest == 0, 0, factor), dtype)
 
     def compute(rows: slice) -> None:
         block = np.subtract(data[rows], centre, out=out[rows])

@@ -86,7 +86,7 @@ def cases(torch):
         yield name, lambda x, n=name: getattr(tl, n)(x, 1), lambda x, n=name: getattr(torch, n)(x, 1), [X]
     yield "sort", lambda x: tl.sort(x, 1), lambda x: x.sort(1)[0], [X]
     yield "sort down", lambda x: tl.sort(x, 1, True), lambda x: x.sort(1, True)[0], [X]
-    yield "argsort", lambda x: tl.argsort(x, 1), lambda x: x.argsort(1, stable=True), [X]
+    yield "argsort", lambda x: tl.argsort(x, 1), lambda x: torch.argsort(x, dim=1, stable=True), [X]
     yield "topk", lambda x: tl.topk(x, 2, 1), lambda x: tuple(x.topk(2, 1)), [X]
     yield "topk smallest", lambda x: tl.topk(x, 2, 1, False), lambda x: tuple(x.topk(2, 1, False)), [X]
 
@@ -110,10 +110,10 @@ def cases(torch):
     yield (
         "scatter",
         lambda x, y: tl.scatter(x, 0, unique, y),
-        lambda x, y: x.scatter(0, T(unique), y),
+        lambda x, y: x.scatter(0, T(unique), y[:2]),
         [Y, W],
     )
-    yield "scatter_add", lambda x, y: tl.scatter_add(x, 0, INDEX, y), lambda x, y: x.scatter_add(0, i, y), [Y, W]
+    yield "scatter_add", lambda x, y: tl.scatter_add(x, 0, INDEX, y), lambda x, y: x.scatter_add(0, i, y[:2]), [Y, W]
     for mode in ("constant", "reflect", "replicate", "circular"):
         yield (
             f"pad {mode}",
@@ -238,8 +238,8 @@ def cases(torch):
         )
         yield (
             f"bce {r}",
-            lambda x, y, w, p, r=r: tl.binary_cross_entropy_with_logits(x, y, w, r, p),
-            lambda x, y, w, p, r=r: F.binary_cross_entropy_with_logits(x, y, w, reduction=r, pos_weight=p),
+            lambda x, y, w, p, r=r: tl.binary_cross_entropy_with_logits(x, y, w.detach(), r, p.detach()),
+            lambda x, y, w, p, r=r: F.binary_cross_entropy_with_logits(x, y, w.detach(), reduction=r, pos_weight=p.detach()),
             [Y - 0.5, W, Y, W[0]],
         )
         for what, target in (("classes", CLASSES), ("ignored", IGNORED)):
@@ -280,3 +280,110 @@ def cases(torch):
                 lambda x, w, r=r, p=p: F.multi_margin_loss(x, T(CLASSES), p, 1.0, w.detach(), reduction=r),
                 [LOGITS, V],
             )
+
+
+# What differs on purpose, as the docstrings say, or where PyTorch's own kernels differ from each other: the beginning of
+# the name of a case, where ("value" or "gradient") and for which numbers, why.
+DIFFERENT = [
+    ("sign", "value", [nan], "NumPy's sign of NaN is NaN, PyTorch's 0"),
+    ("gelu", "value", [inf], "PyTorch's kernel for float32 gives NaN, that for float64 inf"),
+    ("gelu tanh", "gradient", [inf, -inf], "the limit, where PyTorch has NaN"),
+    ("mish", "gradient", [inf, -inf], "the limit, where PyTorch has NaN"),
+    ("softsign", "gradient", [inf, -inf], "the limit, where PyTorch has NaN"),
+    ("hardtanh", "gradient", [nan], "PyTorch gives 0, but the gradient at the end of an array that fills no register"),
+    ("relu6", "gradient", [nan], "PyTorch gives 0, but the gradient at the end of an array that fills no register"),
+    ("pow 0.5", "gradient", [-inf], "C's pow(-inf, -0.5) is 0, PyTorch's NaN"),
+    ("0.0 to the power", "seed", [nan], "a gradient of 0 stays 0 for any seed"),
+    ("pow of 0", "seed", [nan], "a gradient of 0 stays 0 for any seed"),
+    *((f"{e} {kind}".strip(), where, [nan], "NaN shares the gradient as in PyTorch's max; its amax makes all NaN")
+        for e, kind in (("amax", ""), ("amin", ""), ("norm", "inf"), ("norm", "-inf"), ("linalg.norm", "1"),
+                        ("linalg.norm", "-1"), ("linalg.norm", "inf"), ("linalg.norm", "-inf"))
+        for where in ("gradient", "seed")),
+    ("prod", "gradient", [nan, inf, -inf], "the product of the others, where PyTorch divides inf by inf"),
+    ("cumprod", "gradient", [nan, inf, -inf], "the product of the others, where PyTorch divides inf by inf"),
+    ("var", "gradient", [inf, -inf], "all NaN, where PyTorch gives the others an infinity"),
+    ("conv", "float32", [nan, inf, -inf], "PyTorch leaves out the zeros of padding in float32, not in float64"),
+    ("max_pool", "gradient", [nan], "a window with a NaN has no gradient"),
+    ("batch_norm", "value", [inf, -inf], "an infinite weight times the distance from the mean; PyTorch has inf - inf"),
+    ("group_norm", "value", [inf, -inf], "an infinite weight times the distance from the mean; PyTorch has inf - inf"),
+    ("group_norm", "gradient", [inf, -inf], "of an infinite weight"),
+    ("layer_norm", "gradient", [inf, -inf], "of an infinite weight"),
+    ("kl_div of zeros", "value", [nan, inf, -inf], "where the target is 0 an infinite input does not matter"),
+    ("kl_div of zeros", "gradient", [nan, inf, -inf, None], "where the target is 0 the gradients are 0"),
+    ("kl_div of zeros", "seed", [nan], "where the target is 0 the gradients are 0"),
+    ("bce", "value", [inf, -inf], "infinite logits, and infinite targets, which are no probabilities"),
+    ("bce", "gradient", [inf, -inf], "infinite logits, and infinite targets, which are no probabilities"),
+    ("cross_entropy", "value", [inf], "an infinite logit of another class: inf, where PyTorch has inf - inf"),
+    ("cross_entropy weighted", "gradient", [inf, -inf], "of an infinite weight"),
+    ("multi_margin_loss", "value", [nan], "PyTorch counts NaN as 0"),
+    ("multi_margin_loss", "gradient", [nan], "PyTorch counts NaN as 0"),
+]  # fmt: skip
+
+
+def differs(name, where, value, dtype):
+    return any(
+        name.startswith(start)
+        and (kind == where or (kind == "float32" == np.dtype(dtype).name))
+        and any(v is value or v == value for v in values)
+        for start, kind, values, _ in DIFFERENT
+    )
+
+
+def pictures(torch, ours, theirs, arrays, weights, places):
+    """Values and gradients of both, in pairs: (where, ours, PyTorch's)."""
+    xs = [tl.tensor(a, requires_grad=True) for a in arrays]
+    ts = [torch.tensor(a, requires_grad=True) for a in arrays]
+    ys, us = listed(ours(*xs)), listed(theirs(*ts))
+    found = [("value", y.numpy(), u.detach().numpy()) for y, u in zip(ys, us, strict=True)]
+    pairs = [(y, u) for y, u in zip(ys, us, strict=True) if y.requires_grad and u.requires_grad]
+    if not pairs:
+        return found
+    seeds = [weights(u.shape, y.dtype) for y, u in pairs]
+    expected = torch.autograd.grad([u for _, u in pairs], ts, [torch.tensor(s) for s in seeds], allow_unused=True)
+    for create_graph in (False, True):
+        gradients = tl.grad(
+            [y for y, _ in pairs], xs, [tl.tensor(s) for s in seeds], create_graph=create_graph, retain_graph=True,
+            allow_unused=True,
+        )  # fmt: skip
+        for a, g, h in zip(arrays, gradients, expected, strict=True):
+            if g is not None or h is not None:
+                found.append((places, *(np.zeros_like(a) if v is None else v.numpy() for v in (g, h))))
+    return found
+
+
+NAMES = []  # of the cases, from a first look; PyTorch may not be installed
+try:
+    import torch as _torch
+
+    NAMES = [name for name, *_ in cases(_torch)]
+except ImportError:
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:.*:UserWarning")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("number", range(len(NAMES)), ids=NAMES)
+def test_one_number_that_is_not_finite_travels_as_in_pytorch(torch, number, dtype):
+    name, ours, theirs, arrays = next(c for i, c in enumerate(cases(torch)) if i == number)
+    arrays = [a.astype(dtype) for a in arrays]
+    trials = [(None, 0, None)]
+    trials += [(i, p, v) for i, a in enumerate(arrays) for p in {0, a.size // 3, a.size - 1} for v in (nan, inf, -inf)]
+    trials += [("seed", 0, nan)]
+    for which, place, value in trials:
+        given = list(arrays)
+
+        def weights(shape, dtype, seeded=which == "seed"):
+            drawn = np.random.default_rng(1).uniform(0.5, 1.5, shape).astype(dtype)
+            if seeded and drawn.size:
+                drawn.flat[0] = nan
+            return drawn
+
+        if which not in (None, "seed"):
+            given[which] = given[which].copy()
+            given[which].flat[place] = value
+        where = "seed" if which == "seed" else "gradient"
+        for what, a, b in pictures(torch, ours, theirs, given, weights, where):
+            if not differs(name, what, value, dtype):
+                tolerance = 1e-6 if dtype == np.float64 else 1e-4
+                message = f"{what} with {value} in argument {which} at {place}"
+                np.testing.assert_allclose(a, b, tolerance, tolerance, err_msg=message)

@@ -132,7 +132,7 @@ def conv2d(
         weight: kernels, (O, C / groups, kh, kw).
         bias: (O,), or None.
         stride: pixels from one window to the next, a number or (height, width).
-        padding: zeros around the image: a number, (height, width), ``"valid"`` (none), ``"same"`` (the output has
+        padding: zeros around the image, which infinite weights make NaN: a number, (height, width), ``"valid"`` (none), ``"same"`` (the output has
             ``ceil(H / stride)`` rows; an odd pixel goes to the end), or ``((top, bottom), (left, right))``.
         dilation: pixels from one element of the kernel to the next.
         groups: channels and outputs are split into so many groups that do not see each other.

@@ -248,6 +248,7 @@ def pullback(
     reach = None if wanted is None or visit is None else visit | wanted
     gradients: dict[Vertex, Any] = {}
     owned: set[Vertex] = set()  # those whose array was made by the sum below, so that it may be added to in place
+    wide: set[Vertex] = set()  # those of float16 with several gradients, which are added in float32
 
     def arrive(vertex: Vertex, gradient: Any) -> None:
         if isinstance(gradient, np.generic) or gradient.shape != vertex.shape or gradient.dtype != vertex.dtype:
@@ -258,6 +259,9 @@ def pullback(
         elif vertex in owned:
             before += gradient
         else:
+            if vertex.dtype == np.float16:
+                before = single(before)
+                wide.add(vertex)
             gradients[vertex] = _as_array(before + gradient)
             if isinstance(before, np.ndarray):
                 owned.add(vertex)
@@ -268,7 +272,8 @@ def pullback(
         for node in order:
             keep = wanted and node in wanted
             seed = gradients.get(node) if keep else gradients.pop(node, None)
-            if seed is not None and node._hooks:
+            if seed is not None and (node._hooks or node in wide):
+                seed = seed.astype(node.dtype) if node in wide else seed
                 seed = _hooked(node, seed)
                 if keep:
                     gradients[node] = seed
@@ -288,6 +293,8 @@ def pullback(
                 if visit is None or node in visit:
                     node.release()
         raise
+    for vertex in wide & gradients.keys():
+        gradients[vertex] = gradients[vertex].astype(vertex.dtype)
     if since < 0:  # else more may arrive at the leaves
         for vertex, gradient in gradients.items():
             if vertex._hooks and type(vertex) is not Node:
@@ -333,8 +340,10 @@ _RUN = 64  # numbers that may be added up one after the other, or four times as 
 
 def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = False) -> Any:
     """``np.add.reduce``, pairwise along all axes: NumPy's is so along the innermost in memory only, and along others a
-    long sum of float32 loses digits.
+    long sum of float32 loses digits. float16 is added in float32 and rounded once.
     """
+    if dtype is None and x.dtype == np.float16:
+        return _as_array(added(x, axes, np.float32, keepdims)).astype(x.dtype)
     if x.size > _RUN * _RUN and x.dtype.kind == "f":
         outer = [axis for axis in axes if abs(x.strides[axis]) > x.itemsize]
         if math.prod([x.shape[axis] for axis in outer]) > 4 * _RUN:
@@ -343,6 +352,11 @@ def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = Fal
                     x = _in_runs(x, axis, dtype)
                 x = _sum(x, axis, dtype, keepdims=True)
     return _sum(x, axes, dtype, keepdims=keepdims)
+
+
+def single(x: Any) -> Any:
+    """float16 as float32, in which sums neither overflow nor stop growing at 2,048; other dtypes as they are."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _in_runs(x: Any, axis: int, dtype: Any) -> Any:

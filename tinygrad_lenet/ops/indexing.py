@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..graph import single
 from ..errors import DTypeError, OutOfRangeError, ShapeError
 from ..parameters import as_index
 from ..primitive import Array, composite, draw, primitive
@@ -25,6 +26,8 @@ def _pick(x: Array, index: Any) -> Array:
 def _put(x: Array, index: Any, shape: tuple[int, ...]) -> Array:
     out = np.zeros(shape, x.dtype)
     if any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index):
+        if x.dtype == np.float16:
+            return _put.op.forward(single(x), index, shape).astype(x.dtype)
         if x.ndim > 30:  # with more axes than 32 in an index, NumPy's add.at crashes
             places = np.arange(out.size).reshape(shape)[index]
             np.add.at(out.reshape(-1), places.reshape(-1), x.reshape(-1))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..graph import added
+from ..graph import added, single
 from ..primitive import Array, draw, primitive
 from ..threads import parallel
 from .maths import sqrt, square
@@ -75,6 +75,7 @@ def moments(x: Array) -> tuple[Array, Array]:
     Both are sums of distances from a rough mean, that of the first numbers: so neither a large mean costs digits, nor
     its rounding. Should that one be far off, they are summed up again from the mean that was found.
     """
+    x = single(x)
     channels, dtype = _Channels(x), x.dtype
     data = channels.view(x)
     few = data[: -(-64 // max(1, data.shape[2])), :, :64]
@@ -104,6 +105,7 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
     ``stats`` are the moments of ``x``, if they are known already. The gradient for ``x`` includes what flows through
     them (Ioffe & Szegedy, 2015, section 3).
     """
+    narrow, x = x.dtype, single(x)
     mean, var = moments(x) if stats is None else stats
     channels, dtype = _Channels(x), x.dtype
     data, (out, result) = channels.view(x), channels.empty(dtype)
@@ -117,7 +119,7 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
         np.add(block, shift, out=block)
 
     channels.blocks(compute, dtype)
-    return result
+    return result.astype(narrow, copy=False)
 
 
 def _standard(x: Any, eps: float) -> tuple[Any, Any]:
@@ -130,6 +132,7 @@ def _standard(x: Any, eps: float) -> tuple[Any, Any]:
 
 
 def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
+    g, x = single(g), single(x)
     if not isinstance(g, np.ndarray):  # the formula, as the papers have it
         axes, (standard, factor) = (0, *range(2, x.ndim)), _standard(x, eps)
         inner = g - g.mean(axis=axes, keepdims=True) - standard * (g * standard).mean(axis=axes, keepdims=True)
@@ -154,6 +157,7 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
 
 
 def _normalize_weight(g: Any, x: Any, eps: float, stats: Any) -> Any:
+    g, x = single(g), single(x)
     if not isinstance(g, np.ndarray):
         return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim)))
     mean, var = moments(x) if stats is None else stats
@@ -169,6 +173,6 @@ def _products(x: Array, g: Array, centre: Array) -> Array:
     return np.stack([added(g, (0, 2)), added(np.multiply(off, g, out=off), (0, 2))])
 
 
-normalize.vjp(x=_normalize_x, weight=_normalize_weight, bias=lambda g: g.sum(axis=(0, *range(2, g.ndim))))
+normalize.vjp(x=_normalize_x, weight=_normalize_weight, bias=lambda g: single(g).sum(axis=(0, *range(2, g.ndim))))
 normalize.check(draw(3, 2, 2, 3), draw(2), draw(2), 1e-3)
 normalize.check(draw(5, 2), draw(2), draw(2), 1e-3)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..graph import added
+from ..graph import added, single
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
 from .elementwise import abs, ne, select, where
@@ -102,6 +102,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 def _share(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     hit = (x == _restore(out, x.shape, axis)) | (x != x)
+    g = single(g)
     ties = hit.sum(axis=axes_of(axis, x.ndim), keepdims=True).astype(g.dtype)
     return select(_restore(g, x.shape, axis) / ties, hit)
 
@@ -161,7 +162,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 mean.vjp(
-    x=lambda g, x_shape, axis: stretch(_restore(g / _count(x_shape, axis), x_shape, axis), x_shape),
+    x=lambda g, x_shape, axis: stretch(_restore(single(g) / _count(x_shape, axis), x_shape, axis), x_shape),
 )
 mean.check(draw(3, 2))
 mean.check(draw(3, 4, 2), axis=(0, -1))
@@ -263,7 +264,7 @@ def _narrow(wide: Array, x: Array) -> Array:
 
 @primitive
 def _cumsum(x: Array, axis: int) -> Array:
-    return _narrow(np.cumsum(x, axis, _WIDE.get(x.dtype)), x)
+    return _narrow(np.cumsum(x, axis, np.float64 if x.dtype.kind == "f" else None), x)
 
 
 def _backwards(x: Any, axis: int) -> Any:

@@ -22,14 +22,13 @@ def cases(torch):
     """Name, ours, PyTorch's, arrays of floats."""
     F, T = torch.nn.functional, torch.tensor
     unary = (
-        "abs ceil clone cos cosh erf exp expm1 floor log log10 log1p log2 neg reciprocal round sign sin sinh sqrt square "
-        "tan arccos arcsin arctan sigmoid tanh relu logical_not"
+        "abs ceil clone cos cosh erf exp expm1 floor log log10 log1p log2 neg reciprocal round sign sin sinh sqrt "
+        "square tan arccos arcsin arctan sigmoid tanh relu logical_not"
     )
     for name in unary.split():
         yield name, getattr(tl, name), getattr(torch, name), [Y]
-    for name in (
-        "celu elu gelu hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish relu6 selu silu softplus softsign "
-    ).split():
+    kinked = "celu elu gelu hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish relu6 selu silu softplus softsign"
+    for name in kinked.split():
         yield name, getattr(tl, name), getattr(F, name), [Y]
         yield f"{name} below", getattr(tl, name), getattr(F, name), [-Y]
     yield "gelu tanh", lambda x: tl.gelu(x, "tanh"), lambda x: F.gelu(x, approximate="tanh"), [Y]
@@ -58,11 +57,10 @@ def cases(torch):
     yield "astype", lambda x: x.astype(np.float64), lambda x: x.double(), [Y]
 
     # Reductions, and along an axis
-    for name in "sum mean amax amin logsumexp prod".split():
+    for name in ("sum", "mean", "amax", "amin", "logsumexp", "prod"):
         yield name, lambda x, n=name: getattr(tl, n)(x, 1), lambda x, n=name: getattr(torch, n)(x, 1), [X]
-    for name in "max min any all median argmax argmin".split():
-        first = lambda x: x[0] if isinstance(x, tuple) else x
-        yield name, lambda x, n=name: getattr(tl, n)(x, 1), lambda x, n=name: first(getattr(torch, n)(x, 1)), [X]
+    for name in ("max", "min", "any", "all", "median", "argmax", "argmin"):
+        yield name, lambda x, n=name: getattr(tl, n)(x, 1), lambda x, n=name: listed(getattr(torch, n)(x, 1))[0], [X]
     yield "sum of all", tl.sum, torch.sum, [X]
     yield "count_nonzero", lambda x: tl.count_nonzero(x, 1), lambda x: torch.count_nonzero(x, 1), [X]
     for name in ("var", "std"):
@@ -82,7 +80,7 @@ def cases(torch):
             lambda x, o=o: torch.linalg.matrix_norm(x, o, (1, 2)),
             [X],
         )
-    for name in "cumsum cumprod softmax log_softmax".split():
+    for name in ("cumsum", "cumprod", "softmax", "log_softmax"):
         yield name, lambda x, n=name: getattr(tl, n)(x, 1), lambda x, n=name: getattr(torch, n)(x, 1), [X]
     yield "sort", lambda x: tl.sort(x, 1), lambda x: x.sort(1)[0], [X]
     yield "sort down", lambda x: tl.sort(x, 1, True), lambda x: x.sort(1, True)[0], [X]
@@ -146,12 +144,19 @@ def cases(torch):
         )
 
     # Images
-    conv = lambda **options: (lambda *a: tl.conv2d(*a, **options), lambda *a: F.conv2d(*a, **options))
+    def conv(**options):
+        return lambda *a: tl.conv2d(*a, **options), lambda *a: F.conv2d(*a, **options)
+
     yield "conv2d", *conv(), [IMAGES, KERNEL, V[:2]]
     yield "conv2d padded", *conv(padding=1, stride=2), [IMAGES, KERNEL, V[:2]]
     yield "conv2d dilated", *conv(padding=(1, 2), dilation=2), [IMAGES, KERNEL, V[:2]]
     yield "conv2d groups", *conv(groups=2), [IMAGES, KERNEL[:, :1], V[:2]]
-    yield "conv1d", lambda *a: tl.conv1d(*a, padding=1), lambda *a: F.conv1d(*a, padding=1), [X, W.reshape(4, 3, 1), W[0]]
+    yield (
+        "conv1d",
+        lambda *a: tl.conv1d(*a, padding=1),
+        lambda *a: F.conv1d(*a, padding=1),
+        [X, W.reshape(4, 3, 1), W[0]],
+    )
     for o in ({}, {"stride": 2}, {"stride": 2, "padding": 1, "output_padding": 1}, {"dilation": 2}):
         yield (
             f"conv_transpose2d {o}",
@@ -179,7 +184,11 @@ def cases(torch):
         {"size": (8, 10)},
         {"size": (3, 7)},
         {"scale_factor": 1.7},
-        *({"mode": "bilinear", "size": s, "align_corners": c} for s in ((8, 10), (3, 7), (1, 1)) for c in (False, True)),
+        *(
+            {"mode": "bilinear", "size": s, "align_corners": c}
+            for s in ((8, 10), (3, 7), (1, 1))
+            for c in (False, True)
+        ),
         {"mode": "bilinear", "scale_factor": 0.6},
     ):
         yield f"interpolate {o}", lambda x, o=o: tl.interpolate(x, **o), lambda x, o=o: F.interpolate(x, **o), [IMAGES]
@@ -199,8 +208,18 @@ def cases(torch):
         lambda x, m, v, w, b: F.batch_norm(x, m.detach(), v.detach(), w, b),
         [IMAGES, *stats, V[:2], V[1:]],
     )
-    yield "layer_norm", lambda x, w, b: tl.layer_norm(x, 4, w, b), lambda x, w, b: F.layer_norm(x, (4,), w, b), [X, W[0], W[1]]
-    yield "group_norm", lambda x, w, b: tl.group_norm(x, 1, w, b), lambda x, w, b: F.group_norm(x, 1, w, b), [IMAGES, V[:2], V[1:]]
+    yield (
+        "layer_norm",
+        lambda x, w, b: tl.layer_norm(x, 4, w, b),
+        lambda x, w, b: F.layer_norm(x, (4,), w, b),
+        [X, W[0], W[1]],
+    )
+    yield (
+        "group_norm",
+        lambda x, w, b: tl.group_norm(x, 1, w, b),
+        lambda x, w, b: F.group_norm(x, 1, w, b),
+        [IMAGES, V[:2], V[1:]],
+    )
     yield "dropout", lambda x: tl.dropout(x, 1.0), lambda x: F.dropout(x, 1.0), [Y]
 
     # Losses
@@ -239,7 +258,9 @@ def cases(torch):
         yield (
             f"bce {r}",
             lambda x, y, w, p, r=r: tl.binary_cross_entropy_with_logits(x, y, w.detach(), r, p.detach()),
-            lambda x, y, w, p, r=r: F.binary_cross_entropy_with_logits(x, y, w.detach(), reduction=r, pos_weight=p.detach()),
+            lambda x, y, w, p, r=r: F.binary_cross_entropy_with_logits(
+                x, y, w.detach(), reduction=r, pos_weight=p.detach()
+            ),
             [Y - 0.5, W, Y, W[0]],
         )
         for what, target in (("classes", CLASSES), ("ignored", IGNORED)):
@@ -282,8 +303,8 @@ def cases(torch):
             )
 
 
-# What differs on purpose, as the docstrings say, or where PyTorch's own kernels differ from each other: the beginning of
-# the name of a case, where ("value" or "gradient") and for which numbers, why.
+# What differs on purpose, as the docstrings say, or because PyTorch's own kernels differ from each other: the beginning
+# of the name of a case, where, for which numbers, and why.
 DIFFERENT = [
     ("sign", "value", [nan], "NumPy's sign of NaN is NaN, PyTorch's 0"),
     ("gelu", "value", [inf], "PyTorch's kernel for float32 gives NaN, that for float64 inf"),
@@ -351,23 +372,22 @@ def pictures(torch, ours, theirs, arrays, weights, places):
     return found
 
 
-NAMES = []  # of the cases, from a first look; PyTorch may not be installed
 try:
     import torch as _torch
 
-    NAMES = [name for name, *_ in cases(_torch)]
+    CASES = [*cases(_torch)]
 except ImportError:
-    pass
+    CASES = []
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:.*:UserWarning")
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("number", range(len(NAMES)), ids=NAMES)
-def test_one_number_that_is_not_finite_travels_as_in_pytorch(torch, number, dtype):
-    name, ours, theirs, arrays = next(c for i, c in enumerate(cases(torch)) if i == number)
+@pytest.mark.parametrize("case", CASES, ids=[name for name, *_ in CASES])
+def test_one_number_that_is_not_finite_travels_as_in_pytorch(torch, case, dtype):
+    name, ours, theirs, arrays = case
     arrays = [a.astype(dtype) for a in arrays]
     trials = [(None, 0, None)]
-    trials += [(i, p, v) for i, a in enumerate(arrays) for p in {0, a.size // 3, a.size - 1} for v in (nan, inf, -inf)]
+    trials += [(i, p, v) for i, a in enumerate(arrays) for p in {0, a.size - 1} for v in (nan, inf, -inf)]
     trials += [("seed", 0, nan)]
     for which, place, value in trials:
         given = list(arrays)

@@ -78,6 +78,7 @@ EMIT |= {
         lambda g, t, x: g.node("Mul", t(0.5), g.node("Add", t(1), g.node("Erf", g.node("Mul", x, t(math.sqrt(0.5))))))
     ),
     "_where_positive": _chain(lambda g, t, d, y: g.node("Where", g.node("Greater", y, t(0)), d, t(0))),
+    "_floor_div": _chain(lambda g, t, x, y: g.node("Floor", g.node("Div", x, y))),
     "mod": _chain(lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("Floor", g.node("Div", x, y)))))
 }  # fmt: skip
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import single
 from ..errors import DTypeError, OutOfRangeError, ShapeError
+from ..graph import single
 from ..parameters import as_index
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor

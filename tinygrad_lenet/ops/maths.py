@@ -37,7 +37,8 @@ __all__ = [
 def pow(x: Array, y: Array) -> Array:
     """Power, ``x ** y``; NaN for a negative base with a fractional exponent.
 
-    The gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y`` of 0 or more is 0, as in PyTorch.
+    The gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y`` of 0 or more is 0, as in
+    PyTorch.
 
     >>> import tinygrad_lenet as tl
     >>> tl.pow(tl.tensor([1.0, 2.0, 3.0]), 2), tl.pow(2, tl.tensor([-1.0]))

@@ -14,6 +14,7 @@ from ..graph import added, single
 from ..primitive import Array, draw, primitive
 from ..threads import parallel
 from .maths import sqrt, square
+from .reduction import _wide
 from .windows import cut
 
 _ROOM = 1 << 18  # bytes of a block: with its gradient and its result it stays in the cache of a core
@@ -123,7 +124,10 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
 
 
 def _standard(x: Any, eps: float) -> tuple[Any, Any]:
-    """Recorded, for derivatives of derivatives: the standardised channels, and the factor that made them."""
+    """Recorded, for derivatives of derivatives: the standardised channels, and the factor that made them; in the next
+    wider dtype, where no square overflows or vanishes.
+    """
+    x = _wide(x)
     axes = (0, *range(2, x.ndim))
     rough = x - x.mean(axis=axes, keepdims=True)
     centred = rough - rough.mean(axis=axes, keepdims=True)  # without the rounding of the mean
@@ -136,7 +140,7 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
     if not isinstance(g, np.ndarray):  # the formula, as the papers have it
         axes, (standard, factor) = (0, *range(2, x.ndim)), _standard(x, eps)
         inner = g - g.mean(axis=axes, keepdims=True) - standard * (g * standard).mean(axis=axes, keepdims=True)
-        return inner * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))
+        return (inner * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))).astype(x.dtype)
     mean, var = moments(x) if stats is None else stats
     channels, dtype = _Channels(x), x.dtype
     data, grads, (out, result) = channels.view(x), channels.view(g), channels.empty(dtype)
@@ -159,7 +163,7 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
 def _normalize_weight(g: Any, x: Any, eps: float, stats: Any) -> Any:
     g, x = single(g), single(x)
     if not isinstance(g, np.ndarray):
-        return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim)))
+        return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim))).astype(x.dtype)
     mean, var = moments(x) if stats is None else stats
     channels, (centre, rest) = _Channels(x), _parts(mean, x.dtype)
     data, grads = channels.view(x), channels.view(g)

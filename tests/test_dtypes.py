@@ -254,6 +254,7 @@ ALONG = {  # functions of many numbers along axis 0, beside two; and of the same
     "dot": lambda x: tl.dot(x[:, 0], x[:, 1]),
     "matmul": lambda x: x.T @ x,
     "einsum": lambda x: tl.einsum("ni,nj->ij", x, x),
+    "einsum of three": lambda x: tl.einsum("ni,ni,nj->j", x, x, x[:, :1]),
     "linear": lambda x: F.linear(x.T, x.T / 8, x[:2, 0]),
     "broadcast": lambda x: x[:1] * x,
     "embedding": lambda x: F.embedding(CLASSES[: len(x)], x[:4]),

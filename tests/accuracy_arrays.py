@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ulps import HUGE, RNG, large_row, linear_row, log, matrix_row, mp, plus, sigma, some, vector_row
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.ops import convolution, indexing, pooling, products, reduction
+from tinygrad_lenet.ops import convolution, indexing, pooling, products, reduction, resize
 
 red = functools.partial(vector_row, "reductions")
 soft = functools.partial(vector_row, "softmax, losses")
@@ -371,16 +371,8 @@ wide(
     sums="fb",
 )
 IMAGES, KERNELS = some(2, 2, 5, 4, offset=1e4), some(3, 2, 3, 3)
-wide(
-    "conv2d",
-    lambda x, w, b: tl.conv2d(x, w, b, padding=1),
-    convolve,
-    IMAGES,
-    KERNELS,
-    some(3),
-    bounds=(8, 8),
-    sums="fb",
-)
+padded = lambda x, w, b: tl.conv2d(x, w, b, padding=1)
+wide("conv2d", padded, convolve, IMAGES, KERNELS, some(3), bounds=(8, 8), sums="fb")
 wide(
     "conv2d_input_grad",
     lambda g, w: convolution.conv2d_input_grad(g, w, (5, 4), 1, 1, 1, 1),
@@ -429,6 +421,9 @@ pool(
 )
 PEAK = BLOCKS.reshape(1, 2, 2, 2, 2, 3).max((3, 5))
 won = (np.repeat(np.repeat(PEAK, 2, 2), 3, 3) == BLOCKS).astype(float)
+half = resize.means(3, 2), resize.between(4, 2, None, False, np.float32)
+resized = lambda x: half[0].matrix @ x @ half[1].matrix.T
+pool("resample", lambda x: resize.resample(x, *half), resized, some(1, 2, 3, 4), bounds=(4, 4), sums="fb")
 pool("max_pool2d", lambda x: tl.max_pool2d(x, (2, 3)), lambda x: 6 * mean_pool(x * won), BLOCKS, bounds=(0, 0))
 window = ((2, 3), None, 0, 1, False)
 pool(

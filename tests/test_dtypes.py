@@ -213,3 +213,148 @@ def test_a_weight_gets_a_zero_gradient_from_an_empty_batch():
     assert not b.grad.numpy().any()
     (tl.zeros(0, 4) * b).sum().backward()
     assert b.grad.shape == (4,)
+
+
+# float16: what is computed is what float64 would compute of the same numbers, rounded
+
+MANY = [62_000, 70_000]  # 65,504 is the largest number, 2,048 the last after which 1 can be added
+N, CLASSES = MANY[1], RNG.integers(0, 4, MANY[1])
+WEIGHTS = np.array([0.125, 2.0, 3.0, 4.0])
+SOME = np.where(np.arange(N) % 3, CLASSES, -100)
+
+
+def halves(*shape, low=-2.0, high=2.0):
+    return RNG.uniform(low, high, shape).astype(np.float16)
+
+
+LOSSES = {
+    "cross_entropy": lambda x, y, r: F.cross_entropy(x, CLASSES[: len(x)], reduction=r),
+    "cross_entropy, weighted, smooth": lambda x, y, r: F.cross_entropy(
+        x, SOME[: len(x)], WEIGHTS.astype(x.dtype), reduction=r, label_smoothing=0.1
+    ),
+    "cross_entropy of shares": lambda x, y, r: F.cross_entropy(x, y, reduction=r),
+    "nll_loss": lambda x, y, r: F.nll_loss(x, CLASSES[: len(x)], WEIGHTS.astype(x.dtype), reduction=r),
+    "multi_margin_loss": lambda x, y, r: F.multi_margin_loss(x, CLASSES[: len(x)], 2, reduction=r),
+    "mse_loss": lambda x, y, r: F.mse_loss(x * 64, y * -64, r),
+    "l1_loss": lambda x, y, r: F.l1_loss(x, y, r),
+    "huber_loss": lambda x, y, r: F.huber_loss(x, y, r),
+    "smooth_l1_loss": lambda x, y, r: F.smooth_l1_loss(x, y, r, 0.5),
+    "kl_div": lambda x, y, r: F.kl_div(x, y, r),
+    "kl_div, batchmean": lambda x, y, r: F.kl_div(x, y, "batchmean" if r == "mean" else r),
+    "bce": lambda x, y, r: F.binary_cross_entropy_with_logits(x, y, reduction=r),
+}
+ALONG = {  # functions of many numbers along axis 0, beside two; and of the same lying the other way round
+    **{
+        name: (lambda x, name=name: getattr(tl, name)(x, 0))
+        for name in ("sum", "mean", "var", "std", "logsumexp", "max", "softmax", "log_softmax", "cumsum")
+    },
+    "mean of all": lambda x: x.mean(),
+    "prod": lambda x: tl.prod(x, 0),
+    **{f"norm {p}": (lambda x, p=p: tl.norm(x, p, 0)) for p in (0.5, 1, 2, 3, np.inf)},
+    "dot": lambda x: tl.dot(x[:, 0], x[:, 1]),
+    "matmul": lambda x: x.T @ x,
+    "einsum": lambda x: tl.einsum("ni,nj->ij", x, x),
+    "einsum of three": lambda x: tl.einsum("ni,ni,nj->j", x, x, x[:, :1]),
+    "linear": lambda x: F.linear(x.T, x.T / 8, x[:2, 0]),
+    "broadcast": lambda x: x[:1] * x,
+    "embedding": lambda x: F.embedding(CLASSES[: len(x)], x[:4]),
+    "scatter_add": lambda x: tl.scatter_add(x[:4, 0], 0, CLASSES[: len(x)], x[:, 1]),
+    "batch_norm": lambda x: F.batch_norm(x, None, None, x[0], x[1], True),
+    "layer_norm": lambda x: F.layer_norm(x.T, len(x)),
+    "group_norm": lambda x: F.group_norm(x.T.reshape(1, 2, -1), 1, x[0]),
+    "avg_pool2d": lambda x: F.avg_pool2d(x.reshape(1, 1, 500, -1), (500, x.size // 500)),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x[: len(x) // 499 * 499].reshape(1, 2, 499, -1), 2),
+    "conv2d": lambda x: F.conv2d(x.reshape(2, 1, 250, -1), x[:18].reshape(2, 2, 3, 3)[:, :1], x[0]),
+}
+SMALL = {  # of images (2, 8, 12, 12)
+    "conv2d": lambda x: F.conv2d(x, x[:, :, :3, :3], x[0, 0, 0, :2], padding=1),
+    "conv_transpose2d": lambda x: F.conv_transpose2d(x, x[0, :, None, :3, :3], x[0, 0, 0, :1], stride=2),
+    "avg_pool2d": lambda x: F.avg_pool2d(x, 3, 1, 1),
+    "avg_pool2d of large numbers": lambda x: F.avg_pool2d(x, 2),
+    "max_pool2d": lambda x: F.max_pool2d(x, 5, 1, 2),
+    "fold": lambda x: F.fold(x.reshape(2, 9, -1), (18, 10), 3),
+    "interpolate": lambda x: F.interpolate(x, size=(33, 7), mode="bilinear", align_corners=True),
+    "nearest": lambda x: F.interpolate(x, size=(133, 47)),
+    "evaluation": lambda x: F.batch_norm(x, *(v.detach() for v in (x[0, :, 0, 0], x[0, :, 0, 1] ** 2)), x[0, :, 1, 1]),
+    "many uses": lambda x: tl.stack([x[0, 0]] * 3000).sum(0),
+}
+
+
+SCALES = {  # factor and shift of the numbers
+    "prod": (1 / 1024, 1),
+    "norm 0.5": (1 / 512, 0),
+    "norm 1": (1 / 64, 0),
+    "batch_norm": (16, 128),
+    "avg_pool2d of large numbers": (30_000, 0),
+}
+
+
+def scaled(x, name):
+    factor, shift = SCALES.get(name, (1, 0))
+    return (x.astype(np.float64) * factor + shift).astype(np.float16)
+
+
+def unit(v):
+    """The distance to the next float16."""
+    return np.spacing(np.abs(v).astype(np.float16)).astype(np.float64)
+
+
+def assert_half(function, arrays, spread=3):
+    """Value and gradients of float16 beside those of float64: a unit in the last place or two of their own; for
+    gradients of the largest.
+    """
+    xs = [tl.tensor(a, requires_grad=True) for a in arrays]
+    wide = [tl.tensor(a.astype(np.float64), requires_grad=True) for a in arrays]
+    out, exact = function(*xs), function(*wide)
+    assert out.dtype == np.float16
+    largest = np.abs(exact.numpy()).max(initial=0)
+    if largest < 65_504:
+        error = np.abs(out.numpy() - exact.numpy())
+        assert (error <= np.maximum(1.5 * unit(exact.numpy()), unit(largest) / 16)).all()
+    else:
+        np.testing.assert_array_equal(out.numpy(), exact.numpy().astype(np.float16))
+    g = RNG.uniform(0.5, 1.5, out.shape).astype(np.float16)
+    expected = tl.grad(exact, wide, tl.tensor(g.astype(np.float64)), retain_graph=True, allow_unused=True)
+    for create_graph in (False, True):
+        found = tl.grad(out, xs, tl.tensor(g), create_graph=create_graph, retain_graph=True, allow_unused=True)
+        for a, b in zip(found, expected, strict=True):
+            if a is not None:
+                assert a.dtype == np.float16
+                with np.errstate(over="ignore"):
+                    rounded = b.numpy().astype(np.float16)
+                np.testing.assert_array_equal(np.isinf(a.numpy()), np.isinf(rounded))
+                finite = np.isfinite(rounded)
+                error = np.abs(a.numpy().astype(np.float64) - b.numpy())[finite]
+                assert (error <= spread * unit(np.abs(rounded[finite]).max(initial=0))).all()
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("n", MANY)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_many_rows_of_float16(name, reduction, n):
+    x, y = halves(n, 4), halves(n, 4, low=0.1, high=0.4)
+    assert_half(lambda x, y: LOSSES[name](x, y, reduction), [x, y])
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("n", MANY)
+@pytest.mark.parametrize("name", ALONG)
+def test_sums_and_means_of_many_numbers_of_float16(name, n):
+    x = scaled(halves(n, 2), name)
+    assert_half(ALONG[name], [x], spread=8)
+    assert_half(ALONG[name], [np.asfortranarray(x)], spread=8)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_windows_of_float16(name):
+    assert_half(SMALL[name], [scaled(halves(2, 8, 12, 12), name)])
+
+
+def test_the_mean_of_large_numbers_and_the_running_statistics_of_float16():
+    x = halves(MANY[1], 2, low=190, high=300)
+    mean, var = tl.zeros(2, dtype=np.float16), tl.ones(2, dtype=np.float16)
+    F.batch_norm(x, mean, var, training=True)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean.numpy(), 0.1 * wide.mean(0), rtol=1e-3)
+    np.testing.assert_allclose(var.numpy(), 0.9 + 0.1 * wide.var(0), rtol=1e-3)

@@ -5,6 +5,7 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judges import judge
 from oracles import KERNELS, both, close, one_or_two, random_like, tracked, twice
 
 import tinygrad_lenet as tl
@@ -344,3 +345,51 @@ def test_a_dilated_kernel_that_is_too_large_is_refused():
 def test_a_divisor_of_zero_is_refused():
     with pytest.raises(ArgumentError, match=r"avg_pool2d: divisor_override.*0"):
         tl.avg_pool2d(IMAGES, 2, divisor_override=0)
+
+
+# Other sizes
+
+
+def resized(torch, x, **options):
+    """Ours and PyTorch's."""
+    ours = tl.interpolate(x, **options).numpy()
+    return ours, torch.nn.functional.interpolate(torch.tensor(x), **options).numpy()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_nearest_pixel_is_pytorch_s_for_every_size_and_factor(torch, dtype):
+    rng = np.random.default_rng(0)
+    for n in range(1, 201):
+        x = np.arange(n * 3, dtype=dtype).reshape(1, 1, n, 3)
+        sizes = {n, 2 * n, *rng.integers(1, 201, 6).tolist()} & {*range(1, 201)}
+        cases = [{"size": (m, 4)} for m in sizes]
+        factors = {3.15, 1.1, 1 / 3, 2 + 1 / n, *np.round(rng.uniform(0.1, 5, 3), 2), *rng.uniform(0.1, 3, 2)}
+        cases += [{"scale_factor": (float(f), 1.5)} for f in factors if n * f >= 1]
+        for options in cases:
+            ours, theirs = resized(torch, x, **options)
+            np.testing.assert_array_equal(ours, theirs, err_msg=f"{n}, {options}")
+
+
+def test_a_factor_decides_and_not_the_size_that_comes_of_it():
+    assert tl.interpolate([[[[0, 1]]]], scale_factor=(1, 3.15)).tolist() == [[[[0, 0, 0, 0, 1, 1]]]]
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_sizes_and_factors_of_images_with_gradients(torch, mode):
+    rng = np.random.default_rng(0)
+    for options in ({"size": (7, 3)}, {"size": (2, 9)}, {"scale_factor": (1.7, 0.6)}, {"size": (5, 4)}):
+        for x in (rng.standard_normal((2, 3, 5, 4)), rng.standard_normal((3, 3, 1, 6))):
+            judge(
+                torch,
+                lambda x, o=options: tl.interpolate(x, mode=mode, **o),
+                lambda x, o=options: torch.nn.functional.interpolate(x, mode=mode, **o),
+                [x],
+                np.float64,
+            )
+
+
+@pytest.mark.parametrize("size", [1, 3, (3, 2), (4, 5), (6, 7)])
+def test_adaptive_windows_with_gradients(torch, size):
+    x = np.random.default_rng(0).standard_normal((2, 2, 4, 5))
+    there = torch.nn.functional.adaptive_avg_pool2d
+    judge(torch, lambda x: tl.adaptive_avg_pool2d(x, size), lambda x: there(x, size), [x], np.float64)

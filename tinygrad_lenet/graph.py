@@ -287,6 +287,7 @@ def pullback(
     reach = None if wanted is None or visit is None else visit | wanted
     gradients: dict[Vertex, Any] = {}
     owned: set[Vertex] = set()  # those whose array was made by the sum below, so that it may be added to in place
+    wide: set[Vertex] = set()  # those of float16 with several gradients, which are added in float32
 
     def arrive(vertex: Vertex, gradient: Any) -> None:
         scalar = type(gradient) is not _ndarray and isinstance(gradient, np.generic)
@@ -296,8 +297,10 @@ def pullback(
         if before is None:
             gradients[vertex] = gradient
         elif vertex not in owned:
-            total = gradient.after(before) if isinstance(gradient, Part) else _as_array(_whole(before) + gradient)
+            total = gradient.after(before) if isinstance(gradient, Part) else _as_array(single(_whole(before)) + gradient)
             gradients[vertex] = total
+            if total.dtype != vertex.dtype:
+                wide.add(vertex)
             if isinstance(total, np.ndarray):
                 owned.add(vertex)
         elif isinstance(gradient, Part):
@@ -316,7 +319,9 @@ def pullback(
             keep = wanted and node in wanted
             seed = gradients.get(node) if keep else gradients.pop(node, None)
             if type(seed) is not _ndarray and isinstance(seed, Part):
-                seed = seed.whole() if keep or node._hooks else seed.seed(node.plan.op)
+                seed = seed.whole() if keep or node._hooks or node in wide else seed.seed(node.plan.op)
+            if node in wide:
+                seed = seed.astype(node.dtype)
             if seed is not None and node._hooks:
                 seed = _hooked(node, seed)
             if keep and seed is not None:
@@ -341,6 +346,8 @@ def pullback(
         for vertex, gradient in gradients.items():
             if type(gradient) is not _ndarray and isinstance(gradient, Part):
                 gradients[vertex] = gradient = gradient.whole()
+            if vertex in wide:
+                gradients[vertex] = gradient = gradient.astype(vertex.dtype)
             if vertex._hooks and type(vertex) is not Node:
                 gradients[vertex] = _hooked(vertex, gradient)
     return gradients
@@ -388,8 +395,10 @@ _RUN = 64  # numbers that may be added up one after the other, or four times as 
 
 def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = False) -> Any:
     """``np.add.reduce``, pairwise along all axes: NumPy's is so along the innermost in memory only, and along others a
-    long sum of float32 loses digits.
+    long sum of float32 loses digits. float16 is added in float32 and rounded once.
     """
+    if dtype is None and x.dtype == np.float16:
+        return _as_array(added(x, axes, np.float32, keepdims)).astype(x.dtype)
     if x.size > _RUN * _RUN and x.dtype.kind == "f":
         outer = [axis for axis in axes if abs(x.strides[axis]) > x.itemsize]
         if math.prod([x.shape[axis] for axis in outer]) > 4 * _RUN:
@@ -398,6 +407,11 @@ def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = Fal
                     x = _in_runs(x, axis, dtype)
                 x = _sum(x, axis, dtype, keepdims=True)
     return _sum(x, axes, dtype, keepdims=keepdims)
+
+
+def single(x: Any) -> Any:
+    """float16 as float32, in which sums neither overflow nor stop growing at 2,048; other dtypes as they are."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _in_runs(x: Any, axis: int, dtype: Any) -> Any:

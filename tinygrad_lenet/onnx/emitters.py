@@ -78,6 +78,7 @@ EMIT |= {
         lambda g, t, x: g.node("Mul", t(0.5), g.node("Add", t(1), g.node("Erf", g.node("Mul", x, t(math.sqrt(0.5))))))
     ),
     "_where_positive": _chain(lambda g, t, d, y: g.node("Where", g.node("Greater", y, t(0)), d, t(0))),
+    "_floor_div": _chain(lambda g, t, x, y: g.node("Floor", g.node("Div", x, y))),
     "mod": _chain(lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("Floor", g.node("Div", x, y)))))
 }  # fmt: skip
 
@@ -448,6 +449,13 @@ def _avg_pool2d(
     found = g.node("AveragePool", g.of(x), ceil_mode=int(ceil_mode), count_include_pad=count, **options)
     area = math.prod(options["kernel_shape"])
     g.node("Mul", found, like.dtype.type(area / divisor_override) if divisor_override else like.dtype.type(1), out=out)
+
+
+@emits("resample")
+def _resample(g: Graph, out: str, like: NDArray[Any], x: Any, rows: Any, columns: Any) -> None:
+    """A product with the matrices of weights."""
+    tall = g.node("MatMul", rows.matrix.astype(like.dtype), g.of(x, like.dtype))
+    g.node("MatMul", tall, columns.matrix.T.astype(like.dtype), out=out)
 
 
 # Ops of which an argument other than a tensor may follow the batch size.

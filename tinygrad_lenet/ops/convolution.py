@@ -21,6 +21,7 @@ import numpy as np
 
 from .. import memory, threads
 from ..errors import ArgumentError, ShapeError
+from ..graph import single
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor
 from ..threads import parallel
@@ -133,7 +134,8 @@ def conv2d(
         bias: (O,), or None.
         stride: pixels from one window to the next, a number or (height, width).
         padding: zeros around the image: a number, (height, width), ``"valid"`` (none), ``"same"`` (the output has
-            ``ceil(H / stride)`` rows; an odd pixel goes to the end), or ``((top, bottom), (left, right))``.
+            ``ceil(H / stride)`` rows; an odd pixel goes to the end), or ``((top, bottom), (left, right))``. Times an
+            infinite weight they are NaN.
         dilation: pixels from one element of the kernel to the next.
         groups: channels and outputs are split into so many groups that do not see each other.
 
@@ -159,6 +161,9 @@ def conv2d(
         )
     n, (o, c, kh, kw), (oh, ow) = x.shape[0], weight.shape, at.grid
     dtype = common_dtype(x, weight, *(() if bias is None else (bias,)))
+    if dtype == np.float16:
+        wide = [None if a is None else single(a) for a in (x, weight, bias)]
+        return conv2d.op.forward(*wide, stride, padding, dilation, groups).astype(dtype)
     kernel = _by_row(weight.reshape(groups, o // groups, c, kh, kw).astype(dtype, copy=False))
     images = rows_first(x.astype(dtype, copy=False), at)
     out = memory.empty((oh, o, ow, n), dtype)
@@ -199,6 +204,11 @@ def conv2d_input_grad(
     if g.shape[1:] != (o, *at.grid):
         raise ShapeError(f"conv2d_input_grad: expected a gradient of shape {(n, o, *at.grid)}, got {g.shape}")
     dtype = common_dtype(g, weight)
+    if dtype == np.float16:
+        wide = conv2d_input_grad.op.forward(single(g), single(weight), size, stride, padding, dilation, groups)
+        return wide.astype(dtype)
+    if not np.isfinite(weight).all():
+        return _stamped(g, weight, at, groups, dtype)
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.kernel, at.stride, at.dilation, at.grid
     reach, width = (kh - 1) * dh, at.padded[1]
     # (groups, C * kw, kh * O), the kernel's rows in the opposite order
@@ -236,6 +246,20 @@ def conv2d_input_grad(
     return images[:, :, at.inside[1]].transpose(3, 1, 0, 2)
 
 
+def _stamped(g: Array, weight: Array, at: Windows, groups: int, dtype: np.dtype[Any]) -> Array:
+    """:func:`conv2d_input_grad` window by window, where the zeros between and around them would make NaN of infinite
+    weights.
+    """
+    (n, o, oh, ow), (kh, kw) = g.shape, at.kernel
+    by_group = g.reshape(n, groups, o // groups, oh * ow).astype(dtype, copy=False)
+    kernel = weight.reshape(groups, o // groups, -1).swapaxes(1, 2).astype(dtype, copy=False)
+    parts = np.matmul(kernel, by_group).reshape(n, -1, kh, kw, oh, ow)
+    images = np.zeros((n, parts.shape[1], *at.padded), dtype)
+    for a, b in np.ndindex(kh, kw):
+        images[(..., *at.at(a, b))] += parts[:, :, a, b]
+    return images[(..., *at.inside)]
+
+
 @primitive
 def conv2d_weight_grad(
     x: Array,
@@ -255,6 +279,9 @@ def conv2d_weight_grad(
     c, o = x.shape[1], g.shape[1]
     at = _geometry("conv2d_weight_grad", x.shape[2:], (o, c // groups, *kernel), c, stride, padding, dilation, groups)
     dtype = common_dtype(x, g)
+    if dtype == np.float16:
+        wide = conv2d_weight_grad.op.forward(single(x), single(g), kernel, stride, padding, dilation, groups)
+        return wide.astype(dtype)
     images = rows_first(x.astype(dtype, copy=False), at)
     by_row = g.transpose(2, 1, 3, 0)
     n, (oh, ow), (kh, kw) = x.shape[0], at.grid, at.kernel
@@ -283,7 +310,7 @@ conv2d.vjp(
     weight=lambda g, x, weight_shape, stride, padding, dilation, groups: conv2d_weight_grad(
         x, g, weight_shape[2:], stride, padding, dilation, groups
     ),
-    bias=lambda g: g.sum(axis=(0, 2, 3)),
+    bias=lambda g: single(g).sum(axis=(0, 2, 3)),
 )
 conv2d_input_grad.vjp(
     g=lambda g_, weight, stride, padding, dilation, groups: conv2d(g_, weight, None, stride, padding, dilation, groups),
@@ -369,8 +396,11 @@ def conv_transpose2d(
     beyond = tuple(e // s for e, s in zip(extra, strides, strict=True))
     if any(beyond):
         x = pad(x, ((0, 0), (0, 0), (0, beyond[0]), (0, beyond[1])))
+    half = bias is not None and x.dtype == weight.dtype == bias.dtype == np.float16
+    x = single(x) if half else x  # rounded once, after the bias
     out = conv2d_input_grad(x, weight, (size[0], size[1]), strides, pads, dilations, groups)
-    return out if bias is None else out + bias.reshape(1, -1, 1, 1)
+    out = out if bias is None else out + bias.reshape(1, -1, 1, 1)
+    return out.astype(np.float16) if half else out
 
 
 @primitive
@@ -411,6 +441,8 @@ def fold(
     """
     at = windows("fold", pair(output_size, "fold", "output_size"), kernel_size, stride, padding, dilation)
     (kh, kw), (oh, ow) = at.kernel, at.grid
+    if x.dtype == np.float16:
+        return fold.op.forward(single(x), output_size, kernel_size, dilation, padding, stride).astype(x.dtype)
     if x.ndim != 3 or x.shape[1] % (kh * kw) or x.shape[2] != oh * ow:
         raise ShapeError(f"fold: expected columns of shape (N, C * {kh * kw}, {oh * ow}), got {x.shape}")
     n, c = x.shape[0], x.shape[1] // (kh * kw)

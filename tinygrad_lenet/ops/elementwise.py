@@ -48,13 +48,14 @@ __all__ = [
 BITS: dict[int, Any] = {1: np.dtype(np.int8), 2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 
-def mask_bits(x: Array, mask: Array) -> Array:
-    """``x`` where the mask holds, else 0: all bits or none.
+def mask_bits(x: Array, mask: Array, when: bool = True) -> Array:
+    """``x`` where the mask is ``when``, else 0: all bits or none.
 
     A tenth of the time of ``np.where`` on a random mask, and unlike ``x * mask`` it makes no NaN of ``inf * 0``.
     """
     bits = memory.empty_like(mask, BITS[x.dtype.itemsize])
-    np.copyto(bits, np.negative(mask.view(np.int8)))  # -1 is all ones
+    flags = mask.view(np.int8)
+    np.copyto(bits, np.negative(flags) if when else np.subtract(flags, 1))  # -1 is all ones
     # Into the same memory, unless broadcasting needs more.
     return np.bitwise_and(x.view(bits.dtype), bits, out=bits if bits.shape == x.shape else None).view(x.dtype)
 
@@ -63,7 +64,7 @@ def mask_bits(x: Array, mask: Array) -> Array:
 def select(x: Array, mask: Array, when: bool = True) -> Array:
     """``x`` where the mask is ``when``, 0 elsewhere, also where ``x`` is inf or NaN: a mask on a gradient."""
     mask = np.asarray(mask, np.bool_)
-    return mask_bits(np.asarray(x), mask if when else ~mask)
+    return mask_bits(np.asarray(x), mask, when)
 
 
 select.vjp(x=lambda g, mask, when: select(g, mask, when), mask=None)
@@ -190,7 +191,7 @@ neg.check(draw(3, 2))
 
 @primitive
 def sign(x: Array) -> Array:
-    """-1, 0 or 1, and NaN of NaN; its gradient is 0, and is not recorded.
+    """-1, 0 or 1, and NaN of NaN (as NumPy; PyTorch gives 0); its gradient is 0, and is not recorded.
 
     >>> import tinygrad_lenet as tl
     >>> tl.sign(tl.tensor([-3.0, 0.0, 2.0]))
@@ -253,15 +254,22 @@ def mod(x: Array, y: Array) -> Array:
     return np.mod(x, y)
 
 
-# (x - out) / y is whole, but for its rounding; floor(x / y) is off by one where x / y comes out a little too large.
-mod.vjp(x=lambda g: g, y=lambda g, out, x, y: -g * round((x - out) / y))
+@primitive
+def _floor_div(x: Array, y: Array) -> Array:
+    """``(x - mod(x, y)) / y``; floor(x / y) is off by one where x / y comes out a little too large."""
+    return np.floor_divide(x, y)
+
+
+_floor_div.vjp(x=None, y=None)
+_floor_div.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
+mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * _floor_div(x, y))
 mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
 mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
 
 
 @primitive
 def abs(x: Array) -> Array:
-    """Absolute value, ``|x|``; its gradient at 0 is 0.
+    """Absolute value, ``|x|``; its gradient at 0 and at NaN is 0, as in PyTorch.
 
     >>> import tinygrad_lenet as tl
     >>> tl.abs(tl.tensor([-3.0, 2.0]))
@@ -270,7 +278,7 @@ def abs(x: Array) -> Array:
     return np.abs(x)
 
 
-abs.vjp(x=lambda g, x: g * sign(x))
+abs.vjp(x=lambda g, x: g * select(sign(x), x == x))
 abs.check(draw(3, 2))
 
 
@@ -279,7 +287,8 @@ abs.check(draw(3, 2))
 
 @primitive
 def maximum(x: Array, y: Array) -> Array:
-    """The larger of two; equal elements share the gradient equally. NaN if either is NaN, with gradient 0.
+    """The larger of two; equal elements share the gradient equally. NaN if either is NaN; then both get the gradient,
+    as in PyTorch.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -293,7 +302,8 @@ def maximum(x: Array, y: Array) -> Array:
 
 @primitive
 def minimum(x: Array, y: Array) -> Array:
-    """The smaller of two; equal elements share the gradient equally. NaN if either is NaN, with gradient 0.
+    """The smaller of two; equal elements share the gradient equally. NaN if either is NaN; then both get the gradient,
+    as in PyTorch.
 
     >>> import tinygrad_lenet as tl
     >>> tl.minimum(tl.tensor([1.0, 2.0, 3.0]), 2.0)
@@ -302,13 +312,13 @@ def minimum(x: Array, y: Array) -> Array:
     return np.minimum(x, y)
 
 
-def _share(g: Any, wins: Any, ties: Any) -> Any:
-    return where(ties, g * 0.5, select(g, wins))
+def _share(g: Any, loses: Any, ties: Any) -> Any:
+    return where(ties, g * 0.5, select(g, loses, False))
 
 
-maximum.vjp(x=lambda g, x, y: _share(g, x > y, x == y), y=lambda g, x, y: _share(g, y > x, x == y))
+maximum.vjp(x=lambda g, x, y: _share(g, x < y, x == y), y=lambda g, x, y: _share(g, y < x, x == y))
 maximum.check(draw(3, 2), draw(2, low=-0.9))
-minimum.vjp(x=lambda g, x, y: _share(g, x < y, x == y), y=lambda g, x, y: _share(g, y < x, x == y))
+minimum.vjp(x=lambda g, x, y: _share(g, x > y, x == y), y=lambda g, x, y: _share(g, y > x, x == y))
 minimum.check(draw(3, 2), draw(2, low=-0.9))
 
 

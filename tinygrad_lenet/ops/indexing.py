@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError, OutOfRangeError, ShapeError
-from ..graph import Part
+from ..graph import Part, single
 from ..parameters import as_index
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
@@ -62,13 +62,14 @@ def _at(x: Any, path: Any) -> Any:
 @primitive
 def _put(shape: tuple[int, ...], paths: Any, *values: Array) -> Array:
     """Zeros of the shape, to which each value is added at its place: a path of indices, all but the last of views."""
-    out = np.zeros(shape, values[0].dtype)
+    dtype = np.result_type(*values)
+    out = np.zeros(shape, np.float32 if dtype == np.float16 else dtype)  # many float16 are added in float32
     for i, ((*views, index), x) in enumerate(zip(paths, values, strict=True)):
         if i or _repeats(index):
             _add(_at(out, views), index, x)
         else:
             _at(out, views)[index] = x
-    return out
+    return out.astype(dtype, copy=False)
 
 
 class _Picked(Part):
@@ -82,7 +83,7 @@ class _Picked(Part):
 
     def after(self, earlier: Any) -> Any:
         if isinstance(self.values[0], np.ndarray):
-            total = earlier.whole() if isinstance(earlier, _Picked) else np.array(earlier)
+            total = single(earlier.whole() if isinstance(earlier, _Picked) else np.array(earlier))
             self.add_to(total)
             return total
         before = earlier if isinstance(earlier, _Picked) else _Picked(earlier, ((Ellipsis,),), self.shape)

@@ -37,7 +37,8 @@ __all__ = [
 def pow(x: Array, y: Array) -> Array:
     """Power, ``x ** y``; NaN for a negative base with a fractional exponent.
 
-    The gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y`` is 0, as in PyTorch.
+    The gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y`` of 0 or more is 0, as in
+    PyTorch.
 
     >>> import tinygrad_lenet as tl
     >>> tl.pow(tl.tensor([1.0, 2.0, 3.0]), 2), tl.pow(2, tl.tensor([-1.0]))
@@ -52,10 +53,11 @@ def _pow_x(g: Any, x: Any, y: Any) -> Any:
     return select(g * y * where(y == 0, 1, x) ** where(y == 0, 1, y - 1), y != 0)
 
 
-def _pow_y(g: Any, out: Any, x: Any) -> Any:
-    if isinstance(x, (int, float)):
-        return g * out * (math.log(x) if x > 0 else 0.0 if x == 0 else math.nan)
-    return g * out * log(where(x == 0, 1, x))
+def _pow_y(g: Any, out: Any, x: Any, y: Any) -> Any:
+    if isinstance(x, (int, float)) and x:
+        return g * out * (math.log(x) if x > 0 else math.nan)
+    flat = (x == 0) & (y >= 0)
+    return select(g * out * log(where(flat, 1, x)), flat, False)
 
 
 pow.vjp(x=_pow_x, y=_pow_y)

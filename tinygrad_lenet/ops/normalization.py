@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..graph import added
+from ..graph import added, single
 from ..primitive import Array, draw, primitive
 from ..threads import parallel
 from .maths import sqrt, square
+from .reduction import _wide
 from .windows import cut
 
 _ROOM = 1 << 18  # bytes of a block: with its gradient and its result it stays in the cache of a core
@@ -75,6 +76,7 @@ def moments(x: Array) -> tuple[Array, Array]:
     Both are sums of distances from a rough mean, that of the first numbers: so neither a large mean costs digits, nor
     its rounding. Should that one be far off, they are summed up again from the mean that was found.
     """
+    x = single(x)
     channels, dtype = _Channels(x), x.dtype
     data = channels.view(x)
     few = data[: -(-64 // max(1, data.shape[2])), :, :64]
@@ -104,11 +106,13 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
     ``stats`` are the moments of ``x``, if they are known already. The gradient for ``x`` includes what flows through
     them (Ioffe & Szegedy, 2015, section 3).
     """
+    narrow, x = x.dtype, single(x)
     mean, var = moments(x) if stats is None else stats
     channels, dtype = _Channels(x), x.dtype
     data, (out, result) = channels.view(x), channels.empty(dtype)
     (centre, rest), factor = _parts(mean, dtype), weight / np.sqrt(var + eps)
-    scale, shift = _column(factor, dtype), _column(bias - rest * factor, dtype)
+    rest = np.where(np.isfinite(factor), rest, 0)  # an infinite weight makes NaN of no more than the mean itself
+    scale, shift = _column(factor, dtype), _column(bias - rest * np.where(rest == 0, 0, factor), dtype)
 
     def compute(rows: slice) -> None:
         block = np.subtract(data[rows], centre, out=out[rows])
@@ -116,11 +120,14 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
         np.add(block, shift, out=block)
 
     channels.blocks(compute, dtype)
-    return result
+    return result.astype(narrow, copy=False)
 
 
 def _standard(x: Any, eps: float) -> tuple[Any, Any]:
-    """Recorded, for derivatives of derivatives: the standardised channels, and the factor that made them."""
+    """Recorded, for derivatives of derivatives: the standardised channels, and the factor that made them; in the next
+    wider dtype, where no square overflows or vanishes.
+    """
+    x = _wide(x)
     axes = (0, *range(2, x.ndim))
     rough = x - x.mean(axis=axes, keepdims=True)
     centred = rough - rough.mean(axis=axes, keepdims=True)  # without the rounding of the mean
@@ -129,10 +136,11 @@ def _standard(x: Any, eps: float) -> tuple[Any, Any]:
 
 
 def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
+    g, x = single(g), single(x)
     if not isinstance(g, np.ndarray):  # the formula, as the papers have it
         axes, (standard, factor) = (0, *range(2, x.ndim)), _standard(x, eps)
         inner = g - g.mean(axis=axes, keepdims=True) - standard * (g * standard).mean(axis=axes, keepdims=True)
-        return inner * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))
+        return (inner * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))).astype(x.dtype)
     mean, var = moments(x) if stats is None else stats
     channels, dtype = _Channels(x), x.dtype
     data, grads, (out, result) = channels.view(x), channels.view(g), channels.empty(dtype)
@@ -153,8 +161,9 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
 
 
 def _normalize_weight(g: Any, x: Any, eps: float, stats: Any) -> Any:
+    g, x = single(g), single(x)
     if not isinstance(g, np.ndarray):
-        return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim)))
+        return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim))).astype(x.dtype)
     mean, var = moments(x) if stats is None else stats
     channels, (centre, rest) = _Channels(x), _parts(mean, x.dtype)
     data, grads = channels.view(x), channels.view(g)
@@ -168,6 +177,6 @@ def _products(x: Array, g: Array, centre: Array) -> Array:
     return np.stack([added(g, (0, 2)), added(np.multiply(off, g, out=off), (0, 2))])
 
 
-normalize.vjp(x=_normalize_x, weight=_normalize_weight, bias=lambda g: g.sum(axis=(0, *range(2, g.ndim))))
+normalize.vjp(x=_normalize_x, weight=_normalize_weight, bias=lambda g: single(g).sum(axis=(0, *range(2, g.ndim))))
 normalize.check(draw(3, 2, 2, 3), draw(2), draw(2), 1e-3)
 normalize.check(draw(5, 2), draw(2), draw(2), 1e-3)

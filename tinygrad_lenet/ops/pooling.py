@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import memory
 from ..errors import ArgumentError
+from ..graph import single
 from ..primitive import Array, draw, primitive
 from ..threads import parallel
 from .elementwise import BITS
@@ -139,6 +140,8 @@ def _lowest(dtype: np.dtype[Any]) -> float:
 def _unpool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
     """Each window's gradient to the pixel that won."""
     at = _geometry("max_pool2d", x.shape, *window)
+    if g.dtype == np.float16 and not at.tiling:
+        return _unpool.op.forward(single(g), single(x), single(peak), *window).astype(g.dtype)
     images = _padded(x, at, np.nan)
     grads = _blank(images, at)
 
@@ -246,14 +249,18 @@ def avg_pool2d(
     if divisor_override == 0:
         raise ArgumentError("avg_pool2d: divisor_override must not be 0, got 0")
     at = _geometry("avg_pool2d", x.shape, kernel_size, stride, padding, 1, ceil_mode)
-    out = _reduce(np.add, _padded(x, at, 0), at, x.dtype if x.dtype.kind == "f" else np.dtype(np.float32))
-    return np.multiply(out, _weight(at, count_include_pad, divisor_override, out.dtype), out=out)
+    narrow = x.dtype.kind != "f" or x.dtype == np.float16  # which is added in float32
+    out = _reduce(np.add, _padded(x, at, 0), at, np.dtype(np.float32) if narrow else x.dtype)
+    np.multiply(out, _weight(at, count_include_pad, divisor_override, out.dtype), out=out)
+    return out.astype(x.dtype) if x.dtype == np.float16 else out
 
 
 @primitive
 def _avg_unpool(g: Array, x_shape: tuple[int, ...], *window: Any) -> Array:
     """Each window's gradient, shared out equally."""
     kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override = window
+    if g.dtype == np.float16:
+        return _avg_unpool.op.forward(single(g), x_shape, *window).astype(g.dtype)
     at = _geometry("avg_pool2d", x_shape, kernel_size, stride, padding, 1, ceil_mode)
     weight = _weight(at, count_include_pad, divisor_override, g.dtype)
     grads = _blank(g, at)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import memory
 from ..errors import ShapeError
+from ..graph import single
 from ..primitive import Array, draw, primitive
 from ..threads import parallel
 
@@ -79,7 +80,9 @@ def common_dtype(*arrays: Array) -> np.dtype[Any]:
 
 
 def _dot(a: Array, b: Array) -> Array:
-    """``a @ b`` of two matrices, on all cores if it is large, in recycled memory."""
+    """``a @ b`` of two matrices, on all cores if it is large, in recycled memory; of float16 by way of float32."""
+    if a.dtype == b.dtype == np.float16:
+        return _dot(single(a), single(b)).astype(np.float16)
     (m, k), n = a.shape, b.shape[1]
     out = memory.empty((m, n), common_dtype(a, b))
     if k == 1:  # BLAS takes four times as long
@@ -181,6 +184,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         raise ShapeError(
             f"linear: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
         )
+    if x.dtype == np.float16 and common_dtype(x, weight, *(() if bias is None else (bias,))) == np.float16:
+        wide = linear.op.forward(single(x), single(weight), None if bias is None else single(bias))
+        return wide.astype(np.float16)
     if x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous:
         out = _dot(weight, x.T)
         if bias is not None:

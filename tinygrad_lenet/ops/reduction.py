@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..graph import added
+from ..graph import added, single
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
 from .elementwise import abs, ne, select, where
@@ -69,8 +69,8 @@ sum.check(draw(3, 4, 2), axis=1, keepdims=True)
 
 @primitive
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The largest element; where several are largest they share the gradient equally. NaN if any is NaN, with gradient
-    0.
+    """The largest element; where several are largest they share the gradient equally. NaN if any is NaN; then these
+    share it (as in PyTorch's ``max``; its ``amax`` gives all of the axis NaN).
 
     Raises:
         ShapeError: there are no elements.
@@ -87,8 +87,8 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 @primitive
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The smallest element; where several are smallest they share the gradient equally. NaN if any is NaN, with
-    gradient 0.
+    """The smallest element; where several are smallest they share the gradient equally. NaN if any is NaN; then these
+    share it (as in PyTorch's ``min``; its ``amin`` gives all of the axis NaN).
 
     Raises:
         ShapeError: there are no elements.
@@ -101,9 +101,10 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 def _share(g: Any, out: Any, x: Any, axis: Axis) -> Any:
-    hit = x == _restore(out, x.shape, axis)
+    hit = (x == _restore(out, x.shape, axis)) | (x != x)
+    g = single(g)
     ties = hit.sum(axis=axes_of(axis, x.ndim), keepdims=True).astype(g.dtype)
-    return select(_restore(g, x.shape, axis) / where(ties == 0, 1, ties), hit)
+    return select(_restore(g, x.shape, axis) / ties, hit)
 
 
 amax, amin = max, min  # NumPy's and PyTorch's other names
@@ -161,7 +162,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 mean.vjp(
-    x=lambda g, x_shape, axis: stretch(_restore(g / _count(x_shape, axis), x_shape, axis), x_shape),
+    x=lambda g, x_shape, axis: stretch(_restore(single(g) / _count(x_shape, axis), x_shape, axis), x_shape),
 )
 mean.check(draw(3, 2))
 mean.check(draw(3, 4, 2), axis=(0, -1))
@@ -173,7 +174,8 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
 
     Computed in two passes, the mean first, so that a large mean costs no digits; and, as :func:`std` and :func:`norm`,
-    in the next wider dtype, where no square overflows or vanishes, then rounded once.
+    in the next wider dtype, where no square overflows or vanishes, then rounded once. Beside an infinite element all
+    gradients are NaN.
 
     >>> import tinygrad_lenet as tl
     >>> tl.var(tl.tensor([1.0, 2.0, 3.0, 4.0])), tl.var(tl.tensor([1.0, 2.0, 3.0]), ddof=1)
@@ -248,7 +250,7 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
     size = _wide(size)
     zero = size == 0  # whose powers have no finite derivative
     total = sum(where(zero, 0.0 if p > 0 else math.inf, where(zero, 1, size) ** p), axis, keepdims)
-    nothing = (total == 0) | (total == math.inf)
+    nothing = total == (0.0 if p > 0 else math.inf)
     return where(nothing, total.detach() ** (1 / p), where(nothing, 1, total) ** (1 / p)).astype(_float(x))
 
 
@@ -262,7 +264,7 @@ def _narrow(wide: Array, x: Array) -> Array:
 
 @primitive
 def _cumsum(x: Array, axis: int) -> Array:
-    return _narrow(np.cumsum(x, axis, _WIDE.get(x.dtype)), x)
+    return _narrow(np.cumsum(x, axis, np.float64 if x.dtype.kind == "f" else None), x)
 
 
 def _backwards(x: Any, axis: int) -> Any:
@@ -287,7 +289,8 @@ def cumsum(x: Array, axis: int | None = None) -> Tensor:
 
 @composite
 def cumprod(x: Array, axis: int | None = None) -> Tensor:
-    """Running product along an axis, or of the flattened tensor; its gradient is right also where elements are 0.
+    """Running product along an axis, or of the flattened tensor; its gradient is right also where elements are 0 or
+    (other than PyTorch's) infinite.
 
     >>> import tinygrad_lenet as tl
     >>> tl.cumprod(tl.tensor([1, 2, 3]))
@@ -320,7 +323,7 @@ def _recurrence(x: Array, factor: Array, axis: int) -> Array:
 def _later(x: Any, axis: int, first: float) -> Any:
     """Shifted by one along an axis; ``first`` comes in."""
     head = (slice(None),) * axis
-    start = x[(*head, slice(0, 1))] * 0 + first
+    start = select(x[(*head, slice(0, 1))], np.False_) + first
     return concatenate([start, x[(*head, slice(0, -1))]], axis)
 
 
@@ -350,7 +353,7 @@ _recurrence.check(draw(2, 4), draw(2, 4), 1)
 def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Product of the elements along ``axis``: one, several, or all if None; of none it is 1.
 
-    The gradient is the product of all others, and right also where some are 0.
+    The gradient is the product of all others, and right also where some are 0 or (other than PyTorch's) infinite.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([2.0, 0.0, 5.0], requires_grad=True)

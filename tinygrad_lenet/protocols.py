@@ -20,6 +20,7 @@ from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
 from .graph import is_grad_enabled, user_line
 from .ops import (
     activations,
+    bits,
     contractions,
     creation,
     elementwise,
@@ -56,8 +57,8 @@ UFUNCS = _table(
     {
         elementwise: "add subtract=sub multiply=mul true_divide=div remainder=mod negative=neg absolute=abs fabs=abs "
         "sign floor ceil rint=round reciprocal maximum minimum equal=eq not_equal=ne less=lt less_equal=le greater=gt "
-        "greater_equal=ge logical_and logical_or logical_not bitwise_and=logical_and bitwise_or=logical_or "
-        "invert=logical_not positive=clone",
+        "greater_equal=ge logical_and logical_or logical_not positive=clone",
+        bits: "bitwise_and bitwise_or bitwise_xor invert=bitwise_not",
         maths: "power=pow square sqrt exp expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh hypot",
         activations: "tanh",
         products: "matmul",
@@ -161,7 +162,7 @@ def _dlpack(self: Tensor, **options: Any) -> Any:
     return self._data.__dlpack__(**options)
 
 
-@composite
+@composite(view=True)
 def from_dlpack(x: Any) -> Tensor:
     """A Tensor on the memory of an array of another library, without a copy: PyTorch's on the CPU, NumPy's, JAX's.
 

@@ -404,7 +404,7 @@ for _comparison in (eq, ne, lt, le, gt, ge):
 
 @primitive
 def logical_and(x: Array, y: Array) -> Array:
-    """Whether both hold, as booleans; numbers hold where they are not 0. Also ``x & y``, of booleans.
+    """Whether both hold, as booleans; numbers hold where they are not 0. Of bits, see :func:`bitwise_and`.
 
     >>> import tinygrad_lenet as tl
     >>> tl.logical_and(tl.tensor([True, True]), tl.tensor([True, False]))
@@ -441,6 +441,7 @@ logical_or.vjp(x=None, y=None)
 logical_or.check(draw(3, 2), draw(2))
 logical_not.vjp(x=None)
 logical_not.check(draw(3, 2))
+
 
 # Copies
 

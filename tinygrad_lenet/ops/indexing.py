@@ -16,7 +16,7 @@ from .shape import axis_of, broadcast_to
 __all__ = ["gather", "getitem", "one_hot", "scatter", "scatter_add", "take_along_axis"]
 
 
-@primitive
+@primitive(view=True)
 def _pick(x: Array, index: Any) -> Array:
     return x[index]
 
@@ -46,11 +46,12 @@ _put.check(draw(3, 2), (np.array([0, 2, 0]), slice(1, 3)), (3, 4))
 _put.check(draw(2), (1, slice(0, 2)), (3, 4))
 
 
-@composite
+@composite(view=True)
 def getitem(x: Array, index: Any) -> Tensor:
     """``x[index]``, as NumPy defines it: slices, integers, ``None``, ``...``, integer and boolean arrays, mixed.
 
-    Slices give a view of the same memory, arrays a copy. An element picked several times sums its gradients.
+    Slices give a view of the same memory; arrays, and numbers for all axes, a copy. An element picked several times
+    sums its gradients.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([[1, 2, 3], [4, 5, 6]])

@@ -23,7 +23,7 @@ ARGUMENTS = {
     **{name: [B] for name in ("dot", "inner", "outer", "kron", "tensordot")},
 }  # fmt: skip
 FIRST = {"concatenate": [A, B], "stack": [A, B], "squeeze": A[None]}
-INTEGERS = {np.bitwise_and, np.bitwise_or, np.invert}
+INTEGERS = {np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert}
 
 
 def plain(value):

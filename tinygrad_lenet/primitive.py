@@ -334,15 +334,14 @@ def _borrows(out: Any, values: Iterable[Any], deep: bool = True) -> bool:
         array = value._data if isinstance(value, Tensor) else value
         if array is out or (view and isinstance(array, np.ndarray) and np.may_share_memory(array, out)):
             return True
-        if deep and isinstance(array, (list, tuple)) and _borrows(out, array, False):
+        if deep and type(array) in (list, tuple) and _borrows(out, array, False):
             return True
     return view and not out.flags.writeable
 
 
 def _version(out: Any, args: tuple[Any, ...]) -> Version | None:
-    """The version counter of the tensor that a view looks at, if it looks at one."""
-    shared = (a._version for a in args if isinstance(a, Tensor) and np.may_share_memory(a._data, out))
-    return next(shared, None)
+    """The version counter of the tensor that a view looks at."""
+    return next((a._version for a in args if isinstance(a, Tensor) and np.may_share_memory(a._data, out)), None)
 
 
 def _owned(found: Any, values: Sequence[Any]) -> Any:
@@ -361,9 +360,8 @@ def composite(function: F, /) -> F: ...
 @overload
 def composite(*, view: bool) -> Callable[[F], F]: ...
 def composite(function: Any = None, *, view: bool = False) -> Any:
-    """What a function that is no primitive has in common with primitives: both spellings of the field, ``dim`` for
-    ``axis`` and ``input`` for ``x``; whatever goes wrong inside is said in its name; and unless it is declared a
-    ``view``, its result owns its memory.
+    """What a function made of ops has in common with them: both spellings of the field, ``dim`` for ``axis`` and
+    ``input`` for ``x``; errors in its name; and, unless it is declared a ``view``, a result that owns its memory.
     """
     if function is None:
         return functools.partial(composite, view=view)
@@ -472,10 +470,14 @@ def primitive(forward: Any = _MISSING, *, view: bool = False) -> Any:
             out = op.again(error, args, plain)
         if type(out) is not np.ndarray:
             out = np.asarray(out)
-        version = _version(out, args) if view else None
-        if version is None:
-            version = [0]
-            if _borrows(out, plain):  # the caller may write to it
+        version, own = [0], out.base is None
+        for a in plain:
+            if a is out or type(a) is list or type(a) is tuple:
+                own = False
+        if not own:  # or it does not seem so
+            if view and (shared := _version(out, args)):
+                version = shared
+            elif _borrows(out, plain):  # the caller may write to it
                 out = op.copied(out, args)
         node = None
         if tracked and (recording() or is_grad_enabled()):

@@ -206,6 +206,44 @@ def test_empty_tensors_pass_through_forward_and_backward(name):
     assert x.grad.dtype == np.float32
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0), (0, 3), (2, 0, 3)])
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_of_no_axes_or_no_elements_is_pytorchs(torch, name, axis, shape):
+    values = RNG.standard_normal(shape)
+    theirs = torch.tensor(values, requires_grad=True)
+    x = tl.tensor(values, requires_grad=True)
+    if axis == 1 and len(shape) < 2:
+        with pytest.raises(tl.AxisError, match="there is no axis 1"):
+            getattr(tl, name)(x, axis)
+        return
+    expected, found = getattr(torch, name)(theirs, axis), getattr(tl, name)(x, axis)
+    expected.backward(torch.ones(shape, dtype=torch.float64))
+    np.testing.assert_allclose(found.detach().numpy(), expected.detach().numpy(), rtol=1e-12, strict=True)
+    for create_graph in (False, True):
+        (g,) = tl.grad(found, x, np.ones(shape), create_graph=create_graph, retain_graph=True)
+        np.testing.assert_allclose(g.detach().numpy(), theirs.grad.numpy(), atol=1e-12, strict=True)
+    assert tl.grad(g, x, np.ones(shape))[0].shape == shape
+    assert getattr(tl, name)(values.astype(np.float32), axis).dtype == np.float32
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (0, 0), (0, 3), (0,), (2, 0, 3), (0, 3, 2)])
+def test_cross_entropy_of_no_rows_or_no_classes(torch, shape):
+    x = tl.tensor(RNG.standard_normal(shape), requires_grad=True)
+    for target in (np.ones(shape), np.zeros(shape[:1] * (len(shape) > 1) + shape[2:], np.int64)):
+        if target.dtype == np.int64 and target.size and not shape[min(1, len(shape) - 1)]:
+            with pytest.raises(tl.ArgumentError, match="there are 0 classes"):
+                F.cross_entropy(x, target)
+            continue
+        for smoothing in (0.0, 0.1):
+            found = F.cross_entropy(x, target, reduction="none", label_smoothing=smoothing)
+            expected = torch.nn.functional.cross_entropy(
+                torch.tensor(x.detach().numpy()), torch.tensor(target), reduction="none", label_smoothing=smoothing
+            )
+            np.testing.assert_array_equal(found.detach().numpy(), expected.numpy(), strict=True)
+            assert tl.grad(found, x, np.ones(found.shape), create_graph=True)[0].shape == shape
+
+
 def test_a_weight_gets_a_zero_gradient_from_an_empty_batch():
     w, b = leaf(4, 3), leaf(4)
     F.linear(tl.zeros(0, 3), w, b).sum().backward()

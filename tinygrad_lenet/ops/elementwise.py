@@ -75,11 +75,18 @@ select.check(draw(3, 2), np.array([True, False]), when=False)
 def where(condition: Array, x: Array, y: Array) -> Array:
     """``x`` where the condition holds, ``y`` elsewhere; all three broadcast.
 
-    A NaN or inf in the branch not taken does no harm, forward or backward: there the gradient is 0.
+    A NaN or inf in the branch not taken does not show in the result, and that branch gets the gradient 0. But an op
+    that *made* the branch multiplies this 0 by its own derivative, and where that is infinite or NaN the product is
+    NaN, as in PyTorch. The remedy is a second ``where``, inside: give the op harmless values where it is not used.
 
     >>> import tinygrad_lenet as tl
     >>> tl.where(tl.tensor([True, False]), tl.tensor([1.0, 2.0]), 0.0)
     tensor([1., 0.])
+    >>> x = tl.tensor([0.0, 4.0], requires_grad=True)
+    >>> tl.grad(tl.where(x > 0, tl.sqrt(x), x).sum(), x)  # 0 * inf
+    (tensor([ nan, 0.25]),)
+    >>> tl.grad(tl.where(x > 0, tl.sqrt(tl.where(x > 0, x, 1.0)), x).sum(), x)
+    (tensor([1.  , 0.25]),)
     """
     return np.where(condition, x, y)
 

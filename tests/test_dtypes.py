@@ -79,6 +79,69 @@ def test_python_numbers_and_lists_are_float32_where_nothing_else_decides():
     assert (tl.ones(2) * np.float64(2)).dtype == np.float64  # a NumPy scalar has a dtype of its own
 
 
+PLACE = np.zeros(1, np.int64)
+NAMES = "add sub mul div pow mod maximum minimum hypot eq lt outer kron"
+BESIDE = {
+    **{name: getattr(tl, name) for name in NAMES.split()},
+    "dot": tl.dot,
+    "inner": tl.inner,
+    "tensordot": lambda x, y: tl.tensordot(x, y, 0),
+    "einsum": lambda x, y: tl.einsum(",".join("i" * np.ndim(a) for a in (x, y)), x, y),
+    "where": lambda x, y: tl.where(np.array([True, False, True]), x, y),
+    "stack": lambda x, y: tl.stack([x, y]),
+    "meshgrid": tl.meshgrid,
+    "prelu": F.prelu,
+    "scatter": lambda x, y: tl.scatter(x, 0, PLACE, y),
+    "scatter_add": lambda x, y: tl.scatter_add(x, 0, PLACE, y),
+    "weight": lambda x, y: F.binary_cross_entropy_with_logits(x, x, weight=y),
+    "pos_weight": lambda x, y: F.binary_cross_entropy_with_logits(x, x, pos_weight=y),
+    **{name: getattr(F, name) for name in ("mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "kl_div")},
+    "binary": F.binary_cross_entropy_with_logits,
+}
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, np.int64])
+@pytest.mark.parametrize("shape", [(), (3,)])
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_python_number_beside_an_array_is_not_rounded_to_float32_first(name, shape, dtype):
+    x, same = (RNG.uniform(0.5, 3, shape)).astype(dtype), 0
+    for number in (0.1, 16777217, True)[:: 2 if dtype == np.float16 else 1]:
+        for wrap in (np.array, tl.tensor):
+            exact = np.asarray(number, np.result_type(number, dtype))
+            for i in (0, 1):
+                args, expected = [wrap(x), wrap(x)], [wrap(x), wrap(x)]
+                args[i], expected[i] = number, exact
+                with np.errstate(all="ignore"):
+                    try:
+                        pairs = [BESIDE[name](*a) for a in (args, expected)]
+                    except (tl.ShapeError, tl.DTypeError, tl.AxisError):
+                        continue
+                for found, right in zip(*pairs, strict=True) if isinstance(pairs[0], tuple) else [pairs]:
+                    np.testing.assert_array_equal(found.numpy(), right.numpy(), strict=True)
+                same += 1
+    assert same or len(shape) == ("scatter" not in name)  # scatter needs an axis, losses one shape
+
+
+def test_an_op_of_ones_own_that_asks_a_number_for_its_shape_gets_it_in_the_dtype_of_the_others():
+    @tl.primitive
+    def both(x: tl.Array, y: tl.Array) -> tl.Array:
+        return x.astype(x.dtype) * y.astype(y.dtype) + x.sum()
+
+    for x, y in ((np.array([0.3]), 0.1), (0.1, np.array([0.3]))):
+        np.testing.assert_array_equal(both(x, y).numpy(), np.float64(x) * y + x, strict=False)
+        assert both(x, y).dtype == np.float64
+    assert both(0.5, 0.1).dtype == np.float32
+    assert both(np.float16([0.5]), 0.1).dtype == np.float16
+
+
+def test_tangents_and_cotangents_of_numbers_and_lists_are_of_the_dtype_of_the_primals():
+    x = np.array(0.5)
+    assert tl.jvp(lambda x: x * x, x, 0.1)[1].item() == 2 * 0.5 * 0.1
+    assert tl.vjp(lambda x: x * x, x)[1](0.1).item() == 2 * 0.5 * 0.1
+    assert tl.hvp(lambda x: x * x, x, 0.1).item() == 2 * 0.1
+    assert tl.jvp(lambda x: x * 3, np.ones(2), [0.1, 0.3])[1].tolist() == [3 * 0.1, 3 * 0.3]
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_])
 def test_integers_and_booleans_cannot_require_a_gradient(dtype):
     with pytest.raises(tl.DTypeError, match=rf"this one is {np.dtype(dtype)}; convert it: x\.astype"):

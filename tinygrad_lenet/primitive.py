@@ -19,7 +19,7 @@ come about. Broadcasting is undone by the engine.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, overload
 
@@ -30,6 +30,7 @@ from .errors import ArgumentError, DTypeError, GradientError, TinygradLenetError
 from .graph import Node, Vertex, is_grad_enabled, listener, recording
 from .interface import Array as Array
 from .interface import Draw as Draw
+from .interface import beside, borrows, version_of
 from .interface import draw as draw
 from .parameters import NATIVE, VARIADIC, parameters
 from .parameters import scalars as scalars_of
@@ -273,11 +274,9 @@ class Op:
                 raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {', '.join(self.names)}")
         return tuple(filled)
 
-    def arrays(self, plain: list[Any], numbers: bool = True) -> list[Any]:
-        """What the forward function gets: lists as arrays; numbers as they are beside an array, if it takes
-        ``numbers``, else as float32.
-        """
-        alone = not (numbers and any(isinstance(a, (np.ndarray, np.generic)) for a in plain))
+    def arrays(self, plain: list[Any]) -> list[Any]:
+        """What the forward function gets: lists as arrays; numbers as they are beside an array, alone as float32."""
+        alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
         for i, a in enumerate(plain):
             at = min(i, len(self.operands) - 1)
             if not self.operands[at] or (a is None and self.operands[at] == 2):
@@ -316,8 +315,11 @@ class Op:
         if isinstance(error, TinygradLenetError):
             raise named(error, self.name)
         if isinstance(error, AttributeError) and any(isinstance(a, (bool, int, float)) for a in plain):
+            at = [i for i in range(len(plain)) if self.operands[min(i, len(self.operands) - 1)]]
             try:
-                return self.forward(*self.arrays(plain, numbers=False))
+                for i, a in zip(at, beside(*[plain[i] for i in at]), strict=True):
+                    plain[i] = a
+                return self.forward(*self.arrays(plain))
             except TinygradLenetError as found:
                 raise named(found, self.name) from None
             except Exception as found:
@@ -327,28 +329,11 @@ class Op:
         raise translated(error, self.name, given(self.names, args)) from (None if ordinary else error)
 
 
-def _borrows(out: Any, values: Iterable[Any], deep: bool = True) -> bool:
-    """Whether an array is read-only, or is or looks at one of the values, or at what a list among them holds."""
-    view = out.base is not None
-    for value in values:
-        array = value._data if isinstance(value, Tensor) else value
-        if array is out or (view and isinstance(array, np.ndarray) and np.may_share_memory(array, out)):
-            return True
-        if deep and type(array) in (list, tuple) and _borrows(out, array, False):
-            return True
-    return view and not out.flags.writeable
-
-
-def _version(out: Any, args: tuple[Any, ...]) -> Version | None:
-    """The version counter of the tensor that a view looks at."""
-    return next((a._version for a in args if isinstance(a, Tensor) and np.may_share_memory(a._data, out)), None)
-
-
 def _owned(found: Any, values: Sequence[Any]) -> Any:
     """What a composite returns, with copies of the tensors that share memory with an argument."""
     if type(found) is tuple:
         return tuple([_owned(one, values) for one in found])
-    return found.clone() if isinstance(found, Tensor) and _borrows(found._data, values) else found
+    return found.clone() if isinstance(found, Tensor) and borrows(found._data, values) else found
 
 
 def _said(names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -475,9 +460,9 @@ def primitive(forward: Any = _MISSING, *, view: bool = False) -> Any:
             if a is out or type(a) is list or type(a) is tuple:
                 own = False
         if not own:  # or it does not seem so
-            if view and (shared := _version(out, args)):
+            if view and (shared := version_of(out, args)):
                 version = shared
-            elif _borrows(out, plain):  # the caller may write to it
+            elif borrows(out, plain):  # the caller may write to it
                 out = op.copied(out, args)
         node = None
         if tracked and (recording() or is_grad_enabled()):

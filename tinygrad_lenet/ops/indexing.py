@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError, OutOfRangeError, ShapeError
+from ..interface import beside
 from ..parameters import as_index
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
@@ -136,7 +137,7 @@ def _source(op: str, src: Array, index: Any, x: Tensor) -> Tensor:
     """The part of ``src`` that is scattered."""
     shape = np.shape(index)
     if not np.ndim(src):
-        src = broadcast_to(src, shape)
+        src = broadcast_to(beside(src, x)[0], shape)
     if np.ndim(src) != len(shape) or any(n > m for n, m in zip(shape, np.shape(src), strict=True)):
         raise ShapeError(
             f"{op}: src {np.shape(src)} must be a number, or at least as long as index {shape} on each axis"

@@ -175,3 +175,42 @@ def test_a_bias_of_a_wider_dtype_widens_a_linear_map(order):
     np.testing.assert_array_equal(tl.linear(x, w, b).numpy(), x @ w.T + b, strict=True)
     whole = [np.asarray(a, np.int64) for a in (x, w)]
     np.testing.assert_array_equal(tl.linear(*whole, b).numpy(), whole[0] @ whole[1].T + b, strict=True)
+
+
+COMPLEX = [np.array([1 + 2j, 3 - 1j]), 1j, [1j, 2], (np.array([1j, 2]), np.array([2j, 1])), np.array([[1j, 1], [1, 1]])]
+
+
+@pytest.mark.parametrize(("op", "case"), CASES)
+def test_complex_numbers_are_refused_in_words_of_the_package(op, case):
+    values, kwargs, _ = materialise(case)
+    given = [*values, *op.defaults[len(values) : op.arity]]
+    for key, value in kwargs.items():
+        given[op.names.index(key)] = value
+    for i, number in ((i, number) for i in range(len(given)) for number in COMPLEX):
+        try:
+            find(op)(*given[:i], number, *given[i + 1 :])
+        except (tl.TinygradLenetError, TypeError) as error:
+            assert "discard" not in str(error)
+            assert "attribute" not in str(error)
+
+
+def test_statistics_that_are_given_are_those_of_the_channels():
+    normalize = find(OPS["tinygrad_lenet.ops.normalization.normalize"])
+    x, ones = np.arange(6.0).reshape(3, 2), np.ones(2)
+    for stats in ((ones * 1j, ones), (ones, ones * 1j), ([1j, 1], ones), (np.ones(2, np.complex64), ones)):
+        with pytest.raises(tl.DTypeError, match="complex"):
+            normalize(x, ones, ones, 0.1, stats)
+    with pytest.raises(tl.ShapeError, match=r"2 channels, got \(3,\) and \(2,\)"):
+        normalize(x, ones, ones, 0.1, (np.ones(3), ones))
+    expected = (x - 1) / np.sqrt(2 + 0.1) + 1
+    np.testing.assert_allclose(normalize(x, ones, ones, 0.1, (ones, 2 * ones)).numpy(), expected, rtol=1e-12)
+
+
+def test_a_transposed_convolution_takes_lists():
+    x, weight, bias = (
+        np.arange(4.0, dtype=np.float32).reshape(1, 1, 2, 2),
+        np.ones((1, 2, 2, 2), np.float32),
+        [1.0, 2.0],
+    )
+    found = tl.conv_transpose2d(x.tolist(), weight.tolist(), bias)
+    np.testing.assert_array_equal(found.numpy(), tl.conv_transpose2d(x, weight, np.float32(bias)).numpy(), strict=True)

@@ -79,6 +79,69 @@ def test_python_numbers_and_lists_are_float32_where_nothing_else_decides():
     assert (tl.ones(2) * np.float64(2)).dtype == np.float64  # a NumPy scalar has a dtype of its own
 
 
+PLACE = np.zeros(1, np.int64)
+NAMES = "add sub mul div pow mod maximum minimum hypot eq lt outer kron"
+BESIDE = {
+    **{name: getattr(tl, name) for name in NAMES.split()},
+    "dot": tl.dot,
+    "inner": tl.inner,
+    "tensordot": lambda x, y: tl.tensordot(x, y, 0),
+    "einsum": lambda x, y: tl.einsum(",".join("i" * np.ndim(a) for a in (x, y)), x, y),
+    "where": lambda x, y: tl.where(np.array([True, False, True]), x, y),
+    "stack": lambda x, y: tl.stack([x, y]),
+    "meshgrid": tl.meshgrid,
+    "prelu": F.prelu,
+    "scatter": lambda x, y: tl.scatter(x, 0, PLACE, y),
+    "scatter_add": lambda x, y: tl.scatter_add(x, 0, PLACE, y),
+    "weight": lambda x, y: F.binary_cross_entropy_with_logits(x, x, weight=y),
+    "pos_weight": lambda x, y: F.binary_cross_entropy_with_logits(x, x, pos_weight=y),
+    **{name: getattr(F, name) for name in ("mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "kl_div")},
+    "binary": F.binary_cross_entropy_with_logits,
+}
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, np.int64])
+@pytest.mark.parametrize("shape", [(), (3,)])
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_python_number_beside_an_array_is_not_rounded_to_float32_first(name, shape, dtype):
+    x, same = (RNG.uniform(0.5, 3, shape)).astype(dtype), 0
+    for number in (0.1, 16777217, True)[:: 2 if dtype == np.float16 else 1]:
+        for wrap in (np.array, tl.tensor):
+            exact = np.asarray(number, np.result_type(number, dtype))
+            for i in (0, 1):
+                args, expected = [wrap(x), wrap(x)], [wrap(x), wrap(x)]
+                args[i], expected[i] = number, exact
+                with np.errstate(all="ignore"):
+                    try:
+                        pairs = [BESIDE[name](*a) for a in (args, expected)]
+                    except (tl.ShapeError, tl.DTypeError, tl.AxisError):
+                        continue
+                for found, right in zip(*pairs, strict=True) if isinstance(pairs[0], tuple) else [pairs]:
+                    np.testing.assert_array_equal(found.numpy(), right.numpy(), strict=True)
+                same += 1
+    assert same or len(shape) == ("scatter" not in name)  # scatter needs an axis, losses one shape
+
+
+def test_an_op_of_ones_own_that_asks_a_number_for_its_shape_gets_it_in_the_dtype_of_the_others():
+    @tl.primitive
+    def both(x: tl.Array, y: tl.Array) -> tl.Array:
+        return x.astype(x.dtype) * y.astype(y.dtype) + x.sum()
+
+    for x, y in ((np.array([0.3]), 0.1), (0.1, np.array([0.3]))):
+        np.testing.assert_array_equal(both(x, y).numpy(), np.float64(x) * y + x, strict=False)
+        assert both(x, y).dtype == np.float64
+    assert both(0.5, 0.1).dtype == np.float32
+    assert both(np.float16([0.5]), 0.1).dtype == np.float16
+
+
+def test_tangents_and_cotangents_of_numbers_and_lists_are_of_the_dtype_of_the_primals():
+    x = np.array(0.5)
+    assert tl.jvp(lambda x: x * x, x, 0.1)[1].item() == 2 * 0.5 * 0.1
+    assert tl.vjp(lambda x: x * x, x)[1](0.1).item() == 2 * 0.5 * 0.1
+    assert tl.hvp(lambda x: x * x, x, 0.1).item() == 2 * 0.1
+    assert tl.jvp(lambda x: x * 3, np.ones(2), [0.1, 0.3])[1].tolist() == [3 * 0.1, 3 * 0.3]
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_])
 def test_integers_and_booleans_cannot_require_a_gradient(dtype):
     with pytest.raises(tl.DTypeError, match=rf"this one is {np.dtype(dtype)}; convert it: x\.astype"):
@@ -204,6 +267,44 @@ def test_empty_tensors_pass_through_forward_and_backward(name):
     out.backward(np.ones(out.shape))
     assert x.grad.shape == (0, 3)
     assert x.grad.dtype == np.float32
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0), (0, 3), (2, 0, 3)])
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_of_no_axes_or_no_elements_is_pytorchs(torch, name, axis, shape):
+    values = RNG.standard_normal(shape)
+    theirs = torch.tensor(values, requires_grad=True)
+    x = tl.tensor(values, requires_grad=True)
+    if axis == 1 and len(shape) < 2:
+        with pytest.raises(tl.AxisError, match="there is no axis 1"):
+            getattr(tl, name)(x, axis)
+        return
+    expected, found = getattr(torch, name)(theirs, axis), getattr(tl, name)(x, axis)
+    expected.backward(torch.ones(shape, dtype=torch.float64))
+    np.testing.assert_allclose(found.detach().numpy(), expected.detach().numpy(), rtol=1e-12, strict=True)
+    for create_graph in (False, True):
+        (g,) = tl.grad(found, x, np.ones(shape), create_graph=create_graph, retain_graph=True)
+        np.testing.assert_allclose(g.detach().numpy(), theirs.grad.numpy(), atol=1e-12, strict=True)
+    assert tl.grad(g, x, np.ones(shape))[0].shape == shape
+    assert getattr(tl, name)(values.astype(np.float32), axis).dtype == np.float32
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (0, 0), (0, 3), (0,), (2, 0, 3), (0, 3, 2)])
+def test_cross_entropy_of_no_rows_or_no_classes(torch, shape):
+    x = tl.tensor(RNG.standard_normal(shape), requires_grad=True)
+    for target in (np.ones(shape), np.zeros(shape[:1] * (len(shape) > 1) + shape[2:], np.int64)):
+        if target.dtype == np.int64 and target.size and not shape[min(1, len(shape) - 1)]:
+            with pytest.raises(tl.ArgumentError, match="there are 0 classes"):
+                F.cross_entropy(x, target)
+            continue
+        for smoothing in (0.0, 0.1):
+            found = F.cross_entropy(x, target, reduction="none", label_smoothing=smoothing)
+            expected = torch.nn.functional.cross_entropy(
+                torch.tensor(x.detach().numpy()), torch.tensor(target), reduction="none", label_smoothing=smoothing
+            )
+            np.testing.assert_array_equal(found.detach().numpy(), expected.numpy(), strict=True)
+            assert tl.grad(found, x, np.ones(found.shape), create_graph=True)[0].shape == shape
 
 
 def test_a_weight_gets_a_zero_gradient_from_an_empty_batch():

@@ -112,6 +112,14 @@ def test_functions_of_two_arrays(name, data):
     same(name, *(data.draw(arrays(shape)) for shape in shapes))
 
 
+@covers("bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor")
+@given(data=st.data())
+def test_bits(name, data):
+    shapes = data.draw(strategies.broadcastable_shapes(min_side=0))
+    args = [data.draw(arrays(shape, dtypes=(*INTEGERS, np.bool_, np.float32))) for shape in shapes]
+    same(name, *args[: 1 + (name != "bitwise_not")])
+
+
 @covers("add", "maximum", "mod", "pow", "hypot")
 @given(x=arrays(), number=st.sampled_from([2, -1, 0, 0.5, True, np.float32(2), np.int8(3), np.float64(0.25)]))
 def test_numbers_do_not_widen(name, x, number):

@@ -65,7 +65,7 @@ def test_unary_operators():
     x = tl.tensor([-1.5, 2.0], requires_grad=True)
     agree(-x, -x.numpy())
     agree(abs(x), abs(x.numpy()))
-    assert +x is x
+    agree(+x, x.numpy())
     agree(~tl.tensor([True, False]), np.array([False, True]))
 
 
@@ -77,6 +77,41 @@ def test_logic_mixes_in_both_orders(op):
     agree(op(p, tl.tensor(q)), op(p, q))
     agree(op(tl.tensor(p), True), op(p, True))
     agree(op(True, tl.tensor(p)), op(True, p))
+
+
+BITS = [np.bool_, np.int8, np.uint8, np.int16, np.uint32, np.int64]
+
+
+@pytest.mark.parametrize("op", [operator.and_, operator.or_, operator.xor], ids=lambda op: op.__name__)
+@pytest.mark.parametrize("left", BITS)
+@pytest.mark.parametrize("right", BITS)
+def test_bits_of_integers_are_numpys(op, left, right):
+    p, q = np.array([[6, 3], [0, 1]]).astype(left), np.array([3, 5]).astype(right)
+    name = {"and_": "and", "or_": "or"}.get(op.__name__, op.__name__)
+    agree(op(tl.tensor(p), tl.tensor(q)), op(p, q))
+    agree(op(tl.tensor(p), q), op(p, q))
+    agree(op(p, tl.tensor(q)), op(p, q))
+    agree(getattr(tl, f"bitwise_{name}")(p, q), op(p, q))
+    agree(getattr(np, f"bitwise_{name}")(tl.tensor(p), tl.tensor(q)), op(p, q))
+    for number in (3, True, np.int8(3), np.uint8(5)):
+        agree(op(tl.tensor(p), number), op(p, number))
+        agree(op(number, tl.tensor(p)), op(number, p))
+    agree(~tl.tensor(p), ~p)
+    agree(np.invert(tl.tensor(p)), ~p)
+    agree(tl.bitwise_not(p), ~p)
+
+
+def test_bits_of_floats_are_refused_with_the_logical_op():
+    x, n = tl.tensor(A), tl.tensor([6], dtype="int64")
+    refused = [lambda: x & x, lambda: n | 1.5, lambda: 0.5 ^ n, lambda: ~x, lambda: n & x, lambda: np.bitwise_and(x, n)]
+    for call in refused:
+        with pytest.raises(tl.DTypeError, match="logical_and"):
+            call()
+    for call in (lambda: n.astype("uint8") & 300, lambda: n.astype("uint8") | -1):  # as NumPy
+        with pytest.raises((tl.TinygradLenetError, OverflowError), match="uint8"):
+            call()
+    agree(tl.logical_and(x, n[0]), np.logical_and(A, 6))
+    agree(tl.logical_not(n), np.array([False]))
 
 
 def test_comparisons_are_never_recorded():

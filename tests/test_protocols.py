@@ -23,7 +23,7 @@ ARGUMENTS = {
     **{name: [B] for name in ("dot", "inner", "outer", "kron", "tensordot")},
 }  # fmt: skip
 FIRST = {"concatenate": [A, B], "stack": [A, B], "squeeze": A[None]}
-INTEGERS = {np.bitwise_and, np.bitwise_or, np.invert}
+INTEGERS = {np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert}
 
 
 def plain(value):
@@ -75,6 +75,49 @@ def test_functions_of_tensors_are_ours(function):
         agree(function(tracked(first), axis=1, keepdims=True), function(first, axis=1, keepdims=True))
 
 
+ORDER = np.argsort(A, 1)
+C = np.random.default_rng(2).uniform(0.2, 0.8, (2, 3, 4))
+# NumPy's own names of its arguments, and all of its positions.
+SPELLED = """
+sum(a=a,axis=0) sum(a,0,None,None,True) sum(a,axis=None,dtype=None,out=None) mean(a=a) mean(a,0,None,None,True)
+var(a,correction=1) var(a,0,None,None,1,True) std(a,axis=0,ddof=1) argmax(a,1,None) cumsum(a=a,axis=1) cumprod(a=a)
+sort(a,axis=None) sort(a,None) sort(a,kind="stable") sort(a,stable=True) sort(a,-1,"stable") argsort(a,axis=None)
+argsort(a,None) argsort(a,kind="stable") median(a,0,None,False,True) median(a,axis=(0,1)) reshape(a,(9,),"C")
+reshape(a,shape=(9,)) reshape(a,shape=-1) transpose(c,axes=(1,0,2)) transpose(c,axes=[2,0,1]) transpose(c,None)
+transpose(a=c,axes=(1,0,2)) transpose(a,axes=(1,0)) transpose(a,axes=(0,1)) transpose(v,axes=0) transpose(a,(0,1))
+moveaxis(a=c,source=0,destination=-1) moveaxis(c,source=(0,1),destination=(1,2)) swapaxes(a=c,axis1=0,axis2=2)
+expand_dims(a=a,axis=(0,2)) squeeze(a=c[:1],axis=0) broadcast_to(array=a,shape=(2,3,3)) broadcast_to(v[:1],shape=5)
+broadcast_to(a,(2,3,3),True) concatenate([a,a],axis=None) concatenate([a,v],None) concatenate((a,a),axis=1)
+stack(arrays=[a,a],axis=-1) ravel(a=a) ravel(a,"C") flip(m=a,axis=1) roll(a=a,shift=2) roll(a,shift=(1,2),axis=(0,1))
+tile(A=a,reps=2) repeat(a=a,repeats=2,axis=0) split(ary=a,indices_or_sections=3) split(a,indices_or_sections=[1],axis=1)
+tril(m=a,k=1) triu(m=a,k=-1) diagonal(a=c,offset=1,axis1=1,axis2=2) trace(a=c,offset=0,axis1=1,axis2=2)
+pad(array=a,pad_width=1) pad(a,(1,2)) pad(c,(1,2)) pad(v,(1,2)) pad(a,(1,)) pad(a,((1,2),)) pad(a,1,"constant")
+pad(a,1,"edge") pad(a,pad_width=((1,0),(0,2)),mode="wrap") pad(a,1,mode="reflect") pad(a,1,constant_values=0.1)
+take_along_axis(arr=a,indices=i,axis=1) take_along_axis(a,i.ravel(),None) take_along_axis(a,i.ravel(),axis=None)
+clip(a=a,a_min=0.3,a_max=0.6) clip(a,0.3,None) clip(a,None,None) clip(a,a_max=0.6,a_min=None) round(a=a,decimals=1)
+copy(a=a) copy(a,subok=True) dot(a=a,b=v) dot(a,b=v) outer(a=v,b=v) kron(a=a,b=v) tensordot(a=a,b=a,axes=0)
+tensordot(a,a,axes=([0],[1])) einsum("ij,jk",a,a,optimize=True) linalg.inv(a=s) linalg.det(a=s) linalg.solve(a=s,b=v)
+linalg.norm(x=a) linalg.norm(a,1,0,True) linalg.norm(a,None,(0,1),True) linalg.norm(c,1,axis=(0,2))
+zeros_like(a,dtype=np.float32) zeros_like(a,np.float32) zeros_like(a,shape=(2,)) ones_like(a,None) ones_like(a=a)
+full_like(a,fill_value=0.1) full_like(a,7,np.int64) full_like(a=a,fill_value=7,shape=(2,))
+"""
+
+
+@pytest.mark.parametrize("spelled", SPELLED.split())
+def test_functions_of_numpy_by_the_names_and_places_that_it_gives_to_its_arguments(spelled):
+    arrays = {"a": A, "c": C, "v": A[0], "s": A @ A.T + np.eye(3)}
+    there = {"np": np, "i": ORDER}
+    try:
+        expected = eval(f"np.{spelled}", there | arrays)
+    except TypeError:
+        pytest.skip("this NumPy has no such argument")
+    agree(eval(f"np.{spelled}", there | {name: tl.tensor(a) for name, a in arrays.items()}), expected)
+
+
+def test_where_of_one_argument_tells_where():
+    assert [i.tolist() for i in np.where(tl.tensor([0.0, 2.0]))] == [[1]]
+
+
 def test_gradients_flow_through_functions_of_numpy():
     x = tracked(A)
     np.sum(np.where(MASK, np.exp(x), 0) * np.linalg.inv(x)).backward()
@@ -122,7 +165,11 @@ def test_tensors_are_saved_as_arrays(tmp_path):
         (np.linalg.eigh, tl.UnsupportedError, "np.linalg.eigh has no counterpart"),
         (np.add.reduce, tl.UnsupportedError, "np.add.reduce has no counterpart here; see tl.sum"),
         (lambda t: np.sum(t, dtype="f4"), tl.UnsupportedError, r"np.sum of a Tensor.*got dtype; .*\.astype"),
-        (lambda t: np.sum(t, 0, None, None, True), tl.UnsupportedError, "got 5 arguments by position"),
+        (lambda t: np.sum(t, 0, np.float32), tl.UnsupportedError, "got dtype"),
+        (lambda t: np.pad(t, 1, constant_values=(1, 2)), tl.UnsupportedError, "one constant value"),
+        (lambda t: np.pad(t, 1, "reflect", reflect_type="odd"), tl.UnsupportedError, "got reflect_type"),
+        (lambda t: np.var(t, mean=0.0), tl.UnsupportedError, "got mean"),
+        (lambda t: np.reshape(t, (1, 9), order="F"), tl.UnsupportedError, "got order"),
         (lambda t: np.exp(t, where=MASK), tl.UnsupportedError, "got where"),
         (lambda t: np.exp(t, out=A.copy()), tl.GradientError, r"np.exp: out= would go unrecorded"),
         (lambda t: operator.iadd(A.copy(), t), tl.GradientError, r"total = total \+ tensor"),

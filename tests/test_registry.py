@@ -127,3 +127,92 @@ def test_gradients_share_no_memory(op, case):
     for i, a in enumerate(arrays):
         for b in arrays[:i]:
             assert not np.shares_memory(a, b)
+
+
+def pulled(op, case, dtype, gradient, wrap, times=1):
+    """What the rules make of a gradient whose dtype need not be that of the values, before it is fitted."""
+    values, kwargs, drawn = materialise(case)
+    args = [v.astype(dtype) if isinstance(v, np.ndarray) and v.dtype == np.float64 else v for v in values]
+    args = [np.repeat(a, times, 0) if i in drawn and times > 1 else a for i, a in enumerate(args)]
+    out = find(op)(*[tl.tensor(a, requires_grad=True) if i in drawn else a for i, a in enumerate(args)], **kwargs)
+    if out._node is None:
+        return []
+    found, seed = [], np.random.default_rng(1).integers(-8, 8, out.shape) / 4
+    for layout in (np.array, np.asfortranarray, lambda a: np.repeat(a, 2, axis=0)[::2] if a.ndim else a):
+        arrive = lambda _, g: found.append(np.asarray(g.detach() if isinstance(g, tl.Tensor) else g, np.float64))  # noqa: E731
+        out._node.plan.pull(out._node, wrap(layout(seed.astype(gradient))), None, arrive)
+    return found
+
+
+MIXED = [(np.float64, np.float32), (np.float32, np.float64), (np.float64, np.float16), (np.float32, np.float16)]
+
+
+@pytest.mark.parametrize(("op", "case"), CASES)
+def test_a_gradient_of_another_dtype_than_the_values(op, case):
+    expected = pulled(op, case, np.float64, np.float64, np.array)
+    for dtype, gradient in MIXED:
+        for wrap in (np.array, tl.tensor):
+            for g, right in zip(pulled(op, case, dtype, gradient, wrap), expected, strict=True):
+                largest = np.abs(right).max(initial=1)
+                rough = 4e-3 if gradient == np.float16 else 1e-5
+                np.testing.assert_allclose(g, right, rtol=rough, atol=rough * largest)
+
+
+@pytest.mark.parametrize("name", ["tanh", "_tanh_grad", "sigmoid", "_sigmoid_grad", "relu", "_where_positive"])
+def test_a_gradient_of_another_dtype_than_many_values(name):
+    op = OPS[f"tinygrad_lenet.ops.activations.{name}"]
+    case = (tuple(a if isinstance(a, Draw) else tl.draw(3, 2) for a in op.cases[0][0]), {})
+    expected = pulled(op, case, np.float64, np.float64, np.array, 6000)
+    assert expected[0].size >= 32_768
+    for dtype, gradient in MIXED[:2]:
+        for g, right in zip(pulled(op, case, dtype, gradient, np.array, 6000), expected, strict=True):
+            np.testing.assert_allclose(g, right, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_bias_of_a_wider_dtype_widens_a_linear_map(order):
+    x, w, b = np.array(np.ones((2, 3), np.float32), order=order), np.ones((4, 3), np.float32), np.full(4, 0.1)
+    np.testing.assert_array_equal(tl.linear(x, w, b).numpy(), x @ w.T + b, strict=True)
+    whole = [np.asarray(a, np.int64) for a in (x, w)]
+    np.testing.assert_array_equal(tl.linear(*whole, b).numpy(), whole[0] @ whole[1].T + b, strict=True)
+
+
+COMPLEX = [np.array([1 + 2j, 3 - 1j]), 1j, [1j, 2], (np.array([1j, 2]), np.array([2j, 1])), np.array([[1j, 1], [1, 1]])]
+
+
+@pytest.mark.parametrize(("op", "case"), CASES)
+def test_complex_numbers_are_refused_in_words_of_the_package(op, case):
+    values, kwargs, _ = materialise(case)
+    given = [*values, *op.defaults[len(values) : op.arity]]
+    for key, value in kwargs.items():
+        given[op.names.index(key)] = value
+    said = []
+    for i, number in ((i, number) for i in range(len(given)) for number in COMPLEX):
+        try:
+            find(op)(*given[:i], number, *given[i + 1 :])
+        except (tl.TinygradLenetError, TypeError) as error:
+            said.append(str(error))
+    assert said
+    assert not [words for words in said if "discard" in words or "attribute" in words]
+
+
+def test_statistics_that_are_given_are_those_of_the_channels():
+    normalize = find(OPS["tinygrad_lenet.ops.normalization.normalize"])
+    x, ones = np.arange(6.0).reshape(3, 2), np.ones(2)
+    for stats in ((ones * 1j, ones), (ones, ones * 1j), ([1j, 1], ones), (np.ones(2, np.complex64), ones)):
+        with pytest.raises(tl.DTypeError, match="complex"):
+            normalize(x, ones, ones, 0.1, stats)
+    with pytest.raises(tl.ShapeError, match=r"2 channels, got \(3,\) and \(2,\)"):
+        normalize(x, ones, ones, 0.1, (np.ones(3), ones))
+    expected = (x - 1) / np.sqrt(2 + 0.1) + 1
+    np.testing.assert_allclose(normalize(x, ones, ones, 0.1, (ones, 2 * ones)).numpy(), expected, rtol=1e-12)
+
+
+def test_a_transposed_convolution_takes_lists():
+    x, weight, bias = (
+        np.arange(4.0, dtype=np.float32).reshape(1, 1, 2, 2),
+        np.ones((1, 2, 2, 2), np.float32),
+        [1.0, 2.0],
+    )
+    found = tl.conv_transpose2d(x.tolist(), weight.tolist(), bias)
+    np.testing.assert_array_equal(found.numpy(), tl.conv_transpose2d(x, weight, np.float32(bias)).numpy(), strict=True)

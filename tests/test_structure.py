@@ -27,6 +27,7 @@ ROWS = [
     {"arguments"},
     {"files", "graph", "memory", "parameters", "threads"},
     {"tensor"},
+    {"interface"},
     {"primitive"},
     {"ops"},
     {"operators", "protocols"},

@@ -62,6 +62,16 @@ def test_functions_of_one_tensor(torch, name, dtype, data):
     judge(torch, getattr(tl, name), theirs(torch, name), [x], dtype, slack=SLACK.get(name, 0.0))
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int16, np.int64])
+@judged(["bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not"])
+def test_functions_of_bits(torch, name, dtype):
+    x, y = np.arange(12).reshape(3, 4).astype(dtype), np.array([0, 1, 6, 255]).astype(np.uint8).astype(dtype)
+    arrays = [x] if name == "bitwise_not" else [x, y]
+    found, expected = getattr(tl, name)(*arrays), theirs(torch, name)(*map(torch.tensor, arrays)).numpy()
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
 @DTYPES
 @pytest.mark.parametrize(
     ("name", "options"),

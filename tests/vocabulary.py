@@ -23,7 +23,8 @@ FUNCTIONS = {
     "elementwise": (
         "torch",
         words(
-            "abs add ceil clip clone cos cosh div eq erf exp expm1 floor ge gt hypot le log log10 log1p log2 "
+            "abs add bitwise_and bitwise_not bitwise_or bitwise_xor ceil clip clone cos cosh div eq erf exp expm1 "
+            "floor ge gt hypot le log log10 log1p log2 "
             "logical_and logical_not logical_or lt maximum minimum mul ne neg pow reciprocal round sign sin sinh "
             "sqrt square sub tan where arccos arcsin arctan mod astype",
             mod="remainder",

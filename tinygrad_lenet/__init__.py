@@ -40,6 +40,7 @@ from .functional.losses import *
 from .functional.spatial import *
 from .graph import enable_grad, is_grad_enabled, no_grad
 from .ops import (
+    bits,
     contractions,
     creation,
     elementwise,
@@ -54,6 +55,7 @@ from .ops import (
     sorting,
 )
 from .ops.activations import *
+from .ops.bits import *
 from .ops.contractions import *
 from .ops.convolution import *
 from .ops.creation import *
@@ -122,6 +124,7 @@ __all__ += calculus.__all__
 __all__ += recomputation.__all__
 __all__ += functional.__all__
 for _module in (
+    bits,
     contractions,
     creation,
     elementwise,
@@ -138,7 +141,7 @@ for _module in (
 __all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
-del _module, anomaly, calculus, contractions, creation, elementwise, indexing, logits, maths
+del _module, anomaly, bits, calculus, contractions, creation, elementwise, indexing, logits, maths
 del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:

@@ -210,16 +210,19 @@ def _gradients(
     return [Tensor._wrap(np.zeros(x.shape, x.dtype)) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
-def _as_tensor(name: str, what: str, value: Any) -> Tensor:
+def _as_tensor(name: str, what: str, value: Any, dtype: Any = None) -> Tensor:
+    """Numbers and lists are of the dtype, if one is given."""
     try:
-        return as_tensor(value)
+        return as_tensor(value) if dtype is None or hasattr(value, "dtype") else Tensor(value, dtype=dtype)
     except TinygradLenetError as error:
         raise named(error, f"{name}: {what}")  # noqa: B904  # it is the same error
 
 
 def _like(name: str, what: str, values: Any, models: Sequence[Tensor]) -> list[Tensor]:
     """One tensor, or a tuple of them, of the shapes of the models."""
-    found = [_as_tensor(name, what, v) for v in (values if isinstance(values, tuple) else (values,))]
+    several = values if isinstance(values, tuple) else (values,)
+    dtypes = [*(m.dtype for m in models), *[None] * len(several)]  # float32 would round them
+    found = [_as_tensor(name, what, v, dtype) for v, dtype in zip(several, dtypes, strict=False)]
     if [v.shape for v in found] != [m.shape for m in models]:
         raise ShapeError(
             f"{name}: {what} must have the shapes {', '.join(str(m.shape) for m in models)}, got "

@@ -297,7 +297,10 @@ def pullback(
         if before is None:
             gradients[vertex] = gradient
         elif vertex not in owned:
-            total = gradient.after(before) if isinstance(gradient, Part) else _as_array(single(_whole(before)) + gradient)
+            if isinstance(gradient, Part):
+                total = gradient.after(before)
+            else:
+                total = _as_array(single(_whole(before)) + gradient)
             gradients[vertex] = total
             if total.dtype != vertex.dtype:
                 wide.add(vertex)

@@ -9,6 +9,7 @@ from typing import Any
 
 from .ops import (
     activations,
+    bits,
     contractions,
     convolution,
     elementwise,
@@ -47,7 +48,7 @@ OPERATORS: dict[str, Any] = {
     "__rmod__": _reflected(elementwise.mod),
     "__rmatmul__": _reflected(products.matmul),
     "__neg__": elementwise.neg,
-    "__pos__": lambda self: self,
+    "__pos__": elementwise.clone,
     "__abs__": elementwise.abs,
     "__eq__": elementwise.eq,
     "__ne__": elementwise.ne,
@@ -55,11 +56,13 @@ OPERATORS: dict[str, Any] = {
     "__le__": elementwise.le,
     "__gt__": elementwise.gt,
     "__ge__": elementwise.ge,
-    "__and__": elementwise.logical_and,
-    "__or__": elementwise.logical_or,
-    "__rand__": _reflected(elementwise.logical_and),
-    "__ror__": _reflected(elementwise.logical_or),
-    "__invert__": elementwise.logical_not,
+    "__and__": bits.bitwise_and,
+    "__or__": bits.bitwise_or,
+    "__xor__": bits.bitwise_xor,
+    "__rand__": _reflected(bits.bitwise_and),
+    "__ror__": _reflected(bits.bitwise_or),
+    "__rxor__": _reflected(bits.bitwise_xor),
+    "__invert__": bits.bitwise_not,
     "__getitem__": indexing.getitem,
 }
 

@@ -19,35 +19,22 @@ come about. Broadcasting is undone by the engine.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, overload
 
 import numpy as np
 
-from .arguments import integer, number
+from .arguments import flag
 from .errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, given, named, translated
 from .graph import Node, Vertex, is_grad_enabled, listener, recording
-from .memory import storage
+from .interface import Array as Array
+from .interface import Draw as Draw
+from .interface import beside, borrows, version_of
+from .interface import draw as draw
 from .parameters import NATIVE, VARIADIC, parameters
 from .parameters import scalars as scalars_of
 from .tensor import Tensor, Version, to_array
-
-if TYPE_CHECKING:
-    Array: TypeAlias = Any
-else:
-
-    class Array:
-        """The word in signatures for a tensor argument: a Tensor, a NumPy array, a number, or a list of numbers.
-
-        Numbers and lists become float32; beside a tensor, a number takes its dtype. What comes back is a Tensor. In the
-        body of a :func:`primitive` the word stands for the NumPy array. It is for annotations only.
-
-        >>> import tinygrad_lenet as tl
-        >>> tl.add([1, 2], 0.5)
-        tensor([1.5, 2.5])
-        """
-
 
 Rule: TypeAlias = Callable[..., Any]
 P = ParamSpec("P")
@@ -56,32 +43,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 REGISTRY: dict[str, Op] = {}
 # Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
 _SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
-
-
-class Draw(NamedTuple):
-    """How tests may draw one tensor argument: distinct values, spread evenly over ``low … high``, none of them at a
-    kink; or just these ``values``.
-    """
-
-    shape: tuple[int, ...]
-    low: float
-    high: float
-    values: object = None
-
-
-def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) -> Draw:
-    """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.draw(3, 2, low=0.5)
-    Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
-    """
-    lengths = tuple(integer("draw", "a length of the shape", n, 0) for n in shape)
-    low, high = number("draw", "low", low), number("draw", "high", high)
-    try:
-        return Draw(lengths if values is None else to_array(values).shape, low, high, values)
-    except TinygradLenetError as error:
-        raise named(error, "draw: values")  # noqa: B904  # it is the same error
 
 
 class Primitive(Protocol[P]):
@@ -245,8 +206,8 @@ def _operand(annotation: Any) -> int:
 class Op:
     """The record of one op: its forward function, its rules and its test cases."""
 
-    def __init__(self, forward: Callable[..., Array]) -> None:
-        self.forward = forward
+    def __init__(self, forward: Callable[..., Array], view: bool = False) -> None:
+        self.forward, self.view = forward, view
         self.name = forward.__name__
         self.names = parameters(forward)
         self.variadic = bool(forward.__code__.co_flags & VARIADIC)
@@ -313,11 +274,9 @@ class Op:
                 raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {', '.join(self.names)}")
         return tuple(filled)
 
-    def arrays(self, plain: list[Any], numbers: bool = True) -> list[Any]:
-        """What the forward function gets: lists as arrays; numbers as they are beside an array, if it takes
-        ``numbers``, else as float32.
-        """
-        alone = not (numbers and any(isinstance(a, (np.ndarray, np.generic)) for a in plain))
+    def arrays(self, plain: list[Any]) -> list[Any]:
+        """What the forward function gets: lists as arrays; numbers as they are beside an array, alone as float32."""
+        alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
         for i, a in enumerate(plain):
             at = min(i, len(self.operands) - 1)
             if not self.operands[at] or (a is None and self.operands[at] == 2):
@@ -356,8 +315,11 @@ class Op:
         if isinstance(error, TinygradLenetError):
             raise named(error, self.name)
         if isinstance(error, AttributeError) and any(isinstance(a, (bool, int, float)) for a in plain):
+            at = [i for i in range(len(plain)) if self.operands[min(i, len(self.operands) - 1)]]
             try:
-                return self.forward(*self.arrays(plain, numbers=False))
+                for i, a in zip(at, beside(*[plain[i] for i in at]), strict=True):
+                    plain[i] = a
+                return self.forward(*self.arrays(plain))
             except TinygradLenetError as found:
                 raise named(found, self.name) from None
             except Exception as found:
@@ -367,14 +329,27 @@ class Op:
         raise translated(error, self.name, given(self.names, args)) from (None if ordinary else error)
 
 
+def _owned(found: Any, values: Sequence[Any]) -> Any:
+    """What a composite returns, with copies of the tensors that share memory with an argument."""
+    if type(found) is tuple:
+        return tuple([_owned(one, values) for one in found])
+    return found.clone() if isinstance(found, Tensor) and borrows(found._data, values) else found
+
+
 def _said(names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return given([*names[: len(args)], *kwargs], [*args, *kwargs.values()])
 
 
-def composite(function: F) -> F:
-    """What a function that is no primitive has in common with primitives: both spellings of the field, ``dim`` for
-    ``axis`` and ``input`` for ``x``; and whatever goes wrong inside is said in its name.
+@overload
+def composite(function: F, /) -> F: ...
+@overload
+def composite(*, view: bool) -> Callable[[F], F]: ...
+def composite(function: Any = None, *, view: bool = False) -> Any:
+    """What a function made of ops has in common with them: both spellings of the field, ``dim`` for ``axis`` and
+    ``input`` for ``x``; errors in its name; and, unless it is declared a ``view``, a result that owns its memory.
     """
+    if function is None:
+        return functools.partial(composite, view=view)
     names, name, code = parameters(function), function.__name__, function.__code__
     places = names[: code.co_argcount] + names[-1:] * 99 * bool(code.co_flags & VARIADIC)
     scalars = scalars_of(function)
@@ -394,7 +369,8 @@ def composite(function: F) -> F:
                         args = (*args[:i], scalar.admit(args[i], name), *args[i + 1 :])
                 elif key in kwargs and type(kwargs[key]) not in quick:
                     kwargs[key] = scalar.admit(kwargs[key], name)
-            return function(*args, **kwargs)
+            found = function(*args, **kwargs)
+            return found if view else _owned(found, (*args, *kwargs.values()))
         except TinygradLenetError as error:
             raise named(error, name, _said(places, args, kwargs))  # noqa: B904  # it is the same error
         except Exception as error:
@@ -403,10 +379,14 @@ def composite(function: F) -> F:
             ordinary = isinstance(error, (ValueError, TypeError, IndexError, MemoryError, OverflowError))
             raise translated(error, name, _said(places, args, kwargs)) from (None if ordinary else error)
 
-    return cast("F", call)
+    return call
 
 
-def primitive(forward: Callable[P, Array]) -> Primitive[P]:
+@overload
+def primitive(forward: Callable[P, Array], /) -> Primitive[P]: ...
+@overload
+def primitive(*, view: bool) -> Callable[[Callable[P, Array]], Primitive[P]]: ...
+def primitive(forward: Any = _MISSING, *, view: bool = False) -> Any:
     """Make a differentiable op of a NumPy function.
 
     Parameters annotated ``Array`` are its tensors: in the body NumPy arrays, for callers whatever makes a tensor. The
@@ -415,6 +395,9 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     operators and ops of the package, so that it can be differentiated in its turn; for broadcasting it need not care.
     ``None`` in its place says that the gradient is 0. Options annotated ``int``, ``float``, ``bool`` or ``str`` are
     checked: in the body they are Python's.
+
+    The result owns its memory: what the function returns is copied if it shares memory with an argument. With
+    ``@primitive(view=True)`` it may be a view of a tensor, and a change of one in place is seen in the other.
 
     Raises:
         DTypeError: ``forward`` is no function that was written with ``def``.
@@ -437,12 +420,13 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     >>> gradcheck(lambda x, width: soft_abs(x, width, power=3), [x, width], order=2)
     True
     """
+    if forward is _MISSING:
+        return functools.partial(primitive, view=view)
     if not isinstance(forward, FunctionType):
         raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
-    op = Op(forward)
+    op = Op(forward, flag("primitive", "view", view))
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
     scalars, plans, operands, last = op.scalars, op.plans, op.operands, len(op.operands) - 1
-    forward_any: Callable[..., Array] = forward
 
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Tensor:
@@ -465,18 +449,20 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
                     if type(args[i]) not in quick:
                         args = op.admit(args, plain)
                         break
-            out = forward_any(*(op.arrays(plain) if convert else plain))
+            out = forward(*(op.arrays(plain) if convert else plain))
         except Exception as error:
             out = op.again(error, args, plain)
         if type(out) is not np.ndarray:
             out = np.asarray(out)
-        version = [0]
-        if out.base is not None:  # a view shares the version counter of what it looks at
-            for a in args:
-                if isinstance(a, Tensor) and storage(a._data) is storage(out):
-                    version = a._version
-                elif isinstance(a, np.ndarray) and np.may_share_memory(a, out):
-                    out = op.copied(out, args)  # the caller may write to it
+        version, own = [0], out.base is None
+        for a in plain:
+            if a is out or type(a) is list or type(a) is tuple:
+                own = False
+        if not own:  # or it does not seem so
+            if view and (shared := version_of(out, args)):
+                version = shared
+            elif borrows(out, plain):  # the caller may write to it
+                out = op.copied(out, args)
         node = None
         if tracked and (recording() or is_grad_enabled()):
             plan = plans.get(tracked)
@@ -497,4 +483,4 @@ def primitive(forward: Callable[P, Array]) -> Primitive[P]:
     for name in ("vjp", "check"):
         setattr(call, name, getattr(op, name))
     call.op = op  # type: ignore[attr-defined]  # a function may carry attributes; mypy has no word for it
-    return cast("Primitive[P]", call)
+    return call

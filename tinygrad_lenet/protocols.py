@@ -20,6 +20,7 @@ from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
 from .graph import is_grad_enabled, user_line
 from .ops import (
     activations,
+    bits,
     contractions,
     creation,
     elementwise,
@@ -32,6 +33,7 @@ from .ops import (
     shape,
     sorting,
 )
+from .parameters import parameters
 from .primitive import composite
 from .tensor import Tensor
 
@@ -56,8 +58,8 @@ UFUNCS = _table(
     {
         elementwise: "add subtract=sub multiply=mul true_divide=div remainder=mod negative=neg absolute=abs fabs=abs "
         "sign floor ceil rint=round reciprocal maximum minimum equal=eq not_equal=ne less=lt less_equal=le greater=gt "
-        "greater_equal=ge logical_and logical_or logical_not bitwise_and=logical_and bitwise_or=logical_or "
-        "invert=logical_not positive=clone",
+        "greater_equal=ge logical_and logical_or logical_not positive=clone",
+        bits: "bitwise_and bitwise_or bitwise_xor invert=bitwise_not",
         maths: "power=pow square sqrt exp expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh hypot",
         activations: "tanh",
         products: "matmul",
@@ -69,20 +71,48 @@ FUNCTIONS = _table(
         sorting: "sort argsort median",
         shape: "reshape transpose moveaxis:3 swapaxes:3 expand_dims squeeze broadcast_to concatenate stack "
         "ravel=flatten:1",
-        rearrange: "flip roll:3 tile repeat:3 split:3 tril triu diagonal:4 pad",
+        rearrange: "flip roll:3 tile repeat:3 split:3 tril triu diagonal:4",
         indexing: "take_along_axis:3",
         elementwise: "where:3 clip:3 round copy=clone:1",
         contractions: "dot inner outer kron trace:4 tensordot:3 einsum:99",
         linalg: "inv det slogdet cholesky solve norm:4",
-        creation: "zeros_like=zeros:1 ones_like=ones:1 full_like=full",
     }
 )
+
+
+def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> Tensor:
+    shape = a.shape if shape is None else shape
+    return creation.full(shape, fill_value, a.dtype if dtype is None else dtype)
+
+
+def _pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
+    """NumPy's widths broadcast to a pair for each axis: two numbers are not those of the last axis, as in PyTorch."""
+    if isinstance(pad_width, dict) or np.ndim(constant_values):
+        raise UnsupportedError("np.pad of a Tensor takes widths in pairs, and one constant value; see tl.pad")
+    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
+    return rearrange.pad(x, widths, {"edge": "replicate", "wrap": "circular"}.get(mode, mode), constant_values)
+
+
+FUNCTIONS |= {
+    np.pad: (_pad, 3),
+    np.full_like: (_full_like, 3),
+    np.zeros_like: (lambda a, dtype=None, shape=None: _full_like(a, 0, dtype, shape), 2),
+    np.ones_like: (lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape), 2),
+}
 # What only tells something about values: NumPy's answer, and no gradient is lost.
 _FACTS = "shape ndim size isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere "
 _FACTS += "flatnonzero array_repr array_str array2string save savez savez_compressed savetxt result_type can_cast "
 _FACTS += "may_share_memory shares_memory iscomplexobj isrealobj bincount digitize searchsorted"
 FACTS = {getattr(np, name) for name in _FACTS.split()}
-_NAMES = {"a_min": "min", "a_max": "max", "pad_width": "pad", "constant_values": "value"}
+_NAMES = {"a_min": "min", "a_max": "max", "correction": "ddof"}
+_NO_MATTER = {"kind", "stable", "optimize", "overwrite_input", "subok"}  # how, and not what, is computed
+# The parameters of functions that are written in C.
+_IN_C: dict[Any, Callable[..., None]] = {
+    np.concatenate: lambda arrays, axis=0, out=None, dtype=None, casting="same_kind": None,
+    np.where: lambda condition, x=None, y=None: None,
+    np.dot: lambda a, b, out=None: None,
+    np.inner: lambda a, b: None,
+}
 
 
 def _values(value: Any) -> Any:
@@ -106,18 +136,53 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             f"{name} has no counterpart with a gradient here; write it with functions of tinygrad_lenet, or, where no "
             "gradient is needed, give it tensor.numpy()"
         )
-    # What NumPy has as defaults.
-    kwargs = {_NAMES.get(k, k): v for k, v in kwargs.items() if v is not None and v is not np._NoValue}
-    if len(args) > count or kwargs.keys() & {"out", "dtype", "where", "initial", "order", "casting", "kind"}:
-        given = ", ".join(kwargs) or f"{len(args)} arguments by position"
+    if isinstance(function, np.ufunc):
+        others: dict[Any, Any] = kwargs
+    else:
+        args, others = _words(function, count, args, kwargs)
+    others = {_NAMES.get(k, k): v for k, v in others.items()}
+    names = parameters(getattr(ours, "__wrapped__", ours))
+    unknown = [str(k) for k in others if k not in names]
+    if unknown:
         raise UnsupportedError(
-            f"{name} of a Tensor takes {count} arguments by position and the keywords of tl.{ours.__name__}, got "
-            f"{given}; for a dtype use .astype(...), in place of out= and where= an expression"
+            f"{name} of a Tensor takes {', '.join(names)}; got {', '.join(unknown)}; for a dtype use .astype(...), in "
+            "place of out= and where= an expression"
         )
-    if ours in (creation.zeros, creation.ones, creation.full):
-        like = args[0] if args else kwargs.pop("a")
-        return ours(like.shape, *args[1:], dtype=like.dtype, **kwargs)
-    return ours(*args, **kwargs)
+    if others.get("axis", 0) is None and function in (np.concatenate, np.argsort, np.take_along_axis):  # flattened
+        first = [shape.reshape(x, -1) for x in args[0]] if function is np.concatenate else shape.reshape(args[0], -1)
+        args, others = (first, *args[1:]), {**others, "axis": 0}
+    if function is np.where and len(args) == 1:
+        return np.nonzero(_values(args[0]))
+    return ours(*args, **others)
+
+
+def _words(
+    function: Any, count: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The first ``count`` arguments of a call by position, the others by name, without NumPy's own defaults."""
+    import inspect
+
+    signature = inspect.signature(_IN_C.get(function, function))
+    bound, first, others = signature.bind(*args, **kwargs).arguments, [], {}
+    for i, (name, parameter) in enumerate(signature.parameters.items()):
+        value = bound.get(name, parameter.default)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            first.extend(value)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            others.update(bound.get(name, {}))
+        elif name in _NO_MATTER or _is(value, parameter.default):
+            continue
+        elif i < count and len(first) == i and name != "axis":
+            first.append(value)
+        else:
+            others[name] = value
+    return tuple(first), others
+
+
+def _is(value: Any, default: Any) -> bool:
+    """Whether NumPy would take an argument for the default; an array need not say whether it is equal."""
+    same = type(value) is type(default) and type(value) in (bool, int, str) and value == default
+    return same or value is default or value is np._NoValue
 
 
 def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
@@ -161,7 +226,7 @@ def _dlpack(self: Tensor, **options: Any) -> Any:
     return self._data.__dlpack__(**options)
 
 
-@composite
+@composite(view=True)
 def from_dlpack(x: Any) -> Tensor:
     """A Tensor on the memory of an array of another library, without a copy: PyTorch's on the CPU, NumPy's, JAX's.
 

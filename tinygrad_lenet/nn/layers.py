@@ -260,8 +260,8 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """Set elements to 0 with probability ``p`` in training and scale the others by ``1 / (1 - p)``; nothing in
-    evaluation.
+    """Set elements to 0 with probability ``p`` in training and scale the others by ``1 / (1 - p)``. In evaluation the
+    input itself passes through, not a copy.
 
     Raises:
         ArgumentError: ``p`` is no probability.
@@ -279,7 +279,7 @@ class Dropout(Module):
 
     def forward(self, x: Any) -> Tensor:
         """The same shape."""
-        return F.dropout(x, self.p, self.training, self.generator)
+        return F.dropout(x, self.p, True, self.generator) if self.training else tensor_of("Dropout", "input", x)
 
     def extra_repr(self) -> str:
         """The probability."""
@@ -300,7 +300,10 @@ class Dropout2d(Dropout):
 
     def forward(self, x: Any) -> Tensor:
         """The same shape."""
-        return F.dropout2d(x, self.p, self.training, self.generator)
+        if self.training:
+            return F.dropout2d(x, self.p, True, self.generator)
+        check_input(self, x, (4,), layout="(N, C, H, W)")
+        return tensor_of("Dropout2d", "input", x)
 
 
 class Flatten(Module):
@@ -364,7 +367,7 @@ class Unflatten(Module):
 
 
 class Identity(Module):
-    """What goes in comes out; takes the place of a layer that is to be left out. Arguments are ignored.
+    """The input itself, not a copy; takes the place of a layer that is to be left out. Arguments are ignored.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn

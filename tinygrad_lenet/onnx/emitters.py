@@ -61,6 +61,14 @@ EMIT |= {
     "logical_or": _simple("Or"),
     "logical_not": _simple("Not"),
 }
+
+
+def _of_bits(kind: str) -> Emit:
+    """Booleans have operators of their own."""
+    return lambda g, out, like, *xs: _simple("Bitwise" * (like.dtype != np.bool_) + kind)(g, out, like, *xs)
+
+
+EMIT |= {f"bitwise_{kind.lower()}": _of_bits(kind) for kind in ("And", "Or", "Xor", "Not")}
 EMIT |= {
     "square": _chain(lambda g, t, x: g.node("Mul", x, x)),
     "expm1": _chain(lambda g, t, x: g.node("Sub", g.node("Exp", x), t(1))),
@@ -224,6 +232,14 @@ def _pick(g: Graph, out: str, like: NDArray[Any], x: Any, index: Any) -> None:
         raise UnsupportedError("an index of several arrays that are not on the first axes")
     parts = [g.node("Unsqueeze", g.node("Expand", g.of(i, np.int64), g.ints(lengths)), g.ints(-1)) for i in arrays]
     g.node("GatherND", name, g.node("Concat", *parts, axis=-1), out=out)
+
+
+@emits("_diagonal")
+def _diagonal(g: Graph, out: str, like: NDArray[Any], x: Any, offset: int, count: int) -> None:
+    """Picked from the last two axes, which come first for that."""
+    ndim, along = x.array.ndim, np.arange(count)[:, None] + [max(-offset, 0), max(offset, 0)]
+    first = g.node("Transpose", g.of(x), perm=[ndim - 2, ndim - 1, *range(ndim - 2)])
+    g.node("Transpose", g.node("GatherND", first, along), perm=[*range(1, ndim - 1), 0], out=out)
 
 
 def _sliced(g: Graph, x: Any, name: str, full: list[Any]) -> str:
@@ -478,6 +494,7 @@ MISSING = {
     "conv2d_weight_grad": "the gradient of a convolution for its kernels",
     "_linear_weight_grad": "the gradient of a linear map for its weights",
     "_put": "adding to picked places",
+    "_on_diagonal": "the gradient of a diagonal",
     "_unpool": "the gradient of max pooling",
     "_repool": "the gradient of the gradient of max pooling",
     "_avg_unpool": "the gradient of average pooling",

@@ -23,7 +23,7 @@ from .. import memory, threads
 from ..errors import ArgumentError, ShapeError
 from ..graph import single
 from ..primitive import Array, composite, draw, primitive
-from ..tensor import Tensor
+from ..tensor import Tensor, as_tensor
 from ..threads import parallel
 from .products import common_dtype, product
 from .rearrange import pad
@@ -370,6 +370,7 @@ def conv_transpose2d(
     op = "conv_transpose2d"
     strides, dilations = pair(stride, op, "stride"), pair(dilation, op, "dilation")
     pads, extra = pair(padding, op, "padding", 0), pair(output_padding, op, "output_padding", 0)
+    x, weight, bias = as_tensor(x), as_tensor(weight), None if bias is None else as_tensor(bias)
     check_images(op, x)
     if weight.ndim != 4 or weight.shape[0] != x.shape[1]:
         raise ShapeError(

@@ -76,11 +76,17 @@ select.check(draw(3, 2), np.array([True, False]), when=False)
 def where(condition: Array, x: Array, y: Array) -> Array:
     """``x`` where the condition holds, ``y`` elsewhere; all three broadcast.
 
-    A NaN or inf in the branch not taken does no harm, forward or backward: there the gradient is 0.
+    A NaN or inf in the branch not taken does not show in the result, and that branch gets the gradient 0. But an op
+    that *made* the branch multiplies this 0 by its own derivative, and where that is infinite or NaN the product is
+    NaN, as in PyTorch. The remedy is a second ``where``, inside: give the op harmless values where it is not used.
 
     >>> import tinygrad_lenet as tl
     >>> tl.where(tl.tensor([True, False]), tl.tensor([1.0, 2.0]), 0.0)
     tensor([1., 0.])
+    >>> x = tl.tensor([-1.0, 4.0], requires_grad=True)
+    >>> y = tl.where(x > 0, tl.sqrt(tl.where(x > 0, x, 1.0)), x)  # of tl.sqrt(x) the gradient at -1 would be NaN
+    >>> tl.grad(y.sum(), x)
+    (tensor([1.  , 0.25]),)
     """
     return np.where(condition, x, y)
 
@@ -414,7 +420,7 @@ for _comparison in (eq, ne, lt, le, gt, ge):
 
 @primitive
 def logical_and(x: Array, y: Array) -> Array:
-    """Whether both hold, as booleans; numbers hold where they are not 0. Also ``x & y``, of booleans.
+    """Whether both hold, as booleans; numbers hold where they are not 0. Of bits, see :func:`bitwise_and`.
 
     >>> import tinygrad_lenet as tl
     >>> tl.logical_and(tl.tensor([True, True]), tl.tensor([True, False]))
@@ -451,6 +457,7 @@ logical_or.vjp(x=None, y=None)
 logical_or.check(draw(3, 2), draw(2))
 logical_not.vjp(x=None)
 logical_not.check(draw(3, 2))
+
 
 # Copies
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import DTypeError, OutOfRangeError, ShapeError
 from ..graph import Part, single
+from ..interface import beside
 from ..parameters import as_index
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
@@ -18,7 +19,7 @@ from .shape import axis_of, broadcast_to, permute
 __all__ = ["gather", "getitem", "one_hot", "scatter", "scatter_add", "take_along_axis"]
 
 
-@primitive
+@primitive(view=True)
 def _pick(x: Array, index: Any) -> Array:
     return x[index]
 
@@ -133,11 +134,12 @@ _put.check((3, 4), (((1, slice(0, 2)),), ((Ellipsis,),)), draw(2), draw(3, 4))
 _put.check((3, 4), (((1, slice(1)),), ((slice(1, 3),), _Axes((1, 0)), (1,))), draw(1), draw(2))
 
 
-@composite
+@composite(view=True)
 def getitem(x: Array, index: Any) -> Tensor:
     """``x[index]``, as NumPy defines it: slices, integers, ``None``, ``...``, integer and boolean arrays, mixed.
 
-    Slices give a view of the same memory, arrays a copy. An element picked several times sums its gradients.
+    Slices give a view of the same memory; arrays, and numbers for all axes, a copy. An element picked several times
+    sums its gradients.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([[1, 2, 3], [4, 5, 6]])
@@ -223,7 +225,7 @@ def _source(op: str, src: Array, index: Any, x: Tensor) -> Tensor:
     """The part of ``src`` that is scattered."""
     shape = np.shape(index)
     if not np.ndim(src):
-        src = broadcast_to(src, shape)
+        src = broadcast_to(beside(src, x)[0], shape)
     if np.ndim(src) != len(shape) or any(n > m for n, m in zip(shape, np.shape(src), strict=True)):
         raise ShapeError(
             f"{op}: src {np.shape(src)} must be a number, or at least as long as index {shape} on each axis"

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import memory
+from ..errors import ShapeError
 from ..graph import added, single
 from ..primitive import Array, draw, primitive
+from ..tensor import to_array
 from ..threads import parallel
 from .maths import sqrt, square
 from .reduction import _wide
@@ -99,6 +101,16 @@ def _powers(x: Array, centre: Array, dtype: np.dtype[Any], rows: slice) -> Array
     return np.stack([first, added(np.multiply(off, off, out=off), (0, 2))])
 
 
+def _moments(x: Array, stats: Any) -> tuple[Array, Array]:
+    """Mean and variance of each channel: those that are given, or computed."""
+    if stats is None:
+        return moments(x)
+    mean, var = (to_array(value) for value in stats)
+    if mean.shape != x.shape[1:2] or var.shape != x.shape[1:2]:
+        raise ShapeError(f"stats must be mean and variance of {x.shape[1]} channels, got {mean.shape} and {var.shape}")
+    return mean, var
+
+
 @primitive
 def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = None) -> Array:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` for channels on axis 1, where ``mean, var = moments(x)``.
@@ -107,7 +119,7 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
     them (Ioffe & Szegedy, 2015, section 3).
     """
     narrow, x = x.dtype, single(x)
-    mean, var = moments(x) if stats is None else stats
+    mean, var = _moments(x, stats)
     channels, dtype = _Channels(x), x.dtype
     data, (out, result) = channels.view(x), channels.empty(dtype)
     (centre, rest), factor = _parts(mean, dtype), weight / np.sqrt(var + eps)
@@ -141,7 +153,7 @@ def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
         axes, (standard, factor) = (0, *range(2, x.ndim)), _standard(x, eps)
         inner = g - g.mean(axis=axes, keepdims=True) - standard * (g * standard).mean(axis=axes, keepdims=True)
         return (inner * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))).astype(x.dtype)
-    mean, var = moments(x) if stats is None else stats
+    mean, var = _moments(x, stats)
     channels, dtype = _Channels(x), x.dtype
     data, grads, (out, result) = channels.view(x), channels.view(g), channels.empty(dtype)
     factor, (centre, rest) = 1 / np.sqrt(var + eps), _parts(mean, dtype)
@@ -164,7 +176,7 @@ def _normalize_weight(g: Any, x: Any, eps: float, stats: Any) -> Any:
     g, x = single(g), single(x)
     if not isinstance(g, np.ndarray):
         return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim))).astype(x.dtype)
-    mean, var = moments(x) if stats is None else stats
+    mean, var = _moments(x, stats)
     channels, (centre, rest) = _Channels(x), _parts(mean, x.dtype)
     data, grads = channels.view(x), channels.view(g)
     total, common = channels.sums(lambda rows: _products(data[rows], grads[rows], centre), x.dtype)

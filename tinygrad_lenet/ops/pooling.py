@@ -83,13 +83,13 @@ def _reduce(ufunc: np.ufunc, images: Array, at: Windows, dtype: np.dtype[Any]) -
     return out
 
 
-def _blank(like: Array, at: Windows) -> Array:
+def _blank(like: Array, at: Windows, dtype: np.dtype[Any]) -> Array:
     """Room for the padded images' gradient, laid out in memory as ``like`` is; not cleared if every pixel will be
     written.
     """
     order = sorted(range(4), key=lambda axis: -like.strides[axis])
     shape = (*like.shape[:2], *at.padded)
-    room = memory.empty(tuple(shape[axis] for axis in order), like.dtype)
+    room = memory.empty(tuple(shape[axis] for axis in order), dtype)
     if not at.tiling:
         room.fill(0)
     return room.transpose([order.index(axis) for axis in range(4)])
@@ -143,7 +143,7 @@ def _unpool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
     if g.dtype == np.float16 and not at.tiling:
         return _unpool.op.forward(single(g), single(x), single(peak), *window).astype(g.dtype)
     images = _padded(x, at, np.nan)
-    grads = _blank(images, at)
+    grads = _blank(images, at, g.dtype)
 
     tiling, integer = at.tiling, BITS[g.dtype.itemsize]
     targets = grads.view(integer) if tiling else grads
@@ -263,7 +263,7 @@ def _avg_unpool(g: Array, x_shape: tuple[int, ...], *window: Any) -> Array:
         return _avg_unpool.op.forward(single(g), x_shape, *window).astype(g.dtype)
     at = _geometry("avg_pool2d", x_shape, kernel_size, stride, padding, 1, ceil_mode)
     weight = _weight(at, count_include_pad, divisor_override, g.dtype)
-    grads = _blank(g, at)
+    grads = _blank(g, at, g.dtype)
     if at.many:
         np.copyto(_tiles(grads, at), (g * weight)[:, :, :, None, :, None])
         return grads

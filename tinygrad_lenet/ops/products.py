@@ -189,13 +189,14 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         return wide.astype(np.float16)
     if x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous:
         out = _dot(weight, x.T)
-        if bias is not None:
-            out += bias[:, None]
-        return out.T
+        return out.T if bias is None else _plus(out, bias[:, None]).T
     out = _dot(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T).reshape(*x.shape[:-1], weight.shape[0])
-    if bias is not None:
-        out += bias
-    return out
+    return out if bias is None else _plus(out, bias)
+
+
+def _plus(out: Array, bias: Array) -> Array:
+    """In place, unless the bias is of a wider dtype."""
+    return np.add(out, bias, out=out if common_dtype(out, bias) == out.dtype else None)
 
 
 @primitive

@@ -1,0 +1,90 @@
+"""The bits of integers, and the truth of booleans, combined: Python's ``&``, ``|``, ``^`` and ``~``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import DTypeError
+from ..primitive import Array, primitive
+
+__all__ = ["bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor"]
+
+
+def _bits(*values: Any) -> None:
+    """Floats have no bits to combine; a single bit of a boolean is its truth."""
+    for value in values:
+        kind = np.result_type(value)
+        if kind.kind not in "iub":
+            raise DTypeError(
+                f"bits are those of integers and booleans, got {kind}; for truth use logical_and, logical_or or "
+                "logical_not, for integers x.astype('int64') (a list of numbers is float32: give an array)"
+            )
+
+
+@primitive
+def bitwise_and(x: Array, y: Array) -> Array:
+    """The bits that both have, ``x & y``, of integers or booleans; no gradient.
+
+    Raises:
+        DTypeError: floats; see :func:`logical_and`.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.bitwise_and(tl.tensor([6], dtype="int64"), 3), tl.tensor([True, True]) & tl.tensor([True, False])
+    (tensor([2], dtype=int64), tensor([ True, False]))
+    """
+    _bits(x, y)
+    return np.bitwise_and(x, y)
+
+
+@primitive
+def bitwise_or(x: Array, y: Array) -> Array:
+    """The bits that at least one has, ``x | y``, of integers or booleans; no gradient.
+
+    Raises:
+        DTypeError: floats; see :func:`logical_or`.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.bitwise_or(tl.tensor([6], dtype="int64"), 3), tl.tensor([False, True]) | False
+    (tensor([7], dtype=int64), tensor([False,  True]))
+    """
+    _bits(x, y)
+    return np.bitwise_or(x, y)
+
+
+@primitive
+def bitwise_xor(x: Array, y: Array) -> Array:
+    """The bits that one has and the other has not, ``x ^ y``, of integers or booleans; no gradient.
+
+    Raises:
+        DTypeError: floats; of truths, write ``(x != 0) ^ (y != 0)``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.bitwise_xor(tl.tensor([6], dtype="int64"), 3), tl.tensor([False, True]) ^ True
+    (tensor([5], dtype=int64), tensor([ True, False]))
+    """
+    _bits(x, y)
+    return np.bitwise_xor(x, y)
+
+
+@primitive
+def bitwise_not(x: Array) -> Array:
+    """All bits inverted, ``~x``: ``-x - 1`` of signed integers, the opposite of booleans; no gradient.
+
+    Raises:
+        DTypeError: floats; see :func:`logical_not`.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.bitwise_not(tl.tensor([6], dtype="int64")), ~tl.tensor([True, False])
+    (tensor([-7], dtype=int64), tensor([False,  True]))
+    """
+    _bits(x)
+    return np.bitwise_not(x)
+
+
+for _of_bits in (bitwise_and, bitwise_or, bitwise_xor):
+    _of_bits.vjp(x=None, y=None)
+    _of_bits.check(np.array([6, -1]), np.array([[3], [0]]))
+bitwise_not.vjp(x=None)
+bitwise_not.check(np.array([6, -1]))

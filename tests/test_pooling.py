@@ -388,6 +388,14 @@ def test_sizes_and_factors_of_images_with_gradients(torch, mode):
             )
 
 
+@pytest.mark.parametrize("factor", [1.1, 1.01, 1.2, 1.9, 2.1])
+def test_bilinear_factors_that_leave_or_double_the_size(torch, factor):
+    for n in (4, 9, 60):
+        x = np.random.default_rng(0).standard_normal((1, 1, n, n))
+        ours, theirs = resized(torch, x, scale_factor=factor, mode="bilinear")
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
 @pytest.mark.parametrize("size", [1, 3, (3, 2), (4, 5), (6, 7)])
 def test_adaptive_windows_with_gradients(torch, size):
     x = np.random.default_rng(0).standard_normal((2, 2, 4, 5))

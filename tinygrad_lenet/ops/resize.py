@@ -52,7 +52,9 @@ def means(n: int, m: int) -> Weights:
 
 @functools.lru_cache(maxsize=256)
 def between(n: int, m: int, factor: float | None, corners: bool, dtype: type[np.floating[Any]]) -> Weights:
-    """The two nearest pixels, weighted by distance, in PyTorch's arithmetic."""
+    """The two nearest pixels, weighted by distance, in PyTorch's arithmetic; for the same size the pixel itself."""
+    if m == n:
+        return _of_runs(np.eye(n, dtype=np.bool_), np.eye(n))
     new, half = np.arange(m), dtype(0.5)
     if corners:
         at = new.astype(dtype) * (dtype(n - 1) / dtype(m - 1) if m > 1 else dtype(0))
@@ -101,7 +103,7 @@ def resample(x: Array, rows: Any, columns: Any) -> Array:
     Two matrix products, if they make no NaN of an infinite pixel and a weight of 0.
     """
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    sparse = min(len(rows.steps), len(columns.steps)) == 1
+    sparse = len(rows.steps) == len(columns.steps) == 1
     if sparse or not np.isfinite(wide).all():
         with np.errstate(invalid="ignore"):  # a term of an infinite pixel and a weight of 0
             out = _along(_along(wide, rows, 2), columns, 3)

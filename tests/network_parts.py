@@ -5,6 +5,7 @@ for the constructor. Options left out have their default, so a failure is shrunk
 row draws must be legal: what the package then refuses is a fault.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -159,11 +160,19 @@ def batch_norm(*kinds):
 def layer_norm(r, s):
     axes = r.randint(1, len(s) - 1)
     shape = s[-1] if axes == 1 and r.random() < 0.5 else s[-axes:]
-    return (shape,), some(r, eps=lambda: r.choice([1e-3, 0.1]), elementwise_affine=lambda: False, bias=lambda: False)
+    options = some(r, eps=lambda: r.choice([1e-3, 0.1]), elementwise_affine=lambda: False, bias=lambda: False)
+    return (shape,), options | single(math.prod(s[-axes:]))
 
 
 def group_norm(r, s):
-    return (divisor(r, s[1]), s[1]), some(r, eps=lambda: r.choice([1e-3, 0.1]), affine=lambda: False)
+    groups = divisor(r, s[1])
+    options = some(r, eps=lambda: r.choice([1e-3, 0.1]), affine=lambda: False)
+    return (groups, s[1]), options | single(math.prod(s[1:]) // groups)
+
+
+def single(count):
+    """Of one element nothing is left but rounding errors, which are not to be divided by a small number."""
+    return {"eps": 0.1} if count == 1 else {}
 
 
 def linear(r, s):
@@ -321,7 +330,7 @@ def optimizer(lrs, **choices):
             if name == "eps" or r.random() < 0.4:
                 options[name] = r.choice(values)
         if "eps" in options:  # what is 0 but for rounding must not become a step
-            options["eps"] = r.choice({"float64": [1e-5, 1e-3], "float32": [1e-3, 1e-2], "float16": [1e-8, 1e-3]}[dtype])
+            options["eps"] = r.choice([1e-8, 1e-3] if dtype == "float16" else [1e-3, 1e-2])
         if options.get("nesterov"):
             options.pop("dampening", None)
             options.setdefault("momentum", 0.9)
@@ -335,10 +344,8 @@ OPTIMIZERS = {
     "Adagrad": optimizer([0.01, 0.003], lr_decay=[0.1], initial_accumulator_value=[0.1, 0.5], eps=[1e-5]),
     "Adam": optimizer([0.001, 0.003], betas=BETAS, eps=[1e-5], amsgrad=[True]),
     "AdamW": optimizer([0.001, 0.003], betas=BETAS, eps=[1e-5], amsgrad=[True]),
-    "RMSprop": optimizer(
-        [0.001, 0.003], alpha=[0.9, 0.8], eps=[1e-5], momentum=[0.5, 0.9], centered=[True]
-    ),
-    "SGD": optimizer([0.001, 0.01], momentum=[0.5, 0.9], dampening=[0.2], nesterov=[True]),
+    "RMSprop": optimizer([0.001, 0.003], alpha=[0.9, 0.8], eps=[1e-5], momentum=[0.5, 0.9], centered=[True]),
+    "SGD": optimizer([0.001, 0.003], momentum=[0.5, 0.9], dampening=[0.2], nesterov=[True]),
 }
 
 

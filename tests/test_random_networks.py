@@ -12,7 +12,7 @@ import pytest
 import random_networks
 from hypothesis import settings
 from network_judges import Difference, Plain, Refused, Torch
-from random_networks import Part, check, draw, everywhere, program, script, search, shrink
+from random_networks import Part, draw, everywhere, program, script, search
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
@@ -28,7 +28,7 @@ def test_random_networks_train_like_their_judges(share):
     counts = collections.Counter()
     failure = search(SEED, range(share, BUDGET, SHARES), counts=counts)
     assert failure is None, f"\n{failure}"
-    assert counts["refused"] <= 0.1 * counts["passed"], counts  # what the judge refuses says nothing
+    assert counts["passed"] > 0.9 * BUDGET / SHARES, counts  # what the judge refuses says nothing
 
 
 def test_random_networks_train_like_plain_definitions(monkeypatch):
@@ -284,7 +284,7 @@ FAULTS = {  # a part of the program without which the fault does not show, and t
     "norm of clipping": ("norm_type", clipping_has_one_norm),
     "accumulated gradients": ("zero_grad", gradients_are_never_forgotten),
     "label smoothing": ("label_smoothing", without_option(nn.CrossEntropyLoss, "label_smoothing")),
-    "sizes of pooling": ("ceil_mode", without_option(nn.MaxPool2d, "ceil_mode")),
+    "sizes of pooling": ("ceil_mode", without_option(nn.MaxPool2d.__mro__[1], "ceil_mode")),
 }
 DEFAULT = 75
 

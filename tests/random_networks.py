@@ -111,6 +111,10 @@ def grown(r, kind, shape, count, deep=1):
     return layers, kind, shape
 
 
+def unbounded(schedule):
+    return replace(schedule, without=frozenset({"eta_min"}), body=tuple(map(unbounded, schedule.body)))
+
+
 def draw(seed, i):
     """Network ``i`` of a seed."""
     r = random.Random(f"{seed}/{i}")
@@ -152,6 +156,8 @@ def draw(seed, i):
         schedules.append(part(r, name, body))
     dtype = r.choice(["float64"] * 6 + ["float32"] * 3 + ["float16"])
     event = r.choice(["", "", turn(EVENTS, seed, i, "event")])
+    if count > 1 or event == "by hand":  # a cosine that finds a rate below its least one makes it negative
+        schedules = [unbounded(schedule) for schedule in schedules]
     if event == "add" and trained(stack_texts(layers, kind, shape)[0]) < 2:
         event = ""
     return Case(

@@ -4,6 +4,7 @@ The numbers come from a seed, so that all get the same: values of parameters, in
 """
 
 import copy
+import importlib.util
 import os
 import tempfile
 from types import SimpleNamespace
@@ -191,6 +192,8 @@ class Library:
         """The same training in new objects, by way of a file."""
         if not self.resumes:
             return model, optimizer, schedules
+        if not importlib.util.find_spec("safetensors"):
+            ending = ending.replace("safetensors", "npz")
         dropouts = [module for module in model.modules() if hasattr(module, "generator")]
         state = {
             "optimizer": optimizer.state_dict(),

@@ -14,7 +14,7 @@ from network_libraries import Difference, Library, Plain, Torch
 # dozen layers round a few hundred times, normalisation and optimisers divide by square roots of small numbers.
 UNITS = {"float64": 2.0**12, "float32": 2.0**8, "float16": 2.0**5}
 GROWTH = 1.5  # from step to step
-# What a judge may refuse, in the words of its errors: batch normalisation of one value, which is too rare to be avoided.
+# What a judge may refuse, in the words of its errors: batch normalisation of one value, too rare to be avoided.
 REFUSALS = ("Expected more than 1 value per channel", "in training a channel needs more than one value")
 CONFIRMED = 3  # data on which a case with kinks must differ: near a kink, rounding decides
 

@@ -111,7 +111,7 @@ def model_texts(case):
     """The layers, one text each, and the shape that comes out of a batch of two."""
     kind = TOKENS if case.tokens else len(case.shape)
     texts, kind, shape = stack_texts(case.layers, kind, (2, *case.shape[1:]))
-    if trained(texts) < (2 if case.event == "add" else 1):
+    if trained(texts) < (1 if case.event != "add" else 3 if case.frozen else 2):
         raise Unfit("nothing to train")
     if kind == TOKENS or len(shape) not in LOSSES[case.loss.name].ranks:
         raise Unfit("the loss")

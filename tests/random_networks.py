@@ -158,7 +158,7 @@ def draw(seed, i):
     event = r.choice(["", "", turn(EVENTS, seed, i, "event")])
     if count > 1 or event == "by hand":  # a cosine that finds a rate below its least one makes it negative
         schedules = [unbounded(schedule) for schedule in schedules]
-    if event == "add" and trained(stack_texts(layers, kind, shape)[0]) < 2:
+    if event == "add" and trained(stack_texts(layers, kind, shape)[0]) < 3:
         event = ""
     return Case(
         seed=r.randrange(10**6),

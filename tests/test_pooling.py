@@ -361,9 +361,9 @@ def test_the_nearest_pixel_is_pytorch_s_for_every_size_and_factor(torch, dtype):
     rng = np.random.default_rng(0)
     for n in range(1, 201):
         x = np.arange(n * 3, dtype=dtype).reshape(1, 1, n, 3)
-        sizes = {n, 2 * n, *rng.integers(1, 201, 6).tolist()} & {*range(1, 201)}
+        sizes = {n, 2 * n, *rng.integers(1, 201, 3).tolist()} & {*range(1, 201)}
         cases = [{"size": (m, 4)} for m in sizes]
-        factors = {3.15, 1.1, 1 / 3, 2 + 1 / n, *np.round(rng.uniform(0.1, 5, 3), 2), *rng.uniform(0.1, 3, 2)}
+        factors = {3.15, 2 + 1 / n, np.round(rng.uniform(0.1, 5), 2), rng.uniform(0.1, 3)}
         cases += [{"scale_factor": (float(f), 1.5)} for f in factors if n * f >= 1]
         for options in cases:
             ours, theirs = resized(torch, x, **options)

@@ -19,6 +19,7 @@ come about. Broadcasting is undone by the engine.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, overload
@@ -191,6 +192,8 @@ def _frozen(value: Any) -> Any:
     return type(value)([_frozen(v) for v in value]) if type(value) in (list, tuple) else value
 
 
+_WORDS = "int float bool str None class tuple Pair Padding Axis DTypeLike"  # of options that hold no arrays
+_PLAIN = {*_WORDS.split()}
 _EACH: Any = object()  # in place of a version: there are several values, each with its own
 _MISSING: Any = object()
 
@@ -217,6 +220,9 @@ class Op:
         self.defaults = (_MISSING,) * self.required + given
         self.scalars = scalars_of(forward)
         self.operands = [_operand(forward.__annotations__.get(name)) for name in self.names]
+        words = [{*re.findall(r"\w+", str(forward.__annotations__.get(name, "Any")))} for name in self.names]
+        # Options that may hold arrays, in lists.
+        self.loose = [i for i in range(self.arity) if not self.operands[i] and not words[i] <= _PLAIN]
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}
@@ -426,7 +432,8 @@ def primitive(forward: Any = _MISSING, *, view: bool = False) -> Any:
         raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
     op = Op(forward, flag("primitive", "view", view))
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
-    scalars, plans, operands, last = op.scalars, op.plans, op.operands, len(op.operands) - 1
+    scalars, loose, plans = op.scalars, op.loose, op.plans
+    operands, last = op.operands, len(op.operands) - 1
 
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Tensor:
@@ -454,11 +461,15 @@ def primitive(forward: Any = _MISSING, *, view: bool = False) -> Any:
             out = op.again(error, args, plain)
         if type(out) is not np.ndarray:
             out = np.asarray(out)
-        version, own = [0], out.base is None
+        version, home = [0], out.base
+        # NumPy's views know the array that owns their memory; only other ways to look at it take a closer look.
+        near = home is not None and (type(home) is not np.ndarray or not out.flags.writeable)
         for a in plain:
-            if a is out or type(a) is list or type(a) is tuple:
-                own = False
-        if not own:  # or it does not seem so
+            if a is out or (type(a) is np.ndarray and home is not None and (a is home or a.base is home)):
+                near = True
+        for i in loose:
+            near = near or type(plain[i]) in (list, tuple)
+        if near:
             if view and (shared := version_of(out, args)):
                 version = shared
             elif borrows(out, plain):  # the caller may write to it

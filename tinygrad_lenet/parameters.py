@@ -135,6 +135,16 @@ def narrowed(who: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any
     with np.errstate(all="ignore"):
         found: NDArray[Any] = array.astype(dtype)
         same = np.isfinite(found) == np.isfinite(array) if dtype.kind == "f" else found == array
-    if not same.all():
-        raise DTypeError(f"{who} is {dtype}, which cannot hold {array[~same].flat[0]!r}")
+    _all_same(who, same, dtype, array)
     return found
+
+
+def unchanged(who: str, found: NDArray[Any], given: NDArray[Any]) -> None:
+    """Refuse integers and booleans that are other numbers than those given."""
+    if found.dtype.kind != "f":
+        _all_same(who, found == given, found.dtype, given)
+
+
+def _all_same(who: str, same: Any, dtype: np.dtype[Any], given: NDArray[Any]) -> None:
+    if not np.all(same):
+        raise DTypeError(f"{who} is {dtype}, which cannot hold {given[~same].flat[0]!r}")

@@ -18,7 +18,7 @@ from .arguments import flag, function
 from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line, watcher
 from .memory import storage
-from .parameters import NATIVE, as_index, checked, narrowed
+from .parameters import NATIVE, as_index, checked, unchanged
 from .threads import alone
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
@@ -204,8 +204,8 @@ class Tensor(Methods):
     @data.setter
     def data(self, value: Any) -> None:
         typed = isinstance(value, (Tensor, np.ndarray, np.generic))
-        array = narrowed("data", to_array(value, None if typed else np.float64), self.dtype)
-        array = array if typed else to_array(value, self.dtype)  # float64 does not hold all of Python's integers
+        array = to_array(value, self.dtype)
+        unchanged("data", array, to_array(value, None if typed else np.float64))
         if array.shape != self.shape:
             raise ShapeError(
                 f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape"

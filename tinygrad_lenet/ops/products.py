@@ -183,13 +183,14 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         )
     if x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous:
         out = _dot(weight, x.T)
-        if bias is not None:
-            out += bias[:, None]
-        return out.T
+        return out.T if bias is None else _plus(out, bias[:, None]).T
     out = _dot(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T).reshape(*x.shape[:-1], weight.shape[0])
-    if bias is not None:
-        out += bias
-    return out
+    return out if bias is None else _plus(out, bias)
+
+
+def _plus(out: Any, bias: Any) -> Any:
+    """The sum, in place unless the bias has another dtype: then the result has NumPy's for both."""
+    return np.add(out, bias, out=out if out.dtype == bias.dtype else None)
 
 
 @primitive

@@ -250,6 +250,8 @@ def verdict(torch, program):
         for check in checks if program.outputs else ():
             try:
                 check(program, judge)
+            except Unjudged:
+                raise
             except Failure as failure:
                 failure.check = f"{check.__name__}: {failure.check}"
                 return failure, judge.skipped

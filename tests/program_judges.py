@@ -46,6 +46,11 @@ def hook(function):
     return lambda g: None if g is None else function(g)
 
 
+def array(t):
+    """PyTorch's zeros that have no memory cannot be read."""
+    return np.zeros(tuple(t.shape)) if t._is_zerotensor() else t.detach().numpy(force=True)
+
+
 class Reference:
     """Results of a program in PyTorch: by kind of check, and there by name; ``error`` is what is added to each value,
     relative to it.
@@ -109,7 +114,7 @@ class Reference:
         )
 
     def arrays(self, tensors):
-        return {n: t.detach().numpy(force=True) for n, t in tensors.items()}
+        return {n: array(t) for n, t in tensors.items()}
 
     def derive(self, outs, inputs):
         torch, names = self.torch, [*inputs]
@@ -123,9 +128,7 @@ class Reference:
         zeros = [torch.zeros_like(x) for x in xs]
         full = [z if g is None else g for g, z in zip(first, zeros, strict=True)]
         self.results["gradient"] = self.arrays(dict(zip(names, full, strict=True)))
-        self.results["hook"] = {
-            n: np.stack([g.detach().numpy(force=True) for g in gs]) for n, gs in self.seen.items() if gs
-        }
+        self.results["hook"] = {n: np.stack([array(g) for g in gs]) for n, gs in self.seen.items() if gs}
         directions = [torch.tensor(weights(tuple(x.shape), i + 3)) for i, x in enumerate(xs)]
         pairs = [(g, d) for g, d in zip(full, directions, strict=True) if g.requires_grad]
         second = [None] * (len(xs) + len(seeds))
@@ -140,7 +143,7 @@ class Reference:
         second = [torch.zeros_like(t) if g is None else g for g, t in zip(second, [*xs, *seeds], strict=True)]
         if not self.replaced:
             self.results["second gradient"] = self.arrays(dict(zip(names, second, strict=False)))
-        self.results["jvp"] = dict(enumerate(g.detach().numpy(force=True) for g in second[len(xs) :]))
+        self.results["jvp"] = dict(enumerate(array(g) for g in second[len(xs) :]))
 
 
 class Judge:

@@ -42,7 +42,8 @@ KINKED |= {"hardswish": (-3, 3), "hardtanh": (-1, 1), "relu6": (6,)}
 UNARY = [
     *[Form(f"tl.{name}({{x}})") for name in SMOOTH.split()],
     *[Form(f"tl.{name}({{x}})", kinks=kinks) for name, kinks in KINKED.items()],
-    *[Form(f"tl.{name}({{x}})", wild=True) for name in ("neg", "clone", "relu")],
+    *[Form(f"tl.{name}({{x}})", wild=True) for name in ("neg", "clone")],
+    Form("tl.relu({x})"),
     *[Form(f"{{x}}.{name}()") for name in ("sin", "sigmoid", "square")],
     *[Form(f"tl.{name}({{x}})", low=-4, high=4) for name in ("exp", "expm1", "sinh", "cosh")],
     *[Form(f"tl.{name}({{x}})", low=0.1, high=9) for name in ("log", "log2", "log10", "log1p", "sqrt", "reciprocal")],
@@ -221,11 +222,6 @@ NETWORKS = [
     tl.pad({image}, (1, 2, 0, 1), mode='reflect')
     tl.pad({image}, (1, 2, 0, 1), mode='replicate')
     tl.pad({image}, (1, 2, 0, 1), mode='circular')
-    tl.batch_norm({image}, None, None, {pair}, {pair}, True)
-    tl.group_norm({image}, 2, {pair}, {pair})
-    tl.group_norm({image}, 1)
-    tl.layer_norm({matrix}, {last})
-    tl.layer_norm({matrix}, {last}, {lastweight})
     tl.cross_entropy({logits}, {classes})
     tl.cross_entropy({logits}, {classes}, label_smoothing=0.2, reduction='sum')
     tl.nll_loss({logits}, {classes}, reduction='none')
@@ -239,6 +235,14 @@ NETWORKS = [
     Form("tl.max_pool2d({image}, 2, {k}, {z})", distinct=True),
     Form("tl.max_pool2d({image}, 2, 2, ceil_mode=True)", distinct=True),
     Form("tl.max_pool1d({signal}, 2, {k})", distinct=True),
+    *forms(
+        """tl.batch_norm({image}, None, None, {pair}, {pair}, True)
+        tl.group_norm({image}, 2, {pair}, {pair})
+        tl.group_norm({image}, 1)
+        tl.layer_norm({matrix}, {last})
+        tl.layer_norm({matrix}, {last}, {lastweight})""",
+        distinct=True,
+    ),
     Form("tl.multi_margin_loss({logits}, {classes})"),
 ]
 KINDS = {

@@ -301,7 +301,7 @@ class Places:
         return self.m.fresh(2)
 
     def last(self):
-        self.found["matrix"] = self.matrix()
+        self.found["matrix"] = self.m.fresh(int(self.rng.integers(1, 4)), int(self.rng.integers(2, 5)))
         return self.m.env[self.found["matrix"]].shape[-1]
 
     def lastweight(self):

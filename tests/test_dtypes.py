@@ -60,6 +60,16 @@ def test_mixed_dtypes_promote_as_numpy_does_and_gradients_come_back(op, dtypes):
     assert y.grad is None or y.grad.dtype == dtypes[1]
 
 
+@pytest.mark.parametrize("dtypes", [(a, b) for a in FLOATS for b in FLOATS])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_wider_bias_widens_a_linear_map(dtypes, turned):
+    x, weight, bias = leaf(3, 2).astype(dtypes[0]), leaf(4, 3, dtype=dtypes[0]), leaf(4, dtype=dtypes[1])
+    out = F.linear(x.T if turned else x.reshape(2, 3), weight, bias)
+    assert out.dtype == np.result_type(*dtypes)
+    out.sum().backward()
+    assert (weight.grad.dtype, bias.grad.dtype) == dtypes
+
+
 def test_a_float32_parameter_with_float64_data():
     w, data = leaf(3), RNG.standard_normal((4, 3))
     for out in (w * data, data * w, tl.tensor(data) * w, data @ w):

@@ -100,6 +100,17 @@ def test_the_gradient_at_a_kink_is_what_the_docstring_says(name, create_graph):
     np.testing.assert_allclose(gx.numpy(), expected, rtol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("loss", "curvature"),
+    [(tl.huber_loss, 1), (lambda x, y: tl.huber_loss(x, y, delta=0.5), 1)]
+    + [(lambda x, y, beta=beta: tl.smooth_l1_loss(x, y, beta=beta), 1 / beta) for beta in (1.0, 0.25)],
+)
+def test_a_quadratic_loss_keeps_its_curvature_where_it_is_zero(loss, curvature):
+    second = tl.hessian(lambda x: loss(x, np.array([1.0])))
+    for at, expected in ((1.0, curvature), (1.0 + 1e-9, curvature), (9.0, 0), (-np.inf, 0)):
+        np.testing.assert_allclose(second(np.array([at])).numpy(), [[expected]])
+
+
 def test_where_gives_clean_gradients_whatever_the_other_branch_holds():
     bad = tl.tensor([nan, inf, 1.0], requires_grad=True)
     x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)

@@ -21,7 +21,8 @@ __all__ = ["gather", "getitem", "one_hot", "scatter", "scatter_add", "take_along
 
 @primitive(view=True)
 def _pick(x: Array, index: Any) -> Array:
-    return x[index]
+    found = x[index]
+    return x[(*index, Ellipsis)] if isinstance(found, np.generic) else found  # an element is a view, as a row is
 
 
 def _add(out: Array, index: Any, x: Array) -> None:

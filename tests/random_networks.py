@@ -278,7 +278,7 @@ def search(seed, numbers, shrinks=True, counts=None):
     """The first network that fails; None if none does."""
     counts = collections.Counter() if counts is None else counts
     for i in numbers:
-        case = mended(draw(seed, i), counts)
+        case = draw(seed, i)
         try:
             check(case, plain=i % 3 == 0 or not network_judges.has_torch())
             counts["passed"] += 1
@@ -289,46 +289,6 @@ def search(seed, numbers, shrinks=True, counts=None):
                 case, error = shrink(case, error)
             return Failure(case, error, f"network {i} of seed {seed}")
     return None
-
-
-# Faults of the package that are being mended: which networks they spoil, what to train instead, and what is wrong. With
-# an empty table, everything is trained as it was drawn.
-AWAITED = {
-    "schedules that work on what they find": (
-        lambda case: len(case.schedules) > 1 or (case.schedules and case.event == "by hand"),
-        lambda case: replace(case, schedules=case.schedules[:1], event=case.event.replace("by hand", "")),
-        "of two the last wins, and a rate set by hand is overwritten",
-    ),
-    "states of parameters": (
-        lambda case: case.event in ("add", "remove"),
-        lambda case: replace(case, event=""),
-        "an optimiser has no add_param_group, and keeps states by position",
-    ),
-    "nearest neighbours": (
-        lambda case: re.search(r"Upsample\([^)]*scale_factor=(\(|1.5)", program(case)),
-        lambda case: replace(case, shape=case.shape[:2], layers=(Part("Linear", 0),), tokens=False),
-        "fractional scales pick other pixels where the size is a multiple",
-    ),
-    "float16 in optimisers": (
-        lambda case: case.dtype == "float16" and case.optimizer.name != "SGD",
-        lambda case: replace(case, optimizer=Part("SGD", case.optimizer.seed)),
-        "squares of small gradients, and eps, are 0 in float16",
-    ),
-    "means of nothing": (
-        lambda case: case.shape[0] == 0 and case.loss.name == "KLDivLoss",
-        lambda case: replace(case, shape=(2, *case.shape[1:])),
-        "kl_div with reduction='batchmean' is 0 for no examples, and NaN in PyTorch",
-    ),
-}
-
-
-def mended(case, counts, but=()):
-    """The case, without what awaits a change of the package, ``but`` that."""
-    for name, (applies, instead, _) in AWAITED.items():
-        if name not in but and applies(case):
-            counts[f"awaits: {name}"] += 1
-            case = instead(case)
-    return case
 
 
 def main():

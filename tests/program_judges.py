@@ -7,11 +7,12 @@ scientific computation*, 1993). A result that has no digits by this measure is n
 """
 
 import functools
+import itertools
 import warnings
 
 import numpy as np
 from program_languages import Missing, Numpy, Torch
-from programs import weights
+from programs import UNOWNED, weights
 
 import tinygrad_lenet as tl
 
@@ -243,6 +244,13 @@ def check_numpy(program):
             exec(line.source(), ours)
         except Exception as why:
             raise Unjudged(f"{type(why).__name__}: {why}") from why
+        owns = line.kind == "op" and not any(f"tl.{name}" in line.text for name in UNOWNED)  # ISSUE-C1
+        for name, other in itertools.product(line.outs, line.uses):
+            if np.shares_memory(ours[name]._data, ours[other]._data):
+                if owns:
+                    raise Failure("memory", name, "its own", f"that of {other}")
+                if ours[name]._version is not ours[other]._version:
+                    raise Failure("version counter", name, f"that of {other}, whose memory it shares", "its own")
         known = line.kind != "checkpoint"
         try:
             if line.kind != "hook":

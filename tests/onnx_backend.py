@@ -87,7 +87,21 @@ def check(case, model):
     """Run a case, and compare as ONNX does."""
     backend = TinygradLenetBackend.prepare(model)
     for inputs, outputs in arrays_of(case, model):
-        Runner.assert_similar_outputs(outputs, backend.run(inputs), case.rtol, case.atol)
+        found = backend.run(inputs)
+        try:
+            Runner.assert_similar_outputs(outputs, found, case.rtol, case.atol)
+        except AssertionError:
+            if not nearer(found, outputs, model, inputs):
+                raise
+
+
+def nearer(found, outputs, model, inputs):
+    """Whether what was found is nearer to the exact values than a case that was rounded to float16 at each step."""
+    if any(a.dtype != np.float16 for a in outputs):
+        return False
+    exact = OnnxModel(model, exact=True)(*[a.astype(np.float64) if a.dtype.kind == "f" else a for a in inputs])
+    exact = [y.numpy() for y in (exact if isinstance(exact, tuple) else (exact,))]
+    return all(np.abs(a - y).max() <= np.abs(b - y).max() for a, b, y in zip(found, outputs, exact, strict=True))
 
 
 def check_gradients(case, model):

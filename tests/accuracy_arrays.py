@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ulps import HUGE, RNG, large_row, linear_row, log, matrix_row, mp, plus, sigma, some, vector_row
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.ops import convolution, indexing, pooling, products, reduction, resize
+from tinygrad_lenet.ops import convolution, indexing, pooling, products, rearrange, reduction, resize
 
 red = functools.partial(vector_row, "reductions")
 soft = functools.partial(vector_row, "softmax, losses")
@@ -316,14 +316,10 @@ structure = functools.partial(linear_row, "shape, picking")
 plain = some(3, 4) * np.float32(1e-20)
 structure("reshape", lambda x: x.reshape(2, 6), lambda x: x.reshape(2, 6), plain, bounds=(0, 0))
 structure("permute", lambda x: x.permute(1, 0), lambda x: x.T, plain, bounds=(0, 0))
-structure(
-    "broadcast_to",
-    lambda x: tl.broadcast_to(x, (9, 3, 4)),
-    lambda x: np.broadcast_to(x, (9, 3, 4)),
-    plain,
-    bounds=(0, 2),
-    sums="b",
-)
+wide = lambda m: lambda x: m.broadcast_to(x, (9, 3, 4))
+structure("broadcast_to", wide(tl), wide(np), plain, bounds=(0, 2), sums="b")
+structure("diagonal", tl.diagonal, np.diagonal, plain, bounds=(0, 0))
+structure("on_diagonal", lambda x: rearrange._on_diagonal(x, (4, 4), 0), np.diag, plain[0], bounds=(0, 0))
 structure(
     "join", lambda x, y: tl.concatenate([x, y], 1), lambda x, y: np.concatenate([x, y], 1), plain, plain, bounds=(0, 0)
 )

@@ -163,7 +163,10 @@ def _words(
     import inspect
 
     signature = inspect.signature(_IN_C.get(function, function))
-    bound, first, others = signature.bind(*args, **kwargs).arguments, [], {}
+    try:
+        bound, first, others = signature.bind(*args, **kwargs).arguments, [], {}
+    except TypeError as error:
+        raise TypeError(f"{function.__name__}() {error}") from None
     for i, (name, parameter) in enumerate(signature.parameters.items()):
         value = bound.get(name, parameter.default)
         if parameter.kind is parameter.VAR_POSITIONAL:

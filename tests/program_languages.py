@@ -214,7 +214,8 @@ class Numpy:
         return x.T
 
     def getitem(self, x, index):
-        return x[index]
+        found, index = x[index], index if isinstance(index, tuple) else (index,)
+        return x[(*index, ...)] if isinstance(found, np.generic) else found
 
     def flatten(self, x):
         return x.reshape(-1)
@@ -226,7 +227,9 @@ class Numpy:
         return np.swapaxes(x, *axes)
 
     def diagonal(self, x, offset):
-        return np.diagonal(x, offset)
+        view = np.diagonal(x, offset)
+        view.flags.writeable = x.flags.writeable
+        return view
 
     def unbind(self, x, axis):
         return tuple(np.moveaxis(x, axis, 0)[i, ...] for i in range(x.shape[axis]))
@@ -245,7 +248,7 @@ class Numpy:
         return np.argsort(-x if descending else x, axis)
 
     def softmax(self, x, axis):
-        e = np.exp(x - x.max(axis, keepdims=True))
+        e = np.exp(x - x.max(axis, keepdims=True, initial=-np.inf))
         return e / e.sum(axis, keepdims=True)
 
     def gather(self, x, axis, index):

@@ -139,7 +139,7 @@ _put.check((3, 4), (((1, slice(1)),), ((slice(1, 3),), _Axes((1, 0)), (1,))), dr
 def getitem(x: Array, index: Any) -> Tensor:
     """``x[index]``, as NumPy defines it: slices, integers, ``None``, ``...``, integer and boolean arrays, mixed.
 
-    Slices give a view of the same memory; arrays, and numbers for all axes, a copy. An element picked several times
+    Slices and integers give a view of the same memory, arrays a copy. An element picked several times
     sums its gradients.
 
     >>> import tinygrad_lenet as tl

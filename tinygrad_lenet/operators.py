@@ -69,7 +69,7 @@ OPERATORS: dict[str, Any] = {
     "__rxor__": _reflected(bits.bitwise_xor),
     "__invert__": bits.bitwise_not,
     "__getitem__": indexing.getitem,
-    **{f"__i{name}__": _in_place(name) for name in "add sub mul truediv and or xor".split()},
+    **{f"__i{name}__": _in_place(name) for name in ["add", "sub", "mul", "truediv", "and", "or", "xor"]},
 }
 
 METHODS: dict[str, Callable[..., Any]] = {

@@ -281,6 +281,26 @@ def test_in_place_cannot_change_shape_or_kind_of_dtype():
     np.testing.assert_array_equal(n.numpy(), [0, 1, 2])
 
 
+@pytest.mark.parametrize("op", [operator.iand, operator.ior, operator.ixor])
+def test_bits_change_in_place_and_so_in_a_view(op):
+    for dtype in (bool, np.uint8, np.int64):
+        values, others = np.array([[1, 0, 6], [5, 7, 2]]).astype(dtype), np.array([1, 1, 0]).astype(dtype)
+        x, expected = tl.tensor(values), values.copy()
+        row, w = x[0], tl.ones(2, 3, requires_grad=True)
+        y = w * x
+        row = op(row, tl.tensor(others))
+        expected[0] = op(expected[0], others)
+        assert row._version is x._version
+        np.testing.assert_array_equal(x.numpy(), expected)
+        with pytest.raises(tl.GradientError, match="changed in place"):
+            y.sum().backward()
+    mask = tl.tensor([True, False])
+    with pytest.raises(tl.DTypeError, match="keeps the dtype bool"):
+        op(mask, np.array([1, 2]))
+    with pytest.raises(tl.ShapeError, match="keeps the shape"):
+        op(mask, tl.tensor([[True], [False]]))
+
+
 def test_assignment_to_elements():
     x = tl.zeros(2, 3)
     x[0] = [1, 2, 3]

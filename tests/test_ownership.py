@@ -287,8 +287,14 @@ def test_an_option_is_an_argument_too():
     def picked(x: tl.Array, options: object) -> tl.Array:
         return options[0]
 
+    @tl.primitive
+    def nested(x: tl.Array, options: object) -> tl.Array:
+        return options["rows"][0][0]
+
     held, x = np.zeros(3), tl.zeros(3)
     picked(x, [held])[...] = 1
+    picked(x, {0: held})[...] = 1
+    nested(x, {"rows": [[held]]})[...] = 1
     assert not held.any()
     picked(x, (x._data,))[...] = 1
     assert not x.numpy().any()

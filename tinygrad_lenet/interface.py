@@ -44,14 +44,17 @@ def number_like(value: Any) -> bool:
     return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
 
 
-def borrows(out: Any, values: Iterable[Any], deep: bool = True) -> bool:
-    """Whether an array is read-only, or is or looks at one of the values, or at what a list among them holds."""
+def borrows(out: Any, values: Iterable[Any], depth: int = 9) -> bool:
+    """Whether an array is read-only, or is or looks at one of the values, or at what a list or dict among them holds.
+    A list may hold itself, so the search ends at a depth.
+    """
     view = out.base is not None
     for value in values:
         array = value._data if isinstance(value, Tensor) else value
         if array is out or (view and isinstance(array, np.ndarray) and np.may_share_memory(array, out)):
             return True
-        if deep and type(array) in (list, tuple) and borrows(out, array, False):
+        held = array.values() if type(array) is dict else array if type(array) in (list, tuple) else ()
+        if held and depth and borrows(out, held, depth - 1):
             return True
     return view and not out.flags.writeable
 

@@ -31,6 +31,11 @@ def _reflected(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda self, other: op(other, self)
 
 
+def _in_place(name: str) -> Callable[..., Tensor]:
+    """``x += 2``: Python calls ``x.__iadd__(2)``."""
+    return lambda self, other: self._in_place(name, other)
+
+
 OPERATORS: dict[str, Any] = {
     "T": property(shape.transpose, doc="All axes reversed; a view."),
     "__add__": elementwise.add,
@@ -64,6 +69,7 @@ OPERATORS: dict[str, Any] = {
     "__rxor__": _reflected(bits.bitwise_xor),
     "__invert__": bits.bitwise_not,
     "__getitem__": indexing.getitem,
+    **{f"__i{name}__": _in_place(name) for name in ["add", "sub", "mul", "truediv", "and", "or", "xor"]},
 }
 
 METHODS: dict[str, Callable[..., Any]] = {

@@ -221,7 +221,7 @@ class Op:
         self.scalars = scalars_of(forward)
         self.operands = [_operand(forward.__annotations__.get(name)) for name in self.names]
         words = [{*re.findall(r"\w+", str(forward.__annotations__.get(name, "Any")))} for name in self.names]
-        # Options that may hold arrays, in lists.
+        # Options that may hold arrays, in lists and dicts.
         self.loose = [i for i in range(self.arity) if not self.operands[i] and not words[i] <= _PLAIN]
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
@@ -468,7 +468,7 @@ def primitive(forward: Any = _MISSING, *, view: bool = False) -> Any:
             if a is out or (type(a) is np.ndarray and home is not None and (a is home or a.base is home)):
                 near = True
         for i in loose:
-            near = near or type(plain[i]) in (list, tuple)
+            near = near or type(plain[i]) in (list, tuple, dict)
         if near:
             if view and (shared := version_of(out, args)):
                 version = shared

@@ -334,18 +334,6 @@ class Tensor(Methods):
         self._write(..., result._data)
         return self
 
-    def __iadd__(self, other: Any) -> Tensor:
-        return self._in_place("add", other)
-
-    def __isub__(self, other: Any) -> Tensor:
-        return self._in_place("sub", other)
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self._in_place("mul", other)
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self._in_place("truediv", other)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self._node is not None:
             raise GradientError(

@@ -186,7 +186,7 @@ def cases(torch):
         {"scale_factor": 1.7},
         *(
             {"mode": "bilinear", "size": s, "align_corners": c}
-            for s in ((8, 10), (3, 7), (1, 1))
+            for s in ((8, 10), (3, 7), (1, 1), (4, 5), (4, 9), (7, 9))
             for c in (False, True)
         ),
         {"mode": "bilinear", "scale_factor": 0.6},

@@ -454,6 +454,30 @@ def test_a_link_to_a_regular_file_is_read(tmp_path, ending, load):
     assert load(tmp_path / f"b{ending}") is not None
 
 
+@linux
+@every_reader
+def test_a_file_that_is_mostly_a_hole_takes_no_memory(tmp_path, ending, load):
+    path = tmp_path / f"a{ending}"
+    if load is not read_idx:
+        WRITERS[ending](path, 1)
+    with open(path, "ab") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert "emory" not in str(caught.value)  # neither asked for, nor NumPy's or Python's answer that there is too little
+
+
+@pytest.mark.parametrize("ending", sorted(WRITERS.keys() & READERS.keys()))
+def test_what_does_not_fit_into_memory_is_not_called_damaged(tmp_path, monkeypatch, ending):
+    def fail(*_):
+        raise MemoryError
+
+    WRITERS[ending](tmp_path / f"a{ending}", 1)
+    monkeypatch.setattr("tinygrad_lenet.files.opened", fail)
+    with pytest.raises(DataError, match="cannot be read: it takes more memory than there is"):
+        READERS[ending](tmp_path / f"a{ending}")
+
+
 @posix
 def test_a_pipe_that_comes_between_two_looks_does_not_block(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")

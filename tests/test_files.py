@@ -17,7 +17,7 @@ import test_download
 import tinygrad_lenet as tl
 from tinygrad_lenet import files, nn
 from tinygrad_lenet.data import read_idx
-from tinygrad_lenet.errors import DataError, DownloadError
+from tinygrad_lenet.errors import ArgumentError, DataError, DownloadError
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX has such files")
@@ -280,6 +280,15 @@ def test_every_spelling_of_a_path(tmp_path, monkeypatch):
     assert sorted(os.listdir()) == sorted(["a", "b", "c", "d", long, "\u4e16\u754c", ".e", "f.tmp"])
 
 
+@pytest.mark.parametrize("ending", WRITERS)
+def test_a_name_that_the_system_cannot_write_is_refused(tmp_path, ending):
+    path = f"{tmp_path}/\ud83d{ending}"
+    for use in (lambda: WRITERS[ending](path, 1), *([lambda: READERS[ending](path)] if ending in READERS else [])):
+        with pytest.raises(ArgumentError, match=r"no name that the system can write, '.*\\ud83d"):
+            use()
+    assert not os.listdir(tmp_path)
+
+
 @posix
 def test_another_hard_link_keeps_the_old_content(tmp_path):
     (tmp_path / "a").write_text("old")
@@ -464,7 +473,7 @@ def test_a_file_that_is_mostly_a_hole_takes_no_memory(tmp_path, ending, load):
         file.truncate(2**40)
     with pytest.raises(DataError) as caught:
         load(path)
-    assert "emory" not in str(caught.value)  # neither asked for, nor NumPy's or Python's answer that there is too little
+    assert "emory" not in str(caught.value)  # none was asked for that is not there
 
 
 @pytest.mark.parametrize("ending", sorted(WRITERS.keys() & READERS.keys()))

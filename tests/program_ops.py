@@ -98,6 +98,8 @@ BINARY = [
 PLAIN = [
     *forms("tl.gt({x}, {y})\ntl.ge({x}, {c})\ntl.lt({x}, {y})\ntl.le({x}, {c})\n{x} > {c}\ntl.eq({x}, {x})"),
     *forms("tl.ne({x}, {y})\ntl.logical_and({mask}, {x})\ntl.logical_or({mask}, {mask})\ntl.logical_not({mask})"),
+    *forms("tl.bitwise_and({mask}, {mask})\ntl.bitwise_or({mask}, {mask})\ntl.bitwise_xor({mask}, {mask})"),
+    Form("tl.bitwise_not({mask})"),
     *forms("tl.any({mask}, {maxis})\ntl.all({mask}, {maxis}, True)\ntl.count_nonzero({mask})"),
     *forms("tl.argmax({x}, {axis})\ntl.argmin({x}, {axis}, True)\ntl.argsort({x}, {axis})", distinct=True, rank=1),
     Form("tl.argsort({x}, {axis}, True)", distinct=True, rank=1),

@@ -13,7 +13,8 @@ from tinygrad_lenet.primitive import REGISTRY
 
 onnx = pytest.importorskip("onnx", reason="ONNX is not installed")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime, the judge of what is exported, is not installed")
-from tinygrad_lenet.onnx.emitters import EMIT, MISSING  # noqa: E402
+from tinygrad_lenet.onnx.emitters import EMIT  # noqa: E402
+from tinygrad_lenet.onnx.writer import MISSING  # noqa: E402
 
 
 def runtime(model, *arrays):
@@ -60,6 +61,11 @@ def test_ops_give_the_same_in_onnxruntime(op, case):
             tl.onnx.export(function, tuple(map(tl.tensor, arrays)), None, dynamic_batch=False)
         return
     agree(function, *arrays, dynamic_batch=False)
+
+
+def test_bits_of_integers_give_the_same_in_onnxruntime():
+    x, y = np.array([[6, -1, 12]]), np.array([[3], [0]])
+    agree(lambda x, y: ~((x & y) ^ (x | 5)), x, y, dynamic_batch=False)
 
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)

@@ -74,18 +74,6 @@ def first_axis_only(fit):
     return fitted
 
 
-class Equal:
-    """To everything."""
-
-    __hash__ = None
-
-    def __eq__(self, other):
-        return True
-
-    def __ne__(self, other):
-        return False
-
-
 PLANTS = {
     "a sign": rule(tl.sub, y=lambda g: g),
     "the second order": rule(tl.div, y=lambda g, out, y: -g * getattr(out, "detach", lambda: out)() / y),
@@ -94,9 +82,7 @@ PLANTS = {
     "changes that are not counted": attribute(
         Tensor, "_write", lambda write: lambda self, key, value: self._data.__setitem__(key, value)
     ),
-    "checkpoints that hear of no change": attribute(
-        recomputation, "kept", lambda _: lambda value, plain: (value, Equal())
-    ),
+    "checkpoints that hear of no change": attribute(recomputation._Trace, "differs", lambda _: lambda self, first: None),
     "permuted in the same direction": rule(tl.permute, x=lambda g, axes: g.transpose(*axes)),
 }
 
@@ -158,6 +144,7 @@ WITHIN = {
     "softmax_nll": "cross_entropy",
     "bell": "erf",
     "normalize": "batch_norm",
+    "resample": "interpolate",
     "conv2d_input_grad": "conv2d",
     "conv2d_weight_grad": "conv2d",
 }

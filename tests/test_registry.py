@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
+from tinygrad_lenet.graph import Part
+from tinygrad_lenet.ops.resize import Weights
 from tinygrad_lenet.primitive import REGISTRY, Draw, Op
 from tinygrad_lenet.testing import gradcheck
 
@@ -139,7 +141,11 @@ def pulled(op, case, dtype, gradient, wrap, times=1):
         return []
     found, seed = [], np.random.default_rng(1).integers(-8, 8, out.shape) / 4
     for layout in (np.array, np.asfortranarray, lambda a: np.repeat(a, 2, axis=0)[::2] if a.ndim else a):
-        arrive = lambda _, g: found.append(np.asarray(g.detach() if isinstance(g, tl.Tensor) else g, np.float64))  # noqa: E731
+
+        def arrive(_, g):
+            g = g.whole() if isinstance(g, Part) else g
+            found.append(np.asarray(g.detach() if isinstance(g, tl.Tensor) else g, np.float64))
+
         out._node.plan.pull(out._node, wrap(layout(seed.astype(gradient))), None, arrive)
     return found
 
@@ -187,7 +193,9 @@ def test_complex_numbers_are_refused_in_words_of_the_package(op, case):
     for key, value in kwargs.items():
         given[op.names.index(key)] = value
     said = []
-    for i, number in ((i, number) for i in range(len(given)) for number in COMPLEX):
+    for i, number in (
+        (i, number) for i in range(len(given)) for number in COMPLEX if not isinstance(given[i], Weights)
+    ):
         try:
             find(op)(*given[:i], number, *given[i + 1 :])
         except (tl.TinygradLenetError, TypeError) as error:

@@ -40,12 +40,12 @@ from .functional.losses import *
 from .functional.spatial import *
 from .graph import enable_grad, is_grad_enabled, no_grad
 from .ops import (
-    bits,
     contractions,
     creation,
     elementwise,
     indexing,
     linalg,
+    logic,
     logits,
     maths,
     products,
@@ -55,12 +55,12 @@ from .ops import (
     sorting,
 )
 from .ops.activations import *
-from .ops.bits import *
 from .ops.contractions import *
 from .ops.convolution import *
 from .ops.creation import *
 from .ops.elementwise import *
 from .ops.indexing import *
+from .ops.logic import *
 from .ops.logits import *
 from .ops.maths import *
 from .ops.pooling import *
@@ -124,11 +124,11 @@ __all__ += calculus.__all__
 __all__ += recomputation.__all__
 __all__ += functional.__all__
 for _module in (
-    bits,
     contractions,
     creation,
     elementwise,
     indexing,
+    logic,
     logits,
     maths,
     products,
@@ -141,7 +141,7 @@ for _module in (
 __all__[:] = sorted({*__all__})
 
 del operators  # imported for what it hangs on Tensor
-del _module, anomaly, bits, calculus, contractions, creation, elementwise, indexing, logits, maths
+del _module, anomaly, calculus, contractions, creation, elementwise, indexing, logic, logits, maths
 del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:

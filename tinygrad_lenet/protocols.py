@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
+from .errors import ArgumentError, DTypeError, GradientError, ShapeError, UnsupportedError, brief
 from .graph import is_grad_enabled, user_line
 from .ops import (
     activations,
-    bits,
     contractions,
     creation,
     elementwise,
     indexing,
     linalg,
+    logic,
     maths,
     products,
     rearrange,
@@ -58,8 +58,8 @@ UFUNCS = _table(
     {
         elementwise: "add subtract=sub multiply=mul true_divide=div remainder=mod negative=neg absolute=abs fabs=abs "
         "sign floor ceil rint=round reciprocal maximum minimum equal=eq not_equal=ne less=lt less_equal=le greater=gt "
-        "greater_equal=ge logical_and logical_or logical_not positive=clone",
-        bits: "bitwise_and bitwise_or bitwise_xor invert=bitwise_not",
+        "greater_equal=ge positive=clone",
+        logic: "logical_and logical_or logical_not bitwise_and bitwise_or bitwise_xor invert=bitwise_not",
         maths: "power=pow square sqrt exp expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh hypot",
         activations: "tanh",
         products: "matmul",
@@ -89,7 +89,12 @@ def _pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 
     """NumPy's widths broadcast to a pair for each axis: two numbers are not those of the last axis, as in PyTorch."""
     if isinstance(pad_width, dict) or np.ndim(constant_values):
         raise UnsupportedError("np.pad of a Tensor takes widths in pairs, and one constant value; see tl.pad")
-    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
+    try:
+        widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
+    except ValueError:
+        raise ShapeError(
+            f"np.pad: pad_width must be a pair for each of {x.ndim} axes, got {brief(pad_width)}"
+        ) from None
     return rearrange.pad(x, widths, {"edge": "replicate", "wrap": "circular"}.get(mode, mode), constant_values)
 
 

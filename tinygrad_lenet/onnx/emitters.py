@@ -472,37 +472,3 @@ def _resample(g: Graph, out: str, like: NDArray[Any], x: Any, rows: Any, columns
     """A product with the matrices of weights."""
     tall = g.node("MatMul", rows.matrix.astype(like.dtype), g.of(x, like.dtype))
     g.node("MatMul", tall, columns.matrix.T.astype(like.dtype), out=out)
-
-
-# Ops of which an argument other than a tensor may follow the batch size.
-FOLLOWING = {
-    "reshape",
-    "broadcast_to",
-    "_pick",
-    "_pad",
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "pow",
-    "maximum",
-    "minimum",
-    "where",
-}
-# Ops that ONNX has no operator for, and why.
-MISSING = {
-    "conv2d_weight_grad": "the gradient of a convolution for its kernels",
-    "_linear_weight_grad": "the gradient of a linear map for its weights",
-    "_put": "adding to picked places",
-    "_on_diagonal": "the gradient of a diagonal",
-    "_unpool": "the gradient of max pooling",
-    "_repool": "the gradient of the gradient of max pooling",
-    "_avg_unpool": "the gradient of average pooling",
-    "_cumprod": "running products",
-    "_recurrence": "a recurrence along an axis",
-    "inv": "the inverse of a matrix",
-    "_solve": "linear systems",
-    "_logabsdet": "the logarithm of a determinant",
-    "_signdet": "the sign of a determinant",
-    "_cholesky": "the Cholesky factor",
-}

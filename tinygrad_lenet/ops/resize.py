@@ -42,12 +42,13 @@ def _weights(n: int, m: int, new: NDArray[np.int64], old: NDArray[np.int64], fac
 def _terms(new: NDArray[np.int64], old: NDArray[np.int64], factor: NDArray[Any]) -> Steps:
     """The first terms of all sums, then the second ones, and so on."""
     order = np.argsort(new, kind="stable")
-    new, old, factor = new[order], old[order], factor[order]
-    rank = np.arange(len(new)) - np.searchsorted(new, new)
+    rank = np.arange(len(new)) - np.searchsorted(new[order], new[order])
+    by_rank = np.argsort(rank, kind="stable")
+    cuts = np.flatnonzero(np.diff(rank[by_rank])) + 1
     steps: Steps = []
-    for k in range(int(rank.max(initial=-1)) + 1):
-        some = rank == k
-        steps.append((_places(new[some]), _places(old[some]), factor[some] if (factor[some] != 1).any() else None))
+    for some in np.split(order[by_rank], cuts) if len(new) else ():
+        weights = factor[some]
+        steps.append((_places(new[some]), _places(old[some]), weights if (weights != 1).any() else None))
     return steps
 
 

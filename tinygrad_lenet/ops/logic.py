@@ -1,4 +1,4 @@
-"""The bits of integers, and the truth of booleans, combined: Python's ``&``, ``|``, ``^`` and ``~``."""
+"""Truth values, and the bits of integers: Python's ``&``, ``|``, ``^`` and ``~``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,53 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError
-from ..primitive import Array, primitive
+from ..primitive import Array, draw, primitive
 
-__all__ = ["bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor"]
+__all__ = ["bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "logical_and", "logical_not", "logical_or"]
+
+
+@primitive
+def logical_and(x: Array, y: Array) -> Array:
+    """Whether both hold, as booleans; numbers hold where they are not 0. Of bits, see :func:`bitwise_and`.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logical_and(tl.tensor([True, True]), tl.tensor([True, False]))
+    tensor([ True, False])
+    """
+    return np.logical_and(x, y)
+
+
+@primitive
+def logical_or(x: Array, y: Array) -> Array:
+    """Whether at least one holds, as booleans; numbers hold where they are not 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logical_or(tl.tensor([False, True]), False)
+    tensor([False,  True])
+    """
+    return np.logical_or(x, y)
+
+
+@primitive
+def logical_not(x: Array) -> Array:
+    """Whether it does not hold, as booleans; numbers hold where they are not 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logical_not(tl.tensor([True, False]))
+    tensor([False,  True])
+    """
+    return np.logical_not(x)
+
+
+logical_and.vjp(x=None, y=None)
+logical_and.check(draw(3, 2), draw(2))
+logical_or.vjp(x=None, y=None)
+logical_or.check(draw(3, 2), draw(2))
+logical_not.vjp(x=None)
+logical_not.check(draw(3, 2))
+
+
+# Bits
 
 
 def _bits(*values: Any) -> None:
@@ -85,6 +129,6 @@ def bitwise_not(x: Array) -> Array:
 
 for _of_bits in (bitwise_and, bitwise_or, bitwise_xor):
     _of_bits.vjp(x=None, y=None)
-    _of_bits.check(np.array([6, -1]), np.array([[3], [0]]))
+    _of_bits.check(np.array([True, False]), np.array([[True], [False]]))
 bitwise_not.vjp(x=None)
-bitwise_not.check(np.array([6, -1]))
+bitwise_not.check(np.array([True, False]))

@@ -20,8 +20,19 @@ import tinygrad_lenet as tl
 NAME = re.compile(r"\bv\d+\b")
 LARGEST, MOST = 50.0, 150  # values and elements, beyond which a line is not taken
 # NaN and infinities come out of these otherwise than in PyTorch, on purpose: a sign and a rounding to decimals are
-# NumPy's; infinite statistics, and products of three, are NaN in one order of computing or another.
-TAME = ("sign(", "round({x}, 1)", "group_norm", "batch_norm", "einsum")
+# NumPy's; infinite statistics, and products of three, are NaN in one order of computing or another; a pixel of weight 0
+# does not matter; a margin keeps NaN; of an infinite target, or logit of another class, there is no inf - inf.
+TAME = (
+    "bilinear",
+    "cross_entropy",
+    "multi_margin",
+    "binary_cross_entropy_with_logits",
+    "sign(",
+    "round({x}, 1)",
+    "group_norm",
+    "batch_norm",
+)
+TAME += ("einsum",)
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Leaf:
         """In the memory layout."""
         a = self.values
         if self.layout == "fortran":
-            return np.asfortranarray(a)
+            return np.array(a, order="F")
         if self.layout == "strided":
             return np.repeat(a, 2, 0)[::2]
         if self.layout == "backwards":
@@ -329,6 +340,9 @@ class Maker:
         shape = target.numpy()[eval(f"np.s_[{index}]")].shape
         others = [n for n in self.values() if self.env[n].shape == shape and self.group[n] != self.group[name]]
         others = [n for n in others if quiet or not self.env[n].requires_grad]
+        others = [
+            n for n in others if self.env[n].dtype == target.dtype
+        ]  # PyTorch's side has float64 alone: no rounding
         value = self.pick(others) if others and self.chance(0.5) else repr(self.number())
         way = self.rng.integers(3)
         if way == 0 and index == "..." and quiet and value[0] == "v":

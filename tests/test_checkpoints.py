@@ -76,6 +76,44 @@ def test_a_checkpoint_says_which_line_changed_the_tensor():
         y.sum().backward()
 
 
+def test_a_checkpoint_says_what_changed_when_the_second_call_fails():
+    matrix = tl.tensor([[1.0, 0.0], [0.5, 2.0]], requires_grad=True)
+    scale, mask, holder = tl.ones(2, 2), tl.tensor([True, True]), Holder(value=tl.ones(2, 2))
+    functions = {
+        "an argument": (tl.linalg.inv, matrix, "was changed in place after"),
+        "a constant": (lambda x: tl.linalg.inv(x * scale), scale, "was changed in place after"),
+        "a mask": (lambda x: x[tl.where(mask, 1, 0) > 0].max(), mask, "was changed in place after"),
+        "an index": (lambda x: x[mask].max(), mask, "failed when it was called again for the backward pass: max: "),
+    }
+    for fn, used, message in functions.values():
+        before = used.numpy().copy()
+        y = tl.checkpoint(fn, matrix)
+        with tl.no_grad():
+            used[...] = 0
+        with pytest.raises(GradientError, match=f"^checkpoint: .*{message}"):
+            y.sum().backward()
+        used.data = before
+    y = tl.checkpoint(lambda x: x * holder.value, matrix)
+    holder.value = tl.ones(3, 3)
+    with pytest.raises(GradientError, match="failed when it was called again for the backward pass: mul: ") as caught:
+        y.sum().backward()
+    assert isinstance(caught.value.__cause__, tl.ShapeError)
+
+
+def test_what_the_first_call_set_up_may_be_needed_by_the_second():
+    matrix, ready = tl.zeros(2, 2), []
+
+    def fn(x):
+        if not ready:
+            matrix[...] = [[2.0, 0.0], [0.0, 4.0]]
+            ready.append(True)
+        return tl.linalg.inv(matrix) @ x
+
+    x = tl.ones(2, requires_grad=True)
+    tl.checkpoint(fn, x).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [0.5, 0.25])
+
+
 class Holder:
     """What a function may look things up in."""
 

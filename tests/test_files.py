@@ -17,7 +17,7 @@ import test_download
 import tinygrad_lenet as tl
 from tinygrad_lenet import files, nn
 from tinygrad_lenet.data import read_idx
-from tinygrad_lenet.errors import DataError, DownloadError
+from tinygrad_lenet.errors import ArgumentError, DataError, DownloadError
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX has such files")
@@ -280,6 +280,15 @@ def test_every_spelling_of_a_path(tmp_path, monkeypatch):
     assert sorted(os.listdir()) == sorted(["a", "b", "c", "d", long, "\u4e16\u754c", ".e", "f.tmp"])
 
 
+@pytest.mark.parametrize("ending", WRITERS)
+def test_a_name_that_the_system_cannot_write_is_refused(tmp_path, ending):
+    path = f"{tmp_path}/\ud83d{ending}"
+    for use in (lambda: WRITERS[ending](path, 1), *([lambda: READERS[ending](path)] if ending in READERS else [])):
+        with pytest.raises(ArgumentError, match=r"no name that the system can write, '.*\\ud83d"):
+            use()
+    assert not os.listdir(tmp_path)
+
+
 @posix
 def test_another_hard_link_keeps_the_old_content(tmp_path):
     (tmp_path / "a").write_text("old")
@@ -452,6 +461,30 @@ def test_a_link_to_a_regular_file_is_read(tmp_path, ending, load):
         WRITERS[ending](path, 1)
     (tmp_path / f"b{ending}").symlink_to(path.name)
     assert load(tmp_path / f"b{ending}") is not None
+
+
+@linux
+@every_reader
+def test_a_file_that_is_mostly_a_hole_takes_no_memory(tmp_path, ending, load):
+    path = tmp_path / f"a{ending}"
+    if load is not read_idx:
+        WRITERS[ending](path, 1)
+    with open(path, "ab") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert "emory" not in str(caught.value)  # none was asked for that is not there
+
+
+@pytest.mark.parametrize("ending", sorted(WRITERS.keys() & READERS.keys()))
+def test_what_does_not_fit_into_memory_is_not_called_damaged(tmp_path, monkeypatch, ending):
+    def fail(*_):
+        raise MemoryError
+
+    WRITERS[ending](tmp_path / f"a{ending}", 1)
+    monkeypatch.setattr("tinygrad_lenet.files.opened", fail)
+    with pytest.raises(DataError, match="cannot be read: it takes more memory than there is"):
+        READERS[ending](tmp_path / f"a{ending}")
 
 
 @posix

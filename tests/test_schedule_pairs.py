@@ -80,6 +80,14 @@ class Inverse(optim.Schedule):
         return base / (1 + t)
 
 
+class Formula:
+    rate = Inverse.rate
+
+
+class Mixed(Formula, optim.StepLR):
+    pass
+
+
 class Floor(optim.CosineAnnealingLR):
     def rate(self, t, base):
         return max(super().rate(t, base), 0.3)
@@ -95,7 +103,18 @@ def test_a_schedule_of_the_users_own_is_its_formula_alone_and_a_factor_with_othe
     pair = Inverse(optimizer), optim.ExponentialLR(optimizer, 0.5)
     assert courses(optimizer, *pair) == close([1 / 2 / 2, 1 / 3 / 4, 1 / 4 / 8])
     optimizer = sgd()
+    assert courses(optimizer, Mixed(optimizer, 1)) == [1 / 2, 1 / 3, 1 / 4]
+    optimizer = sgd()
     assert courses(optimizer, Floor(optimizer, 4), steps=5) == close([0.5 + math.sqrt(0.5) / 2, 0.5, 0.3, 0.3, 0.3])
+
+
+@pytest.mark.parametrize("start", [0.1, 1 / 3, 0.7, 1.0])
+def test_a_line_down_to_zero_ends_at_zero(start):
+    for total in range(1, 60):
+        optimizer = sgd(0.3)
+        found = courses(optimizer, optim.LinearLR(optimizer, start, 0.0, total), steps=total + 2)
+        assert min(found[: total - 1], default=1) > 0 and found[total - 1 :] == [0.0] * 3
+        optimizer.step()  # refuses a negative rate, even -3e-18
 
 
 def test_a_rate_of_zero_stays_or_follows_the_formula():

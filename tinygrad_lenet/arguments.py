@@ -133,6 +133,10 @@ def path(who: str, name: str, value: Any) -> str:
         raise ArgumentError(f"{who}: {name} must be the name of a file, got an empty one")
     if "\0" in found:
         raise ArgumentError(f"{who}: {name} holds a zero character, which no name of a file has: {said(found)}")
+    try:
+        os.fsencode(found)
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"{who}: {name} is no name that the system can write, {said(found)}: {error}") from None
     return found
 
 

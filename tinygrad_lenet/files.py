@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from typing import IO
 
@@ -86,6 +86,38 @@ def opened(who: str, path: str) -> BufferedReader:
         file.close()
         raise
     return file
+
+
+@contextlib.contextmanager
+def reading(who: str, path: str, what: str, remedy: str = "") -> Iterator[None]:
+    """A block that reads a file: whatever goes wrong in it becomes a DataError.
+
+    Args:
+        who: the caller's name, for messages.
+        path: the file.
+        what: what a file is whose content cannot be read.
+        remedy: what to do about that.
+
+    Raises:
+        DataError: an exception in the block that is none of the package's.
+
+    >>> with reading("example", "a.txt", "no list of numbers"):
+    ...     int("one")
+    Traceback (most recent call last):
+    tinygrad_lenet.errors.DataError: example: a.txt is no list of numbers (ValueError: invalid literal for int() ...)
+    """
+    try:
+        yield
+    except TinygradLenetError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{who}: there is no file {path}") from None
+    except OSError as error:
+        raise DataError(f"{who}: {path} cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise DataError(f"{who}: {path} cannot be read: it takes more memory than there is") from error
+    except Exception as error:  # whatever the damage leads to, it is one: a file that was written whole is read
+        raise DataError(f"{who}: {path} is {what} ({type(error).__name__}: {error}){remedy}") from error
 
 
 def _opener(flags: int, mode: int = 0o666) -> Callable[[str, int], int]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arguments import function, instance, listed
-from .errors import GradientError
+from .errors import GradientError, OutOfMemoryError, TinygradLenetError
 from .graph import (
     Node,
     Vertex,
@@ -37,9 +37,10 @@ class _Use(NamedTuple):
     """A tensor from outside of a call, as a recorded op of the call used it."""
 
     tensor: Any  # None if it was gone when the call ended
+    shape: tuple[int, ...]
     version: Version
     changes: float  # in place, when it was used
-    requires_grad: bool
+    requires_grad: bool = False
     values: Any = None  # a fingerprint, where neither the tensor nor the version can tell
 
     def same(self, first: _Use) -> bool:
@@ -83,7 +84,7 @@ class _Trace:
         self.steps: list[_Step] = []
         self.numbers: set[int] = set()  # of the nodes that the outputs depend on
         self.outputs: list[Any] = []
-        self.others: list[tuple[tuple[int, ...], Version, float]] = []  # tensors that ops used which were not recorded
+        self.others: list[_Use] = []  # by ops that were not recorded
         self.before: list[_Before] = []
 
     @contextmanager
@@ -96,7 +97,7 @@ class _Trace:
             if out._node is not None:
                 self.steps.append(_Step(out._node.number, op.name, self._options(args, uses), uses))
             else:
-                self.others += [(a.shape, a._version, a._version[0]) for a in args if isinstance(a, Tensor)]
+                self.others += [_Use(None, a.shape, a._version, a._version[0]) for a in args if isinstance(a, Tensor)]
             if outer is not None:
                 outer(op, args, out)
 
@@ -120,7 +121,7 @@ class _Trace:
         if value._node is None or value._node.number < self.since:
             changes = value._version[0]
             foreign = None if changes >= 0 else _fingerprint(value._data)
-            uses.append(_Use(value, value._version, changes, value._requires_grad, foreign))
+            uses.append(_Use(value, value.shape, value._version, changes, value._requires_grad, foreign))
         return None
 
     def end(self, outputs: Sequence[Tensor]) -> None:
@@ -134,7 +135,7 @@ class _Trace:
 
     def settle(self) -> None:
         """Let go of what the call made; of a tensor that nobody else holds, a fingerprint is enough."""
-        self.others = [use for use in self.others if use[1][0] == use[2]]  # else the call itself changed it afterwards
+        self.others = [use for use in self.others if use.version[0] == use.changes]  # else the call changed it itself
         uses = [(step.uses, use) for step in self.steps for use in step.uses]
         found = [(into, use._replace(tensor=None), weakref.ref(use.tensor), use.tensor._data) for into, use in uses]
         for step in self.steps:
@@ -148,30 +149,32 @@ class _Trace:
         self.before.clear()
         self.before += [b._replace(memory=there()) for b, there in states if there() is not None]
 
+    def moved(self) -> GradientError | None:
+        """An error if a tensor that the ops used was changed in place since, other than by the call itself."""
+        own = {id(b.version) for b in self.before}
+        for use in [*(use for step in self.steps for use in step.uses), *self.others]:
+            if use.version[0] != use.changes >= 0 and id(use.version) not in own:
+                return changed("checkpoint: a tensor that the function uses", use.shape, use.version)
+        return None
+
     def differs(self, first: _Trace) -> GradientError | None:
         """The refusal of a call that is not like the first one."""
         found = self._difference(first)
-        if not isinstance(found, str):
-            return found
-        own = {id(b.version) for b in first.before}
-        for shape, version, changes in first.others:
-            if version[0] != changes and id(version) not in own:
-                return changed("checkpoint: a tensor that the function uses", shape, version)
-        return GradientError(
+        if found is None:
+            return None
+        return first.moved() or GradientError(
             "checkpoint: the function gave other values when it was called again for the backward pass: "
             f"{found}; name its random generators in generators=, and do not change what it uses in between"
         )
 
-    def _difference(self, first: _Trace) -> str | GradientError | None:
+    def _difference(self, first: _Trace) -> str | None:
         for i, (step, was) in enumerate(zip(self.steps, first.steps, strict=False), 1):
             if step[1:3] != was[1:3] or len(step.uses) != len(was.uses):
                 return f"op {i}, {step.name}, is not the same or has other arguments"
             for use, earlier in zip(step.uses, was.uses, strict=True):
                 moved = use.version is earlier.version and use.changes != earlier.changes >= 0
-                if moved and len(use.version) > 1:  # else it was set back to before the first change
-                    return changed("checkpoint: a tensor that the function uses", use.tensor.shape, use.version)
                 if moved or use.requires_grad != earlier.requires_grad or not use.same(earlier):
-                    return f"op {i}, {step.name}, uses another tensor of shape {use.tensor.shape}"
+                    return f"op {i}, {step.name}, uses another tensor of shape {use.shape}"
         if len(self.steps) != len(first.steps):
             return f"{len(self.steps)} ops in place of {len(first.steps)}"
         return None if self.outputs == first.outputs else "an output differs"
@@ -188,6 +191,18 @@ class _Trace:
             yield
         finally:
             _restore(present)
+
+
+def _failed(error: Exception) -> Exception:
+    """What to raise if the second call fails: ops that worked the first time were given something else."""
+    if not isinstance(error, TinygradLenetError) or isinstance(error, (GradientError, OutOfMemoryError)):
+        return error
+    refusal = GradientError(
+        f"checkpoint: the function failed when it was called again for the backward pass: {error}; do not change what "
+        "it uses in between"
+    )
+    refusal.__cause__ = error
+    return refusal
 
 
 def _restore(states: Sequence[_Before]) -> None:
@@ -265,14 +280,18 @@ class _Recomputation:
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
         """Compute again, this time recorded, and pass the gradient through that record."""
         (args, _), (first, _) = node.saved or [(None, 0)] * 2  # pullback has made sure that it is there
-        error: GradientError | None = None
+        error: Exception | None = None
         # A function may set tensors up when it is called for the first time, and leave them alone from then on.
         for back in (True, False) if first.before else (False,):
             with self.rewound(), first.rewound(back):
-                trace = _Trace()
-                with enable_grad():
-                    _, outputs = self.call([a for a, _ in args], trace)
-                different = trace.differs(first)
+                trace, outputs = _Trace(), list[Tensor]()
+                different: Exception | None
+                try:
+                    with enable_grad():
+                        _, outputs = self.call([a for a, _ in args], trace)
+                    different = trace.differs(first)
+                except Exception as failure:
+                    different = first.moved() or _failed(failure)
                 if different is None:
                     seeds = [seed]
                     if len(outputs) > 1 or seed.shape != outputs[0].shape:

@@ -38,7 +38,7 @@ def pow(x: Array, y: Array) -> Array:
     """Power, ``x ** y``; NaN for a negative base with a fractional exponent.
 
     The gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y`` of 0 or more is 0, as in
-    PyTorch.
+    PyTorch. Powers of -inf are those of C (PyTorch's gradient of ``(-inf) ** 0.5`` is NaN, here it is 0).
 
     >>> import tinygrad_lenet as tl
     >>> tl.pow(tl.tensor([1.0, 2.0, 3.0]), 2), tl.pow(2, tl.tensor([-1.0]))
@@ -57,7 +57,7 @@ def _pow_y(g: Any, out: Any, x: Any, y: Any) -> Any:
     if isinstance(x, (int, float)) and x:
         return g * out * (math.log(x) if x > 0 else math.nan)
     flat = (x == 0) & (y >= 0)
-    return select(g * out * log(where(flat, 1, x)), flat, False)
+    return g * select(out * log(where(flat, 1, x)), flat, False)
 
 
 pow.vjp(x=_pow_x, y=_pow_y)

@@ -229,7 +229,8 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
 
     Args:
         x: any shape; see :func:`tinygrad_lenet.linalg.norm` for matrix norms.
-        p: any number; ``inf`` for the largest, ``-inf`` for the smallest magnitude, 0 for the number of non-zeros.
+        p: any number; ``inf`` for the largest, ``-inf`` for the smallest magnitude (ties and NaN share the gradient as
+            in :func:`max`), 0 for the number of non-zeros.
         axis: which axes make up a vector.
         keepdims: whether they stay, with length 1.
 

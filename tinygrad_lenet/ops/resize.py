@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..primitive import Array, draw, primitive
 
-# One term of each sum: which new pixels have it, the pixels that they see, and their weights.
-Steps: TypeAlias = list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]
+# One term of each sum: which new pixels have it, the pixels that they see, and their weights, None if all are 1.
+Places: TypeAlias = NDArray[np.int64] | slice
+Steps: TypeAlias = list[tuple[Places, Places, NDArray[Any] | None]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,15 +32,30 @@ def _transposed(weights: Weights) -> Weights:
     return Weights(weights.matrix.T, weights.back, weights.steps)
 
 
-def _terms(seen: NDArray[np.bool_], matrix: NDArray[Any]) -> Steps:
-    """The terms of sums over runs of neighbours."""
-    count, first = seen.sum(axis=1), seen.argmax(axis=1)
-    new = [np.flatnonzero(count > k) for k in range(int(count.max(initial=0)))]
-    return [(i, first[i] + k, matrix[i, first[i] + k]) for k, i in enumerate(new)]
+def _weights(n: int, m: int, new: NDArray[np.int64], old: NDArray[np.int64], factor: NDArray[Any]) -> Weights:
+    """Pixel ``old[k]`` counts ``factor[k]`` times for the new pixel ``new[k]``."""
+    matrix = np.zeros((m, n))
+    np.add.at(matrix, (new, old), factor)
+    return Weights(matrix, _terms(new, old, factor), _terms(old, new, factor))
 
 
-def _of_runs(seen: NDArray[np.bool_], matrix: NDArray[Any]) -> Weights:
-    return Weights(matrix, _terms(seen, matrix), _terms(seen.T, matrix.T))
+def _terms(new: NDArray[np.int64], old: NDArray[np.int64], factor: NDArray[Any]) -> Steps:
+    """The first terms of all sums, then the second ones, and so on."""
+    order = np.argsort(new, kind="stable")
+    new, old, factor = new[order], old[order], factor[order]
+    rank = np.arange(len(new)) - np.searchsorted(new, new)
+    steps: Steps = []
+    for k in range(int(rank.max(initial=-1)) + 1):
+        some = rank == k
+        steps.append((_places(new[some]), _places(old[some]), factor[some] if (factor[some] != 1).any() else None))
+    return steps
+
+
+def _places(at: NDArray[np.int64]) -> Places:
+    """A slice, if they lie evenly: it is read and written several times as fast."""
+    step = int(at[1] - at[0]) if len(at) > 1 else 1
+    even = step > 0 and (np.diff(at) == step).all()
+    return slice(int(at[0]), int(at[-1]) + 1, step) if even else at
 
 
 @functools.lru_cache(maxsize=256)
@@ -47,26 +63,26 @@ def means(n: int, m: int) -> Weights:
     """Means of ``m`` windows that cover ``n`` pixels."""
     i, pixel = np.arange(m)[:, None], np.arange(n)
     seen = (pixel >= i * n // m) & (pixel < -((i + 1) * -n // m))
-    return _of_runs(seen, seen / seen.sum(axis=1, keepdims=True))
+    new, old = seen.nonzero()
+    return _weights(n, m, new, old, 1 / seen.sum(axis=1)[new])
 
 
 @functools.lru_cache(maxsize=256)
 def between(n: int, m: int, factor: float | None, corners: bool, dtype: type[np.floating[Any]]) -> Weights:
-    """The two nearest pixels, weighted by distance, in PyTorch's arithmetic; for the same size the pixel itself."""
-    if m == n:
-        return _of_runs(np.eye(n, dtype=np.bool_), np.eye(n))
+    """The two nearest pixels, weighted by distance, in PyTorch's arithmetic: a weight may be 0."""
     new, half = np.arange(m), dtype(0.5)
-    if corners:
+    if m == n:
+        at = new.astype(dtype)
+    elif corners:
         at = new.astype(dtype) * (dtype(n - 1) / dtype(m - 1) if m > 1 else dtype(0))
     else:
         at = np.maximum((new.astype(dtype) + half) * _step(n, m, factor, dtype) - half, 0)
     low = np.minimum(at.astype(np.int64), n - 1)
     high, right = np.minimum(low + 1, n - 1), np.minimum(at - low, 1)
-    seen, matrix = np.zeros((m, n), np.bool_), np.zeros((m, n))
-    seen[new, low] = seen[new, high] = True
-    matrix[new, low] = 1 - right
-    matrix[new, high] += right
-    return Weights(matrix, [(new, low, 1 - right), (new, high, right)], _terms(seen.T, matrix.T))
+    if m == n:
+        high = low
+    both = [np.concatenate(pair) for pair in ((new, new), (low, high), (1 - right, right))]
+    return _weights(n, m, *both)
 
 
 def _step(n: int, m: int, factor: float | None, dtype: type[np.floating[Any]]) -> Any:
@@ -79,32 +95,40 @@ def nearest(n: int, m: int, factor: float | None, dtype: type[np.floating[Any]])
     """The pixel ``floor(i * step)``, in PyTorch's arithmetic, which rounds some products up to an integer."""
     at = (np.arange(m, dtype=dtype) * _step(n, m, factor, dtype)).astype(np.float32)
     old = np.minimum(np.floor(at), n - 1).astype(np.int64)
-    seen = old[:, None] == np.arange(n)
-    return _of_runs(seen, seen * 1.0)
+    return _weights(n, m, np.arange(m), old, np.ones(m))
 
 
 def _along(x: Array, weights: Weights, axis: int) -> Array:
     """The weighted sums along one axis of (N, C, H, W), term by term."""
-    m = len(weights.matrix)
-    out = np.zeros([m if i == axis else n for i, n in enumerate(x.shape)], x.dtype)
+    m, before = len(weights.matrix), (slice(None),) * axis
+    out: Any = None
     for new, old, factor in weights.steps:
-        part = x.take(old, axis)
-        if (factor != 1).any():
-            part *= factor.astype(x.dtype).reshape((-1,) + (1,) * (3 - axis))
-        some: Any = (slice(None),) * axis + (slice(None) if len(new) == m else new,)
-        out[some] += part
+        part = x[(*before, old)] if isinstance(old, slice) else x.take(old, axis)
+        if factor is not None:
+            part = part * factor.astype(x.dtype).reshape((-1,) + (1,) * (3 - axis))
+        if out is None and part.shape[axis] == m:
+            out = part if part.base is None else np.array(part)
+        elif out is None:
+            out = np.zeros([m if i == axis else n for i, n in enumerate(x.shape)], x.dtype)
+            out[(*before, new)] = part
+        else:
+            out[(*before, new)] += part
     return out
+
+
+def _adds(weights: Weights) -> bool:
+    """Whether each new pixel is one pixel, or a plain sum of some."""
+    return all(factor is None for _, _, factor in weights.steps)
 
 
 @primitive
 def resample(x: Array, rows: Any, columns: Any) -> Array:
     """Images (N, C, H, W) in another size, by :class:`Weights` of rows and of columns; float16 is added as float32.
 
-    Two matrix products, if they make no NaN of an infinite pixel and a weight of 0.
+    Two matrix products, unless they would make NaN of an infinite pixel and a weight of 0.
     """
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    sparse = len(rows.steps) == len(columns.steps) == 1
-    if sparse or not np.isfinite(wide).all():
+    if (_adds(rows) and _adds(columns)) or not np.isfinite(wide).all():
         with np.errstate(invalid="ignore"):  # a term of an infinite pixel and a weight of 0
             out = _along(_along(wide, rows, 2), columns, 3)
     else:

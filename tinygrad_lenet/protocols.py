@@ -85,7 +85,8 @@ def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) ->
     return creation.full(shape, fill_value, a.dtype if dtype is None else dtype)
 
 
-def _pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
+@composite
+def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
     """NumPy's widths broadcast to a pair for each axis: two numbers are not those of the last axis, as in PyTorch."""
     if isinstance(pad_width, dict) or np.ndim(constant_values):
         raise UnsupportedError("np.pad of a Tensor takes widths in pairs, and one constant value; see tl.pad")
@@ -94,7 +95,7 @@ def _pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 
 
 
 FUNCTIONS |= {
-    np.pad: (_pad, 3),
+    np.pad: (pad, 3),
     np.full_like: (_full_like, 3),
     np.zeros_like: (lambda a, dtype=None, shape=None: _full_like(a, 0, dtype, shape), 2),
     np.ones_like: (lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape), 2),
@@ -166,7 +167,8 @@ def _words(
     try:
         bound, first, others = signature.bind(*args, **kwargs).arguments, [], {}
     except TypeError as error:
-        raise TypeError(f"{function.__name__}() {error}") from None
+        names = ", ".join(signature.parameters)
+        raise TypeError(f"{function.__name__}() takes {names}: {error}") from None
     for i, (name, parameter) in enumerate(signature.parameters.items()):
         value = bound.get(name, parameter.default)
         if parameter.kind is parameter.VAR_POSITIONAL:

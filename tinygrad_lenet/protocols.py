@@ -58,8 +58,8 @@ UFUNCS = _table(
     {
         elementwise: "add subtract=sub multiply=mul true_divide=div remainder=mod negative=neg absolute=abs fabs=abs "
         "sign floor ceil rint=round reciprocal maximum minimum equal=eq not_equal=ne less=lt less_equal=le greater=gt "
-        "greater_equal=ge logical_and logical_or logical_not positive=clone",
-        bits: "bitwise_and bitwise_or bitwise_xor invert=bitwise_not",
+        "greater_equal=ge positive=clone",
+        bits: "bitwise_and bitwise_or bitwise_xor invert=bitwise_not logical_and logical_or logical_not",
         maths: "power=pow square sqrt exp expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh hypot",
         activations: "tanh",
         products: "matmul",

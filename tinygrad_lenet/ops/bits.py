@@ -1,4 +1,4 @@
-"""The bits of integers, and the truth of booleans, combined: Python's ``&``, ``|``, ``^`` and ``~``."""
+"""Bits and truth values, combined elementwise; none has a gradient."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError
-from ..primitive import Array, primitive
+from ..primitive import Array, draw, primitive
 
-__all__ = ["bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor"]
+__all__ = ["bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "logical_and", "logical_not", "logical_or"]
 
 
 def _bits(*values: Any) -> None:
@@ -88,3 +88,44 @@ for _of_bits in (bitwise_and, bitwise_or, bitwise_xor):
     _of_bits.check(np.array([6, -1], np.int32), np.array([[3], [0]], np.int32))
 bitwise_not.vjp(x=None)
 bitwise_not.check(np.array([6, -1], np.int32))
+
+
+@primitive
+def logical_and(x: Array, y: Array) -> Array:
+    """Whether both hold, as booleans; numbers hold where they are not 0. Of bits, see :func:`bitwise_and`.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logical_and(tl.tensor([True, True]), tl.tensor([True, False]))
+    tensor([ True, False])
+    """
+    return np.logical_and(x, y)
+
+
+@primitive
+def logical_or(x: Array, y: Array) -> Array:
+    """Whether at least one holds, as booleans; numbers hold where they are not 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logical_or(tl.tensor([False, True]), False)
+    tensor([False,  True])
+    """
+    return np.logical_or(x, y)
+
+
+@primitive
+def logical_not(x: Array) -> Array:
+    """Whether it does not hold, as booleans; numbers hold where they are not 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.logical_not(tl.tensor([True, False]))
+    tensor([False,  True])
+    """
+    return np.logical_not(x)
+
+
+logical_and.vjp(x=None, y=None)
+logical_and.check(draw(3, 2), draw(2))
+logical_or.vjp(x=None, y=None)
+logical_or.check(draw(3, 2), draw(2))
+logical_not.vjp(x=None)
+logical_not.check(draw(3, 2))

@@ -1,6 +1,4 @@
-"""Arithmetic, choice, comparison and logic, elementwise: each op with its derivative beside it. All broadcast as NumPy
-does.
-"""
+"""Arithmetic, choice and comparison, elementwise: each op with its derivative beside it. All broadcast as NumPy does."""
 
 from __future__ import annotations
 
@@ -27,9 +25,6 @@ __all__ = [
     "ge",
     "gt",
     "le",
-    "logical_and",
-    "logical_not",
-    "logical_or",
     "lt",
     "maximum",
     "minimum",
@@ -344,7 +339,7 @@ clip.vjp(x=lambda g, out, x: select(g, x == out))
 clip.check(draw(3, 2), -0.4, 0.6)
 clip.check(draw(3, 2), min=0.15)
 
-# Comparison and logic: no gradients
+# Comparison: no gradients
 
 
 @primitive
@@ -416,47 +411,6 @@ def ge(x: Array, y: Array) -> Array:
 for _comparison in (eq, ne, lt, le, gt, ge):
     _comparison.vjp(x=None, y=None)
     _comparison.check(draw(3, 2), draw(2))
-
-
-@primitive
-def logical_and(x: Array, y: Array) -> Array:
-    """Whether both hold, as booleans; numbers hold where they are not 0. Of bits, see :func:`bitwise_and`.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.logical_and(tl.tensor([True, True]), tl.tensor([True, False]))
-    tensor([ True, False])
-    """
-    return np.logical_and(x, y)
-
-
-@primitive
-def logical_or(x: Array, y: Array) -> Array:
-    """Whether at least one holds, as booleans; numbers hold where they are not 0.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.logical_or(tl.tensor([False, True]), False)
-    tensor([False,  True])
-    """
-    return np.logical_or(x, y)
-
-
-@primitive
-def logical_not(x: Array) -> Array:
-    """Whether it does not hold, as booleans; numbers hold where they are not 0.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.logical_not(tl.tensor([True, False]))
-    tensor([False,  True])
-    """
-    return np.logical_not(x)
-
-
-logical_and.vjp(x=None, y=None)
-logical_and.check(draw(3, 2), draw(2))
-logical_or.vjp(x=None, y=None)
-logical_or.check(draw(3, 2), draw(2))
-logical_not.vjp(x=None)
-logical_not.check(draw(3, 2))
 
 
 # Copies

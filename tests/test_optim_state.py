@@ -397,11 +397,15 @@ def test_values_of_another_dtype_are_rounded_or_refused():
     assert n.numpy().tolist() == [3, 4]
     n.data = [2**63 - 1, 0]
     assert n.numpy().tolist() == [2**63 - 1, 0]
+    x.data = [np.inf, -0.5]
+    assert x.numpy().tolist() == [np.inf, -0.5]
     small = tl.tensor(np.array([1, 2], np.int8))
     for target, value, words in [
         (n, np.array([2.5, 1.0]), "data is int64, which cannot hold .*2.5"),
         (n, [2.5, 1.0], "data is int64, which cannot hold .*2.5"),
         (small, np.array([300, 1]), "data is int8, which cannot hold .*300"),
+        (x, np.array([1e300, 1.0]), "data is float32, which cannot hold .*1e.300"),
+        (x, [1.0, -1e300], "data is float32, which cannot hold .*-1e.300"),
     ]:
         before = target.numpy().tolist()
         with pytest.raises(DTypeError, match=words):

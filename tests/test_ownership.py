@@ -312,7 +312,7 @@ def test_a_change_of_a_view_is_noticed_where_its_tensor_was_saved():
 
 def test_layers_that_pass_their_input_through_say_so():
     x = tl.ones(2, 3, 4, 4)
-    for layer in (nn.Identity(), nn.Dropout().eval(), nn.Dropout2d().eval()):
+    for layer in (nn.Identity(), nn.Dropout().eval(), nn.Dropout2d().eval(), nn.Sequential()):
         assert layer(x) is x
         assert "itself" in type(layer).__doc__ or "itself" in type(layer).__mro__[1].__doc__
     with pytest.raises(tl.ShapeError, match=r"Dropout2d.*\(N, C, H, W\), got \(2,\)"):

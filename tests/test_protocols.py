@@ -168,6 +168,7 @@ def test_tensors_are_saved_as_arrays(tmp_path):
         (lambda t: np.sum(t, 0, np.float32), tl.UnsupportedError, "got dtype"),
         (lambda t: np.pad(t, 1, constant_values=(1, 2)), tl.UnsupportedError, "one constant value"),
         (lambda t: np.pad(t, 1, "reflect", reflect_type="odd"), tl.UnsupportedError, "got reflect_type"),
+        (lambda t: np.pad(t, ()), tl.ShapeError, r"^pad: .*pad_width=\(\)"),
         (lambda t: np.var(t, mean=0.0), tl.UnsupportedError, "got mean"),
         (lambda t: np.reshape(t, (1, 9), order="F"), tl.UnsupportedError, "got order"),
         (lambda t: np.exp(t, where=MASK), tl.UnsupportedError, "got where"),

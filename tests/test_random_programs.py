@@ -82,7 +82,9 @@ PLANTS = {
     "changes that are not counted": attribute(
         Tensor, "_write", lambda write: lambda self, key, value: self._data.__setitem__(key, value)
     ),
-    "checkpoints that hear of no change": attribute(recomputation._Trace, "differs", lambda _: lambda self, first: None),
+    "checkpoints that hear of no change": attribute(
+        recomputation._Trace, "differs", lambda _: lambda self, first: None
+    ),
     "permuted in the same direction": rule(tl.permute, x=lambda g, axes: g.transpose(*axes)),
 }
 

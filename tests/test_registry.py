@@ -140,12 +140,12 @@ def pulled(op, case, dtype, gradient, wrap, times=1):
     if out._node is None:
         return []
     found, seed = [], np.random.default_rng(1).integers(-8, 8, out.shape) / 4
+
+    def arrive(_, g):
+        g = g.whole() if isinstance(g, Part) else g
+        found.append(np.asarray(g.detach() if isinstance(g, tl.Tensor) else g, np.float64))
+
     for layout in (np.array, np.asfortranarray, lambda a: np.repeat(a, 2, axis=0)[::2] if a.ndim else a):
-
-        def arrive(_, g):
-            g = g.whole() if isinstance(g, Part) else g
-            found.append(np.asarray(g.detach() if isinstance(g, tl.Tensor) else g, np.float64))
-
         out._node.plan.pull(out._node, wrap(layout(seed.astype(gradient))), None, arrive)
     return found
 
@@ -193,9 +193,8 @@ def test_complex_numbers_are_refused_in_words_of_the_package(op, case):
     for key, value in kwargs.items():
         given[op.names.index(key)] = value
     said = []
-    for i, number in (
-        (i, number) for i in range(len(given)) for number in COMPLEX if not isinstance(given[i], Weights)
-    ):
+    places = [i for i, value in enumerate(given) if not isinstance(value, Weights)]
+    for i, number in ((i, number) for i in places for number in COMPLEX):
         try:
             find(op)(*given[:i], number, *given[i + 1 :])
         except (tl.TinygradLenetError, TypeError) as error:

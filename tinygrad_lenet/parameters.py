@@ -134,17 +134,14 @@ def narrowed(who: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any
         return array
     with np.errstate(all="ignore"):
         found: NDArray[Any] = array.astype(dtype)
-        same = np.isfinite(found) == np.isfinite(array) if dtype.kind == "f" else found == array
-    _all_same(who, same, dtype, array)
+    unchanged(who, found, array)
     return found
 
 
 def unchanged(who: str, found: NDArray[Any], given: NDArray[Any]) -> None:
-    """Refuse integers and booleans that are other numbers than those given."""
-    if found.dtype.kind != "f":
-        _all_same(who, found == given, found.dtype, given)
-
-
-def _all_same(who: str, same: Any, dtype: np.dtype[Any], given: NDArray[Any]) -> None:
+    """Refuse integers and booleans that are other numbers than those given, and floats that have become infinite."""
+    if found.dtype == given.dtype:
+        return
+    same = np.isfinite(found) == np.isfinite(given) if found.dtype.kind == "f" else found == given
     if not np.all(same):
-        raise DTypeError(f"{who} is {dtype}, which cannot hold {given[~same].flat[0]!r}")
+        raise DTypeError(f"{who} is {found.dtype}, which cannot hold {given[~same].flat[0]!r}")

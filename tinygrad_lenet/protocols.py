@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError, GradientError, ShapeError, UnsupportedError, brief
+from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
 from .graph import is_grad_enabled, user_line
 from .ops import (
     activations,
@@ -85,21 +85,17 @@ def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) ->
     return creation.full(shape, fill_value, a.dtype if dtype is None else dtype)
 
 
-def _pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
+@composite
+def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
     """NumPy's widths broadcast to a pair for each axis: two numbers are not those of the last axis, as in PyTorch."""
     if isinstance(pad_width, dict) or np.ndim(constant_values):
         raise UnsupportedError("np.pad of a Tensor takes widths in pairs, and one constant value; see tl.pad")
-    try:
-        widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
-    except ValueError:
-        raise ShapeError(
-            f"np.pad: pad_width must be a pair for each of {x.ndim} axes, got {brief(pad_width)}"
-        ) from None
+    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
     return rearrange.pad(x, widths, {"edge": "replicate", "wrap": "circular"}.get(mode, mode), constant_values)
 
 
 FUNCTIONS |= {
-    np.pad: (_pad, 3),
+    np.pad: (pad, 3),
     np.full_like: (_full_like, 3),
     np.zeros_like: (lambda a, dtype=None, shape=None: _full_like(a, 0, dtype, shape), 2),
     np.ones_like: (lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape), 2),
@@ -171,7 +167,8 @@ def _words(
     try:
         bound, first, others = signature.bind(*args, **kwargs).arguments, [], {}
     except TypeError as error:
-        raise TypeError(f"{function.__name__}() {error}") from None
+        names = ", ".join(signature.parameters)
+        raise TypeError(f"{function.__name__}() takes {names}: {error}") from None
     for i, (name, parameter) in enumerate(signature.parameters.items()):
         value = bound.get(name, parameter.default)
         if parameter.kind is parameter.VAR_POSITIONAL:

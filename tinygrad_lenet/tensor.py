@@ -197,14 +197,16 @@ class Tensor(Methods):
     @property
     def data(self) -> NDArray[Any]:
         """The values, as :meth:`numpy` gives them. Assigning replaces them in place, in the tensor's dtype: it rounds
-        float64 to float32 and refuses 2.5 for an integer. ``x[i] = value`` converts as NumPy does: 2.5 becomes 2.
+        float64 to float32, and refuses 1e300 for float32 and 2.5 for an integer. ``x[i] = value`` converts as NumPy
+        does: 1e300 becomes inf, and 2.5 becomes 2.
         """
         return self.numpy()
 
     @data.setter
     def data(self, value: Any) -> None:
         typed = isinstance(value, (Tensor, np.ndarray, np.generic))
-        array = to_array(value, self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = to_array(value, self.dtype)
         unchanged("data", array, to_array(value, None if typed else np.float64))
         if array.shape != self.shape:
             raise ShapeError(

@@ -317,7 +317,7 @@ def _element(who: str, value: Any, holder: Module | None = None) -> Module:
 
 
 class Sequential(Module):
-    """Modules applied one after the other.
+    """Modules applied one after the other. Without any, the result is the input itself.
 
     Raises:
         ArgumentError: an element is no module, or is called by a name that every module has.

@@ -1,6 +1,4 @@
-"""Arithmetic, choice, comparison and logic, elementwise: each op with its derivative beside it. All broadcast as NumPy
-does.
-"""
+"""Arithmetic, choice and comparison, elementwise: each op with its derivative beside it. All broadcast as NumPy does."""
 
 from __future__ import annotations
 
@@ -341,7 +339,7 @@ clip.vjp(x=lambda g, out, x: select(g, x == out))
 clip.check(draw(3, 2), -0.4, 0.6)
 clip.check(draw(3, 2), min=0.15)
 
-# Comparison and logic: no gradients
+# Comparison: no gradients
 
 
 @primitive

@@ -129,6 +129,6 @@ def bitwise_not(x: Array) -> Array:
 
 for _of_bits in (bitwise_and, bitwise_or, bitwise_xor):
     _of_bits.vjp(x=None, y=None)
-    _of_bits.check(np.array([True, False]), np.array([[True], [False]]))
+    _of_bits.check(np.array([6, -1], np.int32), np.array([[3], [0]], np.int32))
 bitwise_not.vjp(x=None)
-bitwise_not.check(np.array([True, False]))
+bitwise_not.check(np.array([6, -1], np.int32))

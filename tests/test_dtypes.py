@@ -388,6 +388,7 @@ SMALL = {  # of images (2, 8, 12, 12)
     "nearest": lambda x: F.interpolate(x, size=(133, 47)),
     "evaluation": lambda x: F.batch_norm(x, *(v.detach() for v in (x[0, :, 0, 0], x[0, :, 0, 1] ** 2)), x[0, :, 1, 1]),
     "many uses": lambda x: tl.stack([x[0, 0]] * 3000).sum(0),
+    "mish": F.mish,
 }
 
 
@@ -397,6 +398,7 @@ SCALES = {  # factor and shift of the numbers
     "norm 1": (1 / 64, 0),
     "batch_norm": (16, 128),
     "avg_pool2d of large numbers": (30_000, 0),
+    "mish": (4, 0),
 }
 
 

@@ -378,6 +378,19 @@ except ImportError:
     CASES = []
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("values", [(nan,), (inf,), (-inf,), (inf, -inf), (inf, inf)])
+def test_running_statistics_of_a_batch_with_infinities_are_pytorchs(torch, values, dtype):
+    images, statistics = IMAGES.astype(dtype), [np.zeros(2, dtype), np.ones(2, dtype)]
+    images[0, 0, 0, : len(values)] = values
+    ours, theirs = [tl.tensor(s) for s in statistics], [torch.tensor(s) for s in statistics]
+    tl.batch_norm(images, *ours, training=True)
+    torch.nn.functional.batch_norm(torch.tensor(images), *theirs, training=True)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), 1e-5)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:.*:UserWarning")
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("case", CASES, ids=[name for name, *_ in CASES])

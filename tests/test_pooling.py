@@ -372,6 +372,8 @@ def test_the_nearest_pixel_is_pytorch_s_for_every_size_and_factor(torch, dtype):
 
 def test_a_factor_decides_and_not_the_size_that_comes_of_it():
     assert tl.interpolate([[[[0, 1]]]], scale_factor=(1, 3.15)).tolist() == [[[[0, 0, 0, 0, 1, 1]]]]
+    with pytest.raises(tl.ArgumentError, match=r"a number or a pair of numbers, got \(1.5,\)"):
+        tl.interpolate([[[[0, 1]]]], scale_factor=(1.5,))
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])

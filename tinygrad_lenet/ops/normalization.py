@@ -91,6 +91,8 @@ def moments(x: Array) -> tuple[Array, Array]:
         if (off * off <= var).all() and np.isfinite(var).all():
             break
         dtype = dtype if np.isfinite(var).all() else np.dtype(np.float64)  # where squares overflow
+    if not np.isfinite(mean).all():  # no distance from an infinite mean
+        mean = np.add.reduce(data, axis=(0, 2), dtype=np.float64) / channels.count
     return mean, var
 
 

@@ -117,7 +117,7 @@ def max_pool2d(
 
     Returns:
         (N, C, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. A window with a
-        NaN gives NaN, and no gradient.
+        NaN gives NaN, and no gradient: no pixel is the largest (PyTorch's goes to the last NaN).
 
     Raises:
         ArgumentError: padding larger than half of the kernel: a window would be all padding.

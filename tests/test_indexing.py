@@ -182,6 +182,10 @@ LOOPS = {
     "x.T[t]": of_rows(lambda x, n: [x.T[:, t] for t in range(n)]),
     "x.swapaxes(0, 1)[t]": lambda x: [x.swapaxes(0, 1)[t] for t in range(x.shape[1])],
     "x[::-1][t]": of_rows(lambda x, n: [tl.flip(x, 0)[t] for t in range(n)]),
+    "x.reshape(-1)[i]": lambda x: [x.reshape(-1)[i] for i in range(x.size)],
+    "x.flatten(1)[:, t]": lambda x: [x.flatten(1)[:, 2 * t : 2 * t + 2] for t in range(x.shape[1])],
+    "x.unsqueeze(1)[..., t, :]": lambda x: [x.unsqueeze(1)[..., t, :] for t in range(x.shape[1])],
+    "x[..., :1].squeeze(-1)[0, t]": lambda x: [x[..., :1].squeeze(-1)[0, t] for t in range(x.shape[1])],
     "unbind": lambda x: tl.unbind(x, 1),
     "split": lambda x: tl.split(x, x.shape[1], 1),
     "chunk": lambda x: tl.chunk(x, x.shape[1], 1),
@@ -252,7 +256,18 @@ def nested(x, w):
     return total + (x[None].swapaxes(0, 2)[1, :, 0] ** 2).sum() + (x[x.numpy()[:, 0] > 0][0] ** 2).sum() + (h**2).sum()
 
 
-@pytest.mark.parametrize("mixed", [mixed, nested])
+def regrouped(x, w):
+    """Parts that pass through a reshape, which may be a view of contiguous memory only."""
+    h = x * w
+    total = (x.reshape(-1)[3] ** 2).sum() + (x.reshape(2, 6)[1, 2:4] ** 3).sum() + (x.T.reshape(6, 2)[4] ** 2).sum()
+    total = total + (h.reshape(6, 2)[[0, 5, 0]] ** 2).sum() + (h.flatten()[2::5] ** 3).sum()
+    total = total + (h.unsqueeze(1).T[1, 0, ::2] ** 2).sum() + (h[1:].reshape(-1)[4].reshape(1, 1)[0] ** 3).sum()
+    total = total + (h[:, :1].squeeze(1)[2].unsqueeze(0)[0] ** 2).sum() + (h[2].reshape(3, 1).T[0, 1:] ** 3).sum()
+    # The backward pass begins with these, and their sum is not contiguous.
+    return total + (h.T * values((3, 4))).sum() + (h.T * values((3, 4), 1)).sum()
+
+
+@pytest.mark.parametrize("mixed", [mixed, nested, regrouped])
 def test_gradients_of_parts_and_of_the_whole_are_summed_in_one_order(mixed):
     x, w = values((4, 3)), values((1, 3), 1)
     assert tl.testing.gradcheck(mixed, [x, w], order=2)

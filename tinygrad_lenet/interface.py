@@ -61,7 +61,13 @@ def borrows(out: Any, values: Iterable[Any], depth: int = 9) -> bool:
 
 def version_of(out: Any, args: tuple[Any, ...]) -> Version | None:
     """The version counter of the tensor that a view looks at."""
-    return next((a._version for a in args if isinstance(a, Tensor) and np.may_share_memory(a._data, out)), None)
+    home = out.base
+    for a in args:
+        if isinstance(a, Tensor):
+            array = a._data
+            if array is home or (home is not None and array.base is home) or np.may_share_memory(array, out):
+                return a._version
+    return None
 
 
 class Draw(NamedTuple):

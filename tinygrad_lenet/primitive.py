@@ -465,7 +465,7 @@ def primitive(forward: Any = _MISSING, *, view: bool = False) -> Any:
         # NumPy's views know the array that owns their memory; only other ways to look at it take a closer look.
         near = home is not None and (type(home) is not np.ndarray or not out.flags.writeable)
         for a in plain:
-            if a is out or (type(a) is np.ndarray and home is not None and (a is home or a.base is home)):
+            if a is out or (home is not None and type(a) is np.ndarray and (a is home or a.base is home)):
                 near = True
         for i in loose:
             near = near or type(plain[i]) in (list, tuple, dict)

@@ -14,7 +14,7 @@ from ..parameters import as_index
 from ..primitive import Array, composite, draw, primitive
 from ..tensor import Tensor, as_tensor
 from .elementwise import add, where
-from .shape import axis_of, broadcast_to, permute
+from .shape import axis_of, broadcast_to, permute, reshape
 
 __all__ = ["gather", "getitem", "one_hot", "scatter", "scatter_add", "take_along_axis"]
 
@@ -43,10 +43,11 @@ def _repeats(index: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Axes:
-    """In place of an index: the axes in another order."""
+class _Method:
+    """In place of an index: a method that gives a view, ``transpose`` or ``reshape``, and its argument."""
 
-    order: tuple[int, ...]
+    name: str
+    argument: tuple[int, ...]
 
 
 def _views(index: Any) -> bool:
@@ -55,9 +56,9 @@ def _views(index: Any) -> bool:
 
 
 def _at(x: Any, path: Any) -> Any:
-    """``x[path[0]][path[1]]`` and so on; an :class:`_Axes` in place of an index transposes."""
+    """``x[path[0]][path[1]]`` and so on; a :class:`_Method` in place of an index is called."""
     for step in path:
-        x = x.transpose(step.order) if isinstance(step, _Axes) else x[step]
+        x = getattr(x, step.name)(step.argument) if isinstance(step, _Method) else x[step]
     return x
 
 
@@ -77,15 +78,16 @@ def _put(shape: tuple[int, ...], paths: Any, *values: Array) -> Array:
 class _Picked(Part):
     """The gradient of what :func:`_pick` picked from; from several calls, if the pass records itself."""
 
-    __slots__ = ("paths", "values")
+    __slots__ = ("paths", "regrouped", "values")
 
-    def __init__(self, value: Any, path: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+    def __init__(self, value: Any, path: tuple[Any, ...], shape: tuple[int, ...], regrouped: bool = False) -> None:
         self.paths, self.values = [path], [value]
         self.shape, self.dtype = shape, value.dtype
+        self.regrouped = regrouped  # by a reshape that gives a view of a contiguous array only
 
     def after(self, earlier: Any) -> Any:
         if isinstance(self.values[0], np.ndarray):
-            total = single(earlier.whole() if isinstance(earlier, _Picked) else np.array(earlier))
+            total = single(earlier.whole() if isinstance(earlier, _Picked) else np.array(earlier, order="C"))
             self.add_to(total)
             return total
         before = earlier if isinstance(earlier, _Picked) else _Picked(earlier, ((Ellipsis,),), self.shape)
@@ -94,25 +96,34 @@ class _Picked(Part):
         return before
 
     def add_to(self, total: Any) -> None:
+        out = np.ascontiguousarray(total) if self.regrouped else total
         for (*views, index), value in zip(self.paths, self.values, strict=True):
-            _add(_at(total, views), index, value)
+            _add(_at(out, views), index, value)
+        if out is not total:
+            total[...] = out
 
     def whole(self) -> Any:
         recorded = isinstance(self.values[0], Tensor)
         return (_put if recorded else _put.op.forward)(self.shape, tuple(self.paths), *self.values)
 
     def seed(self, op: Any) -> Any:
-        movable = op in (_pick.op, permute.op) and len(self.values) == 1 and self.shape  # no axes: no view of an array
-        return self if movable else self.whole()
+        movable = op is reshape.op or (op in (_pick.op, permute.op) and not self.regrouped)
+        one = len(self.values) == 1 and self.shape  # without axes NumPy would give a number, and not a view
+        return self if movable and one else self.whole()
 
-    def within(self, step: Any, shape: tuple[int, ...]) -> _Picked:
+    def within(self, step: Any, shape: tuple[int, ...], regrouped: bool = False) -> _Picked:
         """The gradient of the tensor of which this one is a view."""
-        return _Picked(self.values[0], (step, *self.paths[0]), shape)
+        return _Picked(self.values[0], (step, *self.paths[0]), shape, regrouped or self.regrouped)
 
     def transpose(self, order: tuple[int, ...]) -> _Picked:
         """For the rule of :func:`permute`."""
         back = tuple(map(int, np.argsort(order)))
-        return self.within(_Axes(back), tuple([self.shape[i] for i in order]))
+        return self.within(_Method("transpose", back), tuple([self.shape[i] for i in order]))
+
+    def reshape(self, shape: tuple[int, ...]) -> _Picked:
+        """For the rule of :func:`reshape`."""
+        long, others = ([n for n in lengths if n != 1] for lengths in (self.shape, shape))
+        return self.within(_Method("reshape", self.shape), shape, long != others)
 
 
 def _unpick(g: Any, x_shape: tuple[int, ...], index: Any) -> _Picked:
@@ -132,7 +143,7 @@ _pick.check(draw(3, 4), (Ellipsis, None, 2))
 _put.vjp(values=lambda g, paths, position: _at(g, paths[position]))
 _put.check((3, 4), (((np.array([0, 2, 0]), slice(1, 3)),),), draw(3, 2))
 _put.check((3, 4), (((1, slice(0, 2)),), ((Ellipsis,),)), draw(2), draw(3, 4))
-_put.check((3, 4), (((1, slice(1)),), ((slice(1, 3),), _Axes((1, 0)), (1,))), draw(1), draw(2))
+_put.check((3, 4), (((1, slice(1)),), ((slice(1, 3),), _Method("transpose", (1, 0)), (1,))), draw(1), draw(2))
 
 
 @composite(view=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
@@ -42,7 +43,7 @@ class Optimizer:
     Raises:
         ArgumentError: no parameters, one of them twice, or an option outside its range; the latter two also from
             :meth:`step`, which has then changed nothing.
-        DTypeError: something that is not a Tensor; an option that is no number.
+        DTypeError: something that is not a Tensor; a set of them; an option that is no number.
         GradientError: a Tensor that does not require a gradient.
 
     >>> import numpy as np
@@ -60,13 +61,15 @@ class Optimizer:
 
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
         kind = type(self).__name__
+        if isinstance(params, (set, frozenset)):
+            params = [{"params": params}]  # which add_param_group refuses
         if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping, np.ndarray)):
             raise DTypeError(
                 f"{kind}: params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of "
                 "dicts"
             )
         self.defaults = self._plain(defaults)
-        given = _several(params)
+        given = [params] if isinstance(params, Tensor) else list(params)
         if not given:
             raise ArgumentError(f"{kind}: params: got no parameters; pass model.parameters()")
         groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
@@ -127,10 +130,11 @@ class Optimizer:
                 if len(betas) != 2:
                     raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {said(value)}")
                 found[name] = tuple(number(kind, name, beta, "[0, 1)") for beta in betas)
-        if found.get("nesterov") and (found["momentum"] == 0 or found["dampening"] != 0):
+        momentum, dampening = found.get("momentum"), found.get("dampening", 0)  # optimisers of users may lack these
+        if found.get("nesterov") and (momentum == 0 or dampening != 0):
             raise ArgumentError(
-                f"{kind}: nesterov needs momentum above 0 and no dampening, got momentum={found['momentum']}, "
-                f"dampening={found['dampening']}"
+                f"{kind}: nesterov needs momentum above 0 and no dampening, got momentum={momentum}, "
+                f"dampening={dampening}"
             )
         return found
 
@@ -204,6 +208,9 @@ class Optimizer:
         """Change ``w`` in place, given its gradient ``g``, which must be left as it is.
 
         Both are arrays of the parameter's shape and dtype; for float16 parameters they are float32.
+
+        ``state`` is the dict of this parameter. It has ``step``, the number of this step, and ``scratch``, an array
+        like ``w`` for intermediate results, which is not saved. What a subclass adds is saved with the rest.
         """
         raise NotImplementedError
 
@@ -213,7 +220,7 @@ class Optimizer:
         Parameters are numbered through all groups, as in PyTorch's files.
         """
         state = {
-            i: {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in self.state[p].items() if k != "scratch"}
+            i: {k: copy.deepcopy(v) for k, v in self.state[p].items() if k != "scratch"}
             for i, p in enumerate(self._listed_members())
             if p in self.state
         }
@@ -227,7 +234,8 @@ class Optimizer:
     def load_state_dict(self, state_dict: Options) -> None:
         """Go on where :meth:`state_dict` was taken; the parameters must be the same, in number, order and shape.
 
-        Arrays are converted to the dtype of the parameter (float32 for float16): float64 values lose digits in float32.
+        Arrays of the parameter's shape are converted to its dtype (float32 for float16): float64 values lose digits in
+        float32. Numbers and other arrays, which an optimiser of your own may keep, stay as they are.
 
         Raises:
             ArgumentError: the state does not fit; nothing is changed then.
@@ -254,7 +262,7 @@ class Optimizer:
             for name, value in values.items():
                 what = f"{name} of parameter {i}"
                 own_state[name] = (
-                    integer(kind, what, value, 0, 2**53) if name == "step" else _like(kind, what, value, params[i])
+                    integer(kind, what, value, 0, 2**53) if name == "step" else self._kept(what, value, params[i])
                 )
             entries(kind, values, "step")
         updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
@@ -264,6 +272,13 @@ class Optimizer:
         self.state = state
         for group, new in zip(self.param_groups, updates, strict=True):
             group.update(new)
+
+    def _kept(self, what: str, value: Any, p: Tensor) -> Any:
+        """A private copy of a value from a state. The optimisers here keep arrays like the parameter only."""
+        own = type(self).__module__.startswith(__package__)
+        if not own and isinstance(value, (bool, int, float, np.ndarray)) and np.shape(value) != p.shape:
+            return copy.copy(value)
+        return _like(type(self).__name__, what, value, p)
 
     def __setstate__(self, attributes: Options) -> None:
         vars(self).update(attributes)
@@ -278,10 +293,6 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{type(self).__name__}({'; '.join(options)})"
-
-
-def _several(params: Iterable[Any]) -> list[Any]:
-    return [params] if isinstance(params, Tensor) else list(params)
 
 
 def _fresh(p: Tensor) -> Options:

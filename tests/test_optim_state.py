@@ -190,6 +190,8 @@ def test_lists_changed_by_hand_are_checked_before_a_step():
         (lambda: groups[1]["params"].append(tl.ones(3)), GradientError, r"shape \(3,\) is not a leaf"),
         (lambda: groups[1]["params"].append(3), DTypeError, "must be Tensors, got int"),
         (lambda: groups[1].update(params=None), DTypeError, "SGD: each group must have 'params'"),
+        (lambda: groups[1].update(params=iter([b])), DTypeError, "a list of Tensors, got"),  # did nothing, silently
+        (lambda: groups[1].update(params={b}), DTypeError, "a list of Tensors, got"),
         (lambda: groups.append({"params": [leaf(1.0)]}), ArgumentError, "group 2 lacks lr, momentum.*add_param_group"),
     ]:
         before = [dict(group, params=[*group["params"]]) for group in groups]

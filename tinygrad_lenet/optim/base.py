@@ -146,6 +146,11 @@ class Optimizer:
             except Exception:  # a new group; an option that cannot be compared
                 same = False
             if not same:
+                if not isinstance(group.get("params"), (list, tuple)):  # a generator would be empty at the second look
+                    raise DTypeError(
+                        f"{type(self).__name__}: each group must have 'params', a list of Tensors, got "
+                        f"{said(group.get('params'))}"
+                    )
                 missing = [name for name in self.defaults if name not in group]
                 if missing:
                     raise ArgumentError(

@@ -34,10 +34,10 @@ class Optimizer:
         defaults: the options of groups that do not say otherwise.
 
     ``param_groups[0]["lr"]`` and the other options may be changed at any time; schedules do so. The lists of parameters
-    may change too. ``state`` is a dict by parameter, so that a parameter keeps its momentum wherever it stands.
+    may change too. ``state`` maps each parameter to its state, so a parameter keeps its momentum when the lists change.
 
-    Float16 parameters learn as if they were float32, and are rounded after each step: their state is float32, and has a
-    ``master_weight`` to which steps add up that are too short for float16 (Micikevicius et al., *Mixed precision
+    Float16 parameters are updated in float32 and rounded after each step. Their state is float32 and has a
+    ``master_weight``, which adds up steps that are too small for float16 (Micikevicius et al., *Mixed precision
     training*, 2018).
 
     Raises:
@@ -77,8 +77,8 @@ class Optimizer:
             raise DTypeError(f"{kind}: got a mixture of groups and Tensors; make each group a dict with 'params'")
         self.param_groups: list[Options] = []
         self.state: dict[Tensor, Options] = {}
-        self._members: list[Tensor] = []  # the parameters of all groups when they were last checked
-        self._checked: dict[int, Options] = {}  # the groups as they were when last checked, by number
+        self._members: list[Tensor] = []  # the parameters of all groups at the last check
+        self._checked: dict[int, Options] = {}  # the groups at the last check, by number
         for group in groups:
             self.add_param_group(group)
 
@@ -139,7 +139,7 @@ class Optimizer:
         return found
 
     def _checked_groups(self) -> list[Options]:
-        """The groups with their options checked, anew where they are no longer what they were."""
+        """The groups with their options checked; only groups that have changed are checked again."""
         for i, group in enumerate(self.param_groups):
             try:
                 same = group == self._checked[i]
@@ -267,7 +267,7 @@ class Optimizer:
             for name, value in values.items():
                 what = f"{name} of parameter {i}"
                 own_state[name] = (
-                    integer(kind, what, value, 0, 2**53) if name == "step" else self._kept(what, value, params[i])
+                    integer(kind, what, value, 0, 2**53) if name == "step" else self._loaded(what, value, params[i])
                 )
             entries(kind, values, "step")
         updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
@@ -278,10 +278,10 @@ class Optimizer:
         for group, new in zip(self.param_groups, updates, strict=True):
             group.update(new)
 
-    def _kept(self, what: str, value: Any, p: Tensor) -> Any:
-        """A private copy of a value from a state. The optimisers here keep arrays like the parameter only."""
-        own = type(self).__module__.startswith(__package__)
-        if not own and isinstance(value, (bool, int, float, np.ndarray)) and np.shape(value) != p.shape:
+    def _loaded(self, what: str, value: Any, p: Tensor) -> Any:
+        """Copy a value of a loaded state. Optimisers of this package save only arrays of the parameter's shape."""
+        custom = not type(self).__module__.startswith(__package__)
+        if custom and isinstance(value, (bool, int, float, np.ndarray)) and np.shape(value) != p.shape:
             return copy.copy(value)
         return _like(type(self).__name__, what, value, p)
 
@@ -311,7 +311,7 @@ def _working(p: Tensor) -> np.dtype[Any]:
 
 
 def _master(w: Array, state: Options) -> Array:
-    """The float32 weights of a float16 parameter; those that something else has changed are taken from it."""
+    """The float32 weights of a float16 parameter. Where the parameter was changed elsewhere, its value counts."""
     wide: Array = state.setdefault("master_weight", w.astype(np.float32))
     with np.errstate(over="ignore"):
         np.copyto(wide, w, where=wide.astype(np.float16) != w)

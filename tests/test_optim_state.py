@@ -140,6 +140,47 @@ def test_a_group_that_cannot_be_added_changes_nothing():
     assert given == {"params": b, "lr": 3.0}  # the caller's dict is left alone
 
 
+@pytest.mark.parametrize("several", [set, frozenset])
+def test_parameters_without_an_order_are_refused(several):
+    # The order of a set changes from run to run, and states are saved by position.
+    for params in (several([leaf(1.0)]), [{"params": several([leaf(1.0)])}]):
+        with pytest.raises(DTypeError, match="SGD: params is a set"):
+            optim.SGD(params)
+
+
+class Counting(optim.Optimizer):
+    """Keeps what no optimiser of the package keeps: numbers, a list, and an array of another shape."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1, "momentum": 0.9, "nesterov": True})
+
+    def update(self, w, g, state, options):
+        state["product"] = state.get("product", 1.0) * 0.5
+        state.setdefault("norms", np.zeros(9))[state["step"]] = np.linalg.norm(g)
+        state.setdefault("seen", []).append(state["step"])
+        w -= options["lr"] * state["product"] * g + state["norms"].sum()
+
+
+def test_an_optimizer_of_the_users_own_saves_all_that_it_keeps():
+    a, b = leaf(1.0, 2.0, dtype=np.float32), leaf(1.0, 2.0, dtype=np.float32)
+    first, second = Counting([a]), Counting([b])
+    step(first, 3.0)
+    saved = first.state_dict()
+    step(first, 1.0)
+    assert saved["state"][0].pop("seen") == [1]  # a copy
+    second.load_state_dict(saved)
+    b.data = [float(v) for v in a.numpy()]
+    step(first, 2.0)
+    saved["state"][0]["norms"][:] = 7.0
+    step(second, 1.0), step(second, 2.0)
+    for key in ("step", "product", "norms"):
+        np.testing.assert_array_equal(first.state[a][key], second.state[b][key])
+    with pytest.raises(ArgumentError, match="SGD: momentum_buffer of parameter 0 has shape"):
+        optim.SGD([a]).load_state_dict(
+            {**optim.SGD([a]).state_dict(), "state": {0: {"step": 1, "momentum_buffer": 1.0}}}
+        )
+
+
 def test_lists_changed_by_hand_are_checked_before_a_step():
     a, b = leaf(1.0), leaf(2.0)
     optimizer = optim.SGD([{"params": [a]}, {"params": [b]}], lr=1.0)
@@ -149,6 +190,8 @@ def test_lists_changed_by_hand_are_checked_before_a_step():
         (lambda: groups[1]["params"].append(tl.ones(3)), GradientError, r"shape \(3,\) is not a leaf"),
         (lambda: groups[1]["params"].append(3), DTypeError, "must be Tensors, got int"),
         (lambda: groups[1].update(params=None), DTypeError, "SGD: each group must have 'params'"),
+        (lambda: groups[1].update(params=iter([b])), DTypeError, "a list of Tensors, got"),  # did nothing, silently
+        (lambda: groups[1].update(params={b}), DTypeError, "a list of Tensors, got"),
         (lambda: groups.append({"params": [leaf(1.0)]}), ArgumentError, "group 2 lacks lr, momentum.*add_param_group"),
     ]:
         before = [dict(group, params=[*group["params"]]) for group in groups]

@@ -149,6 +149,28 @@ def test_groups_that_are_added_later_have_their_own_rates():
         step.step()
 
 
+@pytest.mark.parametrize("between", [0, 1, 3])
+@pytest.mark.parametrize("optimizer_first", [True, False])
+def test_a_run_with_a_group_added_later_resumes(between, optimizer_first):
+    def make(*lrs):
+        optimizer = sgd(*lrs)
+        parts = [optim.LinearLR(optimizer, 0.5, total_iters=2), Inverse(optimizer)]
+        return optimizer, optim.SequentialLR(optimizer, parts, [3]), optim.ExponentialLR(optimizer, 0.9)
+
+    first = optimizer, *schedules = make(1.0)
+    courses(optimizer, *schedules, steps=1)
+    optimizer.add_param_group({"params": tl.ones(1, requires_grad=True), "lr": 0.5})
+    courses(optimizer, *schedules, steps=between)
+    second = make(1.0, 0.5)
+    pairs = list(zip(first, second, strict=True))
+    for one, other in pairs if optimizer_first else pairs[::-1]:
+        other.load_state_dict(one.state_dict())
+    for _ in range(5):
+        courses(*first, steps=1), courses(*second, steps=1)
+        assert rates(first[0]) == rates(second[0])
+        assert first[1].get_last_lr() == second[1].get_last_lr()
+
+
 def test_the_first_figure_is_better_than_none_at_any_threshold():
     plateau = optim.ReduceLROnPlateau(sgd(), threshold=1.0, patience=0)
     plateau.step(5.0)

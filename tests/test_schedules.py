@@ -8,7 +8,7 @@ import pytest
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import optim
-from tinygrad_lenet.errors import ArgumentError
+from tinygrad_lenet.errors import ArgumentError, DTypeError
 
 
 def sgd(*lrs, **options):
@@ -291,3 +291,14 @@ MISTAKES = [
 def test_mistakes_are_named(call, words):
     with pytest.raises(ArgumentError, match=words):
         call()
+
+
+class Rateless(optim.Optimizer):
+    def update(self, w, g, state, options):
+        w -= g
+
+
+@pytest.mark.parametrize("make", [lambda o: optim.StepLR(o, 1), optim.LinearLR, optim.ReduceLROnPlateau])
+def test_a_schedule_needs_a_rate(make):
+    with pytest.raises(DTypeError, match="lr must be a number, got None"):
+        make(Rateless([tl.ones(1, requires_grad=True)], {}))

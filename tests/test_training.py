@@ -281,6 +281,20 @@ def test_gauss_newton_through_a_chain_of_single_units_is_exact():
         np.testing.assert_allclose(h, 2 * p.grad.numpy() ** 2, rtol=1e-5)
 
 
+def test_gauss_newton_of_float16_is_that_of_float32():
+    found = []
+    for dtype in (np.float16, np.float32):
+        body = nn.Sequential(nn.Conv2d(1, 1, 2), nn.Subsampling(1), nn.ScaledTanh(), nn.Flatten(), nn.Linear(1, 1))
+        for module in body:
+            for name, p in [*module.named_parameters()]:
+                setattr(module, name, nn.Parameter(np.full(p.shape, 1 / 1024, dtype)))
+        x, second = np.full((70_000, 1, 3, 3), 300.0, dtype), np.full((70_000, 1), 4.0, dtype)
+        found.append(nn.gauss_newton_diagonal(body, x, second))
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 def test_gauss_newton_propagates_as_the_paper_says_layer_by_layer():
     generator = RNG(3)
     body = nn.Sequential(

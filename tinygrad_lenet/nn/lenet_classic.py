@@ -286,6 +286,8 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
         second: the second derivative of each sample's loss with respect to its output, or a function of the output (N,
             ...) that gives it.
 
+    Float16 is computed and returned as float32, since squares of float16 do not fit into it.
+
     Raises:
         DTypeError: another kind of layer.
 
@@ -297,8 +299,8 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
     [array([[1., 9.]], dtype=float32), array([1.], dtype=float32)]
     """
     parameters = list(instance("gauss_newton_diagonal", "body", body, Sequential).parameters())
-    squares = {id(p): tensor(p.numpy() ** 2, requires_grad=True) for p in parameters}
-    value = tensor(to_array(x))
+    squares = {id(p): tensor(_at_least_float32(p.numpy()) ** 2, requires_grad=True) for p in parameters}
+    value = tensor(_at_least_float32(to_array(x)))
     square = value * value
 
     def like(values: Tensor, source: Tensor, slope: Any = 1.0) -> Tensor:
@@ -331,3 +333,7 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
         square.backward(second(value.numpy()) if callable(second) else second)
     count = len(value)
     return [squares[id(p)].grad.numpy() / count for p in parameters]  # type: ignore[union-attr]
+
+
+def _at_least_float32(values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(np.float32) if values.dtype == np.float16 else values

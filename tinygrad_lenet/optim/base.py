@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
@@ -33,16 +34,16 @@ class Optimizer:
         defaults: the options of groups that do not say otherwise.
 
     ``param_groups[0]["lr"]`` and the other options may be changed at any time; schedules do so. The lists of parameters
-    may change too. ``state`` is a dict by parameter, so that a parameter keeps its momentum wherever it stands.
+    may change too. ``state`` maps each parameter to its state, so a parameter keeps its momentum when the lists change.
 
-    Float16 parameters learn as if they were float32, and are rounded after each step: their state is float32, and has a
-    ``master_weight`` to which steps add up that are too short for float16 (Micikevicius et al., *Mixed precision
+    Float16 parameters are updated in float32 and rounded after each step. Their state is float32 and has a
+    ``master_weight``, which adds up steps that are too small for float16 (Micikevicius et al., *Mixed precision
     training*, 2018).
 
     Raises:
         ArgumentError: no parameters, one of them twice, or an option outside its range; the latter two also from
             :meth:`step`, which has then changed nothing.
-        DTypeError: something that is not a Tensor; an option that is no number.
+        DTypeError: something that is not a Tensor; a set of them; an option that is no number.
         GradientError: a Tensor that does not require a gradient.
 
     >>> import numpy as np
@@ -60,13 +61,15 @@ class Optimizer:
 
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
         kind = type(self).__name__
+        if isinstance(params, (set, frozenset)):
+            params = [{"params": params}]  # which add_param_group refuses
         if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping, np.ndarray)):
             raise DTypeError(
                 f"{kind}: params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of "
                 "dicts"
             )
         self.defaults = self._plain(defaults)
-        given = _several(params)
+        given = [params] if isinstance(params, Tensor) else list(params)
         if not given:
             raise ArgumentError(f"{kind}: params: got no parameters; pass model.parameters()")
         groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
@@ -74,8 +77,8 @@ class Optimizer:
             raise DTypeError(f"{kind}: got a mixture of groups and Tensors; make each group a dict with 'params'")
         self.param_groups: list[Options] = []
         self.state: dict[Tensor, Options] = {}
-        self._members: list[Tensor] = []  # the parameters of all groups when they were last checked
-        self._checked: dict[int, Options] = {}  # the groups as they were when last checked, by number
+        self._members: list[Tensor] = []  # the parameters of all groups at the last check
+        self._checked: dict[int, Options] = {}  # the groups at the last check, by number
         for group in groups:
             self.add_param_group(group)
 
@@ -127,21 +130,27 @@ class Optimizer:
                 if len(betas) != 2:
                     raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {said(value)}")
                 found[name] = tuple(number(kind, name, beta, "[0, 1)") for beta in betas)
-        if found.get("nesterov") and (found["momentum"] == 0 or found["dampening"] != 0):
+        momentum, dampening = found.get("momentum"), found.get("dampening", 0)  # optimisers of users may lack these
+        if found.get("nesterov") and (momentum == 0 or dampening != 0):
             raise ArgumentError(
-                f"{kind}: nesterov needs momentum above 0 and no dampening, got momentum={found['momentum']}, "
-                f"dampening={found['dampening']}"
+                f"{kind}: nesterov needs momentum above 0 and no dampening, got momentum={momentum}, "
+                f"dampening={dampening}"
             )
         return found
 
     def _checked_groups(self) -> list[Options]:
-        """The groups with their options checked, anew where they are no longer what they were."""
+        """The groups with their options checked; only groups that have changed are checked again."""
         for i, group in enumerate(self.param_groups):
             try:
                 same = group == self._checked[i]
             except Exception:  # a new group; an option that cannot be compared
                 same = False
             if not same:
+                if not isinstance(group.get("params"), (list, tuple)):  # a generator would be empty at the second look
+                    raise DTypeError(
+                        f"{type(self).__name__}: each group must have 'params', a list of Tensors, got "
+                        f"{said(group.get('params'))}"
+                    )
                 missing = [name for name in self.defaults if name not in group]
                 if missing:
                     raise ArgumentError(
@@ -204,6 +213,9 @@ class Optimizer:
         """Change ``w`` in place, given its gradient ``g``, which must be left as it is.
 
         Both are arrays of the parameter's shape and dtype; for float16 parameters they are float32.
+
+        ``state`` is the dict of this parameter. It has ``step``, the number of this step, and ``scratch``, an array
+        like ``w`` for intermediate results, which is not saved. What a subclass adds is saved with the rest.
         """
         raise NotImplementedError
 
@@ -213,7 +225,7 @@ class Optimizer:
         Parameters are numbered through all groups, as in PyTorch's files.
         """
         state = {
-            i: {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in self.state[p].items() if k != "scratch"}
+            i: {k: copy.deepcopy(v) for k, v in self.state[p].items() if k != "scratch"}
             for i, p in enumerate(self._listed_members())
             if p in self.state
         }
@@ -227,7 +239,8 @@ class Optimizer:
     def load_state_dict(self, state_dict: Options) -> None:
         """Go on where :meth:`state_dict` was taken; the parameters must be the same, in number, order and shape.
 
-        Arrays are converted to the dtype of the parameter (float32 for float16): float64 values lose digits in float32.
+        Arrays of the parameter's shape are converted to its dtype (float32 for float16): float64 values lose digits in
+        float32. Numbers and other arrays, which an optimiser of your own may keep, stay as they are.
 
         Raises:
             ArgumentError: the state does not fit; nothing is changed then.
@@ -254,7 +267,7 @@ class Optimizer:
             for name, value in values.items():
                 what = f"{name} of parameter {i}"
                 own_state[name] = (
-                    integer(kind, what, value, 0, 2**53) if name == "step" else _like(kind, what, value, params[i])
+                    integer(kind, what, value, 0, 2**53) if name == "step" else self._loaded(what, value, params[i])
                 )
             entries(kind, values, "step")
         updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
@@ -264,6 +277,13 @@ class Optimizer:
         self.state = state
         for group, new in zip(self.param_groups, updates, strict=True):
             group.update(new)
+
+    def _loaded(self, what: str, value: Any, p: Tensor) -> Any:
+        """Copy a value of a loaded state. Optimisers of this package save only arrays of the parameter's shape."""
+        custom = not type(self).__module__.startswith(__package__)
+        if custom and isinstance(value, (bool, int, float, np.ndarray)) and np.shape(value) != p.shape:
+            return copy.copy(value)
+        return _like(type(self).__name__, what, value, p)
 
     def __setstate__(self, attributes: Options) -> None:
         vars(self).update(attributes)
@@ -280,10 +300,6 @@ class Optimizer:
         return f"{type(self).__name__}({'; '.join(options)})"
 
 
-def _several(params: Iterable[Any]) -> list[Any]:
-    return [params] if isinstance(params, Tensor) else list(params)
-
-
 def _fresh(p: Tensor) -> Options:
     """The state of a parameter before its first step."""
     return {"step": 0, "scratch": np.empty_like(p._data, _working(p))}
@@ -295,7 +311,7 @@ def _working(p: Tensor) -> np.dtype[Any]:
 
 
 def _master(w: Array, state: Options) -> Array:
-    """The float32 weights of a float16 parameter; those that something else has changed are taken from it."""
+    """The float32 weights of a float16 parameter. Where the parameter was changed elsewhere, its value counts."""
     wide: Array = state.setdefault("master_weight", w.astype(np.float32))
     with np.errstate(over="ignore"):
         np.copyto(wide, w, where=wide.astype(np.float16) != w)

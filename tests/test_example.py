@@ -201,9 +201,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_layer(command
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_a_sentence(command, tmp_path):
     for option in ("--checkpoint", "--metrics", "--save", "--plot", "--report"):
-        done = run(command, tmp_path, "--epochs", "1", option, f"{'n' * 300}.npz")  # refused as a full disk would be
+        ending = {"--save": "npz", "--plot": "png"}.get(option, "a")
+        done = run(command, tmp_path, "--epochs", "1", option, f"{'n' * 300}.{ending}")  # refused as by a full disk
         assert done.returncode == 1
-        assert "nnn.npz cannot be written: File name too long" in done.stderr
+        assert f"nnn.{ending} cannot be written: File name too long" in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -369,9 +370,17 @@ def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):
         (["--optimizer", "lbfgs"], "invalid choice"),
         (["--plot", "no/such/folder/x.png"], "does not exist; make it first"),
         (["--save", "no/such/folder/x.npz"], "does not exist; make it first"),
+        (["--save", "x.pt"], "--save must end in .npz, .safetensors, got x.pt"),
+        (["--plot", "x.xyz"], "--plot must end in "),
+        (["--draw-augmentation", "x.npz"], "--draw-augmentation must end in "),
+        (["--draw-graph", "x.png"], "--draw-graph must end in .dot, .md, .svg, got x.png"),
+        (["--checkpoint", "./lenet_mnist.npz"], "--save and --checkpoint are one file"),
+        (["--metrics", "x", "--report", "x"], "--metrics and --report are one file"),
+        (["--metrics", "loop"], "loop is not a regular file"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_training(command, tmp_path, options, words):
+    (tmp_path / "loop").symlink_to("loop")
     done = run(command, tmp_path, *options)
     assert done.returncode == 2
     assert words in done.stderr

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -321,11 +322,19 @@ def test_predict_reads_ordinary_pictures(trained, tmp_path, kind):
 def test_predict_says_what_is_wrong(trained, tmp_path):
     image = pytest.importorskip("PIL.Image")
     image.new("L", (30, 30), 77).save(tmp_path / "blank.png")
+    picture = bytearray((tmp_path / "blank.png").read_bytes())
+    picture[16:24] = struct.pack(">II", 10**5, 10**5)
+    picture[29:33] = struct.pack(">I", zlib.crc32(picture[12:29]))
+    (tmp_path / "bomb.png").write_bytes(picture)
+    (tmp_path / "word.ppm").write_bytes(b"P5 one 1 255 \0")
     script = EXAMPLE.with_name("predict.py")
     for weights, picture, words in [
         (trained, "blank.png", "is blank"),
-        (trained, "none.png", "No such file"),
-        (trained, script, "cannot identify image"),
+        (trained, "none.png", "there is no file none.png"),
+        (trained, script, "cannot be read: cannot identify image"),
+        (trained, "bomb.png", "no picture that Pillow can read (DecompressionBombError"),
+        (trained, "word.ppm", "no picture that Pillow can read (ValueError"),
+        (trained, ".", "it is a folder"),
         (script, "blank.png", "holds no weights; train some"),
     ]:
         done = subprocess.run(

@@ -142,8 +142,8 @@ def _target(who: str, path: str) -> tuple[str, os.stat_result | None]:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         return target, None
     _regular(who, path, found, "written")
-    if target != path:  # fails if the file has no name, as one that was opened and removed
-        found = os.stat(target)
+    if target != path and not os.path.samestat(found, os.stat(target)):  # as of a file that was opened and removed
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return target, found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import data, nn, optim, training
+from tinygrad_lenet import data, files, nn, optim, training
 
 HERE = Path(__file__).parent / "data"
 
@@ -89,14 +89,14 @@ def exchange(folder: Path, epochs: int) -> None:
     tl.save(folder / "lenet.safetensors", model)
     if importlib.util.find_spec("torch"):
         import torch
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load_file, save
 
         twin = torch_lenet(torch)
         twin.load_state_dict(load_file(folder / "lenet.safetensors"))
         x = torch.from_dlpack(images)  # the same memory
         with torch.no_grad():
             report("safetensors, run by PyTorch", twin(x).numpy())
-        save_file(twin.state_dict(), folder / "torch.safetensors")
+        files.write("exchange.py", folder / "torch.safetensors", save(twin.state_dict()))
         back = nn.LeNet5()
         back.load_state_dict(tl.load(folder / "torch.safetensors"))
         report("PyTorch, and back", ours(back.eval()))
@@ -109,6 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=1, help="passes over the training set")
     parser.add_argument("--folder", type=Path, help="where to leave the files; a temporary folder if not given")
     args = parser.parse_args(argv)
+    if args.folder and not args.folder.is_dir():  # better now than after training
+        parser.error(f"there is no folder {args.folder}; make it first")
     with tempfile.TemporaryDirectory() as temporary:
         exchange(args.folder or Path(temporary), args.epochs)
 

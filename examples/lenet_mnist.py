@@ -30,7 +30,7 @@ import tinygrad_lenet as tl
 from tinygrad_lenet import data, files, nn, optim, training, visualize
 
 try:
-    import matplotlib  # noqa: F401 - for visualize; better to miss it now than after a minute of training
+    from matplotlib.backend_bases import FigureCanvasBase  # also for visualize; better to miss it now than later
     from tqdm import tqdm
 except ModuleNotFoundError as missing:
     sys.exit(f"This example needs {missing.name}, one of its extras. Install them with:  pip install -e '.[examples]'")
@@ -116,19 +116,23 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--average must lie in [0, 1), got {args.average}")
     if args.patience and not args.validation:
         parser.error("--patience needs --validation: the test set must not decide when to stop")
-    for file in (
-        args.plot,
-        args.save,
-        args.metrics,
-        args.checkpoint,
-        args.report,
-        args.draw_augmentation,
-        args.draw_graph,
-    ):  # better now than after training
-        if file is not None and not file.resolve().parent.is_dir():
+    pictures = {"", *(f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes())}
+    endings = {"save": {".npz", ".safetensors"}, "draw_graph": {".svg", ".dot", ".md"}}
+    named: dict[str, str] = {}
+    for name in ("plot", "save", "metrics", "checkpoint", "report", "draw_augmentation", "draw_graph"):
+        file, option = getattr(args, name), f"--{name.replace('_', '-')}"
+        if file is None:
+            continue
+        path = os.path.realpath(file)
+        ending, allowed = (file.suffix, endings[name]) if name in endings else (file.suffix.lower(), pictures)
+        if not os.path.isdir(os.path.dirname(path)):  # better now than after training
             parser.error(f"the folder of {file} does not exist; make it first")
-        if file is not None and os.path.exists(file) and not os.path.isfile(file):
+        if (os.path.exists(file) or os.path.islink(path)) and not os.path.isfile(file):
             parser.error(f"{file} is not a regular file, and is not written over; choose another name")
+        if name not in ("metrics", "checkpoint", "report") and ending not in allowed:
+            parser.error(f"{option} must end in {', '.join(sorted(allowed - {''}))}, got {file}")
+        if named.setdefault(path, option) != option:
+            parser.error(f"{named[path]} and {option} are one file, {file}; choose two")
     return args
 
 

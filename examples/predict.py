@@ -27,7 +27,11 @@ def digit(path: Path) -> np.ndarray:
     """A picture as MNIST has them, (28, 28), 0 for background to 1 for ink: the digit fits into 20 x 20 pixels, and its
     centre of mass is in the middle (LeCun et al., 1998, section III.A).
     """
-    with files.opened("predict.py", str(path)) as file, Image.open(file) as picture:
+    with (
+        files.reading("predict.py", str(path), "no picture that Pillow can read"),
+        files.opened("predict.py", str(path)) as file,
+        Image.open(file) as picture,
+    ):
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
             rgba = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -90,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
             if args.show:
                 print("\n".join("".join(" .:-=+*#%@"[int(9 * v)] * 2 for v in row) for row in image))
     except (tl.TinygradLenetError, OSError) as error:
-        sys.exit(f"predict.py: {error}")
+        sys.exit(f"predict.py: {str(error).removeprefix('predict.py: ')}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -201,9 +202,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_layer(command
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_a_sentence(command, tmp_path):
     for option in ("--checkpoint", "--metrics", "--save", "--plot", "--report"):
-        done = run(command, tmp_path, "--epochs", "1", option, f"{'n' * 300}.npz")  # refused as a full disk would be
+        ending = {"--save": "npz", "--plot": "png"}.get(option, "a")
+        done = run(command, tmp_path, "--epochs", "1", option, f"{'n' * 300}.{ending}")  # refused as by a full disk
         assert done.returncode == 1
-        assert "nnn.npz cannot be written: File name too long" in done.stderr
+        assert f"nnn.{ending} cannot be written: File name too long" in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -320,11 +322,19 @@ def test_predict_reads_ordinary_pictures(trained, tmp_path, kind):
 def test_predict_says_what_is_wrong(trained, tmp_path):
     image = pytest.importorskip("PIL.Image")
     image.new("L", (30, 30), 77).save(tmp_path / "blank.png")
+    picture = bytearray((tmp_path / "blank.png").read_bytes())
+    picture[16:24] = struct.pack(">II", 10**5, 10**5)
+    picture[29:33] = struct.pack(">I", zlib.crc32(picture[12:29]))
+    (tmp_path / "bomb.png").write_bytes(picture)
+    (tmp_path / "word.ppm").write_bytes(b"P5 one 1 255 \0")
     script = EXAMPLE.with_name("predict.py")
     for weights, picture, words in [
         (trained, "blank.png", "is blank"),
-        (trained, "none.png", "No such file"),
-        (trained, script, "cannot identify image"),
+        (trained, "none.png", "there is no file none.png"),
+        (trained, script, "cannot be read: cannot identify image"),
+        (trained, "bomb.png", "no picture that Pillow can read (DecompressionBombError"),
+        (trained, "word.ppm", "no picture that Pillow can read (ValueError"),
+        (trained, ".", "it is a folder"),
         (script, "blank.png", "holds no weights; train some"),
     ]:
         done = subprocess.run(
@@ -369,9 +379,17 @@ def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):
         (["--optimizer", "lbfgs"], "invalid choice"),
         (["--plot", "no/such/folder/x.png"], "does not exist; make it first"),
         (["--save", "no/such/folder/x.npz"], "does not exist; make it first"),
+        (["--save", "x.pt"], "--save must end in .npz, .safetensors, got x.pt"),
+        (["--plot", "x.xyz"], "--plot must end in "),
+        (["--draw-augmentation", "x.npz"], "--draw-augmentation must end in "),
+        (["--draw-graph", "x.png"], "--draw-graph must end in .dot, .md, .svg, got x.png"),
+        (["--checkpoint", "./lenet_mnist.npz"], "--save and --checkpoint are one file"),
+        (["--metrics", "x", "--report", "x"], "--metrics and --report are one file"),
+        (["--metrics", "loop"], "loop is not a regular file"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_training(command, tmp_path, options, words):
+    (tmp_path / "loop").symlink_to("loop")
     done = run(command, tmp_path, *options)
     assert done.returncode == 2
     assert words in done.stderr

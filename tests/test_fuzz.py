@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from idx_files import REPOSITORY
+from test_files import READERS, WRITERS, every_reader
+
+import tinygrad_lenet as tl
 
 pytest.importorskip("onnx", reason="ONNX, whose files are read, is not installed")
 pytest.importorskip("safetensors", reason="safetensors, whose files are read, is not installed")
@@ -233,10 +236,32 @@ def test_small_files_that_claim_much_take_little(tmp_path):
             assert "MemoryError" not in found, (name, found)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="not every system has files with holes")
+@every_reader
+def test_a_file_that_is_mostly_a_hole_takes_no_memory(tmp_path, ending, load):
+    path = tmp_path / f"a{ending}"
+    if ending in WRITERS:
+        WRITERS[ending](path, 1)
+    with open(path, "ab") as file:
+        file.truncate(2**40)
+    with pytest.raises(tl.DataError) as caught:
+        load(path)
+    assert "emory" not in str(caught.value)  # none was asked for that is not there
+
+
+@pytest.mark.parametrize("ending", sorted(WRITERS.keys() & READERS.keys()))
+def test_what_does_not_fit_into_memory_is_not_called_damaged(tmp_path, monkeypatch, ending):
+    def fail(*_):
+        raise MemoryError
+
+    WRITERS[ending](tmp_path / f"a{ending}", 1)
+    monkeypatch.setattr("tinygrad_lenet.files.opened", fail)
+    with pytest.raises(tl.DataError, match="cannot be read: it takes more memory than there is"):
+        READERS[ending](tmp_path / f"a{ending}")
+
+
 @pytest.mark.parametrize("name", ["../../x", "/x", "C:\\x", "a\\b", "..", ".", "x/y", "__class__", "ü", "a" * 3000])
 def test_names_in_archives_are_only_names(tmp_path, monkeypatch, name):
-    import tinygrad_lenet as tl
-
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)

@@ -168,6 +168,8 @@ REFUSED = {
     "deque": (collections.deque([1]), "a deque"),
     "dtype": (np.dtype("f4"), "a Float32DType"),
     "type": (int, "a type"),
+    "module": (tl.nn.Linear(1, 1), r"a Linear.*save its state_dict\(\)"),
+    "generator": (np.random.default_rng(0), "a Generator.*save its .bit_generator.state"),
     "pair of surrogates": ("\ud83d\ude00", "cannot be written: .* holds a pair of surrogates"),
     "huge integer": (10**4300, "cannot be written: it is an integer of more than 4,300 digits"),
     "huge negative integer": (-(10**5000), "cannot be written"),

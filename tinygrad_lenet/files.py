@@ -20,6 +20,7 @@ from .errors import DataError, TinygradLenetError
 
 _LEFTOVER = re.compile(r"\.tinygrad_lenet-[0-9a-f]{32}\.tmp")
 _STALE = 86400  # seconds after which a leftover is removed where files cannot be locked
+_ACL = "system.posix_acl_access"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -30,8 +31,8 @@ def write(who: str, path: str | os.PathLike[str], content: bytes | Callable[[IO[
     takes the final name in one step. A crash, a full disk, an interrupt or a power cut at any moment leaves the old
     file or the new one. Of several writers, the last one counts.
 
-    A symbolic link stays, and the file that it leads to is replaced. The mode of the old file is kept, and its owner
-    where the system permits. Other hard links to the old file keep the old content.
+    A symbolic link stays, and the file that it leads to is replaced. The mode of the old file is kept, with
+    its access list, and its owner where the system permits. Other hard links to the old file keep the old content.
 
     Args:
         who: the caller's name, for messages.
@@ -141,8 +142,8 @@ def _target(who: str, path: str) -> tuple[str, os.stat_result | None]:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         return target, None
     _regular(who, path, found, "written")
-    if target != path:  # fails if the file has no name, as one that was opened and removed
-        found = os.stat(target)
+    if target != path and not os.path.samestat(found, os.stat(target)):  # as of a file that was opened and removed
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return target, found
 
 
@@ -162,7 +163,7 @@ def _replace(
                 file.write(content)
             file.flush()
             if old is not None:
-                _keep_mode(file.fileno(), old)
+                _keep_mode(file.fileno(), target, old)
             os.fsync(file.fileno())
             if nameless:
                 try:
@@ -234,8 +235,8 @@ def _remove_leftovers(folder: str) -> None:
                 os.close(handle)
 
 
-def _keep_mode(handle: int, old: os.stat_result) -> None:
-    """Give a file the mode of the old one, and its owner and group where the system permits."""
+def _keep_mode(handle: int, target: str, old: os.stat_result) -> None:
+    """Give a file the mode and the access list of the old one, and its owner and group where the system permits."""
     if not hasattr(os, "fchown"):
         return
     mode, now = stat.S_IMODE(old.st_mode), os.fstat(handle)
@@ -248,6 +249,9 @@ def _keep_mode(handle: int, old: os.stat_result) -> None:
                 os.fchown(handle, -1, old.st_gid)
             except OSError:
                 mode = mode & 0o707 | (mode & 0o007) << 3  # our group was among the others
+    if hasattr(os, "getxattr"):  # with a list, the group's bits of the mode are the most that anyone in it gets
+        with contextlib.suppress(OSError):  # it has none
+            os.setxattr(handle, _ACL, os.getxattr(target, _ACL))
     if stat.S_IMODE(os.fstat(handle).st_mode) != mode:
         os.fchmod(handle, mode)
 

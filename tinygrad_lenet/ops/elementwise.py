@@ -1,4 +1,4 @@
-"""Arithmetic, choice and comparison, elementwise: each op with its derivative beside it. All broadcast as NumPy does."""
+"""Arithmetic, choice and comparison, elementwise: each op with its derivative beside it. All broadcast as in NumPy."""
 
 from __future__ import annotations
 

@@ -142,8 +142,10 @@ def _target(who: str, path: str) -> tuple[str, os.stat_result | None]:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         return target, None
     _regular(who, path, found, "written")
-    if target != path and not os.path.samestat(found, os.stat(target)):  # as of a file that was opened and removed
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if target != path:
+        if not found.st_nlink and not os.stat(path).st_nlink:  # opened and removed, not replaced by another writer
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        found = os.stat(target)
     return target, found
 
 

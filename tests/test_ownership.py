@@ -306,7 +306,7 @@ def test_a_recorded_gradient_owns_its_memory():
         return (x * x).sum() / 2
 
     x, t = tl.ones(3, requires_grad=True), tl.ones(3, requires_grad=True)
-    for rule in (lambda g, x: x, lambda g, x: tl.flip(x), lambda g, x: tl.checkpoint(lambda y: y, x)):
+    for rule in (lambda g, x: x, lambda g, x: tl.flip(x), lambda g, x: tl.checkpoint(tl.as_tensor, x)):
         half_square.vjp(x=rule)
         y = half_square(x)
         with tl.no_grad():

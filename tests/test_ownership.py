@@ -300,6 +300,32 @@ def test_an_option_is_an_argument_too():
     assert not x.numpy().any()
 
 
+def test_a_recorded_gradient_owns_its_memory():
+    @tl.primitive
+    def half_square(x: tl.Array) -> tl.Array:
+        return (x * x).sum() / 2
+
+    x, t = tl.ones(3, requires_grad=True), tl.ones(3, requires_grad=True)
+    for rule in (lambda g, x: x, lambda g, x: tl.flip(x), lambda g, x: tl.checkpoint(tl.as_tensor, x)):
+        half_square.vjp(x=rule)
+        y = half_square(x)
+        with tl.no_grad():
+            (slope,) = tl.grad(y, x, create_graph=True)
+        assert not np.shares_memory(slope.numpy(), x.numpy())
+        np.testing.assert_array_equal(tl.grad(slope.sum(), x)[0].numpy(), np.ones(3))
+    handle = x.register_hook(lambda g: t)
+    (slope,) = tl.grad((x * 1).sum(), x, create_graph=True)
+    handle.remove()
+    assert slope is not t
+    assert not np.shares_memory(slope.numpy(), t.numpy())
+    (slope,) = tl.grad(tl.flip(x), x, t, create_graph=True)
+    assert not np.shares_memory(slope.numpy(), t.numpy())
+    y = tl.flip(x)
+    with tl.no_grad():
+        (slope,) = tl.grad(y, x, t, create_graph=True)
+    np.testing.assert_array_equal(tl.grad(slope.sum(), t)[0].numpy(), np.ones(3))
+
+
 def test_a_change_of_a_view_is_noticed_where_its_tensor_was_saved():
     w = tl.ones(3, 3, requires_grad=True)
     for change in (lambda x: x.T, tl.diagonal, lambda x: tl.moveaxis(x, 0, 0), lambda x: tl.flip(x, ()), tl.flatten):

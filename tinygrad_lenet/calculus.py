@@ -101,6 +101,7 @@ def grad(
         raise named(error, "grad")  # noqa: B904  # it is the same error
     wanted = [x._node or x for x in xs]
     retain = create_graph if retain_graph is None else retain_graph
+    since = now()
     if create_graph:
         with enable_grad():
             found = pullback(roots, seeds, set(wanted), retain)
@@ -118,9 +119,12 @@ def grad(
         if isinstance(gradient, np.ndarray):
             gradient = Tensor._wrap(gradient.copy())
         elif gradient is not None:
-            # A rule may hand one array to two parents, or on from the seed: what is returned shares no memory.
-            if id(storage(gradient._data)) in taken or not gradient._data.flags.writeable:
-                gradient = gradient.clone()
+            # A rule may hand one array to two parents, or on from the seed; a rule or a hook may give what it got
+            # elsewhere, or a view of it. What is returned shares no memory.
+            made = gradient._node is not None and gradient._node.number >= since and not gradient._node.plan.op.view
+            if not made or id(storage(gradient._data)) in taken or not gradient._data.flags.writeable:
+                with enable_grad():
+                    gradient = clone(gradient)
             taken.add(id(storage(gradient._data)))
         results.append(gradient)
     return tuple(results)

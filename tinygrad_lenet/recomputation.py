@@ -245,6 +245,7 @@ class _Recomputation:
     """Stands in the graph for a function, which is called again in the backward pass."""
 
     name = "checkpoint"
+    view = True  # the function may return its argument
 
     def __init__(self, fn: Callable[..., Any], generators: Sequence[np.random.Generator]) -> None:
         self.fn, self.generators = fn, generators

@@ -23,7 +23,6 @@ LARGEST, MOST = 50.0, 150  # values and elements, beyond which a line is not tak
 # NumPy's; infinite statistics, and products of three, are NaN in one order of computing or another; a pixel of weight 0
 # does not matter; a margin keeps NaN; of an infinite target, or logit of another class, there is no inf - inf.
 TAME = (
-    "bilinear",
     "cross_entropy",
     "multi_margin",
     "binary_cross_entropy_with_logits",

@@ -56,7 +56,7 @@ def borrows(out: Any, values: Iterable[Any], depth: int = 9) -> bool:
         held = array.values() if type(array) is dict else array if type(array) in (list, tuple) else ()
         if held and depth and borrows(out, held, depth - 1):
             return True
-    return view and not out.flags.writeable
+    return view and not (out.flags.writeable and out.size)  # empty memory overlaps with nothing
 
 
 def version_of(out: Any, args: tuple[Any, ...]) -> Version | None:

@@ -199,7 +199,14 @@ class Numpy:
     def __getattr__(self, name):
         if name not in SAME and name not in OTHER:
             raise Missing(name)
-        return getattr(np, OTHER.get(name, name))
+        function = getattr(np, OTHER.get(name, name))
+
+        def call(*args, **kwargs):
+            found = function(*args, **kwargs)
+            owns = isinstance(found, np.ndarray) and found.base is None
+            return found.copy() if owns and not found.flags.c_contiguous else found  # or flatten() is no view of it
+
+        return call
 
     def astype(self, x, dtype):
         return x.astype(dtype)

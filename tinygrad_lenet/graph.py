@@ -235,11 +235,11 @@ class Part(ABC):
 
     @abstractmethod
     def whole(self) -> Any:
-        """It as a new array, or as a Tensor if the pass records itself."""
+        """The whole gradient as a new array, or as a Tensor if the pass records itself."""
 
     @abstractmethod
     def seed(self, op: Any) -> Any:
-        """It as the rules of an op take it: whole, unless the op gives a view, whose part is one of the whole too."""
+        """The gradient for the rules of an op: whole, unless the op gives a view and can pass a part on."""
 
 
 def now() -> int:

@@ -40,13 +40,14 @@ def beside(*values: Any) -> list[Any]:
 
 
 def number_like(value: Any) -> bool:
-    """Whether it is a Python number, which has no dtype of its own."""
+    """True for a Python number, which has no dtype of its own."""
     return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
 
 
 def borrows(out: Any, values: Iterable[Any], depth: int = 9) -> bool:
-    """Whether an array is read-only, or is or looks at one of the values, or at what a list or dict among them holds.
-    A list may hold itself, so the search ends at a depth.
+    """True if an array is read-only, or shares memory with one of the values, or with an array in a list or dict there.
+
+    A list may hold itself, so the search has a largest depth.
     """
     view = out.base is not None
     for value in values:

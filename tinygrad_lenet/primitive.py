@@ -281,7 +281,7 @@ class Op:
         return tuple(filled)
 
     def arrays(self, plain: list[Any]) -> list[Any]:
-        """What the forward function gets: lists as arrays; numbers as they are beside an array, alone as float32."""
+        """The arguments of the forward function: lists as arrays; numbers unchanged beside an array, else float32."""
         alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
         for i, a in enumerate(plain):
             at = min(i, len(self.operands) - 1)
@@ -336,7 +336,7 @@ class Op:
 
 
 def _owned(found: Any, values: Sequence[Any]) -> Any:
-    """What a composite returns, with copies of the tensors that share memory with an argument."""
+    """The result of a composite, with copies of the tensors that share memory with an argument."""
     if type(found) is tuple:
         return tuple([_owned(one, values) for one in found])
     return found.clone() if isinstance(found, Tensor) and borrows(found._data, values) else found
@@ -351,8 +351,8 @@ def composite(function: F, /) -> F: ...
 @overload
 def composite(*, view: bool) -> Callable[[F], F]: ...
 def composite(function: Any = None, *, view: bool = False) -> Any:
-    """What a function made of ops has in common with them: both spellings of the field, ``dim`` for ``axis`` and
-    ``input`` for ``x``; errors in its name; and, unless it is declared a ``view``, a result that owns its memory.
+    """Give a function that is made of ops the same conventions: both spellings of the field (``dim`` for ``axis``,
+    ``input`` for ``x``), errors in its name, and a result that owns its memory, unless it is declared a ``view``.
     """
     if function is None:
         return functools.partial(composite, view=view)

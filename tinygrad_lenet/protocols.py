@@ -185,7 +185,7 @@ def _words(
 
 
 def _is(value: Any, default: Any) -> bool:
-    """Whether NumPy would take an argument for the default; an array need not say whether it is equal."""
+    """True if an argument is the default; arrays are not compared."""
     same = type(value) is type(default) and type(value) in (bool, int, str) and value == default
     return same or value is default or value is np._NoValue
 

@@ -44,7 +44,7 @@ class _Use(NamedTuple):
     values: Any = None  # a fingerprint, where neither the tensor nor the version can tell
 
     def same(self, first: _Use) -> bool:
-        """Whether it has the values of the one that the first call used."""
+        """True if it has the values of the tensor that the first call used."""
         if self.version is first.version and self.changes == first.changes:
             return True
         values = first.values
@@ -54,7 +54,7 @@ class _Use(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A recorded op: the number of its node, its arguments that are no tensors, and those from outside."""
+    """A recorded op: the number of its node, its arguments other than tensors, and the tensors from outside."""
 
     number: int
     name: str
@@ -72,7 +72,7 @@ class _Before(NamedTuple):
 
 
 class _Trace:
-    """What a call took from outside. A second call that takes the same computes the same, since ops are deterministic.
+    """The inputs of a call from outside. A second call with the same inputs computes the same: ops are deterministic.
 
     It is enough to compare the recorded ops that the outputs depend on: their names, the tensors from outside by their
     version counters, numbers and arrays by fingerprints; and last the outputs. What a function does besides, such as
@@ -89,7 +89,7 @@ class _Trace:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Follow what is computed inside. Who listened before goes on: an outer checkpoint, say."""
+        """Follow the ops inside. A listener from before, such as an outer checkpoint, goes on listening."""
         outer, outer_watch = listener(), watcher()
 
         def hear(op: Any, args: tuple[Any, ...], out: Any) -> None:
@@ -125,7 +125,7 @@ class _Trace:
         return None
 
     def end(self, outputs: Sequence[Tensor]) -> None:
-        """The call is over, and gave these."""
+        """End the call: keep the ops that its outputs depend on."""
         for node in ancestors([root_of(y) for y in outputs], self.since):
             self.numbers.add(node.number)
             if isinstance(node.plan.op, _Recomputation):  # which stands for ops that were heard of
@@ -134,7 +134,7 @@ class _Trace:
         self.outputs = [_fingerprint(y._data) for y in outputs]
 
     def settle(self) -> None:
-        """Let go of what the call made; of a tensor that nobody else holds, a fingerprint is enough."""
+        """Free what the call made; a tensor that nobody else holds is replaced by a fingerprint."""
         self.others = [use for use in self.others if use.version[0] == use.changes]  # else the call changed it itself
         uses = [(step.uses, use) for step in self.steps for use in step.uses]
         found = [(into, use._replace(tensor=None), weakref.ref(use.tensor), use.tensor._data) for into, use in uses]
@@ -194,7 +194,7 @@ class _Trace:
 
 
 def _failed(error: Exception) -> Exception:
-    """What to raise if the second call fails: ops that worked the first time were given something else."""
+    """The error to raise if the second call fails: its ops got other arguments than in the first."""
     if not isinstance(error, TinygradLenetError) or isinstance(error, (GradientError, OutOfMemoryError)):
         return error
     refusal = GradientError(
@@ -222,7 +222,7 @@ def _fingerprint(value: Any) -> Any:
 
 
 def _tensors(found: Any) -> list[Tensor]:
-    """What can be differentiated of a result: of lists, tuples and dicts, to any depth."""
+    """The tensors of a result that require a gradient, from lists, tuples and dicts of any depth."""
     if isinstance(found, Tensor):
         return [found] if found._requires_grad else []
     values = found.values() if isinstance(found, dict) else found if isinstance(found, (list, tuple)) else ()
@@ -258,7 +258,7 @@ class _Recomputation:
         return self
 
     def call(self, args: Sequence[Any], trace: _Trace) -> tuple[Any, list[Tensor]]:
-        """What the function returns, and what of it can be differentiated."""
+        """The result of the function, and its tensors that require a gradient."""
         with trace.listening():
             found = self.fn(*args)
         outputs = _tensors(found)
@@ -356,7 +356,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
 
 
 def _recorded_again(plan: _Recomputation, given: list[tuple[Any, Any]], trace: _Trace) -> Any:
-    """What the function returns, hanging on one node in place of its own graph, which tells what it depends on."""
+    """The result of the function, on one node in place of its own graph, which gives the parents of that node."""
     result, outputs = plan.call([a for a, _ in given], trace)
     if not outputs:
         return result

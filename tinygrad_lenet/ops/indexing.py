@@ -38,7 +38,7 @@ def _add(out: Array, index: Any, x: Array) -> None:
 
 
 def _repeats(index: Any) -> bool:
-    """Whether an index may pick an element twice."""
+    """True if an index may pick an element twice."""
     return any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index)
 
 
@@ -51,7 +51,7 @@ class _Method:
 
 
 def _views(index: Any) -> bool:
-    """Whether an index gives a view."""
+    """True if an index gives a view."""
     return not any(isinstance(i, (np.ndarray, np.bool_, bool)) for i in index)
 
 

@@ -14,7 +14,7 @@ __all__ = ["bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "logical_a
 
 @primitive
 def logical_and(x: Array, y: Array) -> Array:
-    """Whether both hold, as booleans; numbers hold where they are not 0. Of bits, see :func:`bitwise_and`.
+    """Logical and, as booleans: True where both are not 0. For bits see :func:`bitwise_and`.
 
     >>> import tinygrad_lenet as tl
     >>> tl.logical_and(tl.tensor([True, True]), tl.tensor([True, False]))
@@ -25,7 +25,7 @@ def logical_and(x: Array, y: Array) -> Array:
 
 @primitive
 def logical_or(x: Array, y: Array) -> Array:
-    """Whether at least one holds, as booleans; numbers hold where they are not 0.
+    """Logical or, as booleans: True where at least one is not 0. For bits see :func:`bitwise_or`.
 
     >>> import tinygrad_lenet as tl
     >>> tl.logical_or(tl.tensor([False, True]), False)
@@ -36,7 +36,7 @@ def logical_or(x: Array, y: Array) -> Array:
 
 @primitive
 def logical_not(x: Array) -> Array:
-    """Whether it does not hold, as booleans; numbers hold where they are not 0.
+    """Logical not, as booleans: True where ``x`` is 0. For bits see :func:`bitwise_not`.
 
     >>> import tinygrad_lenet as tl
     >>> tl.logical_not(tl.tensor([True, False]))

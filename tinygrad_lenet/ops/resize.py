@@ -18,7 +18,7 @@ Steps: TypeAlias = list[tuple[Places, Places, NDArray[Any] | None]]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Weights:
-    """What ``n`` pixels of one axis contribute to ``m`` new ones."""
+    """The weights with which ``n`` pixels of one axis contribute to ``m`` new ones."""
 
     matrix: NDArray[Any]  # (m, n)
     steps: Steps  # the same sums, term by term
@@ -118,7 +118,7 @@ def _along(x: Array, weights: Weights, axis: int) -> Array:
 
 
 def _adds(weights: Weights) -> bool:
-    """Whether each new pixel is one pixel, or a plain sum of some."""
+    """True if each new pixel is one pixel, or a plain sum of several."""
     return all(factor is None for _, _, factor in weights.steps)
 
 

@@ -16,6 +16,7 @@ UNITS = {"float64": 2.0**12, "float32": 2.0**8, "float16": 2.0**5}
 GROWTH = 1.5  # from step to step
 # What a judge may refuse, in the words of its errors: batch normalisation of one value, too rare to be avoided.
 REFUSALS = ("Expected more than 1 value per channel", "in training a channel needs more than one value")
+REFUSALS += ("does not require grad", "does not depend on anything that requires a gradient")  # all of it is frozen
 CONFIRMED = 3  # data on which a case with kinks must differ: near a kink, rounding decides
 
 

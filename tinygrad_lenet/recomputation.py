@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -213,6 +212,8 @@ def _restore(states: Sequence[_Before]) -> None:
 
 def _fingerprint(value: Any) -> Any:
     """Equal for the same numbers, to the bit, and hardly ever for others."""
+    import zlib  # here, because most programs do without
+
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         data: Any = value if value.flags.c_contiguous else value.tobytes()
         return value.shape, value.dtype.str, zlib.crc32(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,12 +41,13 @@ def _repeats(index: Any) -> bool:
     return any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index)
 
 
-@dataclass(frozen=True)
 class _Method:
     """In place of an index: a method that gives a view, ``transpose`` or ``reshape``, and its argument."""
 
-    name: str
-    argument: tuple[int, ...]
+    __slots__ = ("argument", "name")
+
+    def __init__(self, name: str, argument: tuple[int, ...]) -> None:
+        self.name, self.argument = name, argument
 
 
 def _views(index: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,13 +15,15 @@ Places: TypeAlias = NDArray[np.int64] | slice
 Steps: TypeAlias = list[tuple[Places, Places, NDArray[Any] | None]]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Weights:
     """The weights with which ``n`` pixels of one axis contribute to ``m`` new ones."""
 
-    matrix: NDArray[Any]  # (m, n)
-    steps: Steps  # the same sums, term by term
-    back: Steps  # those of the transposed matrix, which the gradient needs
+    __slots__ = ("back", "matrix", "steps")
+
+    def __init__(self, matrix: NDArray[Any], steps: Steps, back: Steps) -> None:
+        self.matrix = matrix  # (m, n)
+        self.steps = steps  # the same sums, term by term
+        self.back = back  # those of the transposed matrix, which the gradient needs
 
     def __repr__(self) -> str:
         return f"weights of {self.matrix.shape[1]} pixels for {self.matrix.shape[0]}"

@@ -488,3 +488,12 @@ def test_what_a_function_sets_up_in_its_first_call_only_is_left_as_it_is():
     layer.scale.data = [1.0, 2.0]
     with pytest.raises(GradientError, match=r"uses another tensor of shape \(2,\)"):
         y.sum().backward()
+
+
+def test_a_changed_tensor_is_named_when_no_output_depends_on_it():
+    a, x = tl.tensor(np.eye(2), requires_grad=True), tl.tensor([1.0], requires_grad=True)
+    y = tl.checkpoint(lambda x: (tl.linalg.inv(a), x * 2)[1], x)
+    with tl.no_grad():
+        a[...] = 1  # singular: the second call fails
+    with pytest.raises(GradientError, match=r"a tensor that the function uses, of shape \(2, 2\), was changed"):
+        y.backward()

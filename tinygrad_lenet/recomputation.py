@@ -129,6 +129,8 @@ class _Trace:
             self.numbers.add(node.number)
             if isinstance(node.plan.op, _Recomputation):  # which stands for ops that were heard of
                 self.numbers |= node.plan.op.numbers
+        besides = [use for step in self.steps if step.number not in self.numbers for use in step.uses]
+        self.others += [use._replace(tensor=None) for use in besides]  # if the second call fails, they may tell why
         self.steps = [step for step in self.steps if step.number in self.numbers]
         self.outputs = [_fingerprint(y._data) for y in outputs]
 

@@ -16,7 +16,7 @@ import tinygrad_lenet as tl
 
 
 class Difference(Exception):
-    """What differs, with the step and both values."""
+    """The first difference, with the step and both values."""
 
 
 def blocks(nn):

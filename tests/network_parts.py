@@ -171,7 +171,7 @@ def group_norm(r, s):
 
 
 def single(count):
-    """Of one element nothing is left but rounding errors, which are not to be divided by a small number."""
+    """Options for a group of ``count`` elements: the deviation of one element is a rounding error, so eps is not small."""
     return {"eps": 0.1} if count == 1 else {}
 
 

@@ -96,7 +96,7 @@ def check(case, model):
 
 
 def nearer(found, outputs, model, inputs):
-    """Whether what was found is nearer to the exact values than a case that was rounded to float16 at each step."""
+    """True if our result is nearer to the exact values than the expected one, rounded to float16 at each step."""
     if any(a.dtype != np.float16 for a in outputs):
         return False
     exact = OnnxModel(model, exact=True)(*[a.astype(np.float64) if a.dtype.kind == "f" else a for a in inputs])

@@ -1,4 +1,4 @@
-"""Who says what a random program should give: PyTorch in float64, NumPy line by line, and numerical gradients.
+"""The judges of a random program: PyTorch in float64, NumPy line by line, and numerical gradients.
 
 How far rounding may lead away is measured, not guessed: PyTorch runs the program again with every value, and every
 gradient on its way back, off by a known relative error, and what that does to a result is scaled to the precision of
@@ -23,7 +23,7 @@ NO_DIGITS = 1e-2  # relative to the result
 
 
 class Failure(Exception):
-    """What was checked, and what came out."""
+    """A check and its result."""
 
     def __init__(self, check, name, expected, got):
         super().__init__(f"{check} of {name}: expected {expected}, got {got}")

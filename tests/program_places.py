@@ -11,7 +11,7 @@ class Dropped(Exception):
 
 
 class Places:
-    """What stands in the places of a form: a method for each name."""
+    """Values for the places of a form: a method for each name."""
 
     def __init__(self, maker, form):
         self.m, self.form, self.rng = maker, form, maker.rng
@@ -40,7 +40,7 @@ class Places:
         return text, theirs
 
     def get(self, name):
-        """What was drawn for that place; drawn now if it was not."""
+        """The value drawn for that place; drawn now if there is none."""
         if name not in self.found:
             self.found[name] = str(getattr(self, name)())
         return self.found[name]

@@ -171,7 +171,7 @@ def group_norm(r, s):
 
 
 def single(count):
-    """Options for a group of ``count`` elements: the deviation of one element is a rounding error, so eps is not small."""
+    """A large eps for groups of one element, whose deviation is a rounding error."""
     return {"eps": 0.1} if count == 1 else {}
 
 

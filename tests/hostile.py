@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from odd import LAYOUTS, NUMBERS, WRONG_VALUES
 
 import tinygrad_lenet as tl
+from tinygrad_lenet.core.primitive import Draw
 from tinygrad_lenet.errors import brief
-from tinygrad_lenet.primitive import Draw
 
 try:
     import resource

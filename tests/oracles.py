@@ -279,7 +279,7 @@ def small_blocks(name, value):
     """Three threads, for which work of any size is worth while, and other sizes of the blocks that they share."""
     before = tl.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinygrad_lenet.threads.WORTH", 1)
+        patch.setattr("tinygrad_lenet.kernels.threads.WORTH", 1)
         patch.setattr(f"tinygrad_lenet.ops.{name}", value)
         tl.set_num_threads(3)
         try:

@@ -8,7 +8,7 @@ from accuracy import ROWS
 from ulps import Error, mp
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.primitive import REGISTRY
+from tinygrad_lenet.core.primitive import REGISTRY
 
 NAMED = [pytest.param(row, id=f"{i}-{row.name}") for i, row in enumerate(ROWS)]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import protocols
-from tinygrad_lenet.primitive import REGISTRY
-from tinygrad_lenet.primitive import draw as t
+from tinygrad_lenet.core.primitive import REGISTRY
+from tinygrad_lenet.core.primitive import draw as t
 
 EXAMPLES = max(5, settings().max_examples // (1 if settings().max_examples >= 1000 else 5))
 

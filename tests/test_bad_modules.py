@@ -12,7 +12,7 @@ from objects import call, collector, floats, limits, making, method, rng, run, s
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
-from tinygrad_lenet.primitive import draw as t
+from tinygrad_lenet.core.primitive import draw as t
 
 CASES, case = collector()
 

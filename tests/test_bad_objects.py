@@ -19,7 +19,7 @@ from objects import call, collector, floats, limits, making, method, rng, run, s
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, nn, onnx, optim, testing, training, visualize
-from tinygrad_lenet.primitive import draw as t
+from tinygrad_lenet.core.primitive import draw as t
 
 CASES, case = collector()
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import GradientError, memory, nn
-from tinygrad_lenet.graph import ancestors
+from tinygrad_lenet import GradientError, nn
+from tinygrad_lenet.core.graph import ancestors
+from tinygrad_lenet.kernels import memory
 
 
 def closure(kind):

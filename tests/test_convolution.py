@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from oracles import KERNELS, both, close, convolution, convolutions, one_or_two, random_like, tracked, twice
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import threads
 from tinygrad_lenet.errors import ArgumentError, ShapeError
+from tinygrad_lenet.kernels import threads
 from tinygrad_lenet.ops.convolution import conv2d_input_grad
 from tinygrad_lenet.testing import gradcheck
 
@@ -291,7 +291,7 @@ def test_how_products_are_cut_into_blocks_does_not_matter(case, name, value):
 @pytest.mark.parametrize("case", LARGE, ids=range(len(LARGE)))
 def test_the_number_of_threads_does_not_matter(monkeypatch, case):
     before = tl.get_num_threads()
-    monkeypatch.setattr("tinygrad_lenet.threads.WORTH", 1)
+    monkeypatch.setattr("tinygrad_lenet.kernels.threads.WORTH", 1)
     try:
         tl.set_num_threads(1)
         expected = results(case)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import memory, nn, optim
+from tinygrad_lenet import nn, optim
+from tinygrad_lenet.kernels import memory
 
 BATCH = 64
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.graph import Node
+from tinygrad_lenet.core.graph import Node
 
 RNG = np.random.default_rng(7)
 
@@ -114,7 +114,7 @@ def test_a_diamond_sums_both_sides_before_it_goes_on():
 
 
 def test_a_ladder_of_diamonds_visits_each_node_once(monkeypatch):
-    from tinygrad_lenet.primitive import Plan
+    from tinygrad_lenet.core.primitive import Plan
 
     visits, pull = [], Plan.pull
     monkeypatch.setattr(Plan, "pull", lambda self, node, *rest: visits.append(node.number) or pull(self, node, *rest))

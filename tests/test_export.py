@@ -9,7 +9,7 @@ from test_registry import CASES, as_function
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
-from tinygrad_lenet.primitive import REGISTRY
+from tinygrad_lenet.core.primitive import REGISTRY
 
 onnx = pytest.importorskip("onnx", reason="ONNX is not installed")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime, the judge of what is exported, is not installed")

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.graph import listening
+from tinygrad_lenet.core.modes import listening
 
 
 def leaf(n):

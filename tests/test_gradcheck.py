@@ -76,7 +76,7 @@ def test_a_rule_that_is_another_when_it_is_recorded_is_caught():
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_a_missing_broadcast_sum_is_caught(monkeypatch, fast):
-    from tinygrad_lenet import graph
+    from tinygrad_lenet.core import graph
 
     def forgetful(gradient, vertex):
         return gradient if gradient.shape == vertex.shape else gradient[0]

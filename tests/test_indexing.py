@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
+from tinygrad_lenet.core.primitive import Plan
 from tinygrad_lenet.ops.shape import _join
-from tinygrad_lenet.primitive import Plan
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)
 

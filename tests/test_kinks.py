@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import functional as F
-from tinygrad_lenet.primitive import REGISTRY
+from tinygrad_lenet.core.primitive import REGISTRY
 
 inf, nan = np.inf, np.nan
 

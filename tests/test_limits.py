@@ -16,7 +16,7 @@ import pytest
 import tinygrad_lenet as tl
 from tinygrad_lenet import functional as F
 from tinygrad_lenet import nn, optim
-from tinygrad_lenet.graph import listener
+from tinygrad_lenet.core.modes import listener
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PACKAGE = os.path.dirname(tl.__file__) + os.sep

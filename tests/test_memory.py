@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import memory
+from tinygrad_lenet.kernels import memory
 
 SHAPE, FLOAT = (64, 128), np.dtype(np.float32)
 
@@ -325,7 +325,7 @@ def test_arrays_of_random_sizes_that_die_in_any_order_and_thread(pool, monkeypat
 RESIDENT = """
 import gc, sys, threading
 import numpy as np
-from tinygrad_lenet import memory
+from tinygrad_lenet.kernels import memory
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -12,9 +12,10 @@ from programs import Leaf, Line, Maker, Program
 from random_programs import Failure, Unjudged, run, shrunk, verdict
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import graph, recomputation
-from tinygrad_lenet.primitive import REGISTRY
-from tinygrad_lenet.tensor import Tensor
+from tinygrad_lenet import recomputation
+from tinygrad_lenet.core import graph
+from tinygrad_lenet.core.primitive import REGISTRY
+from tinygrad_lenet.core.tensor import Tensor
 
 
 def number(dev):

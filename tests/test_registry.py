@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.graph import Part
+from tinygrad_lenet.core.graph import Part
+from tinygrad_lenet.core.primitive import REGISTRY, Draw, Op
 from tinygrad_lenet.ops.resize import Weights
-from tinygrad_lenet.primitive import REGISTRY, Draw, Op
 from tinygrad_lenet.testing import gradcheck
 
 OPS = {name: op for name, op in REGISTRY.items() if name.startswith("tinygrad_lenet.")}

@@ -9,7 +9,7 @@ from test_registry import CASES, find, materialise
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
-from tinygrad_lenet.primitive import REGISTRY
+from tinygrad_lenet.core.primitive import REGISTRY
 
 RNG = np.random.default_rng(3)
 

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import nn, optim, threads
+from tinygrad_lenet import nn, optim
+from tinygrad_lenet.core.primitive import REGISTRY
+from tinygrad_lenet.kernels import threads
+from tinygrad_lenet.kernels.threads import parallel, spread
 from tinygrad_lenet.ops import windows
-from tinygrad_lenet.primitive import REGISTRY
-from tinygrad_lenet.threads import parallel, spread
 
 
 @pytest.fixture
 def three_threads(monkeypatch):
-    monkeypatch.setattr("tinygrad_lenet.threads.WORTH", 1000)
+    monkeypatch.setattr("tinygrad_lenet.kernels.threads.WORTH", 1000)
     before = tl.get_num_threads()
     tl.set_num_threads(3)
     yield

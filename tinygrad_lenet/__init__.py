@@ -14,12 +14,16 @@ raise :class:`ShapeError` (a ValueError), dtypes :class:`DTypeError` (a TypeErro
 :class:`AxisError` (an IndexError), options :class:`ArgumentError` (a ValueError).
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import anomaly, calculus, functional, operators, protocols, recomputation
 from .anomaly import *
 from .calculus import *
+from .core.modes import enable_grad, is_grad_enabled, no_grad
+from .core.primitive import Array, draw, primitive
+from .core.tensor import Tensor, as_tensor, tensor
 from .errors import (
     AnomalyError,
     ArgumentError,
@@ -38,7 +42,7 @@ from .errors import (
 from .functional.layers import *
 from .functional.losses import *
 from .functional.spatial import *
-from .graph import enable_grad, is_grad_enabled, no_grad
+from .kernels.threads import get_num_threads, set_num_threads
 from .ops import (
     contractions,
     creation,
@@ -69,14 +73,12 @@ from .ops.rearrange import *
 from .ops.reduction import *
 from .ops.shape import *
 from .ops.sorting import *
-from .primitive import Array, draw, primitive
 from .protocols import from_dlpack
 from .recomputation import *
 from .serialization import load, load_checkpoint, save, save_checkpoint
-from .tensor import Tensor, as_tensor, tensor
-from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
+sys.modules[f"{__name__}.tensor"] = sys.modules[Tensor.__module__]  # where older pickles look for Tensor
 
 __all__ = [
     "AnomalyError",
@@ -140,6 +142,7 @@ for _module in (
     __all__ += _module.__all__
 __all__[:] = sorted({*__all__})
 
+del sys
 del operators  # imported for what it hangs on Tensor
 del _module, anomaly, calculus, contractions, creation, elementwise, indexing, logic, logits, maths
 del products, protocols, rearrange, recomputation, reduction, shape, sorting

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-    from .tensor import Tensor
+    from .core.tensor import Tensor
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .core.graph import Node, Part, Puller, Vertex
+from .core.modes import listening, user_line
+from .core.tensor import Tensor, to_array
 from .errors import AnomalyError
-from .graph import Node, Part, Puller, Vertex, listening, user_line
-from .tensor import Tensor, to_array
 
 __all__ = ["detect_anomaly"]
 

@@ -7,7 +7,10 @@ from typing import Any, overload
 
 import numpy as np
 
-from .arguments import flag, function, integer
+from .checks import flag, function, integer
+from .core.graph import now, pullback, sources
+from .core.modes import enable_grad, is_grad_enabled
+from .core.tensor import Tensor, as_tensor, root_of, seed_of
 from .errors import (
     ArgumentError,
     DTypeError,
@@ -19,11 +22,9 @@ from .errors import (
     named,
     translated,
 )
-from .graph import enable_grad, is_grad_enabled, now, pullback, sources
-from .memory import storage
+from .kernels.memory import storage
 from .ops.elementwise import clone
 from .ops.shape import stack
-from .tensor import Tensor, as_tensor, root_of, seed_of
 
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from . import arguments, files
+from . import checks as arguments
+from . import files
+from .core.graph import Hook, Node, ancestors
+from .core.tensor import Tensor
 from .errors import ArgumentError, GradientError
-from .graph import Hook, Node, ancestors
 from .nn import Module
-from .tensor import Tensor
 
 __all__ = ["GraphView", "graph"]
 

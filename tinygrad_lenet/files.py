@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 from typing import IO
 
-from . import arguments
+from . import checks as arguments
 from .errors import DataError, TinygradLenetError
 
 _LEFTOVER = re.compile(r"\.tinygrad_lenet-[0-9a-f]{32}\.tmp")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .core.tensor import Tensor
 from .ops import (
     activations,
     contractions,
@@ -23,7 +24,6 @@ from .ops import (
     shape,
     sorting,
 )
-from .tensor import Tensor
 
 
 def _reflected(op: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from .core.modes import is_grad_enabled, user_line
+from .core.parameters import parameters
+from .core.primitive import composite
+from .core.tensor import Tensor
 from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
-from .graph import is_grad_enabled, user_line
 from .ops import (
     activations,
     contractions,
@@ -33,9 +36,6 @@ from .ops import (
     shape,
     sorting,
 )
-from .parameters import parameters
-from .primitive import composite
-from .tensor import Tensor
 
 __all__ = ["from_dlpack"]
 

@@ -10,24 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arguments import function, instance, listed
+from .checks import function, instance, listed
+from .core.graph import Node, Vertex, ancestors, now, pullback, sources
+from .core.modes import enable_grad, is_grad_enabled, listener, listening, watcher
+from .core.primitive import changed, kept
+from .core.tensor import Tensor, Version, root_of
 from .errors import GradientError, OutOfMemoryError, TinygradLenetError
-from .graph import (
-    Node,
-    Vertex,
-    ancestors,
-    enable_grad,
-    is_grad_enabled,
-    listener,
-    listening,
-    now,
-    pullback,
-    sources,
-    watcher,
-)
-from .memory import storage
-from .primitive import changed, kept
-from .tensor import Tensor, Version, root_of
+from .kernels.memory import storage
 
 __all__ = ["checkpoint"]
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import choice, entries, figure, function, instance, integer, number, said
+from .checks import choice, entries, figure, function, instance, integer, number, said
+from .core.modes import no_grad
+from .core.parameters import narrowed
+from .core.tensor import Tensor, to_array
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
 from .functional import cross_entropy
-from .graph import no_grad
 from .nn import Module, first_nonfinite
 from .nn.module import evaluating
-from .parameters import narrowed
-from .tensor import Tensor, to_array
 
 __all__ = [
     "EarlyStopping",

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import figure as real
-from .arguments import flag, instance, integer, listed, said
+from .checks import figure as real
+from .checks import flag, instance, integer, listed, said
+from .core.modes import no_grad
+from .core.tensor import Tensor
 from .drawing import graph
 from .errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from .functional import softmax
-from .graph import no_grad
 from .nn import Module, record_calls
-from .tensor import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

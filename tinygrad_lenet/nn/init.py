@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import choice, instance, number
+from ..checks import choice, instance, number
+from ..core.modes import no_grad
+from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..graph import no_grad
 from ..ops.creation import Seed, generator_of
-from ..tensor import Tensor
 
 __all__ = [
     "calculate_gain",

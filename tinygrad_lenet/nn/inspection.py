@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import instance, lengths, made, said
+from ..checks import instance, lengths, made, said
+from ..core.modes import no_grad
+from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError
-from ..graph import no_grad
 from ..ops.creation import zeros
-from ..tensor import Tensor
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
 from .module import Module, Parameter, evaluating
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..arguments import flag, integer, lengths, listed, made, number, said
+from ..checks import flag, integer, lengths, listed, made, number, said
+from ..core.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from ..ops.windows import pair
-from ..tensor import Tensor
 from .module import Module, Parameter, check_input, is_other, tensor_of
 from .spatial import check_windows
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import choice, flag, integer
+from ..checks import choice, flag, integer
+from ..core.tensor import Tensor
 from ..errors import ShapeError
 from ..ops.creation import Seed, generator_of
-from ..tensor import Tensor
 from . import init
 from .activations import ELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from .layers import Conv2d, Flatten, Linear

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional as F
-from ..arguments import choice, instance, integer, listed, number, said
+from ..checks import choice, instance, integer, listed, number, said
+from ..core.modes import enable_grad
+from ..core.tensor import Tensor, tensor, to_array
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional.losses import _target
-from ..graph import enable_grad
 from ..ops.creation import Seed, full, generator_of, zeros
 from ..ops.rearrange import pad
 from ..ops.shape import concatenate
-from ..tensor import Tensor, tensor, to_array
 from . import init
 from .layers import Conv2d, Flatten, Linear
 from .module import Module, Parameter, Sequential, check_input, tensor_of

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import flag, instance, integer, listed, said
+from ..checks import flag, instance, integer, listed, said
+from ..core.parameters import narrowed
+from ..core.tensor import Tensor, as_tensor, to_array
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
-from ..parameters import narrowed
-from ..tensor import Tensor, as_tensor, to_array
 
 M = TypeVar("M", bound="Module")
 P = ParamSpec("P")

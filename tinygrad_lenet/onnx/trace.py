@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import said
+from ..checks import said
+from ..core.modes import listening, no_grad, user_line
+from ..core.tensor import Tensor
 from ..errors import DTypeError, UnsupportedError
-from ..graph import listening, no_grad, user_line
-from ..tensor import Tensor
 
 
 class Value(NamedTuple):

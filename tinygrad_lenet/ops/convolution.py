@@ -19,15 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory, threads
+from ..core.primitive import Array, composite, draw, primitive
+from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError, ShapeError
-from ..graph import single
-from ..primitive import Array, composite, draw, primitive
-from ..tensor import Tensor, as_tensor
-from ..threads import parallel
-from .products import common_dtype, product
+from ..kernels import memory, threads
+from ..kernels.matmul import common_dtype, product
+from ..kernels.sums import single
+from ..kernels.threads import parallel
+from ..kernels.windows import Windows, aligned, cut, rows_first
 from .rearrange import pad
-from .windows import Padding, Pair, Windows, aligned, check_images, cut, pair, rows_first, windows
+from .windows import Padding, Pair, check_images, pair, windows
 
 __all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arguments import integer
+from ..checks import integer
+from ..core.parameters import checked
+from ..core.primitive import composite
+from ..core.tensor import Tensor
 from ..errors import ArgumentError
-from ..parameters import checked
-from ..primitive import composite
-from ..tensor import Tensor
 from .shape import _flat
 
 __all__ = ["arange", "eye", "full", "ones", "rand", "randn", "zeros"]

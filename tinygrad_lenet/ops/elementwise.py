@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .. import memory
-from ..parameters import checked
-from ..primitive import Array, composite, draw, primitive
-from ..tensor import Tensor
+from ..core.parameters import checked
+from ..core.primitive import Array, composite, draw, primitive
+from ..core.tensor import Tensor
+from ..kernels.masks import mask_bits
 
 __all__ = [
     "abs",
@@ -38,21 +38,6 @@ __all__ = [
     "sub",
     "where",
 ]
-
-# Integers as large as an element: a mask of all ones or none picks or drops it, exactly.
-BITS: dict[int, Any] = {1: np.dtype(np.int8), 2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
-
-
-def mask_bits(x: Array, mask: Array, when: bool = True) -> Array:
-    """``x`` where the mask is ``when``, else 0: all bits or none.
-
-    A tenth of the time of ``np.where`` on a random mask, and unlike ``x * mask`` it makes no NaN of ``inf * 0``.
-    """
-    bits = memory.empty_like(mask, BITS[x.dtype.itemsize])
-    flags = mask.view(np.int8)
-    np.copyto(bits, np.negative(flags) if when else np.subtract(flags, 1))  # -1 is all ones
-    # Into the same memory, unless broadcasting needs more.
-    return np.bitwise_and(x.view(bits.dtype), bits, out=bits if bits.shape == x.shape else None).view(x.dtype)
 
 
 @primitive

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..core.graph import Part
+from ..core.interface import beside
+from ..core.parameters import as_index
+from ..core.primitive import Array, composite, draw, primitive
+from ..core.tensor import Tensor, as_tensor
 from ..errors import DTypeError, OutOfRangeError, ShapeError
-from ..graph import Part, single
-from ..interface import beside
-from ..parameters import as_index
-from ..primitive import Array, composite, draw, primitive
-from ..tensor import Tensor, as_tensor
+from ..kernels.sums import single
 from .elementwise import add, where
 from .shape import axis_of, broadcast_to, permute, reshape
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.primitive import Array, draw, primitive
 from ..errors import DTypeError
-from ..primitive import Array, draw, primitive
 
 __all__ = ["bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "logical_and", "logical_not", "logical_or"]
 

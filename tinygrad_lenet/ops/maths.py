@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..primitive import Array, draw, primitive
+from ..core.primitive import Array, draw, primitive
 from .elementwise import select, where
 
 __all__ = [

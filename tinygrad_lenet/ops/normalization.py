@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from ..core.primitive import Array, draw, primitive
+from ..core.tensor import to_array
 from ..errors import ShapeError
-from ..graph import added, single
-from ..primitive import Array, draw, primitive
-from ..tensor import to_array
-from ..threads import parallel
+from ..kernels import memory
+from ..kernels.sums import added, single
+from ..kernels.threads import parallel
+from ..kernels.windows import cut
 from .maths import sqrt, square
 from .reduction import _wide
-from .windows import cut
 
 _ROOM = 1 << 18  # bytes of a block: with its gradient and its result it stays in the cache of a core
 

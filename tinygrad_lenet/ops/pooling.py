@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from ..core.primitive import Array, draw, primitive
 from ..errors import ArgumentError
-from ..graph import single
-from ..primitive import Array, draw, primitive
-from ..threads import parallel
-from .elementwise import BITS
-from .windows import Padding, Pair, Windows, check_images, cut, rows_first, windows
+from ..kernels import memory
+from ..kernels.masks import BITS
+from ..kernels.sums import single
+from ..kernels.threads import parallel
+from ..kernels.windows import Windows, cut, rows_first
+from .windows import Padding, Pair, check_images, windows
 
 __all__ = ["avg_pool2d", "max_pool2d"]
 

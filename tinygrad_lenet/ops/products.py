@@ -1,4 +1,4 @@
-"""Products of matrices, and the tiles in which BLAS computes large ones fastest."""
+"""Products of matrices, and the affine map of a dense layer."""
 
 from __future__ import annotations
 
@@ -7,97 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from ..core.primitive import Array, draw, primitive
 from ..errors import ShapeError
-from ..graph import single
-from ..primitive import Array, draw, primitive
-from ..threads import parallel
+from ..kernels.matmul import common_dtype, dot
+from ..kernels.sums import single
 
 __all__ = ["linear", "matmul"]
-
-# Multiply-adds up to which OpenBLAS takes a product as it lies and on one core. Above, it copies both factors first,
-# for flat matrices longer than the product takes (22 against 80 GFLOP/s), and wakes threads of its own, which spin and
-# hold up ours: with one of two cores busy elsewhere, a training step took ten times as long.
-_TILE = 262_144
-_DEEP = 1024  # the longest sums in one tile
-_WIDE = 64  # columns of a tile, or more if it is not deep
-
-
-def product(a: Array, b: Array, out: Array) -> Array:
-    """``np.matmul(a, b, out)`` in tiles of at most ``_TILE`` multiply-adds, on one core; stacks broadcast.
-
-    For most shapes of small networks, tiles run at 95 to 115 % of the speed of one call on one core.
-    """
-    (m, k), n = a.shape[-2:], b.shape[-1]
-    if m * k * n <= _TILE:
-        return np.matmul(a, b, out)
-    if k > _DEEP:
-        deep = _even(k, _DEEP, 4)
-        product(a[..., :deep], b[..., :deep, :], out)
-        part = memory.empty(out.shape, out.dtype)
-        for start in range(deep, k, deep):
-            out += product(a[..., start : start + deep], b[..., start : start + deep, :], part)
-        return out
-    rows, columns = _tile(m, k, n)
-    for top, i in _cut(m, rows):
-        for left, j in _cut(n, columns):
-            # In C order, so that a tile of ``b`` stays in the cache for all tiles of ``a``: up to 1.3 times as fast.
-            factors = _tiles(a[..., top, :], i, k), _tiles(b[..., left], k, j)
-            np.matmul(*factors, out=_tiles(out[..., top, left], i, j), order="C")
-    return out
-
-
-def _tile(m: int, k: int, n: int) -> tuple[int, int]:
-    """The size of the tiles of a product (m, k) by (k, n)."""
-    columns = _even(n, max(_WIDE, _TILE // (k * min(m, 32))), 16)
-    return _even(m, _TILE // (k * columns), 4), columns
-
-
-def _even(length: int, most: int, unit: int) -> int:
-    """Steps, in units, none longer than ``most``, and all about equal: so that little is left over."""
-    count = -(-length // max(unit, most // unit * unit))
-    return min(length, -(-length // (count * unit)) * unit)
-
-
-def _cut(length: int, step: int) -> list[tuple[slice, int]]:
-    """The part of an axis that steps fill, and the rest, each with the length of its steps."""
-    whole = length - length % step
-    return [(slice(0, whole), step)] + ([(slice(whole, length), length - whole)] if whole < length else [])
-
-
-def _tiles(x: Array, rows: int, columns: int) -> Array:
-    """Cut matrices (..., m, n) into tiles (..., n / columns, m / rows, rows, columns): a view."""
-    *stack, m, n = x.shape
-    axes = len(stack)
-    tiles = x.reshape(*stack, m // rows, rows, n // columns, columns)
-    return tiles.transpose(*range(axes), axes + 2, axes, axes + 1, axes + 3)
-
-
-def common_dtype(*arrays: Array) -> np.dtype[Any]:
-    """``np.result_type(*arrays)``, in a fifth of the time where all have one dtype."""
-    dtype: np.dtype[Any] = arrays[0].dtype
-    return dtype if all(array.dtype == dtype for array in arrays) else np.result_type(*arrays)
-
-
-def _dot(a: Array, b: Array) -> Array:
-    """``a @ b`` of two matrices, on all cores if it is large, in recycled memory; of float16 by way of float32."""
-    if a.dtype == b.dtype == np.float16:
-        return _dot(single(a), single(b)).astype(np.float16)
-    (m, k), n = a.shape, b.shape[1]
-    out = memory.empty((m, n), common_dtype(a, b))
-    if k == 1:  # BLAS takes four times as long
-        return np.multiply(a, b, out)
-    if m * k * n <= _TILE or out.dtype.kind != "f" or a.dtype != b.dtype:
-        return np.matmul(a, b, out)
-    # Whole tiles for each core, the same whatever the number of cores: so are the bits of the result.
-    rows = _tile(m, min(k, _DEEP), n)[0] * 8
-
-    def some(start: int, stop: int) -> None:
-        for top in range(start * rows, min(stop * rows, m), rows):
-            product(a[top : top + rows], b, out[top : top + rows])
-
-    parallel(some, -(-m // rows), float(m) * k * n)
-    return out
 
 
 @primitive
@@ -118,7 +33,7 @@ def matmul(x: Array, y: Array) -> Array:
             f"matmul: {x.shape} @ {y.shape} does not fit: the last axis of the first has length {x.shape[-1]}, the "
             f"{'last but one' if y.ndim > 1 else 'only'} axis of the second {y.shape[-2 if y.ndim > 1 else 0]}"
         )
-    return _dot(x, y) if x.ndim == y.ndim == 2 else np.matmul(x, y)
+    return dot(x, y) if x.ndim == y.ndim == 2 else np.matmul(x, y)
 
 
 def _as_matrices(g: Any, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> Any:
@@ -188,9 +103,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         wide = linear.op.forward(single(x), single(weight), None if bias is None else single(bias))
         return wide.astype(np.float16)
     if x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous:
-        out = _dot(weight, x.T)
+        out = dot(weight, x.T)
         return out.T if bias is None else _plus(out, bias[:, None]).T
-    out = _dot(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T).reshape(*x.shape[:-1], weight.shape[0])
+    out = dot(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T).reshape(*x.shape[:-1], weight.shape[0])
     return out if bias is None else _plus(out, bias)
 
 
@@ -203,7 +118,7 @@ def _plus(out: Array, bias: Array) -> Array:
 def _linear_weight_grad(g: Array, x: Array) -> Array:
     """The gradient of :func:`linear` for its weight: the sum over the batch of ``g`` times ``x``."""
     rows = math.prod(x.shape[:-1])  # not -1, which cannot be told of rows of length 0
-    return _dot(g.reshape(rows, g.shape[-1]).T, x.reshape(rows, x.shape[-1]))
+    return dot(g.reshape(rows, g.shape[-1]).T, x.reshape(rows, x.shape[-1]))
 
 
 linear.vjp(

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..graph import added, single
-from ..primitive import Array, composite, draw, primitive
-from ..tensor import Tensor, as_tensor
+from ..core.primitive import Array, composite, draw, primitive
+from ..core.tensor import Tensor, as_tensor
+from ..kernels.sums import added, single
 from .elementwise import abs, ne, select, where
 from .maths import sqrt, square
 from .shape import axes_of, axis_of, concatenate, reshape, stretch

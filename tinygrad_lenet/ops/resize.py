@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..primitive import Array, draw, primitive
+from ..core.primitive import Array, draw, primitive
 
 # One term of each sum: which new pixels have it, the pixels that they see, and their weights, None if all are 1.
 Places: TypeAlias = NDArray[np.int64] | slice

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import entries, flag, instance, integer, listed, number, said
+from ..checks import entries, flag, instance, integer, listed, number, said
+from ..core.modes import user_line
+from ..core.parameters import narrowed
+from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, GradientError
-from ..graph import user_line
-from ..parameters import narrowed
-from ..tensor import Tensor
 
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import listed
+from ..checks import listed
 from ..errors import ArgumentError
 from .base import Array, Optimizer, Options, _buffer, _fresh, _like
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arguments import choice, flag, instance, integer, number
+from ..checks import choice, flag, instance, integer, number
 from ..errors import ArgumentError
 from .base import Optimizer
 from .schedules import Schedule, _cosine, _linear, _Standing

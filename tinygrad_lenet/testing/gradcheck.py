@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import flag, function, integer, listed, number, said
 from ..calculus import grad
+from ..checks import flag, function, integer, listed, number, said
+from ..core.tensor import Tensor, to_array
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError
-from ..tensor import Tensor, to_array
 
 Function = Callable[..., Any]
 Arrays = Sequence[NDArray[Any]]

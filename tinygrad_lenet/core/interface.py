@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .arguments import integer, number
-from .errors import TinygradLenetError, named
+from ..checks import integer, number
+from ..errors import TinygradLenetError, named
 from .tensor import Tensor, Version, to_array
 
 if TYPE_CHECKING:

@@ -26,13 +26,14 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, overl
 
 import numpy as np
 
-from .arguments import flag
-from .errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, given, named, translated
-from .graph import Node, Vertex, is_grad_enabled, listener, recording
+from ..checks import flag
+from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, given, named, translated
+from .graph import Node, Vertex
 from .interface import Array as Array
 from .interface import Draw as Draw
 from .interface import beside, borrows, version_of
 from .interface import draw as draw
+from .modes import is_grad_enabled, listener, recording
 from .parameters import NATIVE, VARIADIC, parameters
 from .parameters import scalars as scalars_of
 from .tensor import Tensor, Version, to_array

@@ -11,140 +11,18 @@ it, and pass on what its rules make of that (Griewank & Walther, *Evaluating Der
 from __future__ import annotations
 
 import itertools
-import math
-import os
-import sys
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ContextDecorator, contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import GradientError
+from ..errors import GradientError
+from ..kernels.sums import added, as_array, single
 
-
-class _Thread(threading.local):
-    """Who is at work: a mark that is false, and the only one of its thread."""
-
-    def __init__(self) -> None:
-        self.mark: list[None] = []
-
-
-_thread = _Thread()
-# A context variable, not a module flag: each thread and asyncio task has its own, and a new thread records. It may have
-# got the context of the thread that started it, as from Python 3.14 on where there is no global lock; so what says no
-# is the mark of the thread that said it.
-_recording: ContextVar[Any] = ContextVar("recording", default=True)
-recording = _recording.get  # for the ops: a call less than the public name, which must be asked if this is not true
 _numbers = itertools.count()
 _ndarray = np.ndarray
-_PACKAGE = os.path.dirname(__file__) + os.sep
-
-
-def is_grad_enabled() -> bool:
-    """Whether ops are recorded here: yes, but inside of :class:`no_grad`; each thread and task has its own answer.
-
-    >>> import tinygrad_lenet as tl
-    >>> with tl.no_grad():
-    ...     tl.is_grad_enabled()
-    False
-    """
-    mode = _recording.get()
-    return mode is True or mode is not _thread.mark
-
-
-class _GradMode(ContextDecorator):
-    enabled: bool
-
-    def __init__(self) -> None:
-        self._before: list[Any] = []
-
-    def __enter__(self) -> None:
-        before = _recording.get()
-        try:
-            self._before.append(before)
-            _recording.set(self.enabled or _thread.mark)
-        except BaseException:  # Ctrl-C after either call: `with` calls no __exit__ then
-            _recording.set(before)
-            raise
-
-    def __exit__(self, *exc: object) -> None:
-        before = self._before[-1]
-        del self._before[-1]  # not pop(): Ctrl-C is heard after a call, and nothing may be lost before the next line
-        _recording.set(before)
-
-    def _recreate_cm(self) -> _GradMode:
-        return type(self)()  # one per call of a decorated function: threads must not share the tokens
-
-
-class no_grad(_GradMode):
-    """Record nothing inside: a context manager and a decorator, for inference and for updates in place.
-
-    >>> import tinygrad_lenet as tl
-    >>> w = tl.ones(2, requires_grad=True)
-    >>> with tl.no_grad():
-    ...     y = w * 2
-    >>> y.requires_grad
-    False
-    """
-
-    enabled = False
-
-
-class enable_grad(_GradMode):
-    """Record again inside a :class:`no_grad` block: a context manager and a decorator.
-
-    >>> import tinygrad_lenet as tl
-    >>> w = tl.ones(2, requires_grad=True)
-    >>> with tl.no_grad(), tl.enable_grad():
-    ...     y = w * 2
-    >>> y.requires_grad
-    True
-    """
-
-    enabled = True
-
-
-# Who is told of every op, and of every change in place: the export to other formats, and others. None most of the time.
-_listener: ContextVar[Callable[[Any, tuple[Any, ...], Any], None] | None] = ContextVar("listener", default=None)
-_watcher: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("watcher", default=None)
-listener, watcher = _listener.get, _watcher.get
-
-
-@contextmanager
-def listening(
-    hear: Callable[[Any, tuple[Any, ...], Any], None], watch: Callable[[Any, Any, Any], None] | None = None
-) -> Iterator[None]:
-    """Have ``hear(op, arguments, output)`` called after every op inside, and ``watch(tensor, index, value)`` before
-    every change in place, of this thread or task.
-    """
-    before, mark = (_listener.get(), _watcher.get()), _thread.mark
-
-    def here(tell: Callable[..., None]) -> Callable[..., None]:
-        return lambda *what: tell(*what) if _thread.mark is mark else None  # a new thread may have got this context
-
-    try:
-        _listener.set(here(hear))
-        if watch is not None:
-            _watcher.set(here(watch))
-        yield
-    finally:
-        _listener.set(before[0])
-        _watcher.set(before[1])
-
-
-def user_line() -> str:
-    """The file and line outside of the package that is at work."""
-    frame: Any = sys._getframe(1)
-    while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(_PACKAGE) or "contextlib" in frame.f_code.co_filename
-    ):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
 
 
 class Vertex(Protocol):
@@ -300,7 +178,7 @@ def pullback(
             if isinstance(gradient, Part):
                 total = gradient.after(before)
             else:
-                total = _as_array(single(_whole(before)) + gradient)
+                total = as_array(single(_whole(before)) + gradient)
             gradients[vertex] = total
             if total.dtype != vertex.dtype:
                 wide.add(vertex)
@@ -389,42 +267,4 @@ def _fit(gradient: Any, vertex: Vertex) -> Any:
         gradient = total.reshape(shape)
     if gradient.dtype != vertex.dtype:
         gradient = gradient.astype(vertex.dtype)
-    return _as_array(gradient)
-
-
-_sum: Any = np.add.reduce
-_RUN = 64  # numbers that may be added up one after the other, or four times as many
-
-
-def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = False) -> Any:
-    """``np.add.reduce``, pairwise along all axes: NumPy's is so along the innermost in memory only, and along others a
-    long sum of float32 loses digits. float16 is added in float32 and rounded once.
-    """
-    if dtype is None and x.dtype == np.float16:
-        return _as_array(added(x, axes, np.float32, keepdims)).astype(x.dtype)
-    if x.size > _RUN * _RUN and x.dtype.kind == "f":
-        outer = [axis for axis in axes if abs(x.strides[axis]) > x.itemsize]
-        if math.prod([x.shape[axis] for axis in outer]) > 4 * _RUN:
-            for axis in outer:
-                while x.shape[axis] > 4 * _RUN:
-                    x = _in_runs(x, axis, dtype)
-                x = _sum(x, axis, dtype, keepdims=True)
-    return _sum(x, axes, dtype, keepdims=keepdims)
-
-
-def single(x: Any) -> Any:
-    """float16 as float32, in which sums neither overflow nor stop growing at 2,048; other dtypes as they are."""
-    return x.astype(np.float32) if x.dtype == np.float16 else x
-
-
-def _in_runs(x: Any, axis: int, dtype: Any) -> Any:
-    """The sums of runs along an axis, and of what is left over."""
-    head, runs = (slice(None),) * axis, x.shape[axis] - x.shape[axis] % _RUN
-    cut = x[(*head, slice(runs))].reshape(*x.shape[:axis], -1, _RUN, *x.shape[axis + 1 :])
-    rest = _sum(x[(*head, slice(runs, None))], axis, dtype, keepdims=True)
-    return np.concatenate([_sum(cut, axis + 1, dtype), rest], axis)
-
-
-def _as_array(gradient: Any) -> Any:
-    """NumPy turns what has no axes into scalars."""
-    return np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
+    return as_array(gradient)

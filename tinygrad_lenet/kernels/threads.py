@@ -16,7 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .errors import ArgumentError
+from ..errors import ArgumentError
 
 Task = Callable[[int, int], object]
 

@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ._methods import Methods
-from .arguments import flag, function
-from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
-from .graph import Hook, Node, is_grad_enabled, no_grad, pullback, user_line, watcher
-from .memory import storage
+from .._methods import Methods
+from ..checks import flag, function
+from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
+from ..kernels.memory import storage
+from ..kernels.threads import alone
+from .graph import Hook, Node, pullback
+from .modes import is_grad_enabled, no_grad, user_line, watcher
 from .parameters import NATIVE, as_index, checked, unchanged
-from .threads import alone
 
 _DIFFERENTIABLE = "f"  # kinds of dtype that can carry a gradient
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .arguments import integer
-from .errors import ArgumentError, DTypeError, TinygradLenetError, brief
+from ..checks import integer
+from ..errors import ArgumentError, DTypeError, TinygradLenetError, brief
 
 VARIADIC = 4  # the flag of a code object that has *args
 _NOWHERE = 1 << 30  # the position of what is given by name only

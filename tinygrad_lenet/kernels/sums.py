@@ -1,0 +1,45 @@
+"""Sums that lose few digits: pairwise along every axis, and in float32 for float16."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+_sum: Any = np.add.reduce
+_RUN = 64  # numbers that may be added up one after the other, or four times as many
+
+
+def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = False) -> Any:
+    """``np.add.reduce``, pairwise along all axes: NumPy's is so along the innermost in memory only, and along others a
+    long sum of float32 loses digits. float16 is added in float32 and rounded once.
+    """
+    if dtype is None and x.dtype == np.float16:
+        return as_array(added(x, axes, np.float32, keepdims)).astype(x.dtype)
+    if x.size > _RUN * _RUN and x.dtype.kind == "f":
+        outer = [axis for axis in axes if abs(x.strides[axis]) > x.itemsize]
+        if math.prod([x.shape[axis] for axis in outer]) > 4 * _RUN:
+            for axis in outer:
+                while x.shape[axis] > 4 * _RUN:
+                    x = _in_runs(x, axis, dtype)
+                x = _sum(x, axis, dtype, keepdims=True)
+    return _sum(x, axes, dtype, keepdims=keepdims)
+
+
+def single(x: Any) -> Any:
+    """float16 as float32, in which sums neither overflow nor stop growing at 2,048; other dtypes as they are."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+def _in_runs(x: Any, axis: int, dtype: Any) -> Any:
+    """The sums of runs along an axis, and of what is left over."""
+    head, runs = (slice(None),) * axis, x.shape[axis] - x.shape[axis] % _RUN
+    cut = x[(*head, slice(runs))].reshape(*x.shape[:axis], -1, _RUN, *x.shape[axis + 1 :])
+    rest = _sum(x[(*head, slice(runs, None))], axis, dtype, keepdims=True)
+    return np.concatenate([_sum(cut, axis + 1, dtype), rest], axis)
+
+
+def as_array(gradient: Any) -> Any:
+    """NumPy turns what has no axes into scalars."""
+    return np.asarray(gradient) if isinstance(gradient, np.generic) else gradient

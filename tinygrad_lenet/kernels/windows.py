@@ -1,0 +1,130 @@
+"""Where the windows of a convolution or a pooling lie, and the memory layout in which both are fast."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ShapeError
+from . import memory
+
+
+class Windows(NamedTuple):
+    """Windows over an image: window (i, j) looks at pixels ``(i * stride + a * dilation - before, ...)``, ``a`` in the
+    kernel.
+    """
+
+    size: tuple[int, int]  # height and width of the image
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    before: tuple[int, int]  # padding above, and to the left
+    padded: tuple[int, int]  # height and width with all padding
+    full: tuple[int, int]  # the same without what ceil_mode adds beyond the padding
+    grid: tuple[int, int]  # how many windows: height and width of the output
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """The image within its padding."""
+        return tuple(slice(b, b + n) for b, n in zip(self.before, self.size, strict=True))  # type: ignore[return-value]  # two of them
+
+    @property
+    def tiling(self) -> bool:
+        """Whether the windows cover each pixel exactly once."""
+        covered = tuple(n * k for n, k in zip(self.grid, self.kernel, strict=True))
+        return self.stride == self.kernel and covered == self.padded == self.size  # so the dilation is 1
+
+    @property
+    def many(self) -> bool:
+        """Whether they tile, and are so large that one reduction is faster than to look at each pixel in turn."""
+        return self.kernel[0] * self.kernel[1] > 9 and self.tiling
+
+    def at(self, a: int, b: int, rows: slice | None = None) -> tuple[slice, slice]:
+        """The pixels (rows, columns of the padded image) that all windows, or some rows of them, see at kernel position
+        (a, b).
+        """
+        (sh, sw), (dh, dw), (oh, ow) = self.stride, self.dilation, self.grid
+        first, last = (0, oh - 1) if rows is None else (rows.start, rows.stop - 1)
+        down = slice(a * dh + first * sh, a * dh + last * sh + 1, sh)
+        return down, slice(b * dw, b * dw + (ow - 1) * sw + 1, sw)
+
+
+@functools.lru_cache(maxsize=1024)
+def windows(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    padding: Any,
+    ceil_mode: bool,
+) -> Windows:
+    """The windows of a kernel over images; ``ops.windows.windows`` says what ``padding`` may be."""
+    reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    if padding == "valid":
+        padding = (0, 0)
+    if padding == "same":
+        total = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(size, stride, reach, strict=True)]
+        pads = tuple((t // 2, t - t // 2) for t in total)
+    elif isinstance(padding[0], tuple):
+        pads = padding
+    else:
+        pads = tuple((p, p) for p in padding)
+    grid, padded = [], []
+    full = tuple(n + b + a for n, (b, a) in zip(size, pads, strict=True))
+    for n, (before, _), whole, s, r in zip(size, pads, full, stride, reach, strict=True):
+        if whole < r - (s - 1) * ceil_mode:
+            raise ShapeError(
+                f"a kernel that spans {r} pixels does not fit into {whole} (image {size}, kernel "
+                f"{kernel}, dilation {dilation}, "
+                f"padding {pads}); use a smaller kernel or more padding"
+            )
+        steps = max(0, (whole - r) // s)
+        if (
+            ceil_mode and whole > r and (whole - r) % s and (steps + 1) * s < n + before
+        ):  # the last window must begin inside the image or before it
+            steps += 1
+        grid.append(steps + 1)
+        padded.append(max(whole, steps * s + r))
+    start = (pads[0][0], pads[1][0])
+    return Windows(
+        size, kernel, stride, dilation, start, (padded[0], padded[1]), (full[0], full[1]), (grid[0], grid[1])
+    )
+
+
+def cut(length: int, most: int) -> list[slice]:
+    """Parts of an axis, none longer than ``most``, all about equally long."""
+    count = -(-length // most)
+    step = -(-length // count) if count else 1
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def aligned(x: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
+    """The array in row-major order, itself if it is so already."""
+    dtype = x.dtype if dtype is None else dtype
+    if x.flags.c_contiguous and x.dtype == dtype:
+        return x
+    out = memory.empty(x.shape, dtype)
+    np.copyto(out, x)
+    return out
+
+
+def rows_first(x: NDArray[Any], at: Windows, fill: float = 0.0) -> NDArray[Any]:
+    """Images (N, C, H, W), padded, as memory (H, C, W, N).
+
+    With the batch innermost a window is a few long contiguous runs, and the whole batch is one matrix product; with the
+    rows outermost the rows that a window spans lie together. The results of convolution and pooling lie so too, under
+    their shape (N, C, H, W), and elementwise ops keep it: only the first layer's images are ever rearranged.
+    """
+    moved = x.transpose(2, 1, 3, 0)
+    if at.padded == at.size:
+        return aligned(moved)
+    h, c, w, n = moved.shape
+    padded = memory.empty((at.padded[0], c, at.padded[1], n), x.dtype)
+    (top, left), (rows, columns) = at.before, at.inside
+    padded[:top] = padded[top + h :] = fill
+    padded[rows, :, :left] = padded[rows, :, left + w :] = fill
+    padded[rows, :, columns] = moved
+    return padded

@@ -82,8 +82,8 @@ def grad(
     >>> tl.grad(tl.grad(lambda x: x**3))(2.0)
     tensor(12.)
     """
-    create_graph, allow_unused = flag("grad", "create_graph", create_graph), flag("grad", "allow_unused", allow_unused)
-    retain_graph = None if retain_graph is None else flag("grad", "retain_graph", retain_graph)
+    create_graph, allow_unused = flag("create_graph", create_graph), flag("allow_unused", allow_unused)
+    retain_graph = None if retain_graph is None else flag("retain_graph", retain_graph)
     if callable(outputs):
         return _grad_of(outputs, inputs)
     ys, xs = _tensors("outputs", outputs), _tensors("inputs", inputs)
@@ -146,9 +146,9 @@ class _Call:
     """A call of a function whose derivatives are wanted, recorded from fresh inputs on."""
 
     def __init__(self, name: str, fn: Function, args: Sequence[Any], argnums: Any, kwargs: dict[str, Any]) -> None:
-        function(name, "fn", fn)
+        function("fn", fn)
         self.single = not isinstance(argnums, (tuple, list))
-        numbers = tuple(integer(name, "argnums", n) for n in ((argnums,) if self.single else argnums))
+        numbers = tuple(integer("argnums", n) for n in ((argnums,) if self.single else argnums))
         if not numbers or len({*numbers}) < len(numbers) or any(not -len(args) <= n < len(args) for n in numbers):
             raise ArgumentError(
                 f"{name}: argument number {brief(argnums)} cannot be had from {len(args)} positional arguments"
@@ -237,7 +237,7 @@ def _like(name: str, what: str, values: Any, models: Sequence[Tensor]) -> list[T
 
 
 def _grad_of(fn: Function, argnums: Any) -> Function:
-    function("grad", "fn", fn)
+    function("fn", fn)
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
         call = _Call("grad", fn, args, argnums, kwargs)
@@ -257,7 +257,7 @@ def value_and_grad(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function
     >>> tl.value_and_grad(lambda x, y: (x * y).sum(), argnums=1)([1.0, 2.0], [3.0, 4.0])
     (tensor(11.), tensor([1., 2.]))
     """
-    function("value_and_grad", "fn", fn)
+    function("fn", fn)
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         call = _Call("value_and_grad", fn, args, argnums, kwargs)
@@ -338,7 +338,7 @@ def jacobian(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
 
 
 def _jacobian(name: str, fn: Function, argnums: Any) -> Function:
-    function(name, "fn", fn)
+    function("fn", fn)
 
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         call = _Call(name, fn, args, argnums, kwargs)
@@ -376,7 +376,7 @@ def hessian(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     tensor([[6., 2.],
             [2., 0.]])
     """
-    function("hessian", "fn", fn)
+    function("fn", fn)
     return _jacobian("hessian", _grad_of(fn, argnums), argnums)
 
 

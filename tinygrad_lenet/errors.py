@@ -28,6 +28,8 @@ from typing import Any
 class TinygradLenetError(Exception):
     """Base of every exception that the package raises on purpose."""
 
+    caller = ""  # the public function that the message names
+
 
 class ShapeError(TinygradLenetError, ValueError):
     """Shapes do not fit together."""
@@ -106,15 +108,19 @@ def _cut(text: str) -> str:
     return text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}"
 
 
-def named(error: TinygradLenetError, name: str, arguments: str = "") -> TinygradLenetError:
-    """The same error in the name of the function that the user called, if an op within it complained."""
+def named(error: TinygradLenetError, caller: str, arguments: str = "") -> TinygradLenetError:
+    """The same error in the name of the public function that was called, in place of that of an op within it."""
     text = _cut(str(error))
-    if len(text) < len(str(error)):
-        error.args = (text,)
-    if not text.startswith(name):
+    if error.caller:
+        text = text.removeprefix(f"{error.caller}: ")
+    elif not text.startswith(f"{caller}: "):  # a name that was written by hand
         inner, colon, rest = text.partition(": ")
-        text = f"{name}: {rest if colon and inner.isidentifier() else text}"
-        error.args = (f"{text} (given: {arguments})" if arguments and "(given: " not in text else text,)
+        text = rest if colon and inner.isidentifier() else text
+    else:
+        text = text.removeprefix(f"{caller}: ")
+    text = f"{caller}: {text}"
+    error.args = (f"{text} (given: {arguments})" if arguments and "(given: " not in text else text,)
+    error.caller = caller
     return error
 
 
@@ -134,4 +140,6 @@ def translated(error: Exception, name: str, arguments: str) -> TinygradLenetErro
         else ArgumentError
     )
     text = "not enough memory" if isinstance(error, MemoryError) and not str(error) else _cut(str(error))
-    return kind(f"{name}: {text} (given: {arguments})")
+    found = kind(f"{name}: {text} (given: {arguments})")
+    found.caller = name
+    return found

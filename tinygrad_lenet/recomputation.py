@@ -333,9 +333,9 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
     >>> x.grad  # e^x cos(e^x)
     tensor([-2.4783502,  3.3129318])
     """
-    function("checkpoint", "fn", fn)
-    for generator in listed("checkpoint", "generators", generators, "random generators"):
-        instance("checkpoint", "generators", generator, np.random.Generator)
+    function("fn", fn)
+    for generator in listed("generators", generators, "random generators"):
+        instance("generators", generator, np.random.Generator)
     if not is_grad_enabled():
         return fn(*args)
     modules = fn.modules() if hasattr(fn, "modules") else ()

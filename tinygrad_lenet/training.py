@@ -79,7 +79,7 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
     array([[1, 0],
            [1, 1]])
     """
-    num_classes = integer("confusion_matrix", "num_classes", num_classes, 1, 10_000)
+    num_classes = integer("num_classes", num_classes, 1, 10_000)
     true, found = (
         _classes("confusion_matrix", name, x) for name, x in (("labels", labels), ("predictions", predictions))
     )
@@ -146,8 +146,8 @@ def evaluate(
     >>> tl.training.evaluate(nn.Identity(), data.DataLoader((x, y), batch_size=2)).accuracy
     1.0
     """
-    instance("evaluate", "model", model, Module)
-    function("evaluate", "loss", loss)
+    instance("model", model, Module)
+    function("loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
         raise DTypeError(f"evaluate: loader must give pairs of inputs and labels, got {said(loader)}")
     total = 0.0
@@ -158,7 +158,7 @@ def evaluate(
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise ShapeError(f"evaluate: loader must give pairs of inputs and labels, it gave {said(batch)}")
             inputs, targets = batch
-            scores = instance("evaluate", "what the model gives", model(inputs), Tensor)
+            scores = instance("what the model gives", model(inputs), Tensor)
             labels.append(_array("evaluate", "labels", targets))
             if (
                 scores.ndim != 2
@@ -198,8 +198,8 @@ def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
     Traceback (most recent call last):
     tinygrad_lenet.errors.GradientError: the loss is nan: parameter weight holds nan in 1 of 1 elements
     """
-    instance("check_finite", "model", model, Module)
-    if not np.isfinite(instance("check_finite", "loss", loss, Tensor).item()):
+    instance("model", model, Module)
+    if not np.isfinite(instance("loss", loss, Tensor).item()):
         where = first_nonfinite(model, *inputs) or "the loss itself is the first; what the model gives is finite"
         raise GradientError(f"the loss is {loss.item()}: {where}")
     for name, parameter in reversed(list(model.named_parameters())):
@@ -239,7 +239,7 @@ class ExponentialMovingAverage:
 
     def __init__(self, model: Module, decay: float = 0.999) -> None:
         name = "ExponentialMovingAverage"
-        self.model, self.decay = instance(name, "model", model, Module), number(name, "decay", decay, "[0, 1)")
+        self.model, self.decay = instance("model", model, Module), number("decay", decay, "[0, 1)")
         self.steps = 0
         # The last steps are a thousandth of a weight: too little to be added to float16.
         self.averages = {
@@ -281,14 +281,14 @@ class ExponentialMovingAverage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken. Averages keep their dtype: float64 is rounded to float32."""
         who = "ExponentialMovingAverage"
-        steps, averages = entries(who, state, "steps", "averages")
-        entries(who, averages)
+        steps, averages = entries(state, "steps", "averages")
+        entries(averages)
         arrays = {name: _array(who, str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:
             raise ShapeError(f"{who}: the state is of weights {given}, this model has {own}")
-        self.steps = integer(who, "steps", steps, 0)
+        self.steps = integer("steps", steps, 0)
         self.averages = {
             name: narrowed(f"{who}: {name}", arrays[name], array.dtype).copy() for name, array in self.averages.items()
         }
@@ -314,14 +314,14 @@ class EarlyStopping:
     """
 
     def __init__(self, patience: int = 5, min_delta: float = 0.0, mode: str = "max") -> None:
-        self.patience = integer("EarlyStopping", "patience", patience, 1)
-        self.min_delta = number("EarlyStopping", "min_delta", min_delta, "[0, inf)")
-        self.mode = choice("EarlyStopping", "mode", mode, ("max", "min"))
+        self.patience = integer("patience", patience, 1)
+        self.min_delta = number("min_delta", min_delta, "[0, inf)")
+        self.mode = choice("mode", mode, ("max", "min"))
         self.epoch, self.best_epoch, self.best = 0, 0, -np.inf if mode == "max" else np.inf
 
     def step(self, value: float) -> bool:
         """Take the value of another epoch; say whether it is the best so far."""
-        value = figure("EarlyStopping", "value", value)
+        value = figure("value", value)
         self.epoch += 1
         gain = value - self.best if self.mode == "max" else self.best - value
         if not gain > self.min_delta:
@@ -341,6 +341,6 @@ class EarlyStopping:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         who = "EarlyStopping"
-        epoch, best_epoch, best = entries(who, state, "epoch", "best_epoch", "best")
-        epoch, best = integer(who, "epoch", epoch, 0), figure(who, "best", best)
-        self.epoch, self.best_epoch, self.best = epoch, integer(who, "best_epoch", best_epoch, 0, epoch), best
+        epoch, best_epoch, best = entries(state, "epoch", "best_epoch", "best")
+        epoch, best = integer("epoch", epoch, 0), figure("best", best)
+        self.epoch, self.best_epoch, self.best = epoch, integer("best_epoch", best_epoch, 0, epoch), best

@@ -30,7 +30,7 @@ __all__ = ["confusion", "curves", "feature_maps", "graph", "html_report", "kerne
 
 
 def _title(who: str, title: Any) -> str:
-    return instance(who, "title", title, str)
+    return instance("title", title, str)
 
 
 def _figure(**options: Any) -> Figure:
@@ -53,7 +53,7 @@ def _numbers(who: str, name: str, value: Any) -> NDArray[Any]:
 
 
 def _words(who: str, value: Any, name: str = "classes") -> list[str]:
-    words = list(value) if isinstance(value, str) else listed(who, name, value, "a list of words")
+    words = list(value) if isinstance(value, str) else listed(name, value, "a list of words")
     if not all(isinstance(word, str) for word in words):
         raise DTypeError(f"{who}: {name} must be a list of words, got {said(words)}")
     return words
@@ -75,13 +75,13 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     ['loss', 'accuracy (%)']
     """
     title = _title("curves", title)
-    rows = listed("curves", "history", history, "a list of rows, one for each epoch")
+    rows = listed("history", history, "a list of rows, one for each epoch")
     for row in rows:
         if not isinstance(row, Mapping) or "epoch" not in row:
             raise DTypeError(f"curves: each row of history must be a dict with 'epoch', got {said(row)}")
         for key, value in row.items():
             if key == "epoch" or str(key).endswith(("_loss", "_accuracy")):
-                real("curves", f"{key} in history", value)
+                real(f"{key} in history", value)
     figure = _figure(figsize=(10, 4))
     from matplotlib.ticker import MaxNLocator
 
@@ -154,7 +154,7 @@ def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], coun
     'The 1 worst mistakes'
     """
     who = "mistakes"
-    count, classes = integer(who, "count", count, 1, 1000), _words(who, classes)
+    count, classes = integer("count", count, 1, 1000), _words(who, classes)
     targets, scores, pixels = (
         _numbers(who, name, x) for name, x in (("labels", labels), ("logits", logits), ("images", images))
     )
@@ -201,12 +201,12 @@ def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] =
     3
     """
     title = _title("tiles", title)
-    pixels, symmetric = _numbers("tiles", "images", images), flag("tiles", "symmetric", symmetric)
+    pixels, symmetric = _numbers("tiles", "images", images), flag("symmetric", symmetric)
     if pixels.ndim != 3 or not all(pixels.shape[1:]):
         raise ShapeError(f"tiles: expected images of shape (N, H, W), got {pixels.shape}")
     if len(pixels) > 10_000:
         raise ShapeError(f"tiles: {len(pixels)} images are too many for one picture, choose some")
-    columns, names = integer("tiles", "columns", columns, 1), _words("tiles", names, "names")
+    columns, names = integer("columns", columns, 1), _words("tiles", names, "names")
     if names and len(names) != len(pixels):
         raise ShapeError(f"tiles: there are {len(pixels)} images, but {len(names)} names")
     pixels = np.where(np.isfinite(pixels), pixels, 0) if pixels.dtype.kind == "f" else pixels * 1
@@ -258,8 +258,8 @@ def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
     >>> [figure.get_suptitle() for figure in tl.visualize.feature_maps(model, tl.zeros(1, 1, 8, 8))]
     ['0: Conv2d, 4 × 6 × 6', '1: ReLU, 4 × 6 × 6', 'output: Sequential, 4 × 6 × 6']
     """
-    instance("feature_maps", "model", model, Module)
-    limit = integer("feature_maps", "limit", limit, 1, 10_000)
+    instance("model", model, Module)
+    limit = integer("limit", limit, 1, 10_000)
     with no_grad(), record_calls(model) as calls:
         model(images)
     figures = []
@@ -285,7 +285,7 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
     (True, True)
     """
     title, body = _title("html_report", title), []
-    for section in listed("html_report", "sections", sections, "pairs of a heading and its content"):
+    for section in listed("sections", sections, "pairs of a heading and its content"):
         if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):
             raise DTypeError(f"html_report: sections must be pairs of a heading and its content, got {said(section)}")
         heading, content = section

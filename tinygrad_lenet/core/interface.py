@@ -89,8 +89,8 @@ def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) 
     >>> tl.draw(3, 2, low=0.5)
     Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
     """
-    lengths = tuple(integer("draw", "a length of the shape", n, 0) for n in shape)
-    low, high = number("draw", "low", low), number("draw", "high", high)
+    lengths = tuple(integer("a length of the shape", n, 0) for n in shape)
+    low, high = number("low", low), number("high", high)
     try:
         return Draw(lengths if values is None else to_array(values).shape, low, high, values)
     except TinygradLenetError as error:

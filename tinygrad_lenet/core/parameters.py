@@ -42,7 +42,7 @@ class Scalar(NamedTuple):
             plain = value.item()
         for kind in self.kinds:
             if kind == "int" and not isinstance(plain, bool) and hasattr(plain, "__index__"):
-                return integer(who, self.name, plain)
+                return integer(self.name, plain)
             if kind == "float" and isinstance(plain, (bool, int, float)):
                 return plain if type(plain) is int else float(plain)
             if kind == "bool" and isinstance(plain, int) and plain in (0, 1):

@@ -431,7 +431,7 @@ def primitive(forward: Any = _MISSING, *, view: bool = False) -> Any:
         return functools.partial(primitive, view=view)
     if not isinstance(forward, FunctionType):
         raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
-    op = Op(forward, flag("primitive", "view", view))
+    op = Op(forward, flag("view", view))
     arity, required, defaults = (-1 if op.variadic else op.arity), op.required, op.defaults
     scalars, loose, plans = op.scalars, op.loose, op.plans
     operands, last = op.operands, len(op.operands) - 1

@@ -159,7 +159,7 @@ class Tensor(Methods):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        value = flag("tensor", "requires_grad", value)
+        value = flag("requires_grad", value)
         if self._node is not None and not value:
             raise GradientError(
                 "requires_grad can be switched off on leaf tensors only; use x.detach() to cut the graph here"
@@ -374,7 +374,7 @@ class Tensor(Methods):
         >>> x.grad
         tensor(6.)
         """
-        retain_graph = flag("backward", "retain_graph", retain_graph)
+        retain_graph = flag("retain_graph", retain_graph)
         try:
             root, seed = root_of(self), seed_of(self, gradient)._data
         except TinygradLenetError as error:
@@ -424,7 +424,7 @@ class Tensor(Methods):
         if not self._requires_grad:
             raise GradientError("register_hook: this tensor requires no gradient; make it with requires_grad=True")
 
-        function("register_hook", "hook", hook)
+        function("hook", hook)
 
         def run(gradient: Any) -> Any:
             found = hook(gradient if isinstance(gradient, Tensor) else Tensor(gradient))

@@ -45,8 +45,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     >>> round(calculate_gain("relu") ** 2, 6)
     2.0
     """
-    slope = 0.01 if param is None else number("calculate_gain", "param", param)
-    if choice("calculate_gain", "nonlinearity", nonlinearity, [*_GAINS, "leaky_relu"]) == "leaky_relu":
+    slope = 0.01 if param is None else number("param", param)
+    if choice("nonlinearity", nonlinearity, [*_GAINS, "leaky_relu"]) == "leaky_relu":
         return math.sqrt(2 / (1 + slope * slope))
     return _GAINS[nonlinearity]
 
@@ -61,7 +61,7 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     >>> fans(tl.zeros(6, 1, 5, 5))
     (25, 150)
     """
-    if instance("fans", "tensor", tensor, Tensor).ndim < 2:
+    if instance("tensor", tensor, Tensor).ndim < 2:
         raise ShapeError(f"fans: fan_in and fan_out need a tensor of at least two axes, got shape {tensor.shape}")
     field = math.prod(tensor.shape[2:])
     return tensor.shape[1] * field, tensor.shape[0] * field
@@ -69,7 +69,7 @@ def fans(tensor: Tensor) -> tuple[int, int]:
 
 def _floats(who: str, tensor: Any) -> Tensor:
     """What can be filled with random numbers: as integers they would all be 0."""
-    found = instance(who, "tensor", tensor, Tensor)
+    found = instance("tensor", tensor, Tensor)
     if found.dtype.kind != "f":
         raise DTypeError(f"{who}: tensor must be of floats, got {found.dtype}")
     return found
@@ -88,7 +88,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Seed = N
     >>> bool((w >= -1).all() & (w < 1).all())
     True
     """
-    a, b = number("uniform_", "a", a), number("uniform_", "b", b)
+    a, b = number("a", a), number("b", b)
     if not 0 <= b - a < math.inf:
         raise ArgumentError(f"uniform_: a must be the lower end and b the upper one, got a={a}, b={b}")
     _floats("uniform_", tensor)
@@ -107,7 +107,7 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Seed
     >>> tl.nn.init.normal_(tl.zeros(2, 3), std=0.1, generator=0).shape
     (2, 3)
     """
-    mean, std = number("normal_", "mean", mean), number("normal_", "std", std, "[0, inf)")
+    mean, std = number("mean", mean), number("std", std, "[0, inf)")
     _floats("normal_", tensor)
     tensor.data = generator_of(generator, "normal_").normal(mean, std, tensor.shape)
     return tensor
@@ -124,8 +124,8 @@ def constant_(tensor: Tensor, value: float) -> Tensor:
     >>> tl.nn.init.constant_(tl.zeros(2), 0.5)
     tensor([0.5, 0.5])
     """
-    value = number("constant_", "value", value)
-    if instance("constant_", "tensor", tensor, Tensor).dtype.kind != "f" and np.full((), value, tensor.dtype) != value:
+    value = number("value", value)
+    if instance("tensor", tensor, Tensor).dtype.kind != "f" and np.full((), value, tensor.dtype) != value:
         raise DTypeError(f"constant_: the tensor is {tensor.dtype}, which cannot hold value={value}")
     tensor[...] = value
     return tensor
@@ -194,7 +194,7 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) -
     >>> round(float(w.std()), 2)  # sqrt(2 / 200)
     0.1
     """
-    gain = number("xavier_uniform_", "gain", gain, "[0, inf)")
+    gain = number("gain", gain, "[0, inf)")
     bound = gain * math.sqrt(6 / _fan("xavier_uniform_", tensor, "both"))
     return uniform_(tensor, -bound, bound, generator_of(generator, "xavier_uniform_"))
 
@@ -211,7 +211,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Seed = None) ->
     >>> round(float(w.std()), 2)  # sqrt(2 / 200)
     0.1
     """
-    gain = number("xavier_normal_", "gain", gain, "[0, inf)")
+    gain = number("gain", gain, "[0, inf)")
     return normal_(
         tensor,
         0.0,
@@ -227,8 +227,8 @@ def _fan(who: str, tensor: Any, mode: str = "fan_in") -> int:
 
 
 def _kaiming_std(who: str, tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
-    mode = choice(who, "mode", mode, ("fan_in", "fan_out"))
-    return calculate_gain(nonlinearity, number(who, "a", a)) / math.sqrt(_fan(who, tensor, mode))
+    mode = choice("mode", mode, ("fan_in", "fan_out"))
+    return calculate_gain(nonlinearity, number("a", a)) / math.sqrt(_fan(who, tensor, mode))
 
 
 def kaiming_uniform_(

@@ -52,7 +52,7 @@ def record_calls(model: Module) -> Iterator[list[Call]]:
     >>> [(call.name, call.output.shape) for call in calls]
     [('0', (2, 3)), ('1', (2, 3)), ('', (2, 3))]
     """
-    instance("record_calls", "model", model, Module)
+    instance("model", model, Module)
     calls: list[Call] = []
     named = list(model.named_modules())
     held = [vars(module) for _, module in named]
@@ -112,10 +112,10 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     1  ReLU()            (1, 3)           0              0
     total                                15             12
     """
-    instance("summary", "model", model, Module)
+    instance("model", model, Module)
     if not isinstance(input_shape, (tuple, list)):
         raise ArgumentError(f"summary: input_shape must be positive integers, (N, ...), got {said(input_shape)}")
-    images = made("summary", lengths("summary", "input_shape", input_shape, 1), zeros)
+    images = made(lengths("input_shape", input_shape, 1), zeros)
     with evaluating(model), no_grad(), record_calls(model) as calls:
         model(images)
     rows, counted = [], set()
@@ -153,7 +153,7 @@ def first_nonfinite(model: Module, *inputs: Any) -> str:
     >>> nn.first_nonfinite(model, tl.tensor([[float("inf"), 1.0]]))
     'input 0 holds inf in 1 of 2 elements'
     """
-    instance("first_nonfinite", "model", model, Module)
+    instance("model", model, Module)
     for i, x in enumerate(inputs):
         if found := _nonfinite(x):
             return f"input {i} {found}"

@@ -26,7 +26,7 @@ def _uniform(who: str, shape: tuple[int, ...], fan_in: int, generator: np.random
         bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
         return Parameter(generator.uniform(-bound, bound, shape).astype(np.float32))
 
-    return made(who, shape, draw)
+    return made(shape, draw)
 
 
 class Linear(Module):
@@ -46,11 +46,11 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Seed = None) -> None:
         super().__init__()
-        self.in_features = integer("Linear", "in_features", in_features, 0)
-        self.out_features = integer("Linear", "out_features", out_features, 0)
+        self.in_features = integer("in_features", in_features, 0)
+        self.out_features = integer("out_features", out_features, 0)
         shape, bias, generator = (
             (self.out_features, self.in_features),
-            flag("Linear", "bias", bias),
+            flag("bias", bias),
             generator_of(generator, "Linear"),
         )
         self.weight = _uniform("Linear", shape, self.in_features, generator)
@@ -87,9 +87,9 @@ class _Conv(Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        in_channels = integer(name, "in_channels", in_channels, 0)
-        out_channels = integer(name, "out_channels", out_channels, 0)
-        groups, bias = integer(name, "groups", groups, 1), flag(name, "bias", bias)
+        in_channels = integer("in_channels", in_channels, 0)
+        out_channels = integer("out_channels", out_channels, 0)
+        groups, bias = integer("groups", groups, 1), flag("bias", bias)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
@@ -236,15 +236,15 @@ class Embedding(Module):
         self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, generator: Seed = None
     ) -> None:
         super().__init__()
-        num_embeddings = integer("Embedding", "num_embeddings", num_embeddings, 0)
-        embedding_dim = integer("Embedding", "embedding_dim", embedding_dim, 0)
+        num_embeddings = integer("num_embeddings", num_embeddings, 0)
+        embedding_dim = integer("embedding_dim", embedding_dim, 0)
         if padding_idx is not None:
-            padding_idx = integer("Embedding", "padding_idx", padding_idx)
+            padding_idx = integer("padding_idx", padding_idx)
             if not -num_embeddings <= padding_idx < num_embeddings:
                 raise ArgumentError(f"Embedding: padding_idx must be one of {num_embeddings} rows, got {padding_idx}")
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         normal = generator_of(generator, "Embedding").standard_normal
-        table = made("Embedding", (num_embeddings, embedding_dim), lambda shape: normal(shape).astype(np.float32))
+        table = made((num_embeddings, embedding_dim), lambda shape: normal(shape).astype(np.float32))
         if padding_idx is not None:
             table[padding_idx] = 0
         self.weight = Parameter(table)
@@ -274,7 +274,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, generator: Seed = None) -> None:
         super().__init__()
-        self.p = number(type(self).__name__, "p", p, "[0, 1]")
+        self.p = number("p", p, "[0, 1]")
         self.generator = generator_of(generator, type(self).__name__)
 
     def forward(self, x: Any) -> Tensor:
@@ -317,8 +317,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
-        self.start_dim = integer("Flatten", "start_dim", start_dim)
-        self.end_dim = integer("Flatten", "end_dim", end_dim)
+        self.start_dim = integer("start_dim", start_dim)
+        self.end_dim = integer("end_dim", end_dim)
 
     def forward(self, x: Any) -> Tensor:
         """(N, ...) to (N, features)."""
@@ -339,9 +339,9 @@ class Unflatten(Module):
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
         super().__init__()
-        self.dim = integer("Unflatten", "dim", dim)
-        sizes = listed("Unflatten", "unflattened_size", unflattened_size, "a tuple of integers")
-        self.unflattened_size = lengths("Unflatten", "unflattened_size", tuple(sizes), -1)
+        self.dim = integer("dim", dim)
+        sizes = listed("unflattened_size", unflattened_size, "a tuple of integers")
+        self.unflattened_size = lengths("unflattened_size", tuple(sizes), -1)
         if self.unflattened_size.count(-1) > 1:
             raise ArgumentError(
                 f"Unflatten: only one length of unflattened_size can be -1, got {self.unflattened_size}"

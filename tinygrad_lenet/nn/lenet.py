@@ -61,10 +61,10 @@ class LeNet5(Module):
         generator: Seed = None,
     ) -> None:
         super().__init__()
-        activation = choice("LeNet5", "activation", activation, ACTIVATIONS)
-        pool, batch_norm = choice("LeNet5", "pool", pool, POOLS), flag("LeNet5", "batch_norm", batch_norm)
-        num_classes = integer("LeNet5", "num_classes", num_classes, 1)
-        self.in_channels = in_channels = integer("LeNet5", "in_channels", in_channels, 1)
+        activation = choice("activation", activation, ACTIVATIONS)
+        pool, batch_norm = choice("pool", pool, POOLS), flag("batch_norm", batch_norm)
+        num_classes = integer("num_classes", num_classes, 1)
+        self.in_channels = in_channels = integer("in_channels", in_channels, 1)
         generator = generator_of(generator, "LeNet5")
         self.conv1 = Conv2d(in_channels, 6, kernel_size=5, padding="same", generator=generator)
         self.conv2 = Conv2d(6, 16, kernel_size=5, generator=generator)
@@ -100,7 +100,7 @@ class LeNet5(Module):
 
     def reset(self, activation: str, generator: np.random.Generator) -> None:
         """Draw new weights, as large as suits the activation, and set the biases to 0."""
-        activation = choice("LeNet5.reset", "activation", activation, ACTIVATIONS)
+        activation = choice("activation", activation, ACTIVATIONS)
         generator = generator_of(generator, "LeNet5")  # one for all layers, also from a seed
         for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
             if activation in ("relu", "leaky_relu", "elu") and layer is not self.fc3:

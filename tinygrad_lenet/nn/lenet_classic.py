@@ -81,7 +81,7 @@ class Subsampling(Module):
     def __init__(self, channels: int, generator: Seed = None) -> None:
         super().__init__()
         generator = generator_of(generator, "Subsampling")
-        channels = integer("Subsampling", "channels", channels, 1, 2**20)
+        channels = integer("channels", channels, 1, 2**20)
         self.coefficient = Parameter(zeros(channels, 1, 1))
         self.bias = Parameter(zeros(channels, 1, 1))
         _draw([self.coefficient, self.bias], 4, generator)
@@ -116,8 +116,8 @@ class PartialConv2d(Module):
     def __init__(self, table: list[str], kernel_size: int, generator: Seed = None) -> None:
         super().__init__()
         generator = generator_of(generator, "PartialConv2d")
-        kernel_size = integer("PartialConv2d", "kernel_size", kernel_size, 1, 2**10)
-        self.table = table = listed("PartialConv2d", "table", table, "a list of words of digits")
+        kernel_size = integer("kernel_size", kernel_size, 1, 2**10)
+        self.table = table = listed("table", table, "a list of words of digits")
         if not table or not all(isinstance(r, str) and r.isdecimal() and len({*r}) == len(r) for r in table):
             raise ArgumentError(
                 f"PartialConv2d: each element of table must be some different digits, such as '013', got {said(table)}"
@@ -231,8 +231,8 @@ class MAPLoss(Module):
 
     def __init__(self, j: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()
-        self.j = number("MAPLoss", "j", j)
-        self.reduction = choice("MAPLoss", "reduction", reduction, ("mean", "sum", "none"))
+        self.j = number("j", j)
+        self.reduction = choice("reduction", reduction, ("mean", "sum", "none"))
 
     def forward(self, logits: Any, labels: Any) -> Tensor:
         """Minus the penalties (N, C) and labels (N,) to the loss."""
@@ -298,7 +298,7 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
     >>> nn.gauss_newton_diagonal(body, tl.tensor([[1.0, 3.0]]), np.ones((1, 1)))  # 1 at the output: x^2, and 1
     [array([[1., 9.]], dtype=float32), array([1.], dtype=float32)]
     """
-    parameters = list(instance("gauss_newton_diagonal", "body", body, Sequential).parameters())
+    parameters = list(instance("body", body, Sequential).parameters())
     squares = {id(p): tensor(_at_least_float32(p.numpy()) ** 2, requires_grad=True) for p in parameters}
     value = tensor(_at_least_float32(to_array(x)))
     square = value * value

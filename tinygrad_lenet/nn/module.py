@@ -38,7 +38,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        learned = flag("Parameter", "requires_grad", requires_grad)
+        learned = flag("requires_grad", requires_grad)
         try:
             super().__init__(data, learned)
         except TinygradLenetError as error:
@@ -188,7 +188,7 @@ class Module:
 
     def train(self: M, mode: bool = True) -> M:
         """Switch this module and all below to training (dropout drops, batch norm uses the batch), or out of it."""
-        mode = flag(f"{type(self).__name__}.train", "mode", mode)
+        mode = flag("mode", mode)
         for module in self.modules():
             module.training = mode
         return self
@@ -231,8 +231,8 @@ class Module:
             DTypeError: not numbers, or numbers that a tensor's dtype cannot hold (2.5 for an integer). Likewise.
         """
         who = f"{type(self).__name__}.load_state_dict"
-        instance(who, "state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
-        strict = flag(who, "strict", strict)
+        instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
+        strict = flag("strict", strict)
         own = self._named_state()
         # Files from before PyTorch counted batches lack these; the count is only for information.
         missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -397,7 +397,7 @@ class ModuleList(Module):
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Add several at the end."""
-        several = listed("ModuleList", "modules", modules, "Modules")
+        several = listed("modules", modules, "Modules")
         for module in several:
             _element("ModuleList: each of modules", module, self)
         for module in several:
@@ -430,7 +430,7 @@ def _part(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Mod
 def _place(modules: Sequential | ModuleList, index: Any) -> int:
     """The number of an element, counted from the start."""
     who, count = type(modules).__name__, len(modules)
-    number = integer(who, "an index", index)
+    number = integer("an index", index)
     if not -count <= number < count:
         raise OutOfRangeError(f"{who}: there are {count} modules, no number {said(number)}")
     return number % count

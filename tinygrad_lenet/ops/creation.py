@@ -54,7 +54,7 @@ def generator_of(generator: Seed, who: str = "") -> np.random.Generator:
 
 def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
     """A shape, given either way."""
-    return tuple([integer("shape", "a length in the shape", n, 0) for n in _flat(shape)])
+    return tuple([integer("a length in the shape", n, 0) for n in _flat(shape)])
 
 
 def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:

@@ -20,7 +20,7 @@ def pair(value: Any, op: str, name: str, least: int = 1) -> tuple[int, int]:
         return value, value
     several = isinstance(value, (tuple, list)) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) == 1)
     try:
-        a, b = (integer(op, name, v) for v in (value if several else (value, value)))
+        a, b = (integer(name, v) for v in (value if several else (value, value)))
     except (TypeError, ValueError):
         raise ArgumentError(f"{op}: {name} must be an integer or a pair of integers, got {brief(value)}") from None
     if min(a, b) < least:

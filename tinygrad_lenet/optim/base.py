@@ -112,7 +112,7 @@ class Optimizer:
         given = param_group["params"]
         if isinstance(given, (set, frozenset)):
             raise DTypeError(f"{kind}: params is a set, whose order changes from run to run; pass a list")
-        new = [given] if isinstance(given, Tensor) else listed(kind, "params", given, "Tensors")
+        new = [given] if isinstance(given, Tensor) else listed("params", given, "Tensors")
         members = self._check([*self._listed_members(), *new])
         self.param_groups.append({**self._plain({**self.defaults, **param_group}), "params": new})
         self._members = members
@@ -122,14 +122,14 @@ class Optimizer:
         kind, found = type(self).__name__, dict(options)
         for name, value in options.items():
             if name in _INTERVALS:
-                found[name] = number(kind, name, value, _INTERVALS[name])
+                found[name] = number(name, value, _INTERVALS[name])
             elif name in _FLAGS:
-                found[name] = flag(kind, name, value)
+                found[name] = flag(name, value)
             elif name == "betas":
-                betas = listed(kind, name, value, "a pair of numbers")
+                betas = listed(name, value, "a pair of numbers")
                 if len(betas) != 2:
                     raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {said(value)}")
-                found[name] = tuple(number(kind, name, beta, "[0, 1)") for beta in betas)
+                found[name] = tuple(number(name, beta, "[0, 1)") for beta in betas)
         momentum, dampening = found.get("momentum"), found.get("dampening", 0)  # optimisers of users may lack these
         if found.get("nesterov") and (momentum == 0 or dampening != 0):
             raise ArgumentError(
@@ -247,29 +247,27 @@ class Optimizer:
             DTypeError: not numbers, or numbers that the dtype cannot hold. Likewise.
         """
         kind = type(self).__name__
-        groups, states = entries(kind, state_dict, "param_groups", "state")
-        groups = listed(kind, "param_groups", groups, "a list of dicts")
+        groups, states = entries(state_dict, "param_groups", "state")
+        groups = listed("param_groups", groups, "a list of dicts")
         own = [len(group["params"]) for group in self.param_groups]
-        given = [
-            len(listed(kind, "params", entries(kind, group, "params")[0], "a list of numbers")) for group in groups
-        ]
+        given = [len(listed("params", entries(group, "params")[0], "a list of numbers")) for group in groups]
         if own != given:
             raise ArgumentError(f"{kind}: the state is of groups with {given} parameters, this optimiser has {own}")
         params = self._listed_members()
         state: dict[Tensor, Options] = {}
-        for key, values in instance(kind, "state", states, Mapping).items():  # type: ignore[type-abstract]
+        for key, values in instance("state", states, Mapping).items():  # type: ignore[type-abstract]
             text = isinstance(key, str) and key.isdecimal()  # as JSON has it
-            i = integer(kind, "the number of a parameter", int(key) if text else key)
+            i = integer("the number of a parameter", int(key) if text else key)
             if not 0 <= i < len(params):
                 raise ArgumentError(f"{kind}: the state is of parameter {said(i)}, this has {len(params)}")
-            values = instance(kind, f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
+            values = instance(f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
             own_state = state[params[i]] = _fresh(params[i])
             for name, value in values.items():
                 what = f"{name} of parameter {i}"
                 own_state[name] = (
-                    integer(kind, what, value, 0, 2**53) if name == "step" else self._loaded(what, value, params[i])
+                    integer(what, value, 0, 2**53) if name == "step" else self._loaded(what, value, params[i])
                 )
-            entries(kind, values, "step")
+            entries(values, "step")
         updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
         missing = [name for new in updates for name in self.defaults if name not in new]
         if missing:

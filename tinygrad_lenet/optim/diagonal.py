@@ -39,7 +39,7 @@ class StochasticDiagonalLM(Optimizer):
         """For each parameter, in order, an array of its shape: 0 or more in each element."""
         params = self._listed_members()
         who, name = "StochasticDiagonalLM.set_curvature", "curvature"
-        given = listed(who, name, curvature, "a list of arrays")
+        given = listed(name, curvature, "a list of arrays")
         if len(given) != len(params):
             raise ArgumentError(
                 f"{who}: curvature must be {len(params)} arrays, one for each parameter, got {len(given)}"

@@ -65,21 +65,21 @@ class OneCycleLR(Schedule):
         three_phase: bool = False,
     ) -> None:
         who = "OneCycleLR"
-        instance(who, "optimizer", optimizer, Optimizer)
-        epochs = None if epochs is None else integer(who, "epochs", epochs, 1)
-        steps_per_epoch = None if steps_per_epoch is None else integer(who, "steps_per_epoch", steps_per_epoch, 1)
+        instance("optimizer", optimizer, Optimizer)
+        epochs = None if epochs is None else integer("epochs", epochs, 1)
+        steps_per_epoch = None if steps_per_epoch is None else integer("steps_per_epoch", steps_per_epoch, 1)
         if total_steps is None and epochs is not None and steps_per_epoch is not None:
             total_steps = epochs * steps_per_epoch
         if total_steps is None:
             raise ArgumentError(f"{who}: give total_steps, or epochs and steps_per_epoch, all at least 1")
-        self.total_steps = total_steps = integer(who, "total_steps", total_steps, 1, 2**53)
-        max_lr, pct_start = number(who, "max_lr", max_lr, "[0, inf)"), number(who, "pct_start", pct_start, "[0, 1]")
-        anneal_strategy = choice(who, "anneal_strategy", anneal_strategy, ("cos", "linear"))
-        cycle_momentum, three_phase = flag(who, "cycle_momentum", cycle_momentum), flag(who, "three_phase", three_phase)
-        base_momentum = number(who, "base_momentum", base_momentum, "[0, 1)")
-        max_momentum = number(who, "max_momentum", max_momentum, "[0, 1)")
-        div_factor = number(who, "div_factor", div_factor, "(0, inf)")
-        final_div_factor = number(who, "final_div_factor", final_div_factor, "(0, inf)")
+        self.total_steps = total_steps = integer("total_steps", total_steps, 1, 2**53)
+        max_lr, pct_start = number("max_lr", max_lr, "[0, inf)"), number("pct_start", pct_start, "[0, 1]")
+        anneal_strategy = choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
+        cycle_momentum, three_phase = flag("cycle_momentum", cycle_momentum), flag("three_phase", three_phase)
+        base_momentum = number("base_momentum", base_momentum, "[0, 1)")
+        max_momentum = number("max_momentum", max_momentum, "[0, 1)")
+        div_factor = number("div_factor", div_factor, "(0, inf)")
+        final_div_factor = number("final_div_factor", final_div_factor, "(0, inf)")
         self.anneal = _cosine if anneal_strategy == "cos" else _linear
         low, end = max_lr / div_factor, max_lr / div_factor / final_div_factor
         up = float(pct_start * total_steps) - 1

@@ -59,11 +59,11 @@ def _float64(x: Any) -> NDArray[Any]:
 
 
 def _prepared(who: str, fn: Any, inputs: Sequence[Any]) -> list[NDArray[Any]]:
-    function(who, "fn", fn)
+    function("fn", fn)
     if isinstance(inputs, (Tensor, np.ndarray)):
         raise ArgumentError(f"{who}: inputs must be a list of the function's arguments, got one tensor; write [x]")
     arrays = []
-    for i, x in enumerate(listed(who, "inputs", inputs, "a list of the function's arguments")):
+    for i, x in enumerate(listed("inputs", inputs, "a list of the function's arguments")):
         try:
             # Lists of numbers are floats here, as they are for Tensors.
             arrays.append(_float64(x if isinstance(x, (Tensor, np.ndarray, np.generic)) else Tensor(x)))
@@ -96,7 +96,7 @@ def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -
     array([[2., 1., 0.],
            [0., 3., 2.]])
     """
-    arrays, eps = _prepared("numerical_jacobian", fn, inputs), number("numerical_jacobian", "eps", eps, "(0, inf)")
+    arrays, eps = _prepared("numerical_jacobian", fn, inputs), number("eps", eps, "(0, inf)")
     shapes = [y.shape for y in _values(fn, arrays)]
     jacobians = [[np.zeros(shape + a.shape) for a in arrays] for shape in shapes]
     for i, array in enumerate(arrays):
@@ -128,9 +128,9 @@ def numerical_gradient(
     array([6., 8.])
     """
     who = "numerical_gradient"
-    arrays, eps = _prepared(who, fn, inputs), number(who, "eps", eps, "(0, inf)")
+    arrays, eps = _prepared(who, fn, inputs), number("eps", eps, "(0, inf)")
     values = _values(fn, arrays)
-    given = [1.0] * len(values) if weights is None else listed(who, "weights", weights, "a list of arrays")
+    given = [1.0] * len(values) if weights is None else listed("weights", weights, "a list of arrays")
     factors = _prepared(f"{who}: weights", fn, given)
     for w, y in zip(factors, values, strict=False):
         if w.dtype.kind not in "fiub" or (w.shape != y.shape and w.size != 1):
@@ -200,12 +200,12 @@ def gradcheck(
     True
     """
     who = "gradcheck"
-    if integer(who, "order", order) not in (1, 2):
+    if integer("order", order) not in (1, 2):
         raise ArgumentError(f"gradcheck: order must be 1 or 2, got {order}; a function may itself take a gradient")
-    arrays, eps = _prepared(who, fn, inputs), number(who, "eps", eps, "(0, inf)")
-    atol, rtol = number(who, "atol", atol, "[0, inf)"), number(who, "rtol", rtol, "[0, inf)")
-    seed, fast = integer(who, "seed", seed, 0), flag(who, "fast", fast)
-    raise_exception = flag(who, "raise_exception", raise_exception)
+    arrays, eps = _prepared(who, fn, inputs), number("eps", eps, "(0, inf)")
+    atol, rtol = number("atol", atol, "[0, inf)"), number("rtol", rtol, "[0, inf)")
+    seed, fast = integer("seed", seed, 0), flag("fast", fast)
+    raise_exception = flag("raise_exception", raise_exception)
     try:
         _check(fn, [a.copy() for a in arrays], _Options(eps, atol, rtol, fast, np.random.default_rng(seed)), "")
         if order > 1:

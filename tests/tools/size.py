@@ -1,0 +1,76 @@
+"""How long the package is, in lines of code: without comments, docstrings and blank lines.
+
+    python tests/tools/size.py
+
+prints the rooms of the package, and the afternoon path: the ten files that a reader opens first.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "tinygrad_lenet"
+CORE = ["core/graph", "core/primitive", "core/tensor"]
+AFTERNOON = [
+    *CORE,
+    "ops/elementwise",
+    "ops/convolution",
+    "kernels/convolution",
+    "ops/pooling",
+    "functional/losses",
+    "nn/module",
+    "nn/lenet",
+]
+_WITHOUT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def code_lines(source: str) -> int:
+    """The number of lines that hold code.
+
+    >>> code_lines('def f():\\n    \"\"\"Doc.\"\"\"\\n\\n    # why\\n    return 1  # one\\n')
+    2
+    """
+    found: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _WITHOUT_CODE:
+            found.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            found.difference_update(range(text.lineno, (text.end_lineno or 0) + 1))
+    return len(found)
+
+
+def sizes(package: Path = PACKAGE) -> dict[str, int]:
+    """The code lines of each module, by its path without ``.py``."""
+    modules = sorted(package.rglob("*.py"))
+    return {path.relative_to(package).with_suffix("").as_posix(): code_lines(path.read_text()) for path in modules}
+
+
+def rooms(lines: dict[str, int]) -> dict[str, int]:
+    """The code lines of each folder, and of the files beside them."""
+    found: dict[str, int] = {}
+    for module, count in lines.items():
+        room = module.split("/")[0] + "/" if "/" in module else "(files at the top)"
+        found[room] = found.get(room, 0) + count
+    return found
+
+
+def main() -> None:
+    """Print both tables."""
+    lines = sizes()
+    for room, count in rooms(lines).items():
+        print(f"{room:24}{count:7,}")
+    print(f"{'package':24}{sum(lines.values()):7,}\n")
+    for module in AFTERNOON:
+        print(f"{module:24}{lines[module]:7,}")
+    print(f"{'the three core files':24}{sum(lines[module] for module in CORE):7,}")
+    print(f"{'afternoon path':24}{sum(lines[module] for module in AFTERNOON):7,}")
+
+
+if __name__ == "__main__":
+    main()

@@ -283,9 +283,9 @@ def test_no_op_of_the_elementwise_kind_writes_into_its_argument():
         if not name.startswith(("tinygrad_lenet.ops.elementwise", "tinygrad_lenet.ops.reduction")):
             continue
         function = getattr(tl, op.name, None)
-        if function is None or op.arity - op.defaults.count(None) < 1 or op.name == "where":
+        if function is None or op.signature.arity - op.signature.defaults.count(None) < 1 or op.name == "where":
             continue
-        arguments = [big.copy() + 3 for _ in range(op.required)]
+        arguments = [big.copy() + 3 for _ in range(op.signature.required)]
         if op.name == "pow":
             arguments[1] = arguments[1] * 0 + 2
         kept = [a.copy() for a in arguments]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.core.graph import Part
+from tinygrad_lenet.core.accumulation import Part
 from tinygrad_lenet.core.primitive import REGISTRY, Draw, Op
 from tinygrad_lenet.ops.resize import Weights
 from tinygrad_lenet.testing import gradcheck
@@ -56,7 +56,7 @@ def find(op: Op):
 def test_op_is_declared_completely(op):
     assert op.cases, f"{op.name} has no check case"
     assert op.forward.__doc__ or op.name.startswith("_"), f"{op.name} has no docstring"
-    operands = [name for name, is_operand in zip(op.names, op.operands, strict=True) if is_operand]
+    operands = [name for name, is_operand in zip(op.names, op.signature.operands, strict=True) if is_operand]
     optional = {"condition", "mask", "out"}
     assert set(operands) - optional <= set(op.rules), f"{op.name}: no rule for {set(operands) - set(op.rules)}"
 
@@ -189,7 +189,7 @@ COMPLEX = [np.array([1 + 2j, 3 - 1j]), 1j, [1j, 2], (np.array([1j, 2]), np.array
 @pytest.mark.parametrize(("op", "case"), CASES)
 def test_complex_numbers_are_refused_in_words_of_the_package(op, case):
     values, kwargs, _ = materialise(case)
-    given = [*values, *op.defaults[len(values) : op.arity]]
+    given = [*values, *op.signature.defaults[len(values) : op.signature.arity]]
     for key, value in kwargs.items():
         given[op.names.index(key)] = value
     said = []

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .core.graph import Node, Part, Puller, Vertex
+from .core.accumulation import Part
+from .core.graph import Node, Puller, Vertex
 from .core.modes import listening, user_line
 from .core.tensor import Tensor, to_array
 from .errors import AnomalyError
@@ -83,7 +84,7 @@ def _arguments(op: Any, args: Sequence[Any], shape: Index, at: Index) -> str:
     found = []
     for i, a in enumerate(args):
         last = min(i, len(op.names) - 1)
-        if a is None or not op.operands[last]:
+        if a is None or not op.signature.operands[last]:
             continue
         name, values = op.names[last], to_array(a)
         if values.shape == shape or not values.ndim:
@@ -118,10 +119,8 @@ class _Watched:
 
         def passed(parent: Vertex, gradient: Any) -> None:
             gradient = gradient.whole() if isinstance(gradient, Part) else gradient
-            positions = [
-                k for k, p in zip(getattr(self.plan, "positions", ()), node.parents, strict=False) if p is parent
-            ]
-            names = " and ".join(repr(self.op.names[min(k, len(self.op.names) - 1)]) for k in positions)
+            rules = zip(getattr(self.plan, "rules", ()), node.parents, strict=False)
+            names = " and ".join(repr(self.op.signature.name_of(k)) for (k, *_), p in rules if p is parent)
             self._look(f"the gradient of argument {names or '?'}", to_array(gradient), upstream)
             arrive(parent, gradient)
 

@@ -10,7 +10,8 @@ import numpy as np
 from .checks import flag, function, integer
 from .core.graph import now, pullback, sources
 from .core.modes import enable_grad, is_grad_enabled
-from .core.tensor import Tensor, as_tensor, root_of, seed_of
+from .core.python_object import root_of, seed_of
+from .core.tensor import Tensor, as_tensor
 from .errors import (
     ArgumentError,
     DTypeError,

@@ -1,6 +1,7 @@
-"""What an argument may be. Each check returns it in its plain form, or raises an error: what was given, what was expected.
+"""What an argument may be. Each check returns it in its plain form, or raises an error.
 
-The door of the public function (``core/signature.py``) adds the function's name to the message.
+The error says what was given and what was expected. The door of the public function (``core/signature.py``) adds the
+function's name.
 """
 
 from __future__ import annotations

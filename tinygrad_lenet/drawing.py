@@ -15,7 +15,8 @@ import numpy as np
 
 from . import checks as arguments
 from . import files
-from .core.graph import Hook, Node, ancestors
+from .core.graph import Node, ancestors
+from .core.hooks import Hook
 from .core.tensor import Tensor
 from .errors import ArgumentError, GradientError
 from .nn import Module

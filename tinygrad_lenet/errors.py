@@ -108,8 +108,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}"
 
 
-def named(error: TinygradLenetError, caller: str, arguments: str = "") -> TinygradLenetError:
-    """The same error in the name of the public function that was called, in place of that of an op within it."""
+def named(error: TinygradLenetError, caller: str, arguments: str = "", about: str = "") -> TinygradLenetError:
+    """The same error in the name of the public function that was called, in place of that of an op within it.
+
+    ``arguments`` says what it was given, ``about`` which of its arguments the error is about.
+    """
     text = _cut(str(error))
     if error.caller:
         text = text.removeprefix(f"{error.caller}: ")
@@ -118,7 +121,7 @@ def named(error: TinygradLenetError, caller: str, arguments: str = "") -> Tinygr
         text = rest if colon and inner.isidentifier() else text
     else:
         text = text.removeprefix(f"{caller}: ")
-    text = f"{caller}: {text}"
+    text = f"{caller}: {about}{text}"
     error.args = (f"{text} (given: {arguments})" if arguments and "(given: " not in text else text,)
     error.caller = caller
     return error

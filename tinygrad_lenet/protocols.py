@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from .core.modes import is_grad_enabled, user_line
-from .core.parameters import parameters
 from .core.primitive import composite
+from .core.signature import parameters
 from .core.tensor import Tensor
 from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
 from .ops import (

@@ -13,8 +13,9 @@ import numpy as np
 from .checks import function, instance, listed
 from .core.graph import Node, Vertex, ancestors, now, pullback, sources
 from .core.modes import enable_grad, is_grad_enabled, listener, listening, watcher
-from .core.primitive import changed, kept
-from .core.tensor import Tensor, Version, root_of
+from .core.python_object import root_of
+from .core.saved import changed, save
+from .core.tensor import Tensor, Version
 from .errors import GradientError, OutOfMemoryError, TinygradLenetError
 from .kernels.memory import storage
 
@@ -341,7 +342,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
     modules = fn.modules() if hasattr(fn, "modules") else ()
     found = [g for module in modules for g in vars(module).values() if isinstance(g, np.random.Generator)]
     plan = _Recomputation(fn, list({id(g): g for g in (*generators, *found)}.values()))
-    given, trace = [kept(a, a) for a in args], _Trace()
+    given, trace = [save(a, a) for a in args], _Trace()
     result = _recorded_again(plan, given, trace)
     trace.settle()
     return result

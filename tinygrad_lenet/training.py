@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from .checks import choice, entries, figure, function, instance, integer, number, said
 from .core.modes import no_grad
-from .core.parameters import narrowed
 from .core.tensor import Tensor, to_array
+from .core.values import narrowed
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite

@@ -1,19 +1,20 @@
-"""Arguments and results of ops: the annotation of a tensor argument, the dtype of numbers beside arrays, the memory of
-results, and the arguments that tests draw.
-"""
+"""The words in which ops are declared: ``Array``, ``composite``, ``draw``; and the type that ``@primitive`` returns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-
-import numpy as np
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from ..checks import integer, number
 from ..errors import TinygradLenetError, named
-from .tensor import Tensor, Version, to_array
+from .saved import borrows
+from .signature import Signature
+from .tensor import Tensor, to_array
 
 if TYPE_CHECKING:
+    from .primitive import Op
+
     Array: TypeAlias = Any
 else:
 
@@ -29,46 +30,69 @@ else:
         """
 
 
-def beside(*values: Any) -> list[Any]:
-    """The values, Python numbers as arrays of the dtype that NumPy 2 gives them beside the tensors and arrays here.
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+Rule: TypeAlias = Callable[..., Any]
 
-    >>> beside(np.ones(2), 0.1, [0.1])
-    [array([1., 1.]), array(0.1), [0.1]]
+
+class Primitive(Protocol[P]):
+    """A function of Tensors, arrays or numbers that returns a Tensor, and that knows its derivative."""
+
+    __name__: str
+
+    @property
+    def op(self) -> Op:
+        """The record of the op: forward function, rules, test cases."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        """Compute, and record if an argument requires a gradient."""
+
+    def vjp(self, **rules: Rule | None) -> None:
+        """Give the rule of each argument; ``None`` says that its gradient is zero or does not exist."""
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """Add one way in which tests call the op; an op without any fails the tests."""
+
+
+@overload
+def composite(function: F, /) -> F: ...
+@overload
+def composite(*, view: bool) -> Callable[[F], F]: ...
+def composite(function: Any = None, *, view: bool = False) -> Any:
+    """Make a public function of a function that is made of ops, and so needs no rule of its own.
+
+    It has the conventions of a primitive: both spellings of the field (``dim`` for ``axis``, ``input`` for ``x``),
+    checked options, errors in its name, and a result that owns its memory, unless it is declared a ``view``.
     """
-    dtypes = [v.dtype for v in values if isinstance(v, (Tensor, np.ndarray, np.generic))]
-    return [to_array(v, np.result_type(v, *dtypes)) if dtypes and number_like(v) else v for v in values]
+    if function is None:
+        return functools.partial(composite, view=view)
+    signature = Signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            found = signature.call(args, kwargs)
+            return found if view else _owned(found, (*args, *kwargs.values()))
+        except Exception as error:
+            if not isinstance(error, TinygradLenetError) and _of_python(error):
+                raise
+            said = signature.said(args, kwargs)
+            signature.explain(error, signature.name, said, said)
+
+    return call
 
 
-def number_like(value: Any) -> bool:
-    """True for a Python number, which has no dtype of its own."""
-    return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
+def _of_python(error: Exception) -> bool:
+    """Whether the call itself failed: an argument has a wrong name, or there are too many or too few."""
+    inner = error.__traceback__ and error.__traceback__.tb_next
+    return inner is None or inner.tb_next is None
 
 
-def borrows(out: Any, values: Iterable[Any], depth: int = 9) -> bool:
-    """True if an array is read-only, or shares memory with one of the values, or with an array in a list or dict there.
-
-    A list may hold itself, so the search has a largest depth.
-    """
-    view = out.base is not None
-    for value in values:
-        array = value._data if isinstance(value, Tensor) else value
-        if array is out or (view and isinstance(array, np.ndarray) and np.may_share_memory(array, out)):
-            return True
-        held = array.values() if type(array) is dict else array if type(array) in (list, tuple) else ()
-        if held and depth and borrows(out, held, depth - 1):
-            return True
-    return view and not (out.flags.writeable and out.size)  # empty memory overlaps with nothing
-
-
-def version_of(out: Any, args: tuple[Any, ...]) -> Version | None:
-    """The version counter of the tensor that a view looks at."""
-    home = out.base
-    for a in args:
-        if isinstance(a, Tensor):
-            array = a._data
-            if array is home or (home is not None and array.base is home) or np.may_share_memory(array, out):
-                return a._version
-    return None
+def _owned(found: Any, values: Sequence[Any]) -> Any:
+    """The result of a composite, with copies of the tensors that share memory with an argument."""
+    if type(found) is tuple:
+        return tuple([_owned(one, values) for one in found])
+    return found.clone() if isinstance(found, Tensor) and borrows(found._data, values) else found
 
 
 class Draw(NamedTuple):
@@ -89,9 +113,12 @@ def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) 
     >>> tl.draw(3, 2, low=0.5)
     Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
     """
-    lengths = tuple(integer("a length of the shape", n, 0) for n in shape)
-    low, high = number("low", low), number("high", high)
+    try:
+        lengths = tuple(integer("a length of the shape", n, 0) for n in shape)
+        low, high = number("low", low), number("high", high)
+    except TinygradLenetError as error:
+        raise named(error, "draw")  # noqa: B904  # it is the same error
     try:
         return Draw(lengths if values is None else to_array(values).shape, low, high, values)
     except TinygradLenetError as error:
-        raise named(error, "draw: values")  # noqa: B904  # it is the same error
+        raise named(error, "draw", about="values: ")  # noqa: B904  # it is the same error

@@ -8,13 +8,16 @@ of theirs to the checks. An option is checked by its annotation: ``int``, ``floa
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast, get_args
 
 import numpy as np
 
 from ..checks import Check, integer, ranged
-from ..errors import ArgumentError, DTypeError, TinygradLenetError, brief, given, named
+from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, given, named, translated
+from .python_object import PythonObject, to_array
+from .values import NATIVE
 
 F = TypeVar("F", bound=Callable[..., Any])
 VARIADIC = 4  # the flag of a code object that has *args
@@ -29,6 +32,9 @@ _QUICK: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "None": (type(None),),
 }
+_MISSING: Any = object()
+# The words in annotations of options that hold no arrays.
+_PLAIN = {*["int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"]}
 _EXPECTED = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a word", "None": "None"}
 
 
@@ -73,23 +79,39 @@ class Option(NamedTuple):
         raise error(f"{self.name} must be {expected}, got {brief(value)}")
 
 
+def _operand(annotation: Any) -> int:
+    """1 for ``Array``, 2 for ``Array | None``, else 0."""
+    if isinstance(annotation, str):
+        first, *others = annotation.split(" ")
+        return (1 + bool(others)) * (first.split(".")[-1] == "Array")
+    if getattr(annotation, "__name__", "") == "Array":
+        return 1
+    return 2 * any(getattr(a, "__name__", "") == "Array" for a in get_args(annotation))
+
+
 class Signature:
     """How a function may be called."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        code = function.__code__
-        given: tuple[Any, ...] = function.__defaults__ or ()
+        code, annotations = function.__code__, function.__annotations__
+        defaults: tuple[Any, ...] = function.__defaults__ or ()
         self.function, self.name, self.names = function, function.__name__, parameters(function)
         self.variadic = bool(code.co_flags & VARIADIC)
         self.arity = code.co_argcount
-        self.required = self.arity - len(given)
-        default_of: dict[str, Any] = dict(zip(self.names[: self.arity][::-1], given[::-1], strict=False))
+        self.most = -1 if self.variadic else self.arity
+        self.required = self.arity - len(defaults)
+        self.defaults = (_MISSING,) * self.required + defaults
+        default_of: dict[str, Any] = dict(zip(self.names[: self.arity][::-1], defaults[::-1], strict=False))
         default_of |= function.__kwdefaults__ or {}
         other = {theirs: ours for theirs, ours in SPELLINGS.items() if ours in self.names and theirs not in self.names}
         self.spellings = other
+        self.operands = [_operand(annotations.get(name)) for name in self.names]
+        words = [{*re.findall(r"\w+", str(annotations.get(name, "Any")))} for name in self.names]
+        # Options that may hold arrays, in lists and dicts.
+        self.loose = [i for i in range(self.arity) if not self.operands[i] and not words[i] <= _PLAIN]
         self.options: list[Option] = []
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
-            annotation = function.__annotations__.get(name, "")
+            annotation = annotations.get(name, "")
             kinds = tuple((annotation.__name__ if isinstance(annotation, type) else str(annotation)).split(" | "))
             checks = [ranged(function.__globals__.get(kind)) for kind in kinds]  # annotations are strings
             check = next((check for check in checks if check is not None), None)
@@ -101,6 +123,87 @@ class Signature:
                 quick |= {type(default_of[name])} if name in default_of else set()
             position = i if i < self.arity else BY_NAME
             self.options.append(Option(position, name, kinds, frozenset(quick), check))
+
+    # Of a primitive: everything by position
+
+    def compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], list[Any], Any]:
+        """The arguments by position; the same as arrays and plain options; and what the function makes of these."""
+        if kwargs or not self.required <= len(args) <= self.most:
+            args = self.bind(args, kwargs)
+        elif len(args) < self.arity:
+            args += self.defaults[len(args) :]
+        plain, convert, operands, last = [], False, self.operands, len(self.operands) - 1
+        for i, a in enumerate(args):
+            if isinstance(a, PythonObject):
+                a = a._data
+            elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
+                convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
+            plain.append(a)
+        try:
+            for i, _, _, quick, _ in self.options:
+                if type(args[i]) not in quick:
+                    args = self._admitted(args, plain)
+                    break
+            return args, plain, self.function(*(self._arrays(plain) if convert else plain))
+        except Exception as error:
+            return args, plain, self._again(error, args, plain)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments by position, defaults filled in."""
+        if len(args) > self.arity and not self.variadic:
+            raise TypeError(
+                f"{self.name}() takes {self.arity} arguments ({', '.join(self.names)}), {len(args)} were given"
+            )
+        filled, seen = [*args, *self.defaults[len(args) : self.arity]], set()
+        for key, value in kwargs.items():
+            name = key if key in self.names else SPELLINGS.get(key, key)
+            if name not in self.names:
+                raise TypeError(f"{self.name}() has no argument {key!r}; it has {', '.join(self.names)}")
+            if self.names.index(name) < len(args) or name in seen:
+                raise TypeError(f"{self.name}() got {name!r} twice, by position and by name or under two names")
+            seen.add(name)
+            filled[self.names.index(name)] = value
+        for name, value in zip(self.names, filled[: self.required], strict=False):
+            if value is _MISSING:
+                raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {', '.join(self.names)}")
+        return tuple(filled)
+
+    def _admitted(self, args: tuple[Any, ...], plain: list[Any]) -> tuple[Any, ...]:
+        found = list(args)
+        for option in self.options:
+            i = option.position
+            if type(args[i]) not in option.quick:
+                found[i] = plain[i] = option.admit(args[i])
+        return tuple(found)
+
+    def _arrays(self, plain: list[Any]) -> list[Any]:
+        """Lists as arrays; numbers as they are beside an array, else as float32."""
+        alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
+        for i, a in enumerate(plain):
+            at = min(i, len(self.operands) - 1)
+            if not self.operands[at] or (a is None and self.operands[at] == 2):
+                continue
+            number = isinstance(a, (bool, int, float)) or (isinstance(a, np.generic) and a.dtype in NATIVE)
+            if alone or isinstance(a, np.ndarray) or not number:
+                try:
+                    plain[i] = to_array(a)
+                except TinygradLenetError as error:
+                    raise named(error, self.name, about=f"{self.names[at]}: ") from None
+        return plain
+
+    def _again(self, error: Exception, args: tuple[Any, ...], plain: list[Any]) -> Any:
+        """Call once more with arrays, if the body wanted an array and got a number; else explain the error."""
+        if isinstance(error, AttributeError) and any(isinstance(a, (bool, int, float)) for a in plain):
+            at = [i for i in range(len(plain)) if self.operands[min(i, len(self.operands) - 1)]]
+            try:
+                for i, a in zip(at, beside(*[plain[i] for i in at]), strict=True):
+                    plain[i] = a
+                return self.function(*self._arrays(plain))
+            except Exception as found:
+                error = found
+        return self.explain(error, self.name, "", given(self.names, args))
+
+    # Of a composite, or of a constructor: as it was called
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The function's result, with both spellings of its names, and its options as Python objects."""
@@ -122,6 +225,68 @@ class Signature:
         """The arguments of a call, for a message."""
         places = self.names[: self.arity] + self.names[-1:] * 99 * self.variadic
         return given([*places[: len(args)], *kwargs], [*args, *kwargs.values()])
+
+    def explain(self, error: Exception, caller: str, known: str, unknown: str) -> NoReturn:
+        """Raise an error in the caller's name, with its arguments: ``known`` for errors of the package, else
+        ``unknown``.
+        """
+        if isinstance(error, TinygradLenetError):
+            raise named(error, caller, known)
+        raise translated(error, caller, unknown) from (None if isinstance(error, ORDINARY) else error)
+
+    # Of the rules of a primitive
+
+    def name_of(self, position: int) -> str:
+        """The name of the argument at a position; all of ``*args`` have one name."""
+        return self.names[min(position, len(self.names) - 1)]
+
+    def check_rules(self, rules: dict[str, Any]) -> None:
+        """Raise if a rule is for no argument, is no function, or asks for something unknown."""
+        for name, rule in rules.items():
+            if name not in self.names:
+                raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {', '.join(self.names)}")
+            if rule is not None and not callable(rule):
+                raise DTypeError(f"{self.name}.vjp: the rule of {name!r} must be a function or None, got {brief(rule)}")
+            for word in parameters(rule)[1:] if rule else ():
+                self.source(word)
+
+    def source(self, word: str) -> tuple[str, int]:
+        """Where the value comes from that a rule asks for by name: its kind, and the position of the argument."""
+        if word in ("out", "position"):
+            return (word, 0)
+        if word in self.names:
+            return ("arg", self.names.index(word))
+        if word.removesuffix("_shape") in self.names:
+            return ("shape", self.names.index(word.removesuffix("_shape")))
+        raise ArgumentError(
+            f"{self.name}.vjp: a rule asks for {word!r}; after the gradient it may name 'out', "
+            f"one of {', '.join(self.names)}, or one of these followed by '_shape'"
+        )
+
+    def rule_of(self, position: int, rules: dict[str, Any]) -> Any:
+        """The rule of an argument; None if it says that there is no gradient."""
+        name = self.name_of(position)
+        if name not in rules:
+            raise GradientError(
+                f"{self.name}: argument {name!r} requires a gradient, but there is no rule for it (rules: "
+                f"{', '.join(rules) or 'none'}); add one with {self.name}.vjp({name}=...), or pass {name}.detach()"
+            )
+        return rules[name]
+
+
+def beside(*values: Any) -> list[Any]:
+    """The values, Python numbers as arrays of the dtype that NumPy 2 gives them beside the tensors and arrays here.
+
+    >>> beside(np.ones(2), 0.1, [0.1])
+    [array([1., 1.]), array(0.1), [0.1]]
+    """
+    dtypes = [v.dtype for v in values if isinstance(v, (PythonObject, np.ndarray, np.generic))]
+    return [to_array(v, np.result_type(v, *dtypes)) if dtypes and number_like(v) else v for v in values]
+
+
+def number_like(value: Any) -> bool:
+    """True for a Python number, which has no dtype of its own."""
+    return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
 
 
 def checked(function: F) -> F:

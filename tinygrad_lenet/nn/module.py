@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import flag, instance, integer, listed, said
-from ..core.parameters import narrowed
 from ..core.tensor import Tensor, as_tensor, to_array
+from ..core.values import narrowed
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
 
 M = TypeVar("M", bound="Module")

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..checks import integer
-from ..core.parameters import checked
 from ..core.primitive import composite
 from ..core.tensor import Tensor
+from ..core.values import as_dtype
 from ..errors import ArgumentError
 from .shape import _flat
 
@@ -58,7 +58,7 @@ def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
-    return checked(np.float32 if dtype is None else dtype)
+    return as_dtype(np.float32 if dtype is None else dtype)
 
 
 @composite

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..core.parameters import checked
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor
+from ..core.values import as_dtype
 from ..kernels.masks import mask_bits
 
 __all__ = [
@@ -421,7 +421,7 @@ clone.check(draw(3, 2))
 @primitive
 def cast(x: Array, dtype: DTypeLike) -> Array:
     """The values as another dtype of floats; the gradient comes back in the first."""
-    return np.asarray(x).astype(checked(dtype))
+    return np.asarray(x).astype(as_dtype(dtype))
 
 
 cast.vjp(x=lambda g: g)
@@ -439,5 +439,5 @@ def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     >>> tl.tensor([1.7, -2.0]).astype("int64")
     tensor([ 1, -2], dtype=int64)
     """
-    target = checked(dtype)
+    target = as_dtype(dtype)
     return cast(x if target.kind == "f" or not isinstance(x, Tensor) else x.detach(), target)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core.graph import Part
-from ..core.interface import beside
-from ..core.parameters import as_index
+from ..core.accumulation import Part
 from ..core.primitive import Array, composite, draw, primitive
+from ..core.signature import beside
 from ..core.tensor import Tensor, as_tensor
+from ..core.values import as_index
 from ..errors import DTypeError, OutOfRangeError, ShapeError
 from ..kernels.sums import single
 from .elementwise import add, where

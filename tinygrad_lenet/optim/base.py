@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ..checks import entries, flag, instance, integer, listed, number, said
 from ..core.modes import user_line
-from ..core.parameters import narrowed
 from ..core.tensor import Tensor
+from ..core.values import narrowed
 from ..errors import ArgumentError, DTypeError, GradientError
 
 Array: TypeAlias = NDArray[Any]

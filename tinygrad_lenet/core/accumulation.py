@@ -1,0 +1,150 @@
+"""Sums of gradients: what arrives at a node or leaf is added up, in the shape and dtype of its tensor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..kernels.memory import storage
+from ..kernels.sums import added, as_array, single
+from ..kernels.threads import alone
+from .hooks import hooked
+from .python_object import PythonObject
+
+if TYPE_CHECKING:
+    from .graph import Node, Vertex
+
+_ndarray = np.ndarray
+
+
+class Part(ABC):
+    """A gradient that is zero except at some elements. The rule of an op that picks elements may return one.
+
+    Parts are added in place to one array, or joined by one op in a pass that records itself. An array of zeros for each
+    part would make a loop over the slices of a tensor quadratic in their number.
+    """
+
+    __slots__ = ("dtype", "shape")
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]  # of the whole gradient
+
+    @abstractmethod
+    def after(self, earlier: Any) -> Any:
+        """The sum with what arrived before: a new array, or a Part if the pass records itself."""
+
+    @abstractmethod
+    def add_to(self, total: Any) -> None:
+        """Add it to an array in place."""
+
+    @abstractmethod
+    def whole(self) -> Any:
+        """The whole gradient as a new array, or as a Tensor if the pass records itself."""
+
+    @abstractmethod
+    def seed(self, op: Any) -> Any:
+        """The gradient for the rules of an op: whole, unless the op gives a view and can pass a part on."""
+
+
+class Gradients:
+    """The gradients of one backward pass, each the sum of what has arrived so far."""
+
+    def __init__(self) -> None:
+        self.of: dict[Vertex, Any] = {}
+        self._owned: set[Vertex] = set()  # whose array was made here, and may be added to in place
+        self._wide: set[Vertex] = set()  # of float16 with several gradients, which are added in float32
+
+    def add(self, vertex: Vertex, gradient: Any) -> None:
+        """Add a gradient that a rule returned, or a seed."""
+        if type(gradient) is not _ndarray or gradient.shape != vertex.shape or gradient.dtype != vertex.dtype:
+            gradient = unbroadcast(gradient, vertex.shape, vertex.dtype)
+        before = self.of.get(vertex)
+        if before is None:
+            self.of[vertex] = gradient
+        elif vertex not in self._owned:
+            if isinstance(gradient, Part):
+                total = gradient.after(before)
+            else:
+                total = as_array(single(before.whole() if isinstance(before, Part) else before) + gradient)
+            self.of[vertex] = total
+            if total.dtype != vertex.dtype:
+                self._wide.add(vertex)
+            if isinstance(total, np.ndarray):
+                self._owned.add(vertex)
+        elif isinstance(gradient, Part):
+            gradient.add_to(before)
+        else:
+            before += gradient
+
+    def take(self, node: Node, keep: bool) -> Any:
+        """The complete gradient of a node, for its rules; None if nothing arrived."""
+        gradient = self.of.pop(node, None)
+        if type(gradient) is not _ndarray:
+            if gradient is None:
+                return None
+            if isinstance(gradient, Part):
+                whole = keep or node._hooks or node in self._wide
+                gradient = gradient.whole() if whole else gradient.seed(node.plan.op)
+        if node in self._wide:
+            gradient = gradient.astype(node.dtype)
+        if node._hooks:
+            gradient = hooked(node, gradient)
+        if keep:
+            self.of[node] = gradient
+        return gradient
+
+    def finish(self) -> dict[Vertex, Any]:
+        """The gradients of the leaves, after their hooks have seen them, and of the nodes that were kept."""
+        for vertex, gradient in self.of.items():
+            if isinstance(gradient, Part):
+                gradient = gradient.whole()
+            if vertex in self._wide:
+                gradient = gradient.astype(vertex.dtype)
+            if vertex._hooks and isinstance(vertex, PythonObject):  # the hooks of nodes have been called
+                gradient = hooked(vertex, gradient)
+            self.of[vertex] = gradient
+        return self.of
+
+
+def unbroadcast(gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Undo broadcasting: sum over the axes that were repeated, so that the gradient has its tensor's shape and dtype.
+
+    Every gradient passes through here, so the rules of the ops need not care.
+    """
+    if gradient.shape != shape:
+        extra = len(gradient.shape) - len(shape)
+        if any(n not in (1, m) for n, m in zip(shape[::-1], gradient.shape[::-1], strict=False)):
+            raise ValueError("broadcasting does not make this shape")  # the plan says whose rule it is
+        stretched = [i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1]
+        axes = (*range(extra), *stretched)
+        total = added(gradient, axes) if isinstance(gradient, np.ndarray) else gradient.sum(axis=axes)
+        gradient = total.reshape(shape)
+    if gradient.dtype != dtype:
+        gradient = gradient.astype(dtype)
+    return as_array(gradient)
+
+
+def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
+    """Add gradients to the ``.grad`` of leaves: to all of them, or, if Ctrl-C comes in between, to none."""
+
+    def act() -> None:
+        taken = {id(storage(seed))}
+        found: list[tuple[Any, Any, Any]] = []
+        for leaf, array in gradients.items():
+            if leaf._grad is not None:
+                array = np.asarray(leaf._grad._data + array)
+            elif id(storage(array)) in taken or not array.flags.writeable:
+                array = array.copy()  # a rule may have passed one array to several parents
+            taken.add(id(storage(array)))
+            found.append((leaf, leaf._grad, leaf._wrap(array)))
+        try:
+            for leaf, _, new in found:
+                leaf._grad = new
+        except BaseException:
+            for leaf, old, _ in found:
+                leaf._grad = old
+            raise
+
+    alone(act)  # threads may have graphs with leaves in common

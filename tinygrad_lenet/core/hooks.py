@@ -1,0 +1,84 @@
+"""Hooks: functions of the user that see, and may replace, the gradient of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..checks import function
+from ..errors import GradientError, named
+from .python_object import PythonObject
+
+if TYPE_CHECKING:
+    from .graph import Vertex
+    from .tensor import Tensor
+
+
+class Hook:
+    """The registration of one function, see :meth:`Tensor.register_hook`."""
+
+    __slots__ = ("_among", "run")
+
+    def __init__(self, among: list[Hook], run: Callable[[Any], Any]) -> None:
+        self._among, self.run = among, run
+        among.append(self)
+
+    def remove(self) -> None:
+        """Stop calling the function."""
+        if self in self._among:
+            self._among.remove(self)
+
+
+def hooked(vertex: Vertex, gradient: Any) -> Any:
+    """The gradient of a node or leaf after its hooks have seen it."""
+    for hook in tuple(vertex._hooks or ()):
+        gradient = hook.run(gradient)
+    return gradient
+
+
+def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Hook:
+    """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.
+
+    What it returns, unless None, takes the place of the gradient, here and further back. The gradient is the whole
+    one of that pass: the sum over all uses of the tensor. Hooks are called in the order of their registration.
+
+    Returns:
+        A handle, whose ``remove()`` takes the hook away.
+
+    Raises:
+        GradientError: the tensor does not require a gradient; or, later, the hook returns no tensor of its shape.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([1.0, 2.0], requires_grad=True)
+    >>> y = x * x
+    >>> handle = y.register_hook(lambda gradient: gradient.clip(-1, 1))
+    >>> (y * 10).sum().backward()
+    >>> x.grad  # 2 x, and not 20 x
+    tensor([2., 4.])
+    """
+    if not self._requires_grad:
+        raise GradientError("register_hook: this tensor requires no gradient; make it with requires_grad=True")
+    try:
+        function("hook", hook)
+    except TypeError as error:
+        raise named(error, "register_hook")  # type: ignore[arg-type]  # noqa: B904  # it is the same error
+    shape, dtype, wrap = self.shape, self.dtype, self._wrap  # not the tensor itself: that would be a cycle
+
+    def run(gradient: Any) -> Any:
+        recorded = isinstance(gradient, PythonObject)
+        found = hook(gradient if recorded else wrap(np.array(gradient)))
+        if found is None:
+            return gradient
+        if not isinstance(found, PythonObject) or found.shape != shape or found.dtype != dtype:
+            got = f"{found.dtype} of shape {found.shape}" if hasattr(found, "dtype") else type(found).__name__
+            raise GradientError(
+                f"a hook must return None or a Tensor of {dtype} and shape {shape}, this one gave {got}"
+            )
+        return found if recorded else found._data.copy()
+
+    vertex = self._node or self
+    if vertex._hooks is None:
+        vertex._hooks = []
+    return Hook(vertex._hooks, run)

@@ -1,0 +1,304 @@
+"""A Tensor as a Python object: checked attributes, numbers, truth, length, copies, and changes in place.
+
+Everything here is a boundary: it checks what the user does to a tensor and explains what is wrong. ``tensor.py`` says
+what the fields mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..checks import flag
+from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
+from .modes import is_grad_enabled, no_grad, user_line, watcher
+from .values import NATIVE, as_index, converted, unchanged
+
+if TYPE_CHECKING:
+    from .graph import Node
+    from .tensor import Tensor
+
+
+def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """An array of a dtype that Tensors may have. Python numbers become float32. May share memory with ``value``."""
+    if isinstance(value, PythonObject):
+        value = value._data
+    if dtype is None and type(value) is np.ndarray and value.dtype in NATIVE:
+        return value
+    return converted(value, dtype, _unwrap)
+
+
+def _unwrap(value: Any) -> Any:
+    """A list may hold Tensors."""
+    if isinstance(value, (list, tuple)):
+        return [_unwrap(v) for v in value]
+    if isinstance(value, PythonObject):
+        if value._requires_grad and is_grad_enabled():
+            raise GradientError(
+                "a list holds tensors that require a gradient, which would be lost; join them with tl.stack([...]), or "
+                "use their .detach()"
+            )
+        return value._data
+    return value
+
+
+def copied(value: Any, dtype: DTypeLike | None) -> NDArray[Any]:
+    """The user's data as an array of our own."""
+    try:
+        return np.array(to_array(value, dtype))
+    except MemoryError as error:
+        raise translated(error, "tensor", f"data is {brief(value)}") from None
+
+
+class PythonObject:
+    """Base of Tensor."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    if TYPE_CHECKING:
+        _data: NDArray[Any]
+        _grad: Tensor | None
+        _hooks: list[Any] | None
+        _node: Node | None
+        _requires_grad: bool
+        _version: list[Any]
+
+        @property
+        def shape(self) -> tuple[int, ...]: ...
+        @property
+        def ndim(self) -> int: ...
+        @property
+        def size(self) -> int: ...
+        @property
+        def dtype(self) -> np.dtype[Any]: ...
+        @staticmethod
+        def _wrap(array: NDArray[Any], node: Node | None = None, version: list[Any] | None = None) -> Tensor: ...
+        def numpy(self) -> NDArray[Any]: ...
+        def detach(self) -> Tensor: ...
+        def __getitem__(self, index: Any, /) -> Tensor: ...
+
+    # Attributes
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to this tensor. Can be set on leaves."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        value = flag("requires_grad", value)
+        if self._node is not None and not value:
+            raise GradientError(
+                "requires_grad can be switched off on leaf tensors only; use x.detach() to cut the graph here"
+            )
+        if value and self.dtype.kind != "f":
+            raise DTypeError(
+                f"only tensors of floats can require a gradient, this one is {self.dtype}; convert it: "
+                "x.astype('float32')"
+            )
+        self._requires_grad = value
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that :meth:`backward` has summed up so far; None before. Same shape and dtype as the tensor."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and (
+            not isinstance(value, PythonObject) or value.shape != self.shape or value.dtype != self.dtype
+        ):
+            got = f"{value.dtype} of shape {value.shape}" if hasattr(value, "dtype") else type(value).__name__
+            raise ShapeError(f"grad must be None or a Tensor of {self.dtype} and shape {self.shape}, got {got}")
+        self._grad = value
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """The values, as :meth:`numpy` gives them. Assigning replaces them in place, in the tensor's dtype: it rounds
+        float64 to float32, and refuses 1e300 for float32 and 2.5 for an integer. ``x[i] = value`` converts as NumPy
+        does: 1e300 becomes inf, and 2.5 becomes 2.
+        """
+        return self.numpy()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        typed = isinstance(value, (PythonObject, np.ndarray, np.generic))
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = to_array(value, self.dtype)
+        unchanged("data", array, to_array(value, None if typed else np.float64))
+        if array.shape != self.shape:
+            raise ShapeError(
+                f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape"
+            )
+        with no_grad():
+            self._write(..., array)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if self._requires_grad and is_grad_enabled():
+            raise GradientError(
+                "this tensor requires a gradient, which an array would lose; use tensor.numpy() or tensor.detach(), or "
+                "convert under `with no_grad():`"
+            )
+        return np.array(self._data, dtype) if copy else np.asarray(self.numpy(), dtype)
+
+    def item(self) -> float:
+        """The value of the one element, as a Python number: an int or a bool where the dtype says so."""
+        if self.size != 1:
+            raise ShapeError(
+                f"item() is for one element, this tensor has shape {self.shape}; use x.numpy() or x[i].item()"
+            )
+        return self._data.item()  # type: ignore[no-any-return]  # by the kinds of dtype that are admitted
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self._data.tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise DTypeError(f"only a tensor of integers can be an index, this one is {self.dtype}")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(
+                f"the truth value of a tensor of shape {self.shape} is ambiguous; say (x > 0).numpy().all() or "
+                ".any(), or x is None"
+            )
+        return bool(self._data.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self._data.item(), spec) if spec and self.size == 1 else format(str(self), spec)
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise ShapeError("a tensor without axes has no length; its value is x.item()")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        values = np.array2string(self._data, separator=", ", prefix="tensor(", threshold=1000)
+        notes = [] if self.dtype in (np.float32, np.bool_) else [f"dtype={self.dtype}"]
+        if self._node is not None:
+            notes.append(f"op={self._node.plan.op.name}")
+        elif self._requires_grad:
+            notes.append("requires_grad=True")
+        if self.size == 0:
+            notes.insert(0, f"shape={self.shape}")
+        return f"tensor({', '.join([values, *notes])})"
+
+    # Changes in place
+
+    def _write(self, key: Any, value: NDArray[Any]) -> None:
+        """Change elements: refused where that would go unrecorded, else counted."""
+        if self._requires_grad and is_grad_enabled():
+            raise GradientError(
+                "a tensor that requires a gradient cannot be changed in place, since that would not be recorded; "
+                "write an expression, such as where(mask, value, x), or change it under `with no_grad():`"
+            )
+        if not self._data.flags.writeable:
+            raise ArgumentError(
+                f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead"
+            )
+        watch = watcher()
+        if watch is not None:
+            watch(self, key, value)
+        before = self._version[:]
+        self._version[:] = before[0] + 1, user_line()  # before the change, since Ctrl-C may come between the two
+        try:
+            self._data[key] = value
+        except Exception as error:
+            self._version[:] = before
+            raise translated(error, "x[...] = value", f"x has shape {self.shape}; value is {brief(value)}") from None
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        try:
+            key = as_index(index)
+            array = to_array(value) if isinstance(value, (PythonObject, np.ndarray)) else to_array(value, self.dtype)
+        except TinygradLenetError as error:
+            raise named(error, "x[...] = value")  # noqa: B904  # it is the same error
+        if isinstance(value, PythonObject) and value._requires_grad and is_grad_enabled():
+            raise GradientError(
+                "x[...] = value would not record the gradient of value; use where(mask, value, x) or value.detach()"
+            )
+        self._write(key, array)
+
+    def _in_place(self, name: str, other: Any) -> Tensor:
+        """Python's ``x += y``: in place where nothing is to be recorded, else a new tensor under the old name."""
+        recorded = is_grad_enabled() and (
+            self._requires_grad or (isinstance(other, PythonObject) and other._requires_grad)
+        )
+        if recorded and not (self._node is None and self._requires_grad):
+            result: Tensor = getattr(self, f"__{name}__")(other)
+            return result
+        result = getattr(self.detach(), f"__{name}__")(other)
+        if result.shape != self.shape:
+            raise ShapeError(
+                f"an update in place keeps the shape {self.shape}, the result would have {result.shape} (given: "
+                f"{brief(other)})"
+            )
+        if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+            raise DTypeError(
+                f"an update in place keeps the dtype {self.dtype}, the result would be {result.dtype}; write x = x ... "
+                f"(given: {brief(other)})"
+            )
+        self._write(..., result._data)
+        return self  # type: ignore[return-value]  # a Tensor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self._node is not None:
+            raise GradientError(
+                "a tensor that hangs on a graph cannot be copied or pickled with it; copy x.detach() instead"
+            )
+        twin = type(self).__new__(type(self))
+        twin._data, twin._node, twin._version, twin._requires_grad = self._data.copy(), None, [0], self._requires_grad
+        twin._grad, twin._hooks = None if self._grad is None else self._wrap(self._grad._data.copy()), None
+        memo[id(self)] = twin
+        return twin  # type: ignore[return-value]  # a Tensor
+
+    def __reduce__(self) -> Any:
+        if self._node is not None:
+            raise GradientError(
+                "a tensor that hangs on a graph cannot be copied or pickled with it; pickle x.detach() instead"
+            )
+        return (type(self), (self._data, self._requires_grad))
+
+
+def root_of(output: Tensor) -> Node | Tensor:
+    """Where a backward pass from this tensor begins."""
+    if not output._requires_grad:
+        raise GradientError(
+            "this tensor does not depend on anything that requires a gradient; "
+            "make an input with requires_grad=True, and compute outside of no_grad()"
+        )
+    return output._node or output
+
+
+def seed_of(output: Tensor, gradient: Any) -> Tensor:
+    """The gradient that a backward pass begins with: the one given, or 1."""
+    if gradient is None:
+        if output.size != 1:
+            raise ShapeError(
+                f"backward() starts from one element, this tensor has shape {output.shape}; "
+                "reduce it, as in y.sum().backward(), or pass gradient= of that shape"
+            )
+        return output._wrap(np.ones(output.shape, output.dtype))
+    seed: Tensor
+    if isinstance(gradient, PythonObject):
+        seed = gradient  # type: ignore[assignment]  # a Tensor
+    else:  # numbers and lists take the dtype of the tensor: float32 would round them
+        seed = output._wrap(copied(gradient, getattr(gradient, "dtype", output.dtype)))
+    if seed.shape != output.shape:
+        raise ShapeError(f"the gradient to start from must have the tensor's shape {output.shape}, got {seed.shape}")
+    return seed if seed.dtype == output.dtype else seed.astype(output.dtype)

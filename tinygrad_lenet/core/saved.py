@@ -1,0 +1,88 @@
+"""Protection of data: what a node saves, how a later change of it is noticed, and who owns the memory of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, GradientError, given, translated
+from .tensor import Tensor, Version
+
+
+def save(value: Any, plain: Any) -> tuple[Any, Any]:
+    """An argument as the backward pass will need it, and the version of its data.
+
+    ``plain`` is the argument as an array. A Tensor is saved itself. What the caller could change without a Tensor
+    noticing is copied.
+    """
+    if isinstance(value, Tensor):
+        version = value._version[0]
+        return (value, version) if version >= 0 else (value.clone(), 0)
+    if type(plain) not in (np.ndarray, list, tuple):
+        return plain, 0
+    try:
+        return _copy(plain), 0
+    except RecursionError:
+        raise ArgumentError("an argument is a list that holds itself, or lists too deep to be copied") from None
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return type(value)([_copy(v) for v in value]) if type(value) in (list, tuple) else value
+
+
+def changed(what: str, shape: tuple[int, ...], version: Version) -> GradientError:
+    """The error for a saved value that was changed in place."""
+    count, line = version
+    how = "was changed in place" if count >= 0 else "was shared with another library, which may change it,"
+    return GradientError(
+        f"{what}, of shape {shape}, {how} after the op was recorded, so the gradient would be wrong: at {line}; "
+        "do that after backward(), or give the op a clone()"
+    )
+
+
+def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[Any, Version]:
+    """The output of an op in memory of its own, and its version counter.
+
+    The output of an op that is declared a view may share the memory of a Tensor, and then shares its counter.
+    """
+    home = out.base
+    # NumPy's views know the array that owns their memory; only other ways to look at it take a closer look.
+    near = home is not None and (type(home) is not np.ndarray or not out.flags.writeable)
+    for a in plain:
+        if a is out or (home is not None and type(a) is np.ndarray and (a is home or a.base is home)):
+            near = True
+    for i in op.loose:
+        near = near or type(plain[i]) in (list, tuple, dict)
+    if near:
+        if op.view:
+            for a in args:
+                if isinstance(a, Tensor):
+                    array = a._data
+                    if array is home or (home is not None and array.base is home) or np.may_share_memory(array, out):
+                        return out, a._version
+        if borrows(out, plain):  # the caller may write to it
+            try:
+                out = out.copy()
+            except MemoryError as error:
+                raise translated(error, op.name, given(op.names, args)) from None
+    return out, [0]
+
+
+def borrows(out: Any, values: Iterable[Any], depth: int = 9) -> bool:
+    """True if an array is read-only, or shares memory with one of the values, or with an array in a list or dict there.
+
+    A list may hold itself, so the search has a largest depth.
+    """
+    view = out.base is not None
+    for value in values:
+        array = value._data if isinstance(value, Tensor) else value
+        if array is out or (view and isinstance(array, np.ndarray) and np.may_share_memory(array, out)):
+            return True
+        held = array.values() if type(array) is dict else array if type(array) in (list, tuple) else ()
+        if held and depth and borrows(out, held, depth - 1):
+            return True
+    return view and not (out.flags.writeable and out.size)  # empty memory overlaps with nothing

@@ -1,0 +1,103 @@
+"""What the data of a Tensor may be: dtypes, arrays, lists, indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..errors import ArgumentError, DTypeError, TinygradLenetError, brief, named
+
+# The dtypes of Tensors: arrays of these need no conversion.
+NATIVE = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
+
+
+def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]:
+    """A dtype that Tensors may have, in the byte order of the machine."""
+    try:
+        # For NumPy, None is float64; "a" is text, with a warning; lists and tuples are records.
+        if dtype is None or isinstance(dtype, (list, tuple)) or (isinstance(dtype, str) and dtype[:1] == "a"):
+            raise TypeError("name one of numbers")
+        found = np.dtype(dtype)
+    except Exception as error:
+        raise DTypeError(
+            f"tensor: {brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64"
+        ) from None
+    if found.kind not in "fiub" or found.itemsize > 8:
+        raise DTypeError(f"tensor: a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
+    return found.newbyteorder("=")
+
+
+def as_index(index: Any) -> tuple[Any, ...]:
+    """What stands between the brackets of ``x[...]``, as a tuple of what NumPy takes; arrays are copied."""
+    return tuple([_component(i) for i in (index if isinstance(index, tuple) else (index,))])
+
+
+def _component(i: Any) -> Any:
+    if i is None or i is Ellipsis or isinstance(i, (bool, int)):
+        return i
+    try:
+        if isinstance(i, slice):
+            return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
+        # A copy: the caller may change the array before the backward pass.
+        array = np.array(i)
+    except Exception as error:
+        if isinstance(error, TinygradLenetError):
+            raise
+        raise DTypeError(f"an index is made of integers, booleans, slices, None or ...: {error} ({brief(i)})") from None
+    if not array.size and isinstance(i, list):
+        array = array.astype(np.intp)
+    if array.dtype.kind not in "iub":
+        raise DTypeError(
+            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use "
+            "x.astype('int64')"
+        )
+    return array if array.ndim or array.dtype == np.bool_ else int(array)
+
+
+def narrowed(who: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values in a dtype: floats are rounded to it, and what it cannot hold is refused."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(all="ignore"):
+        found: NDArray[Any] = array.astype(dtype)
+    unchanged(who, found, array)
+    return found
+
+
+def unchanged(who: str, found: NDArray[Any], given: NDArray[Any]) -> None:
+    """Refuse integers and booleans that are other numbers than those given, and floats that have become infinite."""
+    if found.dtype == given.dtype:
+        return
+    same = np.isfinite(found) == np.isfinite(given) if found.dtype.kind == "f" else found == given
+    if not np.all(same):
+        raise DTypeError(f"{who} is {found.dtype}, which cannot hold {given[~same].flat[0]!r}")
+
+
+def converted(value: Any, dtype: DTypeLike | None, unwrap: Callable[[Any], Any]) -> NDArray[Any]:
+    """An array of a dtype that Tensors may have; numbers and lists of numbers become float32."""
+    wanted = None if dtype is None else as_dtype(dtype)
+    kind, typed = type(value).__name__, isinstance(value, (np.ndarray, np.generic))
+    try:
+        if not typed:
+            value = unwrap(value)
+        array = np.asarray(value)
+        if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
+            raise ArgumentError("a masked array hides some of its values; give it values for them: x.filled(0)")
+        native = as_dtype(array.dtype, f"{kind} gives")
+        if wanted is None:
+            wanted = np.dtype(np.float32) if not hasattr(value, "dtype") and native.kind in "iuf" else native
+        return np.asarray(array if typed else value, wanted)  # of Python's numbers NumPy sees whether they fit
+    except TinygradLenetError as error:
+        raise named(error, "tensor")  # noqa: B904  # it is the same error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise named(
+            DTypeError(
+                f"{kind} gives no array of {wanted or 'numbers'} (are the rows of the list of equal length?): {error}"
+            ),
+            "tensor",
+        ) from None

@@ -46,21 +46,14 @@ class _GradMode(ContextDecorator):
         self._before: list[Any] = []
 
     def __enter__(self) -> None:
-        before = _recording.get()
-        try:
-            self._before.append(before)
-            _recording.set(self.enabled or _thread.mark)
-        except BaseException:  # Ctrl-C after either call: `with` calls no __exit__ then
-            _recording.set(before)
-            raise
+        self._before.append(_recording.get())
+        _recording.set(self.enabled or _thread.mark)
 
     def __exit__(self, *exc: object) -> None:
-        before = self._before[-1]
-        del self._before[-1]  # not pop(): Ctrl-C is heard after a call, and nothing may be lost before the next line
-        _recording.set(before)
+        _recording.set(self._before.pop())
 
     def _recreate_cm(self) -> _GradMode:
-        return type(self)()  # one per call of a decorated function: threads must not share the tokens
+        return type(self)()  # one per call of a decorated function: threads must not share it
 
 
 class no_grad(_GradMode):

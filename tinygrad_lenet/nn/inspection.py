@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -55,9 +53,7 @@ def record_calls(model: Module) -> Iterator[list[Call]]:
     instance("model", model, Module)
     calls: list[Call] = []
     named = list(model.named_modules())
-    held = [vars(module) for _, module in named]
-    own = [{"forward": values["forward"]} if "forward" in values else {} for values in held]
-    restored = chain(map(dict.pop, held, repeat("forward"), repeat(None)), map(dict.update, held, own))
+    own = [vars(module).get("forward") for _, module in named]
 
     def watch(name: str, module: Module) -> None:
         forward = module.forward
@@ -74,7 +70,11 @@ def record_calls(model: Module) -> Iterator[list[Call]]:
             watch(name, module)
         yield calls
     finally:
-        deque(restored, maxlen=0)  # one call for all of them, which Ctrl-C cannot cut in two
+        for (_, module), forward in zip(named, own, strict=True):
+            if forward is None:
+                vars(module).pop("forward", None)
+            else:
+                vars(module)["forward"] = forward
 
 
 def _held(module: Module) -> int:

@@ -461,10 +461,10 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
 
 @contextmanager
 def evaluating(model: M) -> Iterator[M]:
-    """Within it, the model is in evaluation mode; after it, each of its modules is in the mode it had."""
-    modules = list(model.modules())
-    restored = map(dict.update, map(vars, modules), [{"training": module.training} for module in modules])
+    """Put the model into evaluation mode; afterwards put each of its modules back into the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
     try:
         yield model.eval()
     finally:
-        any(restored)  # one call for all of them, which Ctrl-C cannot cut in two
+        for module, training in modes:
+            module.training = training

@@ -34,7 +34,7 @@ from .interface import Draw as Draw
 from .interface import P, Primitive, Rule
 from .interface import composite as composite
 from .interface import draw as draw
-from .modes import is_grad_enabled, listener
+from .modes import is_grad_enabled, listener, recording
 from .saved import changed, save, settle
 from .signature import Signature, parameters
 from .tensor import Tensor, Version
@@ -67,17 +67,19 @@ class Op:
         """See :meth:`Primitive.check`."""
         self.cases.append((args, kwargs))
 
-    def result(self, args: tuple[Any, ...], plain: list[Any], out: Any) -> Tensor:
-        """The output as a Tensor, recorded if an argument requires a gradient. ``plain``: the arguments as arrays."""
+    def result(self, args: tuple[Any, ...], plain: list[Any], tracked: int, out: Any) -> Tensor:
+        """The output as a Tensor, recorded if an argument requires a gradient."""
         if type(out) is not np.ndarray:
             out = np.asarray(out)
-        out, version = settle(self, args, plain, out)
-        tracked = 0  # bit i: argument i requires a gradient
-        for i, a in enumerate(args):
-            if isinstance(a, Tensor) and a._requires_grad:
-                tracked |= 1 << i
+        version: Version = [0]
+        shared = out.base is not None or self.loose  # perhaps, with an argument
+        for a in plain:
+            if a is out:
+                shared = True
+        if shared:
+            out, version = settle(self, args, plain, out)
         node = None
-        if tracked and is_grad_enabled():
+        if tracked and (recording() or is_grad_enabled()):
             plan = self.plans.get((tracked, len(args))) or self.plan(tracked, len(args))
             if plan.rules:
                 node = plan.record(args, plain, out, version)
@@ -129,7 +131,9 @@ class Plan:
         saved: list[tuple[Any, Any]] = []
         for kind, i in self.sources:
             if kind == "arg":
-                saved.append(save(args[i], plain[i]))
+                value = args[i]
+                watched = isinstance(value, Tensor) and value._version[0] >= 0
+                saved.append((value, value._version[0]) if watched else save(value, plain[i]))
             elif kind == "shape":
                 saved.append((np.shape(plain[i]), 0))
             elif kind == "out":  # a new Tensor, since the output itself will point to the node: that would be a cycle
@@ -142,18 +146,18 @@ class Plan:
         """Call ``add(parent, gradient)`` for each needed parent; ``seed`` is the gradient of the output."""
         recording = isinstance(seed, Tensor)
         values: list[Any] = []
-        for (value, stamp), (kind, i) in zip(node.saved or (), self.sources, strict=True):
+        for value, stamp in node.saved or ():
             if isinstance(value, Tensor):
                 if value._version[0] != stamp:
-                    what = "its output" if kind == "out" else f"argument {self.op.signature.name_of(i)!r}"
-                    raise changed(f"{self.op.name}: {what}", value.shape, value._version)
+                    raise self._changed(len(values), value)
                 if not recording:
                     value = value._data
-                elif kind == "out":
+                elif self.sources[len(values)][0] == "out":
                     value = Tensor._wrap(value._data, node, value._version)
             values.append(value)
-        for parent, (position, rule, picks) in zip(node.parents, self.rules, strict=True):
+        for i, parent in enumerate(node.parents):
             if needed is None or parent in needed:
+                position, rule, picks = self.rules[i]
                 gradient = rule(seed, *[values[k] for k in picks])
                 if isinstance(gradient, Tensor) and not recording:  # the rule called an op, which returns a Tensor
                     gradient = gradient._data
@@ -164,6 +168,11 @@ class Plan:
                         what = f"gave a gradient of shape {np.shape(gradient)}, which does not fit {parent.shape}"
                         name = self.op.signature.name_of(position)
                         raise GradientError(f"{self.op.name}: the rule of {name!r} {what}") from None
+
+    def _changed(self, place: int, value: Tensor) -> GradientError:
+        kind, i = self.sources[place]
+        what = "its output" if kind == "out" else f"argument {self.op.signature.name_of(i)!r}"
+        return changed(f"{self.op.name}: {what}", value.shape, value._version)
 
 
 @overload
@@ -213,7 +222,8 @@ def primitive(forward: Any = None, *, view: bool = False) -> Any:
 
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Tensor:
-        return result(*compute(args, kwargs))
+        args, plain, tracked, out = compute(args, kwargs)
+        return result(args, plain, tracked, out)
 
     forward.__annotations__["return"] = Tensor  # what callers get, and what help() shows
     REGISTRY[f"{forward.__module__}.{op.name}"] = op

@@ -126,15 +126,22 @@ class Signature:
 
     # Of a primitive: everything by position
 
-    def compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], list[Any], Any]:
-        """The arguments by position; the same as arrays and plain options; and what the function makes of these."""
+    def compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], list[Any], int, Any]:
+        """Call the function with arrays and plain options.
+
+        Returns the arguments by position; the same as arrays and plain options; which of them require a gradient (bit i
+        is argument i); and the function's result.
+        """
         if kwargs or not self.required <= len(args) <= self.most:
             args = self.bind(args, kwargs)
         elif len(args) < self.arity:
             args += self.defaults[len(args) :]
-        plain, convert, operands, last = [], False, self.operands, len(self.operands) - 1
+        operands, last = self.operands, len(self.operands) - 1
+        plain, tracked, convert = [], 0, False
         for i, a in enumerate(args):
             if isinstance(a, PythonObject):
+                if a._requires_grad:
+                    tracked |= 1 << i
                 a = a._data
             elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
                 convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
@@ -144,9 +151,9 @@ class Signature:
                 if type(args[i]) not in quick:
                     args = self._admitted(args, plain)
                     break
-            return args, plain, self.function(*(self._arrays(plain) if convert else plain))
+            return args, plain, tracked, self.function(*(self._arrays(plain) if convert else plain))
         except Exception as error:
-            return args, plain, self._again(error, args, plain)
+            return args, plain, tracked, self._again(error, args, plain)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments by position, defaults filled in."""

@@ -378,7 +378,7 @@ def _sides(op: str, size: Any, kernel: Any, stride: Any, padding: Any, dilation:
     """Attributes of ONNX for windows."""
     if any(isinstance(n, Batch) for n in size):
         raise UnsupportedError("images as many pixels wide as the batch; pass dynamic_batch=False")
-    at = windows(op, size, kernel, stride, padding, dilation, ceil_mode)
+    at = windows(size, kernel, stride, padding, dilation, ceil_mode)
     after = [f - n - b for f, n, b in zip(at.full, at.size, at.before, strict=True)]
     pads = [*at.before, *after]
     return {"kernel_shape": at.kernel, "strides": at.stride, "pads": pads, "dilations": at.dilation}
@@ -422,7 +422,7 @@ def _unfold(
     padding: Any = 0,
     stride: Any = 1,
 ) -> None:
-    kernel, c = pair(kernel_size, "unfold", "kernel_size"), x.array.shape[1]
+    kernel, c = pair(kernel_size, "kernel_size"), x.array.shape[1]
     n = kernel[0] * kernel[1]
     # A convolution whose kernels are each one pixel.
     weight = np.tile(np.eye(n, dtype=like.dtype).reshape(n, 1, *kernel), (c, 1, 1, 1))
@@ -437,7 +437,7 @@ def _fold(
     g: Graph, out: str, like: NDArray[Any], x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1,
     padding: Any = 0, stride: Any = 1,
 ) -> None:  # fmt: skip
-    size = pair(output_size, "fold", "output_size")
+    size = pair(output_size, "output_size")
     options = _sides("fold", size, kernel_size, stride, padding, dilation)
     g.node("Col2Im", g.of(x), g.ints(size), g.ints(options.pop("kernel_shape")), out=out, **options)
 

@@ -92,7 +92,6 @@ def _in_blocks(
 
 
 def _geometry(
-    op: str,
     size: tuple[int, ...],
     weight_shape: tuple[int, ...],
     channels: int,
@@ -103,15 +102,15 @@ def _geometry(
 ) -> Windows:
     """Check that images and weight fit together."""
     if len(weight_shape) != 4 or 0 in weight_shape[2:]:
-        raise ShapeError(f"{op}: weight must have shape (O, C / groups, kh, kw), kh and kw not 0, got {weight_shape}")
+        raise ShapeError(f"weight must have shape (O, C / groups, kh, kw), kh and kw not 0, got {weight_shape}")
     o, c = weight_shape[:2]
     if groups < 1 or o % groups or channels != c * groups:
         raise ShapeError(
-            f"{op}: images have {channels} channels, but a weight of shape {weight_shape} with groups={groups} "
+            f"images have {channels} channels, but a weight of shape {weight_shape} with groups={groups} "
             f"expects {c * groups}"
             + (f", and its {o} outputs must divide into {groups} groups" if groups < 1 or o % groups else "")
         )
-    return windows(op, size, weight_shape[2:], stride, padding, dilation)
+    return windows(size, weight_shape[2:], stride, padding, dilation)
 
 
 @primitive
@@ -154,12 +153,10 @@ def conv2d(
     tensor([[[[ 8., 12.],
               [20., 24.]]]])
     """
-    check_images("conv2d", x)
-    at = _geometry("conv2d", x.shape[2:], weight.shape, x.shape[1], stride, padding, dilation, groups)
+    check_images(x)
+    at = _geometry(x.shape[2:], weight.shape, x.shape[1], stride, padding, dilation, groups)
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(
-            f"conv2d: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
-        )
+        raise ShapeError(f"weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}")
     n, (o, c, kh, kw), (oh, ow) = x.shape[0], weight.shape, at.grid
     dtype = common_dtype(x, weight, *(() if bias is None else (bias,)))
     if dtype == np.float16:
@@ -199,11 +196,11 @@ def conv2d_input_grad(
     ``g`` is (N, O, OH, OW), ``weight`` (O, C / groups, kh, kw), ``size`` the images' (H, W); the result is (N, C, H,
     W). Each product of a weight and a gradient is added to the pixel that the weight saw (col2im).
     """
-    check_images("conv2d_input_grad", g)
+    check_images(g)
     n, o, c = g.shape[0], weight.shape[0], weight.shape[1] * groups
-    at = _geometry("conv2d_input_grad", size, weight.shape, c, stride, padding, dilation, groups)
+    at = _geometry(size, weight.shape, c, stride, padding, dilation, groups)
     if g.shape[1:] != (o, *at.grid):
-        raise ShapeError(f"conv2d_input_grad: expected a gradient of shape {(n, o, *at.grid)}, got {g.shape}")
+        raise ShapeError(f"expected a gradient of shape {(n, o, *at.grid)}, got {g.shape}")
     dtype = common_dtype(g, weight)
     if dtype == np.float16:
         wide = conv2d_input_grad.op.forward(single(g), single(weight), size, stride, padding, dilation, groups)
@@ -276,9 +273,9 @@ def conv2d_weight_grad(
     ``x`` is (N, C, H, W), ``g`` (N, O, OH, OW); the result is (O, C / groups, *kernel): how often each weight met each
     pixel.
     """
-    check_images("conv2d_weight_grad", x)
+    check_images(x)
     c, o = x.shape[1], g.shape[1]
-    at = _geometry("conv2d_weight_grad", x.shape[2:], (o, c // groups, *kernel), c, stride, padding, dilation, groups)
+    at = _geometry(x.shape[2:], (o, c // groups, *kernel), c, stride, padding, dilation, groups)
     dtype = common_dtype(x, g)
     if dtype == np.float16:
         wide = conv2d_weight_grad.op.forward(single(x), single(g), kernel, stride, padding, dilation, groups)
@@ -368,33 +365,28 @@ def conv_transpose2d(
     >>> tl.conv_transpose2d(tl.ones(1, 1, 1, 2), tl.tensor([[[[1, 2]]]]), stride=2)
     tensor([[[[1., 2., 1., 2.]]]])
     """
-    op = "conv_transpose2d"
-    strides, dilations = pair(stride, op, "stride"), pair(dilation, op, "dilation")
-    pads, extra = pair(padding, op, "padding", 0), pair(output_padding, op, "output_padding", 0)
+    strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
+    pads, extra = pair(padding, "padding", 0), pair(output_padding, "output_padding", 0)
     x, weight, bias = as_tensor(x), as_tensor(weight), None if bias is None else as_tensor(bias)
-    check_images(op, x)
+    check_images(x)
     if weight.ndim != 4 or weight.shape[0] != x.shape[1]:
         raise ShapeError(
-            f"{op}: images with {x.shape[1]} channels need a weight of shape ({x.shape[1]}, O / groups, kh, "
+            f"images with {x.shape[1]} channels need a weight of shape ({x.shape[1]}, O / groups, kh, "
             f"kw), got {weight.shape}"
         )
     if bias is not None and bias.shape != (weight.shape[1] * groups,):
         raise ShapeError(
-            f"{op}: weight of shape {weight.shape} with groups={groups} needs a bias of shape "
+            f"weight of shape {weight.shape} with groups={groups} needs a bias of shape "
             f"{(weight.shape[1] * groups,)}, got {bias.shape}"
         )
     if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
-        raise ArgumentError(
-            f"{op}: output_padding {output_padding} must be less than stride {stride} or dilation {dilation}"
-        )
+        raise ArgumentError(f"output_padding {output_padding} must be less than stride {stride} or dilation {dilation}")
     size = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
         for n, s, p, d, k, e in zip(x.shape[2:], strides, pads, dilations, weight.shape[2:], extra, strict=True)
     )
     if min(size) < 1:
-        raise ShapeError(
-            f"{op}: images of {x.shape[2:]} with padding {padding} leave an output of {size}; use less padding"
-        )
+        raise ShapeError(f"images of {x.shape[2:]} with padding {padding} leave an output of {size}; use less padding")
     beyond = tuple(e // s for e, s in zip(extra, strides, strict=True))
     if any(beyond):
         x = pad(x, ((0, 0), (0, 0), (0, beyond[0]), (0, beyond[1])))
@@ -416,8 +408,8 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
              [3., 4., 6., 7.],
              [4., 5., 7., 8.]]])
     """
-    check_images("unfold", x)
-    at = windows("unfold", x.shape[2:], kernel_size, stride, padding, dilation)
+    check_images(x)
+    at = windows(x.shape[2:], kernel_size, stride, padding, dilation)
     n, c = x.shape[:2]
     images = np.zeros((n, c, *at.padded), x.dtype)
     images[(..., *at.inside)] = x
@@ -441,12 +433,12 @@ def fold(
               [2., 4., 2.],
               [1., 2., 1.]]]])
     """
-    at = windows("fold", pair(output_size, "fold", "output_size"), kernel_size, stride, padding, dilation)
+    at = windows(pair(output_size, "output_size"), kernel_size, stride, padding, dilation)
     (kh, kw), (oh, ow) = at.kernel, at.grid
     if x.dtype == np.float16:
         return fold.op.forward(single(x), output_size, kernel_size, dilation, padding, stride).astype(x.dtype)
     if x.ndim != 3 or x.shape[1] % (kh * kw) or x.shape[2] != oh * ow:
-        raise ShapeError(f"fold: expected columns of shape (N, C * {kh * kw}, {oh * ow}), got {x.shape}")
+        raise ShapeError(f"expected columns of shape (N, C * {kh * kw}, {oh * ow}), got {x.shape}")
     n, c = x.shape[0], x.shape[1] // (kh * kw)
     patches = x.reshape(n, c, kh, kw, oh, ow)
     images = np.zeros((n, c, *at.padded), x.dtype)

@@ -17,6 +17,8 @@ def pair(value: Any, name: str, least: int = 1) -> tuple[int, int]:
     """Two integers from one or two."""
     if type(value) is int and value >= least:
         return value, value
+    if type(value) is tuple and [*map(type, value)] == [int, int] and min(value) >= least:
+        return value
     several = isinstance(value, (tuple, list)) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) == 1)
     try:
         a, b = (integer(name, v) for v in (value if several else (value, value)))

@@ -113,6 +113,7 @@ __all__ = [
     "onnx",
     "optim",
     "primitive",
+    "reference",
     "save",
     "save_checkpoint",
     "set_num_threads",
@@ -148,12 +149,12 @@ del _module, anomaly, calculus, contractions, creation, elementwise, indexing, l
 del products, protocols, rearrange, recomputation, reduction, shape, sorting
 
 if TYPE_CHECKING:
-    from . import data, nn, onnx, optim, testing, training, visualize
+    from . import data, nn, onnx, optim, reference, testing, training, visualize
 else:  # type checkers would take any name then
 
     def __getattr__(name: str) -> Any:
         """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
-        if name in ("data", "nn", "onnx", "optim", "testing", "training", "visualize"):
+        if name in ("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"):
             return import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ShapeError
 from . import memory
+from .steps import Room, Steps, run
 
 
 class Windows(NamedTuple):
@@ -29,7 +31,8 @@ class Windows(NamedTuple):
     @property
     def inside(self) -> tuple[slice, slice]:
         """The image within its padding."""
-        return tuple(slice(b, b + n) for b, n in zip(self.before, self.size, strict=True))  # type: ignore[return-value]  # two of them
+        (top, left), (height, width) = self.before, self.size
+        return slice(top, top + height), slice(left, left + width)
 
     @property
     def tiling(self) -> bool:
@@ -101,18 +104,19 @@ def cut(length: int, most: int) -> list[slice]:
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
-def aligned(x: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
-    """The array in row-major order, itself if it is so already."""
-    dtype = x.dtype if dtype is None else dtype
+def aligned(x: NDArray[Any], dtype: np.dtype[Any], room: Room, steps: Steps) -> NDArray[Any]:
+    """The array in row-major order: itself, or a copy that a further step makes."""
     if x.flags.c_contiguous and x.dtype == dtype:
         return x
-    out = memory.empty(x.shape, dtype)
-    np.copyto(out, x)
+    out = room(x.shape, dtype)
+    steps.append(partial(np.copyto, out, x))
     return out
 
 
-def rows_first(x: NDArray[Any], at: Windows, fill: float = 0.0) -> NDArray[Any]:
-    """Images (N, C, H, W), padded, as memory (H, C, W, N).
+def padded(
+    x: NDArray[Any], at: Windows, dtype: np.dtype[Any], room: Room, steps: Steps, fill: float = 0.0
+) -> NDArray[Any]:
+    """Images (N, C, H, W), padded, as memory (H, C, W, N), which further steps write.
 
     With the batch innermost a window is a few long contiguous runs, and the whole batch is one matrix product; with the
     rows outermost the rows that a window spans lie together. The results of convolution and pooling lie so too, under
@@ -120,11 +124,19 @@ def rows_first(x: NDArray[Any], at: Windows, fill: float = 0.0) -> NDArray[Any]:
     """
     moved = x.transpose(2, 1, 3, 0)
     if at.padded == at.size:
-        return aligned(moved)
+        return aligned(moved, dtype, room, steps)
     h, c, w, n = moved.shape
-    padded = memory.empty((at.padded[0], c, at.padded[1], n), x.dtype)
+    out = room((at.padded[0], c, at.padded[1], n), dtype)
     (top, left), (rows, columns) = at.before, at.inside
-    padded[:top] = padded[top + h :] = fill
-    padded[rows, :, :left] = padded[rows, :, left + w :] = fill
-    padded[rows, :, columns] = moved
-    return padded
+    for border in (out[:top], out[top + h :], out[rows, :, :left], out[rows, :, left + w :]):
+        steps.append(partial(border.fill, fill))
+    steps.append(partial(np.copyto, out[rows, :, columns], moved))
+    return out
+
+
+def rows_first(x: NDArray[Any], at: Windows, fill: float = 0.0) -> NDArray[Any]:
+    """Images (N, C, H, W), padded, as memory (H, C, W, N); see :func:`padded`."""
+    steps: Steps = []
+    images = padded(x, at, x.dtype, memory.empty, steps, fill)
+    run(steps)
+    return images

@@ -98,7 +98,7 @@ class _Conv(Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         if self.dims == 1 and isinstance(kernel_size, (tuple, list)):
             kernel_size = kernel_size * 2  # (5,), as PyTorch has it
-        self.kernel_size = pair(kernel_size, name, "kernel_size")[: self.dims]
+        self.kernel_size = pair(kernel_size, "kernel_size")[: self.dims]
         check_windows(name, self.dims, padding, {"stride": stride, "dilation": dilation}, kernel_size)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ..errors import UnsupportedError
+from ..kernels.convolution import Geometry
+from ..kernels.windows import Windows
 from ..ops.windows import pair, windows
 from .builder import Graph
 from .trace import Batch, Constant, Value
@@ -374,39 +376,35 @@ def _linear(g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: A
     g.node("Identity", product, out=out) if bias is None else g.node("Add", product, g.of(bias, like.dtype), out=out)
 
 
-def _sides(op: str, size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool = False) -> Any:
+def _sides(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool = False) -> Any:
+    return _attributes(size, windows(size, kernel, stride, padding, dilation, ceil_mode))
+
+
+def _attributes(size: Any, at: Windows) -> Any:
     """Attributes of ONNX for windows."""
     if any(isinstance(n, Batch) for n in size):
         raise UnsupportedError("images as many pixels wide as the batch; pass dynamic_batch=False")
-    at = windows(op, size, kernel, stride, padding, dilation, ceil_mode)
     after = [f - n - b for f, n, b in zip(at.full, at.size, at.before, strict=True)]
     pads = [*at.before, *after]
     return {"kernel_shape": at.kernel, "strides": at.stride, "pads": pads, "dilations": at.dilation}
 
 
 @emits("conv2d")
-def _conv2d(
-    g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
-) -> None:  # fmt: skip
-    options = _sides("conv2d", x.array.shape[2:], weight.array.shape[2:], stride, padding, dilation)
+def _conv2d(g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: Any, at: Geometry) -> None:
     added = None if bias is None else g.of(bias, like.dtype)
-    g.node("Conv", g.of(x, like.dtype), g.of(weight, like.dtype), added, group=groups, out=out, **options)
+    options = _attributes(at.windows.size, at.windows)
+    g.node("Conv", g.of(x, like.dtype), g.of(weight, like.dtype), added, group=at.groups, out=out, **options)
 
 
 @emits("conv2d_input_grad")
-def _conv_transpose(
-    g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, size: Any, stride: Any, padding: Any, dilation: Any,
-    groups: int,
-) -> None:  # fmt: skip
-    options = _sides("conv_transpose2d", size, weight.array.shape[2:], stride, padding, dilation)
-    reach = [d * (k - 1) + 1 for k, d in zip(options["kernel_shape"], options["dilations"], strict=True)]
-    whole = [(m - 1) * s + r for m, s, r in zip(x.array.shape[2:], options["strides"], reach, strict=True)]
-    ends = options["pads"][2:]
+def _conv_transpose(g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, at: Geometry) -> None:
+    of, options = at.windows, _attributes(at.windows.size, at.windows)
+    reach = [d * (k - 1) + 1 for k, d in zip(of.kernel, of.dilation, strict=True)]
+    whole = [(m - 1) * s + r for m, s, r in zip(x.array.shape[2:], of.stride, reach, strict=True)]
     # What the windows do not reach of the image is ONNX's output padding.
-    extra = [n + b + a - w for n, b, a, w in zip(size, options["pads"][:2], ends, whole, strict=True)]
+    extra = [f - w for f, w in zip(of.full, whole, strict=True)]
     g.node(
-        "ConvTranspose", g.of(x, like.dtype), g.of(weight, like.dtype), group=groups, out=out, output_padding=extra,
+        "ConvTranspose", g.of(x, like.dtype), g.of(weight, like.dtype), group=at.groups, out=out, output_padding=extra,
         **options,
     )  # fmt: skip
 
@@ -422,13 +420,11 @@ def _unfold(
     padding: Any = 0,
     stride: Any = 1,
 ) -> None:
-    kernel, c = pair(kernel_size, "unfold", "kernel_size"), x.array.shape[1]
+    kernel, c = pair(kernel_size, "kernel_size"), x.array.shape[1]
     n = kernel[0] * kernel[1]
     # A convolution whose kernels are each one pixel.
     weight = np.tile(np.eye(n, dtype=like.dtype).reshape(n, 1, *kernel), (c, 1, 1, 1))
-    found = g.node(
-        "Conv", g.of(x), weight, group=c, **_sides("unfold", x.array.shape[2:], kernel, stride, padding, dilation)
-    )
+    found = g.node("Conv", g.of(x), weight, group=c, **_sides(x.array.shape[2:], kernel, stride, padding, dilation))
     g.node("Reshape", found, g.ints([0, c * n, -1]), out=out)
 
 
@@ -437,8 +433,8 @@ def _fold(
     g: Graph, out: str, like: NDArray[Any], x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1,
     padding: Any = 0, stride: Any = 1,
 ) -> None:  # fmt: skip
-    size = pair(output_size, "fold", "output_size")
-    options = _sides("fold", size, kernel_size, stride, padding, dilation)
+    size = pair(output_size, "output_size")
+    options = _sides(size, kernel_size, stride, padding, dilation)
     g.node("Col2Im", g.of(x), g.ints(size), g.ints(options.pop("kernel_shape")), out=out, **options)
 
 
@@ -448,7 +444,7 @@ def _max_pool2d(
     dilation: Any = 1, ceil_mode: bool = False,
 ) -> None:  # fmt: skip
     stride = kernel_size if stride is None else stride
-    options = _sides("max_pool2d", x.array.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    options = _sides(x.array.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     g.node("MaxPool", g.of(x), ceil_mode=int(ceil_mode), out=out, **options)
 
 
@@ -458,7 +454,7 @@ def _avg_pool2d(
     ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> None:  # fmt: skip
     stride = kernel_size if stride is None else stride
-    options = _sides("avg_pool2d", x.array.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    options = _sides(x.array.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override is not None and ceil_mode:
         raise UnsupportedError("divisor_override together with ceil_mode")
     count = int(count_include_pad or divisor_override is not None)

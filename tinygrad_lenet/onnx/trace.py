@@ -107,7 +107,8 @@ class Run:
         if isinstance(argument, (Tensor, np.ndarray)):
             return self.value(argument)
         if isinstance(argument, (list, tuple)):
-            return tuple(self._argument(a) for a in argument)
+            given = [self._argument(a) for a in argument]
+            return type(argument)(*given) if hasattr(argument, "_fields") else tuple(given)
         return argument
 
     def _hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:

@@ -26,7 +26,7 @@ _ROOM = 2_400_000  # bytes of images that are worked on at a time: with fewer, t
 def _geometry(
     op: str, x_shape: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Windows:
-    at = windows(op, x_shape[2:], kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
+    at = windows(x_shape[2:], kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
     if any(max(b, f - n - b) > k / 2 for b, f, n, k in zip(at.before, at.full, at.size, at.kernel, strict=True)):
         raise ArgumentError(
             f"{op}: padding {padding} must be at most half of the kernel {kernel}: a window must not be all padding"
@@ -128,7 +128,7 @@ def max_pool2d(
     tensor([[[[ 5.,  7.],
               [13., 15.]]]])
     """
-    check_images("max_pool2d", x)
+    check_images(x)
     at = _geometry("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     return _reduce(np.maximum, _padded(x, at, _lowest(x.dtype)), at, x.dtype)
 
@@ -246,7 +246,7 @@ def avg_pool2d(
     tensor([[[[ 2.5,  4.5],
               [10.5, 12.5]]]])
     """
-    check_images("avg_pool2d", x)
+    check_images(x)
     if divisor_override == 0:
         raise ArgumentError("avg_pool2d: divisor_override must not be 0, got 0")
     at = _geometry("avg_pool2d", x.shape, kernel_size, stride, padding, 1, ceil_mode)

@@ -1,0 +1,59 @@
+"""Steps: a kernel as a list of calls without arguments.
+
+A function that gives steps takes the memory of the result (``out``) and a function for scratch memory (``room``) from
+outside, and computes nothing itself. So one description serves both ways to run a kernel: at once, with fresh memory,
+or recorded, again and again in the same memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .threads import parallel
+
+Steps: TypeAlias = "list[Callable[[], object] | Blocked]"
+Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]  # (shape, dtype) -> uninitialised memory
+
+
+class Blocked(NamedTuple):
+    """A step that computes a result block by block, side by side on all cores.
+
+    The steps of a block are made when its turn comes, and dropped with their scratch memory before the next block.
+    """
+
+    steps: Callable[[Any], Steps]  # of one block
+    blocks: Sequence[Any]  # the geometry of each
+    work: int  # multiply-adds in all
+
+    def __call__(self) -> None:
+        """Run all blocks."""
+        if len(self.blocks) == 1:
+            run(self.steps(self.blocks[0]))
+        else:
+            parallel(self._some, len(self.blocks), self.work)
+
+    def _some(self, start: int, stop: int) -> None:
+        for block in self.blocks[start:stop]:
+            run(self.steps(block))
+
+
+def run(steps: Steps) -> None:
+    """Run the steps in their order."""
+    for step in steps:
+        step()
+
+
+class View(NamedTuple):
+    """How to look at the memory of an array."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in bytes, as the offset
+    offset: int = 0
+
+    def of(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The view of an array."""
+        return np.ndarray(self.shape, array.dtype, array, self.offset, self.strides)

@@ -1,0 +1,25 @@
+"""The definitions of the ops: in plain loops, with NumPy alone.
+
+    >>> import numpy as np
+    >>> from tinygrad_lenet import reference
+    >>> reference.conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)))
+    array([[[[4., 4.],
+             [4., 4.]]]])
+
+Each function takes and returns arrays, takes its options as numbers, pairs and words, and checks nothing. They are
+slow, and to be read; the ops of the same names compute the same fast, and are tested against them.
+"""
+
+from .ops.convolution import conv2d_definition as conv2d
+from .ops.convolution import conv2d_input_grad_definition as conv2d_input_grad
+from .ops.convolution import conv2d_weight_grad_definition as conv2d_weight_grad
+from .ops.convolution import fold_definition as fold
+from .ops.convolution import unfold_definition as unfold
+
+__all__ = [
+    "conv2d",
+    "conv2d_input_grad",
+    "conv2d_weight_grad",
+    "fold",
+    "unfold",
+]

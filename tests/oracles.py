@@ -280,7 +280,7 @@ def small_blocks(name, value):
     before = tl.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tinygrad_lenet.kernels.threads.WORTH", 1)
-        patch.setattr(f"tinygrad_lenet.ops.{name}", value)
+        patch.setattr(f"tinygrad_lenet.kernels.{name}", value)
         tl.set_num_threads(3)
         try:
             yield

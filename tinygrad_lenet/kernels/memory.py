@@ -38,6 +38,7 @@ _HUGE = 4 * 1024 * 1024  # bytes from which it has huge pages, as in NumPy
 _ndarray = np.ndarray
 
 Reference: TypeAlias = "ReferenceType[NDArray[Any]]"
+Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]  # (shape, dtype) -> uninitialised memory
 
 
 class _Block(np.ndarray[Any, Any]):
@@ -139,16 +140,20 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return out
 
 
-def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
-    """An uninitialised array of the same shape, its axes in memory in the same order."""
-    if x.nbytes < _SMALL:
-        return np.empty_like(x, dtype, subok=False)
-    dtype = x.dtype if dtype is None else dtype
+def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Room = empty) -> NDArray[Any]:
+    """An uninitialised array of a shape, its axes in memory in the order of those of ``x``."""
     if x.flags.c_contiguous:
-        return empty(x.shape, dtype)
-    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
-    memory = empty(tuple([x.shape[axis] for axis in order]), dtype)
+        return room(shape, dtype)
+    order = sorted(range(x.ndim), key=x.strides.__getitem__, reverse=True)
+    memory = room(tuple([shape[axis] for axis in order]), dtype)
     return memory.transpose([order.index(axis) for axis in range(x.ndim)])
+
+
+def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None, room: Room = empty) -> NDArray[Any]:
+    """An uninitialised array of the same shape, its axes in memory in the same order."""
+    if room is empty and x.nbytes < _SMALL:
+        return np.empty_like(x, dtype, subok=False)
+    return like(x, x.shape, x.dtype if dtype is None else dtype, room)
 
 
 def release() -> None:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .memory import Room as Room
 from .threads import parallel
 
 Steps: TypeAlias = "list[Callable[[], object] | Blocked]"
-Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]  # (shape, dtype) -> uninitialised memory
 
 
 class Blocked(NamedTuple):

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from ..errors import UnsupportedError
 from ..kernels.convolution import Geometry
+from ..kernels.pooling import Averages
 from ..kernels.windows import Windows
 from ..ops.windows import pair, windows
 from .builder import Graph
@@ -439,28 +440,21 @@ def _fold(
 
 
 @emits("max_pool2d")
-def _max_pool2d(
-    g: Graph, out: str, like: NDArray[Any], x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
-    dilation: Any = 1, ceil_mode: bool = False,
-) -> None:  # fmt: skip
-    stride = kernel_size if stride is None else stride
-    options = _sides(x.array.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
-    g.node("MaxPool", g.of(x), ceil_mode=int(ceil_mode), out=out, **options)
+def _max_pool2d(g: Graph, out: str, like: NDArray[Any], x: Any, at: Windows) -> None:
+    ceil_mode = int(at.padded != at.full)  # a window hangs over the end
+    g.node("MaxPool", g.of(x), ceil_mode=ceil_mode, out=out, **_attributes(at.size, at))
 
 
 @emits("avg_pool2d")
-def _avg_pool2d(
-    g: Graph, out: str, like: NDArray[Any], x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
-    ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
-) -> None:  # fmt: skip
-    stride = kernel_size if stride is None else stride
-    options = _sides(x.array.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override is not None and ceil_mode:
+def _avg_pool2d(g: Graph, out: str, like: NDArray[Any], x: Any, at: Averages) -> None:
+    of, divisor = at.windows, at.divisor_override
+    options, ceil_mode = _attributes(of.size, of), int(of.padded != of.full)
+    if divisor is not None and ceil_mode:
         raise UnsupportedError("divisor_override together with ceil_mode")
-    count = int(count_include_pad or divisor_override is not None)
-    found = g.node("AveragePool", g.of(x), ceil_mode=int(ceil_mode), count_include_pad=count, **options)
-    area = math.prod(options["kernel_shape"])
-    g.node("Mul", found, like.dtype.type(area / divisor_override) if divisor_override else like.dtype.type(1), out=out)
+    count = int(at.count_include_pad or divisor is not None)
+    found = g.node("AveragePool", g.of(x), ceil_mode=ceil_mode, count_include_pad=count, **options)
+    area = math.prod(of.kernel)
+    g.node("Mul", found, like.dtype.type(area / divisor) if divisor else like.dtype.type(1), out=out)
 
 
 @emits("resample")

@@ -1,102 +1,154 @@
-"""Max and average pooling: for each position in the kernel one strided view of the images, and a running maximum or sum
-over them.
+"""Max and average pooling: the definitions, the ops and their gradients. The fast code is in ``kernels/pooling.py``.
+
+The definitions at the top go through the windows one by one. They are ``tinygrad_lenet.reference``, and the ops are
+tested against them.
+
+Max pooling picks one pixel from each window. Its gradient, :func:`_unpool`, puts each number where one was picked; the
+gradient of that, :func:`_repool`, picks from the same places. Average pooling is linear: its gradient,
+:func:`_avg_unpool`, shares each number out, and the gradient of that is average pooling again. All take their options
+as one object, :class:`Windows` or :class:`Averages`, which the public functions make once and the graph saves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from ..core.primitive import Array, draw, primitive
+from ..core.primitive import Array, composite, draw, primitive
+from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError
-from ..kernels import memory
-from ..kernels.masks import BITS
-from ..kernels.sums import single
-from ..kernels.threads import parallel
-from ..kernels.windows import Windows, cut, rows_first
+from ..kernels import pooling as fast
+from ..kernels.pooling import Averages
+from ..kernels.windows import Windows
 from .windows import Padding, Pair, check_images, windows
 
 __all__ = ["avg_pool2d", "max_pool2d"]
 
-_ROOM = 2_400_000  # bytes of images that are worked on at a time: with fewer, the calls cost more than the cache saves
+
+# The definitions
 
 
-def _geometry(
-    op: str, x_shape: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
-) -> Windows:
-    at = windows(x_shape[2:], kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
+def _both(option: Any) -> Any:
+    """The height and the width of an option."""
+    return option if isinstance(option, tuple) else (option, option)
+
+
+def _axis(length: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool) -> list[Any]:
+    """For each window along an axis of an image: the pixels that it sees, and how many they are with padding."""
+    (before, after), reach = _both(padding), dilation * (kernel - 1) + 1
+    last = length + after - reach  # where the last window begins at the latest
+    if ceil_mode:  # it may hang over the end, if it begins in the image
+        last = max(last, min(last + stride - 1, length - 1))
+    seen = [range(s, min(s + reach, length + after), dilation) for s in range(-before, last + 1, stride)]
+    return [([pixel for pixel in pixels if 0 <= pixel < length], len(pixels)) for pixels in seen]
+
+
+def _axes(size: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
+    """:func:`_axis` for rows and for columns."""
+    stride = kernel_size if stride is None else stride
+    options = zip(size, *map(_both, (kernel_size, stride, padding, dilation)), strict=True)
+    return [_axis(*option, ceil_mode) for option in options]
+
+
+def max_pool2d_definition(
+    x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Any:
+    """The largest pixel in each window of images (N, C, H, W): (N, C, OH, OW). Padding is -inf.
+
+    Window (i, j) looks at pixels ``(i * sh + a * dh - top, j * sw + b * dw - left)``, ``a`` and ``b`` in the kernel.
+
+    >>> import numpy as np
+    >>> from tinygrad_lenet import reference
+    >>> reference.max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)
+    array([[[[ 5.,  7.],
+             [13., 15.]]]])
+    """
+    rows, columns = _axes(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    out = np.full((*x.shape[:2], len(rows), len(columns)), lowest, x.dtype)
+    for i, (ys, _) in enumerate(rows):
+        for j, (zs, _) in enumerate(columns):
+            for y in ys:
+                for z in zs:
+                    out[:, :, i, j] = np.maximum(out[:, :, i, j], x[:, :, y, z])
+    return out
+
+
+def avg_pool2d_definition(
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """The mean of each window of images (N, C, H, W): (N, C, OH, OW). Padding is 0.
+
+    Each sum is divided by the number of pixels, with or without padding, or by ``divisor_override``.
+
+    >>> import numpy as np
+    >>> from tinygrad_lenet import reference
+    >>> reference.avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)
+    array([[[[ 2.5,  4.5],
+             [10.5, 12.5]]]])
+    """
+    rows, columns = _axes(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    out = np.zeros((*x.shape[:2], len(rows), len(columns)), x.dtype)
+    for i, (ys, height) in enumerate(rows):
+        for j, (zs, width) in enumerate(columns):
+            for y in ys:
+                for z in zs:
+                    out[:, :, i, j] += x[:, :, y, z]
+            out[:, :, i, j] /= divisor_override or (height * width if count_include_pad else len(ys) * len(zs))
+    return out
+
+
+# Max pooling
+
+
+@primitive
+def _max_pool2d(x: Array, at: Windows) -> Array:
+    return fast.max_pool2d(x, at)
+
+
+@primitive
+def _unpool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
+    """Each window's gradient to the pixel that won."""
+    return fast.unpool(g, x, peak, at)
+
+
+@primitive
+def _repool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
+    """From each window the element where ``x`` won."""
+    return fast.repool(g, x, peak, at)
+
+
+_max_pool2d.vjp(x=lambda g, out, x, at: _unpool(g, x, out, at))
+# The winners do not depend on g, and move with x only by jumps.
+_unpool.vjp(g=lambda g_, x, peak, at: _repool(g_, x, peak, at), x=None, peak=None)
+_repool.vjp(g=lambda g_, x, peak, at: _unpool(g_, x, peak, at), x=None, peak=None)
+_max_pool2d.op.name = "max_pool2d"  # as users know it: in messages, drawings and graphs
+_max_pool2d.check(draw(2, 2, 4, 6), windows((4, 6), 2, 2, 0, 1))
+_max_pool2d.check(draw(2, 2, 7, 6), windows((7, 6), (3, 2), (2, 1), (1, 0), 1))
+_max_pool2d.check(draw(1, 2, 6, 5), windows((6, 5), 2, 2, 0, 2, True))
+_IMAGE, _PEAK = np.array([[[[3.0, 1.0, 2.0, 5.0], [0.0, 4.0, 7.0, 6.0]]]]), np.array([[[[4.0, 7.0]]]])
+_unpool.check(draw(1, 1, 1, 2), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
+_repool.check(draw(1, 1, 2, 4), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
+
+
+def _geometry(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
+    """The windows of a pooling; raise if one could be all padding."""
+    at = windows(size, kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
     if any(max(b, f - n - b) > k / 2 for b, f, n, k in zip(at.before, at.full, at.size, at.kernel, strict=True)):
         raise ArgumentError(
-            f"{op}: padding {padding} must be at most half of the kernel {kernel}: a window must not be all padding"
+            f"padding {padding} must be at most half of the kernel {kernel}: a window must not be all padding"
         )
     return at
 
 
-def _padded(x: Array, at: Windows, fill: float) -> Array:
-    """The images (N, C, H, W) with padding; themselves if there is none."""
-    return x if at.padded == at.size else rows_first(x, at, fill).transpose(3, 1, 0, 2)
-
-
-def _views(x: Array, at: Windows, rows: slice | None = None) -> Iterator[Array]:
-    """What all windows, or some rows of them, see at each position of the kernel, (N, C, OH, OW), row by row."""
-    for a in range(at.kernel[0]):
-        for b in range(at.kernel[1]):
-            yield x[(..., *at.at(a, b, rows))]
-
-
-def _tiles(x: Array, at: Windows) -> Array:
-    """The windows of a tiling as axes of their own, (N, C, OH, kh, OW, kw): a view."""
-    return x.reshape(*x.shape[:2], at.grid[0], at.kernel[0], at.grid[1], at.kernel[1])
-
-
-def _by_rows(compute: Callable[[slice], object], at: Windows, images: Array) -> None:
-    """Call ``compute`` for rows of windows: on all cores, and for few enough that their images stay in the cache."""
-    count = at.grid[0]
-    if images.nbytes <= _ROOM or at.dilation[0] * (at.kernel[0] - 1) >= at.stride[0]:
-        compute(slice(0, count))  # few, or rows that share pixels
-        return
-    high = max(1, _ROOM * count // max(1, images.nbytes))
-
-    def blocks(start: int, stop: int) -> None:
-        for part in cut(stop - start, high):
-            compute(slice(start + part.start, start + part.stop))
-
-    parallel(blocks, count, 25 * images.size)  # many short calls, for which threads pay late
-
-
-def _reduce(ufunc: np.ufunc, images: Array, at: Windows, dtype: np.dtype[Any]) -> Array:
-    """The sum or the maximum of each window."""
-    out = memory.empty_like(next(_views(images, at)), dtype)
-
-    def compute(rows: slice) -> None:
-        views = _views(images, at, rows)
-        result = out[:, :, rows]
-        np.copyto(result, next(views))
-        for view in views:
-            ufunc(result, view, out=result)
-
-    if at.many:
-        ufunc.reduce(_tiles(images, at), axis=(3, 5), dtype=dtype, out=out)
-    else:
-        _by_rows(compute, at, images)
-    return out
-
-
-def _blank(like: Array, at: Windows, dtype: np.dtype[Any]) -> Array:
-    """Room for the padded images' gradient, laid out in memory as ``like`` is; not cleared if every pixel will be
-    written.
-    """
-    order = sorted(range(4), key=lambda axis: -like.strides[axis])
-    shape = (*like.shape[:2], *at.padded)
-    room = memory.empty(tuple(shape[axis] for axis in order), dtype)
-    if not at.tiling:
-        room.fill(0)
-    return room.transpose([order.index(axis) for axis in range(4)])
-
-
-@primitive
+@composite
 def max_pool2d(
     x: Array,
     kernel_size: Pair,
@@ -104,9 +156,9 @@ def max_pool2d(
     padding: Padding = 0,
     dilation: Pair = 1,
     ceil_mode: bool = False,
-) -> Array:
+) -> Tensor:
     """The largest value in each window, PyTorch's ``max_pool2d``. The whole gradient goes to the first maximum in
-    row-major order.
+    row-major order. Definition: :func:`tinygrad_lenet.reference.max_pool2d`.
 
     Args:
         x: images, (N, C, H, W).
@@ -128,93 +180,35 @@ def max_pool2d(
     tensor([[[[ 5.,  7.],
               [13., 15.]]]])
     """
+    x = as_tensor(x)
     check_images(x)
-    at = _geometry("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    return _reduce(np.maximum, _padded(x, at, _lowest(x.dtype)), at, x.dtype)
+    return _max_pool2d(x, _geometry(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
 
 
-def _lowest(dtype: np.dtype[Any]) -> float:
-    return -np.inf if dtype.kind == "f" else 0 if dtype.kind == "b" else int(np.iinfo(dtype).min)
-
-
-@primitive
-def _unpool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
-    """Each window's gradient to the pixel that won."""
-    at = _geometry("max_pool2d", x.shape, *window)
-    if g.dtype == np.float16 and not at.tiling:
-        return _unpool.op.forward(single(g), single(x), single(peak), *window).astype(g.dtype)
-    images = _padded(x, at, np.nan)
-    grads = _blank(images, at, g.dtype)
-
-    tiling, integer = at.tiling, BITS[g.dtype.itemsize]
-    targets = grads.view(integer) if tiling else grads
-
-    def compute(rows: slice) -> None:
-        top, upstream = peak[:, :, rows], g[:, :, rows].view(integer)
-        won, free, bits = np.empty_like(top, np.bool_), None, memory.empty_like(top, integer)
-        ones = won.view(np.int8)
-        for view, target in zip(_views(images, at, rows), _views(targets, at, rows), strict=True):
-            np.equal(view, top, out=won)
-            if free is None:
-                free = np.logical_not(won)
-            else:
-                np.logical_and(won, free, out=won)
-                np.logical_xor(won, free, out=free)
-            np.copyto(bits, np.negative(ones, out=ones))  # all bits 1 where it won
-            if tiling:
-                np.bitwise_and(upstream, bits, out=target)
-            else:
-                np.bitwise_and(upstream, bits, out=bits)
-                target += bits.view(g.dtype)
-
-    _by_rows(compute, at, images)
-    return grads[(..., *at.inside)]
+# Average pooling
 
 
 @primitive
-def _repool(g: Array, x: Array, peak: Array, *window: Any) -> Array:
-    """From each window the element where ``x`` won."""
-    at = _geometry("max_pool2d", x.shape, *window)
-    free = np.ones_like(peak, np.bool_)
-    picked = np.zeros_like(peak, g.dtype)
-    for view, value in zip(_views(_padded(x, at, np.nan), at), _views(_padded(g, at, 0), at), strict=True):
-        won = view == peak
-        won &= free
-        free ^= won
-        np.copyto(picked, value, where=won)
-    return picked
-
-
-max_pool2d.vjp(
-    x=lambda g, out, x, kernel_size, stride, padding, dilation, ceil_mode: _unpool(
-        g, x, out, kernel_size, stride, padding, dilation, ceil_mode
-    )
-)
-max_pool2d.check(draw(2, 2, 4, 6), 2)
-max_pool2d.check(draw(2, 2, 7, 6), (3, 2), (2, 1), (1, 0))
-max_pool2d.check(draw(1, 2, 6, 5), 2, 2, 0, 2, True)
-# The winners do not depend on g, and move with x only by jumps.
-_unpool.vjp(g=lambda g_, x, peak, window: _repool(g_, x, peak, *window), x=None, peak=None)
-_repool.vjp(g=lambda g_, x, peak, window: _unpool(g_, x, peak, *window), x=None, peak=None)
-_example = np.array([[[[3.0, 1.0, 2.0, 5.0], [0.0, 4.0, 7.0, 6.0]]]])
-_unpool.check(draw(1, 1, 1, 2), _example, np.array([[[[4.0, 7.0]]]]), 2, None, 0, 1, False)
-_repool.check(draw(1, 1, 2, 4), _example, np.array([[[[4.0, 7.0]]]]), 2, None, 0, 1, False)
-
-
-def _weight(at: Windows, count_include_pad: bool, divisor_override: int | None, dtype: np.dtype[Any]) -> Any:
-    """One over the number of pixels that each window counts: a number, or (OH, OW) where windows differ."""
-    kh, kw = at.kernel
-    if divisor_override is not None or at.padded == (at.full if count_include_pad else at.size):
-        return 1 / (divisor_override or kh * kw)
-    counts = []
-    for i in (0, 1):
-        first, last = (0, at.full[i]) if count_include_pad else (at.before[i], at.before[i] + at.size[i])
-        starts = np.arange(at.grid[i]) * at.stride[i]
-        counts.append(np.minimum(starts + at.kernel[i], last) - np.maximum(starts, first))
-    return (1 / np.outer(*counts)).astype(dtype)
+def _avg_pool2d(x: Array, at: Averages) -> Array:
+    return fast.avg_pool2d(x, at)
 
 
 @primitive
+def _avg_unpool(g: Array, at: Averages) -> Array:
+    """Each window's gradient, shared out equally."""
+    return fast.avg_unpool(g, at)
+
+
+_avg_pool2d.vjp(x=lambda g, at: _avg_unpool(g, at))
+_avg_unpool.vjp(g=lambda g_, at: _avg_pool2d(g_, at))
+_avg_pool2d.op.name = "avg_pool2d"
+_avg_pool2d.check(draw(2, 2, 4, 6), Averages(windows((4, 6), 2, 2, 0, 1), True, None))
+_avg_pool2d.check(draw(2, 2, 7, 6), Averages(windows((7, 6), (3, 2), (2, 1), (1, 0), 1), True, None))
+_avg_pool2d.check(draw(1, 2, 6, 5), Averages(windows((6, 5), (2, 3), 2, (1, 1), 1, True), False, None))
+_avg_unpool.check(draw(2, 2, 3, 2), Averages(windows((7, 4), (3, 2), 2, 0, 1), True, None))
+
+
+@composite
 def avg_pool2d(
     x: Array,
     kernel_size: Pair,
@@ -223,8 +217,8 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
-) -> Array:
-    """The mean of each window, PyTorch's ``avg_pool2d``.
+) -> Tensor:
+    """The mean of each window, PyTorch's ``avg_pool2d``. Definition: :func:`tinygrad_lenet.reference.avg_pool2d`.
 
     Args:
         x: images, (N, C, H, W).
@@ -246,48 +240,9 @@ def avg_pool2d(
     tensor([[[[ 2.5,  4.5],
               [10.5, 12.5]]]])
     """
+    x = as_tensor(x)
     check_images(x)
     if divisor_override == 0:
-        raise ArgumentError("avg_pool2d: divisor_override must not be 0, got 0")
-    at = _geometry("avg_pool2d", x.shape, kernel_size, stride, padding, 1, ceil_mode)
-    narrow = x.dtype.kind != "f" or x.dtype == np.float16  # which is added in float32
-    out = _reduce(np.add, _padded(x, at, 0), at, np.dtype(np.float32) if narrow else x.dtype)
-    np.multiply(out, _weight(at, count_include_pad, divisor_override, out.dtype), out=out)
-    return out.astype(x.dtype) if x.dtype == np.float16 else out
-
-
-@primitive
-def _avg_unpool(g: Array, x_shape: tuple[int, ...], *window: Any) -> Array:
-    """Each window's gradient, shared out equally."""
-    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override = window
-    if g.dtype == np.float16:
-        return _avg_unpool.op.forward(single(g), x_shape, *window).astype(g.dtype)
-    at = _geometry("avg_pool2d", x_shape, kernel_size, stride, padding, 1, ceil_mode)
-    weight = _weight(at, count_include_pad, divisor_override, g.dtype)
-    grads = _blank(g, at, g.dtype)
-    if at.many:
-        np.copyto(_tiles(grads, at), (g * weight)[:, :, :, None, :, None])
-        return grads
-
-    def compute(rows: slice) -> None:
-        share = g[:, :, rows] * (weight if isinstance(weight, float) else weight[rows])
-        for target in _views(grads, at, rows):
-            if at.tiling:
-                np.copyto(target, share)
-            else:
-                np.add(target, share, out=target)
-
-    _by_rows(compute, at, grads)
-    return grads[(..., *at.inside)]
-
-
-avg_pool2d.vjp(
-    x=lambda g, x_shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override: _avg_unpool(
-        g, x_shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-    )
-)
-avg_pool2d.check(draw(2, 2, 4, 6), 2)
-avg_pool2d.check(draw(2, 2, 7, 6), (3, 2), (2, 1), (1, 0))
-avg_pool2d.check(draw(1, 2, 6, 5), (2, 3), 2, (1, 1), True, False)
-_avg_unpool.vjp(g=lambda g_, window: avg_pool2d(g_, *window))
-_avg_unpool.check(draw(2, 2, 3, 2), (2, 2, 7, 4), (3, 2), 2, (0, 0), False, True, None)
+        raise ArgumentError("divisor_override must not be 0, got 0")
+    at = _geometry(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    return _avg_pool2d(x, Averages(at, count_include_pad, divisor_override))

@@ -1,0 +1,270 @@
+"""Max and average pooling: one strided view of the images for each position in the kernel, and a running maximum or sum
+over these views.
+
+Each kernel comes in two layers. The geometry, :class:`Windows` or :class:`Averages`, says where the windows lie and into
+which rows they are cut; it holds no arrays. The computation gives the steps that fill ``out`` (see ``steps.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import memory
+from .masks import BITS
+from .steps import Blocked, Room, Steps, run
+from .windows import Windows, cut, padded
+
+Array = NDArray[Any]
+
+_ROOM = 2_400_000  # bytes of images that are worked on at a time: with fewer, the calls cost more than the cache saves
+_BOOL, _HALF, _SINGLE = (np.dtype(kind) for kind in (np.bool_, np.float16, np.float32))
+
+
+# Geometry
+
+
+class Averages(NamedTuple):
+    """Windows, and by how much the sum of each is divided."""
+
+    windows: Windows
+    count_include_pad: bool  # whether padding counts as pixels
+    divisor_override: int | None  # divide by this in place of the number of pixels
+
+    def weight(self, dtype: np.dtype[Any]) -> Any:
+        """One over the divisor of each window: a number, or (OH, OW) where windows differ."""
+        at = self.windows
+        if self.divisor_override is not None or at.padded == (at.full if self.count_include_pad else at.size):
+            return 1 / (self.divisor_override or at.kernel[0] * at.kernel[1])
+        counts = []
+        for i in (0, 1):
+            first, last = (0, at.full[i]) if self.count_include_pad else (at.before[i], at.before[i] + at.size[i])
+            starts = np.arange(at.grid[i]) * at.stride[i]
+            counts.append(np.minimum(starts + at.kernel[i], last) - np.maximum(starts, first))
+        return (1 / np.outer(*counts)).astype(dtype)
+
+
+def blocks(at: Windows, size: int) -> list[slice]:
+    """Blocks of rows of windows, which share no pixels; ``size`` is the bytes of the images."""
+    count = at.grid[0]
+    if size <= _ROOM or at.dilation[0] * (at.kernel[0] - 1) >= at.stride[0]:
+        return [slice(0, count)]  # few, or rows that share pixels
+    parts = -(-size // _ROOM)
+    return cut(count, -(-count // (parts + parts % 2)))  # an even number, for two threads
+
+
+# Computation
+
+
+def _views(images: Array, at: Windows, rows: slice) -> Iterator[Array]:
+    """What rows of windows see at each position of the kernel, (N, C, rows, OW), position by position."""
+    for a in range(at.kernel[0]):
+        for b in range(at.kernel[1]):
+            yield images[(..., *at.at(a, b, rows))]
+
+
+def _tiles(images: Array, at: Windows) -> Array:
+    """The windows of a tiling as axes of their own, (N, C, OH, kh, OW, kw): a view."""
+    return images.reshape(*images.shape[:2], at.grid[0], at.kernel[0], at.grid[1], at.kernel[1])
+
+
+def _blocked(compute: Any, at: Windows, images: Array) -> Blocked:
+    """Compute rows of windows block by block."""
+    return Blocked(compute, blocks(at, images.nbytes), 25 * images.size)  # many short calls: threads pay late
+
+
+def _padded(x: Array, at: Windows, room: Room, steps: Steps, fill: float) -> Array:
+    """The images (N, C, H, W) with padding, which further steps write; themselves if there is none."""
+    return x if at.padded == at.size else padded(x, at, x.dtype, room, steps, fill).transpose(3, 1, 0, 2)
+
+
+def _reduce(ufunc: np.ufunc, images: Array, at: Windows, out: Array, steps: Steps) -> None:
+    """Add the steps that write the maximum or the sum of each window to ``out``."""
+
+    def compute(rows: slice) -> Steps:
+        first, *views = _views(images, at, rows)
+        result = out[:, :, rows]
+        steps: Steps = []
+        if not views or first.dtype != out.dtype:
+            steps.append(partial(np.copyto, result, first))
+            first = result
+        for view in views:
+            steps.append(partial(ufunc, first, view, result))
+            first = result
+        return steps
+
+    if at.many:
+        steps.append(partial(ufunc.reduce, _tiles(images, at), (3, 5), out.dtype, out))
+    else:
+        steps.append(_blocked(compute, at, images))
+
+
+def max_steps(out: Array, room: Room, x: Array, at: Windows) -> Steps:
+    """The steps of :func:`max_pool2d` into ``out``, (N, C, OH, OW)."""
+    steps: Steps = []
+    kind = x.dtype.kind
+    lowest = -np.inf if kind == "f" else 0 if kind == "b" else int(np.iinfo(x.dtype).min)
+    _reduce(np.maximum, _padded(x, at, room, steps, lowest), at, out, steps)
+    return steps
+
+
+def mean_steps(out: Array, room: Room, x: Array, at: Averages) -> Steps:
+    """The steps of :func:`avg_pool2d` into ``out``, (N, C, OH, OW); float16 is added in float32."""
+    steps: Steps = []
+    sums = memory.empty_like(out, _SINGLE, room) if out.dtype == _HALF else out
+    _reduce(np.add, _padded(x, at.windows, room, steps, 0), at.windows, sums, steps)
+    steps.append(partial(np.multiply, sums, at.weight(sums.dtype), sums))
+    if sums is not out:
+        steps.append(partial(np.copyto, out, sums, "same_kind"))
+    return steps
+
+
+def _collect(out: Array, room: Room, at: Windows, steps: Steps) -> Array:
+    """Where windows add to the gradient of the padded images: ``out`` or, if that is too small or too narrow, scratch
+    memory. Further steps clear it, unless each pixel is written once.
+    """
+    if at.tiling:
+        return out
+    dtype = _SINGLE if out.dtype == _HALF else out.dtype
+    sums = out
+    if at.padded != at.size or dtype != out.dtype:
+        sums = memory.like(out, (*out.shape[:2], *at.padded), dtype, room)
+    steps.append(partial(sums.fill, 0))
+    return sums
+
+
+def _deliver(sums: Array, out: Array, at: Windows) -> Steps:
+    """The steps that bring to ``out`` what was collected elsewhere."""
+    return [] if sums is out else [partial(np.copyto, out, sums[(..., *at.inside)], "same_kind")]
+
+
+def _contest(images: Array, peak: Array, at: Windows, rows: slice, room: Room) -> tuple[Array, Iterator[Steps]]:
+    """A mask, and for each position of the kernel the steps that set it where a window has its first maximum there."""
+    won, free = memory.empty_like(peak, _BOOL, room), memory.empty_like(peak, _BOOL, room)
+
+    def positions() -> Iterator[Steps]:
+        for i, view in enumerate(_views(images, at, rows)):
+            equal = partial(np.equal, view, peak, won)
+            if i == 0:
+                yield [equal, partial(np.logical_not, won, free)]
+            else:
+                yield [equal, partial(np.logical_and, won, free, won), partial(np.logical_xor, won, free, free)]
+
+    return won, positions()
+
+
+def unpool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Windows) -> Steps:
+    """The steps of :func:`unpool` into ``out``, (N, C, H, W)."""
+    steps: Steps = []
+    images, grads = _padded(x, at, room, steps, np.nan), _collect(out, room, at, steps)  # NaN never wins
+    tiling, integer = at.tiling, BITS[g.dtype.itemsize]
+    targets = grads.view(integer) if tiling else grads
+
+    def compute(rows: slice) -> Steps:
+        top, upstream = peak[:, :, rows], g[:, :, rows].view(integer)
+        bits = memory.empty_like(top, integer, room)
+        won, positions = _contest(images, top, at, rows, room)
+        ones = won.view(np.int8)
+        steps: Steps = []
+        for position, target in zip(positions, _views(targets, at, rows), strict=True):
+            steps += position
+            steps += [partial(np.negative, ones, ones), partial(np.copyto, bits, ones)]  # all bits 1 where it won
+            if tiling:
+                steps.append(partial(np.bitwise_and, upstream, bits, target))
+            else:
+                steps.append(partial(np.bitwise_and, upstream, bits, bits))
+                steps.append(partial(np.add, target, bits.view(g.dtype), target))
+        return steps
+
+    return [*steps, _blocked(compute, at, images), *_deliver(grads, out, at)]
+
+
+def repool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Windows) -> Steps:
+    """The steps of :func:`repool` into ``out``, (N, C, OH, OW)."""
+    steps: Steps = []
+    images, values = _padded(x, at, room, steps, np.nan), _padded(g, at, room, steps, 0)
+
+    def compute(rows: slice) -> Steps:
+        picked = out[:, :, rows]
+        won, positions = _contest(images, peak[:, :, rows], at, rows, room)
+        steps: Steps = [partial(picked.fill, 0)]
+        for position, value in zip(positions, _views(values, at, rows), strict=True):
+            steps += [*position, partial(np.copyto, picked, value, where=won)]
+        return steps
+
+    return [*steps, _blocked(compute, at, images)]
+
+
+def share_steps(out: Array, room: Room, g: Array, averages: Averages) -> Steps:
+    """The steps of :func:`avg_unpool` into ``out``, (N, C, H, W); float16 is added in float32."""
+    at, dtype = averages.windows, _SINGLE if g.dtype == _HALF else g.dtype
+    weight = averages.weight(dtype)
+    steps: Steps = []
+    grads = _collect(out, room, at, steps)
+
+    def compute(rows: slice) -> Steps:
+        part = g[:, :, rows]
+        share = memory.empty_like(part, dtype, room)
+        factor = weight if isinstance(weight, float) else weight[rows]
+        steps: Steps = [partial(np.multiply, part, factor, share, dtype=dtype)]
+        if at.many:
+            return [*steps, partial(np.copyto, _tiles(grads, at), share[:, :, :, None, :, None], "same_kind")]
+        for target in _views(grads, at, rows):
+            if at.tiling:
+                steps.append(partial(np.copyto, target, share, "same_kind"))
+            else:
+                steps.append(partial(np.add, target, share, target))
+        return steps
+
+    whole = Blocked(compute, [slice(0, at.grid[0])], 0) if at.many else _blocked(compute, at, out)
+    return [*steps, whole, *_deliver(grads, out, at)]
+
+
+# At once
+
+
+def _made(x: Array, size: tuple[int, int], at: Windows, dtype: np.dtype[Any]) -> Array:
+    """Memory (N, C, *size), laid out as the images are, or batch-last if they are padded."""
+    (n, c), (h, w) = x.shape[:2], size
+    if at.padded == at.size:
+        return memory.like(x, (n, c, h, w), dtype)
+    return memory.empty((h, c, w, n), dtype).transpose(3, 1, 0, 2)
+
+
+def max_pool2d(x: Array, at: Windows) -> Array:
+    """The largest value in each window, (N, C, OH, OW)."""
+    out = _made(x, at.grid, at, x.dtype)
+    run(max_steps(out, memory.empty, x, at))
+    return out
+
+
+def unpool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
+    """Each window's gradient at its first maximum; ``peak`` are the maxima of the images ``x``."""
+    out = _made(x, at.size, at, g.dtype)
+    run(unpool_steps(out, memory.empty, g, x, peak, at))
+    return out
+
+
+def repool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
+    """From each window the element of ``g`` where ``x`` has its first maximum; 0 if there is none, for NaN."""
+    out = memory.empty_like(peak, g.dtype)
+    run(repool_steps(out, memory.empty, g, x, peak, at))
+    return out
+
+
+def avg_pool2d(x: Array, at: Averages) -> Array:
+    """The mean of each window, (N, C, OH, OW)."""
+    out = _made(x, at.windows.grid, at.windows, x.dtype if x.dtype.kind == "f" else _SINGLE)
+    run(mean_steps(out, memory.empty, x, at))
+    return out
+
+
+def avg_unpool(g: Array, at: Averages) -> Array:
+    """Each window's gradient, shared out equally among its pixels, (N, C, H, W)."""
+    out = memory.like(g, (*g.shape[:2], *at.windows.size), g.dtype)
+    run(share_steps(out, memory.empty, g, at))
+    return out

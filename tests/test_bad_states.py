@@ -86,7 +86,7 @@ FAULTS = [
     (lambda: nn.Sequential(nn.Tanh())[: FACTORIES["Broken"]()], "Sequential: this index is broken"),
     (lambda: nn.Sequential({"": nn.Tanh()}), "Sequential: an element is called by a word"),
     (two_names, "Sequential: an element is called by a word"),
-    (cycle, "Sequential: module .* holds it itself"),
+    (cycle, "Sequential.append: module .* holds it itself"),
     (lambda: nn.Parameter((True, False)), "Parameter: data: only tensors of floats"),
     (lambda: nn.ModuleList(3), "ModuleList: modules must be Modules"),
     (lambda: setattr(nn.LeNet5(), "pool", 3), "LeNet5: pool is a Module"),
@@ -110,9 +110,9 @@ FAULTS = [
     (lambda: optim.SGD(leaves(), dampening=math.nan), "SGD: dampening must lie in"),
     (lambda: optim.Adam(leaves(), betas=0.9), "Adam: betas must be"),
     (lambda: optim.SGD("abc"), "SGD: params must be Tensors"),
-    (lambda: option("lr", math.nan).step(), "SGD: lr must lie in"),  # was a step to NaN
-    (lambda: option("momentum", None).step(), "SGD: momentum must be a number"),  # was half a step
-    (lambda: sgd().load_state_dict({}), "SGD: the state lacks param_groups, state"),
+    (lambda: option("lr", math.nan).step(), "SGD.step: lr must lie in"),  # was a step to NaN
+    (lambda: option("momentum", None).step(), "SGD.step: momentum must be a number"),  # was half a step
+    (lambda: sgd().load_state_dict({}), "SGD.load_state_dict: the state lacks param_groups, state"),
     (lambda: optim.clip_grad_norm_(leaves(), -1), "clip_grad_norm_: max_norm must lie in"),  # turned gradients round
     (lambda: optim.clip_grad_norm_(leaves() * 2 and [*leaves()[:1]] * 2, 0.1), "given twice"),  # scaled twice
     (lambda: optim.clip_grad_norm_(leaves(), math.nan), "clip_grad_norm_: max_norm must lie in"),  # did nothing
@@ -121,7 +121,7 @@ FAULTS = [
     (lambda: optim.ExponentialLR(sgd(), -1), "ExponentialLR: gamma must lie in"),
     (
         lambda: [s.step() for s in [optim.ExponentialLR(sgd(), 1e200)] * 2],
-        "ExponentialLR: after 2 steps .* gamma is 1e",
+        "ExponentialLR.step: after 2 steps .* gamma is 1e",
     ),
     (lambda: optim.ReduceLROnPlateau(sgd(), factor=-1), "ReduceLROnPlateau: factor must lie in"),
     (lambda: data.DataLoader({"a": 1}), "data set: got a dict"),  # was a KeyError of the first batch

@@ -282,7 +282,7 @@ MISTAKES = [
         ArgumentError,
         r"exp_avg of parameter 0 .*\(3,\).*\(2,\)",
     ),
-    (lambda: loading({"state": {5: {"step": 1}}}), ArgumentError, "Adam: .*parameter 5"),
+    (lambda: loading({"state": {5: {"step": 1}}}), ArgumentError, "Adam.load_state_dict: .*parameter 5"),
 ]
 
 

@@ -125,13 +125,13 @@ def test_a_group_that_cannot_be_added_changes_nothing():
         ({"params": [b, b]}, ArgumentError, "given twice"),
         ({"params": [tl.ones(2)]}, GradientError, r"shape \(2,\) is not a leaf"),
         ({"params": [b * 2]}, GradientError, "not a leaf"),
-        ({"params": {b}}, DTypeError, "Adam: params is a set, whose order changes"),
-        ({"params": [1.0]}, DTypeError, "Adam: params must be Tensors, got float"),
-        ({"params": None}, DTypeError, "Adam: params must be Tensors"),
-        ({"lr": 0.1}, ArgumentError, "Adam: each group must have 'params'"),
-        ([b], DTypeError, "Adam: a group must be a dict"),
-        ({"params": b, "lr": -1}, ArgumentError, r"Adam: lr must lie in \[0, inf\), got -1"),
-        ({"params": b, "betas": 1}, DTypeError, "Adam: betas must be"),
+        ({"params": {b}}, DTypeError, "Adam.add_param_group: params is a set, whose order changes"),
+        ({"params": [1.0]}, DTypeError, "Adam.add_param_group: params must be Tensors, got float"),
+        ({"params": None}, DTypeError, "Adam.add_param_group: params must be Tensors"),
+        ({"lr": 0.1}, ArgumentError, "Adam.add_param_group: each group must have 'params'"),
+        ([b], DTypeError, "Adam.add_param_group: a group must be a dict"),
+        ({"params": b, "lr": -1}, ArgumentError, r"Adam.add_param_group: lr must lie in \[0, inf\), got -1"),
+        ({"params": b, "betas": 1}, DTypeError, "Adam.add_param_group: betas must be"),
     ]:
         with pytest.raises(error, match=words):
             optimizer.add_param_group(group)
@@ -175,7 +175,7 @@ def test_an_optimizer_of_the_users_own_saves_all_that_it_keeps():
     step(second, 1.0), step(second, 2.0)
     for key in ("step", "product", "norms"):
         np.testing.assert_array_equal(first.state[a][key], second.state[b][key])
-    with pytest.raises(ArgumentError, match="SGD: momentum_buffer of parameter 0 has shape"):
+    with pytest.raises(ArgumentError, match=r"SGD\.load_state_dict: momentum_buffer of parameter 0 has shape"):
         optim.SGD([a]).load_state_dict(
             {**optim.SGD([a]).state_dict(), "state": {0: {"step": 1, "momentum_buffer": 1.0}}}
         )
@@ -189,7 +189,7 @@ def test_lists_changed_by_hand_are_checked_before_a_step():
         (lambda: groups[1]["params"].append(a), ArgumentError, "given twice"),
         (lambda: groups[1]["params"].append(tl.ones(3)), GradientError, r"shape \(3,\) is not a leaf"),
         (lambda: groups[1]["params"].append(3), DTypeError, "must be Tensors, got int"),
-        (lambda: groups[1].update(params=None), DTypeError, "SGD: each group must have 'params'"),
+        (lambda: groups[1].update(params=None), DTypeError, "SGD.step: each group must have 'params'"),
         (lambda: groups[1].update(params=iter([b])), DTypeError, "a list of Tensors, got"),  # did nothing, silently
         (lambda: groups[1].update(params={b}), DTypeError, "a list of Tensors, got"),
         (lambda: groups.append({"params": [leaf(1.0)]}), ArgumentError, "group 2 lacks lr, momentum.*add_param_group"),

@@ -70,7 +70,7 @@ def test_a_rate_set_by_hand_is_the_one_that_changes():
     optim.LinearLR(optimizer, 0.5)
     assert rates(optimizer) == [2.0]  # unless it begins with a factor
     optimizer.param_groups[0]["lr"] = "fast"
-    with pytest.raises(DTypeError, match="ExponentialLR: lr must be a number"):
+    with pytest.raises(DTypeError, match=r"ExponentialLR\.step: lr must be a number"):
         schedule.step()
     assert schedule.last_epoch == 2
 
@@ -145,7 +145,7 @@ def test_groups_that_are_added_later_have_their_own_rates():
         strict.step(1.0)
     step = optim.StepLR(other, 1)
     del other.param_groups[1]
-    with pytest.raises(ArgumentError, match="StepLR: the optimizer has 1 groups, the schedule is for 2"):
+    with pytest.raises(ArgumentError, match=r"StepLR\.step: the optimizer has 1 groups, the schedule is for 2"):
         step.step()
 
 

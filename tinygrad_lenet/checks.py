@@ -6,11 +6,13 @@ function's name.
 
 from __future__ import annotations
 
-import functools
+import ast
 import math
 import operator
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
 
 import numpy as np
@@ -71,7 +73,7 @@ def figure(name: str, value: Any) -> float:
         return math.nan
 
 
-@functools.cache
+@cache
 def _bounds(interval: str) -> tuple[float, float, bool, bool]:
     low, high = interval[1:-1].split(",")
     return float(low), float(high), interval[0] == "[", interval[-1] == "]"
@@ -116,6 +118,39 @@ def listed(name: str, value: Any, what: str) -> list[Any]:
     ):
         return list(value)
     raise DTypeError(f"{name} must be {what}, got {said(value)}")
+
+
+def two_numbers(name: str, value: Any, interval: str) -> tuple[float, float]:
+    """A pair of numbers in an interval."""
+    several = listed(name, value, "a pair of numbers")
+    if len(several) != 2:
+        raise ArgumentError(f"{name} must be two numbers in {interval}, got {said(value)}")
+    return number(name, several[0], interval), number(name, several[1], interval)
+
+
+def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
+    """Two integers, of height and width, from one or two."""
+    if type(value) is int and value >= least:
+        return value, value
+    several = isinstance(value, (tuple, list)) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) == 1)
+    try:
+        a, b = (integer(name, v) for v in (value if several else (value, value)))
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name} must be an integer or a pair of integers, got {said(value)}") from None
+    if min(a, b) < least:
+        raise ArgumentError(f"{name} must be at least {least}, got {said(value)}")
+    return a, b
+
+
+def padding(name: str, value: Any) -> Any:
+    """Padding in its plain form: ``"valid"`` or ``"same"``, two integers, or two pairs of them."""
+    if isinstance(value, str):
+        if value in ("same", "valid"):
+            return value
+        raise ArgumentError(f"{name} must be 'same', 'valid', a number or a pair of numbers, got {said(value)}")
+    if isinstance(value, (tuple, list)) and len(value) == 2 and any(isinstance(p, (tuple, list)) for p in value):
+        return tuple(pair(name, p, 0) for p in value)
+    return pair(name, value, 0)
 
 
 def lengths(name: str, value: Any, least: int = 0) -> tuple[int, ...]:
@@ -163,27 +198,40 @@ def made(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T]) -> T:
         ) from None
 
 
-# Ranges of annotated parameters, which the door checks: of integers the least value, of numbers the interval.
-Count: TypeAlias = Annotated[int, 0]
-Positive: TypeAlias = Annotated[int, 1]
-Real: TypeAlias = Annotated[float, "(-inf, inf)"]
-NonNegative: TypeAlias = Annotated[float, "[0, inf)"]
-Probability: TypeAlias = Annotated[float, "[0, 1]"]
+# The ranges of annotated parameters. Each carries its check, which the door of a function calls.
+Count: TypeAlias = Annotated[int, partial(integer, least=0)]
+Positive: TypeAlias = Annotated[int, partial(integer, least=1)]
+Real: TypeAlias = Annotated[float, number]
+ExtendedReal: TypeAlias = Annotated[float, partial(number, interval="[-inf, inf]")]
+NonNegative: TypeAlias = Annotated[float, partial(number, interval="[0, inf)")]
+PositiveReal: TypeAlias = Annotated[float, partial(number, interval="(0, inf)")]
+Probability: TypeAlias = Annotated[float, partial(number, interval="[0, 1]")]
+Decay: TypeAlias = Annotated[float, partial(number, interval="[0, 1)")]
+Decays: TypeAlias = Annotated[tuple[float, float], partial(two_numbers, interval="[0, 1)")]
+File: TypeAlias = Annotated[str | os.PathLike[str], path]
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
 
 def ranged(annotation: Any) -> Check | None:
-    """The check of a parameter with this annotation: a range, or a ``Literal`` of words; None for other annotations.
+    """The check of a parameter with this annotation: a range above, or a ``Literal`` of words; else None.
 
     >>> ranged(Probability)("p", 1.5)
     Traceback (most recent call last):
     tinygrad_lenet.errors.ArgumentError: p must lie in [0, 1], got 1.5
     """
+    if isinstance(annotation, str) and annotation.startswith("Literal["):
+        return partial(choice, choices=ast.literal_eval(annotation.removeprefix("Literal")))
     if get_origin(annotation) is Literal:
-        words = get_args(annotation)
-        return lambda name, value: choice(name, value, words)
-    if get_origin(annotation) is not Annotated:
-        return None
-    kind, bound = get_args(annotation)
-    if kind is int:
-        return lambda name, value: integer(name, value, bound)
-    return lambda name, value: number(name, value, bound)
+        return partial(choice, choices=get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        check: Check = get_args(annotation)[1]
+        return check
+    return None
+
+
+def checks_of(cls: type) -> dict[str, Check]:
+    """The checks of a class's own annotated attributes, by name."""
+    scope = vars(sys.modules[cls.__module__])
+    words = {name: str(word) for name, word in vars(cls).get("__annotations__", {}).items()}
+    found = {name: flag if word == "bool" else ranged(scope.get(word, word)) for name, word in words.items()}
+    return {name: check for name, check in found.items() if check is not None}

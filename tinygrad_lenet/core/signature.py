@@ -113,7 +113,7 @@ class Signature:
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
             annotation = annotations.get(name, "")
             kinds = tuple((annotation.__name__ if isinstance(annotation, type) else str(annotation)).split(" | "))
-            checks = [ranged(function.__globals__.get(kind)) for kind in kinds]  # annotations are strings
+            checks = [ranged(function.__globals__.get(kind, kind)) for kind in kinds]  # annotations are strings
             check = next((check for check in checks if check is not None), None)
             quick: set[type] = set()
             if check is None:
@@ -301,8 +301,14 @@ def checked(function: F) -> F:
     errors begin with its name, or with that of the object's class. Errors that name an op already stay as they are.
     """
     signature: Signature | None = None
-    method = parameters(function)[:1] == ["self"]
-    constructor = function.__name__ == "__init__"
+    own_name, method = function.__name__, parameters(function)[:1] == ["self"]
+    written = f"{function.__qualname__}()"  # the name in Python's own errors about the arguments
+
+    def name_of(args: tuple[Any, ...]) -> str:
+        if not method:
+            return own_name
+        kind = type(args[0]).__name__
+        return kind if own_name.startswith("__") else f"{kind}.{own_name}"
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -312,12 +318,15 @@ def checked(function: F) -> F:
         try:
             return signature.call(args, kwargs)
         except TinygradLenetError as error:
-            if error.caller:
+            name = name_of(args)
+            # Of its own methods, the one that the caller called is named.
+            if error.caller and not (method and error.caller.startswith(f"{type(args[0]).__name__}.")):
                 raise
-            name = function.__name__
-            if method:
-                kind = type(args[0]).__name__
-                name = kind if constructor else f"{kind}.{name}"
+            error.caller = error.caller or name  # so that a colon in the message is not taken for the end of a name
             raise named(error, name)  # noqa: B904  # it is the same error
+        except TypeError as error:
+            if args and str(error).startswith(written):
+                error.args = (str(error).replace(written, f"{name_of(args)}()", 1),)
+            raise
 
     return cast("F", call)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import instance, lengths, made, said
+from ..checks import lengths, made, said
 from ..core.modes import no_grad
+from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError
 from ..ops.creation import zeros
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
-from .module import Module, Parameter, evaluating
+from .module import Model, Module, Parameter, evaluating
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Call:
 
 
 @contextmanager
-def record_calls(model: Module) -> Iterator[list[Call]]:
+@checked
+def record_calls(model: Model) -> Iterator[list[Call]]:
     """Write down every call of the modules of a model, itself last, in the order in which they end.
 
     >>> import tinygrad_lenet as tl
@@ -50,7 +52,6 @@ def record_calls(model: Module) -> Iterator[list[Call]]:
     >>> [(call.name, call.output.shape) for call in calls]
     [('0', (2, 3)), ('1', (2, 3)), ('', (2, 3))]
     """
-    instance("model", model, Module)
     calls: list[Call] = []
     named = list(model.named_modules())
     own = [vars(module).get("forward") for _, module in named]
@@ -95,7 +96,8 @@ def _multiply_adds(call: Call) -> int:
     return 0
 
 
-def summary(model: Module, input_shape: Sequence[int]) -> str:
+@checked
+def summary(model: Model, input_shape: Sequence[int]) -> str:
     """A table of a model's layers, in the order of their calls: output shape, parameters, multiply-adds.
 
     Args:
@@ -112,9 +114,8 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     1  ReLU()            (1, 3)           0              0
     total                                15             12
     """
-    instance("model", model, Module)
     if not isinstance(input_shape, (tuple, list)):
-        raise ArgumentError(f"summary: input_shape must be positive integers, (N, ...), got {said(input_shape)}")
+        raise ArgumentError(f"input_shape must be positive integers, (N, ...), got {said(input_shape)}")
     images = made(lengths("input_shape", input_shape, 1), zeros)
     with evaluating(model), no_grad(), record_calls(model) as calls:
         model(images)
@@ -139,7 +140,8 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
                      for row in cells)  # fmt: skip
 
 
-def first_nonfinite(model: Module, *inputs: Any) -> str:
+@checked
+def first_nonfinite(model: Model, *inputs: Any) -> str:
     """Where the first NaN or infinity comes from when a model is given these inputs, in words; "" if from nowhere.
 
     Looks at the inputs, the parameters and buffers, then the output of each layer in the order of their calls.
@@ -153,7 +155,6 @@ def first_nonfinite(model: Module, *inputs: Any) -> str:
     >>> nn.first_nonfinite(model, tl.tensor([[float("inf"), 1.0]]))
     'input 0 holds inf in 1 of 2 elements'
     """
-    instance("model", model, Module)
     for i, x in enumerate(inputs):
         if found := _nonfinite(x):
             return f"input {i} {found}"
@@ -173,7 +174,7 @@ def _nonfinite(x: Any) -> str:
     try:
         values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
     except Exception as error:  # whatever an object of the user's own raises
-        raise DTypeError(f"first_nonfinite: inputs must be arrays ({error})") from None
+        raise DTypeError(f"inputs must be arrays ({error})") from None
     if values.dtype.kind != "f":
         return ""
     bad = ~np.isfinite(values)

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from .. import functional as F
-from ..checks import flag, integer, lengths, listed, made, number, said
+from ..checks import Count, Positive, Probability, lengths, listed, made, pair, said
+from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
-from ..ops.windows import pair
 from .module import Module, Parameter, check_input, is_other, tensor_of
 from .spatial import check_windows
 
 
-def _uniform(who: str, shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
+def _parts(name: str, value: Any) -> tuple[int, ...]:
+    return lengths(name, tuple(listed(name, value, "a tuple of integers")), -1)
+
+
+Parts: TypeAlias = Annotated[tuple[int, ...], _parts]  # the lengths into which an axis is cut, one of them perhaps -1
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
     """PyTorch's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for weights and biases."""
-
-    def draw(shape: tuple[int, ...]) -> Parameter:
-        bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
-        return Parameter(generator.uniform(-bound, bound, shape).astype(np.float32))
-
-    return made(shape, draw)
+    bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
+    return made(shape, lambda shape: Parameter(generator.uniform(-bound, bound, shape).astype(np.float32)))
 
 
 class Linear(Module):
@@ -44,17 +47,13 @@ class Linear(Module):
     (5, 2)
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Seed = None) -> None:
+    @checked
+    def __init__(self, in_features: Count, out_features: Count, bias: bool = True, generator: Seed = None) -> None:
         super().__init__()
-        self.in_features = integer("in_features", in_features, 0)
-        self.out_features = integer("out_features", out_features, 0)
-        shape, bias, generator = (
-            (self.out_features, self.in_features),
-            flag("bias", bias),
-            generator_of(generator, "Linear"),
-        )
-        self.weight = _uniform("Linear", shape, self.in_features, generator)
-        self.bias = _uniform("Linear", shape[:1], self.in_features, generator) if bias else None
+        self.in_features, self.out_features = in_features, out_features
+        generator = generator_of(generator)
+        self.weight = _uniform((out_features, in_features), in_features, generator)
+        self.bias = _uniform((out_features,), in_features, generator) if bias else None
 
     def forward(self, x: Any) -> Tensor:
         """(..., in_features) to (..., out_features)."""
@@ -73,38 +72,35 @@ class _Conv(Module):
     transposed: ClassVar[bool] = False
     kernel_size: tuple[int, ...]
 
+    @checked
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
+        in_channels: Count,
+        out_channels: Count,
         kernel_size: Any,
         stride: Any = 1,
         padding: Any = 0,
         dilation: Any = 1,
-        groups: int = 1,
+        groups: Positive = 1,
         bias: bool = True,
         generator: Seed = None,
     ) -> None:
         super().__init__()
-        name = type(self).__name__
-        in_channels = integer("in_channels", in_channels, 0)
-        out_channels = integer("out_channels", out_channels, 0)
-        groups, bias = integer("groups", groups, 1), flag("bias", bias)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
-                f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+                f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
             )
-        generator = generator_of(generator, type(self).__name__)
+        generator = generator_of(generator)
         self.in_channels, self.out_channels = in_channels, out_channels
         if self.dims == 1 and isinstance(kernel_size, (tuple, list)):
             kernel_size = kernel_size * 2  # (5,), as PyTorch has it
-        self.kernel_size = pair(kernel_size, "kernel_size")[: self.dims]
-        check_windows(name, self.dims, padding, {"stride": stride, "dilation": dilation}, kernel_size)
+        self.kernel_size = pair("kernel_size", kernel_size)[: self.dims]
+        check_windows(self.dims, padding, {"stride": stride, "dilation": dilation}, kernel_size)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)
-        self.weight = _uniform(name, shape, math.prod(shape[1:]), generator)
-        self.bias = _uniform(name, (out_channels,), math.prod(shape[1:]), generator) if bias else None
+        self.weight = _uniform(shape, math.prod(shape[1:]), generator)
+        self.bias = _uniform((out_channels,), math.prod(shape[1:]), generator) if bias else None
 
     def _options(self) -> tuple[Any, ...]:
         return self.stride, self.padding, self.dilation, self.groups
@@ -163,21 +159,22 @@ class Conv1d(_Conv):
 class _ConvTranspose(_Conv):
     transposed = True
 
+    @checked
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
+        in_channels: Count,
+        out_channels: Count,
         kernel_size: Any,
         stride: Any = 1,
         padding: Any = 0,
         output_padding: Any = 0,
-        groups: int = 1,
+        groups: Positive = 1,
         bias: bool = True,
         dilation: Any = 1,
         generator: Seed = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, generator)
-        check_windows(type(self).__name__, self.dims, 0, {"output_padding": output_padding}, kernel_size)
+        check_windows(self.dims, 0, {"output_padding": output_padding}, kernel_size)
         self.output_padding = output_padding
 
     def _options(self) -> tuple[Any, ...]:
@@ -232,18 +229,15 @@ class Embedding(Module):
     (2, 2, 3)
     """
 
+    @checked
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, generator: Seed = None
+        self, num_embeddings: Count, embedding_dim: Count, padding_idx: int | None = None, generator: Seed = None
     ) -> None:
         super().__init__()
-        num_embeddings = integer("num_embeddings", num_embeddings, 0)
-        embedding_dim = integer("embedding_dim", embedding_dim, 0)
-        if padding_idx is not None:
-            padding_idx = integer("padding_idx", padding_idx)
-            if not -num_embeddings <= padding_idx < num_embeddings:
-                raise ArgumentError(f"Embedding: padding_idx must be one of {num_embeddings} rows, got {padding_idx}")
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ArgumentError(f"padding_idx must be one of {num_embeddings} rows, got {padding_idx}")
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        normal = generator_of(generator, "Embedding").standard_normal
+        normal = generator_of(generator).standard_normal
         table = made((num_embeddings, embedding_dim), lambda shape: normal(shape).astype(np.float32))
         if padding_idx is not None:
             table[padding_idx] = 0
@@ -272,14 +266,15 @@ class Dropout(Module):
     tensor([2., 2., 2., 0., 0., 0.])
     """
 
-    def __init__(self, p: float = 0.5, generator: Seed = None) -> None:
+    @checked
+    def __init__(self, p: Probability = 0.5, generator: Seed = None) -> None:
         super().__init__()
-        self.p = number("p", p, "[0, 1]")
-        self.generator = generator_of(generator, type(self).__name__)
+        self.p = p
+        self.generator = generator_of(generator)
 
     def forward(self, x: Any) -> Tensor:
         """The same shape."""
-        return F.dropout(x, self.p, True, self.generator) if self.training else tensor_of("Dropout", "input", x)
+        return F.dropout(x, self.p, True, self.generator) if self.training else tensor_of("input", x)
 
     def extra_repr(self) -> str:
         """The probability."""
@@ -303,7 +298,7 @@ class Dropout2d(Dropout):
         if self.training:
             return F.dropout2d(x, self.p, True, self.generator)
         check_input(self, x, (4,), layout="(N, C, H, W)")
-        return tensor_of("Dropout2d", "input", x)
+        return tensor_of("input", x)
 
 
 class Flatten(Module):
@@ -315,10 +310,10 @@ class Flatten(Module):
     (8, 400)
     """
 
+    @checked
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
-        self.start_dim = integer("start_dim", start_dim)
-        self.end_dim = integer("end_dim", end_dim)
+        self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Any) -> Tensor:
         """(N, ...) to (N, features)."""
@@ -337,26 +332,23 @@ class Unflatten(Module):
     (5, 2, 3)
     """
 
-    def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
+    @checked
+    def __init__(self, dim: int, unflattened_size: Parts) -> None:
         super().__init__()
-        self.dim = integer("dim", dim)
-        sizes = listed("unflattened_size", unflattened_size, "a tuple of integers")
-        self.unflattened_size = lengths("unflattened_size", tuple(sizes), -1)
-        if self.unflattened_size.count(-1) > 1:
-            raise ArgumentError(
-                f"Unflatten: only one length of unflattened_size can be -1, got {self.unflattened_size}"
-            )
+        self.dim, self.unflattened_size = dim, unflattened_size
+        if unflattened_size.count(-1) > 1:
+            raise ArgumentError(f"only one length of unflattened_size can be -1, got {unflattened_size}")
 
     def forward(self, x: Any) -> Tensor:
         """(..., n, ...) to (..., *unflattened_size, ...)."""
-        x = tensor_of("Unflatten", "x", x)
+        x = tensor_of("x", x)
         shape = x.shape
-        at = axis_of(self.dim, len(shape), "Unflatten")
+        at = axis_of(self.dim, len(shape))
         known = math.prod(n for n in self.unflattened_size if n >= 0)
         sizes = [shape[at] // max(known, 1) if n < 0 else n for n in self.unflattened_size]
         if math.prod(sizes) != shape[at]:
             raise ShapeError(
-                f"Unflatten: axis {self.dim} of the input {shape} cannot be cut into {said(self.unflattened_size)}, "
+                f"axis {self.dim} of the input {shape} cannot be cut into {said(self.unflattened_size)}, "
                 f"which would give {said((*shape[:at], *sizes, *shape[at + 1 :]))}"
             )
         return reshape(x, (*shape[:at], *sizes, *shape[at + 1 :]))

@@ -7,11 +7,12 @@ of 32×32, all of S2's maps to all of C3's, plain pooling, a softmax output.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ..checks import choice, flag, integer
+from ..checks import Positive
+from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ShapeError
 from ..ops.creation import Seed, generator_of
@@ -22,7 +23,14 @@ from .module import Module, tensor_of
 from .normalization import BatchNorm2d
 from .spatial import AvgPool2d, MaxPool2d
 
-ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "leaky_relu": LeakyReLU, "elu": ELU}
+Activation: TypeAlias = Literal["relu", "tanh", "sigmoid", "leaky_relu", "elu"]
+ACTIVATIONS: dict[Activation, type[Module]] = {
+    "relu": ReLU,
+    "tanh": Tanh,
+    "sigmoid": Sigmoid,
+    "leaky_relu": LeakyReLU,
+    "elu": ELU,
+}
 POOLS = {"max": MaxPool2d, "avg": AvgPool2d}
 
 
@@ -51,21 +59,19 @@ class LeNet5(Module):
     (2, 10)
     """
 
+    @checked
     def __init__(
         self,
-        num_classes: int = 10,
-        in_channels: int = 1,
-        activation: str = "relu",
-        pool: str = "max",
+        num_classes: Positive = 10,
+        in_channels: Positive = 1,
+        activation: Activation = "relu",
+        pool: Literal["max", "avg"] = "max",
         batch_norm: bool = False,
         generator: Seed = None,
     ) -> None:
         super().__init__()
-        activation = choice("activation", activation, ACTIVATIONS)
-        pool, batch_norm = choice("pool", pool, POOLS), flag("batch_norm", batch_norm)
-        num_classes = integer("num_classes", num_classes, 1)
-        self.in_channels = in_channels = integer("in_channels", in_channels, 1)
-        generator = generator_of(generator, "LeNet5")
+        generator = generator_of(generator)
+        self.in_channels = in_channels
         self.conv1 = Conv2d(in_channels, 6, kernel_size=5, padding="same", generator=generator)
         self.conv2 = Conv2d(6, 16, kernel_size=5, generator=generator)
         self.fc1 = Linear(16 * 5 * 5, 120, generator=generator)
@@ -80,11 +86,10 @@ class LeNet5(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Images (N, in_channels, 28, 28) to logits (N, num_classes)."""
-        x = tensor_of("LeNet5", "x", x)
-        shape = x.shape
-        if len(shape) != 4 or shape[1:] != (self.in_channels, 28, 28):
+        x = tensor_of("x", x)
+        if x.ndim != 4 or x.shape[1:] != (self.in_channels, 28, 28):
             raise ShapeError(
-                f"LeNet5: expected images of shape (N, {self.in_channels}, 28, 28), got {shape}; pad or resize them"
+                f"expected images of shape (N, {self.in_channels}, 28, 28), got {x.shape}; pad or resize them"
             )
         x = self.conv1(x)  # (N, 6, 28, 28)
         x = self.norm1(x) if self.norm1 is not None else x
@@ -98,10 +103,10 @@ class LeNet5(Module):
         logits: Tensor = self.fc3(x)  # (N, num_classes)
         return logits
 
-    def reset(self, activation: str, generator: np.random.Generator) -> None:
+    @checked
+    def reset(self, activation: Activation, generator: np.random.Generator) -> None:
         """Draw new weights, as large as suits the activation, and set the biases to 0."""
-        activation = choice("activation", activation, ACTIVATIONS)
-        generator = generator_of(generator, "LeNet5")  # one for all layers, also from a seed
+        generator = generator_of(generator)  # one for all layers, also from a seed
         for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
             if activation in ("relu", "leaky_relu", "elu") and layer is not self.fc3:
                 init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)

@@ -8,14 +8,16 @@ weights) and C (the second derivatives).
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional as F
-from ..checks import choice, instance, integer, listed, number, said
+from ..checks import Real, Reduction, instance, integer, listed, said
 from ..core.modes import enable_grad
+from ..core.signature import checked
 from ..core.tensor import Tensor, tensor, to_array
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional.losses import _target
@@ -25,6 +27,9 @@ from ..ops.shape import concatenate
 from . import init
 from .layers import Conv2d, Flatten, Linear
 from .module import Module, Parameter, Sequential, check_input, tensor_of
+
+Channels: TypeAlias = Annotated[int, partial(integer, least=1, most=2**20)]
+Side: TypeAlias = Annotated[int, partial(integer, least=1, most=2**10)]
 
 # Table I: the maps of S2 that each of the 16 maps of C3 sees.
 C3_TABLE = ["012", "123", "234", "345", "045", "015"]  # every three neighbours
@@ -64,7 +69,7 @@ class ScaledTanh(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Elementwise."""
-        out: Tensor = 1.7159 * (2 / 3 * tensor_of("ScaledTanh", "x", x)).tanh()
+        out: Tensor = 1.7159 * (2 / 3 * tensor_of("x", x)).tanh()
         return out
 
 
@@ -78,10 +83,10 @@ class Subsampling(Module):
     (2, 6, 14, 14)
     """
 
-    def __init__(self, channels: int, generator: Seed = None) -> None:
+    @checked
+    def __init__(self, channels: Channels, generator: Seed = None) -> None:
         super().__init__()
-        generator = generator_of(generator, "Subsampling")
-        channels = integer("channels", channels, 1, 2**20)
+        generator = generator_of(generator)
         self.coefficient = Parameter(zeros(channels, 1, 1))
         self.bias = Parameter(zeros(channels, 1, 1))
         _draw([self.coefficient, self.bias], 4, generator)
@@ -113,14 +118,14 @@ class PartialConv2d(Module):
     ((1, 2, 6, 6), (3, 3, 3))
     """
 
-    def __init__(self, table: list[str], kernel_size: int, generator: Seed = None) -> None:
+    @checked
+    def __init__(self, table: list[str], kernel_size: Side, generator: Seed = None) -> None:
         super().__init__()
-        generator = generator_of(generator, "PartialConv2d")
-        kernel_size = integer("kernel_size", kernel_size, 1, 2**10)
+        generator = generator_of(generator)
         self.table = table = listed("table", table, "a list of words of digits")
         if not table or not all(isinstance(r, str) and r.isdecimal() and len({*r}) == len(r) for r in table):
             raise ArgumentError(
-                f"PartialConv2d: each element of table must be some different digits, such as '013', got {said(table)}"
+                f"each element of table must be some different digits, such as '013', got {said(table)}"
             )
         counts = [len(row) for row in table]
         # Where in the weights the kernel of each output and channel is; after the last there is one of zeros.
@@ -161,9 +166,10 @@ class LeNet5Classic(Module):
     (2, 10)
     """
 
+    @checked
     def __init__(self, generator: Seed = None) -> None:
         super().__init__()
-        generator = generator_of(generator, "LeNet5Classic")
+        generator = generator_of(generator)
         self.body = Sequential(
             {
                 "c1": Conv2d(1, 6, 5, generator=generator),  # (N, 6, 28, 28)
@@ -187,26 +193,26 @@ class LeNet5Classic(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Images (N, 1, 32, 32) to minus the squared distances to the ten codes, (N, 10)."""
-        x = tensor_of("LeNet5Classic", "x", x)
-        if len(np.shape(x)) != 4 or np.shape(x)[1:] != (1, 32, 32):
+        x = tensor_of("x", x)
+        if x.ndim != 4 or x.shape[1:] != (1, 32, 32):
             raise ShapeError(
-                f"LeNet5Classic: expected images of shape (N, 1, 32, 32), got {np.shape(x)}; LeNet5Classic.prepare "
-                "makes them of MNIST's"
+                f"expected images of shape (N, 1, 32, 32), got {x.shape}; LeNet5Classic.prepare makes them of MNIST's"
             )
         features = self.body(x)
         out: Tensor = -((features.expand_dims(1) - CODES) ** 2).sum(axis=2)
         return out
 
     @staticmethod
+    @checked
     def prepare(pixels: Any) -> Tensor:
         """Pixels between 0 (background) and 1 (ink), (N, 1, 28, 28), as the network wants them: -0.1 and 1.175, with a
         frame of two pixels of background, (N, 1, 32, 32).
         """
-        images = tensor_of("prepare", "pixels", pixels)
+        images = tensor_of("pixels", pixels)
         if images.ndim != 4 or images.shape[1:] != (1, 28, 28):
-            raise ShapeError(f"prepare: pixels must be of shape (N, 1, 28, 28), got {images.shape}")
+            raise ShapeError(f"pixels must be of shape (N, 1, 28, 28), got {images.shape}")
         if images.dtype.kind != "f":
-            raise DTypeError(f"prepare: pixels must be floats between 0 and 1, got {images.dtype}; divide them by 255")
+            raise DTypeError(f"pixels must be floats between 0 and 1, got {images.dtype}; divide them by 255")
         out: Tensor = pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))) * 1.275 - 0.1
         return out
 
@@ -229,37 +235,36 @@ class MAPLoss(Module):
     tensor(0.52390903)
     """
 
-    def __init__(self, j: float = 1.0, reduction: str = "mean") -> None:
+    @checked
+    def __init__(self, j: Real = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__()
-        self.j = number("j", j)
-        self.reduction = choice("reduction", reduction, ("mean", "sum", "none"))
+        self.j, self.reduction = j, reduction
 
     def forward(self, logits: Any, labels: Any) -> Tensor:
         """Minus the penalties (N, C) and labels (N,) to the loss."""
-        logits = tensor_of("MAPLoss", "logits", logits)
-        tensor_of("MAPLoss", "labels", labels)  # refuses what is none
+        logits = tensor_of("logits", logits)
+        tensor_of("labels", labels)  # refuses what is none
         classes = _target(labels).numpy()
         if logits.ndim != 2 or logits.dtype.kind != "f" or classes.shape != logits.shape[:1]:
-            raise ShapeError(
-                f"MAPLoss: logits must be floats (N, C) and labels (N,), got {said(logits)} and {said(classes)}"
-            )
+            raise ShapeError(f"logits must be floats (N, C) and labels (N,), got {said(logits)} and {said(classes)}")
         if classes.size and classes.dtype.kind not in "iu":
-            raise DTypeError(f"MAPLoss: labels must be integers, got {classes.dtype}")
+            raise DTypeError(f"labels must be integers, got {classes.dtype}")
         wrong = classes[(classes >= logits.shape[1]) | (classes < 0) & (classes != -100)]  # one more is rubbish's
         if wrong.size:  # and -100 is ignored
-            raise ArgumentError(f"MAPLoss: labels lie in 0 … {logits.shape[1] - 1}, got {wrong[0]}")
+            raise ArgumentError(f"labels lie in 0 … {logits.shape[1] - 1}, got {wrong[0]}")
         rubbish = full((len(logits), 1), -self.j, dtype=logits.dtype)
         return F.cross_entropy(concatenate([logits, rubbish], axis=1), labels, reduction=self.reduction)
 
+    @checked
     def second_derivative(self, features: NDArray[Any]) -> NDArray[Any]:
         """For each of F6's values (N, 84) the second derivative of a sample's loss with respect to it.
 
         With ``p`` the posterior of the ten classes and of rubbish, ``2 * p[rubbish] + 4 * variance`` under ``p`` of the
         difference to a class's code (rubbish: 0). It is never negative, and does not depend on the label.
         """
-        features = tensor_of("MAPLoss.second_derivative", "features", features).numpy()
+        features = tensor_of("features", features).numpy()
         if features.ndim != 2 or features.shape[1] != CODES.shape[1]:
-            raise ShapeError(f"MAPLoss.second_derivative: features must be (N, 84), got {features.shape}")
+            raise ShapeError(f"features must be (N, 84), got {features.shape}")
         difference = features[:, None, :] - CODES
         logits = np.concatenate([-(difference**2).sum(axis=2), np.full((len(features), 1), -self.j)], axis=1)
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -270,6 +275,7 @@ class MAPLoss(Module):
         return found
 
 
+@checked
 def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray[Any]]:
     """For each parameter of a chain of layers an estimate of the second derivative of the loss, never negative: the
     mean over the samples, as appendix C propagates it.
@@ -328,7 +334,7 @@ def gauss_newton_diagonal(body: Sequential, x: Any, second: Any) -> list[NDArray
             elif isinstance(layer, Flatten):
                 square = layer(square)
             else:
-                raise DTypeError(f"gauss_newton_diagonal: there is no rule for {type(layer).__name__}")
+                raise DTypeError(f"there is no rule for {type(layer).__name__}")
             square = like(value * value, square, slope)
         square.backward(second(value.numpy()) if callable(second) else second)
     count = len(value)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import flag, instance, integer, listed, said
+from ..checks import instance, integer, listed, said
+from ..core.signature import checked
 from ..core.tensor import Tensor, as_tensor, to_array
 from ..core.values import narrowed
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
@@ -37,10 +39,10 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
+    @checked
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        learned = flag("requires_grad", requires_grad)
         try:
-            super().__init__(data, learned)
+            super().__init__(data, requires_grad)
         except TinygradLenetError as error:
             raise named(error, "Parameter: data") from None
 
@@ -114,8 +116,17 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward method; write one")
 
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Compute the output; type checkers take its parameters and its result from :meth:`forward`."""
-        return self.forward(*args, **kwargs)
+        """Compute the output; type checkers take its parameters and its result from :meth:`forward`.
+
+        This is the door of every module: an error of :meth:`forward` that names no caller gets the name of the class.
+        """
+        try:
+            return self.forward(*args, **kwargs)
+        except TinygradLenetError as error:
+            if error.caller:
+                raise
+            error.caller = type(self).__name__  # so that a colon in the message is not taken for the end of a name
+            raise named(error, error.caller)  # noqa: B904  # it is the same error
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What is no longer found is no longer learned, saved or moved: not by an oversight.
@@ -123,10 +134,11 @@ class Module:
         kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), None)
         if kind is not None and value is not None and not isinstance(value, kind):
             mend = "wrap it in a Module" if kind is Module else f"to set its values write {name}.data = ..."
-            raise DTypeError(
-                f"{type(self).__name__}: {name} is a {kind.__name__}, whose place {said(value)} cannot take; {mend}, "
-                "or `del` the old one first"
+            error = DTypeError(
+                f"{name} is a {kind.__name__}, whose place {said(value)} cannot take; {mend}, or `del` the old one "
+                "first"
             )
+            raise named(error, type(self).__name__)
         super().__setattr__(name, value)
 
     # What it holds
@@ -186,9 +198,9 @@ class Module:
 
     # What it does
 
+    @checked
     def train(self: M, mode: bool = True) -> M:
         """Switch this module and all below to training (dropout drops, batch norm uses the batch), or out of it."""
-        mode = flag("mode", mode)
         for module in self.modules():
             module.training = mode
         return self
@@ -202,6 +214,7 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
+    @checked
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of all parameters and buffers, by PyTorch's names: for ``np.savez(path, **model.state_dict())``.
 
@@ -215,11 +228,12 @@ class Module:
         for name, tensor in self._tensors(remove_duplicate=False):
             if found.setdefault(name, tensor) is not tensor:
                 raise ArgumentError(
-                    f"{type(self).__name__}: two tensors would both be called {name!r} in a state dict; rename an "
-                    "attribute or a key so that it has no dot"
+                    f"two tensors would both be called {name!r} in a state dict; rename an attribute or a key so that "
+                    "it has no dot"
                 )
         return found
 
+    @checked
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Set parameters and buffers from a state dict, of arrays or Tensors.
 
@@ -230,14 +244,12 @@ class Module:
                 here has two values there. Nothing is changed then.
             DTypeError: not numbers, or numbers that a tensor's dtype cannot hold (2.5 for an integer). Likewise.
         """
-        who = f"{type(self).__name__}.load_state_dict"
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
-        strict = flag("strict", strict)
         own = self._named_state()
         # Files from before PyTorch counted batches lack these; the count is only for information.
         missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
         unexpected = [str(name) for name in state if name not in own]
-        arrays = {name: _values(who, name, state[name], tensor) for name, tensor in own.items() if name in state}
+        arrays = {name: _values(name, state[name], tensor) for name, tensor in own.items() if name in state}
         misshapen = [
             f"{name} (expected {own[name].shape}, given {array.shape})"
             for name, array in arrays.items()
@@ -253,19 +265,18 @@ class Module:
             if names and matters
         ]
         if problems:
+            advice = "" if misshapen else ", or pass strict=False"
             raise StateError(
-                f"{type(self).__name__}: the state dict does not fit. "
-                + "; ".join(problems)
-                + ". Build the model with the "
-                "same options as the one that was saved" + (", or pass strict=False" if not misshapen else "")
+                f"the state dict does not fit. {'; '.join(problems)}. Build the model with the same options as the one "
+                f"that was saved{advice}"
             )
         first: dict[int, str] = {}
         for name, array in arrays.items():
             other = first.setdefault(id(own[name]), name)
             if not np.array_equal(array, arrays[other], equal_nan=array.dtype.kind == "f"):
                 raise StateError(
-                    f"{type(self).__name__}: {other} and {name} are one tensor, but two different ones in the state "
-                    "dict; leave one out, with strict=False"
+                    f"{other} and {name} are one tensor, but two different ones in the state dict; leave one out, with "
+                    "strict=False"
                 )
         for name, array in arrays.items():
             own[name].data = array
@@ -290,29 +301,32 @@ class Module:
             )
 
 
-def _values(who: str, name: str, value: Any, target: Tensor) -> NDArray[Any]:
+Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # as an argument
+
+
+def _values(name: str, value: Any, target: Tensor) -> NDArray[Any]:
     """What a state dict has for a tensor, in its dtype; not what would be another number in that."""
     if not isinstance(value, Tensor):
         try:
             value = np.asarray(value)
         except Exception as error:  # whatever an object of the user's own raises
-            raise DTypeError(f"{who}: {name} must be an array of numbers ({error})") from None
+            raise DTypeError(f"{name} must be an array of numbers ({error})") from None
     if value.dtype.kind not in "fiub":
-        raise DTypeError(f"{who}: {name} must hold numbers, got {value.dtype}")
+        raise DTypeError(f"{name} must hold numbers, got {value.dtype}")
     if not target._data.flags.writeable:
-        raise ArgumentError(f"{who}: {name} is a read-only view, whose values cannot be set; make it a clone()")
+        raise ArgumentError(f"{name} is a read-only view, whose values cannot be set; make it a clone()")
     if value.dtype == target.dtype:
         return to_array(value)
     given = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    return narrowed(f"{who}: {name}", given, target.dtype)
+    return narrowed(name, given, target.dtype)
 
 
-def _element(who: str, value: Any, holder: Module | None = None) -> Module:
-    """A module that may stand in a list of modules: not one that holds the list."""
+def _element(name: str, value: Any, holder: Module | None = None) -> Module:
+    """A module that may be an element of a list of modules, ``holder``, which it must not hold itself."""
     if not isinstance(value, Module):
-        raise ArgumentError(f"{who} must be a Module, got a {type(value).__name__}")
+        raise ArgumentError(f"{name} must be a Module, got a {type(value).__name__}")
     if holder is not None and any(module is holder for module in value.modules()):
-        raise ArgumentError(f"{who} is a {type(value).__name__} that holds it itself, which would go on for ever")
+        raise ArgumentError(f"{name} is a {type(value).__name__} that holds it itself, which would go on for ever")
     return value
 
 
@@ -333,6 +347,7 @@ class Sequential(Module):
     (3, Linear(3, 2)  # 8 parameters)
     """
 
+    @checked
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         super().__init__()
         named: Mapping[str, Any] = (
@@ -341,11 +356,11 @@ class Sequential(Module):
             else {str(i): module for i, module in enumerate(modules)}
         )
         for name, module in named.items():
-            _element(f"Sequential: element {name} of modules", module)
+            _element(f"element {name} of modules", module)
             if not isinstance(name, str) or not name or "." in name:
-                raise ArgumentError(f"Sequential: an element is called by a word without dots, not {said(name)}")
+                raise ArgumentError(f"an element is called by a word without dots, not {said(name)}")
             if hasattr(type(self), name) or name == "training":
-                raise ArgumentError(f"Sequential: {name!r} is a name of its own; call the element something else")
+                raise ArgumentError(f"{name!r} is a name of its own; call the element something else")
             setattr(self, name, module)
 
     def forward(self, x: Any) -> Any:
@@ -355,9 +370,10 @@ class Sequential(Module):
                 x = value(x)
         return x
 
+    @checked
     def append(self, module: Module) -> Sequential:
         """Add a module at the end."""
-        _element("Sequential: module", module, self)
+        _element("module", module, self)
         name = len(self)
         while str(name) in vars(self):
             name += 1
@@ -370,6 +386,7 @@ class Sequential(Module):
     def __iter__(self) -> Iterator[Module]:
         return self.children()
 
+    @checked
     def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
             return Sequential(dict(_part(self, index)))
@@ -387,19 +404,22 @@ class ModuleList(Module):
     (3, ['0.weight', '0.bias'])
     """
 
+    @checked
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
         self.extend(modules)
 
+    @checked
     def append(self, module: Module) -> ModuleList:
         """Add a module at the end."""
         return self.extend([module])
 
+    @checked
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Add several at the end."""
         several = listed("modules", modules, "Modules")
         for module in several:
-            _element("ModuleList: each of modules", module, self)
+            _element("each of modules", module, self)
         for module in several:
             setattr(self, str(len(self)), module)
         return self
@@ -410,13 +430,15 @@ class ModuleList(Module):
     def __iter__(self) -> Iterator[Module]:
         return self.children()
 
+    @checked
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return ModuleList([module for _, module in _part(self, index)])
         return list(self.children())[_place(self, index)]
 
+    @checked
     def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, str(_place(self, index)), _element("ModuleList: module", module, self))
+        setattr(self, str(_place(self, index)), _element("module", module, self))
 
 
 def _part(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Module]]:
@@ -424,15 +446,15 @@ def _part(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Mod
     try:
         return list(modules.named_children())[index]
     except Exception as error:  # whatever an end of the user's own raises
-        raise ArgumentError(f"{type(modules).__name__}: {error}, got {said(index)}") from None
+        raise ArgumentError(f"{error}, got {said(index)}") from None
 
 
 def _place(modules: Sequential | ModuleList, index: Any) -> int:
     """The number of an element, counted from the start."""
-    who, count = type(modules).__name__, len(modules)
+    count = len(modules)
     number = integer("an index", index)
     if not -count <= number < count:
-        raise OutOfRangeError(f"{who}: there are {count} modules, no number {said(number)}")
+        raise OutOfRangeError(f"there are {count} modules, no number {said(number)}")
     return number % count
 
 
@@ -441,22 +463,28 @@ def is_other(value: Any, default: Any) -> bool:
     return type(value) is not type(default) or bool(value != default)
 
 
-def tensor_of(who: str, name: str, value: Any) -> Tensor:
+def tensor_of(name: str, value: Any) -> Tensor:
     """An argument as a Tensor."""
     try:
         return as_tensor(value)
     except TinygradLenetError as error:
-        raise type(error)(f"{who}: {name}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
-    """An input of another rank, or with another number of features (axis 1), is the commonest mistake of all."""
+    """Raise if the input has another rank or another number of features (axis 1), the commonest mistake of all."""
     try:
         shape = tuple(np.shape(x))
     except Exception as error:
-        raise DTypeError(f"{type(layer).__name__}: the input must be a Tensor, got {said(x)} ({error})") from None
+        raise DTypeError(f"the input must be a Tensor, got {said(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[1] != features):
-        raise ShapeError(f"{type(layer).__name__}({layer.extra_repr()}): expected input of shape {layout}, got {shape}")
+        raise misshapen(layer, layout, shape)
+
+
+def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:
+    """The error for an input of the wrong shape; it names the layer with its options."""
+    caller = f"{type(layer).__name__}({layer.extra_repr()})"
+    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), caller)
 
 
 @contextmanager

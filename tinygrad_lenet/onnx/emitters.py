@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from ..checks import pair
 from ..errors import UnsupportedError
 from ..kernels.convolution import Geometry
 from ..kernels.pooling import Averages
 from ..kernels.windows import Windows
-from ..ops.windows import pair, windows
+from ..ops.windows import windows
 from .builder import Graph
 from .trace import Batch, Constant, Value
 
@@ -421,7 +422,7 @@ def _unfold(
     padding: Any = 0,
     stride: Any = 1,
 ) -> None:
-    kernel, c = pair(kernel_size, "kernel_size"), x.array.shape[1]
+    kernel, c = pair("kernel_size", kernel_size), x.array.shape[1]
     n = kernel[0] * kernel[1]
     # A convolution whose kernels are each one pixel.
     weight = np.tile(np.eye(n, dtype=like.dtype).reshape(n, 1, *kernel), (c, 1, 1, 1))
@@ -434,7 +435,7 @@ def _fold(
     g: Graph, out: str, like: NDArray[Any], x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1,
     padding: Any = 0, stride: Any = 1,
 ) -> None:  # fmt: skip
-    size = pair(output_size, "output_size")
+    size = pair("output_size", output_size)
     options = _sides(size, kernel_size, stride, padding, dilation)
     g.node("Col2Im", g.of(x), g.ints(size), g.ints(options.pop("kernel_shape")), out=out, **options)
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ..checks import pair
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError, ShapeError
@@ -28,7 +29,7 @@ from ..kernels import convolution as fast
 from ..kernels.convolution import Geometry
 from ..kernels.sums import single
 from .rearrange import pad
-from .windows import Padding, Pair, check_images, pair, windows
+from .windows import Padding, Pair, check_images, windows
 
 __all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]
 
@@ -323,8 +324,8 @@ def conv_transpose2d(
     >>> tl.conv_transpose2d(tl.ones(1, 1, 1, 2), tl.tensor([[[[1, 2]]]]), stride=2)
     tensor([[[[1., 2., 1., 2.]]]])
     """
-    strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
-    pads, extra = pair(padding, "padding", 0), pair(output_padding, "output_padding", 0)
+    strides, dilations = pair("stride", stride), pair("dilation", dilation)
+    pads, extra = pair("padding", padding, 0), pair("output_padding", output_padding, 0)
     x, weight, bias = as_tensor(x), as_tensor(weight), None if bias is None else as_tensor(bias)
     check_images(x)
     if weight.ndim != 4 or weight.shape[0] != x.shape[1]:
@@ -392,7 +393,7 @@ def fold(
               [2., 4., 2.],
               [1., 2., 1.]]]])
     """
-    at = windows(pair(output_size, "output_size"), kernel_size, stride, padding, dilation)
+    at = windows(pair("output_size", output_size), kernel_size, stride, padding, dilation)
     (kh, kw), (oh, ow) = at.kernel, at.grid
     if x.dtype == np.float16:
         return fold.op.forward(single(x), output_size, kernel_size, dilation, padding, stride).astype(x.dtype)

@@ -5,25 +5,24 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from functools import partial
+from inspect import Parameter, Signature
+from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import entries, flag, instance, integer, listed, number, said
+from ..checks import Check, checks_of, entries, instance, integer, listed, number, said
 from ..core.modes import user_line
+from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..core.values import narrowed
-from ..errors import ArgumentError, DTypeError, GradientError
+from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, named
 
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]
-
-
-# Where the options of all optimisers lie.
-_INTERVALS = dict.fromkeys(("lr", "initial_lr", "weight_decay", "momentum", "eps", "lr_decay"), "[0, inf)")
-_INTERVALS |= {"initial_accumulator_value": "[0, inf)", "alpha": "[0, 1]", "dampening": "(-inf, inf)", "mu": "(0, inf)"}
-_FLAGS = ("nesterov", "amsgrad", "centered")
+T = TypeVar("T", bound="Optimizer")
+_ANY = Parameter.POSITIONAL_OR_KEYWORD
 
 
 class Optimizer:
@@ -59,22 +58,27 @@ class Optimizer:
     tensor([ 0.5, -1.5], requires_grad=True)
     """
 
+    # The options that mean the same in every optimiser; :func:`declared` adds those of a class.
+    _checks: ClassVar[dict[str, Check]] = dict.fromkeys(
+        ("lr", "initial_lr", "weight_decay", "momentum"), partial(number, interval="[0, inf)")
+    )
+    _defaults: ClassVar[Options] = {}
+
+    @checked
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
-        kind = type(self).__name__
         if isinstance(params, (set, frozenset)):
             params = [{"params": params}]  # which add_param_group refuses
         if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping, np.ndarray)):
             raise DTypeError(
-                f"{kind}: params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of "
-                "dicts"
+                f"params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of dicts"
             )
         self.defaults = self._plain(defaults)
         given = [params] if isinstance(params, Tensor) else list(params)
         if not given:
-            raise ArgumentError(f"{kind}: params: got no parameters; pass model.parameters()")
+            raise ArgumentError("params: got no parameters; pass model.parameters()")
         groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
         if not all(isinstance(group, Mapping) for group in groups):
-            raise DTypeError(f"{kind}: got a mixture of groups and Tensors; make each group a dict with 'params'")
+            raise DTypeError("got a mixture of groups and Tensors; make each group a dict with 'params'")
         self.param_groups: list[Options] = []
         self.state: dict[Tensor, Options] = {}
         self._members: list[Tensor] = []  # the parameters of all groups at the last check
@@ -82,6 +86,7 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
 
+    @checked
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters to learn from now on.
 
@@ -104,14 +109,13 @@ class Optimizer:
         >>> [group["lr"] for group in optimizer.param_groups]
         [0.5, 0.1]
         """
-        kind = type(self).__name__
         if not isinstance(param_group, Mapping):
-            raise DTypeError(f"{kind}: a group must be a dict with 'params', got {said(param_group)}")
+            raise DTypeError(f"a group must be a dict with 'params', got {said(param_group)}")
         if "params" not in param_group:
-            raise ArgumentError(f"{kind}: each group must have 'params', and may have the options that differ for them")
+            raise ArgumentError("each group must have 'params', and may have the options that differ for them")
         given = param_group["params"]
         if isinstance(given, (set, frozenset)):
-            raise DTypeError(f"{kind}: params is a set, whose order changes from run to run; pass a list")
+            raise DTypeError("params is a set, whose order changes from run to run; pass a list")
         new = [given] if isinstance(given, Tensor) else listed("params", given, "Tensors")
         members = self._check([*self._listed_members(), *new])
         self.param_groups.append({**self._plain({**self.defaults, **param_group}), "params": new})
@@ -119,24 +123,7 @@ class Optimizer:
 
     def _plain(self, options: Mapping[str, Any]) -> Options:
         """The options of a group, checked: as Python's numbers, which do not make float32 wider."""
-        kind, found = type(self).__name__, dict(options)
-        for name, value in options.items():
-            if name in _INTERVALS:
-                found[name] = number(name, value, _INTERVALS[name])
-            elif name in _FLAGS:
-                found[name] = flag(name, value)
-            elif name == "betas":
-                betas = listed(name, value, "a pair of numbers")
-                if len(betas) != 2:
-                    raise ArgumentError(f"{kind}: betas must be two numbers in [0, 1), got {said(value)}")
-                found[name] = tuple(number(name, beta, "[0, 1)") for beta in betas)
-        momentum, dampening = found.get("momentum"), found.get("dampening", 0)  # optimisers of users may lack these
-        if found.get("nesterov") and (momentum == 0 or dampening != 0):
-            raise ArgumentError(
-                f"{kind}: nesterov needs momentum above 0 and no dampening, got momentum={momentum}, "
-                f"dampening={dampening}"
-            )
-        return found
+        return {name: self._checks[name](name, v) if name in self._checks else v for name, v in options.items()}
 
     def _checked_groups(self) -> list[Options]:
         """The groups with their options checked; only groups that have changed are checked again."""
@@ -148,14 +135,11 @@ class Optimizer:
             if not same:
                 if not isinstance(group.get("params"), (list, tuple)):  # a generator would be empty at the second look
                     raise DTypeError(
-                        f"{type(self).__name__}: each group must have 'params', a list of Tensors, got "
-                        f"{said(group.get('params'))}"
+                        f"each group must have 'params', a list of Tensors, got {said(group.get('params'))}"
                     )
                 missing = [name for name in self.defaults if name not in group]
                 if missing:
-                    raise ArgumentError(
-                        f"{type(self).__name__}: group {i} lacks {', '.join(missing)}; add it by add_param_group"
-                    )
+                    raise ArgumentError(f"group {i} lacks {', '.join(missing)}; add it by add_param_group")
                 self._checked[i] = self._plain(group)
         return [self._checked[i] for i in range(len(self.param_groups))]
 
@@ -164,20 +148,20 @@ class Optimizer:
         try:
             return [p for group in self.param_groups for p in group["params"]]
         except (KeyError, TypeError):
-            raise DTypeError(f"{type(self).__name__}: each group must have 'params', a list of Tensors") from None
+            raise DTypeError("each group must have 'params', a list of Tensors") from None
 
     def _check(self, members: list[Any]) -> list[Tensor]:
         """Parameters, each once; those that are new must be able to learn."""
-        name, seen, known = type(self).__name__, set[int](), set(map(id, self._members))
+        seen, known = set[int](), set(map(id, self._members))
         for p in members:
             if not isinstance(p, Tensor):
-                raise DTypeError(f"{name}: params must be Tensors, got {type(p).__name__}; pass model.parameters()")
+                raise DTypeError(f"params must be Tensors, got {type(p).__name__}; pass model.parameters()")
             if id(p) not in known and not (p.requires_grad and p.is_leaf):
-                raise GradientError(f"{name}: a parameter of shape {p.shape} is not a leaf that requires a gradient")
+                raise GradientError(f"a parameter of shape {p.shape} is not a leaf that requires a gradient")
             if not p._data.flags.writeable:
-                raise ArgumentError(f"{name}: a parameter of shape {p.shape} is a read-only view; make it a clone()")
+                raise ArgumentError(f"a parameter of shape {p.shape} is a read-only view; make it a clone()")
             if id(p) in seen:
-                raise ArgumentError(f"{name}: a parameter of shape {p.shape} was given twice")
+                raise ArgumentError(f"a parameter of shape {p.shape} was given twice")
             seen.add(id(p))
         return members
 
@@ -189,10 +173,14 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        line, groups, members = user_line(), self._checked_groups(), self._listed_members()
-        if len(members) != len(self._members) or any(map(operator.is_not, members, self._members)):
-            self._members = self._check(members)
-        for group, options in zip(self.param_groups, groups, strict=True):  # all is checked before anything changes
+        line = user_line()
+        try:  # all is checked before anything changes
+            groups, members = self._checked_groups(), self._listed_members()
+            if len(members) != len(self._members) or any(map(operator.is_not, members, self._members)):
+                self._members = self._check(members)
+        except TinygradLenetError as error:
+            raise named(error, f"{type(self).__name__}.step")  # noqa: B904  # it is the same error
+        for group, options in zip(self.param_groups, groups, strict=True):
             for p in group["params"]:
                 if p._grad is not None:
                     state = self.state.get(p)
@@ -219,6 +207,7 @@ class Optimizer:
         """
         raise NotImplementedError
 
+    @checked
     def state_dict(self) -> Options:
         """Everything that a later run needs to go on with the same bits: numbers and copies of arrays, no Tensors.
 
@@ -236,6 +225,7 @@ class Optimizer:
             start = stop
         return {"state": state, "param_groups": groups}
 
+    @checked
     def load_state_dict(self, state_dict: Options) -> None:
         """Go on where :meth:`state_dict` was taken; the parameters must be the same, in number, order and shape.
 
@@ -246,20 +236,19 @@ class Optimizer:
             ArgumentError: the state does not fit; nothing is changed then.
             DTypeError: not numbers, or numbers that the dtype cannot hold. Likewise.
         """
-        kind = type(self).__name__
         groups, states = entries(state_dict, "param_groups", "state")
         groups = listed("param_groups", groups, "a list of dicts")
         own = [len(group["params"]) for group in self.param_groups]
         given = [len(listed("params", entries(group, "params")[0], "a list of numbers")) for group in groups]
         if own != given:
-            raise ArgumentError(f"{kind}: the state is of groups with {given} parameters, this optimiser has {own}")
+            raise ArgumentError(f"the state is of groups with {given} parameters, this optimiser has {own}")
         params = self._listed_members()
         state: dict[Tensor, Options] = {}
         for key, values in instance("state", states, Mapping).items():  # type: ignore[type-abstract]
             text = isinstance(key, str) and key.isdecimal()  # as JSON has it
             i = integer("the number of a parameter", int(key) if text else key)
             if not 0 <= i < len(params):
-                raise ArgumentError(f"{kind}: the state is of parameter {said(i)}, this has {len(params)}")
+                raise ArgumentError(f"the state is of parameter {said(i)}, this has {len(params)}")
             values = instance(f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
             own_state = state[params[i]] = _fresh(params[i])
             for name, value in values.items():
@@ -271,7 +260,7 @@ class Optimizer:
         updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
         missing = [name for new in updates for name in self.defaults if name not in new]
         if missing:
-            raise ArgumentError(f"{kind}: the state lacks {', '.join(missing)}; is it of another kind of optimiser?")
+            raise ArgumentError(f"the state lacks {', '.join(missing)}; is it of another kind of optimiser?")
         self.state = state
         for group, new in zip(self.param_groups, updates, strict=True):
             group.update(new)
@@ -281,7 +270,7 @@ class Optimizer:
         custom = not type(self).__module__.startswith(__package__)
         if custom and isinstance(value, (bool, int, float, np.ndarray)) and np.shape(value) != p.shape:
             return copy.copy(value)
-        return _like(type(self).__name__, what, value, p)
+        return _like(what, value, p)
 
     def __setstate__(self, attributes: Options) -> None:
         vars(self).update(attributes)
@@ -296,6 +285,40 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{type(self).__name__}({'; '.join(options)})"
+
+
+@dataclass_transform()
+def declared(cls: type[T]) -> type[T]:
+    """Make the constructor of an optimiser: its annotated attributes are its options, as in a dataclass.
+
+    The options are checked by their annotations when a group is added, and again after it has changed.
+    """
+    own = {name: value for name, value in vars(cls).items() if name in cls.__annotations__}
+    for name in own:  # an optimiser has no attribute lr: each of its groups has one
+        delattr(cls, name)
+    cls._defaults, cls._checks = cls._defaults | own, cls._checks | checks_of(cls)
+    defaults, words = cls._defaults, dict[str, Any]()
+    for base in reversed(cls.__mro__):
+        words |= vars(base).get("__annotations__", {})
+    options = [Parameter("self", _ANY), Parameter("params", _ANY, annotation=words["params"])]
+    options += [Parameter(name, _ANY, default=value, annotation=words[name]) for name, value in defaults.items()]
+    signature = Signature(options, return_annotation="None")
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        try:
+            call = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            what = "" if str(error).startswith(("missing", "got")) else "got "  # too many arguments
+            raise TypeError(f"{type(args[0]).__name__}() {what}{error}") from None
+        call.apply_defaults()
+        self, params, *values = call.arguments.values()
+        Optimizer.__init__(self, params, dict(zip(defaults, values, strict=True)))
+
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    __init__.__qualname__ = f"{cls.__qualname__}.__init__"
+    __init__.__module__ = cls.__module__
+    cls.__init__ = __init__  # type: ignore[method-assign]
+    return cls
 
 
 def _fresh(p: Tensor) -> Options:
@@ -316,17 +339,17 @@ def _master(w: Array, state: Options) -> Array:
     return wide
 
 
-def _like(who: str, what: str, value: Any, p: Tensor) -> Array:
+def _like(name: str, value: Any, p: Tensor) -> Array:
     """A private copy of what a state has for a parameter, in its shape and the dtype of its arithmetic."""
     try:
         array = np.array(value.numpy() if isinstance(value, Tensor) else value)
     except Exception as error:  # whatever an object of the user's own raises
-        raise DTypeError(f"{who}: {what} must be an array of numbers ({error})") from None
+        raise DTypeError(f"{name} must be an array of numbers ({error})") from None
     if array.dtype.kind not in "fiu":
-        raise DTypeError(f"{who}: {what} must be an array of numbers, got {said(array)}")
+        raise DTypeError(f"{name} must be an array of numbers, got {said(array)}")
     if array.shape != p.shape:
-        raise ArgumentError(f"{who}: {what} has shape {array.shape}, expected {p.shape}")
-    return narrowed(f"{who}: {what}", array, _working(p))
+        raise ArgumentError(f"{name} has shape {array.shape}, expected {p.shape}")
+    return narrowed(name, array, _working(p))
 
 
 def _buffer(state: Options, name: str, w: Array, value: float = 0.0) -> Array:

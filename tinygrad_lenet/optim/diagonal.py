@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import listed
+from ..checks import NonNegative, PositiveReal, listed
+from ..core.signature import checked
 from ..errors import ArgumentError
-from .base import Array, Optimizer, Options, _buffer, _fresh, _like
+from .base import Array, Optimizer, Options, _buffer, _fresh, _like, declared
 
 
+@declared
 class StochasticDiagonalLM(Optimizer):
     """The stochastic diagonal Levenberg-Marquardt method, with which LeNet-5 was trained in 1998 (LeCun et al.,
     *Gradient-based learning applied to document recognition*, appendix C).
@@ -32,26 +34,24 @@ class StochasticDiagonalLM(Optimizer):
     tensor([0.8, 0.9], requires_grad=True)
     """
 
-    def __init__(self, params: Iterable[Any], lr: float = 5e-4, mu: float = 0.02) -> None:
-        super().__init__(params, {"lr": lr, "mu": mu})
+    params: Iterable[Any]
+    lr: NonNegative = 5e-4
+    mu: PositiveReal = 0.02
 
+    @checked
     def set_curvature(self, curvature: Iterable[Any]) -> None:
         """For each parameter, in order, an array of its shape: 0 or more in each element."""
         params = self._listed_members()
-        who, name = "StochasticDiagonalLM.set_curvature", "curvature"
-        given = listed(name, curvature, "a list of arrays")
+        given = listed("curvature", curvature, "a list of arrays")
         if len(given) != len(params):
-            raise ArgumentError(
-                f"{who}: curvature must be {len(params)} arrays, one for each parameter, got {len(given)}"
-            )
-        arrays = [
-            _like(who, f"{name} of parameter {i}", h, p) for i, (h, p) in enumerate(zip(given, params, strict=True))
-        ]
+            raise ArgumentError(f"curvature must be {len(params)} arrays, one for each parameter, got {len(given)}")
+        pairs = zip(given, params, strict=True)
+        arrays = [_like(f"curvature of parameter {i}", h, p) for i, (h, p) in enumerate(pairs)]
         for i, h in enumerate(arrays):
             if not ((h >= 0) & np.isfinite(h)).all():
                 raise ArgumentError(
-                    f"{who}: curvature of parameter {i}, of shape {h.shape}, must be 0 or more and finite; least "
-                    f"element {h.min()}"
+                    f"curvature of parameter {i}, of shape {h.shape}, must be 0 or more and finite; least element "
+                    f"{h.min()}"
                 )
         for h, p in zip(arrays, params, strict=True):
             self.state.setdefault(p, _fresh(p))["curvature"] = h

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Annotated, Any, Literal, TypeAlias
 
-from ..checks import choice, flag, instance, integer, number
+from ..checks import Decay, NonNegative, PositiveReal, Probability, instance, integer
+from ..core.signature import checked
 from ..errors import ArgumentError
 from .base import Optimizer
 from .schedules import Schedule, _cosine, _linear, _Standing
+
+Steps: TypeAlias = Annotated[int, partial(integer, least=1, most=2**53)]
 
 
 class OneCycleLR(Schedule):
@@ -48,38 +52,29 @@ class OneCycleLR(Schedule):
     4e-06 0.95
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
-        max_lr: float,
-        total_steps: int | None = None,
-        epochs: int | None = None,
-        steps_per_epoch: int | None = None,
-        pct_start: float = 0.3,
-        anneal_strategy: str = "cos",
+        max_lr: NonNegative,
+        total_steps: Steps | None = None,
+        epochs: Steps | None = None,
+        steps_per_epoch: Steps | None = None,
+        pct_start: Probability = 0.3,
+        anneal_strategy: Literal["cos", "linear"] = "cos",
         cycle_momentum: bool = True,
-        base_momentum: float = 0.85,
-        max_momentum: float = 0.95,
-        div_factor: float = 25.0,
-        final_div_factor: float = 1e4,
+        base_momentum: Decay = 0.85,
+        max_momentum: Decay = 0.95,
+        div_factor: PositiveReal = 25.0,
+        final_div_factor: PositiveReal = 1e4,
         three_phase: bool = False,
     ) -> None:
-        who = "OneCycleLR"
         instance("optimizer", optimizer, Optimizer)
-        epochs = None if epochs is None else integer("epochs", epochs, 1)
-        steps_per_epoch = None if steps_per_epoch is None else integer("steps_per_epoch", steps_per_epoch, 1)
         if total_steps is None and epochs is not None and steps_per_epoch is not None:
-            total_steps = epochs * steps_per_epoch
+            total_steps = integer("epochs * steps_per_epoch", epochs * steps_per_epoch, 1, 2**53)
         if total_steps is None:
-            raise ArgumentError(f"{who}: give total_steps, or epochs and steps_per_epoch, all at least 1")
-        self.total_steps = total_steps = integer("total_steps", total_steps, 1, 2**53)
-        max_lr, pct_start = number("max_lr", max_lr, "[0, inf)"), number("pct_start", pct_start, "[0, 1]")
-        anneal_strategy = choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
-        cycle_momentum, three_phase = flag("cycle_momentum", cycle_momentum), flag("three_phase", three_phase)
-        base_momentum = number("base_momentum", base_momentum, "[0, 1)")
-        max_momentum = number("max_momentum", max_momentum, "[0, 1)")
-        div_factor = number("div_factor", div_factor, "(0, inf)")
-        final_div_factor = number("final_div_factor", final_div_factor, "(0, inf)")
+            raise ArgumentError("give total_steps, or epochs and steps_per_epoch, all at least 1")
+        self.total_steps = total_steps
         self.anneal = _cosine if anneal_strategy == "cos" else _linear
         low, end = max_lr / div_factor, max_lr / div_factor / final_div_factor
         up = float(pct_start * total_steps) - 1
@@ -90,9 +85,7 @@ class OneCycleLR(Schedule):
             self.phases[1:] = [(2 * up, low, max_momentum), (total_steps - 1, end, max_momentum)]
         self.cycle_momentum = cycle_momentum
         if cycle_momentum and not {"momentum", "betas"} & set(optimizer.defaults):
-            raise ArgumentError(
-                f"OneCycleLR: {type(optimizer).__name__} has no momentum to cycle; pass cycle_momentum=False"
-            )
+            raise ArgumentError(f"{type(optimizer).__name__} has no momentum to cycle; pass cycle_momentum=False")
         before = [dict(group) for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             group["initial_lr"] = low
@@ -108,7 +101,7 @@ class OneCycleLR(Schedule):
         """Learning rate and momentum at step ``t``."""
         if t > self.total_steps:
             raise ArgumentError(
-                f"OneCycleLR: step {t} of total_steps={self.total_steps}; make the schedule as long as the training"
+                f"step {t} of total_steps={self.total_steps}; make the schedule as long as the training"
             )
         begin, (lr, momentum) = 0.0, self.start
         for i, (end, next_lr, next_momentum) in enumerate(self.phases, 1):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from .base import Array, Optimizer, Options, _buffer
+from ..checks import Decays, NonNegative, Probability, Real
+from ..errors import ArgumentError
+from .base import Array, Optimizer, Options, _buffer, declared
 
 # By the dtype of the arithmetic: the square root of its smallest positive number; and a number whose square it can add
 # up 2^16 times.
@@ -40,6 +42,7 @@ def _divided(g: Array, squares: Array, factor: float, eps: float, out: Array) ->
     return np.divide(g, out, out=out)
 
 
+@declared
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum (Sutskever et al., 2013, in PyTorch's form).
 
@@ -58,23 +61,19 @@ class SGD(Optimizer):
     tensor([0.8], requires_grad=True)
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-        }
-        super().__init__(params, defaults)
+    params: Iterable[Any]
+    lr: NonNegative = 1e-3
+    momentum: NonNegative = 0.0
+    dampening: Real = 0.0
+    weight_decay: NonNegative = 0.0
+    nesterov: bool = False
+
+    def _plain(self, options: Mapping[str, Any]) -> Options:
+        found = super()._plain(options)
+        momentum, dampening = found.get("momentum"), found.get("dampening", 0)
+        if found.get("nesterov") and (momentum == 0 or dampening != 0):
+            raise ArgumentError(f"nesterov needs momentum above 0 and no dampening, got {momentum=}, {dampening=}")
+        return found
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""
@@ -91,6 +90,7 @@ class SGD(Optimizer):
         w -= np.multiply(g, options["lr"], out=scratch)
 
 
+@declared
 class Adam(Optimizer):
     """Adam (Kingma & Ba, 2015, algorithm 1), with the loss's weight decay, or ``amsgrad`` (Reddi et al., 2018,
     algorithm 2: the largest ``v`` so far in place of ``v``).
@@ -110,17 +110,12 @@ class Adam(Optimizer):
 
     decoupled = False  # weight decay: on the weights themselves, or through the gradient
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-    ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
-        super().__init__(params, defaults)
+    params: Iterable[Any]
+    lr: NonNegative = 1e-3
+    betas: Decays = (0.9, 0.999)
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.0
+    amsgrad: bool = False
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""
@@ -141,6 +136,7 @@ class Adam(Optimizer):
         w -= np.multiply(scratch, options["lr"] / (1 - beta1**step), out=scratch)
 
 
+@declared
 class AdamW(Adam):
     """Adam with decoupled weight decay, ``w = w - lr * weight_decay * w`` before it (Loshchilov & Hutter, 2019,
     algorithm 2).
@@ -156,18 +152,10 @@ class AdamW(Adam):
 
     decoupled = True
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-    ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
+    weight_decay: NonNegative = 1e-2
 
 
+@declared
 class RMSprop(Optimizer):
     """RMSprop (Tieleman & Hinton, 2012, lecture 6.5), plain or ``centered`` (Graves, 2013, equations 38 to 41), with
     momentum.
@@ -184,25 +172,13 @@ class RMSprop(Optimizer):
     tensor([0.9])
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "alpha": alpha,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "centered": centered,
-        }
-        super().__init__(params, defaults)
+    params: Iterable[Any]
+    lr: NonNegative = 1e-2
+    alpha: Probability = 0.99
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.0
+    momentum: NonNegative = 0.0
+    centered: bool = False
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""
@@ -225,6 +201,7 @@ class RMSprop(Optimizer):
         w -= scratch
 
 
+@declared
 class Adagrad(Optimizer):
     """Adagrad (Duchi et al., 2011, figure 1): steps become shorter the more a weight has moved.
 
@@ -239,23 +216,12 @@ class Adagrad(Optimizer):
     tensor([0.9])
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-2,
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: float = 1e-10,
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "eps": eps,
-        }
-        super().__init__(params, defaults)
+    params: Iterable[Any]
+    lr: NonNegative = 1e-2
+    lr_decay: NonNegative = 0.0
+    weight_decay: NonNegative = 0.0
+    initial_accumulator_value: NonNegative = 0.0
+    eps: NonNegative = 1e-10
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""

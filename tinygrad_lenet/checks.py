@@ -168,6 +168,7 @@ Positive: TypeAlias = Annotated[int, 1]
 Real: TypeAlias = Annotated[float, "(-inf, inf)"]
 NonNegative: TypeAlias = Annotated[float, "[0, inf)"]
 Probability: TypeAlias = Annotated[float, "[0, 1]"]
+Reduction: TypeAlias = Literal["mean", "sum", "none"]  # of losses
 
 
 def ranged(annotation: Any) -> Check | None:

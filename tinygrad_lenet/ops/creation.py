@@ -32,8 +32,8 @@ def pcg64(*seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed if len(seed) > 1 else seed[0] if seed else None))
 
 
-def generator_of(generator: Seed, who: str = "") -> np.random.Generator:
-    """A NumPy generator: the one given, or a new one from a seed, or (None) from fresh entropy; for ``who`` it is.
+def generator_of(generator: Seed) -> np.random.Generator:
+    """A NumPy generator: the one given, or a new one from a seed, or (None) from fresh entropy.
 
     >>> int(generator_of(0).integers(100))
     85
@@ -42,14 +42,11 @@ def generator_of(generator: Seed, who: str = "") -> np.random.Generator:
         return pcg64()
     if isinstance(generator, np.random.Generator):
         return generator
-    who = f"{who}: " if who else ""
     if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
         if generator < 0:
-            raise ArgumentError(f"{who}generator: a seed must be 0 or more, got {generator}")
+            raise ArgumentError(f"generator: a seed must be 0 or more, got {generator}")
         return pcg64(int(generator))
-    raise ArgumentError(
-        f"{who}generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}"
-    )
+    raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
 
 
 def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -131,7 +128,7 @@ def arange(
     if dtype is None:
         dtype = np.int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else np.float32
     if not step:
-        raise ArgumentError("arange: step must not be 0")
+        raise ArgumentError("step must not be 0")
     numbers: Any = np.arange(start, stop, step, _dtype(dtype))  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
     return _owned(numbers, requires_grad)
 

@@ -254,7 +254,7 @@ def write(path: Path, content: Any) -> None:
     """Write a file as the package does: whole or not at all."""
     from tinygrad_lenet import files  # after all that is measured
 
-    files.write("benchmarks/run.py", path, content)
+    files.write(path, content)
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:

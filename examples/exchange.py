@@ -96,7 +96,7 @@ def exchange(folder: Path, epochs: int) -> None:
         x = torch.from_dlpack(images)  # the same memory
         with torch.no_grad():
             report("safetensors, run by PyTorch", twin(x).numpy())
-        files.write("exchange.py", folder / "torch.safetensors", save(twin.state_dict()))
+        files.write(folder / "torch.safetensors", save(twin.state_dict()))
         back = nn.LeNet5()
         back.load_state_dict(tl.load(folder / "torch.safetensors"))
         report("PyTorch, and back", ours(back.eval()))

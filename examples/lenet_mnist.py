@@ -370,7 +370,7 @@ class Run:
                 ("A digit on its way", visualize.feature_maps(model.eval(), first)),
             ],
         )
-        files.write("--report", self.args.report, page.encode())
+        files.write(self.args.report, page.encode())
 
 
 def summarise(accuracies: list[float]) -> dict[str, Any]:
@@ -383,9 +383,9 @@ def summarise(accuracies: list[float]) -> dict[str, Any]:
     return result
 
 
-def save_picture(option: str, path: Path, figure: Any, dpi: int) -> None:
+def save_picture(path: Path, figure: Any, dpi: int) -> None:
     """Write a figure, in the format that the path ends in."""
-    files.write(option, path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=dpi))
+    files.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=dpi))
 
 
 def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
@@ -403,7 +403,7 @@ def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
     }
     pictures = [transform(images, np.random.default_rng(0))[:, 0] for transform in rows.values()]
     names = [name if i == 0 else "" for name in rows for i in range(10)]
-    save_picture("--draw-augmentation", path, visualize.tiles(np.concatenate(pictures), columns=10, names=names), 80)
+    save_picture(path, visualize.tiles(np.concatenate(pictures), columns=10, names=names), 80)
 
 
 def draw_graph(this: Run, path: Path) -> None:
@@ -424,7 +424,7 @@ def run(args: argparse.Namespace) -> None:
         """Write the metrics once more, with these rows."""
         rows.extend(f"{json.dumps(row)}\n" for row in history)
         if args.metrics:
-            files.write("--metrics", args.metrics, "".join(rows).encode())
+            files.write(args.metrics, "".join(rows).encode())
 
     for seed in range(args.seed, args.seed + args.runs):
         this = Run(args, seed)
@@ -462,7 +462,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"Test accuracy {result['test_accuracy']:.2%}{spread} after {result['seconds']:.0f} seconds.")
         how = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"
         title = f"{name} on {type(this.train_set).__name__}" + (f": {how}" if args.model == "lenet5" else "")
-        save_picture("--plot", args.plot, visualize.curves(this.history, title), 120)
+        save_picture(args.plot, visualize.curves(this.history, title), 120)
         say(f"Curves: {args.plot}")
         if args.report:
             this.write_report(title)

@@ -28,8 +28,8 @@ def digit(path: Path) -> np.ndarray:
     centre of mass is in the middle (LeCun et al., 1998, section III.A).
     """
     with (
-        files.reading("predict.py", str(path), "no picture that Pillow can read"),
-        files.opened("predict.py", str(path)) as file,
+        files.reading(str(path), "no picture that Pillow can read"),
+        files.opened(str(path)) as file,
         Image.open(file) as picture,
     ):
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:

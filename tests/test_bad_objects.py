@@ -311,7 +311,6 @@ case(
     "GraphView.save",
     method(lambda: visualize.graph(nn.Linear(2, 1)(floats(1, 2))), "save"),
     call("a.dot"),
-    names=("visualize.graph",),
 )
 
 
@@ -342,7 +341,7 @@ case(
 )
 case(
     "export",
-    signed(lambda *a, **k: onnx.export(*a, **k) and None, "onnx.export", onnx.export),
+    signed(lambda *a, **k: onnx.export(*a, **k) and None, "export", onnx.export),
     call(nn.Tanh(), t(2, 3), "a.onnx", True),
     names=("tanh", "item()"),
     words=("item()",),
@@ -350,7 +349,7 @@ case(
 )
 case(
     "onnx.load",
-    signed(lambda *a, **k: onnx.load(*a, **k), "onnx.load", onnx.load),
+    signed(lambda *a, **k: onnx.load(*a, **k), "load", onnx.load),
     call("none.onnx"),
     share=20,
     words=("file", "damaged"),

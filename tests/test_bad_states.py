@@ -124,14 +124,17 @@ FAULTS = [
         "ExponentialLR.step: after 2 steps .* gamma is 1e",
     ),
     (lambda: optim.ReduceLROnPlateau(sgd(), factor=-1), "ReduceLROnPlateau: factor must lie in"),
-    (lambda: data.DataLoader({"a": 1}), "data set: got a dict"),  # was a KeyError of the first batch
+    (lambda: data.DataLoader({"a": 1}), "DataLoader: the data set is a dict"),  # was a KeyError of the first batch
     (lambda: data.DataLoader(LABELS, shuffle="no"), "DataLoader: shuffle"),  # shuffled
     (
         lambda: list(data.DataLoader((X, LABELS[:2]), transform=lambda x, g: x[:1])),
         "for a batch of 2",
     ),  # labels shifted
-    (lambda: setattr(data.DataLoader(LABELS), "epoch", -1), "DataLoader: epoch must be at least 0"),
-    (lambda: data.DataLoader(LABELS).load_state_dict({"batch": 0}), "DataLoader: the state lacks seed, epoch"),
+    (lambda: setattr(data.DataLoader(LABELS), "epoch", -1), "DataLoader.epoch: epoch must be at least 0"),
+    (
+        lambda: data.DataLoader(LABELS).load_state_dict({"batch": 0}),
+        "DataLoader.load_state_dict: the state lacks seed, epoch",
+    ),
     (lambda: data.Subset(LABELS, slice(0, 2, 0)), "Subset: indices"),
     (lambda: data.Subset(LABELS, leaves()[1:]), "Subset: indices"),  # was the GradientError of the leaf
     (lambda: data.random_split(LABELS, 5), "random_split: lengths"),
@@ -149,7 +152,7 @@ FAULTS = [
     (lambda: training.confusion_matrix([0], [0], 2**40), "confusion_matrix: num_classes must be at most"),
     (lambda: training.evaluate(nn.Tanh(), 3), "evaluate: loader"),
     (lambda: training.EarlyStopping("5"), "EarlyStopping: patience"),
-    (lambda: training.EarlyStopping().load_state_dict({"epoch": 1}), "EarlyStopping: the state lacks"),
+    (lambda: training.EarlyStopping().load_state_dict({"epoch": 1}), "EarlyStopping.load_state_dict: the state lacks"),
     (lambda: tl.save_checkpoint("a", FACTORIES["endless"]()), "save_checkpoint: state is too deep"),
     (lambda: tl.save_checkpoint("", {}), "save_checkpoint: path must be"),  # wrote .tmp, and then failed
     (lambda: tl.save_checkpoint("a", 10**5000), "save_checkpoint: state cannot be written"),
@@ -159,13 +162,13 @@ FAULTS = [
     (lambda: visualize.tiles(X[:, 0], columns=0), "tiles: columns must be at least 1"),
     (lambda: visualize.tiles(X[:, 0], names=["a"]), "tiles: there are 2 images, but 1 names"),
     (lambda: visualize.curves([{}]), "curves: each row of history"),
-    (lambda: visualize.graph(3), "visualize.graph: tensor must be a Tensor"),
+    (lambda: visualize.graph(3), "graph: tensor must be a Tensor"),
     (lambda: testing.numerical_jacobian(np.float32, [[1.0]]), "the function fn must return a Tensor"),
     (lambda: testing.gradcheck(3, [1.0]), "gradcheck: fn must be a function"),
     (lambda: testing.gradcheck(tl.tanh, [1.0], eps=0), "gradcheck: eps must lie in"),
     (lambda: testing.numerical_gradient(tl.tanh, [[1.0]], []), "numerical_gradient: weights"),
-    (lambda: onnx.export(3, X, None), "onnx.export: model must be a function"),
-    (lambda: onnx.export(lambda x: 3, X, None), "onnx.export: the model must give a Tensor"),
+    (lambda: onnx.export(3, X, None), "export: model must be a function"),
+    (lambda: onnx.export(lambda x: 3, X, None), "export: the model must give a Tensor"),
 ]
 
 

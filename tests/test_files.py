@@ -33,7 +33,7 @@ def graph():
 WRITERS = {
     ".ckpt": lambda path, n: tl.save_checkpoint(path, {"n": n, "array": np.full(3000, n)}),
     ".npz": lambda path, n: tl.save(path, {"n": np.array(n), "array": np.full(3000, n)}),
-    ".txt": lambda path, n: files.write("files", path, lambda file: file.write(b"%d" % n * 3000)),
+    ".txt": lambda path, n: files.write(path, lambda file: file.write(b"%d" % n * 3000)),
     ".svg": lambda path, n: graph().save(path),
     ".dot": lambda path, n: graph().save(path),
     ".md": lambda path, n: graph().save(path),
@@ -78,16 +78,16 @@ def test_only_what_a_dead_writer_left_is_removed(tmp_path, either_way):
     during = []
 
     def content(file):
-        files.write("inner", tmp_path / "a", b"inner")
+        files.write(tmp_path / "a", b"inner")
         during.extend(os.listdir(tmp_path))
         file.write(b"outer")
 
-    files.write("outer", tmp_path / "a", content)
+    files.write(tmp_path / "a", content)
     assert dead.name not in during
     assert sorted(os.listdir(tmp_path)) == sorted(["a", f".tinygrad_lenet-{'1' * 32}.tmp", *own])
     assert (tmp_path / "a").read_bytes() == b"outer"
     os.close(handle)
-    files.write("outer", tmp_path / "a", content)
+    files.write(tmp_path / "a", content)
     assert sorted(os.listdir(tmp_path)) == sorted(["a", *own])
     assert {(tmp_path / name).read_text() for name in own} == {"mine"}
 
@@ -132,7 +132,7 @@ def test_nobody_else_can_read_what_becomes_a_private_file(tmp_path, either_way):
     path.touch(0o600)
     path.chmod(0o600)
     modes = []
-    files.write("files", path, lambda file: modes.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode)))
+    files.write(path, lambda file: modes.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode)))
     assert modes == [0o600]
 
 
@@ -143,7 +143,7 @@ def test_the_owner_stays(tmp_path):
     path.touch()
     os.chown(path, 1234, 5678)
     path.chmod(0o640)
-    files.write("files", path, b"new")
+    files.write(path, b"new")
     found = path.stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 5678, 0o640)
 
@@ -158,7 +158,7 @@ def test_an_access_list_stays_and_the_group_gets_no_rights_of_it(tmp_path, eithe
         os.setxattr(path, "system.posix_acl_access", acl)
     except OSError:
         pytest.skip("the file system has no access lists")
-    files.write("files", path, b"new")
+    files.write(path, b"new")
     assert os.getxattr(path, "system.posix_acl_access") == acl
 
 
@@ -180,7 +180,7 @@ def test_a_group_that_cannot_stay_gives_its_rights_to_no_other(tmp_path, monkeyp
 
     monkeypatch.setattr("os.stat", foreign)
     monkeypatch.setattr("os.fchown", refuse)
-    files.write("files", str(path), b"new")
+    files.write(str(path), b"new")
     monkeypatch.undo()
     assert stat.S_IMODE(path.stat().st_mode) == (0o664 if kept else 0o644)
 
@@ -249,13 +249,13 @@ def test_what_is_not_a_regular_file_is_refused_by_all_that_writes(tmp_path, monk
             os.unlink("gone")
             for _ in range(2):
                 with pytest.raises(DataError, match="cannot be written"):
-                    files.write("files", f"/dev/fd/{file.fileno()}", b"")
+                    files.write(f"/dev/fd/{file.fileno()}", b"")
                 Path("gone (deleted)").write_text("mine")  # which is how Linux calls the other one
         assert Path("gone (deleted)").read_text() == "mine"
     for path in ("/dev/null", "/dev/stdout", "/dev/full"):
         if hasattr(os, "geteuid") and os.geteuid() and os.path.exists(path) and not os.path.isfile(path):
             with pytest.raises(DataError, match="cannot be written: it is a "):
-                files.write("files", path, b"")
+                files.write(path, b"")
 
 
 @posix
@@ -282,7 +282,7 @@ def test_paths_that_name_no_file_are_refused(tmp_path, monkeypatch, place):
     Path("a").write_text("old")
     Path("folder").mkdir()
     with pytest.raises(DataError, match="cannot be written"):
-        files.write("files", place, b"new")
+        files.write(place, b"new")
     assert sorted(os.listdir()) == ["a", "folder"]
     assert Path("a").read_text() == "old"
 
@@ -292,8 +292,8 @@ def test_every_spelling_of_a_path(tmp_path, monkeypatch):
     long = "n" * 255
     for name in ("a", b"b", Path("c"), "./d", long, "\u4e16\u754c", ".e", "f.tmp"):
         for content in (b"old", b"new"):
-            files.write("files", name, content)
-        with files.opened("files", os.fsdecode(name)) as file:
+            files.write(name, content)
+        with files.opened(os.fsdecode(name)) as file:
             assert file.read() == b"new"
     assert sorted(os.listdir()) == sorted(["a", "b", "c", "d", long, "\u4e16\u754c", ".e", "f.tmp"])
 
@@ -311,7 +311,7 @@ def test_a_name_that_the_system_cannot_write_is_refused(tmp_path, ending):
 def test_another_hard_link_keeps_the_old_content(tmp_path):
     (tmp_path / "a").write_text("old")
     os.link(tmp_path / "a", tmp_path / "b")
-    files.write("files", tmp_path / "a", b"new")
+    files.write(tmp_path / "a", b"new")
     assert [(tmp_path / name).read_text() for name in "ab"] == ["new", "old"]
 
 
@@ -332,7 +332,7 @@ def test_what_the_content_raises_leaves_the_old_file(tmp_path, error, either_way
 
     for name in "ab":
         with pytest.raises(type(error)):
-            files.write("files", tmp_path / name, content)
+            files.write(tmp_path / name, content)
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
 
@@ -355,7 +355,7 @@ def test_an_interrupt_at_any_line_leaves_the_old_file_or_the_new_one(tmp_path, e
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            files.write("files", path, b"new")
+            files.write(path, b"new")
             outcomes.append("done")
         except KeyboardInterrupt:
             outcomes.append(path.read_text())
@@ -365,7 +365,7 @@ def test_an_interrupt_at_any_line_leaves_the_old_file_or_the_new_one(tmp_path, e
         assert len(left_over) <= 1  # if the interrupt met the removal itself
         assert path.read_text() in ("old", "new")
     assert {"old", "new"} <= {*outcomes}
-    files.write("files", path, b"newer")
+    files.write(path, b"newer")
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -414,7 +414,7 @@ def test_what_a_system_may_lack(tmp_path, monkeypatch, either_way, step):
         monkeypatch.setattr("os.fsync", lambda file: refuse() if stat.S_ISDIR(os.fstat(file).st_mode) else real(file))
     else:
         monkeypatch.setattr(f"os.{step}", refuse)
-    files.write("files", str(tmp_path / "a"), lambda file: file.write(b"new" * 10**6))
+    files.write(str(tmp_path / "a"), lambda file: file.write(b"new" * 10**6))
     monkeypatch.undo()
     assert (tmp_path / "a").read_bytes() == b"new" * 10**6
     assert os.listdir(tmp_path) == ["a"]
@@ -431,8 +431,8 @@ def test_as_windows_has_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.setattr("os.name", "nt")
     for content in (b"old", b"new"):
-        files.write("files", path, content)
-    with files.opened("files", path) as file:
+        files.write(path, content)
+    with files.opened(path) as file:
         assert file.read() == b"new"
     monkeypatch.undo()
     assert sorted(os.listdir(tmp_path)) == [f".tinygrad_lenet-{'1' * 32}.tmp", "a"]  # it could be alive
@@ -444,7 +444,7 @@ def test_a_folder_that_takes_no_file(tmp_path):
     (tmp_path / "a").write_text("old")
     tmp_path.chmod(0o500)
     with pytest.raises(DataError, match=r"Permission denied.*as it was.*choose a folder that can be written to"):
-        files.write("files", tmp_path / "a", b"new")
+        files.write(tmp_path / "a", b"new")
     tmp_path.chmod(0o700)
     assert (tmp_path / "a").read_text() == "old"
 
@@ -489,5 +489,5 @@ def test_a_pipe_that_comes_between_two_looks_does_not_block(tmp_path, monkeypatc
     monkeypatch.setattr("os.stat", lambda path, **options: regular if "pipe" in str(path) else real(path, **options))
     signal.alarm(20)
     with pytest.raises(DataError, match="it is a pipe"):
-        files.opened("files", str(tmp_path / "pipe"))
+        files.opened(str(tmp_path / "pipe"))
     signal.alarm(0)

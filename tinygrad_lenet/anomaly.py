@@ -12,7 +12,7 @@ from .core.accumulation import Part
 from .core.graph import Node, Puller, Vertex
 from .core.modes import listening, user_line
 from .core.tensor import Tensor, to_array
-from .errors import AnomalyError
+from .errors import AnomalyError, TinygradLenetError, named
 
 __all__ = ["detect_anomaly"]
 
@@ -48,14 +48,17 @@ def detect_anomaly(infinite: bool = True) -> Iterator[None]:
         line = _user_code()
         at = _first(out._data, infinite)
         if at is not None:
-            raise AnomalyError(
-                f"{op.name}: the output is {_value(out._data, at)}{_arguments(op, args, out.shape, at)}; {op.name} was "
-                f"called at {line}"
-            )
+            value, arguments = _value(out._data, at), _arguments(op, args, out.shape, at)
+            raise _anomaly(op.name, f"the output is {value}{arguments}", line)
         _watch(out, line, infinite)
 
     with listening(hear), np.errstate(all="ignore"):  # NumPy's warnings know neither op nor line
         yield
+
+
+def _anomaly(op: str, what: str, line: str) -> TinygradLenetError:
+    """The error, in the name of the op."""
+    return named(AnomalyError(f"{what}; {op} was called at {line}"), op)
 
 
 def _user_code() -> str:
@@ -136,6 +139,4 @@ class _Watched:
         if at is not None:
             same = upstream is not None and upstream.shape == values.shape
             there = f", where that of its output is {upstream[at]}" if same else ""
-            raise AnomalyError(
-                f"{self.op.name}: {what} is {_value(values, at)}{there}; {self.op.name} was called at {self.line}"
-            )
+            raise _anomaly(self.op.name, f"{what} is {_value(values, at)}{there}", self.line)

@@ -7,10 +7,11 @@ from typing import Any, overload
 
 import numpy as np
 
-from .checks import flag, function, integer
+from .checks import function, integer
 from .core.graph import now, pullback, sources
 from .core.modes import enable_grad, is_grad_enabled
 from .core.python_object import root_of, seed_of
+from .core.signature import checked
 from .core.tensor import Tensor, as_tensor
 from .errors import (
     ArgumentError,
@@ -20,7 +21,6 @@ from .errors import (
     TinygradLenetError,
     brief,
     given,
-    named,
     translated,
 )
 from .kernels.memory import storage
@@ -47,6 +47,7 @@ def grad(
 ) -> tuple[Tensor | None, ...]: ...
 
 
+@checked
 def grad(
     outputs: Any,
     inputs: Any = 0,
@@ -83,8 +84,6 @@ def grad(
     >>> tl.grad(tl.grad(lambda x: x**3))(2.0)
     tensor(12.)
     """
-    create_graph, allow_unused = flag("create_graph", create_graph), flag("allow_unused", allow_unused)
-    retain_graph = None if retain_graph is None else flag("retain_graph", retain_graph)
     if callable(outputs):
         return _grad_of(outputs, inputs)
     ys, xs = _tensors("outputs", outputs), _tensors("inputs", inputs)
@@ -92,15 +91,12 @@ def grad(
     if grad_outputs is None:
         gs *= len(ys)
     if len(gs) != len(ys):
-        raise ArgumentError(f"grad: {len(ys)} outputs need as many grad_outputs, got {len(gs)}")
+        raise ArgumentError(f"{len(ys)} outputs need as many grad_outputs, got {len(gs)}")
     for i, x in enumerate(xs):
         if not x._requires_grad:
-            raise GradientError(f"grad: input {i} does not require a gradient; make it with requires_grad=True")
-    try:
-        roots = [root_of(y) for y in ys]
-        seeds: list[Any] = [seed_of(y, g) for y, g in zip(ys, gs, strict=True)]
-    except TinygradLenetError as error:
-        raise named(error, "grad")  # noqa: B904  # it is the same error
+            raise GradientError(f"input {i} does not require a gradient; make it with requires_grad=True")
+    roots = [root_of(y) for y in ys]
+    seeds: list[Any] = [seed_of(y, g) for y, g in zip(ys, gs, strict=True)]
     wanted = [x._node or x for x in xs]
     retain = create_graph if retain_graph is None else retain_graph
     since = now()
@@ -115,7 +111,7 @@ def grad(
         gradient = found.get(vertex)
         if gradient is None and not allow_unused:
             raise GradientError(
-                f"grad: the outputs do not depend on input {i} (was it detached or computed under no_grad()?); "
+                f"the outputs do not depend on input {i} (was it detached or computed under no_grad()?); "
                 "pass allow_unused=True to get None for it"
             )
         if isinstance(gradient, np.ndarray):
@@ -139,22 +135,20 @@ def _tensors(name: str, values: Any) -> list[Tensor]:
     for i, x in enumerate(found):
         if not isinstance(x, Tensor):
             what = "tensors that require a gradient" if name == "inputs" else "tensors"
-            raise ArgumentError(f"grad: {name} are {what}, {name[:-1]} {i} is a {type(x).__name__}")
+            raise ArgumentError(f"{name} are {what}, {name[:-1]} {i} is a {type(x).__name__}")
     return found
 
 
 class _Call:
     """A call of a function whose derivatives are wanted, recorded from fresh inputs on."""
 
-    def __init__(self, name: str, fn: Function, args: Sequence[Any], argnums: Any, kwargs: dict[str, Any]) -> None:
+    def __init__(self, fn: Function, args: Sequence[Any], argnums: Any, kwargs: dict[str, Any]) -> None:
         function("fn", fn)
         self.single = not isinstance(argnums, (tuple, list))
         numbers = tuple(integer("argnums", n) for n in ((argnums,) if self.single else argnums))
         if not numbers or len({*numbers}) < len(numbers) or any(not -len(args) <= n < len(args) for n in numbers):
-            raise ArgumentError(
-                f"{name}: argument number {brief(argnums)} cannot be had from {len(args)} positional arguments"
-            )
-        self.name, outer, given = name, is_grad_enabled(), list(args)
+            raise ArgumentError(f"argument number {brief(argnums)} cannot be had from {len(args)} positional arguments")
+        outer, given = is_grad_enabled(), list(args)
         with enable_grad():
             for n in numbers:
                 given[n] = self._fresh(n, given[n], outer)
@@ -166,7 +160,7 @@ class _Call:
         for y in self.outputs:
             if not isinstance(y, Tensor) or y.dtype.kind != "f":
                 got = y.dtype if isinstance(y, Tensor) else f"a {type(y).__name__}"
-                raise DTypeError(f"{name}: the function must return tensors of floats, it returned {got}")
+                raise DTypeError(f"the function must return tensors of floats, it returned {got}")
         # Derivatives are recorded if something outside of this call may want to differentiate them.
         roots = [root_of(y) for y in self.outputs if y._requires_grad]
         self.record = outer and (
@@ -174,9 +168,9 @@ class _Call:
         )
 
     def _fresh(self, number: int, value: Any, outer: bool) -> Tensor:
-        x = _as_tensor(self.name, f"argument {number}", value)
+        x = _as_tensor(f"argument {number}", value)
         if x.dtype.kind != "f":
-            raise DTypeError(f"{self.name}: argument {number} is {x.dtype}; convert it to floats: x.astype('float32')")
+            raise DTypeError(f"argument {number} is {x.dtype}; convert it to floats: x.astype('float32')")
         if outer and x.requires_grad:
             return clone(x)
         x = x.detach()
@@ -187,7 +181,7 @@ class _Call:
         """The output, which must be one number."""
         if self.several or self.outputs[0].size != 1:
             got = f"{len(self.outputs)} tensors" if self.several else f"a tensor of shape {self.outputs[0].shape}"
-            raise ShapeError(f"{self.name}: the function must return one number, it returned {got}; see jacobian, vjp")
+            raise ShapeError(f"the function must return one number, it returned {got}; see jacobian, vjp")
         return self.outputs[0]
 
     def results(self) -> Any:
@@ -216,37 +210,44 @@ def _gradients(
     return [Tensor._wrap(np.zeros(x.shape, x.dtype)) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
-def _as_tensor(name: str, what: str, value: Any, dtype: Any = None) -> Tensor:
+def _as_tensor(what: str, value: Any, dtype: Any = None) -> Tensor:
     """Numbers and lists are of the dtype, if one is given."""
     try:
         return as_tensor(value) if dtype is None or hasattr(value, "dtype") else Tensor(value, dtype=dtype)
     except TinygradLenetError as error:
-        raise named(error, f"{name}: {what}")  # noqa: B904  # it is the same error
+        raise type(error)(f"in {what}: {error}") from None
 
 
-def _like(name: str, what: str, values: Any, models: Sequence[Tensor]) -> list[Tensor]:
+def _like(what: str, values: Any, models: Sequence[Tensor]) -> list[Tensor]:
     """One tensor, or a tuple of them, of the shapes of the models."""
     several = values if isinstance(values, tuple) else (values,)
     dtypes = [*(m.dtype for m in models), *[None] * len(several)]  # float32 would round them
-    found = [_as_tensor(name, what, v, dtype) for v, dtype in zip(several, dtypes, strict=False)]
+    found = [_as_tensor(what, v, dtype) for v, dtype in zip(several, dtypes, strict=False)]
     if [v.shape for v in found] != [m.shape for m in models]:
         raise ShapeError(
-            f"{name}: {what} must have the shapes {', '.join(str(m.shape) for m in models)}, got "
+            f"{what} must have the shapes {', '.join(str(m.shape) for m in models)}, got "
             f"{', '.join(str(v.shape) for v in found)}; several are passed as a tuple"
         )
     return found
+
+
+def _derivative(name: str, function: Function) -> Function:
+    """The function that ``name`` returns, behind a door of that name."""
+    function.__name__ = name
+    return checked(function)
 
 
 def _grad_of(fn: Function, argnums: Any) -> Function:
     function("fn", fn)
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        call = _Call("grad", fn, args, argnums, kwargs)
+        call = _Call(fn, args, argnums, kwargs)
         return call.pull([np.ones(call.number().shape)], retain=False)
 
-    return gradient
+    return _derivative("grad", gradient)
 
 
+@checked
 def value_and_grad(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     """The function that gives the value of ``fn`` and its gradient, in one pass.
 
@@ -261,13 +262,14 @@ def value_and_grad(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function
     function("fn", fn)
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        call = _Call("value_and_grad", fn, args, argnums, kwargs)
+        call = _Call(fn, args, argnums, kwargs)
         value = call.number()
         return call.results(), call.pull([np.ones(value.shape)], retain=False)
 
-    return value_and_gradient
+    return _derivative("value_and_grad", value_and_gradient)
 
 
+@checked
 def vjp(fn: Function, *primals: Any) -> tuple[Any, Function]:
     """The value of ``fn(*primals)``, and the function that multiplies a vector with the Jacobian from the left.
 
@@ -282,15 +284,16 @@ def vjp(fn: Function, *primals: Any) -> tuple[Any, Function]:
     >>> value, pull([1.0, 10.0])
     (tensor([1., 4.]), tensor([ 2., 40.]))
     """
-    call = _Call("vjp", fn, primals, 0 if len(primals) == 1 else tuple(range(len(primals))), {})
+    call = _Call(fn, primals, 0 if len(primals) == 1 else tuple(range(len(primals))), {})
 
     def pull(*cotangents: Any) -> Any:
-        seeds = _like("vjp", "cotangents", cotangents, call.outputs)
+        seeds = _like("cotangents", cotangents, call.outputs)
         return call.pull(seeds, seeds)
 
-    return call.results(), pull
+    return call.results(), _derivative("vjp", pull)
 
 
+@checked
 def jvp(fn: Function, primals: Any, tangents: Any) -> tuple[Any, Any]:
     """The value of ``fn(*primals)``, and the derivative in the direction of the tangents: the Jacobian times a vector.
 
@@ -310,8 +313,8 @@ def jvp(fn: Function, primals: Any, tangents: Any) -> tuple[Any, Any]:
     (tensor([1., 4.]), tensor([ 2., 40.]))
     """
     primals = primals if isinstance(primals, tuple) else (primals,)
-    call = _Call("jvp", fn, primals, tuple(range(len(primals))), {})
-    directions = _like("jvp", "tangents", tangents, call.inputs)
+    call = _Call(fn, primals, tuple(range(len(primals))), {})
+    directions = _like("tangents", tangents, call.inputs)
     seeds = [Tensor(np.ones(y.shape, y.dtype), requires_grad=True) for y in call.outputs]
     with enable_grad():
         pulled = _gradients(call.outputs, call.inputs, seeds, record=True)
@@ -320,6 +323,7 @@ def jvp(fn: Function, primals: Any, tangents: Any) -> tuple[Any, Any]:
     return call.results(), tuple(pushed) if call.several else pushed[0]
 
 
+@checked
 def jacobian(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     """The function that gives the Jacobian of ``fn``: all derivatives of each element of the output, row by row.
 
@@ -342,14 +346,14 @@ def _jacobian(name: str, fn: Function, argnums: Any) -> Function:
     function("fn", fn)
 
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        call = _Call(name, fn, args, argnums, kwargs)
+        call = _Call(fn, args, argnums, kwargs)
         try:
             found = tuple(call.by_argument(_rows(call, y)) for y in call.outputs)
         except MemoryError as error:
             raise translated(error, name, given(["arguments"], [call.inputs])) from None
         return found if call.several else found[0]
 
-    return jacobian_of
+    return _derivative(name, jacobian_of)
 
 
 def _rows(call: _Call, y: Tensor) -> list[Tensor]:
@@ -362,6 +366,7 @@ def _rows(call: _Call, y: Tensor) -> list[Tensor]:
     ]
 
 
+@checked
 def hessian(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     """The function that gives the Hessian of ``fn``, all its second derivatives: the Jacobian of its gradient.
 
@@ -381,6 +386,7 @@ def hessian(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     return _jacobian("hessian", _grad_of(fn, argnums), argnums)
 
 
+@checked
 def hvp(fn: Function, primals: Any, tangents: Any) -> Any:
     """The Hessian of ``fn`` times a vector, without the Hessian: the gradient of ``gradient @ tangents`` (Pearlmutter,
     *Fast exact multiplication by the Hessian*, 1994).
@@ -398,8 +404,8 @@ def hvp(fn: Function, primals: Any, tangents: Any) -> Any:
     tensor([2., 0.])
     """
     single = not isinstance(primals, tuple)
-    call = _Call("hvp", fn, (primals,) if single else primals, 0 if single else tuple(range(len(primals))), {})
-    directions = _like("hvp", "tangents", tangents, call.inputs)
+    call = _Call(fn, (primals,) if single else primals, 0 if single else tuple(range(len(primals))), {})
+    directions = _like("tangents", tangents, call.inputs)
     with enable_grad():
         slopes = _gradients([call.number()], call.inputs, [None], record=True)
     record = call.record or (is_grad_enabled() and any(t._requires_grad for t in directions))

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from . import checks as arguments
-from . import files
+from . import checks, files
 from .core.graph import Node, ancestors
 from .core.hooks import Hook
+from .core.signature import checked
 from .core.tensor import Tensor
 from .errors import ArgumentError, GradientError
 from .nn import Module
@@ -39,12 +39,9 @@ class GraphView:
     """
 
     def __init__(self, output: Tensor, model: Module | None) -> None:
-        arguments.instance("visualize.graph", "tensor", output, Tensor)
-        if model is not None:
-            arguments.instance("visualize.graph", "model", model, Module)
         if output._node is None:
             raise GradientError(
-                "visualize.graph: this tensor was computed from nothing that requires a gradient, so no graph was "
+                "this tensor was computed from nothing that requires a gradient, so no graph was "
                 "recorded; make an input with requires_grad=True, or draw a model's output outside of no_grad()"
             )
         names = {id(p): name for name, p in (model.named_parameters() if model else ())}
@@ -69,8 +66,7 @@ class GraphView:
         for node in order:
             if node.saved is None:
                 raise GradientError(
-                    "visualize.graph: a backward pass has freed this graph; draw it before backward(), or pass "
-                    "retain_graph=True to that"
+                    "a backward pass has freed this graph; draw it before backward(), or pass retain_graph=True to that"
                 )
             parents = []
             for parent in node.parents:
@@ -203,6 +199,7 @@ class GraphView:
     def _repr_html_(self) -> str:
         return f"<div>{self.svg()}</div>"
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph to a file that ends in ``.svg``, ``.dot`` or ``.md`` (Mermaid in Markdown).
 
@@ -210,17 +207,18 @@ class GraphView:
             ArgumentError: another ending.
             DataError: the file cannot be written, or is not a regular file; the old one is as it was.
         """
-        path = arguments.path("visualize.graph", "path", path)
+        path = checks.path("path", path)
         ending = os.path.splitext(path)[1]
         if ending not in (".svg", ".dot", ".md"):
-            raise ArgumentError(f"visualize.graph: path must end in .svg, .dot or .md, got {path}")
+            raise ArgumentError(f"path must end in .svg, .dot or .md, got {path}")
         if ending == ".svg":
             text = self.svg()
         else:
             text = self.dot() if ending == ".dot" else f"```mermaid\n{self.mermaid()}```\n"
-        files.write("visualize.graph", path, text.encode())
+        files.write(path, text.encode())
 
 
+@checked
 def graph(tensor: Tensor, model: Module | None = None) -> GraphView:
     """The recorded graph that a tensor hangs on, to look at.
 
@@ -247,4 +245,7 @@ def graph(tensor: Tensor, model: Module | None = None) -> GraphView:
     >>> print(view.mermaid().splitlines()[5])
       n4[["sum<br/>scalar float32<br/>‖gradient‖ 1"]]:::output
     """
+    checks.instance("tensor", tensor, Tensor)
+    if model is not None:
+        checks.instance("model", model, Module)
     return GraphView(tensor, model)

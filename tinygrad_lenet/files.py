@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 from typing import IO
 
-from . import checks as arguments
+from . import checks
 from .errors import DataError, TinygradLenetError
 
 _LEFTOVER = re.compile(r"\.tinygrad_lenet-[0-9a-f]{32}\.tmp")
@@ -24,7 +24,7 @@ _ACL = "system.posix_acl_access"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
-def write(who: str, path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], object]) -> None:
+def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], object]) -> None:
     """Write a file, whole or not at all.
 
     The content goes to a new file in the same folder, under a name that cannot be guessed. It is forced to the disk and
@@ -35,7 +35,6 @@ def write(who: str, path: str | os.PathLike[str], content: bytes | Callable[[IO[
     its access list, and its owner where the system permits. Other hard links to the old file keep the old content.
 
     Args:
-        who: the caller's name, for messages.
         path: the file; an existing one is replaced.
         content: the bytes, or a function that writes them to the binary file that it receives.
 
@@ -46,27 +45,27 @@ def write(who: str, path: str | os.PathLike[str], content: bytes | Callable[[IO[
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "a.txt")
-    ...     write("example", path, b"old")
-    ...     write("example", path, lambda file: file.write(b"new"))
-    ...     with opened("example", path) as file:
+    ...     write(path, b"old")
+    ...     write(path, lambda file: file.write(b"new"))
+    ...     with opened(path) as file:
     ...         file.read(), os.listdir(folder)
     (b'new', ['a.txt'])
     """
-    path = arguments.path(who, "path", path)
+    path = checks.path("path", path)
     try:
-        target, old = _target(who, path)
+        target, old = _target(path)
         _replace(target, old, content)
     except TinygradLenetError:
         raise
     except OSError as error:
         state = "the one that stands there is as it was" if os.path.exists(path) else "there was none before"
         raise DataError(
-            f"{who}: {path} cannot be written: {error.strerror or error}; {state}. Make room, or choose a folder that "
+            f"{path} cannot be written: {error.strerror or error}; {state}. Make room, or choose a folder that "
             "can be written to"
         ) from error
 
 
-def opened(who: str, path: str) -> BufferedReader:
+def opened(path: str) -> BufferedReader:
     """A regular file, opened to read bytes; links are followed.
 
     Raises:
@@ -74,15 +73,15 @@ def opened(who: str, path: str) -> BufferedReader:
         OSError: it cannot be opened.
 
     >>> import tempfile
-    >>> opened("example", tempfile.gettempdir())
+    >>> opened(tempfile.gettempdir())
     Traceback (most recent call last):
-    tinygrad_lenet.errors.DataError: example: ... it is a folder, expected a regular file; give another path
+    tinygrad_lenet.errors.DataError: ... it is a folder, expected a regular file; give another path
     """
-    _regular(who, path, os.stat(path), "read")  # before it is opened: that alone has an effect on some devices
+    _regular(path, os.stat(path), "read")  # before it is opened: that alone has an effect on some devices
     flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # were it a pipe by now, it would wait
     file = open(path, "rb", opener=_opener(flags))  # noqa: SIM115 - the caller closes it
     try:
-        _regular(who, path, os.fstat(file.fileno()), "read")
+        _regular(path, os.fstat(file.fileno()), "read")
     except BaseException:
         file.close()
         raise
@@ -90,11 +89,10 @@ def opened(who: str, path: str) -> BufferedReader:
 
 
 @contextlib.contextmanager
-def reading(who: str, path: str, what: str, remedy: str = "") -> Iterator[None]:
+def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
     """A block that reads a file: whatever goes wrong in it becomes a DataError.
 
     Args:
-        who: the caller's name, for messages.
         path: the file.
         what: what a file is whose content cannot be read.
         remedy: what to do about that.
@@ -102,23 +100,23 @@ def reading(who: str, path: str, what: str, remedy: str = "") -> Iterator[None]:
     Raises:
         DataError: an exception in the block that is none of the package's.
 
-    >>> with reading("example", "a.txt", "no list of numbers"):
+    >>> with reading("a.txt", "no list of numbers"):
     ...     int("one")
     Traceback (most recent call last):
-    tinygrad_lenet.errors.DataError: example: a.txt is no list of numbers (ValueError: invalid literal for int() ...)
+    tinygrad_lenet.errors.DataError: a.txt is no list of numbers (ValueError: invalid literal for int() ...)
     """
     try:
         yield
     except TinygradLenetError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{who}: there is no file {path}") from None
+        raise DataError(f"there is no file {path}") from None
     except OSError as error:
-        raise DataError(f"{who}: {path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
-        raise DataError(f"{who}: {path} cannot be read: it takes more memory than there is") from error
+        raise DataError(f"{path} cannot be read: it takes more memory than there is") from error
     except Exception as error:  # whatever the damage leads to, it is one: a file that was written whole is read
-        raise DataError(f"{who}: {path} is {what} ({type(error).__name__}: {error}){remedy}") from error
+        raise DataError(f"{path} is {what} ({type(error).__name__}: {error}){remedy}") from error
 
 
 def _opener(flags: int, mode: int = 0o666) -> Callable[[str, int], int]:
@@ -126,13 +124,13 @@ def _opener(flags: int, mode: int = 0o666) -> Callable[[str, int], int]:
     return lambda path, usual: os.open(path, usual | flags, mode)
 
 
-def _regular(who: str, path: str, found: os.stat_result, verb: str) -> None:
+def _regular(path: str, found: os.stat_result, verb: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
-        raise DataError(f"{who}: {path} cannot be {verb}: it is {kind}, expected a regular file; give another path")
+        raise DataError(f"{path} cannot be {verb}: it is {kind}, expected a regular file; give another path")
 
 
-def _target(who: str, path: str) -> tuple[str, os.stat_result | None]:
+def _target(path: str) -> tuple[str, os.stat_result | None]:
     """The file that a path leads to over all links, and what it is; None if it does not exist yet."""
     target = os.path.realpath(path) if os.path.islink(path) else path
     try:
@@ -141,7 +139,7 @@ def _target(who: str, path: str) -> tuple[str, os.stat_result | None]:
         if not os.path.basename(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         return target, None
-    _regular(who, path, found, "written")
+    _regular(path, found, "written")
     if target != path:
         if not found.st_nlink and not os.stat(path).st_nlink:  # opened and removed, not replaced by another writer
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

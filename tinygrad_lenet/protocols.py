@@ -86,7 +86,7 @@ def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) ->
 
 
 @composite
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
+def pad(x: Any, pad_width: Any, mode: Any = "constant", constant_values: Any = 0) -> Tensor:
     """NumPy's widths broadcast to a pair for each axis: two numbers are not those of the last axis, as in PyTorch."""
     if isinstance(pad_width, dict) or np.ndim(constant_values):
         raise UnsupportedError("np.pad of a Tensor takes widths in pairs, and one constant value; see tl.pad")
@@ -252,20 +252,18 @@ def from_dlpack(x: Any) -> Tensor:
     tensor([0., 5., 0.], dtype=float64)
     """
     if not hasattr(x, "__dlpack__"):
-        raise ArgumentError(f"from_dlpack: a {type(x).__name__} has no __dlpack__; use tl.tensor(x), which copies")
+        raise ArgumentError(f"a {type(x).__name__} has no __dlpack__; use tl.tensor(x), which copies")
     try:
         array = np.from_dlpack(x)
     except GradientError:
         raise
     except (BufferError, RuntimeError, ValueError) as error:
         raise ArgumentError(
-            f"from_dlpack: NumPy cannot share the memory of this {type(x).__name__}: {error}; detach it, or move it to "
+            f"NumPy cannot share the memory of this {type(x).__name__}: {error}; detach it, or move it to "
             "the CPU, first"
         ) from None
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DTypeError(
-            f"from_dlpack: a tensor holds floats, integers or booleans of at most 8 bytes; got {array.dtype}"
-        )
+        raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; got {array.dtype}")
     return Tensor._wrap(array, None, [math.nan, user_line()])
 
 

@@ -15,8 +15,9 @@ from .core.graph import Node, Vertex, ancestors, now, pullback, sources
 from .core.modes import enable_grad, is_grad_enabled, listener, listening, watcher
 from .core.python_object import root_of
 from .core.saved import changed, save
+from .core.signature import checked
 from .core.tensor import Tensor, Version
-from .errors import GradientError, OutOfMemoryError, TinygradLenetError
+from .errors import GradientError, OutOfMemoryError, TinygradLenetError, named
 from .kernels.memory import storage
 
 __all__ = ["checkpoint"]
@@ -140,22 +141,22 @@ class _Trace:
         self.before.clear()
         self.before += [b._replace(memory=there()) for b, there in states if there() is not None]
 
-    def moved(self) -> GradientError | None:
+    def moved(self) -> TinygradLenetError | None:
         """An error if a tensor that the ops used was changed in place since, other than by the call itself."""
         own = {id(b.version) for b in self.before}
         for use in [*(use for step in self.steps for use in step.uses), *self.others]:
             if use.version[0] != use.changes >= 0 and id(use.version) not in own:
-                return changed("checkpoint: a tensor that the function uses", use.shape, use.version)
+                return named(changed("a tensor that the function uses", use.shape, use.version), "checkpoint")
         return None
 
-    def differs(self, first: _Trace) -> GradientError | None:
+    def differs(self, first: _Trace) -> TinygradLenetError | None:
         """The refusal of a call that is not like the first one."""
         found = self._difference(first)
         if found is None:
             return None
-        return first.moved() or GradientError(
-            "checkpoint: the function gave other values when it was called again for the backward pass: "
-            f"{found}; name its random generators in generators=, and do not change what it uses in between"
+        return first.moved() or _refusal(
+            f"the function gave other values when it was called again for the backward pass: {found}; name its random "
+            "generators in generators=, and do not change what it uses in between"
         )
 
     def _difference(self, first: _Trace) -> str | None:
@@ -184,13 +185,18 @@ class _Trace:
             _restore(present)
 
 
+def _refusal(why: str) -> TinygradLenetError:
+    """An error of the backward pass, in which no door gives it the name."""
+    return named(GradientError(why), "checkpoint")
+
+
 def _failed(error: Exception) -> Exception:
     """The error to raise if the second call fails: its ops got other arguments than in the first."""
     if not isinstance(error, TinygradLenetError) or isinstance(error, (GradientError, OutOfMemoryError)):
         return error
-    refusal = GradientError(
-        f"checkpoint: the function failed when it was called again for the backward pass: {error}; do not change what "
-        "it uses in between"
+    refusal = _refusal(
+        f"the function failed when it was called again for the backward pass: {error}; do not change what it uses in "
+        "between"
     )
     refusal.__cause__ = error
     return refusal
@@ -298,9 +304,10 @@ class _Recomputation:
                     pullback(roots, seeds, wanted, isinstance(seed, Tensor), trace.since, arrive)
                     return
             error = error or different
-        raise error or GradientError("checkpoint: the function could not be called again")
+        raise error or _refusal("the function could not be called again")
 
 
+@checked
 def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.random.Generator] = ()) -> Any:
     """``fn(*args)``, without keeping what its gradient needs: it is called again in the backward pass, for memory.
 

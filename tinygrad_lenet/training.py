@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import choice, entries, figure, function, instance, integer, number, said
+from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer, said
 from .core.modes import no_grad
+from .core.signature import checked
 from .core.tensor import Tensor, to_array
 from .core.values import narrowed
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
@@ -33,7 +34,10 @@ __all__ = [
     "evaluate",
 ]
 
+Extreme: TypeAlias = Literal["max", "min"]
 
+
+@checked
 def accuracy(logits: Any, labels: Any) -> float:
     """The share of rows of logits (N, C) whose largest is the label (N,).
 
@@ -45,27 +49,28 @@ def accuracy(logits: Any, labels: Any) -> float:
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
     """
-    scores, targets = _array("accuracy", "logits", logits), _array("accuracy", "labels", labels)
+    scores, targets = _array("logits", logits), _array("labels", labels)
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
-        raise ShapeError(f"accuracy: expected logits (N, C) and labels (N,), got {scores.shape} and {targets.shape}")
+        raise ShapeError(f"expected logits (N, C) and labels (N,), got {scores.shape} and {targets.shape}")
     if not scores.size:
-        raise ShapeError("accuracy: logits hold no samples or no classes, expected at least one")
+        raise ShapeError("logits hold no samples or no classes, expected at least one")
     wrong = targets[~((targets >= 0) & (targets < scores.shape[1]) & (targets == np.floor(targets)))]
     if wrong.size:
-        raise OutOfRangeError(f"accuracy: labels are the numbers of classes, 0 … {scores.shape[1] - 1}, got {wrong[0]}")
+        raise OutOfRangeError(f"labels are the numbers of classes, 0 … {scores.shape[1] - 1}, got {wrong[0]}")
     right = scores.argmax(1) == targets
     return float((right & ~np.isnan(scores).any(1)).mean())  # what is NaN has no largest
 
 
-def _array(who: str, name: str, value: Any) -> NDArray[Any]:
+def _array(name: str, value: Any) -> NDArray[Any]:
     """An array of numbers."""
     try:
         array = to_array(value)
     except TinygradLenetError as error:
-        raise type(error)(f"{who}: {name}: {error}") from None
+        raise type(error)(f"in {name}: {error}") from None
     return array.astype(np.int8) if array.dtype == np.bool_ else array
 
 
+@checked
 def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray[np.int64]:
     """How often a sample of class i (row) was taken for class j (column), (num_classes, num_classes).
 
@@ -80,28 +85,24 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
            [1, 1]])
     """
     num_classes = integer("num_classes", num_classes, 1, 10_000)
-    true, found = (
-        _classes("confusion_matrix", name, x) for name, x in (("labels", labels), ("predictions", predictions))
-    )
+    true, found = _classes("labels", labels), _classes("predictions", predictions)
     if true.ndim != 1 or true.shape != found.shape:
-        raise ShapeError(f"confusion_matrix: expected two lists of classes (N,), got {true.shape} and {found.shape}")
+        raise ShapeError(f"expected two lists of classes (N,), got {true.shape} and {found.shape}")
     for name, given in (("labels", true), ("predictions", found)):
         if given.size and not 0 <= given.min() <= given.max() < num_classes:
-            raise OutOfRangeError(
-                f"confusion_matrix: {name} must lie in 0 … {num_classes - 1}, got {given.min()} … {given.max()}"
-            )
+            raise OutOfRangeError(f"{name} must lie in 0 … {num_classes - 1}, got {given.min()} … {given.max()}")
     counts = np.bincount(true.astype(np.int64) * num_classes + found.astype(np.int64), minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
-def _classes(who: str, name: str, value: Any) -> NDArray[Any]:
+def _classes(name: str, value: Any) -> NDArray[Any]:
     """Numbers of classes; in a list, integers stay what they are."""
     try:
         array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
     except Exception as error:  # whatever an object of the user's own raises
-        raise ShapeError(f"{who}: {name} must be a list of integers ({error})") from None
+        raise ShapeError(f"{name} must be a list of integers ({error})") from None
     if array.dtype.kind not in "iub" and (array.size or array.dtype.kind != "f"):
-        raise ArgumentError(f"{who}: {name} must be integers, got {array.dtype}; pass logits.argmax(1)")
+        raise ArgumentError(f"{name} must be integers, got {array.dtype}; pass logits.argmax(1)")
     return array
 
 
@@ -127,6 +128,7 @@ class Evaluation:
         return confusion_matrix(self.labels, self.logits.argmax(1), self.logits.shape[1])
 
 
+@checked
 def evaluate(
     model: Module, loader: Iterable[tuple[Any, ...]], loss: Callable[..., Tensor] = cross_entropy
 ) -> Evaluation:
@@ -149,34 +151,35 @@ def evaluate(
     instance("model", model, Module)
     function("loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
-        raise DTypeError(f"evaluate: loader must give pairs of inputs and labels, got {said(loader)}")
+        raise DTypeError(f"loader must give pairs of inputs and labels, got {said(loader)}")
     total = 0.0
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[Any]] = []
     with evaluating(model), no_grad():
         for batch in loader:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise ShapeError(f"evaluate: loader must give pairs of inputs and labels, it gave {said(batch)}")
+                raise ShapeError(f"loader must give pairs of inputs and labels, it gave {said(batch)}")
             inputs, targets = batch
             scores = instance("what the model gives", model(inputs), Tensor)
-            labels.append(_array("evaluate", "labels", targets))
+            labels.append(_array("labels", targets))
             if (
                 scores.ndim != 2
                 or labels[-1].shape != scores.shape[:1]
                 or (logits and scores.shape[1] != logits[0].shape[1])
             ):
                 raise ShapeError(
-                    f"evaluate: expected logits (N, C) from the model, as many classes each time, and labels (N,), "
+                    f"expected logits (N, C) from the model, as many classes each time, and labels (N,), "
                     f"got {scores.shape} and {labels[-1].shape}"
                 )
             total += loss(scores, targets, reduction="sum").item()
             logits.append(scores.numpy())
     if not labels:
-        raise ArgumentError("evaluate: the loader gave no batch, expected at least one")
+        raise ArgumentError("the loader gave no batch, expected at least one")
     all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)
     return Evaluation(total / len(all_labels), accuracy(all_logits, all_labels), all_logits, all_labels)
 
 
+@checked
 def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
     """After ``loss.backward()`` and before ``optimizer.step()``: raise if the loss or a gradient is NaN or infinite,
     and say which layer was the first to go wrong. Takes about a hundredth of a step of LeNet-5.
@@ -237,9 +240,9 @@ class ExponentialMovingAverage:
     1.0
     """
 
-    def __init__(self, model: Module, decay: float = 0.999) -> None:
-        name = "ExponentialMovingAverage"
-        self.model, self.decay = instance("model", model, Module), number("decay", decay, "[0, 1)")
+    @checked
+    def __init__(self, model: Module, decay: Decay = 0.999) -> None:
+        self.model, self.decay = instance("model", model, Module), decay
         self.steps = 0
         # The last steps are a thousandth of a weight: too little to be added to float16.
         self.averages = {
@@ -247,14 +250,12 @@ class ExponentialMovingAverage:
             for name, array in model.state_dict().items()
         }
 
+    @checked
     def update(self) -> None:
         """Take the weights of now into the average."""
         tensors = self.model._named_state()
         if {n: t.shape for n, t in tensors.items()} != {n: a.shape for n, a in self.averages.items()}:
-            raise ShapeError(
-                "ExponentialMovingAverage: the model has got other weights than it had when the average was made; make "
-                "a new one"
-            )
+            raise ShapeError("the model has got other weights than it had when the average was made; make a new one")
         self.steps += 1
         d = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, tensor in tensors.items():
@@ -278,19 +279,19 @@ class ExponentialMovingAverage:
         """What a later run needs to go on."""
         return {"steps": self.steps, "averages": {name: array.copy() for name, array in self.averages.items()}}
 
+    @checked
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken. Averages keep their dtype: float64 is rounded to float32."""
-        who = "ExponentialMovingAverage"
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
-        arrays = {name: _array(who, str(name), array) for name, array in averages.items()}
+        arrays = {name: _array(str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:
-            raise ShapeError(f"{who}: the state is of weights {given}, this model has {own}")
+            raise ShapeError(f"the state is of weights {given}, this model has {own}")
         self.steps = integer("steps", steps, 0)
         self.averages = {
-            name: narrowed(f"{who}: {name}", arrays[name], array.dtype).copy() for name, array in self.averages.items()
+            name: narrowed(name, arrays[name], array.dtype).copy() for name, array in self.averages.items()
         }
 
 
@@ -313,13 +314,13 @@ class EarlyStopping:
     (True, 0.7, 2)
     """
 
-    def __init__(self, patience: int = 5, min_delta: float = 0.0, mode: str = "max") -> None:
-        self.patience = integer("patience", patience, 1)
-        self.min_delta = number("min_delta", min_delta, "[0, inf)")
-        self.mode = choice("mode", mode, ("max", "min"))
+    @checked
+    def __init__(self, patience: Positive = 5, min_delta: NonNegative = 0.0, mode: Extreme = "max") -> None:
+        self.patience, self.min_delta, self.mode = patience, min_delta, mode
         self.epoch, self.best_epoch, self.best = 0, 0, -np.inf if mode == "max" else np.inf
 
-    def step(self, value: float) -> bool:
+    @checked
+    def step(self, value: float | Tensor) -> bool:
         """Take the value of another epoch; say whether it is the best so far."""
         value = figure("value", value)
         self.epoch += 1
@@ -338,9 +339,9 @@ class EarlyStopping:
         """Where it stands."""
         return {"epoch": self.epoch, "best_epoch": self.best_epoch, "best": self.best}
 
+    @checked
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
-        who = "EarlyStopping"
         epoch, best_epoch, best = entries(state, "epoch", "best_epoch", "best")
         epoch, best = integer("epoch", epoch, 0), figure("best", best)
         self.epoch, self.best_epoch, self.best = epoch, integer("best_epoch", best_epoch, 0, epoch), best

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import Positive, instance, integer, listed, said
 from .checks import figure as real
-from .checks import flag, instance, integer, listed, said
 from .core.modes import no_grad
+from .core.signature import checked
 from .core.tensor import Tensor
 from .drawing import graph
 from .errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
@@ -29,36 +30,33 @@ if TYPE_CHECKING:
 __all__ = ["confusion", "curves", "feature_maps", "graph", "html_report", "kernels", "mistakes", "tiles"]
 
 
-def _title(who: str, title: Any) -> str:
-    return instance("title", title, str)
-
-
 def _figure(**options: Any) -> Figure:
     try:
         from matplotlib.figure import Figure  # a figure without a window: works where there is no display
     except ModuleNotFoundError:
-        raise ArgumentError("visualize: pictures need matplotlib; pip install 'tinygrad_lenet[examples]'") from None
+        raise ArgumentError("pictures need matplotlib; pip install 'tinygrad_lenet[examples]'") from None
     return Figure(layout="constrained", **options)
 
 
-def _numbers(who: str, name: str, value: Any) -> NDArray[Any]:
+def _numbers(name: str, value: Any) -> NDArray[Any]:
     """An array of numbers; integers in a list stay what they are."""
     try:
         array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
     except Exception as error:  # whatever an object of the user's own raises
-        raise ShapeError(f"{who}: {name} must be an array of numbers ({error})") from None
+        raise ShapeError(f"{name} must be an array of numbers ({error})") from None
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DTypeError(f"{who}: {name} must be an array of numbers, got {said(array)}")
+        raise DTypeError(f"{name} must be an array of numbers, got {said(array)}")
     return array
 
 
-def _words(who: str, value: Any, name: str = "classes") -> list[str]:
+def _words(value: Any, name: str = "classes") -> list[str]:
     words = list(value) if isinstance(value, str) else listed(name, value, "a list of words")
     if not all(isinstance(word, str) for word in words):
-        raise DTypeError(f"{who}: {name} must be a list of words, got {said(words)}")
+        raise DTypeError(f"{name} must be a list of words, got {said(words)}")
     return words
 
 
+@checked
 def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """Loss and accuracy over the epochs.
 
@@ -74,11 +72,11 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     >>> [axes.get_ylabel() for axes in figure.axes]  # figure.savefig("curves.png") writes it
     ['loss', 'accuracy (%)']
     """
-    title = _title("curves", title)
+    instance("title", title, str)
     rows = listed("history", history, "a list of rows, one for each epoch")
     for row in rows:
         if not isinstance(row, Mapping) or "epoch" not in row:
-            raise DTypeError(f"curves: each row of history must be a dict with 'epoch', got {said(row)}")
+            raise DTypeError(f"each row of history must be a dict with 'epoch', got {said(row)}")
         for key, value in row.items():
             if key == "epoch" or str(key).endswith(("_loss", "_accuracy")):
                 real(f"{key} in history", value)
@@ -106,6 +104,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     return figure
 
 
+@checked
 def confusion(matrix: Any, classes: Sequence[str]) -> Figure:
     """How often each class (row) was taken for each other (column); the colour shows the mistakes only.
 
@@ -119,9 +118,9 @@ def confusion(matrix: Any, classes: Sequence[str]) -> Figure:
     >>> figure.axes[0].get_title()
     '1 mistakes in 10'
     """
-    counts, classes = _numbers("confusion", "matrix", matrix), _words("confusion", classes)
+    counts, classes = _numbers("matrix", matrix), _words(classes)
     if counts.shape != (len(classes), len(classes)):
-        raise ShapeError(f"confusion: {len(classes)} classes need a matrix of that size, got shape {counts.shape}")
+        raise ShapeError(f"{len(classes)} classes need a matrix of that size, got shape {counts.shape}")
     figure = _figure(figsize=(7, 6.5))
     axes = figure.subplots()
     wrong = counts * (1 - np.eye(len(classes), dtype=int))
@@ -137,6 +136,7 @@ def confusion(matrix: Any, classes: Sequence[str]) -> Figure:
     return figure
 
 
+@checked
 def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], count: int = 20) -> Figure:
     """The samples of which the model was surest in a wrong class: images (N, 1, H, W), labels (N,), logits (N, C).
 
@@ -153,20 +153,19 @@ def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], coun
     >>> figure.get_suptitle()
     'The 1 worst mistakes'
     """
-    who = "mistakes"
-    count, classes = integer("count", count, 1, 1000), _words(who, classes)
+    count, classes = integer("count", count, 1, 1000), _words(classes)
     targets, scores, pixels = (
-        _numbers(who, name, x) for name, x in (("labels", labels), ("logits", logits), ("images", images))
+        _numbers(name, x) for name, x in (("labels", labels), ("logits", logits), ("images", images))
     )
     if scores.ndim != 2 or targets.shape != scores.shape[:1] or pixels.ndim != 4 or len(pixels) != len(scores):
         raise ShapeError(
-            f"{who}: expected images (N, 1, H, W), labels (N,) and logits (N, C), got {pixels.shape}, {targets.shape} "
+            f"expected images (N, 1, H, W), labels (N,) and logits (N, C), got {pixels.shape}, {targets.shape} "
             f"and {scores.shape}"
         )
     if scores.shape[1] != len(classes) or not all(pixels.shape[1:]):
-        raise ShapeError(f"{who}: {len(classes)} classes and images {pixels.shape}, but logits {scores.shape}")
+        raise ShapeError(f"{len(classes)} classes and images {pixels.shape}, but logits {scores.shape}")
     if targets.dtype.kind not in "iu" or ((targets < 0) | (targets >= len(classes))).any():
-        raise OutOfRangeError(f"{who}: labels must be integers, 0 … {len(classes) - 1}")
+        raise OutOfRangeError(f"labels must be integers, 0 … {len(classes) - 1}")
     with no_grad():
         p = softmax(Tensor(np.asarray(scores, np.float64)), axis=1).numpy()
     guess = p.argmax(1)
@@ -187,7 +186,10 @@ def mistakes(images: Any, labels: Any, logits: Any, classes: Sequence[str], coun
     return figure
 
 
-def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] = (), symmetric: bool = False) -> Figure:
+@checked
+def tiles(
+    images: Any, title: str = "", columns: Positive = 8, names: Sequence[str] = (), symmetric: bool = False
+) -> Figure:
     """Images (N, H, W) side by side, on one scale; with ``symmetric``, red above 0 and blue below.
 
     Raises:
@@ -200,15 +202,15 @@ def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] =
     >>> len(tl.visualize.tiles(np.zeros((3, 4, 4)), names=["a", "b", "c"]).axes)
     3
     """
-    title = _title("tiles", title)
-    pixels, symmetric = _numbers("tiles", "images", images), flag("symmetric", symmetric)
+    instance("title", title, str)
+    pixels = _numbers("images", images)
     if pixels.ndim != 3 or not all(pixels.shape[1:]):
-        raise ShapeError(f"tiles: expected images of shape (N, H, W), got {pixels.shape}")
+        raise ShapeError(f"expected images of shape (N, H, W), got {pixels.shape}")
     if len(pixels) > 10_000:
-        raise ShapeError(f"tiles: {len(pixels)} images are too many for one picture, choose some")
-    columns, names = integer("columns", columns, 1), _words("tiles", names, "names")
+        raise ShapeError(f"{len(pixels)} images are too many for one picture, choose some")
+    names = _words(names, "names")
     if names and len(names) != len(pixels):
-        raise ShapeError(f"tiles: there are {len(pixels)} images, but {len(names)} names")
+        raise ShapeError(f"there are {len(pixels)} images, but {len(names)} names")
     pixels = np.where(np.isfinite(pixels), pixels, 0) if pixels.dtype.kind == "f" else pixels * 1
     columns = min(columns, max(1, len(pixels)))
     rows = max(1, -(-len(pixels) // columns))
@@ -226,6 +228,7 @@ def tiles(images: Any, title: str = "", columns: int = 8, names: Sequence[str] =
     return figure
 
 
+@checked
 def kernels(weight: Any, title: str = "What the first layer looks for") -> Figure:
     """The kernels of a convolution (O, C, kh, kw), or (O, kh, kw): red where ink excites, blue where it inhibits.
 
@@ -239,13 +242,14 @@ def kernels(weight: Any, title: str = "What the first layer looks for") -> Figur
     >>> len(tl.visualize.kernels(nn.Conv2d(1, 6, 5).weight).axes)
     6
     """
-    title = _title("kernels", title)
-    values = _numbers("kernels", "weight", weight)
+    instance("title", title, str)
+    values = _numbers("weight", weight)
     if values.ndim not in (3, 4) or not all(values.shape[-2:]):
-        raise ShapeError(f"kernels: expected a weight (O, C, kh, kw) or (O, kh, kw), got {values.shape}")
+        raise ShapeError(f"expected a weight (O, C, kh, kw) or (O, kh, kw), got {values.shape}")
     return tiles(values.reshape(-1, *values.shape[-2:]), title, symmetric=True)
 
 
+@checked
 def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
     """What each layer gives for one image (1, C, H, W), as far as its output is images too: a Figure for each.
 
@@ -273,6 +277,7 @@ def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
     return figures
 
 
+@checked
 def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
     """One page that needs no other file: for each section a heading, and a Figure, several, or text as it stands.
 
@@ -284,10 +289,11 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
     >>> "<h1>Run 1</h1>" in page, "<pre>conv1, conv2</pre>" in page
     (True, True)
     """
-    title, body = _title("html_report", title), []
+    instance("title", title, str)
+    body = []
     for section in listed("sections", sections, "pairs of a heading and its content"):
         if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):
-            raise DTypeError(f"html_report: sections must be pairs of a heading and its content, got {said(section)}")
+            raise DTypeError(f"sections must be pairs of a heading and its content, got {said(section)}")
         heading, content = section
         body.append(f"<h2>{html.escape(heading)}</h2>")
         for part in content if isinstance(content, list) else [content]:
@@ -295,7 +301,7 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
                 body.append(f"<pre>{html.escape(part)}</pre>")
                 continue
             if not hasattr(part, "savefig"):
-                raise DTypeError(f"html_report: in sections, content is Figures or text, got {said(part)}")
+                raise DTypeError(f"in sections, content is Figures or text, got {said(part)}")
             buffer = io.BytesIO()
             part.savefig(buffer, format="png", dpi=100)
             data = base64.b64encode(buffer.getvalue()).decode()

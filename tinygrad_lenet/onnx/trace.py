@@ -87,7 +87,7 @@ class Run:
             outputs = model(*inputs)
         several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
         if not several or not all(isinstance(t, Tensor) for t in several):
-            raise DTypeError(f"onnx.export: the model must give a Tensor or a tuple of them, it gave {said(outputs)}")
+            raise DTypeError(f"the model must give a Tensor or a tuple of them, it gave {said(outputs)}")
         self.outputs = [self.value(t) for t in several]
 
     def _know(self, name: str, tensor: Tensor) -> Value:
@@ -138,7 +138,7 @@ def trace(
     first, second = Run(model, inputs, named), Run(model, [other(x) for x in inputs], named)
     if [s.op.name for s in first.steps] != [s.op.name for s in second.steps]:
         raise UnsupportedError(
-            "onnx.export: the model takes another way for other values or another batch size (if, for); a graph cannot"
+            "the model takes another way for other values or another batch size (if, for); a graph cannot"
         )
     sizes = (inputs[0].shape[0], inputs[0].shape[0] + 1) if dynamic and inputs and inputs[0].ndim else (1, 1)
     steps = [
@@ -174,7 +174,7 @@ def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
             return Batch(int(a), times)
     where = f"at {step.line}, {step.op.name} gets" if step else "an output is"
     raise UnsupportedError(
-        f"onnx.export: {where} {_short(a)} for the example and {_short(b)} for other "
+        f"{where} {_short(a)} for the example and {_short(b)} for other "
         "values or another batch size, and no op recorded why; compute it with ops of tinygrad_lenet, or pass "
         "dynamic_batch=False if it is the batch size"
     )

@@ -128,7 +128,7 @@ def arange(
     if dtype is None:
         dtype = np.int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else np.float32
     if not step:
-        raise ArgumentError("arange: step must not be 0")
+        raise ArgumentError("step must not be 0")
     numbers: Any = np.arange(start, stop, step, _dtype(dtype))  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
     return _owned(numbers, requires_grad)
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calculus import grad
-from ..checks import flag, function, integer, listed, number, said
+from ..checks import Count, NonNegative, PositiveReal, function, listed, said
+from ..core.signature import checked
 from ..core.tensor import Tensor, to_array
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError
 
@@ -22,6 +23,8 @@ _PROJECTIONS = 4  # random directions for each input, in fast mode
 
 class GradientCheckError(GradientError, AssertionError):
     """The recorded gradient and the numerical one differ; the message says where, and by how much."""
+
+    caller = "gradcheck"  # a verdict, which begins with what is wrong: no door puts a name before it
 
 
 def _outputs(fn: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -58,23 +61,29 @@ def _float64(x: Any) -> NDArray[Any]:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _prepared(who: str, fn: Any, inputs: Sequence[Any]) -> list[NDArray[Any]]:
+def _prepared(fn: Any, inputs: Any) -> list[NDArray[Any]]:
+    """The inputs of a function as arrays."""
     function("fn", fn)
     if isinstance(inputs, (Tensor, np.ndarray)):
-        raise ArgumentError(f"{who}: inputs must be a list of the function's arguments, got one tensor; write [x]")
+        raise ArgumentError("inputs must be a list of the function's arguments, got one tensor; write [x]")
+    return _arrays("inputs", listed("inputs", inputs, "a list of the function's arguments"))
+
+
+def _arrays(name: str, values: list[Any]) -> list[NDArray[Any]]:
     arrays = []
-    for i, x in enumerate(listed("inputs", inputs, "a list of the function's arguments")):
+    for i, x in enumerate(values):
         try:
             # Lists of numbers are floats here, as they are for Tensors.
             arrays.append(_float64(x if isinstance(x, (Tensor, np.ndarray, np.generic)) else Tensor(x)))
         except DTypeError as error:
-            raise DTypeError(f"{who}: inputs[{i}]: {error}") from None
+            raise DTypeError(f"{name}[{i}]: {error}") from None
         if arrays[-1].dtype.kind not in "fiub":
-            raise DTypeError(f"{who}: inputs[{i}] must be an array of numbers, got {said(x)}")
+            raise DTypeError(f"{name}[{i}] must be an array of numbers, got {said(x)}")
     return arrays
 
 
-def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -> Any:
+@checked
+def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: PositiveReal = 1e-6) -> Any:
     """All derivatives of ``fn`` by central differences, ``(f(x + eps) - f(x - eps)) / (2 eps)``, in float64.
 
     Args:
@@ -96,7 +105,7 @@ def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -
     array([[2., 1., 0.],
            [0., 3., 2.]])
     """
-    arrays, eps = _prepared("numerical_jacobian", fn, inputs), number("eps", eps, "(0, inf)")
+    arrays = _prepared(fn, inputs)
     shapes = [y.shape for y in _values(fn, arrays)]
     jacobians = [[np.zeros(shape + a.shape) for a in arrays] for shape in shapes]
     for i, array in enumerate(arrays):
@@ -106,8 +115,9 @@ def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: float = 1e-6) -
     return jacobians if len(shapes) != 1 else jacobians[0]
 
 
+@checked
 def numerical_gradient(
-    fn: Function, inputs: Sequence[Any], weights: Sequence[NDArray[Any]] | None = None, eps: float = 1e-6
+    fn: Function, inputs: Sequence[Any], weights: Sequence[NDArray[Any]] | None = None, eps: PositiveReal = 1e-6
 ) -> list[NDArray[Any]]:
     """The gradient of ``fn`` by central differences, ``(f(x + eps) - f(x - eps)) / (2 eps)``, in float64.
 
@@ -127,16 +137,15 @@ def numerical_gradient(
     >>> numerical_gradient(lambda x: x * x, [[3.0, 4.0]])[0].round(6)
     array([6., 8.])
     """
-    who = "numerical_gradient"
-    arrays, eps = _prepared(who, fn, inputs), number("eps", eps, "(0, inf)")
+    arrays = _prepared(fn, inputs)
     values = _values(fn, arrays)
     given = [1.0] * len(values) if weights is None else listed("weights", weights, "a list of arrays")
-    factors = _prepared(f"{who}: weights", fn, given)
+    factors = _arrays("weights", given)
     for w, y in zip(factors, values, strict=False):
         if w.dtype.kind not in "fiub" or (w.shape != y.shape and w.size != 1):
-            raise ShapeError(f"{who}: weights must be numbers of the shape of the output, {y.shape}, got {said(w)}")
+            raise ShapeError(f"weights must be numbers of the shape of the output, {y.shape}, got {said(w)}")
     if len(factors) != len(values):
-        raise ShapeError(f"{who}: weights must be one for each of {len(values)} outputs, got {len(factors)}")
+        raise ShapeError(f"weights must be one for each of {len(values)} outputs, got {len(factors)}")
     gradients = [np.zeros(a.shape) for a in arrays]
     for i, array in enumerate(arrays):
         for index in np.ndindex(array.shape) if array.dtype.kind == "f" else ():
@@ -153,15 +162,16 @@ class _Options(NamedTuple):
     rng: np.random.Generator
 
 
+@checked
 def gradcheck(
     fn: Function,
     inputs: Sequence[Any],
     *,
     order: int = 1,
-    eps: float = 1e-6,
-    atol: float = 1e-7,
-    rtol: float = 1e-5,
-    seed: int = 0,
+    eps: PositiveReal = 1e-6,
+    atol: NonNegative = 1e-7,
+    rtol: NonNegative = 1e-5,
+    seed: Count = 0,
     fast: bool = False,
     raise_exception: bool = True,
 ) -> bool:
@@ -199,13 +209,9 @@ def gradcheck(
     >>> gradcheck(lambda x, w: (x @ w).tanh(), [tl.randn(2, 3, generator=0), tl.randn(3, 2, generator=1)], order=2)
     True
     """
-    who = "gradcheck"
-    if integer("order", order) not in (1, 2):
-        raise ArgumentError(f"gradcheck: order must be 1 or 2, got {order}; a function may itself take a gradient")
-    arrays, eps = _prepared(who, fn, inputs), number("eps", eps, "(0, inf)")
-    atol, rtol = number("atol", atol, "[0, inf)"), number("rtol", rtol, "[0, inf)")
-    seed, fast = integer("seed", seed, 0), flag("fast", fast)
-    raise_exception = flag("raise_exception", raise_exception)
+    if order not in (1, 2):
+        raise ArgumentError(f"order must be 1 or 2, got {order}; a function may itself take a gradient")
+    arrays = _prepared(fn, inputs)
     try:
         _check(fn, [a.copy() for a in arrays], _Options(eps, atol, rtol, fast, np.random.default_rng(seed)), "")
         if order > 1:

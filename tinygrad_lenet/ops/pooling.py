@@ -34,7 +34,7 @@ def _both(option: Any) -> Any:
     return option if isinstance(option, tuple) else (option, option)
 
 
-def _axis(length: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool = False) -> list[Any]:
+def _axis(length: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool) -> list[Any]:
     """For each window along an axis of an image: the pixels that it sees, and how many they are with padding."""
     (before, after), reach = _both(padding), dilation * (kernel - 1) + 1
     last = length + after - reach  # where the last window begins at the latest
@@ -48,7 +48,7 @@ def _axes(size: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
     """:func:`_axis` for rows and for columns."""
     stride = kernel_size if stride is None else stride
     options = zip(size, *map(_both, (kernel_size, stride, padding, dilation)), strict=True)
-    return [_axis(*option, ceil_mode=ceil_mode) for option in options]
+    return [_axis(n, k, s, p, d, ceil_mode) for n, k, s, p, d in options]
 
 
 def max_pool2d_definition(

@@ -132,6 +132,8 @@ def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
     """Two integers, of height and width, from one or two."""
     if type(value) is int and value >= least:
         return value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int and min(value) >= least:
+        return value
     several = isinstance(value, (tuple, list)) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) == 1)
     try:
         a, b = (integer(name, v) for v in (value if several else (value, value)))

@@ -68,13 +68,21 @@ class PythonObject:
         _version: list[Any]
 
         @property
-        def shape(self) -> tuple[int, ...]: ...
+        def shape(self) -> tuple[int, ...]:
+            """The length of each axis."""
+
         @property
-        def ndim(self) -> int: ...
+        def ndim(self) -> int:
+            """The number of axes."""
+
         @property
-        def size(self) -> int: ...
+        def size(self) -> int:
+            """The number of elements."""
+
         @property
-        def dtype(self) -> np.dtype[Any]: ...
+        def dtype(self) -> np.dtype[Any]:
+            """The NumPy dtype of the elements."""
+
         @staticmethod
         def _wrap(array: NDArray[Any], node: Node | None = None, version: list[Any] | None = None) -> Tensor: ...
         def numpy(self) -> NDArray[Any]: ...

@@ -12,9 +12,9 @@ backward pass refuses to use a value whose version has changed.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._methods import Methods
@@ -79,25 +79,11 @@ class Tensor(PythonObject, Methods):
         self._version = [0] if version is None else version
         return self
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The length of each axis."""
-        return self._data.shape
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._data.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return self._data.size
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The NumPy dtype of the elements."""
-        return self._data.dtype
+    if not TYPE_CHECKING:  # the types are in python_object.py
+        shape = property(attrgetter("_data.shape"), doc="The length of each axis.")
+        ndim = property(attrgetter("_data.ndim"), doc="The number of axes.")
+        size = property(attrgetter("_data.size"), doc="The number of elements.")
+        dtype = property(attrgetter("_data.dtype"), doc="The NumPy dtype of the elements.")
 
     @property
     def is_leaf(self) -> bool:

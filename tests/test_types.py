@@ -106,6 +106,8 @@ def test_training(tmp_path: Path) -> None:
         model.haed()  # error
         nn.Conv3d()  # error
         optim.Adam(model.parameters(), learning_rate=1e-3)  # error
+        optim.SGD(model.parameters(), lr="fast")  # error
+        optim.SGD(model.parameters()).lr = 0.1  # error
 
 
 def test_mypy_agrees() -> None:

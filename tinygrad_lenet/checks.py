@@ -144,7 +144,7 @@ def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
     return a, b
 
 
-def padding(name: str, value: Any) -> Any:
+def paddings(name: str, value: Any) -> Any:
     """Padding in its plain form: ``"valid"`` or ``"same"``, two integers, or two pairs of them."""
     if isinstance(value, str):
         if value in ("same", "valid"):

@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
-Nonlinearity: TypeAlias = Literal["linear", "sigmoid", "tanh", "relu", "selu", "leaky_relu"]
-Mode: TypeAlias = Literal["fan_in", "fan_out"]
+Activation: TypeAlias = Literal["linear", "sigmoid", "tanh", "relu", "selu", "leaky_relu"]
+Fan: TypeAlias = Literal["fan_in", "fan_out"]
 
 
 @checked
-def calculate_gain(nonlinearity: Nonlinearity, param: Real | None = None) -> float:
+def calculate_gain(nonlinearity: Activation, param: Real | None = None) -> float:
     """The factor by which weights before a nonlinearity should be larger, PyTorch's table.
 
     Raises:
@@ -228,17 +228,13 @@ def _fan(tensor: Any, mode: str = "fan_in") -> int:
     return max(1, {"fan_in": fan_in, "fan_out": fan_out, "both": fan_in + fan_out}[mode])
 
 
-def _kaiming_std(tensor: Tensor, a: float, mode: Mode, nonlinearity: Nonlinearity) -> float:
+def _kaiming_std(tensor: Tensor, a: float, mode: Fan, nonlinearity: Activation) -> float:
     return calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode))
 
 
 @checked
 def kaiming_uniform_(
-    tensor: Tensor,
-    a: Real = 0.0,
-    mode: Mode = "fan_in",
-    nonlinearity: Nonlinearity = "leaky_relu",
-    generator: Seed = None,
+    tensor: Tensor, a: Real = 0.0, mode: Fan = "fan_in", nonlinearity: Activation = "leaky_relu", generator: Seed = None
 ) -> Tensor:
     """Uniform with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
 
@@ -258,11 +254,7 @@ def kaiming_uniform_(
 
 @checked
 def kaiming_normal_(
-    tensor: Tensor,
-    a: Real = 0.0,
-    mode: Mode = "fan_in",
-    nonlinearity: Nonlinearity = "leaky_relu",
-    generator: Seed = None,
+    tensor: Tensor, a: Real = 0.0, mode: Fan = "fan_in", nonlinearity: Activation = "leaky_relu", generator: Seed = None
 ) -> Tensor:
     """Normal with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
 

@@ -24,13 +24,7 @@ from .normalization import BatchNorm2d
 from .spatial import AvgPool2d, MaxPool2d
 
 Activation: TypeAlias = Literal["relu", "tanh", "sigmoid", "leaky_relu", "elu"]
-ACTIVATIONS: dict[Activation, type[Module]] = {
-    "relu": ReLU,
-    "tanh": Tanh,
-    "sigmoid": Sigmoid,
-    "leaky_relu": LeakyReLU,
-    "elu": ELU,
-}
+ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "leaky_relu": LeakyReLU, "elu": ELU}
 POOLS = {"max": MaxPool2d, "avg": AvgPool2d}
 
 

@@ -22,7 +22,7 @@ from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetErro
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]
 T = TypeVar("T", bound="Optimizer")
-_ANY = Parameter.POSITIONAL_OR_KEYWORD
+_EITHER_WAY = Parameter.POSITIONAL_OR_KEYWORD
 
 
 class Optimizer:
@@ -291,32 +291,34 @@ class Optimizer:
 def declared(cls: type[T]) -> type[T]:
     """Make the constructor of an optimiser: its annotated attributes are its options, as in a dataclass.
 
-    The options are checked by their annotations when a group is added, and again after it has changed.
+    ``InitVar`` tells type checkers that they are arguments, not attributes: each group has its own ``lr``. They are
+    checked by their annotations when a group is added, and again after it has changed.
     """
-    own = {name: value for name, value in vars(cls).items() if name in cls.__annotations__}
-    for name in own:  # an optimiser has no attribute lr: each of its groups has one
+    words = {name: word.removeprefix("InitVar[").removesuffix("]") for name, word in cls.__annotations__.items()}
+    cls.__annotations__ = words
+    own = {name: value for name, value in vars(cls).items() if name in words}
+    for name in own:
         delattr(cls, name)
-    cls._defaults, cls._checks = cls._defaults | own, cls._checks | checks_of(cls)
-    defaults, words = cls._defaults, dict[str, Any]()
-    for base in reversed(cls.__mro__):
-        words |= vars(base).get("__annotations__", {})
-    options = [Parameter("self", _ANY), Parameter("params", _ANY, annotation=words["params"])]
-    options += [Parameter(name, _ANY, default=value, annotation=words[name]) for name, value in defaults.items()]
+    defaults = cls._defaults = cls._defaults | own
+    cls._checks = cls._checks | checks_of(cls)
+    for base in cls.__mro__[1:]:
+        words = vars(base).get("__annotations__", {}) | words
+    options = [Parameter("self", _EITHER_WAY), Parameter("params", _EITHER_WAY, annotation=words["params"])]
+    options += [Parameter(name, _EITHER_WAY, default=value, annotation=words[name]) for name, value in defaults.items()]
     signature = Signature(options, return_annotation="None")
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         try:
             call = signature.bind(*args, **kwargs)
         except TypeError as error:
-            what = "" if str(error).startswith(("missing", "got")) else "got "  # too many arguments
-            raise TypeError(f"{type(args[0]).__name__}() {what}{error}") from None
+            verb = "" if str(error).startswith(("missing", "got")) else "got "  # too many arguments
+            raise TypeError(f"{type(args[0]).__name__}() {verb}{error}") from None
         call.apply_defaults()
         self, params, *values = call.arguments.values()
         Optimizer.__init__(self, params, dict(zip(defaults, values, strict=True)))
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
-    __init__.__qualname__ = f"{cls.__qualname__}.__init__"
-    __init__.__module__ = cls.__module__
+    __init__.__module__, __init__.__qualname__ = cls.__module__, f"{cls.__qualname__}.__init__"
     cls.__init__ = __init__  # type: ignore[method-assign]
     return cls
 

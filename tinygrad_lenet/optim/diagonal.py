@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import InitVar
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,9 @@ class StochasticDiagonalLM(Optimizer):
     tensor([0.8, 0.9], requires_grad=True)
     """
 
-    params: Iterable[Any]
-    lr: NonNegative = 5e-4
-    mu: PositiveReal = 0.02
+    params: InitVar[Iterable[Any]]
+    lr: InitVar[NonNegative] = 5e-4
+    mu: InitVar[PositiveReal] = 0.02
 
     @checked
     def set_curvature(self, curvature: Iterable[Any]) -> None:

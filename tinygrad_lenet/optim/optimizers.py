@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import InitVar
 from typing import Any
 
 import numpy as np
@@ -61,12 +62,12 @@ class SGD(Optimizer):
     tensor([0.8], requires_grad=True)
     """
 
-    params: Iterable[Any]
-    lr: NonNegative = 1e-3
-    momentum: NonNegative = 0.0
-    dampening: Real = 0.0
-    weight_decay: NonNegative = 0.0
-    nesterov: bool = False
+    params: InitVar[Iterable[Any]]
+    lr: InitVar[NonNegative] = 1e-3
+    momentum: InitVar[NonNegative] = 0.0
+    dampening: InitVar[Real] = 0.0
+    weight_decay: InitVar[NonNegative] = 0.0
+    nesterov: InitVar[bool] = False
 
     def _plain(self, options: Mapping[str, Any]) -> Options:
         found = super()._plain(options)
@@ -110,12 +111,12 @@ class Adam(Optimizer):
 
     decoupled = False  # weight decay: on the weights themselves, or through the gradient
 
-    params: Iterable[Any]
-    lr: NonNegative = 1e-3
-    betas: Decays = (0.9, 0.999)
-    eps: NonNegative = 1e-8
-    weight_decay: NonNegative = 0.0
-    amsgrad: bool = False
+    params: InitVar[Iterable[Any]]
+    lr: InitVar[NonNegative] = 1e-3
+    betas: InitVar[Decays] = (0.9, 0.999)
+    eps: InitVar[NonNegative] = 1e-8
+    weight_decay: InitVar[NonNegative] = 0.0
+    amsgrad: InitVar[bool] = False
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""
@@ -152,7 +153,7 @@ class AdamW(Adam):
 
     decoupled = True
 
-    weight_decay: NonNegative = 1e-2
+    weight_decay: InitVar[NonNegative] = 1e-2
 
 
 @declared
@@ -172,13 +173,13 @@ class RMSprop(Optimizer):
     tensor([0.9])
     """
 
-    params: Iterable[Any]
-    lr: NonNegative = 1e-2
-    alpha: Probability = 0.99
-    eps: NonNegative = 1e-8
-    weight_decay: NonNegative = 0.0
-    momentum: NonNegative = 0.0
-    centered: bool = False
+    params: InitVar[Iterable[Any]]
+    lr: InitVar[NonNegative] = 1e-2
+    alpha: InitVar[Probability] = 0.99
+    eps: InitVar[NonNegative] = 1e-8
+    weight_decay: InitVar[NonNegative] = 0.0
+    momentum: InitVar[NonNegative] = 0.0
+    centered: InitVar[bool] = False
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""
@@ -216,12 +217,12 @@ class Adagrad(Optimizer):
     tensor([0.9])
     """
 
-    params: Iterable[Any]
-    lr: NonNegative = 1e-2
-    lr_decay: NonNegative = 0.0
-    weight_decay: NonNegative = 0.0
-    initial_accumulator_value: NonNegative = 0.0
-    eps: NonNegative = 1e-10
+    params: InitVar[Iterable[Any]]
+    lr: InitVar[NonNegative] = 1e-2
+    lr_decay: InitVar[NonNegative] = 0.0
+    weight_decay: InitVar[NonNegative] = 0.0
+    initial_accumulator_value: InitVar[NonNegative] = 0.0
+    eps: InitVar[NonNegative] = 1e-10
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """One step for one parameter."""

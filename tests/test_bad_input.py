@@ -33,7 +33,7 @@ thoroughly = settings(max_examples=EXAMPLES, suppress_health_check=[*HealthCheck
 def _find(op):
     import importlib
 
-    return getattr(importlib.import_module(op.forward.__module__), op.name)
+    return getattr(importlib.import_module(op.forward.__module__), op.forward.__name__)
 
 
 PRIMITIVES = {

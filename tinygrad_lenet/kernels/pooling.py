@@ -1,8 +1,8 @@
 """Max and average pooling: one strided view of the images for each position in the kernel, and a running maximum or sum
 over these views.
 
-Each kernel comes in two layers. The geometry, :class:`Windows` or :class:`Averages`, says where the windows lie and into
-which rows they are cut; it holds no arrays. The computation gives the steps that fill ``out`` (see ``steps.py``).
+Each kernel comes in two layers. The geometry, :class:`Windows` or :class:`Averages`, says where the windows lie and
+into which rows they are cut; it holds no arrays. The computation gives the steps that fill ``out`` (see ``steps.py``).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _reduce(ufunc: np.ufunc, images: Array, at: Windows, out: Array, steps: Step
             steps.append(partial(np.copyto, result, first))
             first = result
         for view in views:
-            steps.append(partial(ufunc, first, view, result))
+            steps.append(partial(ufunc, first, view, out=result))
             first = result
         return steps
 

@@ -125,7 +125,7 @@ def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> N
     ``passes`` is how often the task goes over the elements; each takes about the time of eight multiply-adds.
     """
     first = arrays[0]
-    if 8 * passes * first.size < WORTH or any(array.shape != first.shape for array in arrays):
+    if 8 * passes * first.size < WORTH or not first.shape or any(array.shape != first.shape for array in arrays):
         task(*arrays)
         return
     axis = max(range(first.ndim), key=lambda axis: first.strides[axis])

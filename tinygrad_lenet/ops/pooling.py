@@ -110,6 +110,7 @@ def avg_pool2d_definition(
 
 @primitive
 def _max_pool2d(x: Array, at: Windows) -> Array:
+    """The largest value in each window."""
     return fast.max_pool2d(x, at)
 
 
@@ -190,6 +191,7 @@ def max_pool2d(
 
 @primitive
 def _avg_pool2d(x: Array, at: Averages) -> Array:
+    """The mean of each window."""
     return fast.avg_pool2d(x, at)
 
 

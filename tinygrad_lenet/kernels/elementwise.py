@@ -19,7 +19,7 @@ from .threads import spread
 
 Array = NDArray[Any]
 
-_LARGE = 32_768  # elements from which np.maximum is worth an array of zeros
+_LARGE = 32_768  # elements from which memory is recycled and the cores share the work
 _BOOL = np.dtype(np.bool_)
 
 
@@ -35,8 +35,6 @@ def _zeros_under(x: Array, room: Room) -> Array:
 
 def relu_steps(out: Array, room: Room, x: Array) -> Steps:
     """``max(x, 0)``."""
-    if x.size < _LARGE:
-        return [partial(np.maximum, x, 0, out=out)]
     zeros = _zeros_under(x, room)
     return [partial(zeros.fill, 0), partial(np.maximum, x, zeros, out=out)]
 
@@ -100,28 +98,31 @@ def _computed(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Arr
     return out
 
 
+def _small(x: Array, y: Array) -> bool:
+    """Whether fresh memory and one thread are as fast, or the arrays do not match."""
+    return y.size < _LARGE or x.dtype != y.dtype or x.shape != y.shape or y.dtype.kind != "f"
+
+
 def relu(x: Array) -> Array:
     """``max(x, 0)``."""
-    return _computed(relu_steps, 2, memory.empty_like(x), x) if x.dtype.kind == "f" else np.maximum(x, 0)
+    return np.maximum(x, 0) if _small(x, x) else _computed(relu_steps, 2, memory.empty_like(x), x)
 
 
-def where_positive(g: Array, y: Array) -> Array:
+def where_positive(g: Array, y: Array) -> Any:
     """0 where ``y`` is 0 or less, also where ``g`` is inf or NaN; else ``g``."""
-    if g.dtype != y.dtype or g.shape != y.shape:
+    if _small(g, y):
         return mask_bits(g, y <= 0, False)
     return _computed(where_positive_steps, 5, memory.empty_like(y), g, y)
 
 
 def tanh(x: Array) -> Array:
     """``tanh(x)``."""
-    return _computed(tanh_steps, 10, memory.empty_like(x), x) if x.dtype.kind == "f" else np.tanh(x)
+    return np.tanh(x) if _small(x, x) else _computed(tanh_steps, 10, memory.empty_like(x), x)
 
 
 def tanh_grad(g: Array, y: Array) -> Array:
     """``g * (1 - y * y)``."""
-    if g.dtype != y.dtype or g.shape != y.shape:
-        return g * (1 - y * y)
-    return _computed(tanh_grad_steps, 4, memory.empty_like(y), g, y)
+    return g * (1 - y * y) if _small(g, y) else _computed(tanh_grad_steps, 4, memory.empty_like(y), g, y)
 
 
 def sigmoid(x: Array) -> Array:

@@ -14,9 +14,8 @@ import pytest
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
 from tinygrad_lenet.core.primitive import REGISTRY
-from tinygrad_lenet.kernels import threads
+from tinygrad_lenet.kernels import pooling, threads, windows
 from tinygrad_lenet.kernels.threads import parallel, spread
-from tinygrad_lenet.ops import windows
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def interrupted_at(points, what):
 
     def trace(frame, event, arg):
         nonlocal seen
-        if not frame.f_code.co_filename.endswith("tinygrad_lenet/threads.py"):
+        if not frame.f_code.co_filename.endswith("kernels/threads.py"):
             return None
         frame.f_trace_opcodes = True
         seen += 1
@@ -173,7 +172,7 @@ def test_signals_at_random_moments_leave_nobody_at_work(three_threads, no_callba
 
     def interrupt(signum, frame):
         nonlocal count, left
-        while frame is not None and not frame.f_code.co_filename.endswith("tinygrad_lenet/threads.py"):
+        while frame is not None and not frame.f_code.co_filename.endswith("kernels/threads.py"):
             frame = frame.f_back
         if frame is not None and left:
             left -= 1
@@ -299,7 +298,8 @@ def test_sixteen_threads_that_use_ops_for_the_first_time_at_once(three_threads):
     # Whatever is filled on first use: the plans of ops, what is known of windows.
     for op in REGISTRY.values():
         op.plans.clear()
-    windows._windows.cache_clear()
+    for function in (windows.windows, pooling.blocks):
+        function.cache_clear()
     found = at_once(16, lambda i: second_order(0))
     assert found == [second_order(0)] * 16
 

@@ -17,7 +17,7 @@ from .._methods import Methods
 from ..checks import flag, function
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from ..kernels.memory import storage
-from ..kernels.threads import alone
+from ..kernels.threads import exclusively
 from .graph import Hook, Node, pullback
 from .modes import is_grad_enabled, no_grad, user_line, watcher
 from .parameters import NATIVE, as_index, checked, unchanged
@@ -399,7 +399,7 @@ class Tensor(Methods):
                     leaf._grad = old
                 raise
 
-        alone(accumulate)  # threads may have graphs of the same leaves: all is summed, in any order
+        exclusively(accumulate)  # threads may have graphs of the same leaves: all is summed, in any order
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
         """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.

@@ -9,6 +9,7 @@ from ulps import HUGE, RNG, large_row, linear_row, log, matrix_row, mp, plus, si
 
 import tinygrad_lenet as tl
 from tinygrad_lenet.ops import convolution, indexing, pooling, products, rearrange, reduction, resize
+from tinygrad_lenet.ops.windows import windows
 
 red = functools.partial(vector_row, "reductions")
 soft = functools.partial(vector_row, "softmax, losses")
@@ -406,11 +407,12 @@ wide("unfold", lambda x: tl.unfold(x, (3, 2)), patches, some(1, 1, 4, 3), bounds
 wide("fold", lambda x: tl.fold(x, (4, 3), (3, 2)), folded, some(1, 6, 4), bounds=(2, 0), sums="f")
 pool = functools.partial(linear_row, "pooling")
 BLOCKS = some(1, 2, 4, 6, offset=1e4)
+BLOCK_WINDOWS = windows((4, 6), (2, 3), (2, 3), 0, 1)
 mean_pool = lambda x: x.reshape(1, 2, 2, 2, 2, 3).mean((3, 5))
 pool("avg_pool2d", lambda x: tl.avg_pool2d(x, (2, 3)), mean_pool, BLOCKS, bounds=(4, 1), sums="fb")
 pool(
     "avg_unpool",
-    lambda g: pooling._avg_unpool(g, (1, 2, 4, 6), (2, 3), None, 0, False, True, None),
+    lambda g: pooling._avg_unpool(g, pooling.Averages(BLOCK_WINDOWS, True, None)),
     lambda g: np.repeat(np.repeat(g, 2, 2), 3, 3) / 6,
     some(1, 2, 2, 2),
     bounds=(1, 4),
@@ -422,17 +424,16 @@ half = resize.means(3, 2), resize.between(4, 2, None, False, np.float32)
 resized = lambda x: half[0].matrix @ x @ half[1].matrix.T
 pool("resample", lambda x: resize.resample(x, *half), resized, some(1, 2, 3, 4), bounds=(4, 4), sums="fb")
 pool("max_pool2d", lambda x: tl.max_pool2d(x, (2, 3)), lambda x: 6 * mean_pool(x * won), BLOCKS, bounds=(0, 0))
-window = ((2, 3), None, 0, 1, False)
 pool(
     "unpool",
-    lambda g: pooling._unpool(g, BLOCKS, PEAK, *window),
+    lambda g: pooling._unpool(g, BLOCKS, PEAK, BLOCK_WINDOWS),
     lambda g: np.repeat(np.repeat(g, 2, 2), 3, 3) * won,
     some(1, 2, 2, 2),
     bounds=(0, 0),
 )
 pool(
     "repool",
-    lambda g: pooling._repool(g, BLOCKS, PEAK, *window),
+    lambda g: pooling._repool(g, BLOCKS, PEAK, BLOCK_WINDOWS),
     lambda x: 6 * mean_pool(x * won),
     BLOCKS,
     bounds=(0, 0),

@@ -91,7 +91,7 @@ def interrupted_at(points, what):
 
     def trace(frame, event, arg):
         nonlocal seen
-        if not frame.f_code.co_filename.endswith("tinygrad_lenet/threads.py"):
+        if not frame.f_code.co_filename.endswith("kernels/threads.py"):
             return None
         frame.f_trace_opcodes = True
         seen += 1
@@ -170,7 +170,7 @@ def test_signals_at_random_moments_leave_nobody_at_work(three_threads, no_callba
 
     def interrupt(signum, frame):
         nonlocal count, left
-        while frame is not None and not frame.f_code.co_filename.endswith("tinygrad_lenet/threads.py"):
+        while frame is not None and not frame.f_code.co_filename.endswith("kernels/threads.py"):
             frame = frame.f_back
         if frame is not None and left:
             left -= 1

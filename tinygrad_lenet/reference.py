@@ -10,6 +10,11 @@ Each function takes and returns arrays, takes its options as numbers, pairs and 
 slow, and to be read; the ops of the same names compute the same fast, and are tested against them.
 """
 
+from .ops.activations import gelu_definition as gelu
+from .ops.activations import relu_definition as relu
+from .ops.activations import sigmoid_definition as sigmoid
+from .ops.activations import softplus_definition as softplus
+from .ops.activations import tanh_definition as tanh
 from .ops.convolution import conv2d_definition as conv2d
 from .ops.convolution import conv2d_input_grad_definition as conv2d_input_grad
 from .ops.convolution import conv2d_weight_grad_definition as conv2d_weight_grad
@@ -24,6 +29,11 @@ __all__ = [
     "conv2d_input_grad",
     "conv2d_weight_grad",
     "fold",
+    "gelu",
     "max_pool2d",
+    "relu",
+    "sigmoid",
+    "softplus",
+    "tanh",
     "unfold",
 ]

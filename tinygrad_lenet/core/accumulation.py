@@ -10,7 +10,7 @@ import numpy as np
 
 from ..kernels.memory import storage
 from ..kernels.sums import added, as_array, single
-from ..kernels.threads import alone
+from ..kernels.threads import exclusively
 from .hooks import hooked
 from .python_object import PythonObject
 
@@ -147,4 +147,4 @@ def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
                 leaf._grad = old
             raise
 
-    alone(act)  # threads may have graphs with leaves in common
+    exclusively(act)  # threads may have graphs with leaves in common

@@ -7,7 +7,7 @@ into which rows they are cut; it holds no arrays. The computation gives the step
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,23 +48,26 @@ class Averages(NamedTuple):
         return (1 / np.outer(*counts)).astype(dtype)
 
 
-def blocks(at: Windows, size: int) -> list[slice]:
-    """Blocks of rows of windows, which share no pixels; ``size`` is the bytes of the images."""
+class Block(NamedTuple):
+    """Some rows of windows."""
+
+    rows: slice
+    places: tuple[Any, ...]  # for each position of the kernel, row by row: the index of the pixels that they see
+
+
+@functools.lru_cache(maxsize=256)
+def blocks(at: Windows, parts: int) -> list[Block]:
+    """Blocks of rows of windows, which share no pixels: all rows, or about so many parts of them."""
     count = at.grid[0]
-    if size <= _ROOM or at.dilation[0] * (at.kernel[0] - 1) >= at.stride[0]:
-        return [slice(0, count)]  # few, or rows that share pixels
-    parts = -(-size // _ROOM)
-    return cut(count, -(-count // (parts + parts % 2)))  # an even number, for two threads
+    if parts < 2 or at.dilation[0] * (at.kernel[0] - 1) >= at.stride[0]:
+        cuts = [slice(0, count)]  # few, or rows that share pixels
+    else:
+        cuts = cut(count, -(-count // (parts + parts % 2)))  # an even number, for two threads
+    positions = [(a, b) for a in range(at.kernel[0]) for b in range(at.kernel[1])]
+    return [Block(rows, tuple((..., *at.at(a, b, rows)) for a, b in positions)) for rows in cuts]
 
 
 # Computation
-
-
-def _views(images: Array, at: Windows, rows: slice) -> Iterator[Array]:
-    """What rows of windows see at each position of the kernel, (N, C, rows, OW), position by position."""
-    for a in range(at.kernel[0]):
-        for b in range(at.kernel[1]):
-            yield images[(..., *at.at(a, b, rows))]
 
 
 def _tiles(images: Array, at: Windows) -> Array:
@@ -74,7 +77,9 @@ def _tiles(images: Array, at: Windows) -> Array:
 
 def _blocked(compute: Any, at: Windows, images: Array) -> Blocked:
     """Compute rows of windows block by block."""
-    return Blocked(compute, blocks(at, images.nbytes), 25 * images.size)  # many short calls: threads pay late
+    return Blocked(
+        compute, blocks(at, -(-images.nbytes // _ROOM)), 25 * images.size
+    )  # many short calls: threads pay late
 
 
 def _padded(x: Array, at: Windows, room: Room, steps: Steps, fill: float) -> Array:
@@ -85,15 +90,15 @@ def _padded(x: Array, at: Windows, room: Room, steps: Steps, fill: float) -> Arr
 def _reduce(ufunc: np.ufunc, images: Array, at: Windows, out: Array, steps: Steps) -> None:
     """Add the steps that write the maximum or the sum of each window to ``out``."""
 
-    def compute(rows: slice) -> Steps:
-        first, *views = _views(images, at, rows)
-        result = out[:, :, rows]
+    def compute(block: Block) -> Steps:
+        first, *views = [images[place] for place in block.places]
+        result = out[:, :, block.rows]
         steps: Steps = []
         if not views or first.dtype != out.dtype:
             steps.append(partial(np.copyto, result, first))
             first = result
         for view in views:
-            steps.append(partial(ufunc, first, view, result))
+            steps.append(partial(ufunc, first, view, out=result))
             first = result
         return steps
 
@@ -142,19 +147,16 @@ def _deliver(sums: Array, out: Array, at: Windows) -> Steps:
     return [] if sums is out else [partial(np.copyto, out, sums[(..., *at.inside)], "same_kind")]
 
 
-def _contest(images: Array, peak: Array, at: Windows, rows: slice, room: Room) -> tuple[Array, Iterator[Steps]]:
+def _contest(images: Array, peak: Array, block: Block, room: Room) -> tuple[Array, list[Steps]]:
     """A mask, and for each position of the kernel the steps that set it where a window has its first maximum there."""
     won, free = memory.empty_like(peak, _BOOL, room), memory.empty_like(peak, _BOOL, room)
-
-    def positions() -> Iterator[Steps]:
-        for i, view in enumerate(_views(images, at, rows)):
-            equal = partial(np.equal, view, peak, won)
-            if i == 0:
-                yield [equal, partial(np.logical_not, won, free)]
-            else:
-                yield [equal, partial(np.logical_and, won, free, won), partial(np.logical_xor, won, free, free)]
-
-    return won, positions()
+    positions: list[Steps] = []
+    for place in block.places:
+        first = partial(np.logical_not, won, free), partial(np.logical_and, won, free, won)
+        positions.append([partial(np.equal, images[place], peak, won), first[bool(positions)]])
+    for position in positions[1:-1]:
+        position.append(partial(np.logical_xor, won, free, free))
+    return won, positions
 
 
 def unpool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Windows) -> Steps:
@@ -164,13 +166,14 @@ def unpool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Wi
     tiling, integer = at.tiling, BITS[g.dtype.itemsize]
     targets = grads.view(integer) if tiling else grads
 
-    def compute(rows: slice) -> Steps:
-        top, upstream = peak[:, :, rows], g[:, :, rows].view(integer)
+    def compute(block: Block) -> Steps:
+        top, upstream = peak[:, :, block.rows], g[:, :, block.rows].view(integer)
         bits = memory.empty_like(top, integer, room)
-        won, positions = _contest(images, top, at, rows, room)
+        won, positions = _contest(images, top, block, room)
         ones = won.view(np.int8)
         steps: Steps = []
-        for position, target in zip(positions, _views(targets, at, rows), strict=True):
+        for position, place in zip(positions, block.places, strict=True):
+            target = targets[place]
             steps += position
             steps += [partial(np.negative, ones, ones), partial(np.copyto, bits, ones)]  # all bits 1 where it won
             if tiling:
@@ -188,12 +191,12 @@ def repool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Wi
     steps: Steps = []
     images, values = _padded(x, at, room, steps, np.nan), _padded(g, at, room, steps, 0)
 
-    def compute(rows: slice) -> Steps:
-        picked = out[:, :, rows]
-        won, positions = _contest(images, peak[:, :, rows], at, rows, room)
+    def compute(block: Block) -> Steps:
+        picked = out[:, :, block.rows]
+        won, positions = _contest(images, peak[:, :, block.rows], block, room)
         steps: Steps = [partial(picked.fill, 0)]
-        for position, value in zip(positions, _views(values, at, rows), strict=True):
-            steps += [*position, partial(np.copyto, picked, value, where=won)]
+        for position, place in zip(positions, block.places, strict=True):
+            steps += [*position, partial(np.copyto, picked, values[place], where=won)]
         return steps
 
     return [*steps, _blocked(compute, at, images)]
@@ -202,26 +205,31 @@ def repool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Wi
 def share_steps(out: Array, room: Room, g: Array, averages: Averages) -> Steps:
     """The steps of :func:`avg_unpool` into ``out``, (N, C, H, W); float16 is added in float32."""
     at, dtype = averages.windows, _SINGLE if g.dtype == _HALF else g.dtype
-    weight = averages.weight(dtype)
+    weight, tiling = averages.weight(dtype), at.tiling
     steps: Steps = []
     grads = _collect(out, room, at, steps)
 
-    def compute(rows: slice) -> Steps:
+    def shared(rows: slice, steps: Steps) -> Array:
         part = g[:, :, rows]
         share = memory.empty_like(part, dtype, room)
         factor = weight if isinstance(weight, float) else weight[rows]
-        steps: Steps = [partial(np.multiply, part, factor, share, dtype=dtype)]
-        if at.many:
-            return [*steps, partial(np.copyto, _tiles(grads, at), share[:, :, :, None, :, None], "same_kind")]
-        for target in _views(grads, at, rows):
-            if at.tiling:
-                steps.append(partial(np.copyto, target, share, "same_kind"))
+        steps.append(partial(np.multiply, part, factor, share, dtype=dtype))
+        return share
+
+    def compute(block: Block) -> Steps:
+        steps: Steps = []
+        share = shared(block.rows, steps)
+        for place in block.places:
+            if tiling:
+                steps.append(partial(np.copyto, grads[place], share, "same_kind"))
             else:
-                steps.append(partial(np.add, target, share, target))
+                steps.append(partial(np.add, grads[place], share, grads[place]))
         return steps
 
-    whole = Blocked(compute, [slice(0, at.grid[0])], 0) if at.many else _blocked(compute, at, out)
-    return [*steps, whole, *_deliver(grads, out, at)]
+    if at.many:
+        share = shared(slice(None), steps)
+        return [*steps, partial(np.copyto, _tiles(grads, at), share[:, :, :, None, :, None], "same_kind")]
+    return [*steps, _blocked(compute, at, out), *_deliver(grads, out, at)]
 
 
 # At once
@@ -229,10 +237,10 @@ def share_steps(out: Array, room: Room, g: Array, averages: Averages) -> Steps:
 
 def _made(x: Array, size: tuple[int, int], at: Windows, dtype: np.dtype[Any]) -> Array:
     """Memory (N, C, *size), laid out as the images are, or batch-last if they are padded."""
-    (n, c), (h, w) = x.shape[:2], size
+    h, w = size
     if at.padded == at.size:
-        return memory.like(x, (n, c, h, w), dtype)
-    return memory.empty((h, c, w, n), dtype).transpose(3, 1, 0, 2)
+        return memory.empty_like(x[:, :, :h, :w], dtype)
+    return memory.empty((h, x.shape[1], w, len(x)), dtype).transpose(3, 1, 0, 2)
 
 
 def max_pool2d(x: Array, at: Windows) -> Array:

@@ -1,8 +1,12 @@
-"""All cores at work: a large kernel is cut into ranges of rows, which threads compute side by side.
+"""Large kernels on all cores, and two guards against Ctrl-C.
 
-NumPy lets go of the interpreter's lock while it copies and multiplies, so plain threads do. The helpers are made when
-they are first needed and wait without spinning. Rows are computed alike in whichever range they are, so results do not
-depend on the number of threads. Whoever finds the helpers busy, with another thread's work, does all of its own.
+:func:`parallel` cuts a kernel into ranges of rows, which threads compute side by side: NumPy releases the interpreter's
+lock while it copies and multiplies. The helper threads are started when they are first needed, and wait without
+spinning. A row is computed alike in every range, so results do not depend on the number of threads. If the helpers are
+busy with the work of another thread, the caller computes everything itself.
+
+Ctrl-C may come at any moment. :func:`parallel` returns or raises only when all threads have stopped working;
+:func:`exclusively` accumulates gradients in one thread at a time, and never leaves its lock held.
 """
 
 from __future__ import annotations
@@ -24,9 +28,9 @@ WORTH = 25_000_000  # multiply-adds, about 0.4 milliseconds, for which it pays t
 
 
 class _Share:
-    """A range of rows, computed by whoever claims it first: a helper, or the caller who takes it back.
+    """A range of rows, computed by the thread that claims it first: a helper, or the caller who takes it back.
 
-    That is settled, and can be asked, by single calls that change nothing when they are repeated.
+    Claiming and asking are single calls, which change nothing when they are repeated after an interrupt.
     """
 
     __slots__ = ("bell", "claim", "error", "finished", "start", "stop", "task")
@@ -36,12 +40,12 @@ class _Share:
         self.start, self.stop = start, stop
         self.claim: dict[str, str] = {}
         self.finished = False
-        self.bell = threading.Lock()  # rung when it is finished
+        self.bell = threading.Lock()  # released when the share is finished
         self.bell.acquire()
         self.error: BaseException | None = None
 
     def of(self, who: str) -> bool:
-        """Claim it for the helper or the caller; whether it belongs to that one."""
+        """Claim the share for "helper" or "caller", and return whether it belongs to that one."""
         return self.claim.setdefault("of", who) == who
 
     def compute(self) -> None:
@@ -50,22 +54,22 @@ class _Share:
 
 
 def _serve(shares: SimpleQueue[_Share]) -> None:
-    """What a helper does."""
+    """Compute shares for ever: the loop of a helper thread."""
     while True:
         share = shares.get()
         if share.of("helper"):
             try:
                 share.compute()
-            except BaseException as error:  # the thread that waits raises it
+            except BaseException as error:  # the waiting thread raises it
                 share.error = error
             share.task = None
             share.finished = True
             share.bell.release()
-        del share  # lets go of the arrays
+        del share  # releases the arrays
 
 
 class _Crew:
-    """The helpers of this process; a forked child, in which they do not run, makes its own."""
+    """The helpers of this process; a forked child, in which they do not run, starts its own."""
 
     def __init__(self) -> None:
         self.size: int | None = None
@@ -74,7 +78,7 @@ class _Crew:
     def reset(self) -> None:
         self.helpers = 0
         self.shares: SimpleQueue[_Share] = SimpleQueue()
-        self.served: dict[str, list[_Share]] = {}  # whose shares they compute: nobody's, or those of one call
+        self.served: dict[str, list[_Share]] = {}  # the shares of the call that they work for, under "now"
 
 
 _crew = _Crew()
@@ -83,8 +87,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_num_threads() -> int:
-    """How many threads a large kernel uses: what was set, else what ``OMP_NUM_THREADS``, ``OPENBLAS_NUM_THREADS`` or
-    ``MKL_NUM_THREADS`` says, else one for each core.
+    """The number of threads that a large kernel uses: as set, else as in ``OMP_NUM_THREADS``, ``OPENBLAS_NUM_THREADS``
+    or ``MKL_NUM_THREADS``, else one for each core.
 
     >>> import tinygrad_lenet as tl
     >>> tl.get_num_threads() >= 1
@@ -102,7 +106,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(number: int) -> None:
-    """Set how many threads a large kernel uses. BLAS has threads of its own, which this leaves alone.
+    """Set the number of threads that a large kernel uses. BLAS has its own threads, which this does not change.
 
     Raises:
         ArgumentError: not an integer of at least 1.
@@ -122,10 +126,10 @@ def set_num_threads(number: int) -> None:
 def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> None:
     """Call ``task`` with matching parts of arrays of one shape, cut along the axis that is outermost in memory.
 
-    ``passes`` is how often the task goes over the elements; each takes about the time of eight multiply-adds.
+    ``passes`` is how often the task goes over the elements; a pass takes about the time of eight multiply-adds.
     """
     first = arrays[0]
-    if 8 * passes * first.size < WORTH or any(array.shape != first.shape for array in arrays):
+    if 8 * passes * first.size < WORTH or not first.shape or any(array.shape != first.shape for array in arrays):
         task(*arrays)
         return
     axis = max(range(first.ndim), key=lambda axis: first.strides[axis])
@@ -140,7 +144,7 @@ def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> N
 def parallel(task: Task, count: int, work: float) -> None:
     """Call ``task(start, stop)`` for ranges that make up ``range(count)``; ``work`` is the multiply-adds in all.
 
-    Whatever happens, an interrupt at any moment included, nobody computes any more when this returns or raises.
+    When this returns or raises, even for an interrupt at any moment, all threads have stopped working on the task.
     """
     parts = int(min(get_num_threads(), count, 1 + work // WORTH))
     if parts < 2 or _crew.served:
@@ -154,12 +158,12 @@ def parallel(task: Task, count: int, work: float) -> None:
             task(0, count)
             return
         while _crew.helpers < len(shares):
-            _thread.start_new_thread(_serve, (_crew.shares,))  # Thread.start waits, and does not bear an interrupt
+            _thread.start_new_thread(_serve, (_crew.shares,))  # Thread.start waits, and an interrupt breaks it
             _crew.helpers += 1
         for share in shares:
             _crew.shares.put(share)
         task(0, bounds[1])
-        for share in shares:  # what nobody has begun
+        for share in shares:  # those that no helper has begun
             if share.of("caller"):
                 share.compute()
 
@@ -171,7 +175,7 @@ def parallel(task: Task, count: int, work: float) -> None:
             while not share.finished:
                 try:
                     share.bell.acquire()
-                except BaseException as error:  # it is raised when nobody computes any more
+                except BaseException as error:  # raised when all threads have stopped
                     interrupt = error
         if _crew.served.get("now") is shares:
             _crew.served.clear()
@@ -185,7 +189,7 @@ def parallel(task: Task, count: int, work: float) -> None:
 
 
 def _finally(settle: Callable[[], object], compute: Callable[[], object], times: int) -> None:
-    """``compute()``, then ``settle()`` in any case: again if it is interrupted itself, so many times."""
+    """Call ``compute()``, then ``settle()`` in any case; if that is interrupted, again, up to ``times`` times."""
     try:
         if times > 1:
             _finally(settle, compute, times - 1)
@@ -196,17 +200,17 @@ def _finally(settle: Callable[[], object], compute: Callable[[], object], times:
 
 
 _lock = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child has not the thread that may hold it
+if hasattr(os, "register_at_fork"):  # a child does not have the thread that may hold it
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def alone(act: Callable[[], object]) -> None:
-    """``act()``, while no other thread is in here."""
-    try:  # not `with`: in Python 3.14 Ctrl-C leaves it locked if it comes just after the lock is had
+def exclusively(act: Callable[[], object]) -> None:
+    """Call ``act()`` while no other thread is in this function."""
+    try:  # not `with`: in Python 3.14 Ctrl-C just after the lock is acquired leaves it locked
         _lock.acquire()
         act()
     finally:
-        try:  # noqa: SIM105  # suppress() is a call, after which Ctrl-C would be heard
+        try:  # noqa: SIM105  # suppress() is a call, after which Ctrl-C would be raised
             _lock.release()
-        except RuntimeError:  # it came before the lock was had
+        except RuntimeError:  # Ctrl-C came before the lock was acquired
             pass

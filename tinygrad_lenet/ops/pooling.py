@@ -47,8 +47,8 @@ def _axis(length: int, kernel: int, stride: int, padding: Any, dilation: int, ce
 def _axes(size: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
     """:func:`_axis` for rows and for columns."""
     stride = kernel_size if stride is None else stride
-    options = zip(size, *map(_both, (kernel_size, stride, padding, dilation)), strict=True)
-    return [_axis(n, k, s, p, d, ceil_mode) for n, k, s, p, d in options]
+    axes = zip(size, *map(_both, (kernel_size, stride, padding, dilation)), strict=True)
+    return [_axis(n, k, s, p, d, ceil_mode) for n, k, s, p, d in axes]
 
 
 def max_pool2d_definition(
@@ -110,6 +110,7 @@ def avg_pool2d_definition(
 
 @primitive
 def _max_pool2d(x: Array, at: Windows) -> Array:
+    """The largest value in each window."""
     return fast.max_pool2d(x, at)
 
 
@@ -141,7 +142,8 @@ _repool.check(draw(1, 1, 2, 4), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
 def _geometry(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
     """The windows of a pooling; raise if one could be all padding."""
     at = windows(size, kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
-    if any(max(b, f - n - b) > k / 2 for b, f, n, k in zip(at.before, at.full, at.size, at.kernel, strict=True)):
+    axes = zip(at.before, at.full, at.size, at.kernel, strict=True)
+    if at.full != at.size and any(max(b, f - n - b) > k / 2 for b, f, n, k in axes):
         raise ArgumentError(
             f"padding {padding} must be at most half of the kernel {kernel}: a window must not be all padding"
         )
@@ -190,6 +192,7 @@ def max_pool2d(
 
 @primitive
 def _avg_pool2d(x: Array, at: Averages) -> Array:
+    """The mean of each window."""
     return fast.avg_pool2d(x, at)
 
 

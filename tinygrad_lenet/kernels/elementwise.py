@@ -1,0 +1,135 @@
+"""Elementwise functions of networks, as steps into memory from outside (see ``steps.py``), and on all cores.
+
+The functions at the end compute at once. They share work among threads if arrays are large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import memory
+from .masks import BITS, mask_bits
+from .steps import Room, Steps, run
+from .threads import spread
+
+Array = NDArray[Any]
+
+_LARGE = 32_768  # elements from which memory is recycled and the cores share the work
+_BOOL = np.dtype(np.bool_)
+
+
+def _zeros_under(x: Array, room: Room) -> Array:
+    """Memory that broadcasts against ``x`` in runs of a thousand: with a single 0, np.maximum takes twice as long."""
+    shape, length = [1] * x.ndim, 1
+    for axis in sorted(range(x.ndim), key=lambda axis: x.strides[axis]):
+        if length < 1024:
+            shape[axis] = x.shape[axis]
+            length *= x.shape[axis]
+    return memory.like(x, tuple(shape), x.dtype, room)
+
+
+def relu_steps(out: Array, room: Room, x: Array) -> Steps:
+    """``max(x, 0)``."""
+    zeros = _zeros_under(x, room)
+    return [partial(zeros.fill, 0), partial(np.maximum, x, zeros, out=out)]
+
+
+def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:
+    """``g`` unless ``y`` is 0 or less."""
+    bits, none = out.view(BITS[g.dtype.itemsize]), memory.empty_like(y, _BOOL, room)
+    flags = none.view(np.int8)
+    return [
+        partial(np.less_equal, y, 0, none),
+        partial(np.subtract, flags, 1, flags),  # -1, all bits, where y is not 0 or less
+        partial(np.copyto, bits, flags),
+        partial(np.bitwise_and, g.view(bits.dtype), bits, bits),
+    ]
+
+
+def tanh_steps(out: Array, room: Room, x: Array) -> Steps:
+    """``tanh(x)``."""
+    return [partial(np.tanh, x, out)]
+
+
+def tanh_grad_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:
+    """``g * (1 - y * y)``."""
+    return [partial(np.multiply, y, y, out), partial(np.subtract, 1, out, out), partial(np.multiply, out, g, out)]
+
+
+def sigmoid_steps(out: Array, room: Room, x: Array) -> Steps:
+    """``e^min(x, 0) / (1 + e^-|x|)``."""
+    below, positive = memory.empty_like(out, None, room), memory.empty_like(x, _BOOL, room)
+    return [
+        partial(np.abs, x, out),
+        partial(np.negative, out, out),
+        partial(np.exp, out, out),
+        partial(np.add, out, 1, below),
+        partial(np.greater_equal, x, 0, positive),
+        partial(np.maximum, out, positive, out=out),  # e^min(x, 0): 1, or what it is already
+        partial(np.divide, out, below, out),
+    ]
+
+
+def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
+    """``g * e / (1 + e)^2`` with ``e = e^-|x|``."""
+    below = memory.empty_like(out, None, room)
+    return [
+        partial(np.abs, x, out),
+        partial(np.negative, out, out),
+        partial(np.exp, out, out),
+        partial(np.add, out, 1, below),
+        partial(np.multiply, below, below, below),
+        partial(np.multiply, out, g, out),
+        partial(np.divide, out, below, out),
+    ]
+
+
+# At once
+
+
+def _computed(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Array) -> Array:
+    """``out``, after the steps for matching parts of it and of arrays of the same shape; ``passes`` as for spread."""
+    spread(lambda out, *parts: run(steps(out, memory.empty, *parts)), passes, out, *arrays)
+    return out
+
+
+def _small(x: Array, y: Array) -> bool:
+    """Whether fresh memory and one thread are as fast, or the arrays do not match."""
+    return y.size < _LARGE or x.dtype != y.dtype or x.shape != y.shape or y.dtype.kind != "f"
+
+
+def relu(x: Array) -> Array:
+    """``max(x, 0)``."""
+    return np.maximum(x, 0) if _small(x, x) else _computed(relu_steps, 2, memory.empty_like(x), x)
+
+
+def where_positive(g: Array, y: Array) -> Any:
+    """0 where ``y`` is 0 or less, also where ``g`` is inf or NaN; else ``g``."""
+    if _small(g, y):
+        return mask_bits(g, y <= 0, False)
+    return _computed(where_positive_steps, 5, memory.empty_like(y), g, y)
+
+
+def tanh(x: Array) -> Array:
+    """``tanh(x)``."""
+    return np.tanh(x) if _small(x, x) else _computed(tanh_steps, 10, memory.empty_like(x), x)
+
+
+def tanh_grad(g: Array, y: Array) -> Array:
+    """``g * (1 - y * y)``."""
+    return g * (1 - y * y) if _small(g, y) else _computed(tanh_grad_steps, 4, memory.empty_like(y), g, y)
+
+
+def sigmoid(x: Array) -> Array:
+    """``1 / (1 + e^-x)``, without overflow and with all digits."""
+    return _computed(sigmoid_steps, 15, memory.empty_like(x, np.result_type(x, np.float16)), x)
+
+
+def sigmoid_grad(g: Array, x: Array) -> Array:
+    """``g`` times the derivative of the sigmoid: of ``out * (1 - out)`` no digit is left where ``out`` is nearly 1."""
+    return _computed(sigmoid_grad_steps, 15, memory.empty_like(x, np.result_type(g, x)), g, x)

@@ -28,6 +28,7 @@ from ..kernels.sums import single
 from ..kernels.threads import parallel
 from ..kernels.windows import Windows, aligned, cut, rows_first
 from .rearrange import pad
+from .reduction import sum
 from .windows import Padding, Pair, check_images, pair, windows
 
 __all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]
@@ -311,7 +312,7 @@ conv2d.vjp(
     weight=lambda g, x, weight_shape, stride, padding, dilation, groups: conv2d_weight_grad(
         x, g, weight_shape[2:], stride, padding, dilation, groups
     ),
-    bias=lambda g: single(g).sum(axis=(0, 2, 3)),
+    bias=lambda g: sum(single(g), (0, 2, 3)),
 )
 conv2d_input_grad.vjp(
     g=lambda g_, weight, stride, padding, dilation, groups: conv2d(g_, weight, None, stride, padding, dilation, groups),

@@ -29,6 +29,7 @@ from ..kernels import convolution as fast
 from ..kernels.convolution import Geometry
 from ..kernels.sums import single
 from .rearrange import pad
+from .reduction import sum
 from .windows import Padding, Pair, check_images, windows
 
 __all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]
@@ -203,7 +204,7 @@ def conv2d_weight_grad(x: Array, g: Array, at: Geometry) -> Array:
 _conv2d.vjp(
     x=lambda g, weight, at: conv2d_input_grad(g, weight, at),
     weight=lambda g, x, at: conv2d_weight_grad(x, g, at),
-    bias=lambda g: single(g).sum(axis=(0, 2, 3)),
+    bias=lambda g: sum(single(g), (0, 2, 3)),
 )
 conv2d_input_grad.vjp(
     g=lambda g_, weight, at: _conv2d(g_, weight, None, at),

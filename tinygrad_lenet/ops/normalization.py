@@ -1,10 +1,9 @@
-"""Normalisation of channels: a few passes over memory, in blocks that stay in the cache, on all cores."""
+"""Normalisation of channels: mean 0 and variance 1, then a scale and a shift (Ioffe & Szegedy, *Batch normalization*,
+2015). The fast code is :mod:`tinygrad_lenet.kernels.channels`; the definition is :func:`batch_norm`.
+"""
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,105 +11,65 @@ import numpy as np
 from ..core.primitive import Array, draw, primitive
 from ..core.tensor import to_array
 from ..errors import ShapeError
+from ..kernels import channels as fast
 from ..kernels import memory
-from ..kernels.sums import added, single
-from ..kernels.threads import parallel
-from ..kernels.windows import cut
+from ..kernels.channels import Channels
+from ..kernels.sums import single
 from .maths import sqrt, square
-from .reduction import _wide
-
-_ROOM = 1 << 18  # bytes of a block: with its gradient and its result it stays in the cache of a core
+from .reduction import _wide, mean, sum
 
 
-class _Channels:
-    """Arrays (N, C, ...) as they lie in memory: (A, C, B), where the channels' numbers come in runs of B."""
+def batch_norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` for each channel of ``x``, (N, C, ...), in training.
 
-    def __init__(self, x: Array) -> None:
-        order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
-        if not x.transpose(order).flags.c_contiguous:
-            order = list(range(x.ndim))
-        self.order, self.back = order, [order.index(axis) for axis in range(x.ndim)]
-        self.inner = tuple([x.shape[axis] for axis in order])
-        before = order.index(1)
-        self.shape = (math.prod(self.inner[:before]), x.shape[1], math.prod(self.inner[before + 1 :]))
-        self.count = x.size // max(1, x.shape[1])  # of each channel
+    The mean and the (biased) variance of a channel are taken over the batch and over all further axes. ``weight`` and
+    ``bias`` are (C,). Definition in plain NumPy.
 
-    def view(self, x: Array) -> Array:
-        """A copy, if the array lies otherwise."""
-        return x.transpose(self.order).reshape(self.shape)
-
-    def empty(self, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-        """Room for a result: as (A, C, B), and as (N, C, ...)."""
-        out = memory.empty(self.shape, dtype)
-        return out, out.reshape(self.inner).transpose(self.back)
-
-    def blocks(self, compute: Callable[[slice], Any], dtype: np.dtype[Any]) -> list[Any]:
-        """``compute(rows of A)`` for blocks that make up the whole; what it returned, in order."""
-        parts = cut(self.shape[0], max(1, _ROOM // max(1, dtype.itemsize * self.shape[1] * self.shape[2])))
-        results: list[Any] = [None] * len(parts)
-
-        def some(start: int, stop: int) -> None:
-            for i in range(start, stop):
-                results[i] = compute(parts[i])
-
-        parallel(some, len(parts), 40 * math.prod(self.shape))  # an element takes as long as 40 multiply-adds
-        return results
-
-    def sums(self, compute: Callable[[slice], Array], dtype: np.dtype[Any]) -> Array:
-        """What ``compute`` gives for blocks, sums of each channel (..., C), added up in float64."""
-        return np.add.reduce(np.array(self.blocks(compute, dtype), np.float64), axis=0)
+    >>> batch_norm(np.array([[1.0], [3.0]]), [1.0], [0.0], eps=0.0)
+    array([[-1.],
+           [ 1.]])
+    """
+    out = np.empty_like(x)
+    for c in range(x.shape[1]):
+        channel = x[:, c]
+        mean = channel.mean()
+        var = ((channel - mean) ** 2).mean()
+        out[:, c] = (channel - mean) / np.sqrt(var + eps) * weight[c] + bias[c]
+    return out
 
 
-def _column(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Of numbers for the channels, what broadcasts against (A, C, B)."""
-    return values.astype(dtype, copy=False).reshape(-1, 1)
+def layer_norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` for each row of ``x``, (N, D), with ``weight`` and ``bias`` (D,).
+    Definition in plain NumPy.
 
-
-def _parts(mean: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """The means of the channels, in float64, as a column of the dtype and what its rounding left."""
-    centre = _column(mean, dtype)
-    return centre, mean - centre.ravel()
+    >>> layer_norm(np.array([[1.0, 3.0]]), 1.0, 0.0, eps=0.0)
+    array([[-1.,  1.]])
+    """
+    out = np.empty_like(x)
+    for i, row in enumerate(x):
+        mean = row.mean()
+        var = ((row - mean) ** 2).mean()
+        out[i] = (row - mean) / np.sqrt(var + eps) * weight + bias
+    return out
 
 
 def moments(x: Array) -> tuple[Array, Array]:
-    """Mean and (biased) variance of each channel (axis 1), in float64.
-
-    Both are sums of distances from a rough mean, that of the first numbers: so neither a large mean costs digits, nor
-    its rounding. Should that one be far off, they are summed up again from the mean that was found.
-    """
+    """Mean and (biased) variance of each channel (axis 1), in float64."""
     x = single(x)
-    channels, dtype = _Channels(x), x.dtype
-    data = channels.view(x)
-    few = data[: -(-64 // max(1, data.shape[2])), :, :64]
-    mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (few.shape[1] / max(1, few.size))
-    for _ in range(3):
-        centre, _ = _parts(mean, x.dtype)
-        powers = functools.partial(_powers, data, centre, dtype)
-        off, squares = channels.sums(powers, dtype) / channels.count
-        mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
-        if (off * off <= var).all() and np.isfinite(var).all():
-            break
-        dtype = dtype if np.isfinite(var).all() else np.dtype(np.float64)  # where squares overflow
-    if not np.isfinite(mean).all():  # no distance from an infinite mean
-        mean = np.add.reduce(data, axis=(0, 2), dtype=np.float64) / channels.count
-    return mean, var
+    at = fast.channels(x)
+    return fast.moments(at.view(x), at)
 
 
-def _powers(x: Array, centre: Array, dtype: np.dtype[Any], rows: slice) -> Array:
-    """The sums over a block of the distances from the centre, and of their squares."""
-    off = np.subtract(x[rows], centre, dtype=dtype)
-    first = added(off, (0, 2))
-    return np.stack([first, added(np.multiply(off, off, out=off), (0, 2))])
-
-
-def _moments(x: Array, stats: Any) -> tuple[Array, Array]:
-    """Mean and variance of each channel: those that are given, or computed."""
+def _prepared(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
+    """How ``x`` lies in memory, ``x`` as (A, C, B), and the moments: those that are given, or computed."""
+    at = fast.channels(x)
+    data = at.view(x)
     if stats is None:
-        return moments(x)
+        return (at, data, *fast.moments(data, at))
     mean, var = (to_array(value) for value in stats)
     if mean.shape != x.shape[1:2] or var.shape != x.shape[1:2]:
         raise ShapeError(f"stats must be mean and variance of {x.shape[1]} channels, got {mean.shape} and {var.shape}")
-    return mean, var
+    return at, data, mean, var
 
 
 @primitive
@@ -120,77 +79,84 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
     ``stats`` are the moments of ``x``, if they are known already. The gradient for ``x`` includes what flows through
     them (Ioffe & Szegedy, 2015, section 3).
     """
-    narrow, x = x.dtype, single(x)
-    mean, var = _moments(x, stats)
-    channels, dtype = _Channels(x), x.dtype
-    data, (out, result) = channels.view(x), channels.empty(dtype)
-    (centre, rest), factor = _parts(mean, dtype), weight / np.sqrt(var + eps)
-    rest = np.where(np.isfinite(factor), rest, 0)  # an infinite weight makes NaN of no more than the mean itself
-    scale, shift = _column(factor, dtype), _column(bias - rest * np.where(rest == 0, 0, factor), dtype)
+    wide = single(x)
+    at, data, mean, var = _prepared(wide, stats)
+    out = memory.empty(at.shape, wide.dtype)
+    fast.normalize(out, data, at, mean, var, weight, bias, eps)
+    return at.images(out).astype(x.dtype, copy=False)
 
-    def compute(rows: slice) -> None:
-        block = np.subtract(data[rows], centre, out=out[rows])
-        np.multiply(block, scale, out=block)
-        np.add(block, shift, out=block)
 
-    channels.blocks(compute, dtype)
-    return result.astype(narrow, copy=False)
+@primitive
+def _normalize_x(g: Array, x: Array, weight: Array, eps: float, stats: Any) -> Array:
+    """``weight / sqrt(var + eps) * (g - mean(g) - standard * mean(g * standard))``, where ``standard`` is ``x`` with
+    mean 0 and variance 1.
+    """
+    g, x = single(g), single(x)
+    at, data, mean, var = _prepared(x, stats)
+    out = memory.empty(at.shape, x.dtype)
+    fast.input_grad(out, at.view(g), data, at, mean, var, weight, eps)
+    return at.images(out)
+
+
+@primitive
+def _normalize_weight(g: Array, x: Array, eps: float, stats: Any) -> Array:
+    """``sum(g * standard)`` of each channel."""
+    g, x = single(g), single(x)
+    at, data, mean, var = _prepared(x, stats)
+    return fast.weight_grad(at.view(g), data, at, mean, var, eps)
+
+
+normalize.vjp(
+    x=lambda g, x, weight, eps, stats: _normalize_x(g, x, weight, eps, stats),
+    weight=lambda g, x, eps, stats: _normalize_weight(g, x, eps, stats),
+    bias=lambda g: sum(single(g), (0, *range(2, g.ndim))),
+)
+normalize.check(draw(3, 2, 2, 3), draw(2), draw(2), 1e-3)
+normalize.check(draw(5, 2), draw(2), draw(2), 1e-3)
+
+
+# Both gradients are linear in g, and each is made of the other and of normalize.
 
 
 def _standard(x: Any, eps: float) -> tuple[Any, Any]:
-    """Recorded, for derivatives of derivatives: the standardised channels, and the factor that made them; in the next
-    wider dtype, where no square overflows or vanishes.
+    """The channels with mean 0 and variance 1, and the factor that made them, in the next wider dtype, where no square
+    overflows or vanishes.
     """
-    x = _wide(x)
-    axes = (0, *range(2, x.ndim))
-    rough = x - x.mean(axis=axes, keepdims=True)
-    centred = rough - rough.mean(axis=axes, keepdims=True)  # without the rounding of the mean
-    factor = 1 / sqrt(square(centred).mean(axis=axes, keepdims=True) + eps)
+    x, axes = _wide(x), (0, *range(2, x.ndim))
+    rough = x - mean(x, axes, keepdims=True)
+    centred = rough - mean(rough, axes, keepdims=True)  # without the rounding of the mean
+    factor = 1 / sqrt(mean(square(centred), axes, keepdims=True) + eps)
     return centred * factor, factor
 
 
-def _normalize_x(g: Any, x: Any, weight: Any, eps: float, stats: Any) -> Any:
-    g, x = single(g), single(x)
-    if not isinstance(g, np.ndarray):  # the formula, as the papers have it
-        axes, (standard, factor) = (0, *range(2, x.ndim)), _standard(x, eps)
-        inner = g - g.mean(axis=axes, keepdims=True) - standard * (g * standard).mean(axis=axes, keepdims=True)
-        return (inner * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))).astype(x.dtype)
-    mean, var = _moments(x, stats)
-    channels, dtype = _Channels(x), x.dtype
-    data, grads, (out, result) = channels.view(x), channels.view(g), channels.empty(dtype)
-    factor, (centre, rest) = 1 / np.sqrt(var + eps), _parts(mean, dtype)
-    total, common = channels.sums(lambda rows: _products(data[rows], grads[rows], centre), dtype) / channels.count
-    steep = (common - rest * total) * factor**2
-    shift, slope, scale = (_column(v, dtype) for v in (total - rest * steep, steep, weight * factor))
-
-    def compute(rows: slice) -> None:
-        block = np.subtract(data[rows], centre, out=out[rows])
-        np.multiply(block, slope, out=block)
-        np.subtract(grads[rows], block, out=block)
-        np.subtract(block, shift, out=block)
-        np.multiply(block, scale, out=block)
-
-    channels.blocks(compute, dtype)
-    return result
+def _normalize_x_weight(g_: Any, g: Any, x: Any, eps: float, stats: Any) -> Any:
+    slope = _normalize_x(g, x, np.ones(x.shape[1], x.dtype), eps, stats)
+    return sum(single(g_) * slope, (0, *range(2, g_.ndim)))
 
 
-def _normalize_weight(g: Any, x: Any, eps: float, stats: Any) -> Any:
-    g, x = single(g), single(x)
-    if not isinstance(g, np.ndarray):
-        return (g * _standard(x, eps)[0]).sum(axis=(0, *range(2, x.ndim))).astype(x.dtype)
-    mean, var = _moments(x, stats)
-    channels, (centre, rest) = _Channels(x), _parts(mean, x.dtype)
-    data, grads = channels.view(x), channels.view(g)
-    total, common = channels.sums(lambda rows: _products(data[rows], grads[rows], centre), x.dtype)
-    return ((common - rest * total) / np.sqrt(var + eps)).astype(x.dtype)
+def _normalize_x_x(g_: Any, g: Any, x: Any, weight: Any, eps: float) -> Any:
+    """With ``p(v) = v - mean(v) - standard * mean(v * standard)``, which is its own transpose:
+    ``-weight / (var + eps) * (standard * mean(g_ * p(g)) + p(g_) * mean(g * standard) + p(g) * mean(g_ * standard))``.
+    """
+    axes, (standard, factor) = (0, *range(2, x.ndim)), _standard(x, eps)
+    along, along_ = (mean(v * standard, axes, keepdims=True) for v in (g, g_))
+    rest, rest_ = (
+        v - mean(v, axes, keepdims=True) - standard * part for v, part in ((_wide(g), along), (_wide(g_), along_))
+    )
+    total = standard * mean(g_ * rest, axes, keepdims=True) + rest_ * along + rest * along_
+    return (-total * factor * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))).astype(single(x).dtype)
 
 
-def _products(x: Array, g: Array, centre: Array) -> Array:
-    """The sums over a block of the gradients, and of their products with the distances from the centre."""
-    off = x - centre
-    return np.stack([added(g, (0, 2)), added(np.multiply(off, g, out=off), (0, 2))])
-
-
-normalize.vjp(x=_normalize_x, weight=_normalize_weight, bias=lambda g: single(g).sum(axis=(0, *range(2, g.ndim))))
-normalize.check(draw(3, 2, 2, 3), draw(2), draw(2), 1e-3)
-normalize.check(draw(5, 2), draw(2), draw(2), 1e-3)
+_normalize_x.vjp(
+    g=lambda g_, x, weight, eps, stats: _normalize_x(g_, x, weight, eps, stats),
+    x=_normalize_x_x,
+    weight=_normalize_x_weight,
+)
+_normalize_x.check(draw(3, 2, 2, 3), draw(3, 2, 2, 3), draw(2), 1e-3, None)
+_normalize_x.check(draw(5, 2), draw(5, 2), draw(2), 1e-3, None)
+_normalize_weight.vjp(
+    g=lambda g_, x, eps, stats: normalize(x, g_, np.zeros(x.shape[1], x.dtype), eps, stats),
+    x=lambda g_, g, x, eps, stats: _normalize_x(g, x, g_, eps, stats),
+)
+_normalize_weight.check(draw(3, 2, 2, 3), draw(3, 2, 2, 3), 1e-3, None)
+_normalize_weight.check(draw(5, 2), draw(5, 2), 1e-3, None)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
-from ..kernels.sums import added, single
+from ..kernels.sums import WIDER, added, single
 from .elementwise import abs, ne, select, where
 from .maths import sqrt, square
 from .shape import axes_of, axis_of, concatenate, reshape, stretch
@@ -103,7 +103,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 def _share(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     hit = (x == _restore(out, x.shape, axis)) | (x != x)
     g = single(g)
-    ties = hit.sum(axis=axes_of(axis, x.ndim), keepdims=True).astype(g.dtype)
+    ties = sum(hit, axis, keepdims=True).astype(g.dtype)
     return select(_restore(g, x.shape, axis) / ties, hit)
 
 
@@ -193,11 +193,8 @@ def _wide(x: Any) -> Any:
     """Floats in the next wider dtype, in which squares and products of theirs neither overflow nor vanish; 64 bits as
     they are.
     """
-    wide = _WIDE.get(x.dtype)
+    wide = WIDER.get(x.dtype)
     return x if wide is None else x.astype(wide)
-
-
-_WIDE: dict[Any, Any] = {np.dtype(np.float16): np.dtype(np.float32), np.dtype(np.float32): np.dtype(np.float64)}
 
 
 def _var(x: Tensor, axis: Axis, keepdims: bool, ddof: int) -> Tensor:
@@ -307,14 +304,14 @@ def _along(op: Any, x: Array, axis: int | None) -> Tensor:
 
 @primitive
 def _cumprod(x: Array, axis: int) -> Array:
-    return _narrow(np.cumprod(x, axis, _WIDE.get(x.dtype)), x)
+    return _narrow(np.cumprod(x, axis, WIDER.get(x.dtype)), x)
 
 
 @primitive
 def _recurrence(x: Array, factor: Array, axis: int) -> Array:
     """``y[i] = x[i] + factor[i] * y[i - 1]`` along an axis, where ``y[-1]`` is 0."""
     dtype = np.result_type(x, factor)
-    out = np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, factor.shape)), _WIDE.get(dtype, dtype))
+    out = np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, factor.shape)), WIDER.get(dtype, dtype))
     along, by = np.moveaxis(out, axis, 0), np.moveaxis(np.broadcast_to(factor, out.shape), axis, 0)
     for i in range(1, len(along)):
         along[i] += by[i] * along[i - 1]
@@ -362,7 +359,7 @@ def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> x.grad
     tensor([ 0., 10.,  0.])
     """
-    return _narrow(np.prod(x, axes_of(axis, np.ndim(x)), _WIDE.get(x.dtype), keepdims=keepdims), x)
+    return _narrow(np.prod(x, axes_of(axis, np.ndim(x)), WIDER.get(x.dtype), keepdims=keepdims), x)
 
 
 def _prod_x(g: Any, x: Any, axis: Axis) -> Any:

@@ -1,0 +1,127 @@
+"""A rule does the same whether its gradient is an array or a Tensor: equal bits, dtypes and layouts, in large arrays."""
+
+import contextlib
+import functools
+import math
+
+import numpy as np
+import pytest
+from test_registry import OPS, find
+
+import tinygrad_lenet as tl
+from tinygrad_lenet.core.graph import Part
+from tinygrad_lenet.core.interface import Draw
+
+LEAST, LONG = 4096, 256  # elements, and terms of a sum, up to which NumPy's sums and the package's are the same
+MOST = 200_000
+FACTORS = (2, 3, 4, 6, 8, 12, 20, 40, 80, 200, 700, 2100)
+CASES = [pytest.param(op, i, id=f"{op.name}-{i}") for op in OPS.values() for i in range(len(op.cases))]
+
+
+def longer(value, factor, axes):
+    """The argument with some of its axes longer; those of length 1 stay, so that what broadcast still does."""
+    if isinstance(value, Draw) and value.values is None:
+        return value._replace(shape=tuple(n * factor if i in axes and n > 1 else n for i, n in enumerate(value.shape)))
+    array = value.values if isinstance(value, Draw) else value
+    if not isinstance(array, (np.ndarray, list)):
+        return value
+    array = np.asarray(array)
+    array = np.tile(array, [factor if i in axes and n > 1 else 1 for i, n in enumerate(array.shape)])
+    return value._replace(values=array, shape=array.shape) if isinstance(value, Draw) else array
+
+
+def materialise(args, dtype):
+    """Arrays for what is to be drawn, and where these are among the arguments."""
+    rng = np.random.default_rng(0)
+    drawn = [i for i, a in enumerate(args) if isinstance(a, Draw)]
+    values = list(args)
+    for i in drawn:
+        a = args[i]
+        values[i] = np.asarray(rng.uniform(a.low, a.high, a.shape) if a.values is None else a.values).astype(dtype)
+    return values, drawn
+
+
+def enlargements(args, stacks):
+    """The arguments with all axes longer; with the first axis longer; or with one axis of one argument longer."""
+    if not stacks:
+        for factor in FACTORS:
+            yield [longer(a, factor, range(9)) for a in args]
+    for factor in FACTORS:
+        yield [longer(a, factor, (0,)) for a in args]
+    for one in (i for i, a in enumerate(args) if isinstance(a, Draw)):
+        for axis in range(len(args[one].shape)):
+            for factor in FACTORS:
+                yield [longer(a, factor, (axis,)) if i == one else a for i, a in enumerate(args)]
+
+
+@functools.cache
+def large(op, case):
+    """The arguments of a case enlarged, in the first way that the op takes and that makes a difference to sums."""
+    args, kwargs = op.cases[case]
+    matrices = op.forward.__module__.endswith("linalg")  # of which there are to be many, not large ones
+    for found in enlargements(args, matrices):
+        shapes = [a.shape for a in found if isinstance(a, Draw)]
+        if max(map(math.prod, shapes), default=0) < MOST:
+            with contextlib.suppress(tl.TinygradLenetError):
+                out = find(op)(*materialise(found, np.float64)[0], **kwargs)
+                if any(math.prod(shape) > LEAST and max(shape) > LONG for shape in (out.shape, *shapes)):
+                    return found
+    return None
+
+
+def batch_last(a):
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 0, -1)), -1, 0) if a.ndim > 1 else a
+
+
+def stretched(a):
+    return np.broadcast_to(a[:1], a.shape) if a.ndim else a
+
+
+def order(a):
+    """How the elements are ordered in memory."""
+    return [(n, s) for n, s in zip(a.shape, a.strides, strict=True) if n > 1]
+
+
+def both_ways(node, seed):
+    """What the rules make of a gradient as arrays: given an array, and given a Tensor."""
+    ways = []
+    for wrap in (lambda a: a, tl.Tensor._wrap):
+        found = []
+
+        def arrive(_, g, found=found):
+            g = g.whole() if isinstance(g, Part) else g
+            found.append(np.asarray(g._data if isinstance(g, tl.Tensor) else g))
+
+        with tl.no_grad():
+            node.plan.pull(node, wrap(seed), None, arrive)
+        ways.append(found)
+    return ways
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("op", "case"), CASES)
+def test_every_rule_gives_the_same_with_arrays_and_with_tensors(op, case, dtype):
+    args, kwargs = large(op, case) or op.cases[case][0], op.cases[case][1]
+    values, drawn = materialise(args, dtype)
+    for layout in (np.array, np.asfortranarray, batch_last):
+        tensors = list(values)
+        for i in drawn:
+            tensors[i] = tl.Tensor._wrap(layout(values[i]))
+            tensors[i].requires_grad = True
+        out = find(op)(*tensors, **kwargs)
+        if out._node is None:
+            return
+        seed = np.random.default_rng(1).uniform(-1, 1, out.shape).astype(out.dtype)
+        for seeding in (layout, np.array, stretched):
+            for with_array, with_tensor in zip(*both_ways(out._node, seeding(seed)), strict=True):
+                np.testing.assert_array_equal(with_array, with_tensor, strict=True)
+                assert with_array.tobytes() == with_tensor.tobytes()  # zeros have signs
+                assert order(with_array) == order(with_tensor)  # on which sums further back depend
+
+
+def test_nearly_every_case_is_large():
+    drawn = [
+        (op, i) for op in OPS.values() for i, (args, _) in enumerate(op.cases) if any(isinstance(a, Draw) for a in args)
+    ]
+    assert {f"{op.name}-{i}" for op, i in drawn if large(op, i) is None} == set()

@@ -1,0 +1,198 @@
+"""Normalisation of channels: a few passes over memory, in blocks that stay in the cache, on all cores.
+
+Everything is float64 between the passes: means, variances and sums of a channel.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import memory
+from .sums import added
+from .threads import parallel
+from .windows import cut
+
+Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
+
+_BLOCK = 1 << 18  # bytes of a block: with its gradient and its result it stays in the cache of a core
+
+
+class Channels(NamedTuple):
+    """How arrays (N, C, ...) lie in memory: as (A, C, B), where the numbers of a channel come in runs of B."""
+
+    order: tuple[int, ...]  # the axes, outermost in memory first
+    back: tuple[int, ...]  # and how to put them back
+    inner: tuple[int, ...]  # the shape in that order
+    shape: tuple[int, int, int]  # (A, C, B)
+    count: int  # numbers of a channel
+    blocks: tuple[slice, ...]  # parts of A
+
+    def view(self, x: NDArray[Any]) -> NDArray[Any]:
+        """The array as (A, C, B): a copy, if it lies otherwise."""
+        return x.transpose(self.order).reshape(self.shape)
+
+    def images(self, x: NDArray[Any]) -> NDArray[Any]:
+        """An array (A, C, B) as (N, C, ...): a view."""
+        return x.reshape(self.inner).transpose(self.back)
+
+
+def channels(x: NDArray[Any]) -> Channels:
+    """How an array (N, C, ...) lies in memory."""
+    return _channels(x.shape, x.strides, x.itemsize)
+
+
+@functools.lru_cache(maxsize=1024)
+def _channels(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Channels:
+    order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    step = itemsize
+    for axis in reversed(order):
+        if shape[axis] > 1 and strides[axis] != step:  # there are gaps
+            order = list(range(len(shape)))
+            break
+        step *= shape[axis]
+    inner, at = tuple(shape[axis] for axis in order), order.index(1)
+    a, c, b = math.prod(inner[:at]), shape[1], math.prod(inner[at + 1 :])
+    blocks = cut(a, max(1, _BLOCK // max(1, itemsize * c * b)))
+    back = tuple(order.index(axis) for axis in range(len(shape)))
+    return Channels(tuple(order), back, inner, (a, c, b), a * b, tuple(blocks))
+
+
+def _in_blocks(compute: Callable[[slice], Any], at: Channels) -> list[Any]:
+    """``compute(rows of A)`` for all blocks; what it returned, in order."""
+    results: list[Any] = [None] * len(at.blocks)
+
+    def some(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            results[i] = compute(at.blocks[i])
+
+    parallel(some, len(at.blocks), 40 * math.prod(at.shape))  # an element takes as long as 40 multiply-adds
+    return results
+
+
+def _sums(compute: Callable[[slice], NDArray[Any]], at: Channels) -> NDArray[Any]:
+    """The sums of each channel (..., C) that ``compute`` gives for blocks, added up."""
+    return np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
+
+
+def _column(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A number for each channel, to broadcast against (A, C, B)."""
+    return values.astype(dtype, copy=False).reshape(-1, 1)
+
+
+def _parts(mean: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The means of the channels as a column of the dtype, and what its rounding left, in float64."""
+    centre = _column(mean, dtype)
+    return centre, mean - centre.ravel()
+
+
+def moments(x: NDArray[Any], at: Channels, room: Room = memory.empty) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean and (biased) variance of each channel of ``x``, (A, C, B).
+
+    Both are sums of distances from a rough mean, that of the first numbers: so neither a large mean costs digits, nor
+    its rounding. If that one is far off, they are summed again from the mean that was found.
+    """
+    few, dtype = x[: -(-64 // max(1, x.shape[2])), :, :64], x.dtype
+    mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (few.shape[1] / max(1, few.size))
+    for _ in range(3):
+        centre, _ = _parts(mean, x.dtype)
+        off, squares = _sums(functools.partial(_powers, x, centre, dtype, room), at) / at.count
+        mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
+        if (off * off <= var).all() and np.isfinite(var).all():
+            break
+        dtype = dtype if np.isfinite(var).all() else np.dtype(np.float64)  # where squares overflow
+    if not np.isfinite(mean).all():  # no distance from an infinite mean
+        mean = np.add.reduce(x, axis=(0, 2), dtype=np.float64) / at.count
+    return mean, var
+
+
+def _powers(x: NDArray[Any], centre: NDArray[Any], dtype: np.dtype[Any], room: Room, rows: slice) -> NDArray[Any]:
+    """The sums over a block of the distances from the centre, and of their squares."""
+    block = x[rows]
+    off = np.subtract(block, centre, out=room(block.shape, dtype), dtype=dtype)
+    first = added(off, (0, 2))
+    return np.stack([first, added(np.multiply(off, off, out=off), (0, 2))])
+
+
+def _products(
+    x: NDArray[Any], g: NDArray[Any], centre: NDArray[Any], at: Channels, room: Room
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The sums of the gradients, and of their products with the distances from the centre."""
+
+    def compute(rows: slice) -> NDArray[Any]:
+        block, grads = x[rows], g[rows]
+        off = np.subtract(block, centre, out=room(block.shape, block.dtype))
+        return np.stack([added(grads, (0, 2)), added(np.multiply(off, grads, out=off), (0, 2))])
+
+    total, common = _sums(compute, at)
+    return total, common
+
+
+def normalize(
+    out: NDArray[Any],
+    x: NDArray[Any],
+    at: Channels,
+    mean: NDArray[Any],
+    var: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any],
+    eps: float,
+) -> None:
+    """Write ``(x - mean) / sqrt(var + eps) * weight + bias`` to ``out``; both are (A, C, B)."""
+    (centre, rest), factor = _parts(mean, x.dtype), weight / np.sqrt(var + eps)
+    rest = np.where(np.isfinite(factor), rest, 0)  # an infinite weight makes NaN of no more than the mean itself
+    scale, shift = _column(factor, x.dtype), _column(bias - rest * np.where(rest == 0, 0, factor), x.dtype)
+
+    def compute(rows: slice) -> None:
+        block = np.subtract(x[rows], centre, out=out[rows])
+        np.multiply(block, scale, out=block)
+        np.add(block, shift, out=block)
+
+    _in_blocks(compute, at)
+
+
+def input_grad(
+    out: NDArray[Any],
+    g: NDArray[Any],
+    x: NDArray[Any],
+    at: Channels,
+    mean: NDArray[Any],
+    var: NDArray[Any],
+    weight: NDArray[Any],
+    eps: float,
+    room: Room = memory.empty,
+) -> None:
+    """Write the gradient of :func:`normalize` for ``x`` to ``out``, with what flows through the moments."""
+    factor, (centre, rest) = 1 / np.sqrt(var + eps), _parts(mean, x.dtype)
+    total, common = (value / at.count for value in _products(x, g, centre, at, room))
+    steep = (common - rest * total) * factor**2
+    shift, slope, scale = (_column(v, x.dtype) for v in (total - rest * steep, steep, weight * factor))
+
+    def compute(rows: slice) -> None:
+        block = np.subtract(x[rows], centre, out=out[rows])
+        np.multiply(block, slope, out=block)
+        np.subtract(g[rows], block, out=block)
+        np.subtract(block, shift, out=block)
+        np.multiply(block, scale, out=block)
+
+    _in_blocks(compute, at)
+
+
+def weight_grad(
+    g: NDArray[Any],
+    x: NDArray[Any],
+    at: Channels,
+    mean: NDArray[Any],
+    var: NDArray[Any],
+    eps: float,
+    room: Room = memory.empty,
+) -> NDArray[Any]:
+    """The gradient of :func:`normalize` for the weights."""
+    centre, rest = _parts(mean, x.dtype)
+    total, common = _products(x, g, centre, at, room)
+    return ((common - rest * total) / np.sqrt(var + eps)).astype(x.dtype)

@@ -1,0 +1,45 @@
+"""Softmax cross-entropy of logits (N, C) with class indices (N,)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import memory
+from .sums import WIDER
+
+Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
+
+
+def nll(out: NDArray[Any], x: NDArray[Any], index: NDArray[Any], room: Room = memory.empty) -> None:
+    """Write ``-log(softmax(x)[i, index[i]])`` to ``out``, (N,).
+
+    The largest logit of a row stays out of the sum, whose ``log1p`` so keeps the digits of a loss that is nearly 0.
+    """
+    rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # of no rows
+    wide = WIDER.get(x.dtype, x.dtype)
+    d = np.subtract(x, x[rows, largest].reshape(-1, 1), out=_like(x, wide, room), dtype=wide)
+    e = np.exp(d, out=_like(x, np.result_type(wide, np.float16), room))
+    e[rows, largest] = 0
+    np.copyto(out, np.log1p(np.add.reduce(e, 1)) - d[rows, index], casting="same_kind")
+
+
+def nll_grad(out: NDArray[Any], softmax: NDArray[Any], g: NDArray[Any], index: NDArray[Any]) -> None:
+    """Write the gradient of :func:`nll` to ``out``, (N, C), which may be ``softmax``; ``g`` is (N,) or ().
+
+    It is ``g * softmax``, and at the target minus the sum of the others: more digits than the softmax minus 1.
+    """
+    at = np.arange(len(index)), index
+    if out is not softmax:
+        np.copyto(out, softmax)
+    out[at] = 0
+    out[at] = -np.add.reduce(out, 1)
+    np.multiply(out, g.reshape(-1, 1), out=out)
+
+
+def _like(x: NDArray[Any], dtype: np.dtype[Any], room: Room) -> NDArray[Any]:
+    """Room for a matrix that lies in memory as ``x`` does: by rows, or by columns."""
+    return room(x.shape, dtype) if x.strides[0] >= x.strides[1] else room(x.shape[::-1], dtype).T

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from ..checks import padding as plain_padding
-from ..checks import pair
+from ..checks import paddings, pair
 from ..errors import ShapeError
 from ..kernels import windows as kernels
 from ..kernels.windows import Windows
@@ -25,7 +24,7 @@ def windows(
     """
     # Before the cache, for which 2.0 would be 2.
     pairs = pair("kernel_size", kernel), pair("stride", stride), pair("dilation", dilation)
-    return kernels.windows((size[0], size[1]), *pairs, plain_padding("padding", padding), ceil_mode)
+    return kernels.windows((size[0], size[1]), *pairs, paddings("padding", padding), ceil_mode)
 
 
 def check_images(x: Any) -> None:

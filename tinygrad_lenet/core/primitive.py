@@ -40,6 +40,7 @@ from .signature import Signature, parameters
 from .tensor import Tensor, Version
 
 REGISTRY: dict[str, Op] = {}
+_ndarray = np.ndarray
 
 Source: TypeAlias = tuple[str, int]  # of a saved value: ("arg", 0), ("shape", 1), ("out", 0), ("position", 2)
 
@@ -72,11 +73,12 @@ class Op:
         if type(out) is not np.ndarray:
             out = np.asarray(out)
         version: Version = [0]
-        shared = out.base is not None or self.loose  # perhaps, with an argument
+        home = out.base  # the array that owns the memory, if a view of NumPy's made this one
+        shared = self.loose or (home is not None and (type(home) is not _ndarray or not out.flags.writeable))
         for a in plain:
-            if a is out:
+            if a is out or (home is not None and type(a) is _ndarray and (a is home or a.base is home)):
                 shared = True
-        if shared:
+        if shared:  # perhaps, with an argument
             out, version = settle(self, args, plain, out)
         node = None
         if tracked and (recording() or is_grad_enabled()):

@@ -50,25 +50,17 @@ def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[
     The output of an op that is declared a view may share the memory of a Tensor, and then shares its counter.
     """
     home = out.base
-    # NumPy's views know the array that owns their memory; only other ways to look at it take a closer look.
-    near = home is not None and (type(home) is not np.ndarray or not out.flags.writeable)
-    for a in plain:
-        if a is out or (home is not None and type(a) is np.ndarray and (a is home or a.base is home)):
-            near = True
-    for i in op.loose:
-        near = near or type(plain[i]) in (list, tuple, dict)
-    if near:
-        if op.view:
-            for a in args:
-                if isinstance(a, Tensor):
-                    array = a._data
-                    if array is home or (home is not None and array.base is home) or np.may_share_memory(array, out):
-                        return out, a._version
-        if borrows(out, plain):  # the caller may write to it
-            try:
-                out = out.copy()
-            except MemoryError as error:
-                raise translated(error, op.name, given(op.names, args)) from None
+    if op.view:
+        for a in args:
+            if isinstance(a, Tensor):
+                array = a._data
+                if array is home or (home is not None and array.base is home) or np.may_share_memory(array, out):
+                    return out, a._version
+    if borrows(out, plain):  # the caller may write to it
+        try:
+            out = out.copy()
+        except MemoryError as error:
+            raise translated(error, op.name, given(op.names, args)) from None
     return out, [0]
 
 

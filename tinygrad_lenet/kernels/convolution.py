@@ -1,7 +1,8 @@
 """Convolution, fast: gather the windows of the images as columns, and the convolution is one matrix product (im2col).
 
-``weight.reshape(O, -1) @ unfold(x, kernel)`` is the whole idea. Here the columns are mostly a view (see
-:class:`Columns`), and are made again for the gradients: to keep them would take a multiple of the memory of the images.
+``weight.reshape(O, -1) @ unfold(x, at)`` is the whole idea, and ``fold(weight.reshape(O, -1).T @ g, at)`` its gradient.
+The functions after these two compute the same from columns that are mostly a view (see :class:`OutputBlock`), and are
+made again for the gradients: to keep them would take a multiple of the memory of the images.
 
 Each kernel comes in two layers. The geometry says which blocks a convolution is cut into, and how each block looks at
 memory; it holds no arrays, and is made once for each size. The computation gives the steps that fill ``out`` (see
@@ -39,6 +40,26 @@ class Geometry(NamedTuple):
     groups: int
 
 
+def unfold(x: Array, at: Windows) -> Array:
+    """Every window of the images as a column (im2col), (N, C * kh * kw, OH * OW)."""
+    (n, c), (kh, kw), (oh, ow) = x.shape[:2], at.kernel, at.grid
+    images = np.zeros((n, c, *at.padded), x.dtype)
+    images[(..., *at.inside)] = x
+    columns = [images[(..., *at.at(a, b))] for a, b in np.ndindex(kh, kw)]
+    return np.stack(columns, axis=2).reshape(n, c * kh * kw, oh * ow)
+
+
+def fold(columns: Array, at: Windows) -> Array:
+    """Images (N, C, H, W), to which every column is added where its window lies (col2im)."""
+    n, (kh, kw), (oh, ow) = len(columns), at.kernel, at.grid
+    c = columns.shape[1] // (kh * kw)
+    patches = columns.reshape(n, c, kh, kw, oh, ow)
+    images = np.zeros((n, c, *at.padded), single(columns[:0]).dtype)  # float16 is added in float32
+    for a, b in np.ndindex(kh, kw):
+        images[(..., *at.at(a, b))] += patches[:, :, a, b]
+    return images[(..., *at.inside)].astype(columns.dtype, copy=False)
+
+
 # Geometry: blocks of rows and of the batch
 
 
@@ -56,11 +77,11 @@ def _blocks(rows: int, batch: int, row: int, reach: int, work: int) -> list[tupl
     return [(part, chunk) for chunk in chunks for part in cut(rows, most)]
 
 
-class Columns(NamedTuple):
-    """The columns of im2col of a block of the output, (groups, rows, kh * C / groups * kw, OW * N).
+class OutputBlock(NamedTuple):
+    """A block of the output, and its columns of im2col, (groups, rows, kh * C / groups * kw, OW * N).
 
-    Only their width is gathered. Rows come first in that memory, so the ``kh`` rows that a row of windows needs are one
-    matrix as they lie there: the images are copied ``kw`` times, not ``kh * kw`` times.
+    Only the width of the windows is gathered. Rows come first in that memory, so the ``kh`` rows that a row of windows
+    needs are one matrix as they lie there: the images are copied ``kw`` times, not ``kh * kw`` times.
     """
 
     rows: slice  # of the output
@@ -71,18 +92,19 @@ class Columns(NamedTuple):
     stacked: View  # of what is gathered, see _stacked
 
 
-class Rows(NamedTuple):
-    """A block of the images, to which the output rows that saw them send their gradients.
+class ImageBlock(NamedTuple):
+    """A block of the images, and the rows of the output that saw it.
 
-    Image row y is made of the output rows (y - a * dh) / sh: with zeros between and around them, ``kh`` such rows.
+    The gradient of image row y is made of those of the output rows (y - a * dh) / sh. Spread out, with rows of zeros
+    between and around them, these are columns like those of im2col.
     """
 
     rows: slice  # of the images
     chunk: slice  # of the batch
     spread: tuple[int, ...]  # the shape of the output rows with zeros between and around them, (H, O, OW, N)
-    zeros: tuple[slice, ...]  # rows of it that are zero, or are overwritten
+    zeros: tuple[slice, ...]  # the rows of zeros; all, if these lie between others
     taken: slice  # rows of the output
-    placed: slice  # where they go
+    placed: slice  # the same rows, spread out
     stacked: View  # of the spread rows
     wide: tuple[int, ...]  # the shape of the products, (groups, rows, C / groups * kw, OW * N)
 
@@ -107,7 +129,7 @@ def _strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def _of_output(at: Geometry, channels: int, outs: int, batch: int, itemsize: int) -> tuple[list[Columns], int]:
+def _output_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: int) -> tuple[list[OutputBlock], int]:
     """The blocks of the output, and the multiply-adds of all."""
     (height, width), groups, c = at.windows.padded, at.groups, channels // at.groups
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.windows.kernel, at.windows.stride, at.windows.dilation, at.windows.grid
@@ -122,12 +144,12 @@ def _of_output(at: Geometry, channels: int, outs: int, batch: int, itemsize: int
         seen = View(wide, (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n), start)
         t_g, t_h, _, t_k, _, t_n = _strides(wide, itemsize)
         stacked = _stacked((groups, count, kh, c * kw, ow * n), (t_g, t_h * sh, t_h * dh, t_k, t_n))
-        found.append(Columns(rows, chunk, ranked.index((rows, chunk)), wide, seen, stacked))
+        found.append(OutputBlock(rows, chunk, ranked.index((rows, chunk)), wide, seen, stacked))
     return found, work
 
 
 @functools.lru_cache(maxsize=256)
-def _of_images(at: Geometry, channels: int, outs: int, batch: int, itemsize: int) -> tuple[list[Rows], int]:
+def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: int) -> tuple[list[ImageBlock], int]:
     """The blocks of the images, and the multiply-adds of all."""
     groups, o, height = at.groups, outs // at.groups, at.windows.size[0]
     (kh, kw), (sh, _), dh, (oh, ow) = at.windows.kernel, at.windows.stride, at.windows.dilation[0], at.windows.grid
@@ -145,7 +167,7 @@ def _of_images(at: Geometry, channels: int, outs: int, batch: int, itemsize: int
         s_h, s_o, _, s_n = _strides(spread, itemsize)
         stacked = _stacked((groups, count, kh, o, ow * n), (o * s_o, s_h, s_h * dh, s_o, s_n))
         wide = (groups, count, channels // groups * kw, ow * n)
-        found.append(Rows(rows, chunk, spread, zeros, slice(low, high), placed, stacked, wide))
+        found.append(ImageBlock(rows, chunk, spread, zeros, slice(low, high), placed, stacked, wide))
     return found, work
 
 
@@ -163,7 +185,7 @@ def _matrix(stacked: View, gathered: Array, room: Room, steps: Steps) -> Array:
     return copy
 
 
-def _columns(images: Array, block: Columns, room: Room, steps: Steps) -> Array:
+def _columns(images: Array, block: OutputBlock, room: Room, steps: Steps) -> Array:
     """The columns of a block."""
     wide = room(block.wide, images.dtype)
     steps.append(partial(np.copyto, wide, block.seen.of(images)))
@@ -179,7 +201,7 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
     steps.append(partial(np.copyto, kernel, weight.reshape(groups, o // groups, c, kh, kw).transpose(0, 1, 3, 2, 4)))
     matrix = kernel.reshape(groups, 1, o // groups, kh * c * kw)
 
-    def compute(block: Columns) -> Steps:
+    def compute(block: OutputBlock) -> Steps:
         steps: Steps = []
         columns = _columns(images, block, room, steps)
         target = out[block.rows, :, :, block.chunk]
@@ -193,7 +215,7 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
             steps.append(partial(np.copyto, target, sums))
         return steps
 
-    blocks, work = _of_output(at, c * groups, o, len(x), dtype.itemsize)
+    blocks, work = _output_blocks(at, c * groups, o, len(x), dtype.itemsize)
     return [*steps, Blocked(compute, blocks, work)]
 
 
@@ -206,7 +228,7 @@ def input_grad_steps(images: Array, room: Room, g: Array, weight: Array, at: Geo
     flipped = weight.reshape(groups, o // groups, c, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
     matrix = kernel.reshape(groups, 1, c * kw, kh * o // groups)
 
-    def compute(block: Rows) -> Steps:
+    def compute(block: ImageBlock) -> Steps:
         grads, wide = room(block.spread, dtype), room(block.wide, dtype)
         steps: Steps = []
         for zeros in block.zeros:
@@ -224,7 +246,7 @@ def input_grad_steps(images: Array, room: Room, g: Array, weight: Array, at: Geo
             steps.append(partial(np.add, some, parts[:, :, :, b], some))
         return steps
 
-    blocks, work = _of_images(at, c * groups, o, len(g), dtype.itemsize)
+    blocks, work = _image_blocks(at, c * groups, o, len(g), dtype.itemsize)
     return [partial(np.copyto, kernel, flipped), Blocked(compute, blocks, work)]
 
 
@@ -232,13 +254,13 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     """The steps of :func:`weight_grad` into ``out``, (O, C / groups, kh, kw)."""
     (o, c, kh, kw), groups, dtype = out.shape, at.groups, out.dtype
     depth = kh * c * kw
-    blocks, work = _of_output(at, c * groups, o, len(x), dtype.itemsize)
+    blocks, work = _output_blocks(at, c * groups, o, len(x), dtype.itemsize)
     by_row = g.transpose(2, 1, 3, 0)
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
     total, sums = room((groups, depth, o // groups), dtype), room((len(blocks), groups, depth, o // groups), dtype)
 
-    def compute(block: Columns) -> Steps:
+    def compute(block: OutputBlock) -> Steps:
         steps: Steps = []
         columns = _columns(images, block, room, steps)
         grads = aligned(by_row[block.rows, :, :, block.chunk], dtype, room, steps)
@@ -284,14 +306,10 @@ def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
 
 def _stamped(g: Array, weight: Array, at: Geometry, dtype: np.dtype[Any]) -> Array:
     """:func:`input_grad` window by window: the zeros between and around them would make NaN of infinite weights."""
-    (n, o, oh, ow), (kh, kw), groups = g.shape, at.windows.kernel, at.groups
-    by_group = g.reshape(n, groups, o // groups, oh * ow).astype(dtype, copy=False)
-    kernel = weight.reshape(groups, o // groups, -1).swapaxes(1, 2).astype(dtype, copy=False)
-    parts = np.matmul(kernel, by_group).reshape(n, -1, kh, kw, oh, ow)
-    images = np.zeros((n, parts.shape[1], *at.windows.padded), dtype)
-    for a, b in np.ndindex(kh, kw):
-        images[(..., *at.windows.at(a, b))] += parts[:, :, a, b]
-    return images[(..., *at.windows.inside)]
+    n, o, oh, ow = g.shape
+    by_group = g.reshape(n, at.groups, o // at.groups, oh * ow).astype(dtype, copy=False)
+    kernel = weight.reshape(at.groups, o // at.groups, -1).swapaxes(1, 2).astype(dtype, copy=False)
+    return fold(np.matmul(kernel, by_group).reshape(n, -1, oh * ow), at.windows)
 
 
 def weight_grad(x: Array, g: Array, at: Geometry) -> Array:

@@ -16,6 +16,7 @@ from ..checks import said
 from ..core.modes import listening, no_grad, user_line
 from ..core.tensor import Tensor
 from ..errors import DTypeError, UnsupportedError
+from ..kernels.windows import Windows
 
 
 class Value(NamedTuple):
@@ -149,6 +150,12 @@ def trace(
     return steps, outputs
 
 
+def _beside_size(at: Windows) -> tuple[Any, ...]:
+    """All that describes windows but the size of the images, from which the rest follows."""
+    after = [f - n - b for f, n, b in zip(at.full, at.size, at.before, strict=True)]
+    return at.kernel, at.stride, at.dilation, at.before, after
+
+
 def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
     """An argument of both runs: what is the same, or follows the batch."""
     if isinstance(a, Value):
@@ -161,6 +168,9 @@ def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
                 return a
             if a.array.size and (a.array == a.array.flat[0]).all() and (b.array == a.array.flat[0]).all():
                 return Constant(a.array, shape)
+    elif isinstance(a, Windows) and isinstance(b, Windows):
+        if _beside_size(a) == _beside_size(b):
+            return a._replace(size=_merged(a.size, b.size, sizes, step))
     elif isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         merged = [_merged(x, y, sizes, step) for x, y in zip(a, b, strict=True)]
         return type(a)(*merged) if hasattr(a, "_fields") else tuple(merged)

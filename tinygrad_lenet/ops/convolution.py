@@ -28,6 +28,7 @@ from ..errors import ArgumentError, ShapeError
 from ..kernels import convolution as fast
 from ..kernels.convolution import Geometry
 from ..kernels.sums import single
+from ..kernels.windows import Windows
 from .rearrange import pad
 from .reduction import sum
 from .windows import Padding, Pair, check_images, windows
@@ -359,7 +360,25 @@ def conv_transpose2d(
 
 
 @primitive
-def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1) -> Array:
+def _unfold(x: Array, at: Windows) -> Array:
+    return fast.unfold(x, at)
+
+
+@primitive
+def _fold(x: Array, at: Windows) -> Array:
+    return fast.fold(x, at)
+
+
+_unfold.vjp(x=lambda g, at: _fold(g, at))
+_unfold.op.name = "unfold"
+_unfold.check(draw(2, 3, 5, 4), windows((5, 4), (3, 2), 2, (1, 0), (1, 2)))
+_fold.vjp(x=lambda g, at: _unfold(g, at))
+_fold.op.name = "fold"
+_fold.check(draw(2, 12, 3), windows((5, 4), (3, 2), 2, (1, 0), (1, 2)))
+
+
+@composite
+def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1) -> Tensor:
     """Every window of the images as a column (im2col), PyTorch's ``unfold``: (N, C, H, W) to (N, C * kh * kw, OH * OW).
 
     Definition: :func:`tinygrad_lenet.reference.unfold`.
@@ -371,19 +390,15 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
              [3., 4., 6., 7.],
              [4., 5., 7., 8.]]])
     """
+    x = as_tensor(x)
     check_images(x)
-    at = windows(x.shape[2:], kernel_size, stride, padding, dilation)
-    n, c = x.shape[:2]
-    images = np.zeros((n, c, *at.padded), x.dtype)
-    images[(..., *at.inside)] = x
-    columns = [images[(..., *at.at(a, b))] for a in range(at.kernel[0]) for b in range(at.kernel[1])]
-    return np.stack(columns, axis=2).reshape(n, c * at.kernel[0] * at.kernel[1], at.grid[0] * at.grid[1])
+    return _unfold(x, windows(x.shape[2:], kernel_size, stride, padding, dilation))
 
 
-@primitive
+@composite
 def fold(
     x: Array, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1
-) -> Array:
+) -> Tensor:
     """Add every column back to where its window lies (col2im), PyTorch's ``fold``: (N, C * kh * kw, OH * OW) to (N, C,
     H, W).
 
@@ -398,26 +413,9 @@ def fold(
               [2., 4., 2.],
               [1., 2., 1.]]]])
     """
+    x = as_tensor(x)
     at = windows(pair("output_size", output_size), kernel_size, stride, padding, dilation)
     (kh, kw), (oh, ow) = at.kernel, at.grid
-    if x.dtype == np.float16:
-        return fold.op.forward(single(x), output_size, kernel_size, dilation, padding, stride).astype(x.dtype)
     if x.ndim != 3 or x.shape[1] % (kh * kw) or x.shape[2] != oh * ow:
         raise ShapeError(f"expected columns of shape (N, C * {kh * kw}, {oh * ow}), got {x.shape}")
-    n, c = x.shape[0], x.shape[1] // (kh * kw)
-    patches = x.reshape(n, c, kh, kw, oh, ow)
-    images = np.zeros((n, c, *at.padded), x.dtype)
-    for a in range(kh):
-        for b in range(kw):
-            images[(..., *at.at(a, b))] += patches[:, :, a, b]
-    return images[(..., *at.inside)]
-
-
-unfold.vjp(
-    x=lambda g, x_shape, kernel_size, dilation, padding, stride: fold(
-        g, x_shape[2:], kernel_size, dilation, padding, stride
-    )
-)
-unfold.check(draw(2, 3, 5, 4), (3, 2), dilation=(1, 2), padding=(1, 0), stride=2)
-fold.vjp(x=lambda g, kernel_size, dilation, padding, stride: unfold(g, kernel_size, dilation, padding, stride))
-fold.check(draw(2, 12, 3), (5, 4), (3, 2), dilation=(1, 2), padding=(1, 0), stride=2)
+    return _fold(x, at)

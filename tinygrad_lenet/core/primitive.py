@@ -41,6 +41,7 @@ from .tensor import Tensor, Version
 
 REGISTRY: dict[str, Op] = {}
 _ndarray = np.ndarray
+_HOLDERS = (list, tuple, dict)  # of arrays, perhaps
 
 Source: TypeAlias = tuple[str, int]  # of a saved value: ("arg", 0), ("shape", 1), ("out", 0), ("position", 2)
 
@@ -74,10 +75,12 @@ class Op:
             out = np.asarray(out)
         version: Version = [0]
         home = out.base  # the array that owns the memory, if a view of NumPy's made this one
-        shared = self.loose or (home is not None and (type(home) is not _ndarray or not out.flags.writeable))
+        shared = home is not None and (type(home) is not _ndarray or not out.flags.writeable)
         for a in plain:
             if a is out or (home is not None and type(a) is _ndarray and (a is home or a.base is home)):
                 shared = True
+        for i in self.loose:
+            shared = shared or type(plain[i]) in _HOLDERS
         if shared:  # perhaps, with an argument
             out, version = settle(self, args, plain, out)
         node = None

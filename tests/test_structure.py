@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools import size
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, functional, nn, optim, testing
@@ -162,6 +163,12 @@ def test_no_file_is_longer_than_500_lines():
     lengths = {p: len(p.read_text().splitlines()) for folder in folders for p in folder.rglob("*.py")}
     assert len(lengths) > len(MODULES)
     assert not {str(p): n for p, n in lengths.items() if n > 500}
+
+
+def test_the_core_and_the_afternoon_path_keep_their_budgets():
+    lines = size.sizes(PACKAGE)
+    assert sum(lines[module] for module in size.CORE) <= 330
+    assert sum(lines[module] for module in size.AFTERNOON) <= 1700
 
 
 # Names

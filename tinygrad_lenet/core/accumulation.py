@@ -98,7 +98,7 @@ class Gradients:
     def finish(self) -> dict[Vertex, Any]:
         """The gradients of the leaves, after their hooks have seen them, and of the nodes that were kept."""
         for vertex, gradient in self.of.items():
-            if isinstance(gradient, Part):
+            if type(gradient) is not _ndarray and isinstance(gradient, Part):
                 gradient = gradient.whole()
             if vertex in self._wide:
                 gradient = gradient.astype(vertex.dtype)

@@ -20,7 +20,7 @@ from .core.modes import no_grad
 from .core.signature import checked
 from .core.tensor import Tensor
 from .drawing import graph
-from .errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
+from .errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, foreign
 from .functional import softmax
 from .nn import Module, record_calls
 
@@ -264,7 +264,7 @@ def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
     """
     instance("model", model, Module)
     limit = integer("limit", limit, 1, 10_000)
-    with no_grad(), record_calls(model) as calls:
+    with no_grad(), record_calls(model) as calls, foreign:
         model(images)
     figures = []
     for call in calls:

@@ -20,6 +20,7 @@ from .errors import (
     ShapeError,
     TinygradLenetError,
     brief,
+    foreign,
     given,
     translated,
 )
@@ -100,11 +101,12 @@ def grad(
     wanted = [x._node or x for x in xs]
     retain = create_graph if retain_graph is None else retain_graph
     since = now()
-    if create_graph:
-        with enable_grad():
-            found = pullback(roots, seeds, set(wanted), retain)
-    else:
-        found = pullback(roots, [seed._data for seed in seeds], set(wanted), retain)
+    with foreign:
+        if create_graph:
+            with enable_grad():
+                found = pullback(roots, seeds, set(wanted), retain)
+        else:
+            found = pullback(roots, [seed._data for seed in seeds], set(wanted), retain)
     results: list[Tensor | None] = []
     taken = {id(storage(seed._data)) for seed in seeds}
     for i, vertex in enumerate(wanted):
@@ -154,7 +156,8 @@ class _Call:
                 given[n] = self._fresh(n, given[n], outer)
             self.inputs: list[Tensor] = [given[n] for n in numbers]
             since = now()
-            found = fn(*given, **kwargs)
+            with foreign:
+                found = fn(*given, **kwargs)
         self.several = isinstance(found, (tuple, list))
         self.outputs: list[Tensor] = list(found) if self.several else [found]
         for y in self.outputs:

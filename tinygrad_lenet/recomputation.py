@@ -17,7 +17,7 @@ from .core.python_object import root_of
 from .core.saved import changed, save
 from .core.signature import checked
 from .core.tensor import Tensor, Version
-from .errors import GradientError, OutOfMemoryError, TinygradLenetError, named
+from .errors import GradientError, OutOfMemoryError, TinygradLenetError, foreign, named
 from .kernels.memory import storage
 
 __all__ = ["checkpoint"]
@@ -258,7 +258,7 @@ class _Recomputation:
 
     def call(self, args: Sequence[Any], trace: _Trace) -> tuple[Any, list[Tensor]]:
         """The result of the function, and its tensors that require a gradient."""
-        with trace.listening():
+        with trace.listening(), foreign:
             found = self.fn(*args)
         outputs = _tensors(found)
         trace.end(outputs)
@@ -345,7 +345,8 @@ def checkpoint(fn: Callable[..., Any], *args: Any, generators: Sequence[np.rando
     for generator in listed("generators", generators, "random generators"):
         instance("generators", generator, np.random.Generator)
     if not is_grad_enabled():
-        return fn(*args)
+        with foreign:
+            return fn(*args)
     modules = fn.modules() if hasattr(fn, "modules") else ()
     found = [g for module in modules for g in vars(module).values() if isinstance(g, np.random.Generator)]
     plan = _Recomputation(fn, list({id(g): g for g in (*generators, *found)}.values()))

@@ -19,7 +19,7 @@ from .core.modes import no_grad
 from .core.signature import checked
 from .core.tensor import Tensor, to_array
 from .core.values import narrowed
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError
+from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError, foreign
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite
 from .nn.module import evaluating
@@ -160,7 +160,9 @@ def evaluate(
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise ShapeError(f"loader must give pairs of inputs and labels, it gave {said(batch)}")
             inputs, targets = batch
-            scores = instance("what the model gives", model(inputs), Tensor)
+            with foreign:
+                scores = model(inputs)
+            instance("what the model gives", scores, Tensor)
             labels.append(_array("labels", targets))
             if (
                 scores.ndim != 2
@@ -171,7 +173,8 @@ def evaluate(
                     f"expected logits (N, C) from the model, as many classes each time, and labels (N,), "
                     f"got {scores.shape} and {labels[-1].shape}"
                 )
-            total += loss(scores, targets, reduction="sum").item()
+            with foreign:
+                total += loss(scores, targets, reduction="sum").item()
             logits.append(scores.numpy())
     if not labels:
         raise ArgumentError("the loader gave no batch, expected at least one")
@@ -199,11 +202,12 @@ def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
     ...     model.weight[...] = float("nan")
     >>> tl.training.check_finite(model, model(x).sum(), x)
     Traceback (most recent call last):
-    tinygrad_lenet.errors.GradientError: the loss is nan: parameter weight holds nan in 1 of 1 elements
+    tinygrad_lenet.errors.GradientError: check_finite: the loss is nan: parameter weight holds nan in 1 of 1 elements
     """
     instance("model", model, Module)
     if not np.isfinite(instance("loss", loss, Tensor).item()):
-        where = first_nonfinite(model, *inputs) or "the loss itself is the first; what the model gives is finite"
+        with foreign:
+            where = first_nonfinite(model, *inputs) or "the loss itself is the first; what the model gives is finite"
         raise GradientError(f"the loss is {loss.item()}: {where}")
     for name, parameter in reversed(list(model.named_parameters())):
         grad = parameter.grad

@@ -20,7 +20,7 @@ from .core.modes import no_grad
 from .core.signature import checked
 from .core.tensor import Tensor
 from .drawing import graph
-from .errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
+from .errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, foreign
 from .functional import softmax
 from .nn import Module, record_calls
 
@@ -72,7 +72,6 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     >>> [axes.get_ylabel() for axes in figure.axes]  # figure.savefig("curves.png") writes it
     ['loss', 'accuracy (%)']
     """
-    instance("title", title, str)
     rows = listed("history", history, "a list of rows, one for each epoch")
     for row in rows:
         if not isinstance(row, Mapping) or "epoch" not in row:
@@ -202,7 +201,6 @@ def tiles(
     >>> len(tl.visualize.tiles(np.zeros((3, 4, 4)), names=["a", "b", "c"]).axes)
     3
     """
-    instance("title", title, str)
     pixels = _numbers("images", images)
     if pixels.ndim != 3 or not all(pixels.shape[1:]):
         raise ShapeError(f"expected images of shape (N, H, W), got {pixels.shape}")
@@ -242,7 +240,6 @@ def kernels(weight: Any, title: str = "What the first layer looks for") -> Figur
     >>> len(tl.visualize.kernels(nn.Conv2d(1, 6, 5).weight).axes)
     6
     """
-    instance("title", title, str)
     values = _numbers("weight", weight)
     if values.ndim not in (3, 4) or not all(values.shape[-2:]):
         raise ShapeError(f"expected a weight (O, C, kh, kw) or (O, kh, kw), got {values.shape}")
@@ -264,7 +261,7 @@ def feature_maps(model: Module, images: Any, limit: int = 16) -> list[Figure]:
     """
     instance("model", model, Module)
     limit = integer("limit", limit, 1, 10_000)
-    with no_grad(), record_calls(model) as calls:
+    with no_grad(), record_calls(model) as calls, foreign:
         model(images)
     figures = []
     for call in calls:
@@ -289,7 +286,6 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
     >>> "<h1>Run 1</h1>" in page, "<pre>conv1, conv2</pre>" in page
     (True, True)
     """
-    instance("title", title, str)
     body = []
     for section in listed("sections", sections, "pairs of a heading and its content"):
         if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..checks import said
 from ..core.modes import listening, no_grad, user_line
 from ..core.tensor import Tensor
-from ..errors import DTypeError, UnsupportedError
+from ..errors import DTypeError, UnsupportedError, foreign
 from ..kernels.windows import Windows
 
 
@@ -84,7 +84,7 @@ class Run:
             self._know(name, tensor)
         for name, tensor in zip(input_names(inputs, named), inputs, strict=True):
             self._know(name, tensor)
-        with no_grad(), listening(self._hear):
+        with no_grad(), listening(self._hear), foreign:
             outputs = model(*inputs)
         several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
         if not several or not all(isinstance(t, Tensor) for t in several):

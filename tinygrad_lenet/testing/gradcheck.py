@@ -12,7 +12,7 @@ from ..calculus import grad
 from ..checks import Count, NonNegative, PositiveReal, function, listed, said
 from ..core.signature import checked
 from ..core.tensor import Tensor, to_array
-from ..errors import ArgumentError, DTypeError, GradientError, ShapeError
+from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, foreign
 
 Function = Callable[..., Any]
 Arrays = Sequence[NDArray[Any]]
@@ -29,7 +29,8 @@ class GradientCheckError(GradientError, AssertionError):
 
 def _outputs(fn: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     """What ``fn`` returns, one Tensor or several, without those that are no floats."""
-    found = fn(*inputs)
+    with foreign:
+        found = fn(*inputs)
     several = list(found) if isinstance(found, (tuple, list)) else [found]
     for y in several:
         if not isinstance(y, Tensor):

@@ -369,10 +369,11 @@ wide(
 )
 IMAGES, KERNELS = some(2, 2, 5, 4, offset=1e4), some(3, 2, 3, 3)
 padded = lambda x, w, b: tl.conv2d(x, w, b, padding=1)
+PADDED = convolution.Geometry(convolution.windows((5, 4), (3, 3), 1, 1, 1), 1)
 wide("conv2d", padded, convolve, IMAGES, KERNELS, some(3), bounds=(8, 8), sums="fb")
 wide(
     "conv2d_input_grad",
-    lambda g, w: convolution.conv2d_input_grad(g, w, (5, 4), 1, 1, 1, 1),
+    lambda g, w: convolution.conv2d_input_grad(g, w, PADDED),
     spread_out,
     some(2, 3, 5, 4),
     KERNELS,
@@ -381,7 +382,7 @@ wide(
 )
 wide(
     "conv2d_weight_grad",
-    lambda x, g: convolution.conv2d_weight_grad(x, g, (3, 3), 1, 1, 1, 1),
+    lambda x, g: convolution.conv2d_weight_grad(x, g, PADDED),
     met,
     IMAGES,
     some(2, 3, 5, 4),

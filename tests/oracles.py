@@ -12,6 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 import tinygrad_lenet as tl
+from tinygrad_lenet import kernels
 
 
 def starts(size, kernel, stride, padding, dilation=1, ceil_mode=False):
@@ -275,17 +276,35 @@ def twice(grad, out, inputs, g, seeds):
 
 
 @contextlib.contextmanager
-def small_blocks(name, value):
-    """Three threads, for which work of any size is worth while, and other sizes of the blocks that they share."""
+def worth_threads(work):
+    """Three threads, for which so much work is worth while."""
     before = tl.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinygrad_lenet.kernels.threads.WORTH", 1)
-        patch.setattr(f"tinygrad_lenet.kernels.{name}", value)
+        patch.setattr("tinygrad_lenet.kernels.threads.WORTH", work)
         tl.set_num_threads(3)
+        forget_geometry()
         try:
             yield
         finally:
             tl.set_num_threads(before)
+            forget_geometry()
+
+
+@contextlib.contextmanager
+def small_blocks(name, value):
+    """Three threads, for which work of any size is worth while, and other sizes of the blocks that they share."""
+    with pytest.MonkeyPatch.context() as patch, worth_threads(1):
+        patch.setattr(f"tinygrad_lenet.kernels.{name}", value)
+        forget_geometry()
+        yield
+
+
+def forget_geometry():
+    """Empty the caches of geometry, which depend on the sizes of blocks."""
+    for module in (kernels.convolution, kernels.matmul, kernels.pooling, kernels.windows):
+        for function in vars(module).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
 
 
 def layouts(x):

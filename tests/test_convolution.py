@@ -8,7 +8,9 @@ from oracles import KERNELS, both, close, convolution, convolutions, one_or_two,
 import tinygrad_lenet as tl
 from tinygrad_lenet.errors import ArgumentError, ShapeError
 from tinygrad_lenet.kernels import threads
+from tinygrad_lenet.kernels.convolution import Geometry
 from tinygrad_lenet.ops.convolution import conv2d_input_grad
+from tinygrad_lenet.ops.windows import windows
 from tinygrad_lenet.testing import gradcheck
 
 FIXED = [
@@ -103,7 +105,7 @@ def test_conv_transpose2d_is_the_adjoint_of_conv2d(case):
     out = tl.conv2d(case.x, case.weight, **case.options).numpy()
     y = random_like(out)
     size, kernel, (strides, pads, dilations, groups) = case.x.shape[2:], case.weight.shape[2:], case.exact.values()
-    back = conv2d_input_grad(y, case.weight, size, **case.options)
+    back = conv2d_input_grad(y, case.weight, Geometry(windows(size, kernel, strides, pads, dilations), groups))
     close((out * y).sum(), (case.x * back.numpy()).sum())
     if all(before == after for before, after in pads):
         padding = tuple(before for before, _ in pads)
@@ -271,9 +273,9 @@ def poison(case):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("products._TILE", 100),
-        ("products._TILE", 5000),
-        ("products._DEEP", 8),
+        ("matmul._TILE", 100),
+        ("matmul._TILE", 5000),
+        ("matmul._DEEP", 8),
         ("convolution._ROOM", 1),
         ("convolution._CHUNK", 3),
     ],
@@ -289,17 +291,13 @@ def test_how_products_are_cut_into_blocks_does_not_matter(case, name, value):
 
 
 @pytest.mark.parametrize("case", LARGE, ids=range(len(LARGE)))
-def test_the_number_of_threads_does_not_matter(monkeypatch, case):
-    before = tl.get_num_threads()
-    monkeypatch.setattr("tinygrad_lenet.kernels.threads.WORTH", 1)
-    try:
+def test_the_number_of_threads_does_not_matter(case):
+    with oracles.worth_threads(1):
         tl.set_num_threads(1)
         expected = results(case)
         poison(case)
         tl.set_num_threads(3)
         found = results(case)
-    finally:
-        tl.set_num_threads(before)
     assert threads._crew.helpers >= 2
     for actual, wanted in zip(found, expected, strict=True):
         np.testing.assert_array_equal(actual.numpy(), wanted.numpy())

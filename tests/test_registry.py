@@ -58,7 +58,7 @@ def find(op: Op):
 @pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
 def test_op_is_declared_completely(op):
     assert op.cases, f"{op.name} has no check case"
-    assert op.forward.__doc__ or op.name.startswith("_"), f"{op.name} has no docstring"
+    assert op.forward.__doc__ or op.forward.__name__.startswith("_"), f"{op.name} has no docstring"
     operands = [name for name, is_operand in zip(op.names, op.operands, strict=True) if is_operand]
     optional = {"condition", "mask", "out"}
     assert set(operands) - optional <= set(op.rules), f"{op.name}: no rule for {set(operands) - set(op.rules)}"

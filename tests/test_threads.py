@@ -9,22 +9,20 @@ import threading
 import time
 
 import numpy as np
+import oracles
 import pytest
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
 from tinygrad_lenet.core.primitive import REGISTRY
-from tinygrad_lenet.kernels import pooling, threads, windows
+from tinygrad_lenet.kernels import threads
 from tinygrad_lenet.kernels.threads import parallel, spread
 
 
 @pytest.fixture
-def three_threads(monkeypatch):
-    monkeypatch.setattr("tinygrad_lenet.kernels.threads.WORTH", 1000)
-    before = tl.get_num_threads()
-    tl.set_num_threads(3)
-    yield
-    tl.set_num_threads(before)
+def three_threads():
+    with oracles.worth_threads(1000):
+        yield
 
 
 def train(seed, steps=3):
@@ -298,8 +296,7 @@ def test_sixteen_threads_that_use_ops_for_the_first_time_at_once(three_threads):
     # Whatever is filled on first use: the plans of ops, what is known of windows.
     for op in REGISTRY.values():
         op.plans.clear()
-    for function in (windows.windows, pooling.blocks):
-        function.cache_clear()
+    oracles.forget_geometry()
     found = at_once(16, lambda i: second_order(0))
     assert found == [second_order(0)] * 16
 

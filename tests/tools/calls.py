@@ -17,6 +17,7 @@ import numpy as np
 import tinygrad_lenet as tl
 
 PACKAGE = Path(tl.__file__).parent
+CHECK = ("ops/convolution.py", "_geometry")
 
 
 def calls() -> Counter[tuple[str, str]]:
@@ -48,6 +49,7 @@ def main() -> None:
     for (path, name), count in sorted(found.items()):
         print(f"{count:4} {path:24} {name}")
     print(f"{sum(found.values())} calls in {len({path for path, _ in found})} files")
+    print(f"{found[CHECK]} checks that images, weight and options fit together")
 
 
 if __name__ == "__main__":

@@ -87,14 +87,15 @@ class Rows(NamedTuple):
     wide: tuple[int, ...]  # the shape of the products, (groups, rows, C / groups * kw, OW * N)
 
 
-def _stacked(shape: tuple[int, ...], strides: tuple[int, ...], dilation: int) -> View:
+def _stacked(shape: tuple[int, ...], strides: tuple[int, ...]) -> View:
     """The view (groups, rows, kh * depth, pixels) of memory in which the kernel's rows lie one below the other; of five
-    axes, with ``kh`` and ``depth`` apart, if dilation keeps them apart in memory.
+    axes, with ``kh`` and ``depth`` apart, if dilation or groups keep them apart in memory.
     """
     groups, rows, kh, depth, pixels = shape
-    if dilation > 1 and kh > 1:
+    step = strides[2] if depth == 1 else strides[3]
+    if kh > 1 and strides[2] != depth * step:
         return View(shape, strides)
-    return View((groups, rows, kh * depth, pixels), (*strides[:2], *strides[3:]))
+    return View((groups, rows, kh * depth, pixels), (*strides[:2], step, strides[4]))
 
 
 def _strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -120,7 +121,7 @@ def _of_output(at: Geometry, channels: int, outs: int, batch: int, itemsize: int
         start = rows.start * sh * s_h + chunk.start * s_n
         seen = View(wide, (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n), start)
         t_g, t_h, _, t_k, _, t_n = _strides(wide, itemsize)
-        stacked = _stacked((groups, count, kh, c * kw, ow * n), (t_g, t_h * sh, t_h * dh, t_k, t_n), dh)
+        stacked = _stacked((groups, count, kh, c * kw, ow * n), (t_g, t_h * sh, t_h * dh, t_k, t_n))
         found.append(Columns(rows, chunk, ranked.index((rows, chunk)), wide, seen, stacked))
     return found, work
 
@@ -142,7 +143,7 @@ def _of_images(at: Geometry, channels: int, outs: int, batch: int, itemsize: int
         placed = slice(low * sh - first, max(0, (high - 1) * sh - first + 1), sh)
         zeros = (slice(None),) if sh > 1 else (slice(low - first), slice(high - first, None))
         s_h, s_o, _, s_n = _strides(spread, itemsize)
-        stacked = _stacked((groups, count, kh, o, ow * n), (o * s_o, s_h, s_h * dh, s_o, s_n), dh)
+        stacked = _stacked((groups, count, kh, o, ow * n), (o * s_o, s_h, s_h * dh, s_o, s_n))
         wide = (groups, count, channels // groups * kw, ow * n)
         found.append(Rows(rows, chunk, spread, zeros, slice(low, high), placed, stacked, wide))
     return found, work
@@ -152,7 +153,7 @@ def _of_images(at: Geometry, channels: int, outs: int, batch: int, itemsize: int
 
 
 def _matrix(stacked: View, gathered: Array, room: Room, steps: Steps) -> Array:
-    """What is gathered as matrices: a view, or a copy if it is dilated."""
+    """What is gathered, as matrices: a view if it can be one, or a copy."""
     view = stacked.of(gathered)
     if view.ndim == 4:
         return view

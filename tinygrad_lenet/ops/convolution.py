@@ -360,6 +360,8 @@ def conv_transpose2d(
 def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1) -> Array:
     """Every window of the images as a column (im2col), PyTorch's ``unfold``: (N, C, H, W) to (N, C * kh * kw, OH * OW).
 
+    Definition: :func:`tinygrad_lenet.reference.unfold`.
+
     >>> import tinygrad_lenet as tl
     >>> tl.unfold(tl.arange(9.0).reshape(1, 1, 3, 3), 2)
     tensor([[[0., 1., 3., 4.],
@@ -382,6 +384,8 @@ def fold(
 ) -> Array:
     """Add every column back to where its window lies (col2im), PyTorch's ``fold``: (N, C * kh * kw, OH * OW) to (N, C,
     H, W).
+
+    Definition: :func:`tinygrad_lenet.reference.fold`.
 
     Raises:
         ShapeError: not as many columns as there are windows, or not as many rows as elements in them.

@@ -11,9 +11,6 @@ from oracles import KERNELS, both, close, one_or_two, random_like, tracked, twic
 import tinygrad_lenet as tl
 from tinygrad_lenet import reference
 from tinygrad_lenet.errors import ArgumentError, ShapeError
-from tinygrad_lenet.kernels import pooling as kernels
-from tinygrad_lenet.kernels.steps import Blocked
-from tinygrad_lenet.ops.windows import windows
 from tinygrad_lenet.testing import gradcheck
 
 
@@ -175,49 +172,6 @@ def test_the_gradient_of_average_pooling_is_that_of_the_definition(options, aver
     x = np.random.default_rng(0).standard_normal((2, 3, 4, 6))
     _, grad, g = pulled(tl.avg_pool2d, x, **options, **average)
     close(grad, quotients(reference.avg_pool2d, x, g, **options, **average), 1e-9)
-
-
-# Steps
-
-
-def recorded(steps, *arrays, out, room, at):
-    """The steps of all blocks as one list of calls."""
-    calls = []
-    for step in steps(out, room, *arrays, at):
-        calls += [call for block in step.blocks for call in step.steps(block)] if isinstance(step, Blocked) else [step]
-    return calls
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("options", DEFINED)
-@pytest.mark.parametrize("room", [64, 10**9])
-def test_recorded_steps_compute_again_what_their_arrays_hold_by_then(monkeypatch, options, dtype, room):
-    monkeypatch.setattr(kernels, "_ROOM", room)
-    rng = np.random.default_rng(0)
-    x = np.empty((2, 3, 4, 6), dtype)
-    options = {"stride": options["kernel_size"], "padding": 0, "dilation": 1, **options}
-    at = windows(x.shape[2:], **{key.replace("_size", ""): value for key, value in options.items()})
-    means = kernels.Averages(at, False, None)
-    peak, g = np.empty((2, 3, *at.grid), dtype), np.empty((2, 3, *at.grid), dtype)
-    eager = [
-        (kernels.max_steps, kernels.max_pool2d, (x,), at),
-        (kernels.mean_steps, kernels.avg_pool2d, (x,), means),
-        (kernels.unpool_steps, kernels.unpool, (g, x, peak), at),
-        (kernels.repool_steps, kernels.repool, (x, x, peak), at),
-        (kernels.share_steps, kernels.avg_unpool, (g,), means),
-    ]
-    outs = [np.empty_like(function(*arrays, geometry)) for _, function, arrays, geometry in eager]
-    lists = [
-        recorded(steps, *arrays, out=out, room=np.empty, at=geometry)
-        for (steps, _, arrays, geometry), out in zip(eager, outs, strict=True)
-    ]
-    for _ in range(2):
-        x[...], g[...] = rng.standard_normal(x.shape), rng.standard_normal(g.shape)
-        peak[...] = kernels.max_pool2d(x, at)
-        for calls, out, (_, function, arrays, geometry) in zip(lists, outs, eager, strict=True):
-            for call in calls:
-                call()
-            np.testing.assert_array_equal(out, function(*arrays, geometry), strict=True)
 
 
 # Against PyTorch, which has symmetric padding only, and refuses an empty batch in places

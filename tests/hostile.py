@@ -53,6 +53,8 @@ def materialise(value, seed=0, dtype=np.float32):
         size = int(np.prod(value.shape))
         steps = (np.random.default_rng(seed).permutation(size) + 0.3) / max(size, 1)
         return (value.low + (value.high - value.low) * steps).reshape(value.shape).astype(dtype)
+    if hasattr(value, "_fields"):
+        return value  # geometry, which nobody can write to
     if isinstance(value, (list, tuple)):
         return type(value)(materialise(v, seed + i, dtype) for i, v in enumerate(value))
     if isinstance(value, np.ndarray) and value.dtype == np.float64:

@@ -63,11 +63,6 @@ HARMLESS = [
     ("normalization", "not x.transpose(order).flags.c_contiguous", ".*", "an array that lies otherwise is copied"),
     ("normalization", "max(1, _ROOM //", ".*", BLOCKS),
     ("normalization", "max(1, dtype.itemsize *", ".*", BLOCKS),
-    ("pooling", "images.nbytes <= _ROOM", ".*", "only if two threads added to one pixel at once could it be seen"),
-    ("pooling", "_padded(g, at, 0)", "0  ->  1", "padding, NaN in the images, never wins"),
-    ("pooling", "like.strides[axis]", ".*", "only chooses where in memory"),
-    ("pooling", "max(1, _ROOM * count //", ".*", BLOCKS),
-    ("pooling", "max(1, images.nbytes)", ".*", BLOCKS),
     ("products", "m * k * n <= _TILE", ".*", BLOCKS),
     ("products", "k > _DEEP", ".*", BLOCKS),
     ("products", "_even(k, _DEEP, 4)", "4  ->  5", BLOCKS),
@@ -193,7 +188,7 @@ def skipped(function):
             ]
         elif isinstance(node, ast.AnnAssign):
             parts = [node.annotation]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_large", "spread"):
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "spread":
             parts = [node.args[1]]  # how much there is to do: only chooses the number of threads
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in PLANS:
             parts = node.args[PLANS[node.func.id] :]
@@ -201,10 +196,6 @@ def skipped(function):
             parts = [node.value]  # a guard; a copy is the same
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "reshape":
             parts = [a for a in node.args if isinstance(a, ast.UnaryOp)]  # any negative length is what is left
-        elif isinstance(node, ast.Compare) and "_LARGE" in ast.unparse(node):
-            parts = [node]  # only chooses the way: in recycled memory and on all cores, the same
-        elif isinstance(node, ast.IfExp) and "_LARGE" in ast.unparse(node.test):
-            out.add(id(node))
         out |= {id(n) for part in parts if part is not None for n in ast.walk(part)}
     return out
 

@@ -159,7 +159,7 @@ def _public(key):
     return getattr(getattr(tl, place) if place else tl, name)
 
 
-# What only composites pass, and always as it should be.
+# What only composites pass, and always as it should be; ``at`` is geometry.
 INNER = {"ops.shape._join": ("ends",), "ops.indexing._put": ("shape", "paths")}
 
 
@@ -168,7 +168,7 @@ INNER = {"ops.shape._join": ("ends",), "ops.indexing._put": ("shape", "paths")}
 @given(data=st.data())
 def test_primitives(key, data):
     function = PRIMITIVES[key]
-    judge(function, data.draw(arguments(function, keep=INNER.get(key, ()))))
+    judge(function, data.draw(arguments(function, keep=INNER.get(key, ("at",)))))
 
 
 # What is no function of its own: methods and assignments, NumPy's functions, derivatives of functions.

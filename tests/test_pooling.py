@@ -9,6 +9,7 @@ from judges import judge
 from oracles import KERNELS, both, close, one_or_two, random_like, tracked, twice
 
 import tinygrad_lenet as tl
+from tinygrad_lenet import reference
 from tinygrad_lenet.errors import ArgumentError, ShapeError
 from tinygrad_lenet.testing import gradcheck
 
@@ -121,6 +122,58 @@ def test_large_windows_that_tile_the_image_equal_the_loops(kernel):
     close(grad, oracles.max_pool2d_gradient(g, x, kernel, kernel, ((0, 0), (0, 0)), (1, 1)), 0)
 
 
+# Against the definitions
+
+
+@given(cases(3), averages)
+def test_pooling_is_as_defined(case, average):
+    close(tl.max_pool2d(case.x, **case.options), reference.max_pool2d(case.x, **case.options), 0)
+    options = {key: value for key, value in case.options.items() if key != "dilation"}
+    if options == case.options:
+        close(tl.avg_pool2d(case.x, **options, **average), reference.avg_pool2d(case.x, **options, **average))
+
+
+DEFINED = [
+    {"kernel_size": 2},
+    {"kernel_size": (4, 6)},
+    {"kernel_size": (3, 2), "stride": (2, 1)},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": (2, 3), "stride": 1, "padding": "same"},
+    {"kernel_size": (3, 2), "stride": 2, "padding": ((1, 0), (0, 1)), "ceil_mode": True},
+    {"kernel_size": 2, "stride": 3, "ceil_mode": True},
+]
+DILATED = [
+    {"kernel_size": (3, 2), "dilation": (1, 2)},
+    {"kernel_size": 2, "stride": 1, "padding": 1, "dilation": (2, 1)},
+    {"kernel_size": (2, 3), "stride": (2, 3), "padding": (0, 1), "dilation": (3, 2), "ceil_mode": True},
+]
+
+
+def quotients(defined, x, g, **options):
+    """The gradient of ``sum(g * defined(x))``: how it grows with each pixel, all images at once."""
+    slopes = np.zeros(x.shape)
+    for y, z in np.ndindex(x.shape[2:]):
+        more = x.copy()
+        more[:, :, y, z] += 0.5
+        slopes[:, :, y, z] = ((defined(more, **options) - defined(x, **options)) * g).sum((2, 3)) / 0.5
+    return slopes
+
+
+@pytest.mark.parametrize("options", [*DEFINED, *DILATED])
+def test_the_gradient_of_max_pooling_is_that_of_the_definition(options):
+    x = np.random.default_rng(0).permutation(2 * 3 * 4 * 6).reshape(2, 3, 4, 6).astype(float)  # no ties
+    _, grad, g = pulled(tl.max_pool2d, x, **options)
+    close(grad, quotients(reference.max_pool2d, x, g, **options))
+
+
+@pytest.mark.parametrize("average", [{}, {"count_include_pad": False}, {"divisor_override": 3}])
+@pytest.mark.parametrize("options", DEFINED)
+def test_the_gradient_of_average_pooling_is_that_of_the_definition(options, average):
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 6))
+    _, grad, g = pulled(tl.avg_pool2d, x, **options, **average)
+    close(grad, quotients(reference.avg_pool2d, x, g, **options, **average), 1e-9)
+
+
 # Against PyTorch, which has symmetric padding only, and refuses an empty batch in places
 
 
@@ -141,8 +194,8 @@ def agree_twice(torch, ours, theirs, image, options):
     g, seed = random_like(out), random_like(x, 2)
     found = twice(tl.grad, out, [x], tl.tensor(g, requires_grad=True), [tl.tensor(seed)])
     wanted = twice(torch.autograd.grad, expected, [other], torch.tensor(g, requires_grad=True), [torch.tensor(seed)])
-    for mine, reference in zip(found, wanted, strict=True):
-        close(mine, reference.detach())
+    for mine, theirs in zip(found, wanted, strict=True):
+        close(mine, theirs.detach())
 
 
 @pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])

@@ -18,6 +18,7 @@ IMAGES, WEIGHT, BIAS = (RNG.standard_normal(shape) for shape in ((2, 4, 7, 6), (
 OPTIONS = {"stride": (2, 1), "padding": ((1, 0), (0, 2)), "dilation": (1, 2), "groups": 2}
 SIZES = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}
 OUT = RNG.standard_normal(tl.conv2d(IMAGES, WEIGHT, **OPTIONS).shape)
+MANY = 3 * RNG.standard_normal((200, 200))  # computed on all cores
 COLUMNS = RNG.standard_normal(tl.unfold(IMAGES, (3, 2), **SIZES).shape)
 
 
@@ -41,6 +42,14 @@ COMPARED = [
     ("conv2d_weight_grad", weight_grad, (IMAGES, OUT, (3, 2)), OPTIONS),
     ("unfold", tl.unfold, (IMAGES, (3, 2)), SIZES),
     ("fold", tl.fold, (COLUMNS, (7, 6), (3, 2)), SIZES),
+    ("max_pool2d", tl.max_pool2d, (IMAGES, (3, 2)), {**SIZES, "ceil_mode": True}),
+    ("avg_pool2d", tl.avg_pool2d, (IMAGES, (3, 2), (2, 1), (1, 0), True, False), {}),
+    ("relu", tl.relu, (IMAGES,), {}),
+    ("tanh", tl.tanh, (IMAGES,), {}),
+    ("sigmoid", tl.sigmoid, (IMAGES,), {}),
+    ("softplus", tl.softplus, (IMAGES,), {"beta": 2.0}),
+    ("gelu", tl.gelu, (IMAGES,), {}),
+    *[(name, getattr(tl, name), (MANY,), {}) for name in ("relu", "tanh", "sigmoid", "softplus", "gelu")],
 ]
 
 

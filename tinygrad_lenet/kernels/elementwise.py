@@ -131,5 +131,5 @@ def sigmoid(x: Array) -> Array:
 
 
 def sigmoid_grad(g: Array, x: Array) -> Array:
-    """``g`` times the derivative of the sigmoid: of ``out * (1 - out)`` no digit is left where ``out`` is nearly 1."""
+    """``g`` times the derivative of the sigmoid; ``out * (1 - out)`` loses all digits where ``out`` is nearly 1."""
     return _computed(sigmoid_grad_steps, 15, memory.empty_like(x, np.result_type(g, x)), g, x)

@@ -77,9 +77,8 @@ def _tiles(images: Array, at: Windows) -> Array:
 
 def _blocked(compute: Any, at: Windows, images: Array) -> Blocked:
     """Compute rows of windows block by block."""
-    return Blocked(
-        compute, blocks(at, -(-images.nbytes // _ROOM)), 25 * images.size
-    )  # many short calls: threads pay late
+    work = 25 * images.size  # a block is many short calls, for which threads pay late
+    return Blocked(compute, blocks(at, -(-images.nbytes // _ROOM)), work)
 
 
 def _padded(x: Array, at: Windows, room: Room, steps: Steps, fill: float) -> Array:
@@ -147,13 +146,13 @@ def _deliver(sums: Array, out: Array, at: Windows) -> Steps:
     return [] if sums is out else [partial(np.copyto, out, sums[(..., *at.inside)], "same_kind")]
 
 
-def _contest(images: Array, peak: Array, block: Block, room: Room) -> tuple[Array, list[Steps]]:
+def _first_maxima(images: Array, peak: Array, block: Block, room: Room) -> tuple[Array, list[Steps]]:
     """A mask, and for each position of the kernel the steps that set it where a window has its first maximum there."""
     won, free = memory.empty_like(peak, _BOOL, room), memory.empty_like(peak, _BOOL, room)
     positions: list[Steps] = []
     for place in block.places:
-        first = partial(np.logical_not, won, free), partial(np.logical_and, won, free, won)
-        positions.append([partial(np.equal, images[place], peak, won), first[bool(positions)]])
+        first = partial(np.logical_and, won, free, won) if positions else partial(np.logical_not, won, free)
+        positions.append([partial(np.equal, images[place], peak, won), first])
     for position in positions[1:-1]:
         position.append(partial(np.logical_xor, won, free, free))
     return won, positions
@@ -169,7 +168,7 @@ def unpool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Wi
     def compute(block: Block) -> Steps:
         top, upstream = peak[:, :, block.rows], g[:, :, block.rows].view(integer)
         bits = memory.empty_like(top, integer, room)
-        won, positions = _contest(images, top, block, room)
+        won, positions = _first_maxima(images, top, block, room)
         ones = won.view(np.int8)
         steps: Steps = []
         for position, place in zip(positions, block.places, strict=True):
@@ -193,7 +192,7 @@ def repool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Wi
 
     def compute(block: Block) -> Steps:
         picked = out[:, :, block.rows]
-        won, positions = _contest(images, peak[:, :, block.rows], block, room)
+        won, positions = _first_maxima(images, peak[:, :, block.rows], block, room)
         steps: Steps = [partial(picked.fill, 0)]
         for position, place in zip(positions, block.places, strict=True):
             steps += [*position, partial(np.copyto, picked, values[place], where=won)]

@@ -36,7 +36,11 @@ def _both(option: Any) -> Any:
 
 def _axis(length: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool) -> list[Any]:
     """For each window along an axis of an image: the pixels that it sees, and how many they are with padding."""
-    (before, after), reach = _both(padding), dilation * (kernel - 1) + 1
+    reach = dilation * (kernel - 1) + 1
+    if padding == "same":  # ceil(length / stride) windows, an odd pixel of padding at the end
+        total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+        padding = (total // 2, total - total // 2)
+    before, after = _both(0 if padding == "valid" else padding)
     last = length + after - reach  # where the last window begins at the latest
     if ceil_mode:  # it may hang over the end, if it begins in the image
         last = max(last, min(last + stride - 1, length - 1))

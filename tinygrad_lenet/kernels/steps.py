@@ -32,19 +32,15 @@ class Blocked(NamedTuple):
     def __call__(self) -> None:
         """Run all blocks."""
         if len(self.blocks) == 1:
-            run(self.steps(self.blocks[0]))
+            self.some(0, 1)
         else:
-            parallel(self._some, len(self.blocks), self.work)
+            parallel(self.some, len(self.blocks), self.work)
 
-    def _some(self, start: int, stop: int) -> None:
+    def some(self, start: int, stop: int) -> None:
+        """Run a range of the blocks."""
         for block in self.blocks[start:stop]:
-            run(self.steps(block))
-
-
-def run(steps: Steps) -> None:
-    """Run the steps in their order."""
-    for step in steps:
-        step()
+            for step in self.steps(block):
+                step()
 
 
 class View(NamedTuple):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ShapeError
 from . import memory
-from .steps import Room, Steps, run
+from .steps import Room, Steps
 
 
 class Windows(NamedTuple):
@@ -138,5 +138,6 @@ def rows_first(x: NDArray[Any], at: Windows, fill: float = 0.0) -> NDArray[Any]:
     """Images (N, C, H, W), padded, as memory (H, C, W, N); see :func:`padded`."""
     steps: Steps = []
     images = padded(x, at, x.dtype, memory.empty, steps, fill)
-    run(steps)
+    for step in steps:
+        step()
     return images

@@ -41,6 +41,7 @@ class Blocked(NamedTuple):
         for block in self.blocks[start:stop]:
             for step in self.steps(block):
                 step()
+            del step  # it holds scratch memory, for the next block
 
 
 class View(NamedTuple):

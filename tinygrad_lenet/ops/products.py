@@ -30,7 +30,7 @@ def matmul(x: Array, y: Array) -> Array:
     """
     if x.ndim and y.ndim and x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
         raise ShapeError(
-            f"matmul: {x.shape} @ {y.shape} does not fit: the last axis of the first has length {x.shape[-1]}, the "
+            f"{x.shape} @ {y.shape} does not fit: the last axis of the first has length {x.shape[-1]}, the "
             f"{'last but one' if y.ndim > 1 else 'only'} axis of the second {y.shape[-2 if y.ndim > 1 else 0]}"
         )
     return dot(x, y) if x.ndim == y.ndim == 2 else np.matmul(x, y)
@@ -92,12 +92,12 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """
     if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
-            f"linear: x of shape {x.shape} needs a weight of shape (out_features, "
+            f"x of shape {x.shape} needs a weight of shape (out_features, "
             f"{x.shape[-1] if x.ndim else '?'}), got {weight.shape}"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(
-            f"linear: weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
+            f"weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
         )
     if x.dtype == np.float16 and common_dtype(x, weight, *(() if bias is None else (bias,))) == np.float16:
         wide = linear.op.forward(single(x), single(weight), None if bias is None else single(bias))

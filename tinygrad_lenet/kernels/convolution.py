@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from . import memory, threads
 from .matmul import common_dtype, product
-from .steps import Blocked, Room, Steps, View
+from .steps import Blocked, Room, Steps, View, run
 from .sums import single
 from .windows import Windows, aligned, cut, padded
 
@@ -298,8 +298,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
     if dtype == np.float16:
         return conv2d(single(x), single(weight), None if bias is None else single(bias), at).astype(dtype)
     out = memory.empty((at.windows.grid[0], len(weight), at.windows.grid[1], len(x)), dtype)
-    for step in output_steps(out, memory.empty, x, weight, bias, at):
-        step()
+    run(output_steps(out, memory.empty, x, weight, bias, at))
     return out.transpose(3, 1, 0, 2)
 
 
@@ -311,8 +310,7 @@ def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
     if not np.isfinite(weight).all():
         return _stamped(g, weight, at, dtype)
     images = memory.empty((at.windows.size[0], weight.shape[1] * at.groups, at.windows.padded[1], len(g)), dtype)
-    for step in input_grad_steps(images, memory.empty, g, weight, at):
-        step()
+    run(input_grad_steps(images, memory.empty, g, weight, at))
     return images[:, :, at.windows.inside[1]].transpose(3, 1, 0, 2)
 
 
@@ -330,6 +328,5 @@ def weight_grad(x: Array, g: Array, at: Geometry) -> Array:
     if dtype == np.float16:
         return weight_grad(single(x), single(g), at).astype(dtype)
     out = memory.empty((g.shape[1], x.shape[1] // at.groups, *at.windows.kernel), dtype)
-    for step in weight_grad_steps(out, memory.empty, x, g, at):
-        step()
+    run(weight_grad_steps(out, memory.empty, x, g, at))
     return out

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import memory
-from .steps import Blocked, Room, Steps
+from .steps import Blocked, Room, Steps, run
 from .sums import single
 
 # Multiply-adds up to which OpenBLAS takes a product as it lies and on one core. Above, it copies both factors first,
@@ -93,8 +93,7 @@ def dot(a: NDArray[Any], b: NDArray[Any]) -> Any:
     if a.dtype == b.dtype == np.float16:
         return dot(single(a), single(b)).astype(np.float16)
     out = memory.empty((a.shape[0], b.shape[1]), common_dtype(a, b))
-    for step in dot_steps(a, b, out, memory.empty):
-        step()
+    run(dot_steps(a, b, out, memory.empty))
     return out
 
 

@@ -39,9 +39,13 @@ class Blocked(NamedTuple):
     def some(self, start: int, stop: int) -> None:
         """Run a range of the blocks."""
         for block in self.blocks[start:stop]:
-            for step in self.steps(block):
-                step()
-            del step  # it holds scratch memory, for the next block
+            run(self.steps(block))  # nothing here holds a step, and with it scratch memory
+
+
+def run(steps: Steps) -> None:
+    """Run the steps in their order."""
+    for step in steps:
+        step()
 
 
 class View(NamedTuple):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ShapeError
 from . import memory
-from .steps import Room, Steps
+from .steps import Room, Steps, run
 
 
 class Windows(NamedTuple):
@@ -138,6 +138,5 @@ def rows_first(x: NDArray[Any], at: Windows, fill: float = 0.0) -> NDArray[Any]:
     """Images (N, C, H, W), padded, as memory (H, C, W, N); see :func:`padded`."""
     steps: Steps = []
     images = padded(x, at, x.dtype, memory.empty, steps, fill)
-    for step in steps:
-        step()
+    run(steps)
     return images

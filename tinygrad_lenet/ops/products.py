@@ -96,9 +96,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
             f"{x.shape[-1] if x.ndim else '?'}), got {weight.shape}"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(
-            f"weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}"
-        )
+        raise ShapeError(f"weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}")
     if x.dtype == np.float16 and common_dtype(x, weight, *(() if bias is None else (bias,))) == np.float16:
         wide = linear.op.forward(single(x), single(weight), None if bias is None else single(bias))
         return wide.astype(np.float16)

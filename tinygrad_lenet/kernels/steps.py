@@ -32,12 +32,11 @@ class Blocked(NamedTuple):
     def __call__(self) -> None:
         """Run all blocks."""
         if len(self.blocks) == 1:
-            self.some(0, 1)
+            run(self.steps(self.blocks[0]))
         else:
-            parallel(self.some, len(self.blocks), self.work)
+            parallel(self._some, len(self.blocks), self.work)
 
-    def some(self, start: int, stop: int) -> None:
-        """Run a range of the blocks."""
+    def _some(self, start: int, stop: int) -> None:
         for block in self.blocks[start:stop]:
             run(self.steps(block))  # nothing here holds a step, and with it scratch memory
 

@@ -185,6 +185,17 @@ def _matrix(stacked: View, gathered: Array, room: Room, steps: Steps) -> Array:
     return copy
 
 
+def _weight_matrix(turned: Array, shape: tuple[int, ...], dtype: np.dtype[Any], room: Room, steps: Steps) -> Array:
+    """A weight of five axes, in another order, as matrices: a view if it can be one, or a copy."""
+    if 1 in turned.shape[1:] and turned.dtype == dtype:
+        matrix = turned.reshape(shape)
+        if np.may_share_memory(matrix, turned):
+            return matrix
+    copy = room(turned.shape, dtype)
+    steps.append(partial(np.copyto, copy, turned))
+    return copy.reshape(shape)
+
+
 def _columns(images: Array, block: OutputBlock, room: Room, steps: Steps) -> Array:
     """The columns of a block."""
     wide = room(block.wide, images.dtype)
@@ -197,9 +208,8 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
     (o, c, kh, kw), groups, dtype = weight.shape, at.groups, out.dtype
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
-    kernel = room((groups, o // groups, kh, c, kw), dtype)
-    steps.append(partial(np.copyto, kernel, weight.reshape(groups, o // groups, c, kh, kw).transpose(0, 1, 3, 2, 4)))
-    matrix = kernel.reshape(groups, 1, o // groups, kh * c * kw)
+    by_row = weight.reshape(groups, o // groups, c, kh, kw).transpose(0, 1, 3, 2, 4)
+    kernel = _weight_matrix(by_row, (groups, 1, o // groups, kh * c * kw), dtype, room, steps)
 
     def compute(block: OutputBlock) -> Steps:
         steps: Steps = []
@@ -208,7 +218,7 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
         whole = target.flags.c_contiguous  # then the product can be written where it belongs
         sums = target if whole else room(target.shape, dtype)
         by_group = sums.reshape(len(sums), groups, o // groups, columns.shape[3]).transpose(1, 0, 2, 3)
-        steps += product(matrix, columns, by_group, room)
+        steps += product(kernel, columns, by_group, room)
         if bias is not None:
             steps.append(partial(np.add, sums, bias.reshape(-1, 1, 1), target))
         elif not whole:
@@ -224,9 +234,9 @@ def input_grad_steps(images: Array, room: Room, g: Array, weight: Array, at: Geo
     (o, c, kh, kw), groups, dtype = weight.shape, at.groups, images.dtype
     sw, dw, ow, width = at.windows.stride[1], at.windows.dilation[1], at.windows.grid[1], at.windows.padded[1]
     by_row = g.transpose(2, 1, 3, 0)
-    kernel = room((groups, c, kw, kh, o // groups), dtype)
+    steps: Steps = []
     flipped = weight.reshape(groups, o // groups, c, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
-    matrix = kernel.reshape(groups, 1, c * kw, kh * o // groups)
+    kernel = _weight_matrix(flipped, (groups, 1, c * kw, kh * o // groups), dtype, room, steps)
 
     def compute(block: ImageBlock) -> Steps:
         grads, wide = room(block.spread, dtype), room(block.wide, dtype)
@@ -235,7 +245,7 @@ def input_grad_steps(images: Array, room: Room, g: Array, weight: Array, at: Geo
             steps.append(partial(grads[zeros].fill, 0))
         steps.append(partial(np.copyto, grads[block.placed], by_row[block.taken, :, :, block.chunk]))
         columns = _matrix(block.stacked, grads, room, steps)
-        steps += product(matrix, columns, wide, room)
+        steps += product(kernel, columns, wide, room)
         target = images[block.rows, :, :, block.chunk]
         steps.append(partial(target.fill, 0))
         count, _, _, n = target.shape
@@ -247,7 +257,7 @@ def input_grad_steps(images: Array, room: Room, g: Array, weight: Array, at: Geo
         return steps
 
     blocks, work = _image_blocks(at, c * groups, o, len(g), dtype.itemsize)
-    return [partial(np.copyto, kernel, flipped), Blocked(compute, blocks, work)]
+    return [*steps, Blocked(compute, blocks, work)]
 
 
 def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) -> Steps:

@@ -38,7 +38,7 @@ class Blocked(NamedTuple):
 
     def _some(self, start: int, stop: int) -> None:
         for block in self.blocks[start:stop]:
-            run(self.steps(block))
+            run(self.steps(block))  # nothing here holds a step, and with it scratch memory
 
 
 def run(steps: Steps) -> None:

@@ -1,4 +1,4 @@
-"""A rule does the same whether its gradient is an array or a Tensor: equal bits, dtypes and layouts, in large arrays."""
+"""A rule does the same whether its gradient is an array or a Tensor: equal bits, dtypes and layouts."""
 
 import contextlib
 import functools

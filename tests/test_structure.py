@@ -29,7 +29,7 @@ ROWS = [
     {"core"},
     {"ops"},
     {"operators", "protocols"},
-    {"functional", "calculus", "recomputation", "anomaly"},
+    {"functional", "calculus", "recomputation", "anomaly", "reference"},
     {"nn", "optim", "data"},
     {"training"},
     {"drawing"},

@@ -351,7 +351,7 @@ class Unflatten(Module):
         """(..., n, ...) to (..., *unflattened_size, ...)."""
         x = tensor_of("Unflatten", "x", x)
         shape = x.shape
-        at = axis_of(self.dim, len(shape), "Unflatten")
+        at = axis_of(self.dim, len(shape))
         known = math.prod(n for n in self.unflattened_size if n >= 0)
         sizes = [shape[at] // max(known, 1) if n < 0 else n for n in self.unflattened_size]
         if math.prod(sizes) != shape[at]:

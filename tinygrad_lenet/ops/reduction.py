@@ -129,7 +129,7 @@ def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     >>> tl.argmax(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=1)
     tensor([1, 0], dtype=int64)
     """
-    return np.argmax(x, None if axis is None else axis_of(axis, x.ndim, "argmax"), keepdims=keepdims)
+    return np.argmax(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
 @primitive
@@ -140,7 +140,7 @@ def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     >>> tl.argmin(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=1)
     tensor([0, 1], dtype=int64)
     """
-    return np.argmin(x, None if axis is None else axis_of(axis, x.ndim, "argmin"), keepdims=keepdims)
+    return np.argmin(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
 for _index in (argmax, argmin):

@@ -184,3 +184,20 @@ def test_a_backward_pass_gives_the_same_bits_when_it_records_itself(name):
     recorded = tl.grad(loss, inputs, create_graph=True)
     for one, other in zip(plain, recorded, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.detach().numpy(), strict=True)
+
+
+@pytest.mark.parametrize("layout", [np.array, np.asfortranarray])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_are_added_and_broadcasting_undone_with_the_same_bits(dtype, layout):
+    rng = np.random.default_rng(0)
+    x = tl.Tensor._wrap(layout(rng.standard_normal((700, 40)).astype(dtype)))
+    column, row, number = (tl.tensor(rng.standard_normal(s).astype(dtype)) for s in ((700, 1), (40,), ()))
+    for tensor in (inputs := [x, column, row, number]):
+        tensor.requires_grad = True
+    places = rng.integers(0, 700, 2000)
+    parts = [x[::2] * row, x[places] * number, x.T[3:] * column.T, x * x + number, x[5], (x * column)[:, 7]]
+    total = sum((part * tl.tensor(layout(rng.standard_normal(part.shape).astype(dtype)))).sum() for part in parts)
+    plain = tl.grad(total, inputs, retain_graph=True)
+    recorded = tl.grad(total, inputs, create_graph=True)
+    for one, other in zip(plain, recorded, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.detach().numpy(), strict=True)

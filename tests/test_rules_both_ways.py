@@ -1,6 +1,7 @@
 """A rule does the same whether its gradient is an array or a Tensor: equal bits, dtypes and layouts."""
 
 import contextlib
+import dis
 import functools
 import math
 
@@ -16,6 +17,7 @@ from tinygrad_lenet.ops.indexing import _Method
 
 LEAST, LONG = 4096, 256  # elements, and terms of a sum, up to which NumPy's sums and the package's are the same
 MOST = 200_000
+REDUCTIONS = {"sum", "mean", "max", "min", "std", "var", "norm", "cumsum", "cumprod"}
 FACTORS = (2, 3, 4, 6, 8, 12, 20, 40, 60, 90, 150, 400, 1100, 2100)
 CASES = [pytest.param(op, i, id=f"{op.name}-{i}") for op in OPS.values() for i in range(len(op.cases))]
 
@@ -143,6 +145,18 @@ def test_every_rule_gives_the_same_with_arrays_and_with_tensors(op, case, dtype)
                 np.testing.assert_array_equal(with_array, with_tensor, strict=True)
                 assert with_array.tobytes() == with_tensor.tobytes()  # zeros have signs
                 assert order(with_array) == order(with_tensor)  # on which sums further back depend
+
+
+def test_no_rule_sums_by_a_method_or_asks_what_it_got():
+    """``g.sum()`` is NumPy's sum of an array, and the package's of a Tensor; the op ``sum`` takes both."""
+    numbers = {"_pow_x", "_pow_y"}  # ask for Python numbers, which widen nothing
+    parts = {"_unpick"}  # of a gradient
+    for op in OPS.values():
+        for rule in filter(None, op.rules.values()):
+            for step in dis.get_instructions(rule):
+                if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                    assert step.argval not in REDUCTIONS, f"the rule of {op.name} calls .{step.argval}()"
+                assert step.argval != "isinstance" or rule.__name__ in numbers | parts, op.name
 
 
 def test_every_case_can_be_enlarged():

@@ -117,8 +117,8 @@ class Tensor(PythonObject, Methods):
         >>> x.grad
         tensor(6.)
         """
-        retain_graph = flag("retain_graph", retain_graph)
         try:
+            retain_graph = retain_graph is True or flag("retain_graph", retain_graph)
             root, seed = root_of(self), seed_of(self, gradient)._data
         except TinygradLenetError as error:
             raise named(error, "backward")  # noqa: B904  # it is the same error

@@ -30,7 +30,7 @@ class Channels(NamedTuple):
     back: tuple[int, ...]  # and how to put them back
     inner: tuple[int, ...]  # the shape in that order
     shape: tuple[int, int, int]  # (A, C, B)
-    count: int  # numbers of a channel
+    each: int  # numbers of a channel
     blocks: tuple[slice, ...]  # parts of A
 
     def view(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -77,7 +77,8 @@ def _in_blocks(compute: Callable[[slice], Any], at: Channels) -> list[Any]:
 
 def _sums(compute: Callable[[slice], NDArray[Any]], at: Channels) -> NDArray[Any]:
     """The sums of each channel (..., C) that ``compute`` gives for blocks, added up."""
-    return np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
+    total: NDArray[Any] = np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
+    return total
 
 
 def _column(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -101,13 +102,13 @@ def moments(x: NDArray[Any], at: Channels, room: Room = memory.empty) -> tuple[N
     mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (few.shape[1] / max(1, few.size))
     for _ in range(3):
         centre, _ = _parts(mean, x.dtype)
-        off, squares = _sums(functools.partial(_powers, x, centre, dtype, room), at) / at.count
+        off, squares = _sums(functools.partial(_powers, x, centre, dtype, room), at) / at.each
         mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
         if (off * off <= var).all() and np.isfinite(var).all():
             break
         dtype = dtype if np.isfinite(var).all() else np.dtype(np.float64)  # where squares overflow
     if not np.isfinite(mean).all():  # no distance from an infinite mean
-        mean = np.add.reduce(x, axis=(0, 2), dtype=np.float64) / at.count
+        mean = np.add.reduce(x, axis=(0, 2), dtype=np.float64) / at.each
     return mean, var
 
 
@@ -169,7 +170,7 @@ def input_grad(
 ) -> None:
     """Write the gradient of :func:`normalize` for ``x`` to ``out``, with what flows through the moments."""
     factor, (centre, rest) = 1 / np.sqrt(var + eps), _parts(mean, x.dtype)
-    total, common = (value / at.count for value in _products(x, g, centre, at, room))
+    total, common = (value / at.each for value in _products(x, g, centre, at, room))
     steep = (common - rest * total) * factor**2
     shift, slope, scale = (_column(v, x.dtype) for v in (total - rest * steep, steep, weight * factor))
 
@@ -195,4 +196,5 @@ def weight_grad(
     """The gradient of :func:`normalize` for the weights."""
     centre, rest = _parts(mean, x.dtype)
     total, common = _products(x, g, centre, at, room)
-    return ((common - rest * total) / np.sqrt(var + eps)).astype(x.dtype)
+    found: NDArray[Any] = (common - rest * total) / np.sqrt(var + eps)
+    return found.astype(x.dtype)

@@ -162,16 +162,16 @@ def getitem(x: Array, index: Any) -> Tensor:
     return _pick(x, as_index(index))
 
 
-def _positions(x: Tensor, indices: Array, axis: int, op: str) -> tuple[Any, ...]:
+def _positions(x: Tensor, indices: Array, axis: int, name: str = "index") -> tuple[Any, ...]:
     """For indices along one axis, of as many axes as ``x``, the index arrays of all: they broadcast."""
-    found, name = np.asarray(indices), "indices" if op == "take_along_axis" else "index"  # PyTorch's word
+    found = np.asarray(indices)
     if found.dtype.kind not in "iu":
-        raise DTypeError(f"{op}: {name} must hold integers, got {found.dtype}; convert: {name}.astype('int64')")
+        raise DTypeError(f"{name} must hold integers, got {found.dtype}; convert: {name}.astype('int64')")
     if found.ndim != x.ndim:
-        raise ShapeError(f"{op}: {name} must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
-    at, n = axis_of(axis, x.ndim, op), x.shape[axis]
+        raise ShapeError(f"{name} must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
+    at, n = axis_of(axis, x.ndim), x.shape[axis]
     if found.size and not (-n <= found.min() and found.max() < n):
-        raise OutOfRangeError(f"{op}: {name} must lie in {-n} … {n - 1} on axis {axis} of {x.shape}, got {found}")
+        raise OutOfRangeError(f"{name} must lie in {-n} … {n - 1} on axis {axis} of {x.shape}, got {found}")
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in found.shape)])
     grid[at] = found
     return tuple(grid)
@@ -194,25 +194,24 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
     """
     x, found = as_tensor(x), np.asarray(indices)
     if found.ndim == x.ndim:  # else _positions complains
-        at = axis_of(axis, x.ndim, "take_along_axis")
+        at = axis_of(axis, x.ndim)
         try:
             lengths = list(np.broadcast_shapes(*((*a.shape[:at], 1, *a.shape[at + 1 :]) for a in (x, found))))
         except ValueError:
             raise ShapeError(
-                f"take_along_axis: indices {found.shape} do not fit {x.shape}: away from axis {axis} the lengths must "
-                "be equal, or 1"
+                f"indices {found.shape} do not fit {x.shape}: away from axis {axis} the lengths must be equal, or 1"
             ) from None
         found = np.broadcast_to(found, [*lengths[:at], found.shape[at], *lengths[at + 1 :]])
         shape = (*lengths[:at], x.shape[at], *lengths[at + 1 :])
         x = x if x.shape == shape else broadcast_to(x, shape)  # a node of its own would get a gradient as long as x
-    return getitem(x, _positions(x, found, axis, "take_along_axis"))
+    return getitem(x, _positions(x, found, axis, "indices"))
 
 
-def _within(x: Tensor, index: Any, axis: int, op: str) -> None:
+def _within(x: Tensor, index: Any, axis: int) -> None:
     shape = np.shape(index)
-    at = axis_of(axis, x.ndim, op)
+    at = axis_of(axis, x.ndim)
     if len(shape) == x.ndim and any(i != at and n > m for i, (n, m) in enumerate(zip(shape, x.shape, strict=True))):
-        raise ShapeError(f"{op}: away from axis {axis}, index {shape} must not be longer than the tensor {x.shape}")
+        raise ShapeError(f"away from axis {axis}, index {shape} must not be longer than the tensor {x.shape}")
 
 
 @composite
@@ -230,19 +229,17 @@ def gather(x: Array, axis: int, index: Array) -> Tensor:
     tensor([[3., 2.]])
     """
     x = as_tensor(x)
-    _within(x, index, axis, "gather")
-    return getitem(x, _positions(x, index, axis, "gather"))
+    _within(x, index, axis)
+    return getitem(x, _positions(x, index, axis))
 
 
-def _source(op: str, src: Array, index: Any, x: Tensor) -> Tensor:
+def _source(src: Array, index: Any, x: Tensor) -> Tensor:
     """The part of ``src`` that is scattered."""
     shape = np.shape(index)
     if not np.ndim(src):
         src = broadcast_to(beside(src, x)[0], shape)
     if np.ndim(src) != len(shape) or any(n > m for n, m in zip(shape, np.shape(src), strict=True)):
-        raise ShapeError(
-            f"{op}: src {np.shape(src)} must be a number, or at least as long as index {shape} on each axis"
-        )
+        raise ShapeError(f"src {np.shape(src)} must be a number, or at least as long as index {shape} on each axis")
     return as_tensor(src)[tuple(slice(n) for n in shape)].astype(x.dtype)
 
 
@@ -263,9 +260,9 @@ def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
             [5., 0.]])
     """
     x = as_tensor(x)
-    _within(x, index, axis, "scatter")
-    positions = _positions(x, index, axis, "scatter")
-    values = _source("scatter", src, index, x).reshape(-1)
+    _within(x, index, axis)
+    positions = _positions(x, index, axis)
+    values = _source(src, index, x).reshape(-1)
     origin = np.full(x.shape, -1)
     origin[positions] = np.arange(values.size).reshape(np.shape(index))
     return where(origin >= 0, values[np.maximum(origin, 0)], x) if values.size else x.clone()
@@ -286,9 +283,9 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     tensor([  1.,   0., 110.])
     """
     x = as_tensor(x)
-    _within(x, index, axis, "scatter_add")
-    positions = _positions(x, index, axis, "scatter_add")
-    return add(x, _put(x.shape, ((positions,),), _source("scatter_add", src, index, x)))
+    _within(x, index, axis)
+    positions = _positions(x, index, axis)
+    return add(x, _put(x.shape, ((positions,),), _source(src, index, x)))
 
 
 @composite
@@ -308,10 +305,8 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     """
     index = np.asarray(tensor)
     if index.dtype.kind not in "iu":
-        raise DTypeError(
-            f"one_hot: tensor must hold class indices, integers, got {index.dtype}; convert: x.astype('int64')"
-        )
+        raise DTypeError(f"tensor must hold class indices, integers, got {index.dtype}; convert: x.astype('int64')")
     count = num_classes if num_classes != -1 else int(index.max()) + 1 if index.size else 0
     if index.size and (index.min() < 0 or index.max() >= count):
-        raise OutOfRangeError(f"one_hot: the class indices in tensor must lie in 0 … {count - 1}, got {index}")
+        raise OutOfRangeError(f"the class indices in tensor must lie in 0 … {count - 1}, got {index}")
     return Tensor._wrap((index[..., None] == np.arange(count)).astype(np.int64))

@@ -39,8 +39,9 @@ def batch_norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
 
 
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` for each row of ``x``, (N, D), with ``weight`` and ``bias`` (D,).
-    Definition in plain NumPy.
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` for each row of ``x``, (N, D).
+
+    ``weight`` and ``bias`` are (D,). Definition in plain NumPy.
 
     >>> layer_norm(np.array([[1.0, 3.0]]), 1.0, 0.0, eps=0.0)
     array([[-1.,  1.]])

@@ -13,7 +13,7 @@ from ..core.tensor import Tensor, as_tensor
 from ..kernels.sums import WIDER, added, single
 from .elementwise import abs, ne, select, where
 from .maths import sqrt, square
-from .shape import axes_of, axis_of, concatenate, reshape, stretch
+from .shape import axes_of, axis_of, broadcast_to, concatenate, reshape, shared
 
 __all__ = [
     "all",
@@ -48,6 +48,11 @@ def _restore(reduced: Any, shape: tuple[int, ...], axis: Axis) -> Any:
     return reduced.reshape(tuple(1 if i in gone else n for i, n in enumerate(shape)))
 
 
+def _stretch(g: Any, shape: tuple[int, ...], axis: Axis) -> Any:
+    """A view of a reduced array in which what it was reduced from has the same value everywhere."""
+    return broadcast_to(shared(_restore(g, shape, axis)), shape)
+
+
 @primitive
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Sum of the elements along ``axis``: one, several, or all if None; ``keepdims`` leaves them with length 1. Of none
@@ -61,7 +66,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return added(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
-sum.vjp(x=lambda g, x_shape, axis: stretch(_restore(g, x_shape, axis), x_shape))
+sum.vjp(x=lambda g, x_shape, axis: _stretch(g, x_shape, axis))
 sum.check(draw(3, 2))
 sum.check(draw(3, 4, 2), axis=(0, -1))
 sum.check(draw(3, 4, 2), axis=1, keepdims=True)
@@ -124,7 +129,7 @@ def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     >>> tl.argmax(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=1)
     tensor([1, 0], dtype=int64)
     """
-    return np.argmax(x, None if axis is None else axis_of(axis, x.ndim, "argmax"), keepdims=keepdims)
+    return np.argmax(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
 @primitive
@@ -135,7 +140,7 @@ def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     >>> tl.argmin(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=1)
     tensor([0, 1], dtype=int64)
     """
-    return np.argmin(x, None if axis is None else axis_of(axis, x.ndim, "argmin"), keepdims=keepdims)
+    return np.argmin(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
 for _index in (argmax, argmin):
@@ -161,9 +166,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return mean.astype(x.dtype, copy=False) if x.dtype.kind == "f" else mean
 
 
-mean.vjp(
-    x=lambda g, x_shape, axis: stretch(_restore(single(g) / _count(x_shape, axis), x_shape, axis), x_shape),
-)
+mean.vjp(x=lambda g, x_shape, axis: _stretch(single(g) / _count(x_shape, axis), x_shape, axis))
 mean.check(draw(3, 2))
 mean.check(draw(3, 4, 2), axis=(0, -1))
 mean.check(draw(3, 4, 2), axis=1, keepdims=True)

@@ -163,7 +163,7 @@ class Plan:
         for i, parent in enumerate(node.parents):
             if needed is None or parent in needed:
                 position, rule, picks = self.rules[i]
-                gradient = rule(seed, *[values[k] for k in picks])
+                gradient = rule(seed, *map(values.__getitem__, picks))
                 if isinstance(gradient, Tensor) and not recording:  # the rule called an op, which returns a Tensor
                     gradient = gradient._data
                 if gradient is not None:

@@ -30,13 +30,8 @@ def nll(out: NDArray[Any], x: NDArray[Any], index: NDArray[Any], room: Room = me
 def nll_grad(out: NDArray[Any], softmax: NDArray[Any], g: NDArray[Any], index: NDArray[Any]) -> None:
     """Write the gradient of :func:`nll` to ``out``, (N, C); ``g`` is (N,) or ().
 
-    <<<<<<< HEAD
     ``out`` lies in memory as ``softmax`` does, and may be ``softmax``. The gradient is ``g * softmax``, and at the
     target minus the sum of the others: that has more digits than the softmax minus 1.
-    =======
-    ``out`` lies in memory as ``softmax`` does, and may be ``softmax``. The gradient is ``g * softmax``,
-    and at the target minus the sum of the others: more digits than the softmax minus 1.
-    >>>>>>> w-rules
     """
     at = np.arange(len(index)), index
     if out is not softmax:

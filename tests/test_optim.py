@@ -251,7 +251,7 @@ def loading(state):
 
 
 MISTAKES = [
-    (lambda: optim.SGD([]), ArgumentError, "SGD: params: got no parameters"),
+    (lambda: optim.SGD([]), ArgumentError, "SGD: got no parameters"),
     (lambda: optim.SGD(tl.nn.Linear(2, 2)), DTypeError, r"SGD: .*Linear.*parameters\(\)"),
     (lambda: optim.SGD([np.ones(2)]), DTypeError, "must be Tensors, got ndarray"),
     (lambda: optim.SGD([ONE, ONE]), ArgumentError, r"shape \(2,\) was given twice"),

@@ -116,11 +116,6 @@ def named(error: TinygradLenetError, caller: str, arguments: str = "", about: st
     text = _cut(str(error))
     if error.caller:
         text = text.removeprefix(f"{error.caller}: ")
-    elif not text.startswith(f"{caller}: "):  # a name that was written by hand
-        inner, colon, rest = text.partition(": ")
-        text = rest if colon and inner.isidentifier() else text
-    else:
-        text = text.removeprefix(f"{caller}: ")
     text = f"{caller}: {about}{text}"
     error.args = (f"{text} (given: {arguments})" if arguments and "(given: " not in text else text,)
     error.caller = caller

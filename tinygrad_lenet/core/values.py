@@ -22,11 +22,9 @@ def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]
             raise TypeError("name one of numbers")
         found = np.dtype(dtype)
     except Exception as error:
-        raise DTypeError(
-            f"tensor: {brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64"
-        ) from None
+        raise DTypeError(f"{brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64") from None
     if found.kind not in "fiub" or found.itemsize > 8:
-        raise DTypeError(f"tensor: a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
+        raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
     return found.newbyteorder("=")
 
 
@@ -78,9 +76,11 @@ def unchanged(who: str, found: NDArray[Any], given: NDArray[Any]) -> None:
 
 def converted(value: Any, dtype: DTypeLike | None, unwrap: Callable[[Any], Any]) -> NDArray[Any]:
     """An array of a dtype that Tensors may have; numbers and lists of numbers become float32."""
-    wanted = None if dtype is None else as_dtype(dtype)
+    wanted: np.dtype[Any] | None = None
     kind, typed = type(value).__name__, isinstance(value, (np.ndarray, np.generic))
     try:
+        if dtype is not None:
+            wanted = as_dtype(dtype)
         if not typed:
             value = unwrap(value)
         array = np.asarray(value)

@@ -44,7 +44,7 @@ def generator_of(generator: Seed) -> np.random.Generator:
         return generator
     if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
         if generator < 0:
-            raise ArgumentError(f"generator: a seed must be 0 or more, got {generator}")
+            raise ArgumentError(f"generator must not be a negative seed, got {generator}")
         return pcg64(int(generator))
     raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
 

@@ -75,7 +75,7 @@ class Optimizer:
         self.defaults = self._plain(defaults)
         given = [params] if isinstance(params, Tensor) else list(params)
         if not given:
-            raise ArgumentError("params: got no parameters; pass model.parameters()")
+            raise ArgumentError("got no parameters; pass model.parameters()")
         groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
         if not all(isinstance(group, Mapping) for group in groups):
             raise DTypeError("got a mixture of groups and Tensors; make each group a dict with 'params'")

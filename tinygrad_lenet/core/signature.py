@@ -322,7 +322,6 @@ def checked(function: F) -> F:
             # Of its own methods, the one that the caller called is named.
             if error.caller and not (method and error.caller.startswith(f"{type(args[0]).__name__}.")):
                 raise
-            error.caller = error.caller or name  # so that a colon in the message is not taken for the end of a name
             raise named(error, name)  # noqa: B904  # it is the same error
         except TypeError as error:
             if args and str(error).startswith(written):

@@ -18,6 +18,7 @@ from ..core.values import narrowed
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
 
 M = TypeVar("M", bound="Module")
+_PACKAGE = __name__.partition(".")[0] + "."
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
@@ -118,15 +119,14 @@ class Module:
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Compute the output; type checkers take its parameters and its result from :meth:`forward`.
 
-        This is the door of every module: an error of :meth:`forward` that names no caller gets the name of the class.
+        This is the door of every module of the package: an error of its :meth:`forward` begins with the class's name.
         """
         try:
             return self.forward(*args, **kwargs)
         except TinygradLenetError as error:
-            if error.caller:
+            if error.caller or not type(self).forward.__module__.startswith(_PACKAGE):  # an op's, or the user's own
                 raise
-            error.caller = type(self).__name__  # so that a colon in the message is not taken for the end of a name
-            raise named(error, error.caller)  # noqa: B904  # it is the same error
+            raise named(error, type(self).__name__)  # noqa: B904  # it is the same error
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What is no longer found is no longer learned, saved or moved: not by an oversight.

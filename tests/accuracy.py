@@ -16,6 +16,7 @@ import math
 import sys
 
 import accuracy_arrays  # noqa: F401  # its rows come first
+import accuracy_gradients  # noqa: F401  # and then these
 import numpy as np
 import vocabulary
 from ulps import MILD, ROWS, Error, elementwise_row, mp, pairs, plus, points, sigma

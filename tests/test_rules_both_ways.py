@@ -144,7 +144,9 @@ def test_every_rule_gives_the_same_with_arrays_and_with_tensors(op, case, dtype)
             for with_array, with_tensor in zip(*both_ways(out._node, seeding(seed)), strict=True):
                 np.testing.assert_array_equal(with_array, with_tensor, strict=True)
                 assert with_array.tobytes() == with_tensor.tobytes()  # zeros have signs
-                assert order(with_array) == order(with_tensor)  # on which sums further back depend
+                # Sums further back depend on the layout. Where g lies otherwise than the values, NumPy may reuse the
+                # memory of a large temporary array in its place, and with Tensors there are none.
+                assert seeding is not layout or order(with_array) == order(with_tensor)
 
 
 def test_no_rule_sums_by_a_method_or_asks_what_it_got():

@@ -18,7 +18,8 @@ from .sums import added
 from .threads import parallel
 from .windows import cut
 
-Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
+Array: TypeAlias = NDArray[Any]
+Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _BLOCK = 1 << 18  # bytes of a block: with its gradient and its result it stays in the cache of a core
 
@@ -33,16 +34,16 @@ class Channels(NamedTuple):
     each: int  # numbers of a channel
     blocks: tuple[slice, ...]  # parts of A
 
-    def view(self, x: NDArray[Any]) -> NDArray[Any]:
+    def view(self, x: Array) -> Array:
         """The array as (A, C, B): a copy, if it lies otherwise."""
         return x.transpose(self.order).reshape(self.shape)
 
-    def images(self, x: NDArray[Any]) -> NDArray[Any]:
+    def images(self, x: Array) -> Array:
         """An array (A, C, B) as (N, C, ...): a view."""
         return x.reshape(self.inner).transpose(self.back)
 
 
-def channels(x: NDArray[Any]) -> Channels:
+def channels(x: Array) -> Channels:
     """How an array (N, C, ...) lies in memory."""
     return _channels(x.shape, x.strides, x.itemsize)
 
@@ -75,24 +76,24 @@ def _in_blocks(compute: Callable[[slice], Any], at: Channels) -> list[Any]:
     return results
 
 
-def _sums(compute: Callable[[slice], NDArray[Any]], at: Channels) -> NDArray[Any]:
+def _sums(compute: Callable[[slice], Array], at: Channels) -> Array:
     """The sums of each channel (..., C) that ``compute`` gives for blocks, added up."""
-    total: NDArray[Any] = np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
+    total: Array = np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
     return total
 
 
-def _column(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _column(values: Array, dtype: np.dtype[Any]) -> Array:
     """A number for each channel, to broadcast against (A, C, B)."""
     return values.astype(dtype, copy=False).reshape(-1, 1)
 
 
-def _parts(mean: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _parts(mean: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """The means of the channels as a column of the dtype, and what its rounding left, in float64."""
     centre = _column(mean, dtype)
     return centre, mean - centre.ravel()
 
 
-def moments(x: NDArray[Any], at: Channels, room: Room = memory.empty) -> tuple[NDArray[Any], NDArray[Any]]:
+def moments(x: Array, at: Channels, room: Room = memory.empty) -> tuple[Array, Array]:
     """Mean and (biased) variance of each channel of ``x``, (A, C, B).
 
     Both are sums of distances from a rough mean, that of the first numbers: so neither a large mean costs digits, nor
@@ -112,7 +113,7 @@ def moments(x: NDArray[Any], at: Channels, room: Room = memory.empty) -> tuple[N
     return mean, var
 
 
-def _powers(x: NDArray[Any], centre: NDArray[Any], dtype: np.dtype[Any], room: Room, rows: slice) -> NDArray[Any]:
+def _powers(x: Array, centre: Array, dtype: np.dtype[Any], room: Room, rows: slice) -> Array:
     """The sums over a block of the distances from the centre, and of their squares."""
     block = x[rows]
     off = np.subtract(block, centre, out=room(block.shape, dtype), dtype=dtype)
@@ -120,12 +121,10 @@ def _powers(x: NDArray[Any], centre: NDArray[Any], dtype: np.dtype[Any], room: R
     return np.stack([first, added(np.multiply(off, off, out=off), (0, 2))])
 
 
-def _products(
-    x: NDArray[Any], g: NDArray[Any], centre: NDArray[Any], at: Channels, room: Room
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _products(x: Array, g: Array, centre: Array, at: Channels, room: Room) -> tuple[Array, Array]:
     """The sums of the gradients, and of their products with the distances from the centre."""
 
-    def compute(rows: slice) -> NDArray[Any]:
+    def compute(rows: slice) -> Array:
         block, grads = x[rows], g[rows]
         off = np.subtract(block, centre, out=room(block.shape, block.dtype))
         return np.stack([added(grads, (0, 2)), added(np.multiply(off, grads, out=off), (0, 2))])
@@ -135,14 +134,7 @@ def _products(
 
 
 def normalize(
-    out: NDArray[Any],
-    x: NDArray[Any],
-    at: Channels,
-    mean: NDArray[Any],
-    var: NDArray[Any],
-    weight: NDArray[Any],
-    bias: NDArray[Any],
-    eps: float,
+    out: Array, x: Array, at: Channels, mean: Array, var: Array, weight: Array, bias: Array, eps: float
 ) -> None:
     """Write ``(x - mean) / sqrt(var + eps) * weight + bias`` to ``out``; both are (A, C, B)."""
     (centre, rest), factor = _parts(mean, x.dtype), weight / np.sqrt(var + eps)
@@ -158,13 +150,13 @@ def normalize(
 
 
 def input_grad(
-    out: NDArray[Any],
-    g: NDArray[Any],
-    x: NDArray[Any],
+    out: Array,
+    g: Array,
+    x: Array,
     at: Channels,
-    mean: NDArray[Any],
-    var: NDArray[Any],
-    weight: NDArray[Any],
+    mean: Array,
+    var: Array,
+    weight: Array,
     eps: float,
     room: Room = memory.empty,
 ) -> None:
@@ -185,16 +177,10 @@ def input_grad(
 
 
 def weight_grad(
-    g: NDArray[Any],
-    x: NDArray[Any],
-    at: Channels,
-    mean: NDArray[Any],
-    var: NDArray[Any],
-    eps: float,
-    room: Room = memory.empty,
-) -> NDArray[Any]:
+    g: Array, x: Array, at: Channels, mean: Array, var: Array, eps: float, room: Room = memory.empty
+) -> Array:
     """The gradient of :func:`normalize` for the weights."""
     centre, rest = _parts(mean, x.dtype)
     total, common = _products(x, g, centre, at, room)
-    found: NDArray[Any] = (common - rest * total) / np.sqrt(var + eps)
+    found: Array = (common - rest * total) / np.sqrt(var + eps)
     return found.astype(x.dtype)

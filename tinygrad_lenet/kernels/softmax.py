@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from . import memory
 from .sums import WIDER
 
-Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
+Array: TypeAlias = NDArray[Any]
+Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 
-def nll(out: NDArray[Any], x: NDArray[Any], index: NDArray[Any], room: Room = memory.empty) -> None:
+def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
     """Write ``-log(softmax(x)[i, index[i]])`` to ``out``, (N,).
 
     The largest logit of a row stays out of the sum, whose ``log1p`` so keeps the digits of a loss that is nearly 0.
@@ -27,7 +28,7 @@ def nll(out: NDArray[Any], x: NDArray[Any], index: NDArray[Any], room: Room = me
     np.copyto(out, np.log1p(np.add.reduce(e, 1)) - d[rows, index], casting="same_kind")
 
 
-def nll_grad(out: NDArray[Any], softmax: NDArray[Any], g: NDArray[Any], index: NDArray[Any]) -> None:
+def nll_grad(out: Array, softmax: Array, g: Array, index: Array) -> None:
     """Write the gradient of :func:`nll` to ``out``, (N, C); ``g`` is (N,) or ().
 
     ``out`` lies in memory as ``softmax`` does, and may be ``softmax``. The gradient is ``g * softmax``, and at the
@@ -41,6 +42,6 @@ def nll_grad(out: NDArray[Any], softmax: NDArray[Any], g: NDArray[Any], index: N
     np.multiply(out, g.reshape(-1, 1), out=out)
 
 
-def _like(x: NDArray[Any], dtype: np.dtype[Any], room: Room) -> NDArray[Any]:
+def _like(x: Array, dtype: np.dtype[Any], room: Room) -> Array:
     """Room for a matrix that lies in memory as ``x`` does: by rows, or by columns."""
     return room(x.shape, dtype) if x.strides[0] >= x.strides[1] else room(x.shape[::-1], dtype).T

@@ -51,6 +51,8 @@ class Part(ABC):
 class Gradients:
     """The gradients of one backward pass, each the sum of what has arrived so far."""
 
+    __slots__ = ("_owned", "_wide", "of")
+
     def __init__(self) -> None:
         self.of: dict[Vertex, Any] = {}
         self._owned: set[Vertex] = set()  # whose array was made here, and may be added to in place
@@ -81,13 +83,12 @@ class Gradients:
     def take(self, node: Node, keep: bool) -> Any:
         """The complete gradient of a node, for its rules; None if nothing arrived."""
         gradient = self.of.pop(node, None)
-        if type(gradient) is not _ndarray:
-            if gradient is None:
-                return None
-            if isinstance(gradient, Part):
-                whole = keep or node._hooks or node in self._wide
-                gradient = gradient.whole() if whole else gradient.seed(node.plan.op)
-        if node in self._wide:
+        if gradient is None:
+            return None
+        if type(gradient) is not _ndarray and isinstance(gradient, Part):
+            whole = keep or node._hooks or node in self._wide
+            gradient = gradient.whole() if whole else gradient.seed(node.plan.op)
+        if self._wide and node in self._wide:
             gradient = gradient.astype(node.dtype)
         if node._hooks:
             gradient = hooked(node, gradient)

@@ -114,7 +114,7 @@ def pullback(
         add(root, seed)
     try:
         for node in order:
-            gradient = gradients.take(node, keep=wanted is not None and node in wanted)
+            gradient = gradients.take(node, wanted is not None and node in wanted)
             if gradient is None or (path is not None and node not in path):
                 continue
             if node.saved is None:

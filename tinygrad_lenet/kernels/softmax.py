@@ -23,9 +23,9 @@ def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
     rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # of no rows
     wide = WIDER.get(x.dtype, x.dtype)
     d = np.subtract(x, x[rows, largest].reshape(-1, 1), out=_like(x, wide, room), dtype=wide)
-    e = np.exp(d, out=_like(x, np.result_type(wide, np.float16), room))
+    e = np.exp(d, out=_like(x, wide if wide.kind == "f" else np.dtype(np.float64), room))
     e[rows, largest] = 0
-    np.copyto(out, np.log1p(np.add.reduce(e, 1)) - d[rows, index], casting="same_kind")
+    np.subtract(np.log1p(np.add.reduce(e, 1)), d[rows, index], out=out, casting="same_kind")
 
 
 def nll_grad(out: Array, softmax: Array, g: Array, index: Array) -> None:

@@ -112,7 +112,7 @@ def test_a_colon_in_a_message_is_left_alone(monkeypatch):
     for message in ("p: a number", "p", "dial: p", "a b: c"):
         with pytest.raises(ArgumentError) as caught:
             dial(message)
-        assert str(caught.value) == f"dial: {message.removeprefix('dial: ')}"
+        assert str(caught.value) == f"dial: {message}"
         with pytest.raises(ShapeError) as caught:
             Inner()(message)
         assert str(caught.value) == f"Inner: {message}"

@@ -15,13 +15,26 @@ import functools
 import math
 import sys
 
-import accuracy_arrays  # noqa: F401  # its rows come first
 import numpy as np
 import vocabulary
-from ulps import MILD, ROWS, Error, elementwise_row, mp, pairs, plus, points, sigma
+from accuracy_arrays import EPS, INDEX, LOGITS, MASKED, probabilities, softmax_truth
+from ulps import (
+    MILD,
+    ROWS,
+    Error,
+    elementwise_row,
+    matrix_row,
+    mp,
+    pairs,
+    plus,
+    points,
+    sigma,
+    some,
+    vector_row,
+)
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.ops import activations, elementwise, maths
+from tinygrad_lenet.ops import activations, elementwise, logits, maths, normalization
 
 one = functools.partial(elementwise_row, "elementwise")
 act = functools.partial(elementwise_row, "activations")
@@ -243,6 +256,74 @@ act(
     call=lambda x: tl.gelu(x, "tanh"),
     at=(-5, 5),
     bounds=(128, 192),
+)
+
+
+# Gradients of channels and of logits, which are ops of their own
+
+IMAGES = some(6, 2, offset=1e4, scale=1e-2)
+root = np.frompyfunc(mp.sqrt, 1, 1)
+
+
+def standard(x):
+    """With mean 0 and variance 1, and the standard deviation that it was divided by."""
+    d = x - x.sum(0) / len(x)
+    spread = root((d * d).sum(0) / len(x) + EPS)
+    return d / spread, spread
+
+
+def normalize_x_truth(g, x, weight):
+    h, spread = standard(x)
+    return weight / spread * (g - g.sum(0) / len(x) - h * (g * h).sum(0) / len(x))
+
+
+def nll_grad_truth(g, x, index, g_):
+    p, hit = probabilities(x), np.arange(len(x)) == int(index)
+    out, v = np.where(hit, -sum(p[~hit]), p), g_ * g
+    return (g * out, None), [
+        ((g_ * out).sum(), (abs(g_) * abs(out)).sum()),
+        (p * (v - (p * v).sum()), p * (abs(v) + (p * abs(v)).sum())),
+    ]
+
+
+matrix_row(
+    "normalisation",
+    "normalize_x",
+    lambda g, x, weight: normalization._normalize_x(g, x, weight, float(EPS), None),
+    normalize_x_truth,
+    some(6, 2),
+    IMAGES,
+    some(2),
+    bounds=(8, 8),
+)
+matrix_row(
+    "normalisation",
+    "normalize_weight",
+    lambda g, x: normalization._normalize_weight(g, x, float(EPS), None),
+    lambda g, x: (g * standard(x)[0]).sum(0),
+    some(6, 2),
+    IMAGES,
+    bounds=(8, 8),
+)
+vector_row(
+    "softmax, losses",
+    "shares",
+    softmax_truth,
+    np.concatenate([LOGITS, MASKED]),
+    call=lambda x: logits._shares(x, (1,)),
+    bounds=(4, 4),
+    sums="b",
+)
+vector_row(
+    "softmax, losses",
+    "softmax_nll_grad",
+    nll_grad_truth,
+    some(len(LOGITS)),
+    LOGITS,
+    INDEX,
+    call=lambda g, x, index: logits._softmax_nll_grad(g, x, index.numpy()),
+    bounds=(4, 5),
+    sums="b",
 )
 
 

@@ -459,6 +459,7 @@ def test_sums_and_means_of_many_numbers_of_float16(name, n):
     assert_half(ALONG[name], [np.asfortranarray(x)], spread=8)
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 @pytest.mark.parametrize("name", SMALL)
 def test_windows_of_float16(name):
     assert_half(SMALL[name], [scaled(halves(2, 8, 12, 12), name)])

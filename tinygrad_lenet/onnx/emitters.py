@@ -344,6 +344,22 @@ def _softmax_nll(g: Graph, out: str, like: NDArray[Any], x: Any, index: Any, ave
     g.node("SoftmaxCrossEntropyLoss", g.of(x), g.of(index, np.int64), reduction=reduction, out=out)
 
 
+@emits("_shares")
+def _shares(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any) -> None:
+    """The softmax over several axes."""
+    axes = None if axis is None else g.ints(axis)
+    powers = g.node("Exp", g.node("Sub", g.of(x), g.node("ReduceMax", g.of(x), axes)))
+    g.node("Div", powers, g.node("ReduceSum", powers, axes), out=out)
+
+
+@emits("_softmax_nll_grad")
+def _softmax_nll_grad(g: Graph, out: str, like: NDArray[Any], d: Any, x: Any, index: Any) -> None:
+    classes, values = np.int64(like.shape[1]), np.array([0, 1], like.dtype)
+    hits = g.node("OneHot", g.of(index, np.int64), classes, values, axis=1)
+    column = g.node("Reshape", g.of(d, like.dtype), g.ints([-1, 1]))
+    g.node("Mul", column, g.node("Sub", g.node("Softmax", g.of(x), axis=1), hits), out=out)
+
+
 @emits("argsort")
 def _argsort(g: Graph, out: str, like: NDArray[Any], x: Any, axis: int = -1, descending: bool = False) -> None:
     size = g.node("Shape", g.of(x), start=axis % like.ndim, end=axis % like.ndim + 1)
@@ -351,15 +367,43 @@ def _argsort(g: Graph, out: str, like: NDArray[Any], x: Any, axis: int = -1, des
     g.nodes.append(helper.make_node("TopK", [g.of(x), size], places, axis=int(axis), largest=int(descending)))
 
 
-@emits("normalize")
-def _normalize(g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: Any, eps: float, stats: Any) -> None:
-    """Batch normalisation by the batch's own moments."""
-    axes, shape = g.ints([0, *range(2, like.ndim)]), g.ints([-1, *[1] * (like.ndim - 2)])
+# Normalisation of channels by the batch's own moments; tensors are (N, C, ...)
+
+
+def _channels(like: NDArray[Any]) -> tuple[list[int], list[int]]:
+    """All axes except that of the channels, and the shape of numbers for the channels."""
+    return [0, *range(2, like.ndim)], [-1, *[1] * (like.ndim - 2)]
+
+
+def _standard(g: Graph, x: Any, eps: float) -> tuple[str, str]:
+    """``x`` with mean 0 and variance 1, and the standard deviation that it was divided by."""
+    axes = g.ints(_channels(x.array)[0])
     centred = g.node("Sub", g.of(x), g.node("ReduceMean", g.of(x), axes))
     var = g.node("ReduceMean", g.node("Mul", centred, centred), axes)
-    spread = g.node("Sqrt", g.node("Add", var, like.dtype.type(eps)))
-    scaled = g.node("Mul", g.node("Div", centred, spread), g.node("Reshape", g.of(weight, like.dtype), shape))
+    spread = g.node("Sqrt", g.node("Add", var, x.array.dtype.type(eps)))
+    return g.node("Div", centred, spread), spread
+
+
+@emits("normalize")
+def _normalize(g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: Any, eps: float, stats: Any) -> None:
+    shape, (standard, _) = g.ints(_channels(like)[1]), _standard(g, x, eps)
+    scaled = g.node("Mul", standard, g.node("Reshape", g.of(weight, like.dtype), shape))
     g.node("Add", scaled, g.node("Reshape", g.of(bias, like.dtype), shape), out=out)
+
+
+@emits("_normalize_x")
+def _normalize_x(g: Graph, out: str, like: NDArray[Any], d: Any, x: Any, weight: Any, eps: float, stats: Any) -> None:
+    axes, shape = map(g.ints, _channels(like))
+    grad, (standard, spread) = g.of(d, like.dtype), _standard(g, x, eps)
+    along = g.node("Mul", standard, g.node("ReduceMean", g.node("Mul", grad, standard), axes))
+    rest = g.node("Sub", g.node("Sub", grad, g.node("ReduceMean", grad, axes)), along)
+    g.node("Mul", rest, g.node("Div", g.node("Reshape", g.of(weight, like.dtype), shape), spread), out=out)
+
+
+@emits("_normalize_weight")
+def _normalize_weight(g: Graph, out: str, like: NDArray[Any], d: Any, x: Any, eps: float, stats: Any) -> None:
+    product = g.node("Mul", g.of(d, like.dtype), _standard(g, x, eps)[0])
+    g.node("ReduceSum", product, g.ints(_channels(x.array)[0]), keepdims=0, out=out)
 
 
 # Products and windows

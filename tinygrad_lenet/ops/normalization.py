@@ -20,7 +20,6 @@ from ..kernels.sums import single
 from .maths import sqrt, square
 from .reduction import _wide, mean, sum
 
-
 # The definitions
 
 

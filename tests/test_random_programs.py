@@ -13,7 +13,7 @@ from random_programs import Failure, Unjudged, run, shrunk, verdict
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import recomputation
-from tinygrad_lenet.core import graph
+from tinygrad_lenet.core import accumulation
 from tinygrad_lenet.core.primitive import REGISTRY
 from tinygrad_lenet.core.tensor import Tensor
 
@@ -64,22 +64,22 @@ def hooks_only_see(run):
     return hooked
 
 
-def first_axis_only(fit):
-    def fitted(gradient, vertex):
-        if gradient.shape != vertex.shape and len(gradient.shape) == len(vertex.shape):
-            at = [i for i, n in enumerate(vertex.shape) if n != gradient.shape[i]]
+def first_axis_only(unbroadcast):
+    def summed(gradient, shape, dtype):
+        if gradient.shape != shape and len(gradient.shape) == len(shape):
+            at = [i for i, n in enumerate(shape) if n != gradient.shape[i]]
             for i in at[1:]:
                 gradient = gradient[(slice(None),) * i + (slice(1),)]
-        return fit(gradient, vertex)
+        return unbroadcast(gradient, shape, dtype)
 
-    return fitted
+    return summed
 
 
 PLANTS = {
     "a sign": rule(tl.sub, y=lambda g: g),
     "the second order": rule(tl.div, y=lambda g, out, y: -g * getattr(out, "detach", lambda: out)() / y),
-    "broadcasting undone along one axis": attribute(graph, "_fit", first_axis_only),
-    "hooks that replace nothing": attribute(graph, "_hooked", hooks_only_see),
+    "broadcasting undone along one axis": attribute(accumulation, "unbroadcast", first_axis_only),
+    "hooks that replace nothing": attribute(accumulation, "hooked", hooks_only_see),
     "changes that are not counted": attribute(
         Tensor, "_write", lambda write: lambda self, key, value: self._data.__setitem__(key, value)
     ),

@@ -19,6 +19,7 @@ OPTIONS = {"stride": (2, 1), "padding": ((1, 0), (0, 2)), "dilation": (1, 2), "g
 SIZES = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}
 OUT = RNG.standard_normal(tl.conv2d(IMAGES, WEIGHT, **OPTIONS).shape)
 MANY = 3 * RNG.standard_normal((200, 200))  # computed on all cores
+LOGITS, CLASSES = 5 * RNG.standard_normal((700, 10)), np.arange(700) % 10
 COLUMNS = RNG.standard_normal(tl.unfold(IMAGES, (3, 2), **SIZES).shape)
 
 
@@ -31,6 +32,14 @@ def weight_grad(x, g, kernel_size, **options):
     shape = (g.shape[1], x.shape[1] // options["groups"], *kernel_size)
     weight = tl.zeros(*shape, dtype=x.dtype, requires_grad=True)
     return tl.grad(tl.conv2d(x, weight, **options), [weight], tl.tensor(g))[0]
+
+
+def batch_norm(x, weight, bias, eps):
+    return tl.batch_norm(x, None, None, weight, bias, True, eps=eps)
+
+
+def layer_norm(x, weight, bias, eps):
+    return tl.layer_norm(x, x.shape[1:], weight, bias, eps)
 
 
 # For each definition: the fast function, and the arguments of both.
@@ -49,6 +58,9 @@ COMPARED = [
     ("sigmoid", tl.sigmoid, (IMAGES,), {}),
     ("softplus", tl.softplus, (IMAGES,), {"beta": 2.0}),
     ("gelu", tl.gelu, (IMAGES,), {}),
+    ("batch_norm", batch_norm, (IMAGES, BIAS[:4], BIAS[2:], 1e-3), {}),
+    ("layer_norm", layer_norm, (LOGITS, LOGITS[0], LOGITS[1], 1e-3), {}),
+    ("cross_entropy", tl.cross_entropy, (LOGITS, CLASSES), {}),
     *[(name, getattr(tl, name), (MANY,), {}) for name in ("relu", "tanh", "sigmoid", "softplus", "gelu")],
 ]
 

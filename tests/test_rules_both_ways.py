@@ -14,6 +14,7 @@ from tinygrad_lenet import nn
 from tinygrad_lenet.core.accumulation import Part
 from tinygrad_lenet.core.interface import Draw, draw
 from tinygrad_lenet.ops.indexing import _Method
+from tinygrad_lenet.ops.windows import windows
 
 LEAST, LONG = 4096, 256  # elements, and terms of a sum, up to which NumPy's sums and the package's are the same
 MOST = 200_000
@@ -34,7 +35,7 @@ LARGER = {
         draw(1),
         draw(299),
     ),
-    "_unpool-0": (draw(300, 4, 2, 2), np.ones((300, 4, 4, 4)), np.ones((300, 4, 2, 2)), 2, None, 0, 1, False),
+    "_unpool-0": (draw(300, 4, 2, 2), np.ones((300, 4, 4, 4)), np.ones((300, 4, 2, 2)), windows((4, 4), 2, 2, 0, 1)),
     "_normalize_x-0": (draw(300, 2, 2, 9), draw(300, 2, 2, 9), draw(2), 1e-3, None),
     "inv-0": (draw(300, 4, 4, low=1, high=3),),
     "det-0": (draw(300, 4, 4),),

@@ -111,13 +111,13 @@ def _cut(text: str) -> str:
 def named(error: TinygradLenetError, caller: str, arguments: str = "", about: str = "") -> TinygradLenetError:
     """The same error in the name of the public function that was called, in place of that of an op within it.
 
-    ``arguments`` says what it was given, ``about`` which of its arguments the error is about.
+    ``arguments`` says what the function was given: the reader of an op's error does not know it. An error of the
+    function's own checks says it already. ``about`` says which argument the error is about.
     """
     text = _cut(str(error))
-    if error.caller:
-        text = text.removeprefix(f"{error.caller}: ")
-    text = f"{caller}: {about}{text}"
-    error.args = (f"{text} (given: {arguments})" if arguments and "(given: " not in text else text,)
+    add = arguments and error.caller and "(given: " not in text
+    text = f"{caller}: {about}{text.removeprefix(f'{error.caller}: ') if error.caller else text}"
+    error.args = (f"{text} (given: {arguments})" if add else text,)
     error.caller = caller
     return error
 

@@ -1,5 +1,7 @@
 """Normalisation of channels: mean 0 and variance 1, then a scale and a shift (Ioffe & Szegedy, *Batch normalization*,
-2015). The fast code is :mod:`tinygrad_lenet.kernels.channels`; the definition is :func:`batch_norm`.
+2015). The fast code is in ``kernels/channels.py``.
+
+The definitions at the top are the formulas, channel by channel and row by row. They are ``tinygrad_lenet.reference``.
 """
 
 from __future__ import annotations
@@ -18,14 +20,18 @@ from ..kernels.sums import single
 from .maths import sqrt, square
 from .reduction import _wide, mean, sum
 
+# The definitions
 
-def batch_norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
+
+def batch_norm_definition(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` for each channel of ``x``, (N, C, ...), in training.
 
     The mean and the (biased) variance of a channel are taken over the batch and over all further axes. ``weight`` and
-    ``bias`` are (C,). Definition in plain NumPy.
+    ``bias`` are (C,).
 
-    >>> batch_norm(np.array([[1.0], [3.0]]), [1.0], [0.0], eps=0.0)
+    >>> import numpy as np
+    >>> from tinygrad_lenet import reference
+    >>> reference.batch_norm(np.array([[1.0], [3.0]]), [1.0], [0.0], eps=0.0)
     array([[-1.],
            [ 1.]])
     """
@@ -38,12 +44,14 @@ def batch_norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
     return out
 
 
-def layer_norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
+def layer_norm_definition(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` for each row of ``x``, (N, D).
 
-    ``weight`` and ``bias`` are (D,). Definition in plain NumPy.
+    ``weight`` and ``bias`` are (D,).
 
-    >>> layer_norm(np.array([[1.0, 3.0]]), 1.0, 0.0, eps=0.0)
+    >>> import numpy as np
+    >>> from tinygrad_lenet import reference
+    >>> reference.layer_norm(np.array([[1.0, 3.0]]), 1.0, 0.0, eps=0.0)
     array([[-1.,  1.]])
     """
     out = np.empty_like(x)
@@ -52,6 +60,9 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
         var = ((row - mean) ** 2).mean()
         out[i] = (row - mean) / np.sqrt(var + eps) * weight + bias
     return out
+
+
+# The ops
 
 
 def moments(x: Array) -> tuple[Array, Array]:

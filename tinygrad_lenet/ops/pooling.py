@@ -21,17 +21,12 @@ from ..errors import ArgumentError
 from ..kernels import pooling as fast
 from ..kernels.pooling import Averages
 from ..kernels.windows import Windows
-from .windows import Padding, Pair, check_images, windows
+from .windows import Padding, Pair, both, check_images, windows
 
 __all__ = ["avg_pool2d", "max_pool2d"]
 
 
 # The definitions
-
-
-def _both(option: Any) -> Any:
-    """The height and the width of an option."""
-    return option if isinstance(option, tuple) else (option, option)
 
 
 def _axis(length: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool) -> list[Any]:
@@ -40,7 +35,7 @@ def _axis(length: int, kernel: int, stride: int, padding: Any, dilation: int, ce
     if padding == "same":  # ceil(length / stride) windows, an odd pixel of padding at the end
         total = max((-(-length // stride) - 1) * stride + reach - length, 0)
         padding = (total // 2, total - total // 2)
-    before, after = _both(0 if padding == "valid" else padding)
+    before, after = both(0 if padding == "valid" else padding)
     last = length + after - reach  # where the last window begins at the latest
     if ceil_mode:  # it may hang over the end, if it begins in the image
         last = max(last, min(last + stride - 1, length - 1))
@@ -51,7 +46,7 @@ def _axis(length: int, kernel: int, stride: int, padding: Any, dilation: int, ce
 def _axes(size: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
     """:func:`_axis` for rows and for columns."""
     stride = kernel_size if stride is None else stride
-    axes = zip(size, *map(_both, (kernel_size, stride, padding, dilation)), strict=True)
+    axes = zip(size, *map(both, (kernel_size, stride, padding, dilation)), strict=True)
     return [_axis(n, k, s, p, d, ceil_mode) for n, k, s, p, d in axes]
 
 

@@ -220,21 +220,6 @@ mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
 mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
 
 
-@primitive
-def abs(x: Array) -> Array:
-    """Absolute value, ``|x|``. Its gradient at 0 and at NaN is 0, as in PyTorch.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.abs(tl.tensor([-3.0, 2.0]))
-    tensor([3., 2.])
-    """
-    return np.abs(x)
-
-
-abs.vjp(x=lambda g, x: g * select(sign(x), x == x))
-abs.check(draw(3, 2))
-
-
 # Choice
 
 
@@ -273,6 +258,21 @@ where.vjp(
     condition=None, x=lambda g, condition: select(g, condition), y=lambda g, condition: select(g, condition, False)
 )
 where.check(np.array([True, False]), draw(3, 2), draw(2))
+
+
+@primitive
+def abs(x: Array) -> Array:
+    """Absolute value, ``|x|``. Its gradient at 0 and at NaN is 0, as in PyTorch.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.abs(tl.tensor([-3.0, 2.0]))
+    tensor([3., 2.])
+    """
+    return np.abs(x)
+
+
+abs.vjp(x=lambda g, x: g * select(sign(x), x == x))
+abs.check(draw(3, 2))
 
 
 @primitive

@@ -125,7 +125,7 @@ def conv2d_input_grad_definition(
 def conv2d_weight_grad_definition(
     x: Any, g: Any, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
-    """The gradient of ``sum(g * conv2d(x, weight))`` for a weight (O, C / groups, kh, kw) with kernels of size (kh, kw).
+    """The gradient of ``sum(g * conv2d(x, weight))`` for a weight (O, C / groups, kh, kw) with kernels (kh, kw).
 
     Every window adds its gradient times the pixel at a weight's place to that weight.
 

@@ -36,12 +36,12 @@ LIMIT = 300  # seconds: a mutant that hangs is caught
 
 # Mutants that compute the same: the file, a part of the call or statement that holds them, the mutation (a pattern),
 # and why no test can tell them from the original.
-BLOCKS = "only chooses the blocks, and the tests with other _ROOM, _CHUNK, _TILE, _DEEP show that these do not matter"
+BLOCKS = "only chooses the blocks, and the tests with other _BYTES, _IMAGES, _TILE, _DEEP show that these do not matter"
 HARMLESS = [
     ("contractions", "len(xs) < len(names)", ".*<=.*", "gives a tensor the shape that it has"),
     ("convolution", "work < threads.WORTH", ".*", BLOCKS),
-    ("convolution", "max(2 * reach, _ROOM // max(1,", ".*", BLOCKS),
-    ("convolution", "max(1, row * min(batch, _CHUNK))", ".*", BLOCKS),
+    ("convolution", "max(2 * reach, _BYTES // max(1,", ".*", BLOCKS),
+    ("convolution", "max(1, row_bytes * min(batch, _IMAGES))", ".*", BLOCKS),
     ("convolution", "max(1, min(8, work // ", ".*", BLOCKS),
     ("convolution", "min(8, work // ", ".*", BLOCKS),
     ("convolution", "max(1, len(chunks))", ".*", BLOCKS),

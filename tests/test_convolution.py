@@ -276,8 +276,8 @@ def poison(case):
         ("matmul._TILE", 100),
         ("matmul._TILE", 5000),
         ("matmul._DEEP", 8),
-        ("convolution._ROOM", 1),
-        ("convolution._CHUNK", 3),
+        ("convolution._BYTES", 1),
+        ("convolution._IMAGES", 3),
     ],
 )
 def test_how_products_are_cut_into_blocks_does_not_matter(case, name, value):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .core.accumulation import Part
-from .core.graph import Node, Puller, Vertex
+from .core.graph import Backward, Node, Vertex
 from .core.modes import listening, user_line
 from .core.tensor import Tensor, to_array
 from .errors import AnomalyError, TinygradLenetError, named
@@ -106,7 +106,7 @@ def _watch(out: Tensor, line: str, infinite: bool) -> None:
 class _Watched:
     """The plan of an op, which looks at the gradients that come and go."""
 
-    def __init__(self, plan: Puller, line: str, infinite: bool) -> None:
+    def __init__(self, plan: Backward, line: str, infinite: bool) -> None:
         self.plan, self.line, self.infinite = plan, line, infinite
 
     @property

@@ -6,7 +6,6 @@ function's name.
 
 from __future__ import annotations
 
-import ast
 import math
 import operator
 import os
@@ -222,7 +221,7 @@ def ranged(annotation: Any) -> Check | None:
     tinygrad_lenet.errors.ArgumentError: p must lie in [0, 1], got 1.5
     """
     if isinstance(annotation, str) and annotation.startswith("Literal["):
-        return partial(choice, choices=ast.literal_eval(annotation.removeprefix("Literal")))
+        return partial(choice, choices=[word.strip("'\" ") for word in annotation[len("Literal[") : -1].split(",")])
     if get_origin(annotation) is Literal:
         return partial(choice, choices=get_args(annotation))
     if get_origin(annotation) is Annotated:

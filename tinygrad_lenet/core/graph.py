@@ -1,13 +1,17 @@
 """Reverse mode: the recorded graph, and the pass that walks it backwards.
 
-An op that is applied to a tensor which requires a gradient adds a :class:`Node` to a graph. The node points to its
-parents: the nodes and leaf tensors that its arguments came from. It saves the values that its vector-Jacobian products
-need.
+If an argument of an op requires a gradient, the op adds a :class:`Node` to the graph. The node points to its parents:
+the nodes that computed the arguments, or the arguments themselves if they are leaves (tensors that the user made). It
+saves the values that its vector-Jacobian products need.
 
-:func:`pullback` visits the nodes from the newest to the oldest. Everything that used the output of a node is newer, so
-when the pass reaches the node, the gradient of its output is complete. The node turns it into one gradient for each
-parent, and these are added up (``accumulation.py``: ``add`` and ``take``; it also undoes broadcasting). What remains at
-the end are the gradients of the leaves (Griewank & Walther, *Evaluating Derivatives*, 2nd ed., section 3.2).
+A vector-Jacobian product maps the gradient of an output to the gradient of an argument: it *pulls* the gradient *back*.
+:func:`pullback` does so for a whole graph. It visits the nodes from the newest to the oldest. Everything that used the
+output of a node is newer, so when the pass reaches the node, the gradient of its output is complete. The node computes
+one gradient for each parent and adds it to the parent's sum. At the end the gradients of the leaves remain (Griewank &
+Walther, *Evaluating Derivatives*, 2nd ed., section 3.2).
+
+``accumulation.py`` holds the sums. ``Gradients.add`` adds to one, and undoes broadcasting; ``take`` removes the sum of
+a node; ``finish`` returns the remaining ones. Hooks (functions of the user) see a gradient once it is complete.
 
 A node does not point to the tensor that it produced. A graph therefore has no reference cycles, and is freed with the
 last tensor that was computed from it.
@@ -29,15 +33,15 @@ if TYPE_CHECKING:
 Vertex: TypeAlias = "Node | Tensor"  # what a gradient can flow to: a node, or a leaf
 
 _clock = itertools.count()
-now = _clock.__next__  # the time, counted in nodes
+now = _clock.__next__  # a number larger than that of every node so far: it separates older nodes from newer ones
 
 
-class Puller(Protocol):
-    """How a node computes the gradients of its parents. All nodes of one op share theirs, a ``Plan``."""
+class Backward(Protocol):
+    """The vector-Jacobian products of a node. Nodes of one op share theirs, a ``Plan`` (``primitive.py``)."""
 
     @property
     def op(self) -> Any:
-        """Whatever has a ``name``, for messages."""
+        """The op; messages use its ``name``."""
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
         """Call ``add(parent, gradient)`` for each needed parent; ``seed`` is the gradient of the output."""
@@ -49,7 +53,7 @@ class Node:
     __slots__ = ("_hooks", "dtype", "number", "parents", "plan", "saved", "shape")
 
     def __init__(
-        self, plan: Puller, parents: Sequence[Vertex], shape: tuple[int, ...], dtype: Any, saved: list[Any] | None
+        self, plan: Backward, parents: Sequence[Vertex], shape: tuple[int, ...], dtype: Any, saved: list[Any] | None
     ) -> None:
         self.plan = plan
         self.parents = parents
@@ -57,7 +61,7 @@ class Node:
         self.dtype = dtype
         self.number = next(_clock)  # larger than that of every parent: the numbers sort a graph topologically
         self.saved = saved  # None once the graph has been freed
-        self._hooks: list[Any] | None = None
+        self._hooks: list[Any] | None = None  # see hooks.py
 
     def release(self) -> None:
         """Free the saved values; another backward pass through this node is then an error."""
@@ -81,7 +85,7 @@ def ancestors(roots: Iterable[Vertex], since: int = -1) -> list[Node]:
 
 
 def sources(roots: Sequence[Vertex], since: int) -> set[Vertex]:
-    """The inputs of a part of a graph: the leaves and older nodes that the nodes recorded after ``since`` point to."""
+    """The inputs of the part of a graph recorded after ``since``: the leaves and older nodes that it points to."""
     inside = set(ancestors(roots, since))
     return {v for v in (*roots, *(parent for node in inside for parent in node.parents)) if v not in inside}
 
@@ -98,18 +102,24 @@ def pullback(
 
     The seeds are the gradients of the roots. If they are arrays, the pass is plain NumPy. If they are Tensors, it
     records itself, and its result can be differentiated again. Unless ``retain`` is set, each node is freed once it has
-    been visited. With ``since``, the pass is part of another: older nodes count as leaves, and what arrives at a wanted
-    one is passed ``onward`` at once.
+    been visited. A checkpoint recomputes a part of a graph in the middle of a backward pass: ``since`` limits the pass
+    to that part, and ``onward`` adds the gradients of its wanted vertices to the sums of the outer pass.
     """
     order = ancestors(roots, since)
-    path = None if wanted is None else _path_to(wanted, order)
-    needed = None if wanted is None or path is None else path | wanted
+    path: set[Vertex] | None = None  # the nodes to visit; None for all
+    needed: set[Vertex] | None = None  # the parents that need a gradient; None for all
+    if wanted is not None:
+        path = _path_to(wanted, order)
+        needed = path | wanted
     gradients = Gradients()
 
-    def sort(vertex: Vertex, gradient: Any) -> None:
-        (onward if onward and wanted and vertex in wanted else gradients.add)(vertex, gradient)
+    def add_or_pass_on(vertex: Vertex, gradient: Any) -> None:
+        if onward and wanted and vertex in wanted:
+            onward(vertex, gradient)
+        else:
+            gradients.add(vertex, gradient)
 
-    add = sort if onward else gradients.add
+    add = add_or_pass_on if onward else gradients.add
     for root, seed in zip(roots, seeds, strict=True):
         add(root, seed)
     try:
@@ -125,7 +135,7 @@ def pullback(
             node.plan.pull(node, gradient, needed, add)
             if not retain:
                 node.release()
-    except BaseException:  # do not leave half of a graph behind
+    except BaseException:  # also for Ctrl-C: do not leave half of a graph behind
         if not retain:
             for node in order:
                 if path is None or node in path:

@@ -7,14 +7,24 @@
     tanh.vjp(x=lambda g, out: g * (1 - out * out))
     tanh.check(draw(3, 2))
 
-A rule is a vector-Jacobian product. It maps ``g``, the gradient of the output, to the gradient of one argument. *What a
-rule names is what the graph saves.* After ``g`` it may name ``out``, any argument (``x``, ``axis``), or ``x_shape`` if
-the shape is enough; nothing else is kept alive. A rule is written in operators and ops of the package. Called with
-arrays it computes, called with Tensors it records itself, and that is how higher derivatives come about.
+A rule is a vector-Jacobian product. It maps ``g``, the gradient of the output, to the gradient of one argument. *The
+graph saves the values that the rules name.* After ``g`` a rule may name ``out``, any argument (``x``, ``axis``), or
+``x_shape`` if the shape is enough; nothing else is kept alive. A rule is written in operators and ops of the package.
+Called with arrays it computes. Called with Tensors it records itself, which gives higher derivatives. ``check`` adds a
+test case, and ``draw(3, 2)`` describes a random argument of that shape for it.
 
-A call takes three steps. ``Signature.compute`` turns what the user wrote into arrays and calls the NumPy function.
-:meth:`Op.result` wraps the array into a Tensor; ``saved.settle`` sees to it that no one else owns its memory. A
-:class:`Plan` adds a node to the graph if an argument requires a gradient. The backward pass calls :meth:`Plan.pull`.
+A call takes three steps. ``Signature.compute`` turns the user's arguments into arrays and calls the NumPy function.
+:meth:`Op.result` wraps the array into a Tensor. If an argument requires a gradient, a :class:`Plan` adds a node to the
+graph. The backward pass calls :meth:`Plan.pull`.
+
+The rest of ``core/`` need not be opened:
+
+- ``interface.py`` defines ``Array`` (for annotations), ``draw``, and ``composite``: that decorates a public function
+  that is made of ops, and so needs no rules of its own.
+- ``signature.py`` knows the arguments of a function: names, defaults, checks of options, messages.
+- ``saved.py`` keeps gradients right if data changes. A Tensor counts changes in place: that number is its version.
+  ``save`` copies an argument whose changes no Tensor would count, and ``settle`` an output that shares its memory.
+- ``modes.py`` knows whether this thread records, and who listens to every op, such as the ONNX export.
 """
 
 from __future__ import annotations
@@ -41,9 +51,9 @@ from .tensor import Tensor, Version
 
 REGISTRY: dict[str, Op] = {}
 _ndarray = np.ndarray
-_HOLDERS = (list, tuple, dict)  # of arrays, perhaps
+_CONTAINERS = (list, tuple, dict)
 
-Source: TypeAlias = tuple[str, int]  # of a saved value: ("arg", 0), ("shape", 1), ("out", 0), ("position", 2)
+Source: TypeAlias = tuple[str, int]  # where a saved value comes from: ("arg", 0), ("shape", 1), ("out", 0)
 
 
 class Op:
@@ -52,12 +62,12 @@ class Op:
     def __init__(self, forward: Callable[..., Array], view: bool = False) -> None:
         self.forward, self.view, self.name = forward, view, forward.__name__
         self.signature = Signature(forward)
-        self.names, self.loose = self.signature.names, self.signature.loose
+        self.names, self.containers = self.signature.names, self.signature.containers
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}
         self.cases: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        self.plans: dict[tuple[int, int], Plan] = {}  # by the arguments that require a gradient, and their number
+        self.plans: dict[tuple[int, int], Plan] = {}  # by ``tracked`` and the number of arguments
 
     def vjp(self, **rules: Rule | None) -> None:
         """See :meth:`Primitive.vjp`."""
@@ -70,101 +80,114 @@ class Op:
         self.cases.append((args, kwargs))
 
     def result(self, args: tuple[Any, ...], plain: list[Any], tracked: int, out: Any) -> Tensor:
-        """The output as a Tensor, recorded if an argument requires a gradient."""
+        """The output as a Tensor, recorded if an argument requires a gradient.
+
+        ``plain`` are the arguments as arrays and Python options. Bit i of ``tracked`` is set if argument i requires a
+        gradient.
+        """
         if type(out) is not np.ndarray:
             out = np.asarray(out)
         version: Version = [0]
-        home = out.base  # the array that owns the memory, if a view of NumPy's made this one
-        shared = home is not None and (type(home) is not _ndarray or not out.flags.writeable)
+        # Fast tests: may the output share memory with an argument? If so, settle() looks closer, and may copy it.
+        base = out.base  # the array that owns the memory, if ``out`` is a view
+        shared = base is not None and (type(base) is not _ndarray or not out.flags.writeable)
         for a in plain:
-            if a is out or (home is not None and type(a) is _ndarray and (a is home or a.base is home)):
+            if a is out or (base is not None and type(a) is _ndarray and (a is base or a.base is base)):
                 shared = True
-        for i in self.loose:
-            shared = shared or type(plain[i]) in _HOLDERS
-        if shared:  # perhaps, with an argument
+        for i in self.containers:
+            shared = shared or type(plain[i]) in _CONTAINERS
+        if shared:
             out, version = settle(self, args, plain, out)
         node = None
-        if tracked and (recording() or is_grad_enabled()):
+        if tracked and (recording() or is_grad_enabled()):  # the first is faster, but not always true
             plan = self.plans.get((tracked, len(args))) or self.plan(tracked, len(args))
             if plan.rules:
                 node = plan.record(args, plain, out, version)
         result = Tensor._wrap(out, node, version)
-        hear = listener()
+        hear = listener()  # usually None
         if hear is not None:
             hear(self, args, result)
         return result
 
     def plan(self, tracked: int, count: int) -> Plan:
         """The plan for these arguments, made at their first call."""
-        if len(self.plans) > 99:  # as of stack() for lists of many lengths: a plan is as long as its list
+        if len(self.plans) > 99:  # calls of stack() with lists of many lengths need one plan each
             self.plans.clear()
         plan = self.plans[tracked, count] = Plan(self, tracked, count)
         return plan
 
 
 class Plan:
-    """Which values to save if certain arguments require a gradient, and which of them each rule receives."""
+    """Which values to save if certain arguments require a gradient, and which of them each rule receives.
 
-    __slots__ = ("op", "rules", "sources")
+    For ``mul.vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)``, both tracked, the plan saves ``y`` and ``x``:
+    ``saves`` is ``[("arg", 1), ("arg", 0)]``, and ``rules`` is ``[(0, x's rule, [0]), (1, y's rule, [1])]``.
+    """
+
+    __slots__ = ("op", "rules", "saves")
 
     def __init__(self, op: Op, tracked: int, count: int) -> None:
         self.op = op
-        self.sources: list[Source] = []  # of the saved values
-        # For each argument that gets a gradient: its position, its rule, and which saved values the rule receives.
+        self.saves: list[Source] = []
+        # For each argument that gets a gradient: its position, its rule, and the places of the rule's saved values.
         self.rules: list[tuple[int, Rule, list[int | slice]]] = []
         for position in range(count):
             rule = op.signature.rule_of(position, op.rules) if tracked >> position & 1 else None
             if rule is not None:
-                picks = [self._pick(word, position, count) for word in parameters(rule)[1:]]
-                self.rules.append((position, rule, picks))
+                places = [self._place(word, position, count) for word in parameters(rule)[1:]]
+                self.rules.append((position, rule, places))
 
-    def _pick(self, word: str, position: int, count: int) -> int | slice:
-        """Have a value saved that a rule asks for; return its place among the saved values."""
+    def _place(self, word: str, position: int, count: int) -> int | slice:
+        """The place among the saved values of one that a rule names; a slice if it names ``*args``."""
         signature = self.op.signature
         kind, i = signature.source(word)
-        if kind == "position":  # a rule for each of *args asks which of them it is called for
+        if kind == "position":  # the rule of *args asks for which of them it is called
             i = position - signature.arity
         several = kind == "arg" and signature.variadic and i == signature.arity
-        wanted = [(kind, k) for k in range(i, count)] if several else [(kind, i)]
-        if not {*wanted} <= {*self.sources}:
-            self.sources += wanted
-        first = self.sources.index(wanted[0]) if wanted else 0
-        return slice(first, first + len(wanted)) if several else first
+        sources = [(kind, k) for k in range(i, count)] if several else [(kind, i)]
+        if not all(source in self.saves for source in sources):
+            self.saves += sources
+        first = self.saves.index(sources[0]) if sources else 0
+        return slice(first, first + len(sources)) if several else first
 
     def record(self, args: tuple[Any, ...], plain: list[Any], out: np.ndarray[Any, Any], version: Version) -> Node:
         """A node for ``out = op(*args)``. It saves each value together with its version."""
         saved: list[tuple[Any, Any]] = []
-        for kind, i in self.sources:
+        for kind, i in self.saves:
             if kind == "arg":
                 value = args[i]
-                watched = isinstance(value, Tensor) and value._version[0] >= 0
-                saved.append((value, value._version[0]) if watched else save(value, plain[i]))
+                counted = isinstance(value, Tensor) and value._version[0] >= 0  # false for NaN, see Version
+                saved.append((value, value._version[0]) if counted else save(value, plain[i]))
             elif kind == "shape":
                 saved.append((np.shape(plain[i]), 0))
-            elif kind == "out":  # a new Tensor, since the output itself will point to the node: that would be a cycle
+            elif kind == "out":  # without its node: a node that pointed to its own output would be a cycle
                 saved.append((Tensor._wrap(out, None, version), version[0]))
             else:
                 saved.append((i, 0))
-        return Node(self, [args[i]._node or args[i] for i, _, _ in self.rules], out.shape, out.dtype, saved)
+        parents = [args[i]._node or args[i] for i, _, _ in self.rules]  # a leaf has no node
+        return Node(self, parents, out.shape, out.dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
-        """Call ``add(parent, gradient)`` for each needed parent; ``seed`` is the gradient of the output."""
-        recording = isinstance(seed, Tensor)
+        """Call ``add(parent, gradient)`` for each needed parent; ``seed`` is the gradient of the output.
+
+        If the seed is a Tensor, the rules receive Tensors, and so record themselves; else they receive arrays.
+        """
+        recorded = isinstance(seed, Tensor)
         values: list[Any] = []
-        for value, stamp in node.saved or ():
+        for value, number in node.saved or ():
             if isinstance(value, Tensor):
-                if value._version[0] != stamp:
+                if value._version[0] != number:
                     raise self._changed(len(values), value)
-                if not recording:
+                if not recorded:
                     value = value._data
-                elif self.sources[len(values)][0] == "out":
+                elif self.saves[len(values)][0] == "out":
                     value = Tensor._wrap(value._data, node, value._version)
             values.append(value)
         for i, parent in enumerate(node.parents):
             if needed is None or parent in needed:
-                position, rule, picks = self.rules[i]
-                gradient = rule(seed, *map(values.__getitem__, picks))
-                if isinstance(gradient, Tensor) and not recording:  # the rule called an op, which returns a Tensor
+                position, rule, places = self.rules[i]
+                gradient = rule(seed, *map(values.__getitem__, places))
+                if isinstance(gradient, Tensor) and not recorded:  # the rule called an op, which returns a Tensor
                     gradient = gradient._data
                 if gradient is not None:
                     try:
@@ -175,7 +198,7 @@ class Plan:
                         raise GradientError(f"{self.op.name}: the rule of {name!r} {what}") from None
 
     def _changed(self, place: int, value: Tensor) -> GradientError:
-        kind, i = self.sources[place]
+        kind, i = self.saves[place]
         what = "its output" if kind == "out" else f"argument {self.op.signature.name_of(i)!r}"
         return changed(f"{self.op.name}: {what}", value.shape, value._version)
 
@@ -187,18 +210,20 @@ def primitive(*, view: bool) -> Callable[[Callable[P, Array]], Primitive[P]]: ..
 def primitive(forward: Any = None, *, view: bool = False) -> Any:
     """Make a differentiable op of a NumPy function.
 
-    Parameters annotated ``Array`` are its tensors: in the body NumPy arrays, for callers whatever makes a tensor. The
-    others are options. ``op.vjp(x=rule)`` gives the rule of an argument; it takes ``g``, the gradient of the output,
-    and after it, by name, what else it needs: an argument, its ``x_shape``, or the output as ``out``. It is written in
-    operators and ops of the package, so that it can be differentiated in its turn; for broadcasting it need not care.
-    ``None`` in its place says that the gradient is 0. Options annotated ``int``, ``float``, ``bool`` or ``str`` are
-    checked: in the body they are Python's.
+    Parameters annotated ``Array`` are tensors: the caller may pass a Tensor, an array, a number or a list, and the body
+    receives NumPy arrays. The other parameters are options. Those annotated ``int``, ``float``, ``bool`` or ``str`` are
+    checked, and the body receives Python's own types.
 
-    The result owns its memory: what the function returns is copied if it shares memory with an argument. With
-    ``@primitive(view=True)`` it may be a view of a tensor, and a change of one in place is seen in the other.
+    ``op.vjp(x=rule)`` declares the rule of the argument ``x``. The rule takes ``g``, the gradient of the output, and
+    after it, by name, the values that it needs: an argument, its shape as ``x_shape``, or the output as ``out``. It is
+    written in operators and ops of the package, so that it can be differentiated itself. It may ignore broadcasting,
+    which is undone later. ``None`` in place of a rule says that the gradient is 0.
+
+    The result owns its memory: it is copied if it shares memory with an argument. With ``@primitive(view=True)`` it may
+    be a view of a tensor; then a change in place of one shows in the other.
 
     Raises:
-        DTypeError: ``forward`` is no function that was written with ``def``.
+        DTypeError: ``forward`` is not a function written with ``def``.
 
     >>> import numpy as np
     >>> import tinygrad_lenet as tl

@@ -106,7 +106,7 @@ class Signature:
         other = {theirs: ours for theirs, ours in SPELLINGS.items() if ours in self.names and theirs not in self.names}
         self.spellings = other
         self.operands = [_operand(annotations.get(name)) for name in self.names]
-        self.loose: list[int] = []  # positions of options that may hold arrays, in lists and dicts
+        self.containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
         self.options: list[Option] = []
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
             if self.operands[i]:
@@ -122,7 +122,7 @@ class Signature:
                 check = next((check for check in checks if check is not None), None)
                 if check is None:
                     if i < self.arity and not {*re.findall(r"\w+", text)} <= _PLAIN:
-                        self.loose.append(i)
+                        self.containers.append(i)
                     continue
             position = i if i < self.arity else BY_NAME
             self.options.append(Option(position, name, kinds, frozenset(quick), check))

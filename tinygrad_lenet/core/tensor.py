@@ -1,10 +1,15 @@
 """The Tensor: an array, its gradient, and the node of the graph that produced it.
 
-This file has no maths. Operators and methods such as ``x * y`` and ``x.sum()`` are attached in ``operators.py``. What
-Python asks of an object, such as ``float(x)``, ``x[0] = 1`` and checked attributes, is in ``python_object.py``.
-``hooks.py`` has functions that see a gradient, ``accumulation.py`` adds the gradients of a backward pass to ``.grad``.
+This file has no maths. Operators and methods such as ``x * y`` and ``x.sum()`` call the ops of ``ops/``; they are
+attached by ``operators.py``, and ``_methods.py`` holds their types. The rest is in these files:
 
-Data is protected, so that a gradient is never silently wrong. A Tensor holds a private copy of what the user gave, and
+- ``python_object.py``: Python's protocols, such as ``float(x)``, ``x[0] = 1`` and checked attributes; conversion of the
+  user's data to arrays (``copied``, ``to_array``); where a backward pass starts (``root_of``), and with which gradient
+  (``seed_of``: the one given, or 1).
+- ``hooks.py``: ``x.register_hook(f)`` calls ``f`` with the gradient of ``x``.
+- ``accumulation.py``: ``accumulate`` adds the gradients of a backward pass to ``.grad``, to all or, after Ctrl-C, none.
+
+Data is protected, so that no gradient is silently wrong. A Tensor holds a private copy of what the user gave, and
 :meth:`Tensor.numpy` returns a read-only view. Every in-place change therefore goes through a Tensor, which increments a
 version counter. Views of the same memory share one counter. An op notes the version of each value it saves, and the
 backward pass refuses to use a value whose version has changed.
@@ -26,8 +31,8 @@ from .hooks import Hook, register_hook
 from .python_object import PythonObject, copied, root_of, seed_of
 from .python_object import to_array as to_array
 
-# [number of in-place changes] or, after the first, [number, line of the last one]. The number is NaN, which equals
-# nothing, once another library can write to the memory.
+# [number of in-place changes], and after the first [number, the user's line that made the last one]. A list, so that
+# views can share it. The number is NaN, which equals nothing, once another library can write to the memory.
 Version: TypeAlias = list[Any]
 
 
@@ -70,7 +75,7 @@ class Tensor(PythonObject, Methods):
 
     @staticmethod
     def _wrap(array: NDArray[Any], node: Node | None = None, version: Version | None = None) -> Tensor:
-        """A Tensor around an array that nobody else writes to. Nothing is copied."""
+        """A Tensor around an array that no one else writes to. Nothing is copied or checked."""
         self = Tensor.__new__(Tensor)
         self._data = array
         self._grad = self._hooks = None
@@ -119,7 +124,7 @@ class Tensor(PythonObject, Methods):
         """
         try:
             retain_graph = retain_graph is True or flag("retain_graph", retain_graph)
-            root, seed = root_of(self), seed_of(self, gradient)._data
+            root, seed = root_of(self), seed_of(self, gradient)._data  # an array: the pass is not recorded
         except TinygradLenetError as error:
             raise named(error, "backward")  # noqa: B904  # it is the same error
         accumulate(pullback([root], [seed], retain=retain_graph), seed)

@@ -1,13 +1,17 @@
-"""Convolution, fast: gather the windows of the images as columns, and the convolution is one matrix product (im2col).
+"""Fast convolution: copy the windows of the images to columns; then convolution is one matrix product (im2col).
 
-``weight.reshape(O, -1) @ unfold(x, at)`` is the whole idea, and ``fold(weight.reshape(O, -1).T @ g, at)`` its gradient.
-The functions after these two compute the same from columns that are mostly a view (see :class:`OutputBlock`), and are
-made again for the gradients: to keep them would take a multiple of the memory of the images.
+The idea is ``weight.reshape(O, -1) @ unfold(x, at)``, and its gradient ``fold(weight.reshape(O, -1).T @ g, at)``, with
+the first two functions of this file. The rest computes the same products faster, in three ways. It works on blocks that
+fit into the cache, one core a block. It copies fewer pixels (see :class:`OutputBlock`). It computes the columns again
+for the gradients, since to keep them would take many times the memory of the images.
 
-Each kernel comes in two layers. The geometry says which blocks a convolution is cut into, and how each block looks at
-memory; it holds no arrays, and is made once for each size. The computation gives the steps that fill ``out`` (see
-``steps.py``). In memory images lie as (H, C, W, N), see :func:`padded`; the functions at the end take and return
-(N, C, H, W).
+Each kernel has two layers. The geometry says into which blocks a convolution is cut, and how each block sees memory (a
+``View``: shape, strides and offset). It holds no arrays, and is cached for each size. The computation returns steps:
+calls without arguments that fill ``out`` when they are run (``steps.py``). In it, ``room(shape, dtype)`` gives scratch
+memory, and a function that takes ``steps`` appends the calls that will fill the array it returns.
+
+In memory images are (H, C, W, N), with the batch innermost: so the pixels of a window, for all images, are a few long
+contiguous runs (``windows.py``: ``padded``). The functions at the end take and return arrays of shape (N, C, H, W).
 
 Source: Chellapilla, Puri, Simard, *High performance convolutional neural networks for document processing*, 2006.
 """
@@ -29,12 +33,12 @@ from .windows import Windows, aligned, cut, padded
 
 Array = NDArray[Any]
 
-_CHUNK = 256  # images that a block has at most: shorter runs are slower to copy and to multiply
-_ROOM = 1 << 20  # bytes that the columns of a block should not exceed, about that cache
+_IMAGES = 256  # the most images in a block: with fewer, runs are shorter, and slower to copy and to multiply
+_BYTES = 1 << 20  # the most bytes of a block's columns, if possible: about the size of the cache
 
 
 class Geometry(NamedTuple):
-    """All that the options of a convolution say, for images of one size."""
+    """The options of a convolution, settled for images of one size: where its windows lie, and its groups."""
 
     windows: Windows
     groups: int
@@ -45,33 +49,33 @@ def unfold(x: Array, at: Windows) -> Array:
     (n, c), (kh, kw), (oh, ow) = x.shape[:2], at.kernel, at.grid
     images = np.zeros((n, c, *at.padded), x.dtype)
     images[(..., *at.inside)] = x
-    columns = [images[(..., *at.at(a, b))] for a, b in np.ndindex(kh, kw)]
+    columns = [images[(..., *at.pixels(a, b))] for a, b in np.ndindex(kh, kw)]
     return np.stack(columns, axis=2).reshape(n, c * kh * kw, oh * ow)
 
 
 def fold(columns: Array, at: Windows) -> Array:
-    """Images (N, C, H, W), to which every column is added where its window lies (col2im)."""
+    """Images (N, C, H, W): every column is added to the pixels of its window (col2im)."""
     n, (kh, kw), (oh, ow) = len(columns), at.kernel, at.grid
     c = columns.shape[1] // (kh * kw)
     patches = columns.reshape(n, c, kh, kw, oh, ow)
     images = np.zeros((n, c, *at.padded), single(columns[:0]).dtype)  # float16 is added in float32
     for a, b in np.ndindex(kh, kw):
-        images[(..., *at.at(a, b))] += patches[:, :, a, b]
+        images[(..., *at.pixels(a, b))] += patches[:, :, a, b]
     return images[(..., *at.inside)].astype(columns.dtype, copy=False)
 
 
 # Geometry: blocks of rows and of the batch
 
 
-def _blocks(rows: int, batch: int, row: int, reach: int, work: int) -> list[tuple[slice, slice]]:
-    """Blocks (rows, chunk of the batch) that make up the whole, the same for any number of threads.
+def _blocks(rows: int, batch: int, row_bytes: int, reach: int, work: int) -> list[tuple[slice, slice]]:
+    """Cut rows and batch into blocks (rows, chunk of the batch), the same for any number of threads.
 
-    ``row`` is the bytes of a row's columns for one image, ``reach`` the rows of which neighbouring blocks both need the
-    columns, ``work`` the multiply-adds in all.
+    ``row_bytes`` is the size of a row's columns for one image. Neighbouring blocks both copy the columns of ``reach``
+    rows. ``work`` is the number of multiply-adds in all.
     """
-    chunks = cut(batch, _CHUNK)
-    # Several rows at once, or neighbours would gather most of their columns twice.
-    fitting = max(2 * reach, _ROOM // max(1, row * min(batch, _CHUNK)))
+    chunks = cut(batch, _IMAGES)
+    # At least twice the reach, or neighbours would copy most of their columns twice.
+    fitting = max(2 * reach, _BYTES // max(1, row_bytes * min(batch, _IMAGES)))
     shares = max(1, min(8, work // (threads.WORTH * max(1, len(chunks)))))
     most = max(1, min(fitting, -(-rows // shares)))
     return [(part, chunk) for chunk in chunks for part in cut(rows, most)]
@@ -80,38 +84,43 @@ def _blocks(rows: int, batch: int, row: int, reach: int, work: int) -> list[tupl
 class OutputBlock(NamedTuple):
     """A block of the output, and its columns of im2col, (groups, rows, kh * C / groups * kw, OW * N).
 
-    Only the width of the windows is gathered. Rows come first in that memory, so the ``kh`` rows that a row of windows
-    needs are one matrix as they lie there: the images are copied ``kw`` times, not ``kh * kw`` times.
+    im2col copies each pixel up to kh * kw times, once for each position in the kernel. Here it is copied only for the
+    kw positions along the width. Along the height nothing is copied: the columns of an output row are ``kh`` adjacent
+    rows of the copied memory, so all columns are a view of it, in which neighbours overlap.
+
+    The second convolution of LeNet-5 copies images (14, 6, 14, N) to ``strips`` (1, 14, 6, 5, 10, N). Its columns are a
+    view (1, 10, 5 * 6 * 5, 10 * N) of these.
     """
 
     rows: slice  # of the output
     chunk: slice  # of the batch
-    rank: int  # in the order in which sums over blocks are added
-    wide: tuple[int, ...]  # the shape of what is gathered, (groups, H, C / groups, kw, OW, N)
-    seen: View  # of the images, in that shape
-    stacked: View  # of what is gathered, see _stacked
+    rank: int  # its place in the order in which the sums of blocks are added
+    strips: tuple[int, ...]  # the shape of the copied memory, (groups, H, C / groups, kw, OW, N)
+    pixels: View  # of the images: the pixels to copy, in the shape of the strips
+    columns: View  # of the strips, see _columns_view
 
 
 class ImageBlock(NamedTuple):
-    """A block of the images, and the rows of the output that saw it.
+    """A block of the gradient of the images, and the output rows that it depends on.
 
-    The gradient of image row y is made of those of the output rows (y - a * dh) / sh. Spread out, with rows of zeros
-    between and around them, these are columns like those of im2col.
+    The gradient of image row y depends on output rows (y - a * dh) / sh, for a in the kernel. The gradient of the
+    output is stretched: rows of zeros are put between its rows (sh - 1 of them) and around them. Then the input
+    gradient is a convolution with stride 1 and a flipped kernel, whose columns are a view as in :class:`OutputBlock`.
     """
 
     rows: slice  # of the images
     chunk: slice  # of the batch
-    spread: tuple[int, ...]  # the shape of the output rows with zeros between and around them, (H, O, OW, N)
-    zeros: tuple[slice, ...]  # the rows of zeros; all, if these lie between others
-    taken: slice  # rows of the output
-    placed: slice  # the same rows, spread out
-    stacked: View  # of the spread rows
-    wide: tuple[int, ...]  # the shape of the products, (groups, rows, C / groups * kw, OW * N)
+    stretched: tuple[int, ...]  # the shape of the stretched gradient, (H, O, OW, N)
+    zeros: tuple[slice, ...]  # its rows to fill with zeros; all, if zeros lie between others
+    source: slice  # the output rows to copy
+    target: slice  # their places in the stretched gradient
+    columns: View  # of the stretched gradient
+    products: tuple[int, ...]  # the shape of the products, (groups, rows, C / groups * kw, OW * N)
 
 
-def _stacked(shape: tuple[int, ...], strides: tuple[int, ...]) -> View:
-    """The view (groups, rows, kh * depth, pixels) of memory in which the kernel's rows lie one below the other; of five
-    axes, with ``kh`` and ``depth`` apart, if dilation or groups keep them apart in memory.
+def _columns_view(shape: tuple[int, ...], strides: tuple[int, ...]) -> View:
+    """The view (groups, rows, kh * depth, pixels) of memory with these strides, given with ``kh`` and ``depth`` as two
+    axes. If dilation or groups keep these from being joined without a copy, they stay two axes.
     """
     groups, rows, kh, depth, pixels = shape
     step = strides[2] if depth == 1 else strides[3]
@@ -130,27 +139,27 @@ def _strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=256)
 def _output_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: int) -> tuple[list[OutputBlock], int]:
-    """The blocks of the output, and the multiply-adds of all."""
-    (height, width), groups, c = at.windows.padded, at.groups, channels // at.groups
+    """The blocks of the output, and the number of multiply-adds."""
+    (padded_h, padded_w), groups, c = at.windows.padded, at.groups, channels // at.groups
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.windows.kernel, at.windows.stride, at.windows.dilation, at.windows.grid
-    s_h, s_c, s_w, s_n = _strides((height, channels, width, batch), itemsize)
+    s_h, s_c, s_w, s_n = _strides((padded_h, channels, padded_w, batch), itemsize)
     work = outs * c * kh * kw * oh * ow * batch
     blocks, found = _blocks(oh, batch, channels * kw * ow * itemsize, kh, work), []
     ranked = sorted(blocks, key=lambda block: (block[0].start, block[1].start))
     for rows, chunk in blocks:
         count, n = rows.stop - rows.start, chunk.stop - chunk.start
-        wide = (groups, (count - 1) * sh + (kh - 1) * dh + 1, c, kw, ow, n)
+        strips = (groups, (count - 1) * sh + (kh - 1) * dh + 1, c, kw, ow, n)
         start = rows.start * sh * s_h + chunk.start * s_n
-        seen = View(wide, (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n), start)
-        t_g, t_h, _, t_k, _, t_n = _strides(wide, itemsize)
-        stacked = _stacked((groups, count, kh, c * kw, ow * n), (t_g, t_h * sh, t_h * dh, t_k, t_n))
-        found.append(OutputBlock(rows, chunk, ranked.index((rows, chunk)), wide, seen, stacked))
+        pixels = View(strips, (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n), start)
+        t_g, t_h, _, t_k, _, t_n = _strides(strips, itemsize)
+        columns = _columns_view((groups, count, kh, c * kw, ow * n), (t_g, t_h * sh, t_h * dh, t_k, t_n))
+        found.append(OutputBlock(rows, chunk, ranked.index((rows, chunk)), strips, pixels, columns))
     return found, work
 
 
 @functools.lru_cache(maxsize=256)
 def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: int) -> tuple[list[ImageBlock], int]:
-    """The blocks of the images, and the multiply-adds of all."""
+    """The blocks of the images, and the number of multiply-adds."""
     groups, o, height = at.groups, outs // at.groups, at.windows.size[0]
     (kh, kw), (sh, _), dh, (oh, ow) = at.windows.kernel, at.windows.stride, at.windows.dilation[0], at.windows.grid
     reach = (kh - 1) * dh
@@ -158,25 +167,25 @@ def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: 
     found = []
     for rows, chunk in _blocks(height, batch, outs * ow * itemsize, reach + 1, work):
         count, n = rows.stop - rows.start, chunk.stop - chunk.start
-        spread = (count + reach, outs, ow, n)
-        first = rows.start + at.windows.before[0] - reach  # what its first row is; row sh * i is output row i
+        stretched = (count + reach, outs, ow, n)
+        first = rows.start + at.windows.before[0] - reach  # its first row, counted so that row sh * i is output row i
         low, high = max(0, -(-first // sh)), min(oh, (first + count + reach - 1) // sh + 1)
-        high = max(low, high)  # there is none between two windows that lie far apart
-        placed = slice(low * sh - first, max(0, (high - 1) * sh - first + 1), sh)
+        high = max(low, high)  # a block between two windows that are far apart depends on none
+        target = slice(low * sh - first, max(0, (high - 1) * sh - first + 1), sh)
         zeros = (slice(None),) if sh > 1 else (slice(low - first), slice(high - first, None))
-        s_h, s_o, _, s_n = _strides(spread, itemsize)
-        stacked = _stacked((groups, count, kh, o, ow * n), (o * s_o, s_h, s_h * dh, s_o, s_n))
-        wide = (groups, count, channels // groups * kw, ow * n)
-        found.append(ImageBlock(rows, chunk, spread, zeros, slice(low, high), placed, stacked, wide))
+        s_h, s_o, _, s_n = _strides(stretched, itemsize)
+        columns = _columns_view((groups, count, kh, o, ow * n), (o * s_o, s_h, s_h * dh, s_o, s_n))
+        products = (groups, count, channels // groups * kw, ow * n)
+        found.append(ImageBlock(rows, chunk, stretched, zeros, slice(low, high), target, columns, products))
     return found, work
 
 
 # Computation
 
 
-def _matrix(stacked: View, gathered: Array, room: Room, steps: Steps) -> Array:
-    """What is gathered, as matrices: a view if it can be one, or a copy."""
-    view = stacked.of(gathered)
+def _matrices(columns: View, array: Array, room: Room, steps: Steps) -> Array:
+    """The columns in an array, (groups, rows, kh * depth, pixels): a view, or a copy where that is impossible."""
+    view = columns.of(array)
     if view.ndim == 4:
         return view
     groups, rows, kh, depth, pixels = view.shape
@@ -186,7 +195,7 @@ def _matrix(stacked: View, gathered: Array, room: Room, steps: Steps) -> Array:
 
 
 def _weight_matrix(turned: Array, shape: tuple[int, ...], dtype: np.dtype[Any], room: Room, steps: Steps) -> Array:
-    """A weight of five axes, in another order, as matrices: a view if it can be one, or a copy."""
+    """A weight, its five axes in another order, as matrices: a view, or a copy where that is impossible."""
     if 1 in turned.shape[1:] and turned.dtype == dtype:
         matrix = turned.reshape(shape)
         if np.may_share_memory(matrix, turned):
@@ -197,10 +206,10 @@ def _weight_matrix(turned: Array, shape: tuple[int, ...], dtype: np.dtype[Any], 
 
 
 def _columns(images: Array, block: OutputBlock, room: Room, steps: Steps) -> Array:
-    """The columns of a block."""
-    wide = room(block.wide, images.dtype)
-    steps.append(partial(np.copyto, wide, block.seen.of(images)))
-    return _matrix(block.stacked, wide, room, steps)
+    """The columns of a block, (groups, rows, kh * C / groups * kw, OW * N)."""
+    strips = room(block.strips, images.dtype)
+    steps.append(partial(np.copyto, strips, block.pixels.of(images)))
+    return _matrices(block.columns, strips, room, steps)
 
 
 def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | None, at: Geometry) -> Steps:
@@ -212,18 +221,18 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
     kernel = _weight_matrix(by_row, (groups, 1, o // groups, kh * c * kw), dtype, room, steps)
 
     def compute(block: OutputBlock) -> Steps:
-        steps: Steps = []
-        columns = _columns(images, block, room, steps)
+        inner: Steps = []
+        columns = _columns(images, block, room, inner)
         target = out[block.rows, :, :, block.chunk]
-        whole = target.flags.c_contiguous  # then the product can be written where it belongs
+        whole = target.flags.c_contiguous  # then the product can be written to it directly
         sums = target if whole else room(target.shape, dtype)
         by_group = sums.reshape(len(sums), groups, o // groups, columns.shape[3]).transpose(1, 0, 2, 3)
-        steps += product(kernel, columns, by_group, room)
+        inner += product(kernel, columns, by_group, room)
         if bias is not None:
-            steps.append(partial(np.add, sums, bias.reshape(-1, 1, 1), target))
+            inner.append(partial(np.add, sums, bias.reshape(-1, 1, 1), target))
         elif not whole:
-            steps.append(partial(np.copyto, target, sums))
-        return steps
+            inner.append(partial(np.copyto, target, sums))
+        return inner
 
     blocks, work = _output_blocks(at, c * groups, o, len(x), dtype.itemsize)
     return [*steps, Blocked(compute, blocks, work)]
@@ -239,22 +248,22 @@ def input_grad_steps(images: Array, room: Room, g: Array, weight: Array, at: Geo
     kernel = _weight_matrix(flipped, (groups, 1, c * kw, kh * o // groups), dtype, room, steps)
 
     def compute(block: ImageBlock) -> Steps:
-        grads, wide = room(block.spread, dtype), room(block.wide, dtype)
-        steps: Steps = []
+        inner: Steps = []
+        grads, products = room(block.stretched, dtype), room(block.products, dtype)
         for zeros in block.zeros:
-            steps.append(partial(grads[zeros].fill, 0))
-        steps.append(partial(np.copyto, grads[block.placed], by_row[block.taken, :, :, block.chunk]))
-        columns = _matrix(block.stacked, grads, room, steps)
-        steps += product(kernel, columns, wide, room)
+            inner.append(partial(grads[zeros].fill, 0))
+        inner.append(partial(np.copyto, grads[block.target], by_row[block.source, :, :, block.chunk]))
+        columns = _matrices(block.columns, grads, room, inner)
+        inner += product(kernel, columns, products, room)
         target = images[block.rows, :, :, block.chunk]
-        steps.append(partial(target.fill, 0))
+        inner.append(partial(target.fill, 0))
         count, _, _, n = target.shape
         by_group = target.reshape(count, groups, c, width, n).transpose(1, 0, 2, 3, 4)
-        parts = wide.reshape(groups, count, c, kw, ow, n)
-        for b in range(kw):
-            some = by_group[:, :, :, b * dw : b * dw + (ow - 1) * sw + 1 : sw]
-            steps.append(partial(np.add, some, parts[:, :, :, b], some))
-        return steps
+        parts = products.reshape(groups, count, c, kw, ow, n)
+        for b in range(kw):  # as fold does, along the width only
+            pixels = by_group[:, :, :, b * dw : b * dw + (ow - 1) * sw + 1 : sw]
+            inner.append(partial(np.add, pixels, parts[:, :, :, b], pixels))
+        return inner
 
     blocks, work = _image_blocks(at, c * groups, o, len(g), dtype.itemsize)
     return [*steps, Blocked(compute, blocks, work)]
@@ -271,16 +280,16 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     total, sums = room((groups, depth, o // groups), dtype), room((len(blocks), groups, depth, o // groups), dtype)
 
     def compute(block: OutputBlock) -> Steps:
-        steps: Steps = []
-        columns = _columns(images, block, room, steps)
-        grads = aligned(by_row[block.rows, :, :, block.chunk], dtype, room, steps)
+        inner: Steps = []
+        columns = _columns(images, block, room, inner)
+        grads = aligned(by_row[block.rows, :, :, block.chunk], dtype, room, inner)
         count = len(grads)
         grads = grads.reshape(count, groups, o // groups, columns.shape[3]).transpose(1, 0, 3, 2)
         products = room((groups, count, depth, o // groups), dtype)
         # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
-        steps += product(columns, grads, products, room)
-        steps.append(partial(np.add.reduce, products, 1, None, sums[block.rank]))
-        return steps
+        inner += product(columns, grads, products, room)
+        inner.append(partial(np.add.reduce, products, 1, None, sums[block.rank]))
+        return inner
 
     steps += [Blocked(compute, blocks, work), partial(total.fill, 0)]
     for part in sums:
@@ -303,19 +312,19 @@ def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
 
 
 def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
-    """The gradient for the images: each product of a weight and a gradient goes to the pixel that the weight saw."""
+    """The gradient for the images, (N, C, H, W): a pixel gets the gradient of each window times its weight there."""
     dtype = common_dtype(g, weight)
     if dtype == np.float16:
         return input_grad(single(g), single(weight), at).astype(dtype)
     if not np.isfinite(weight).all():
-        return _stamped(g, weight, at, dtype)
+        return _input_grad_by_fold(g, weight, at, dtype)
     images = memory.empty((at.windows.size[0], weight.shape[1] * at.groups, at.windows.padded[1], len(g)), dtype)
     run(input_grad_steps(images, memory.empty, g, weight, at))
     return images[:, :, at.windows.inside[1]].transpose(3, 1, 0, 2)
 
 
-def _stamped(g: Array, weight: Array, at: Geometry, dtype: np.dtype[Any]) -> Array:
-    """:func:`input_grad` window by window: the zeros between and around them would make NaN of infinite weights."""
+def _input_grad_by_fold(g: Array, weight: Array, at: Geometry, dtype: np.dtype[Any]) -> Array:
+    """:func:`input_grad` without stretching, for infinite weights: times the zeros in between they would give NaN."""
     n, o, oh, ow = g.shape
     by_group = g.reshape(n, at.groups, o // at.groups, oh * ow).astype(dtype, copy=False)
     kernel = weight.reshape(at.groups, o // at.groups, -1).swapaxes(1, 2).astype(dtype, copy=False)

@@ -64,7 +64,7 @@ def blocks(at: Windows, parts: int) -> list[Block]:
     else:
         cuts = cut(count, -(-count // (parts + parts % 2)))  # an even number, for two threads
     positions = [(a, b) for a in range(at.kernel[0]) for b in range(at.kernel[1])]
-    return [Block(rows, tuple((..., *at.at(a, b, rows)) for a, b in positions)) for rows in cuts]
+    return [Block(rows, tuple((..., *at.pixels(a, b, rows)) for a, b in positions)) for rows in cuts]
 
 
 # Computation

@@ -24,9 +24,9 @@ class Windows(NamedTuple):
     stride: tuple[int, int]
     dilation: tuple[int, int]
     before: tuple[int, int]  # padding above, and to the left
-    padded: tuple[int, int]  # height and width with all padding
-    full: tuple[int, int]  # the same without what ceil_mode adds beyond the padding
-    grid: tuple[int, int]  # how many windows: height and width of the output
+    padded: tuple[int, int]  # height and width with padding, and with what ceil_mode adds beyond it
+    full: tuple[int, int]  # height and width with padding only
+    grid: tuple[int, int]  # the number of windows: height and width of the output
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -45,7 +45,7 @@ class Windows(NamedTuple):
         """Whether they tile, and are so large that one reduction is faster than to look at each pixel in turn."""
         return self.kernel[0] * self.kernel[1] > 9 and self.tiling
 
-    def at(self, a: int, b: int, rows: slice | None = None) -> tuple[slice, slice]:
+    def pixels(self, a: int, b: int, rows: slice | None = None) -> tuple[slice, slice]:
         """The pixels (rows, columns of the padded image) that all windows, or some rows of them, see at kernel position
         (a, b).
         """

@@ -1,13 +1,17 @@
-"""Convolution: the definition, the op and its gradients. The fast code is in ``kernels/convolution.py``.
+"""Convolution: the definitions, the ops and their gradients. The fast code is in ``kernels/convolution.py`` (``fast``).
 
-The definitions at the top are loops over the pixels of the output: each is the inner product of a kernel with the
-window of the image that it looks at. They are ``tinygrad_lenet.reference``, and the ops are tested against them.
+The definitions at the top are loops over the pixels of the output: each is the inner product of a kernel with its
+window of the image. They are public as ``tinygrad_lenet.reference``, and the ops are tested against them.
 
-Convolution closes on itself: the gradients of :func:`conv2d` are :func:`conv2d_input_grad` (transposed convolution) and
-:func:`conv2d_weight_grad`, and the gradients of each of the three are the other two. So there are gradients of any
-order. All three take their options as one :class:`Geometry`, which :func:`conv2d` makes once and the graph saves.
+The gradients of :func:`conv2d` are :func:`conv2d_input_grad` (transposed convolution) and :func:`conv2d_weight_grad`.
+The gradients of each of these three are the other two, so there are gradients of any order. :func:`conv2d` settles its
+options once, as ``at``: a :class:`Geometry` says where the windows are. The graph saves it for the gradients.
 
 :func:`unfold` is im2col: ``weight.reshape(O, -1) @ unfold(x, kernel)`` is a convolution.
+
+``single`` converts float16 to float32, so that long sums do not overflow. ``ops/windows.py`` checks the options that
+convolution and pooling have in common, and ``windows(size, kernel, stride, padding, dilation)`` makes a
+:class:`Windows` of them.
 
 Sources: Chellapilla, Puri, Simard, *High performance convolutional neural networks for document processing*, 2006
 (im2col); Dumoulin and Visin, *A guide to convolution arithmetic for deep learning*, 2016 (sizes and transposition).
@@ -39,8 +43,10 @@ __all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]
 # The definitions
 
 
-def _zeros(shape: Any, dtype: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Any, Any]:
-    """Images (N, C, H, W) of zeros, and their windows (N, C, OH, OW, kh, kw): two views of the padded images."""
+def _images_and_windows(
+    shape: Any, dtype: Any, kernel: Any, stride: Any, padding: Any, dilation: Any
+) -> tuple[Any, Any]:
+    """Images (N, C, H, W) of zeros, and their windows (N, C, OH, OW, kh, kw): two views of one padded array."""
     stride, dilation = both(stride), both(dilation)
     reach = [d * (k - 1) + 1 for k, d in zip(both(kernel), dilation, strict=True)]
     if padding == "valid":
@@ -59,7 +65,7 @@ def _zeros(shape: Any, dtype: Any, kernel: Any, stride: Any, padding: Any, dilat
 
 
 def _groups(groups: int, channels: int, outs: int) -> Iterator[tuple[slice, slice]]:
-    """The channels of each group, and its outputs."""
+    """For each group, the slice of its input channels and the slice of its output channels."""
     c, o = channels // groups, outs // groups
     for group in range(groups):
         yield slice(group * c, (group + 1) * c), slice(group * o, (group + 1) * o)
@@ -79,7 +85,7 @@ def conv2d_definition(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    images, windows = _zeros(x.shape, x.dtype, weight.shape[2:], stride, padding, dilation)
+    images, windows = _images_and_windows(x.shape, x.dtype, weight.shape[2:], stride, padding, dilation)
     images[...] = x
     grid = windows.shape[2:4]
     out = np.zeros((len(x), len(weight), *grid), np.result_type(x, weight))
@@ -92,9 +98,9 @@ def conv2d_definition(
 def conv2d_input_grad_definition(
     g: Any, weight: Any, size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
-    """The gradient of ``sum(g * conv2d(x, weight))`` for images ``x`` of a size (H, W): (N, C, H, W).
+    """The gradient of ``sum(g * conv2d(x, weight))`` for images ``x`` of size (H, W): (N, C, H, W).
 
-    Each pixel gets, from every window that saw it, the gradient times the weight that it met there.
+    Every window that contains a pixel adds its gradient times the weight at that place to the pixel.
 
     >>> import numpy as np
     >>> from tinygrad_lenet import reference
@@ -104,7 +110,7 @@ def conv2d_input_grad_definition(
              [1., 2., 1.]]]])
     """
     shape = (len(g), weight.shape[1] * groups, *both(size))
-    images, windows = _zeros(shape, np.result_type(g, weight), weight.shape[2:], stride, padding, dilation)
+    images, windows = _images_and_windows(shape, np.result_type(g, weight), weight.shape[2:], stride, padding, dilation)
     for i, j in np.ndindex(g.shape[2:]):
         for c, o in _groups(groups, shape[1], len(weight)):
             windows[:, c, i, j] += np.einsum("no,ocab->ncab", g[:, o, i, j], weight[o])
@@ -114,10 +120,9 @@ def conv2d_input_grad_definition(
 def conv2d_weight_grad_definition(
     x: Any, g: Any, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
-    """The gradient of ``sum(g * conv2d(x, weight))`` for a weight with kernels of a size (kh, kw): (O, C / groups, kh,
-    kw).
+    """The gradient of ``sum(g * conv2d(x, weight))`` for a weight (O, C / groups, kh, kw) with kernels (kh, kw).
 
-    Each weight gets, from every window, the gradient times the pixel that it met there.
+    Every window adds its gradient times the pixel at a weight's place to that weight.
 
     >>> import numpy as np
     >>> from tinygrad_lenet import reference
@@ -125,7 +130,7 @@ def conv2d_weight_grad_definition(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    images, windows = _zeros(x.shape, x.dtype, kernel_size, stride, padding, dilation)
+    images, windows = _images_and_windows(x.shape, x.dtype, kernel_size, stride, padding, dilation)
     images[...] = x
     weight = np.zeros((g.shape[1], x.shape[1] // groups, *both(kernel_size)), np.result_type(x, g))
     for i, j in np.ndindex(g.shape[2:]):
@@ -145,7 +150,7 @@ def unfold_definition(x: Any, kernel_size: Any, dilation: Any = 1, padding: Any 
             [3., 4., 6., 7.],
             [4., 5., 7., 8.]]])
     """
-    images, windows = _zeros(x.shape, x.dtype, kernel_size, stride, padding, dilation)
+    images, windows = _images_and_windows(x.shape, x.dtype, kernel_size, stride, padding, dilation)
     images[...] = x
     rows = windows.shape[1] * windows.shape[4] * windows.shape[5]
     return np.stack([windows[:, :, i, j].reshape(len(x), rows) for i, j in np.ndindex(windows.shape[2:4])], axis=2)
@@ -154,7 +159,7 @@ def unfold_definition(x: Any, kernel_size: Any, dilation: Any = 1, padding: Any 
 def fold_definition(
     x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Any:
-    """Images (N, C, H, W) of a size, to whose windows the columns (N, C * kh * kw, OH * OW) are added (col2im).
+    """Add the columns (N, C * kh * kw, OH * OW) to the windows of images of zeros (col2im): (N, C, H, W).
 
     >>> import numpy as np
     >>> from tinygrad_lenet import reference
@@ -165,7 +170,7 @@ def fold_definition(
     """
     kh, kw = both(kernel_size)
     shape = (len(x), x.shape[1] // (kh * kw), *both(output_size))
-    images, windows = _zeros(shape, x.dtype, kernel_size, stride, padding, dilation)
+    images, windows = _images_and_windows(shape, x.dtype, kernel_size, stride, padding, dilation)
     for column, (i, j) in enumerate(np.ndindex(windows.shape[2:4])):
         windows[:, :, i, j] += x[:, :, column].reshape(windows[:, :, i, j].shape)
     return images
@@ -176,12 +181,13 @@ def fold_definition(
 
 @primitive
 def _conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
+    """:func:`conv2d` after its options have been settled."""
     return fast.conv2d(x, weight, bias, at)
 
 
 @primitive
 def conv2d_input_grad(g: Array, weight: Array, at: Geometry) -> Array:
-    """The gradient of :func:`conv2d` for its images (N, C, H, W), given that of its output: transposed convolution.
+    """The gradient of :func:`conv2d` for its images, (N, C, H, W); ``g`` is that of its output. Transposed convolution.
 
     Definition: :func:`tinygrad_lenet.reference.conv2d_input_grad`.
     """
@@ -190,7 +196,7 @@ def conv2d_input_grad(g: Array, weight: Array, at: Geometry) -> Array:
 
 @primitive
 def conv2d_weight_grad(x: Array, g: Array, at: Geometry) -> Array:
-    """The gradient of :func:`conv2d` for its weight (O, C / groups, kh, kw), given that of its output.
+    """The gradient of :func:`conv2d` for its weight, (O, C / groups, kh, kw); ``g`` is that of its output.
 
     Definition: :func:`tinygrad_lenet.reference.conv2d_weight_grad`.
     """
@@ -202,6 +208,7 @@ _conv2d.vjp(
     weight=lambda g, x, at: conv2d_weight_grad(x, g, at),
     bias=lambda g: sum(single(g), (0, 2, 3)),
 )
+# The gradient ops have an argument ``g`` of their own, so in their rules the gradient of the output is ``g_``.
 conv2d_input_grad.vjp(
     g=lambda g_, weight, at: _conv2d(g_, weight, None, at),
     weight=lambda g_, g, at: conv2d_weight_grad(g_, g, at),
@@ -210,13 +217,14 @@ conv2d_weight_grad.vjp(
     x=lambda g_, g, at: conv2d_input_grad(g, g_, at),
     g=lambda g_, x, at: _conv2d(x, g_, None, at),
 )
-_conv2d.op.name = "conv2d"  # as users know it: in messages, drawings and graphs
+_conv2d.op.name = "conv2d"  # the name for messages, drawings and graphs
+# The test cases: windows(size, kernel, stride, padding, dilation), then groups.
 _MIXED = Geometry(windows((5, 6), (2, 3), (2, 1), (1, 2), (2, 1)), 2)
 _conv2d.check(draw(2, 3, 5, 4), draw(2, 3, 3, 2), draw(2), Geometry(windows((5, 4), (3, 2), 1, 0, 1), 1))
 _conv2d.check(draw(2, 4, 5, 6), draw(6, 2, 2, 3), draw(6), _MIXED)
 _conv2d.check(draw(1, 2, 4, 5), draw(2, 1, 2, 4), None, Geometry(windows((4, 5), (2, 4), 2, "same", 1), 2))
-_AHEAD = Geometry(windows((6, 4), (2, 3), 2, ((0, 1), (1, 0)), 1), 1)
-conv2d_input_grad.check(draw(2, 2, 3, 2), draw(2, 3, 2, 3), _AHEAD)
+_UNEVEN = Geometry(windows((6, 4), (2, 3), 2, ((0, 1), (1, 0)), 1), 1)
+conv2d_input_grad.check(draw(2, 2, 3, 2), draw(2, 3, 2, 3), _UNEVEN)
 conv2d_weight_grad.check(draw(2, 2, 5, 4), draw(2, 4, 2, 2), Geometry(windows((5, 4), (2, 3), 2, (0, 1), 1), 2))
 
 
@@ -257,18 +265,18 @@ def conv2d(
         bias: (O,), or None.
         stride: pixels from one window to the next, a number or (height, width).
         padding: zeros around the image: a number, (height, width), ``"valid"`` (none), ``"same"`` (the output has
-            ``ceil(H / stride)`` rows; an odd pixel goes to the end), or ``((top, bottom), (left, right))``. Times an
-            infinite weight they are NaN.
+            ``ceil(H / stride)`` rows; an odd pixel goes to the end), or ``((top, bottom), (left, right))``. A zero
+            times an infinite weight is NaN.
         dilation: pixels from one element of the kernel to the next.
-        groups: channels and outputs are split into so many groups that do not see each other.
+        groups: the number of groups that channels and outputs are split into; an output sees its group only.
 
     Returns:
-        (N, O, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``; the memory lies
-        batch-last.
+        (N, O, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. In memory the
+        batch is the last axis.
 
     Raises:
         ShapeError: channels and weight do not fit together, or the kernel is larger than the padded image.
-        ArgumentError: a stride, padding, dilation or number of groups that makes no sense.
+        ArgumentError: a stride, padding, dilation or number of groups out of its range.
 
     >>> import tinygrad_lenet as tl
     >>> image = tl.arange(9.0).reshape(1, 1, 3, 3)
@@ -296,8 +304,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Pair = 1,
 ) -> Tensor:
-    """Transposed convolution, PyTorch's ``conv_transpose2d``: the gradient of :func:`conv2d` for its images, as a layer
-    of its own.
+    """Transposed convolution, PyTorch's ``conv_transpose2d``: the input gradient of :func:`conv2d`, as a layer.
 
     Args:
         x: images, (N, C, H, W).
@@ -314,8 +321,8 @@ def conv_transpose2d(
 
     Raises:
         ShapeError: channels, weight and bias do not fit together.
-        ArgumentError: ``output_padding`` is not smaller than the stride or the dilation, or another option makes no
-            sense.
+        ArgumentError: ``output_padding`` is not smaller than the stride or the dilation, or another option is out of
+            its range.
 
     >>> import tinygrad_lenet as tl
     >>> tl.conv_transpose2d(tl.ones(1, 1, 1, 2), tl.tensor([[[[1, 2]]]]), stride=2)
@@ -356,6 +363,7 @@ def conv_transpose2d(
 
 @primitive
 def _unfold(x: Array, at: Windows) -> Array:
+    """:func:`unfold` after its options have been settled; :func:`_fold` is its gradient, and the other way round."""
     return fast.unfold(x, at)
 
 
@@ -394,16 +402,15 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
 def fold(
     x: Array, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1
 ) -> Tensor:
-    """Add every column back to where its window lies (col2im), PyTorch's ``fold``: (N, C * kh * kw, OH * OW) to (N, C,
-    H, W).
+    """Add every column to the pixels of its window (col2im), PyTorch's ``fold``.
 
-    Definition: :func:`tinygrad_lenet.reference.fold`.
+    Columns (N, C * kh * kw, OH * OW) become images (N, C, H, W). Definition: :func:`tinygrad_lenet.reference.fold`.
 
     Raises:
-        ShapeError: not as many columns as there are windows, or not as many rows as elements in them.
+        ShapeError: the number of columns is not that of the windows, or rows are not a multiple of ``kh * kw``.
 
     >>> import tinygrad_lenet as tl
-    >>> tl.fold(tl.unfold(tl.ones(1, 1, 3, 3), 2), 3, 2)  # how many windows saw each pixel
+    >>> tl.fold(tl.unfold(tl.ones(1, 1, 3, 3), 2), 3, 2)  # how many windows contain each pixel
     tensor([[[[1., 2., 1.],
               [2., 4., 2.],
               [1., 2., 1.]]]])

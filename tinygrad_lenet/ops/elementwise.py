@@ -1,4 +1,9 @@
-"""Arithmetic, choice and comparison, elementwise: each op with its derivative beside it. All broadcast as in NumPy."""
+"""Arithmetic, choice and comparison, elementwise: each op with its rules beside it. All broadcast as in NumPy.
+
+``mul.vjp(x=..., y=...)`` declares the vector-Jacobian product of each argument; ``None`` says that its gradient is 0.
+``mul.check(draw(3, 2), draw(2))`` declares a test case with random arguments. ``operators.py`` makes ``x * y`` call
+``mul``, so ``g * y`` in a rule is NumPy if both are arrays, and an op that records itself if one is a Tensor.
+"""
 
 from __future__ import annotations
 
@@ -40,49 +45,12 @@ __all__ = [
 ]
 
 
-@primitive
-def select(x: Array, mask: Array, when: bool = True) -> Array:
-    """``x`` where the mask is ``when``, 0 elsewhere, also where ``x`` is inf or NaN: a mask on a gradient."""
-    mask = np.asarray(mask, np.bool_)
-    return mask_bits(np.asarray(x), mask, when)
-
-
-select.vjp(x=lambda g, mask, when: select(g, mask, when), mask=None)
-select.check(draw(3, 2), np.array([True, False]))
-select.check(draw(3, 2), np.array([True, False]), when=False)
-
-
-@primitive
-def where(condition: Array, x: Array, y: Array) -> Array:
-    """``x`` where the condition holds, ``y`` elsewhere; all three broadcast.
-
-    A NaN or inf in the branch not taken does not show in the result, and that branch gets the gradient 0. But an op
-    that *made* the branch multiplies this 0 by its own derivative, and where that is infinite or NaN the product is
-    NaN, as in PyTorch. The remedy is a second ``where``, inside: give the op harmless values where it is not used.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.where(tl.tensor([True, False]), tl.tensor([1.0, 2.0]), 0.0)
-    tensor([1., 0.])
-    >>> x = tl.tensor([-1.0, 4.0], requires_grad=True)
-    >>> y = tl.where(x > 0, tl.sqrt(tl.where(x > 0, x, 1.0)), x)  # of tl.sqrt(x) the gradient at -1 would be NaN
-    >>> tl.grad(y.sum(), x)
-    (tensor([1.  , 0.25]),)
-    """
-    return np.where(condition, x, y)
-
-
-where.vjp(
-    condition=None, x=lambda g, condition: select(g, condition), y=lambda g, condition: select(g, condition, False)
-)
-where.check(np.array([True, False]), draw(3, 2), draw(2))
-
-
 # Arithmetic
 
 
 @primitive
 def add(x: Array, y: Array) -> Array:
-    """Sum, ``x + y``; shapes broadcast, and dtypes are promoted as by NumPy 2: a Python number never widens a float32
+    """Sum, ``x + y``. Shapes broadcast, and dtypes are promoted as by NumPy 2: a Python number never widens a float32
     tensor.
 
     >>> import tinygrad_lenet as tl
@@ -131,7 +99,7 @@ mul.check(draw(2), 3.0)
 
 @primitive
 def div(x: Array, y: Array) -> Array:
-    """Quotient, ``x / y``, of floats also where both are integers. Division by zero gives ±inf or NaN, as in NumPy.
+    """Quotient, ``x / y``, a float even if both are integers. Division by zero gives ±inf or NaN, as in NumPy.
 
     >>> import tinygrad_lenet as tl
     >>> tl.div(tl.tensor([1.0, 2.0]), 4)
@@ -147,7 +115,7 @@ div.check(1.0, draw(2, low=-2, high=-0.5))
 
 @primitive
 def reciprocal(x: Array) -> Array:
-    """``1 / x``, of floats also where the tensor holds integers; ±inf at ±0.
+    """``1 / x``, a float even if the tensor holds integers; ±inf at ±0.
 
     >>> import tinygrad_lenet as tl
     >>> tl.reciprocal(tl.tensor([2.0, -0.5]))
@@ -177,7 +145,7 @@ neg.check(draw(3, 2))
 
 @primitive
 def sign(x: Array) -> Array:
-    """-1, 0 or 1, and NaN of NaN (as NumPy; PyTorch gives 0); its gradient is 0, and is not recorded.
+    """-1, 0 or 1 by the sign of ``x``; NaN for NaN, as in NumPy (PyTorch gives 0). Its gradient is 0, and not recorded.
 
     >>> import tinygrad_lenet as tl
     >>> tl.sign(tl.tensor([-3.0, 0.0, 2.0]))
@@ -188,7 +156,7 @@ def sign(x: Array) -> Array:
 
 @primitive
 def floor(x: Array) -> Array:
-    """The largest whole number that is not above; its gradient is 0, and is not recorded.
+    """The largest integer not greater than ``x``. Its gradient is 0, and not recorded.
 
     >>> import tinygrad_lenet as tl
     >>> tl.floor(tl.tensor([1.7, -1.2]))
@@ -199,7 +167,7 @@ def floor(x: Array) -> Array:
 
 @primitive
 def ceil(x: Array) -> Array:
-    """The smallest whole number that is not below; its gradient is 0, and is not recorded.
+    """The smallest integer not less than ``x``. Its gradient is 0, and not recorded.
 
     >>> import tinygrad_lenet as tl
     >>> tl.ceil(tl.tensor([1.2, -1.7]))
@@ -210,8 +178,7 @@ def ceil(x: Array) -> Array:
 
 @primitive
 def round(x: Array, decimals: int = 0) -> Array:
-    """The nearest number of so many decimals, the even one of two that are equally near; its gradient is 0,
-    and is not recorded.
+    """``x`` rounded to ``decimals`` digits after the point, halves to even. Its gradient is 0, and not recorded.
 
     >>> import tinygrad_lenet as tl
     >>> tl.round(tl.tensor([0.5, 1.5, 2.71])), tl.round(tl.tensor([2.71]), decimals=1)
@@ -228,8 +195,8 @@ round.check(draw(3, 2), decimals=1)
 
 @primitive
 def mod(x: Array, y: Array) -> Array:
-    """Remainder of the division, ``x - floor(x / y) * y``: it has the sign of ``y``, as Python's ``%`` and PyTorch's
-    ``remainder``; NaN for ``y = 0``.
+    """Remainder of the division, ``x - floor(x / y) * y``. It has the sign of ``y``, as Python's ``%`` and PyTorch's
+    ``remainder`` do, and is NaN for ``y = 0``.
 
     Its gradient is 1 for ``x`` and ``-floor(x / y)`` for ``y``, also where it jumps.
 
@@ -242,7 +209,7 @@ def mod(x: Array, y: Array) -> Array:
 
 @primitive
 def _floor_div(x: Array, y: Array) -> Array:
-    """``(x - mod(x, y)) / y``; floor(x / y) is off by one where x / y comes out a little too large."""
+    """``floor(x / y)`` of the exact quotient: floor of a quotient that was rounded up would be one too large."""
     return np.floor_divide(x, y)
 
 
@@ -253,9 +220,49 @@ mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
 mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
 
 
+# Choice
+
+
+@primitive
+def select(x: Array, mask: Array, when: bool = True) -> Array:
+    """``x`` where the mask equals ``when``, 0 elsewhere, even where ``x`` is inf or NaN. Rules mask gradients so."""
+    mask = np.asarray(mask, np.bool_)
+    return mask_bits(np.asarray(x), mask, when)
+
+
+select.vjp(x=lambda g, mask, when: select(g, mask, when), mask=None)
+select.check(draw(3, 2), np.array([True, False]))
+select.check(draw(3, 2), np.array([True, False]), when=False)
+
+
+@primitive
+def where(condition: Array, x: Array, y: Array) -> Array:
+    """``x`` where the condition holds, ``y`` elsewhere; all three broadcast.
+
+    The branch not taken gets the gradient 0, and a NaN or inf in it does not show in the result. But the op that
+    computed the branch multiplies this 0 by its own derivative, and if that is infinite or NaN, the product is NaN,
+    as in PyTorch. The remedy is a second ``where`` inside: give the op harmless values where its result is not used.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.where(tl.tensor([True, False]), tl.tensor([1.0, 2.0]), 0.0)
+    tensor([1., 0.])
+    >>> x = tl.tensor([-1.0, 4.0], requires_grad=True)
+    >>> y = tl.where(x > 0, tl.sqrt(tl.where(x > 0, x, 1.0)), x)  # with tl.sqrt(x), NaN at -1
+    >>> tl.grad(y.sum(), x)
+    (tensor([1.  , 0.25]),)
+    """
+    return np.where(condition, x, y)
+
+
+where.vjp(
+    condition=None, x=lambda g, condition: select(g, condition), y=lambda g, condition: select(g, condition, False)
+)
+where.check(np.array([True, False]), draw(3, 2), draw(2))
+
+
 @primitive
 def abs(x: Array) -> Array:
-    """Absolute value, ``|x|``; its gradient at 0 and at NaN is 0, as in PyTorch.
+    """Absolute value, ``|x|``. Its gradient at 0 and at NaN is 0, as in PyTorch.
 
     >>> import tinygrad_lenet as tl
     >>> tl.abs(tl.tensor([-3.0, 2.0]))
@@ -268,13 +275,10 @@ abs.vjp(x=lambda g, x: g * select(sign(x), x == x))
 abs.check(draw(3, 2))
 
 
-# Choice
-
-
 @primitive
 def maximum(x: Array, y: Array) -> Array:
-    """The larger of two; equal elements share the gradient equally. NaN if either is NaN; then both get the gradient,
-    as in PyTorch.
+    """The larger of ``x`` and ``y``. Equal elements share the gradient equally. If either is NaN, the result is NaN and
+    both get the gradient, as in PyTorch.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -288,8 +292,8 @@ def maximum(x: Array, y: Array) -> Array:
 
 @primitive
 def minimum(x: Array, y: Array) -> Array:
-    """The smaller of two; equal elements share the gradient equally. NaN if either is NaN; then both get the gradient,
-    as in PyTorch.
+    """The smaller of ``x`` and ``y``. Equal elements share the gradient equally. If either is NaN, the result is NaN
+    and both get the gradient, as in PyTorch.
 
     >>> import tinygrad_lenet as tl
     >>> tl.minimum(tl.tensor([1.0, 2.0, 3.0]), 2.0)
@@ -299,6 +303,7 @@ def minimum(x: Array, y: Array) -> Array:
 
 
 def _share(g: Any, loses: Any, ties: Any) -> Any:
+    """The gradient of one of two competing elements: none where it loses, half where they tie, else all."""
     return where(ties, g * 0.5, select(g, loses, False))
 
 
@@ -310,14 +315,14 @@ minimum.check(draw(3, 2), draw(2, low=-0.9))
 
 @primitive
 def clip(x: Array, min: float | None = None, max: float | None = None) -> Array:
-    """Limit ``x`` to ``min … max``, None for no limit; NaN stays. The gradient passes where ``min <= x <= max``, as in
-    PyTorch, and is 0 elsewhere.
+    """Limit ``x`` to ``min … max``; None means no limit, and NaN stays. The gradient passes where ``min <= x <= max``,
+    as in PyTorch, and is 0 elsewhere.
 
     >>> import tinygrad_lenet as tl
     >>> tl.clip(tl.tensor([-2.0, 0.5, 3.0]), -1, 1)
     tensor([-1. ,  0.5,  1. ])
     """
-    return np.array(x) if min is max is None else np.clip(x, min, max)  # NumPy before 2.1 wants one of the two
+    return np.array(x) if min is max is None else np.clip(x, min, max)  # NumPy before 2.1 requires one limit
 
 
 clip.vjp(x=lambda g, out, x: select(g, x == out))
@@ -329,7 +334,7 @@ clip.check(draw(3, 2), min=0.15)
 
 @primitive
 def eq(x: Array, y: Array) -> Array:
-    """``x == y``, element by element, as booleans without a gradient; NaN equals nothing.
+    """``x == y``, element by element, as booleans without a gradient. NaN equals nothing.
 
     >>> import tinygrad_lenet as tl
     >>> tl.eq(tl.tensor([1.0, 2.0]), 2)
@@ -340,7 +345,7 @@ def eq(x: Array, y: Array) -> Array:
 
 @primitive
 def ne(x: Array, y: Array) -> Array:
-    """``x != y``, element by element, as booleans without a gradient; NaN differs from all.
+    """``x != y``, element by element, as booleans without a gradient. NaN differs from everything.
 
     >>> import tinygrad_lenet as tl
     >>> tl.ne(tl.tensor([1.0, 2.0]), 2)
@@ -351,7 +356,7 @@ def ne(x: Array, y: Array) -> Array:
 
 @primitive
 def lt(x: Array, y: Array) -> Array:
-    """``x < y``, element by element, as booleans without a gradient; false beside NaN.
+    """``x < y``, element by element, as booleans without a gradient. False for NaN.
 
     >>> import tinygrad_lenet as tl
     >>> tl.lt(tl.tensor([1.0, 2.0]), 2)
@@ -362,7 +367,7 @@ def lt(x: Array, y: Array) -> Array:
 
 @primitive
 def le(x: Array, y: Array) -> Array:
-    """``x <= y``, element by element, as booleans without a gradient; false beside NaN.
+    """``x <= y``, element by element, as booleans without a gradient. False for NaN.
 
     >>> import tinygrad_lenet as tl
     >>> tl.le(tl.tensor([1.0, 2.0]), 1.5)
@@ -373,7 +378,7 @@ def le(x: Array, y: Array) -> Array:
 
 @primitive
 def gt(x: Array, y: Array) -> Array:
-    """``x > y``, element by element, as booleans without a gradient; false beside NaN.
+    """``x > y``, element by element, as booleans without a gradient. False for NaN.
 
     >>> import tinygrad_lenet as tl
     >>> tl.gt(tl.tensor([1.0, 2.0]), 1)
@@ -384,7 +389,7 @@ def gt(x: Array, y: Array) -> Array:
 
 @primitive
 def ge(x: Array, y: Array) -> Array:
-    """``x >= y``, element by element, as booleans without a gradient; false beside NaN.
+    """``x >= y``, element by element, as booleans without a gradient. False for NaN.
 
     >>> import tinygrad_lenet as tl
     >>> tl.ge(tl.tensor([1.0, 2.0]), 1.5)
@@ -403,7 +408,7 @@ for _comparison in (eq, ne, lt, le, gt, ge):
 
 @primitive
 def clone(x: Array) -> Array:
-    """A copy with memory of its own, through which gradients flow.
+    """A copy in its own memory. Gradients flow through it.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([1.0], requires_grad=True)
@@ -420,7 +425,7 @@ clone.check(draw(3, 2))
 
 @primitive
 def cast(x: Array, dtype: DTypeLike) -> Array:
-    """The values as another dtype of floats; the gradient comes back in the first."""
+    """The values as floats of another dtype. The gradient is converted back, as is every gradient, when it is added."""
     return np.asarray(x).astype(as_dtype(dtype))
 
 
@@ -430,7 +435,7 @@ cast.check(draw(3, 2), np.float64)
 
 @composite
 def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
-    """The values as another dtype. Floats keep the gradient; integers and booleans have none.
+    """The values in another dtype. Gradients flow between floats only: integers and booleans have none.
 
     Raises:
         DTypeError: not a dtype that a tensor can have.

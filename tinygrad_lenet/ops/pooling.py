@@ -1,12 +1,13 @@
 """Max and average pooling: the definitions, the ops and their gradients. The fast code is in ``kernels/pooling.py``.
 
-The definitions at the top go through the windows one by one. They are ``tinygrad_lenet.reference``, and the ops are
+The definitions at the top loop over the windows. They are public as ``tinygrad_lenet.reference``, and the ops are
 tested against them.
 
-Max pooling picks one pixel from each window. Its gradient, :func:`_unpool`, puts each number where one was picked; the
-gradient of that, :func:`_repool`, picks from the same places. Average pooling is linear: its gradient,
-:func:`_avg_unpool`, shares each number out, and the gradient of that is average pooling again. All take their options
-as one object, :class:`Windows` or :class:`Averages`, which the public functions make once and the graph saves.
+Max pooling picks one pixel from each window. Its gradient, :func:`_unpool`, adds each window's gradient to the picked
+pixel. The gradient of that, :func:`_repool`, picks from the same places. Average pooling is linear: its gradient,
+:func:`_avg_unpool`, divides each window's gradient among its pixels, and the gradient of that is average pooling again.
+The public functions settle their options once, as ``at``: a :class:`Windows`, or an :class:`Averages` with the divisor
+too. The graph saves it for the gradients.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ __all__ = ["avg_pool2d", "max_pool2d"]
 # The definitions
 
 
-def _axis(length: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool) -> list[Any]:
-    """For each window along an axis of an image: the pixels that it sees, and how many they are with padding."""
+def _along(length: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool) -> list[Any]:
+    """For each window along an axis of an image: the indices of its pixels, and their number including padding."""
     reach = dilation * (kernel - 1) + 1
     if padding == "same":  # ceil(length / stride) windows, an odd pixel of padding at the end
         total = max((-(-length // stride) - 1) * stride + reach - length, 0)
         padding = (total // 2, total - total // 2)
     before, after = both(0 if padding == "valid" else padding)
-    last = length + after - reach  # where the last window begins at the latest
-    if ceil_mode:  # it may hang over the end, if it begins in the image
+    last = length + after - reach  # the last index at which a window may begin
+    if ceil_mode:  # a window may extend beyond the end, if it begins in the image
         last = max(last, min(last + stride - 1, length - 1))
     seen = [range(s, min(s + reach, length + after), dilation) for s in range(-before, last + 1, stride)]
     return [([pixel for pixel in pixels if 0 <= pixel < length], len(pixels)) for pixels in seen]
 
 
-def _axes(size: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
-    """:func:`_axis` for rows and for columns."""
+def _rows_and_columns(size: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
+    """:func:`_along` for both axes: the rows of the pixels of each window, and the columns."""
     stride = kernel_size if stride is None else stride
     axes = zip(size, *map(both, (kernel_size, stride, padding, dilation)), strict=True)
-    return [_axis(n, k, s, p, d, ceil_mode) for n, k, s, p, d in axes]
+    return [_along(n, k, s, p, d, ceil_mode) for n, k, s, p, d in axes]
 
 
 def max_pool2d_definition(
@@ -55,7 +56,7 @@ def max_pool2d_definition(
 ) -> Any:
     """The largest pixel in each window of images (N, C, H, W): (N, C, OH, OW). Padding is -inf.
 
-    Window (i, j) looks at pixels ``(i * sh + a * dh - top, j * sw + b * dw - left)``, ``a`` and ``b`` in the kernel.
+    Window (i, j) has the pixels ``(i * sh + a * dh - top, j * sw + b * dw - left)``, ``a`` and ``b`` in the kernel.
 
     >>> import numpy as np
     >>> from tinygrad_lenet import reference
@@ -63,14 +64,14 @@ def max_pool2d_definition(
     array([[[[ 5.,  7.],
              [13., 15.]]]])
     """
-    rows, columns = _axes(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    rows, columns = _rows_and_columns(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     out = np.full((*x.shape[:2], len(rows), len(columns)), lowest, x.dtype)
     for i, (ys, _) in enumerate(rows):
-        for j, (zs, _) in enumerate(columns):
-            for y in ys:
-                for z in zs:
-                    out[:, :, i, j] = np.maximum(out[:, :, i, j], x[:, :, y, z])
+        for j, (xs, _) in enumerate(columns):
+            for row in ys:
+                for column in xs:
+                    out[:, :, i, j] = np.maximum(out[:, :, i, j], x[:, :, row, column])
     return out
 
 
@@ -93,14 +94,14 @@ def avg_pool2d_definition(
     array([[[[ 2.5,  4.5],
              [10.5, 12.5]]]])
     """
-    rows, columns = _axes(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    rows, columns = _rows_and_columns(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     out = np.zeros((*x.shape[:2], len(rows), len(columns)), x.dtype)
     for i, (ys, height) in enumerate(rows):
-        for j, (zs, width) in enumerate(columns):
-            for y in ys:
-                for z in zs:
-                    out[:, :, i, j] += x[:, :, y, z]
-            out[:, :, i, j] /= divisor_override or (height * width if count_include_pad else len(ys) * len(zs))
+        for j, (xs, width) in enumerate(columns):
+            for row in ys:
+                for column in xs:
+                    out[:, :, i, j] += x[:, :, row, column]
+            out[:, :, i, j] /= divisor_override or (height * width if count_include_pad else len(ys) * len(xs))
     return out
 
 
@@ -109,27 +110,29 @@ def avg_pool2d_definition(
 
 @primitive
 def _max_pool2d(x: Array, at: Windows) -> Array:
-    """The largest value in each window."""
+    """:func:`max_pool2d` after its options have been settled."""
     return fast.max_pool2d(x, at)
 
 
 @primitive
 def _unpool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
-    """Each window's gradient to the pixel that won."""
+    """Add each window's element of ``g`` to its largest pixel; ``peak`` is the output of max pooling of ``x``."""
     return fast.unpool(g, x, peak, at)
 
 
 @primitive
 def _repool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
-    """From each window the element where ``x`` won."""
+    """Pick from each window of ``g`` the element at the place where ``x`` is largest."""
     return fast.repool(g, x, peak, at)
 
 
 _max_pool2d.vjp(x=lambda g, out, x, at: _unpool(g, x, out, at))
-# The winners do not depend on g, and move with x only by jumps.
+# The picked places do not depend on g, and as functions of x they are constant almost everywhere. The gradient of the
+# output is g_ here, since these ops have an argument g of their own.
 _unpool.vjp(g=lambda g_, x, peak, at: _repool(g_, x, peak, at), x=None, peak=None)
 _repool.vjp(g=lambda g_, x, peak, at: _unpool(g_, x, peak, at), x=None, peak=None)
-_max_pool2d.op.name = "max_pool2d"  # as users know it: in messages, drawings and graphs
+_max_pool2d.op.name = "max_pool2d"  # the name for messages, drawings and graphs
+# windows(size, kernel, stride, padding, dilation, ceil_mode)
 _max_pool2d.check(draw(2, 2, 4, 6), windows((4, 6), 2, 2, 0, 1))
 _max_pool2d.check(draw(2, 2, 7, 6), windows((7, 6), (3, 2), (2, 1), (1, 0), 1))
 _max_pool2d.check(draw(1, 2, 6, 5), windows((6, 5), 2, 2, 0, 2, True))
@@ -139,7 +142,7 @@ _repool.check(draw(1, 1, 2, 4), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
 
 
 def _geometry(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
-    """The windows of a pooling; raise if one could be all padding."""
+    """The windows; raise if one could consist of padding only. ``full - size`` is the padding."""
     at = windows(size, kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
     axes = zip(at.before, at.full, at.size, at.kernel, strict=True)
     if at.full != at.size and any(max(b, f - n - b) > k / 2 for b, f, n, k in axes):
@@ -167,14 +170,14 @@ def max_pool2d(
         stride: from one window to the next; the kernel's size if None.
         padding: -inf around the image, at most half of the kernel.
         dilation: pixels from one element of the window to the next.
-        ceil_mode: whether a window may hang over the end; else rows and columns that fill no window are ignored.
+        ceil_mode: whether windows may extend beyond the end. If not, rows and columns that fill no window are ignored.
 
     Returns:
         (N, C, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. A window with a
-        NaN gives NaN, and no gradient: no pixel is the largest (PyTorch's goes to the last NaN).
+        NaN gives NaN, and its gradient is lost, as no pixel is the largest (PyTorch: it goes to the last NaN).
 
     Raises:
-        ArgumentError: padding larger than half of the kernel: a window would be all padding.
+        ArgumentError: padding larger than half of the kernel, so that a window could consist of padding only.
 
     >>> import tinygrad_lenet as tl
     >>> tl.max_pool2d(tl.arange(16.0).reshape(1, 1, 4, 4), 2)
@@ -191,13 +194,13 @@ def max_pool2d(
 
 @primitive
 def _avg_pool2d(x: Array, at: Averages) -> Array:
-    """The mean of each window."""
+    """:func:`avg_pool2d` after its options have been settled."""
     return fast.avg_pool2d(x, at)
 
 
 @primitive
 def _avg_unpool(g: Array, at: Averages) -> Array:
-    """Each window's gradient, shared out equally."""
+    """Divide each window's element of ``g`` equally among its pixels."""
     return fast.avg_unpool(g, at)
 
 
@@ -227,9 +230,9 @@ def avg_pool2d(
         kernel_size: a number or (height, width).
         stride: from one window to the next; the kernel's size if None.
         padding: zeros around the image, at most half of the kernel.
-        ceil_mode: whether a window may hang over the end; else rows and columns that fill no window are ignored.
+        ceil_mode: whether windows may extend beyond the end. If not, rows and columns that fill no window are ignored.
         count_include_pad: whether padding counts as pixels.
-        divisor_override: divide by this in place of the number of pixels.
+        divisor_override: the number to divide by in place of the number of pixels.
 
     Returns:
         (N, C, OH, OW), sizes as for :func:`max_pool2d`.

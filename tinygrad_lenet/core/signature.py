@@ -79,6 +79,7 @@ class Option(NamedTuple):
         raise error(f"{self.name} must be {expected}, got {brief(value)}")
 
 
+@functools.cache
 def _operand(annotation: Any) -> int:
     """1 for ``Array``, 2 for ``Array | None``, else 0."""
     if isinstance(annotation, str):
@@ -87,6 +88,19 @@ def _operand(annotation: Any) -> int:
     if getattr(annotation, "__name__", "") == "Array":
         return 1
     return 2 * any(getattr(a, "__name__", "") == "Array" for a in get_args(annotation))
+
+
+def _text(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+@functools.cache
+def _kinds(text: str) -> tuple[tuple[str, ...], frozenset[type], bool]:
+    """The kinds of an annotation; the types that need no second look, if all kinds are known; whether it is plain."""
+    kinds = tuple(text.split(" | "))
+    known = all(kind in _QUICK for kind in kinds)
+    quick = frozenset(kind for word in kinds for kind in _QUICK[word]) if known else frozenset[type]()
+    return kinds, quick, {*re.findall(r"\w+", text)} <= _PLAIN
 
 
 class Signature:
@@ -111,21 +125,20 @@ class Signature:
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
             if self.operands[i]:
                 continue
-            annotation = annotations.get(name, "Any")
-            text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-            kinds, check, quick = tuple(text.split(" | ")), None, set[type]()
-            if all(kind in _QUICK for kind in kinds):
-                quick = {kind for word in kinds for kind in _QUICK[word]}
+            text = _text(annotations.get(name, "Any"))
+            kinds, quick, plain = _kinds(text)
+            check = None
+            if quick:
                 quick |= {type(default_of[name])} if name in default_of else set()
             else:
                 checks = [ranged(function.__globals__.get(kind, kind)) for kind in kinds]  # annotations are strings
                 check = next((check for check in checks if check is not None), None)
                 if check is None:
-                    if i < self.arity and not {*re.findall(r"\w+", text)} <= _PLAIN:
+                    if i < self.arity and not plain:
                         self.containers.append(i)
                     continue
             position = i if i < self.arity else BY_NAME
-            self.options.append(Option(position, name, kinds, frozenset(quick), check))
+            self.options.append(Option(position, name, kinds, quick, check))
 
     # Of a primitive: everything by position
 

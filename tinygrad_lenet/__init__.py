@@ -18,7 +18,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import anomaly, calculus, functional, operators, protocols, recomputation
+from . import anomaly, calculus, functional, operators, protocols
 from .anomaly import *
 from .calculus import *
 from .core.modes import enable_grad, is_grad_enabled, no_grad
@@ -74,8 +74,6 @@ from .ops.reduction import *
 from .ops.shape import *
 from .ops.sorting import *
 from .protocols import from_dlpack
-from .recomputation import *
-from .serialization import load, load_checkpoint, save, save_checkpoint
 
 __version__ = "0.1.0"
 sys.modules[f"{__name__}.tensor"] = sys.modules[Tensor.__module__]  # where older pickles look for Tensor
@@ -98,6 +96,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "as_tensor",
+    "checkpoint",
     "data",
     "draw",
     "enable_grad",
@@ -124,7 +123,6 @@ __all__ = [
 ]
 __all__ += anomaly.__all__
 __all__ += calculus.__all__
-__all__ += recomputation.__all__
 __all__ += functional.__all__
 for _module in (
     contractions,
@@ -146,16 +144,22 @@ __all__[:] = sorted({*__all__})
 del sys
 del operators  # imported for what it hangs on Tensor
 del _module, anomaly, calculus, contractions, creation, elementwise, indexing, logic, logits, maths
-del products, protocols, rearrange, recomputation, reduction, shape, sorting
+del products, protocols, rearrange, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, onnx, optim, reference, testing, training, visualize
+    from .recomputation import checkpoint
+    from .serialization import load, load_checkpoint, save, save_checkpoint
 else:  # type checkers would take any name then
+    _HOMES = {"checkpoint": "recomputation"}
+    _HOMES |= dict.fromkeys(("load", "load_checkpoint", "save", "save_checkpoint"), "serialization")
 
     def __getattr__(name: str) -> Any:
         """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
         if name in ("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"):
             return import_module(f".{name}", __name__)
+        if name in _HOMES:
+            return getattr(import_module(f".{_HOMES[name]}", __name__), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

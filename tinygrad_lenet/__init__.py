@@ -18,8 +18,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import anomaly, calculus, functional, operators, protocols
-from .anomaly import *
+from . import calculus, functional, operators, protocols
 from .calculus import *
 from .core.modes import enable_grad, is_grad_enabled, no_grad
 from .core.primitive import Array, draw, primitive
@@ -98,6 +97,7 @@ __all__ = [
     "as_tensor",
     "checkpoint",
     "data",
+    "detect_anomaly",
     "draw",
     "enable_grad",
     "from_dlpack",
@@ -121,7 +121,6 @@ __all__ = [
     "training",
     "visualize",
 ]
-__all__ += anomaly.__all__
 __all__ += calculus.__all__
 __all__ += functional.__all__
 for _module in (
@@ -143,15 +142,16 @@ __all__[:] = sorted({*__all__})
 
 del sys
 del operators  # imported for what it hangs on Tensor
-del _module, anomaly, calculus, contractions, creation, elementwise, indexing, logic, logits, maths
+del _module, calculus, contractions, creation, elementwise, indexing, logic, logits, maths
 del products, protocols, rearrange, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, onnx, optim, reference, testing, training, visualize
+    from .anomaly import detect_anomaly
     from .recomputation import checkpoint
     from .serialization import load, load_checkpoint, save, save_checkpoint
 else:  # type checkers would take any name then
-    _HOMES = {"checkpoint": "recomputation"}
+    _HOMES = {"checkpoint": "recomputation", "detect_anomaly": "anomaly"}
     _HOMES |= dict.fromkeys(("load", "load_checkpoint", "save", "save_checkpoint"), "serialization")
 
     def __getattr__(name: str) -> Any:

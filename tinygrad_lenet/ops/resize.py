@@ -139,6 +139,5 @@ def resample(x: Array, rows: Any, columns: Any) -> Array:
 
 
 resample.vjp(x=lambda g, rows, columns: resample(g, _transposed(rows), _transposed(columns)))
-resample.check(draw(2, 1, 3, 4), means(3, 2), means(4, 3))
-resample.check(draw(1, 2, 3, 4), between(3, 5, None, False, np.float64), between(4, 2, None, True, np.float64))
+resample.check(draw(2, 1, 3, 4), means(3, 2), between(4, 2, None, True, np.float64))
 resample.check(draw(1, 2, 2, 4), nearest(2, 6, 3.15, np.float32), nearest(4, 3, None, np.float32))

@@ -77,7 +77,7 @@ def composite(function: Any = None, *, view: bool = False) -> Any:
             if not isinstance(error, TinygradLenetError) and _of_python(error):
                 raise
             said = signature.said(args, kwargs)
-            signature.explain(error, signature.name, said, said)
+            signature.explain(error, signature.name, said, said, signature.about(error, args, kwargs))
 
     return call
 

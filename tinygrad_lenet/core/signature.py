@@ -249,12 +249,26 @@ class Signature:
         places = self.names[: self.arity] + self.names[-1:] * 99 * self.variadic
         return given([*places[: len(args)], *kwargs], [*args, *kwargs.values()])
 
-    def explain(self, error: Exception, caller: str, known: str, unknown: str) -> NoReturn:
+    def about(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The name of the operand that gives no array, if this is what the error says, to begin a message with."""
+        if isinstance(error, TinygradLenetError):
+            for name, value in [*zip(self.names, args, strict=False), *kwargs.items()]:
+                if name in self.names and self.operands[self.names.index(name)]:
+                    try:
+                        to_array(value)
+                    except TinygradLenetError as own:
+                        if str(own) == str(error):
+                            return f"{name}: "
+                    except Exception:
+                        continue
+        return ""
+
+    def explain(self, error: Exception, caller: str, known: str, unknown: str, about: str = "") -> NoReturn:
         """Raise an error in the caller's name, with its arguments: ``known`` for errors of the package, else
         ``unknown``.
         """
         if isinstance(error, TinygradLenetError):
-            raise named(error, caller, known)
+            raise named(error, caller, known, about)
         raise translated(error, caller, unknown) from (None if isinstance(error, ORDINARY) else error)
 
     # Of the rules of a primitive

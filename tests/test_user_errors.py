@@ -49,6 +49,8 @@ DOORS = {
     "checkpoint": lambda fn: tl.checkpoint(fn, X),
     "evaluate, the model": lambda fn: training.evaluate(Model(fn), [(X, [0, 1])]),
     "evaluate, the loss": evaluate_loss,
+    "summary": lambda fn: nn.summary(Model(fn), (1, 2)),
+    "a module of a module": lambda fn: nn.Sequential(Model(fn))(X),
     "first_nonfinite": lambda fn: training.check_finite(Model(fn), tl.tensor(np.nan), X),
 }
 

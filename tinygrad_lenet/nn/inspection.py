@@ -14,7 +14,7 @@ from ..checks import lengths, made, said
 from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError, DTypeError
+from ..errors import ArgumentError, DTypeError, foreign
 from ..ops.creation import zeros
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
 from .module import Model, Module, Parameter, evaluating
@@ -117,7 +117,7 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
     if not isinstance(input_shape, (tuple, list)):
         raise ArgumentError(f"input_shape must be positive integers, (N, ...), got {said(input_shape)}")
     images = made(lengths("input_shape", input_shape, 1), zeros)
-    with evaluating(model), no_grad(), record_calls(model) as calls:
+    with evaluating(model), no_grad(), record_calls(model) as calls, foreign:
         model(images)
     rows, counted = [], set()
     for call in calls:
@@ -161,7 +161,7 @@ def first_nonfinite(model: Model, *inputs: Any) -> str:
     for name, tensor in model._tensors():
         if found := _nonfinite(tensor):
             return f"{'parameter' if isinstance(tensor, Parameter) else 'buffer'} {name} {found}"
-    with no_grad(), record_calls(model) as calls, np.errstate(all="ignore"):
+    with no_grad(), record_calls(model) as calls, np.errstate(all="ignore"), foreign:
         model(*inputs)
     for call in calls:
         for output in call.output if isinstance(call.output, tuple) else (call.output,):

@@ -124,7 +124,9 @@ class Module:
         try:
             return self.forward(*args, **kwargs)
         except TinygradLenetError as error:
-            if error.caller or not type(self).forward.__module__.startswith(_PACKAGE):  # an op's, or the user's own
+            if not type(self).forward.__module__.startswith(_PACKAGE):  # the user's own
+                error.caller = error.caller or "?"
+            if error.caller:
                 raise
             raise named(error, type(self).__name__)  # noqa: B904  # it is the same error
 

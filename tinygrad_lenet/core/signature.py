@@ -107,8 +107,8 @@ class Signature:
         self.spellings = other
         self.operands = [_operand(annotations.get(name)) for name in self.names]
         words = [{*re.findall(r"\w+", str(annotations.get(name, "Any")))} for name in self.names]
-        # The positions of options that may be lists or dicts of arrays.
-        self.containers = [i for i in range(self.arity) if not self.operands[i] and not words[i] <= _PLAIN]
+        # Options that may hold arrays, in lists and dicts.
+        self.loose = [i for i in range(self.arity) if not self.operands[i] and not words[i] <= _PLAIN]
         self.options: list[Option] = []
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
             annotation = annotations.get(name, "")

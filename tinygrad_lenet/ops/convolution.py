@@ -35,7 +35,7 @@ from ..kernels.sums import single
 from ..kernels.windows import Windows
 from .rearrange import pad
 from .reduction import sum
-from .windows import Padding, Pair, check_images, windows
+from .windows import Padding, Pair, both, check_images, windows
 
 __all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]
 
@@ -43,24 +43,19 @@ __all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]
 # The definitions
 
 
-def _both(option: Any) -> Any:
-    """The option as a pair (height, width)."""
-    return option if isinstance(option, tuple) else (option, option)
-
-
 def _images_and_windows(
     shape: Any, dtype: Any, kernel: Any, stride: Any, padding: Any, dilation: Any
 ) -> tuple[Any, Any]:
     """Images (N, C, H, W) of zeros, and their windows (N, C, OH, OW, kh, kw): two views of one padded array."""
-    stride, dilation = _both(stride), _both(dilation)
-    reach = [d * (k - 1) + 1 for k, d in zip(_both(kernel), dilation, strict=True)]
+    stride, dilation = both(stride), both(dilation)
+    reach = [d * (k - 1) + 1 for k, d in zip(both(kernel), dilation, strict=True)]
     if padding == "valid":
         padding = 0
     if padding == "same":  # ceil(size / stride) windows, an odd pixel of padding at the end
         axes = zip(shape[2:], stride, reach, strict=True)
         total = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in axes]
         padding = tuple((t // 2, t - t // 2) for t in total)
-    ((top, bottom), (left, right)), (n, c, h, w) = map(_both, _both(padding)), shape
+    ((top, bottom), (left, right)), (n, c, h, w) = map(both, both(padding)), shape
     padded = np.zeros((n, c, top + h + bottom, left + w + right), dtype)
     windows = sliding_window_view(padded, reach, axis=(2, 3), writeable=True)
     return (
@@ -114,7 +109,7 @@ def conv2d_input_grad_definition(
              [2., 4., 2.],
              [1., 2., 1.]]]])
     """
-    shape = (len(g), weight.shape[1] * groups, *_both(size))
+    shape = (len(g), weight.shape[1] * groups, *both(size))
     images, windows = _images_and_windows(shape, np.result_type(g, weight), weight.shape[2:], stride, padding, dilation)
     for i, j in np.ndindex(g.shape[2:]):
         for c, o in _groups(groups, shape[1], len(weight)):
@@ -137,7 +132,7 @@ def conv2d_weight_grad_definition(
     """
     images, windows = _images_and_windows(x.shape, x.dtype, kernel_size, stride, padding, dilation)
     images[...] = x
-    weight = np.zeros((g.shape[1], x.shape[1] // groups, *_both(kernel_size)), np.result_type(x, g))
+    weight = np.zeros((g.shape[1], x.shape[1] // groups, *both(kernel_size)), np.result_type(x, g))
     for i, j in np.ndindex(g.shape[2:]):
         for c, o in _groups(groups, x.shape[1], g.shape[1]):
             weight[o] += np.einsum("no,ncab->ocab", g[:, o, i, j], windows[:, c, i, j])
@@ -173,8 +168,8 @@ def fold_definition(
              [2., 4., 2.],
              [1., 2., 1.]]]])
     """
-    kh, kw = _both(kernel_size)
-    shape = (len(x), x.shape[1] // (kh * kw), *_both(output_size))
+    kh, kw = both(kernel_size)
+    shape = (len(x), x.shape[1] // (kh * kw), *both(output_size))
     images, windows = _images_and_windows(shape, x.dtype, kernel_size, stride, padding, dilation)
     for column, (i, j) in enumerate(np.ndindex(windows.shape[2:4])):
         windows[:, :, i, j] += x[:, :, column].reshape(windows[:, :, i, j].shape)

@@ -22,17 +22,12 @@ from ..errors import ArgumentError
 from ..kernels import pooling as fast
 from ..kernels.pooling import Averages
 from ..kernels.windows import Windows
-from .windows import Padding, Pair, check_images, windows
+from .windows import Padding, Pair, both, check_images, windows
 
 __all__ = ["avg_pool2d", "max_pool2d"]
 
 
 # The definitions
-
-
-def _both(option: Any) -> Any:
-    """The option as a pair (height, width)."""
-    return option if isinstance(option, tuple) else (option, option)
 
 
 def _along(length: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool) -> list[Any]:
@@ -41,7 +36,7 @@ def _along(length: int, kernel: int, stride: int, padding: Any, dilation: int, c
     if padding == "same":  # ceil(length / stride) windows, an odd pixel of padding at the end
         total = max((-(-length // stride) - 1) * stride + reach - length, 0)
         padding = (total // 2, total - total // 2)
-    before, after = _both(0 if padding == "valid" else padding)
+    before, after = both(0 if padding == "valid" else padding)
     last = length + after - reach  # the last index at which a window may begin
     if ceil_mode:  # a window may extend beyond the end, if it begins in the image
         last = max(last, min(last + stride - 1, length - 1))
@@ -52,7 +47,7 @@ def _along(length: int, kernel: int, stride: int, padding: Any, dilation: int, c
 def _rows_and_columns(size: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
     """:func:`_along` for both axes: the rows of the pixels of each window, and the columns."""
     stride = kernel_size if stride is None else stride
-    axes = zip(size, *map(_both, (kernel_size, stride, padding, dilation)), strict=True)
+    axes = zip(size, *map(both, (kernel_size, stride, padding, dilation)), strict=True)
     return [_along(n, k, s, p, d, ceil_mode) for n, k, s, p, d in axes]
 
 

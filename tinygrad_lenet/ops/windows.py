@@ -1,4 +1,4 @@
-"""Checks of the options that convolution and pooling have in common."""
+"""The options that convolution and pooling have in common."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def windows(
     # Before the cache, for which 2.0 would be 2.
     pairs = pair("kernel_size", kernel), pair("stride", stride), pair("dilation", dilation)
     return kernels.windows((size[0], size[1]), *pairs, paddings("padding", padding), ceil_mode)
+
+
+def both(option: Any) -> Any:
+    """The option as a pair (height, width); it may be one number for both."""
+    return option if isinstance(option, tuple) else (option, option)
 
 
 def check_images(x: Any) -> None:

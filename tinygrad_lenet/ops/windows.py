@@ -28,7 +28,7 @@ def windows(
 
 
 def both(option: Any) -> Any:
-    """The option as a pair (height, width); it may be one number for both."""
+    """The height and the width of an option that is one number for both, or a pair."""
     return option if isinstance(option, tuple) else (option, option)
 
 

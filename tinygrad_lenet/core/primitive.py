@@ -62,8 +62,7 @@ class Op:
     def __init__(self, forward: Callable[..., Array], view: bool = False) -> None:
         self.forward, self.view, self.name = forward, view, forward.__name__
         self.signature = Signature(forward)
-        self.names = self.signature.names
-        self.containers = self.signature.loose  # positions of options that may be lists or dicts of arrays
+        self.names, self.containers = self.signature.names, self.signature.containers
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}

@@ -34,7 +34,7 @@ _QUICK: dict[str, tuple[type, ...]] = {
 }
 _MISSING: Any = object()
 # The words in annotations of options that hold no arrays.
-_PLAIN = {*["int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"]}
+_PLAIN = {"int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"}
 _EXPECTED = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a word", "None": "None"}
 
 
@@ -106,21 +106,24 @@ class Signature:
         other = {theirs: ours for theirs, ours in SPELLINGS.items() if ours in self.names and theirs not in self.names}
         self.spellings = other
         self.operands = [_operand(annotations.get(name)) for name in self.names]
-        words = [{*re.findall(r"\w+", str(annotations.get(name, "Any")))} for name in self.names]
-        # Options that may hold arrays, in lists and dicts.
-        self.loose = [i for i in range(self.arity) if not self.operands[i] and not words[i] <= _PLAIN]
+        self.containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
         self.options: list[Option] = []
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
-            annotation = annotations.get(name, "")
-            kinds = tuple((annotation.__name__ if isinstance(annotation, type) else str(annotation)).split(" | "))
-            checks = [ranged(function.__globals__.get(kind, kind)) for kind in kinds]  # annotations are strings
-            check = next((check for check in checks if check is not None), None)
-            quick: set[type] = set()
-            if check is None:
-                if not all(kind in _QUICK for kind in kinds):
-                    continue
+            if self.operands[i]:
+                continue
+            annotation = annotations.get(name, "Any")
+            text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+            kinds, check, quick = tuple(text.split(" | ")), None, set[type]()
+            if all(kind in _QUICK for kind in kinds):
                 quick = {kind for word in kinds for kind in _QUICK[word]}
                 quick |= {type(default_of[name])} if name in default_of else set()
+            else:
+                checks = [ranged(function.__globals__.get(kind, kind)) for kind in kinds]  # annotations are strings
+                check = next((check for check in checks if check is not None), None)
+                if check is None:
+                    if i < self.arity and not {*re.findall(r"\w+", text)} <= _PLAIN:
+                        self.containers.append(i)
+                    continue
             position = i if i < self.arity else BY_NAME
             self.options.append(Option(position, name, kinds, frozenset(quick), check))
 

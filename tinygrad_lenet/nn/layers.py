@@ -15,7 +15,7 @@ from ..core.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
-from .module import Module, Parameter, check_input, is_other, tensor_of
+from .module import Module, Parameter, check_input, differs, tensor_of
 from .spatial import check_windows
 
 
@@ -115,7 +115,7 @@ class _Conv(Module):
         """Channels, kernel, and what is not the default."""
         options = [("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1), ("groups", 1)]
         there = [(name, vars(self).get(name, default), default) for name, default in options]
-        said = [f"{name}={value!r}" for name, value, default in there if is_other(value, default)]
+        said = [f"{name}={value!r}" for name, value, default in there if differs(value, default)]
         said += ["bias=False"] if self.bias is None else []
         return ", ".join([f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}", *said])
 

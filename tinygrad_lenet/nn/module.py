@@ -1,4 +1,10 @@
-"""Modules: layers and models that own parameters, as plain classes with plain attributes."""
+"""Modules: layers and models that own parameters, as plain classes with plain attributes.
+
+A module does not register anything. Its parameters, buffers and submodules are found when they are asked for, by a walk
+through its attributes (:func:`_members`). ``Sequential`` and ``ModuleList`` hold other modules. The last functions check
+the inputs of layers. ``@checked`` (``core/signature.py``) checks options by their annotations, and puts the name
+of the class or method before an error.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +31,7 @@ R = TypeVar("R", covariant=True)
 if TYPE_CHECKING:
 
     class _Forward(Protocol[P, R]):
-        """What has a method ``forward``."""
+        """An object with a method ``forward``; its call has the same parameters and result."""
 
         def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
@@ -48,46 +54,18 @@ class Parameter(Tensor):
             raise named(error, "Parameter: data") from None
 
 
-def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The Tensors and modules among attributes, and in the lists, tuples and dicts among them, with dotted names."""
-    for name, value in attributes.items():
-        if isinstance(value, (Tensor, Module)):
-            yield name, value
-        elif isinstance(value, (list, tuple, dict)):
-            yield from _elements(name, value)
-
-
-def _elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The same in a list, tuple or dict, which may be deeper than recursion can go, and hold itself."""
-    levels = [(name, value, _pairs(value))]
-    while levels:
-        name, _, pairs = levels[-1]
-        for key, value in pairs:
-            if isinstance(value, (Tensor, Module)):
-                yield f"{name}.{key}", value
-            elif isinstance(value, (list, tuple, dict)) and not any(value is outer for _, outer, _ in levels):
-                levels.append((f"{name}.{key}", value, _pairs(value)))
-                break
-        else:
-            levels.pop()
-
-
-def _pairs(value: Any) -> Iterator[tuple[Any, Any]]:
-    return iter([*(value.items() if isinstance(value, dict) else enumerate(value))])
-
-
 class StateError(TinygradLenetError, KeyError):
-    """A state dict that does not fit the module; the message lists every missing, unexpected or misshapen key."""
+    """A state dict does not fit the module. The message lists every missing, unexpected or misshapen key."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the repr
 
 
 class Module:
-    """Base of layers and models: write ``__init__`` and ``forward``; whatever is assigned to attributes is found.
+    """Base of layers and models: a subclass writes ``__init__`` and ``forward``.
 
     Parameters, buffers (Tensors that are state but not learned, such as running statistics) and other modules are found
-    among the attributes, and in lists, tuples and dicts among them, in the order of their assignment; nothing needs to
+    among the attributes, and in lists, tuples and dicts among them, in the order of their assignment. Nothing needs to
     be registered.
 
     >>> import tinygrad_lenet as tl
@@ -113,13 +91,13 @@ class Module:
         self.training = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the output; to be written by each module."""
+        """Compute the output. Each subclass writes its own."""
         raise NotImplementedError(f"{type(self).__name__} has no forward method; write one")
 
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Compute the output; type checkers take its parameters and its result from :meth:`forward`.
+        """Compute the output. Type checkers take the parameters and the result from :meth:`forward`.
 
-        This is the door of every module of the package: an error of its :meth:`forward` begins with the class's name.
+        For modules of the package, an error of :meth:`forward` begins with the name of the class.
         """
         try:
             return self.forward(*args, **kwargs)
@@ -131,26 +109,26 @@ class Module:
             raise named(error, type(self).__name__)  # noqa: B904  # it is the same error
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # What is no longer found is no longer learned, saved or moved: not by an oversight.
+        # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
         before = vars(self).get(name)
         kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), None)
         if kind is not None and value is not None and not isinstance(value, kind):
-            mend = "wrap it in a Module" if kind is Module else f"to set its values write {name}.data = ..."
+            advice = "wrap it in a Module" if kind is Module else f"to set its values write {name}.data = ..."
             error = DTypeError(
-                f"{name} is a {kind.__name__}, whose place {said(value)} cannot take; {mend}, or `del` the old one "
+                f"{name} is a {kind.__name__}, whose place {said(value)} cannot take; {advice}, or `del` the old one "
                 "first"
             )
             raise named(error, type(self).__name__)
         super().__setattr__(name, value)
 
-    # What it holds
+    # Parameters, buffers and submodules
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules among the attributes, with their names."""
         return ((name, value) for name, value in _members(vars(self)) if isinstance(value, Module))
 
     def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """Itself and all modules below, depth first, with their dotted names; each once, or under all its names."""
+        """The module and all below it, depth first, with dotted names; a shared one once, or under all its names."""
         seen: set[int] = set()
 
         def below(name: str, module: Module) -> Iterator[tuple[str, Module]]:
@@ -161,12 +139,12 @@ class Module:
             for key, child in module.named_children():
                 yield from below(f"{name}.{key}" if name else key, child)
             if not remove_duplicate:
-                seen.remove(id(module))  # only a cycle would go on for ever
+                seen.remove(id(module))  # so that only cycles are cut
 
         return below(prefix, self)
 
     def modules(self) -> Iterator[Module]:
-        """Itself and all modules below."""
+        """The module and all below it."""
         return (module for _, module in self.named_modules())
 
     def children(self) -> Iterator[Module]:
@@ -174,7 +152,7 @@ class Module:
         return (module for _, module in self.named_children())
 
     def _tensors(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers of this module and all below, with dotted names; each once, or under all its names."""
+        """All parameters and buffers, with dotted names; a shared one once, or under all its names."""
         seen: set[int] = set()
         for prefix, module in self.named_modules("", remove_duplicate):
             for name, value in _members(vars(module)):
@@ -183,7 +161,7 @@ class Module:
                     yield (f"{prefix}.{name}" if prefix else name), value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """The parameters with their dotted names, in the order of their definition, a shared one once."""
+        """The parameters with their dotted names, in the order of their definition; a shared one once."""
         return ((name, tensor) for name, tensor in self._tensors() if isinstance(tensor, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
@@ -198,7 +176,7 @@ class Module:
         """The Tensors that are state but not learned."""
         return (buffer for _, buffer in self.named_buffers())
 
-    # What it does
+    # Training, evaluation and state
 
     @checked
     def train(self: M, mode: bool = True) -> M:
@@ -212,7 +190,7 @@ class Module:
         return self.train(False)
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+        """Set the gradients of all parameters to None."""
         for parameter in self.parameters():
             parameter.grad = None
 
@@ -220,12 +198,12 @@ class Module:
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of all parameters and buffers, by PyTorch's names: for ``np.savez(path, **model.state_dict())``.
 
-        What is shared stands there under each of its names.
+        A shared parameter appears under each of its names.
         """
         return {name: tensor.numpy().copy() for name, tensor in self._named_state().items()}
 
     def _named_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers under all their names, of which each must be one thing's."""
+        """Parameters and buffers under all their names; raise if two have the same name."""
         found: dict[str, Tensor] = {}
         for name, tensor in self._tensors(remove_duplicate=False):
             if found.setdefault(name, tensor) is not tensor:
@@ -242,16 +220,16 @@ class Module:
         Each keeps its own dtype, to which the values are converted: float64 values are rounded to float32.
 
         Raises:
-            StateError: keys are missing or unexpected (only if ``strict``), or shapes differ; or what is one tensor
-                here has two values there. Nothing is changed then.
+            StateError: keys are missing or unexpected (only if ``strict``), shapes differ, or a tensor with two names
+                has two values. Then nothing is changed.
             DTypeError: not numbers, or numbers that a tensor's dtype cannot hold (2.5 for an integer). Likewise.
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
         own = self._named_state()
-        # Files from before PyTorch counted batches lack these; the count is only for information.
+        # Old files of PyTorch lack the count of batches, which is only for information.
         missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
         unexpected = [str(name) for name in state if name not in own]
-        arrays = {name: _values(name, state[name], tensor) for name, tensor in own.items() if name in state}
+        arrays = {name: _array_for(name, state[name], tensor) for name, tensor in own.items() if name in state}
         misshapen = [
             f"{name} (expected {own[name].shape}, given {array.shape})"
             for name, array in arrays.items()
@@ -284,34 +262,53 @@ class Module:
             own[name].data = array
 
     def extra_repr(self) -> str:
-        """What a layer says of itself in ``repr``."""
+        """The options of the layer, for ``repr``."""
         return ""
 
-    @reprlib.recursive_repr("(see above)")  # a module may hold one that holds it
+    @reprlib.recursive_repr("(see above)")  # modules may hold each other
     def __repr__(self) -> str:
         count = sum(parameter.size for parameter in self.parameters())
         head = f"{type(self).__name__}({self.extra_repr()})" + (f"  # {count:,} parameters" if count else "")
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return "\n  ".join([head, *lines])
 
-    if not TYPE_CHECKING:  # else type checkers would take any name
+    if not TYPE_CHECKING:  # or type checkers would accept any name
 
         def __getattr__(self, name):
-            # Reached only when nothing is found.
+            # Python calls this only if the attribute does not exist.
             raise AttributeError(
                 f"{type(self).__name__} has no attribute {name!r}; it has {', '.join(vars(self)) or 'none yet'}"
             )
 
 
-Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # as an argument
+Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # for annotations: @checked tests it
 
 
-def _values(name: str, value: Any, target: Tensor) -> NDArray[Any]:
-    """What a state dict has for a tensor, in its dtype; not what would be another number in that."""
+def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The Tensors and modules among attributes, and in lists, tuples and dicts among them, with dotted names.
+
+    A loop and not a recursion: containers may be nested deeper than Python's stack, and may hold themselves.
+    """
+    levels: list[tuple[str, Any, Iterator[tuple[Any, Any]]]] = [("", attributes, iter(attributes.items()))]
+    while levels:
+        prefix, _, pairs = levels[-1]
+        for key, value in pairs:
+            if isinstance(value, (Tensor, Module)):
+                yield f"{prefix}{key}", value
+            elif isinstance(value, (list, tuple, dict)) and not any(value is outer for _, outer, _ in levels):
+                inner = [*(value.items() if isinstance(value, dict) else enumerate(value))]
+                levels.append((f"{prefix}{key}.", value, iter(inner)))
+                break
+        else:
+            levels.pop()
+
+
+def _array_for(name: str, value: Any, target: Tensor) -> NDArray[Any]:
+    """The value of a state dict for a tensor, as an array of the tensor's dtype; raise if that cannot hold it."""
     if not isinstance(value, Tensor):
         try:
             value = np.asarray(value)
-        except Exception as error:  # whatever an object of the user's own raises
+        except Exception as error:  # the user's object may raise anything
             raise DTypeError(f"{name} must be an array of numbers ({error})") from None
     if value.dtype.kind not in "fiub":
         raise DTypeError(f"{name} must hold numbers, got {value.dtype}")
@@ -323,8 +320,8 @@ def _values(name: str, value: Any, target: Tensor) -> NDArray[Any]:
     return narrowed(name, given, target.dtype)
 
 
-def _element(name: str, value: Any, holder: Module | None = None) -> Module:
-    """A module that may be an element of a list of modules, ``holder``, which it must not hold itself."""
+def _checked_element(name: str, value: Any, holder: Module | None = None) -> Module:
+    """The value, which must be a module, and must not itself contain the list of modules that it is added to."""
     if not isinstance(value, Module):
         raise ArgumentError(f"{name} must be a Module, got a {type(value).__name__}")
     if holder is not None and any(module is holder for module in value.modules()):
@@ -333,10 +330,10 @@ def _element(name: str, value: Any, holder: Module | None = None) -> Module:
 
 
 class Sequential(Module):
-    """Modules applied one after the other. Without any, the result is the input itself.
+    """Modules applied one after the other. Without modules, the result is the input itself.
 
     Raises:
-        ArgumentError: an element is no module, or is called by a name that every module has.
+        ArgumentError: an element is not a module, or its name is an attribute of every module.
 
     >>> from tinygrad_lenet import nn
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -358,7 +355,7 @@ class Sequential(Module):
             else {str(i): module for i, module in enumerate(modules)}
         )
         for name, module in named.items():
-            _element(f"element {name} of modules", module)
+            _checked_element(f"element {name} of modules", module)
             if not isinstance(name, str) or not name or "." in name:
                 raise ArgumentError(f"an element is called by a word without dots, not {said(name)}")
             if hasattr(type(self), name) or name == "training":
@@ -375,7 +372,7 @@ class Sequential(Module):
     @checked
     def append(self, module: Module) -> Sequential:
         """Add a module at the end."""
-        _element("module", module, self)
+        _checked_element("module", module, self)
         name = len(self)
         while str(name) in vars(self):
             name += 1
@@ -391,14 +388,14 @@ class Sequential(Module):
     @checked
     def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
-            return Sequential(dict(_part(self, index)))
-        return list(self.children())[_place(self, index)]
+            return Sequential(dict(_slice(self, index)))
+        return list(self.children())[_position(self, index)]
 
 
 class ModuleList(Module):
-    """A list of modules, to be applied as the model's ``forward`` says; parameters are called ``0.weight`` and so on.
+    """A list of modules that the model's ``forward`` applies; parameters are called ``0.weight`` and so on.
 
-    A plain list among the attributes is found as well; this one is a module itself.
+    Modules in a plain list are found as well, but this list is a module itself.
 
     >>> from tinygrad_lenet import nn
     >>> layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
@@ -421,7 +418,7 @@ class ModuleList(Module):
         """Add several at the end."""
         several = listed("modules", modules, "Modules")
         for module in several:
-            _element("each of modules", module, self)
+            _checked_element("each of modules", module, self)
         for module in several:
             setattr(self, str(len(self)), module)
         return self
@@ -435,24 +432,24 @@ class ModuleList(Module):
     @checked
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return ModuleList([module for _, module in _part(self, index)])
-        return list(self.children())[_place(self, index)]
+            return ModuleList([module for _, module in _slice(self, index)])
+        return list(self.children())[_position(self, index)]
 
     @checked
     def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, str(_place(self, index)), _element("module", module, self))
+        setattr(self, str(_position(self, index)), _checked_element("module", module, self))
 
 
-def _part(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Module]]:
-    """Some elements with their names."""
+def _slice(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Module]]:
+    """The elements of a slice, with their names."""
     try:
         return list(modules.named_children())[index]
-    except Exception as error:  # whatever an end of the user's own raises
+    except Exception as error:  # the ends may be objects of the user, which may raise anything
         raise ArgumentError(f"{error}, got {said(index)}") from None
 
 
-def _place(modules: Sequential | ModuleList, index: Any) -> int:
-    """The number of an element, counted from the start."""
+def _position(modules: Sequential | ModuleList, index: Any) -> int:
+    """The position of an element, counted from the start; negative indices count from the end."""
     count = len(modules)
     number = integer("an index", index)
     if not -count <= number < count:
@@ -460,8 +457,8 @@ def _place(modules: Sequential | ModuleList, index: Any) -> int:
     return number % count
 
 
-def is_other(value: Any, default: Any) -> bool:
-    """Whether an option is to be shown; of a tensor or an array one cannot ask whether it is equal."""
+def differs(value: Any, default: Any) -> bool:
+    """Whether an option differs from its default, so that ``repr`` shows it. Tensors always differ from numbers."""
     return type(value) is not type(default) or bool(value != default)
 
 
@@ -474,7 +471,7 @@ def tensor_of(name: str, value: Any) -> Tensor:
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
-    """Raise if the input has another rank or another number of features (axis 1), the commonest mistake of all."""
+    """Raise if the input has another rank or another number of features (axis 1): the most frequent mistake."""
     try:
         shape = tuple(np.shape(x))
     except Exception as error:

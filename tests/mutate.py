@@ -1,10 +1,10 @@
-"""Mutation testing: change one sign, constant or comparison in a rule, and see a test fail.
+"""Mutation testing: change one sign, constant or comparison in a rule or a kernel, and see a test fail.
 
     python tests/mutate.py [MODULE ...] [--match PATTERN] [--jobs N] [--quick] [--list]
 
 goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp``, and all functions of the folder that
-these call), and for each mutant through the tests, in a process of its own; prints the mutants that no test caught.
-Changes nothing on the disk. Takes about a second a mutant.
+these call) and every function of the ``KERNELS``, and for each mutant through the tests, in a process of its own;
+prints the mutants that no test caught. Changes nothing on the disk. Takes about a second a mutant.
 """
 
 import argparse
@@ -22,20 +22,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OPS = ROOT / "tinygrad_lenet" / "ops"
+PACKAGE = ROOT / "tinygrad_lenet"
+# The kernels that compute; the others are about memory, threads and the order of steps.
+KERNELS = ["channels", "convolution", "elementwise", "masks", "matmul", "pooling", "softmax", "sums", "windows"]
 # The tests that a mutant meets: those of the ops of its file, then what is near, then all that compute something.
-WINDOWS = ["convolution", "pooling", "regressions"]
-NEAR = {
-    **dict.fromkeys(["convolution", "pooling", "windows", "normalization"], (*WINDOWS, "functional", "layers")),
-}
-ANY = ("kinks", "ops", "dtypes", "numpy", "indexing", "torch")
-FAST = ("kinks", "convolution", "pooling", "ops", "functional", "spellings")
+WINDOWS = ("definitions", "convolution", "pooling", "regressions", "functional", "layers")
+NEAR = dict.fromkeys(["convolution", "pooling", "windows", "normalization", "channels"], WINDOWS)
+ANY = ("definitions", "kinks", "ops", "dtypes", "numpy", "indexing", "torch")
+FAST = ("definitions", "steps", "kinks", "convolution", "pooling", "ops", "functional", "spellings")
 DISTANT = {"data", "download", "example", "idx", "structure", "threads", "cost", "loader"}
 OTHERS = [p.stem.removeprefix("test_") for p in sorted((ROOT / "tests").glob("test_*.py"))]
 LIMIT = 300  # seconds: a mutant that hangs is caught
 
-# Mutants that compute the same: the file, a part of the call or statement that holds them, the mutation (a pattern),
-# and why no test can tell them from the original.
+# Mutants that compute the same: the file's name, a part of the call or statement that holds them, the mutation (a
+# pattern), and why no test can tell them from the original.
 BLOCKS = "only chooses the blocks, and the tests with other _BYTES, _IMAGES, _TILE, _DEEP show that these do not matter"
 HARMLESS = [
     ("contractions", "len(xs) < len(names)", ".*<=.*", "gives a tensor the shape that it has"),
@@ -87,9 +87,8 @@ PLANS = {"_tile": 0, "_even": 0, "_in_blocks": 3, "parallel": 2}  # their argume
 
 def harmless(mutant):
     """Why no test can tell a mutant from the original, if so."""
-    stem = Path(mutant.file).stem
     for file, at, change, why in HARMLESS:
-        if file == stem and at in mutant.within and re.fullmatch(change, mutant.text):
+        if file == mutant.path.stem and at in mutant.within and re.fullmatch(change, mutant.text):
             return why
     return None
 
@@ -141,7 +140,7 @@ def names(node):
 
 
 def rules(trees):
-    """Of each file the lambdas and functions that are rules, or that rules call."""
+    """Of each file of ``ops/`` the lambdas and functions that are rules, or that rules call."""
     functions = {}  # by name: the folder's functions have different names
     for tree in trees.values():
         functions.update({node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))})
@@ -227,13 +226,13 @@ def surroundings(function):
 class Mutant:
     """One change to one file; the tree is made when it is wanted, since a thousand of them fill the memory."""
 
-    def __init__(self, file, tree, node, twin, within=""):
-        self.file, self.line = file, node.lineno
+    def __init__(self, path, tree, node, twin, within=""):
+        self.path, self.line = path, node.lineno
         self.within = within
         self.owner = next(owner(s) for s in tree.body if s.lineno <= node.lineno <= s.end_lineno)
         self.text = f"{ast.unparse(node)}  ->  {ast.unparse(twin)}"
         self.original, self.node, self.twin = tree, node, ast.copy_location(twin, node)
-        self.module = f"tinygrad_lenet.ops.{Path(file).stem}"
+        self.module = f"tinygrad_lenet.{path.parent.name}.{path.stem}"
 
     @property
     def tree(self):
@@ -241,7 +240,7 @@ class Mutant:
         return ast.fix_missing_locations(_Replace(self.node, self.twin).visit_copy(self.original))
 
     def __str__(self):
-        return f"{self.file}:{self.line}: {self.text}"
+        return f"{self.path.relative_to(PACKAGE)}:{self.line}: {self.text}"
 
 
 class _Replace:
@@ -261,23 +260,29 @@ class _Replace:
         return ast.copy_location(made, node) if hasattr(node, "lineno") else made
 
 
+def functions_of(tree):
+    """All functions of a file, the outer ones first."""
+    return [n for n in ast.walk(tree) if isinstance(n, (ast.Lambda, ast.FunctionDef))]
+
+
 def mutants(only):
-    trees = {path.name: ast.parse(path.read_text()) for path in sorted(OPS.glob("*.py"))}
-    found = []
-    for file, functions in rules(trees).items():
-        if only and Path(file).stem not in only:
+    ops = {path: ast.parse(path.read_text()) for path in sorted((PACKAGE / "ops").glob("*.py"))}
+    kernels = {path: ast.parse(path.read_text()) for path in (PACKAGE / "kernels" / f"{name}.py" for name in KERNELS)}
+    trees, found = ops | kernels, []
+    for path, functions in (rules(ops) | {path: functions_of(tree) for path, tree in kernels.items()}).items():
+        if only and not {path.stem, f"{path.parent.name}/{path.stem}"} & {*only}:
             continue
-        seen = set()
+        tree, seen = trees[path], set()
         for function in functions:
             skip = skipped(function)
             if isinstance(function, ast.Lambda) and not isinstance(function.body, ast.UnaryOp):
-                found.append(Mutant(file, trees[file], function.body, ast.UnaryOp(ast.USub(), function.body)))
+                found.append(Mutant(path, tree, function.body, ast.UnaryOp(ast.USub(), function.body)))
             around = surroundings(function)
             for node in ast.walk(function):
                 if id(node) in seen or id(node) in skip:
                     continue
                 seen.add(id(node))
-                found.extend(Mutant(file, trees[file], node, twin, around[id(node)]) for twin in mutations(node))
+                found.extend(Mutant(path, tree, node, twin, around[id(node)]) for twin in mutations(node))
     return [m for m in found if not harmless(m)]
 
 
@@ -290,21 +295,29 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
         if name != self.mutant.module:
             return None
-        return importlib.util.spec_from_file_location(name, OPS / self.mutant.file, loader=self)
+        return importlib.util.spec_from_file_location(name, self.mutant.path, loader=self)
 
     def create_module(self, spec):
         return None
 
     def exec_module(self, module):
-        exec(compile(self.mutant.tree, str(OPS / self.mutant.file), "exec"), module.__dict__)
+        exec(compile(self.mutant.tree, str(self.mutant.path), "exec"), module.__dict__)
 
 
-def words_of(file):
-    """Names of the primitives of a file, and all its public names."""
-    tree = ast.parse((OPS / file).read_text())
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    primitives = [f.name for f in functions if any("primitive" in ast.unparse(d) for d in f.decorator_list)]
-    return primitives, [*primitives, *(f.name for f in functions if not f.name.startswith("_"))]
+def words_of(path):
+    """Names of the primitives of a file, or of those that use a kernel; and with them all public names of the file."""
+    users = [path]
+    if path.parent.name == "kernels":
+        imports = re.compile(rf"from \.\.kernels(\.{path.stem} import| import {path.stem}\b)")
+        users = [user for user in sorted((PACKAGE / "ops").glob("*.py")) if imports.search(user.read_text())]
+    primitives = [
+        f.name
+        for user in users
+        for f in ast.parse(user.read_text()).body
+        if isinstance(f, ast.FunctionDef) and any("primitive" in ast.unparse(d) for d in f.decorator_list)
+    ]
+    functions = [f.name for f in ast.parse(path.read_text()).body if isinstance(f, ast.FunctionDef)]
+    return primitives, [*primitives, *(name for name in functions if not name.startswith("_"))]
 
 
 def start(mutant, quick=False):
@@ -319,10 +332,10 @@ def start(mutant, quick=False):
         stages = []
         if mutant:
             sys.meta_path.insert(0, Finder(mutant))
-            primitives, words = words_of(mutant.file)
+            primitives, words = words_of(mutant.path)
             for some in ([mutant.owner], primitives or ["none"]):
                 stages.append((["registry"], [f"{name}-" for name in some]))
-            near = NEAR.get(Path(mutant.file).stem, ANY)
+            near = NEAR.get(mutant.path.stem, ANY)
             stages += [(near, {mutant.owner}), (FAST, []), (near, words)]
         if not quick:
             stages.append(([name for name in OTHERS if name not in DISTANT], []))
@@ -362,7 +375,7 @@ def survivors(every, jobs, quick):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", help="files of ops/, without .py; all if none is named")
+    parser.add_argument("modules", nargs="*", help="files, as maths or kernels/sums; all if none is named")
     parser.add_argument("--match", default="", metavar="PATTERN", help="only mutants in whose line this is found")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="only the tests that are near; more will live")

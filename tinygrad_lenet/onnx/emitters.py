@@ -353,10 +353,14 @@ def _shares(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any) -> None:
 
 
 @emits("_softmax_nll_grad")
-def _softmax_nll_grad(g: Graph, out: str, like: NDArray[Any], d: Any, x: Any, index: Any) -> None:
+def _softmax_nll_grad(g: Graph, out: str, like: NDArray[Any], d: Any, x: Any, index: Any, average: bool) -> None:
     classes, values = np.int64(like.shape[1]), np.array([0, 1], like.dtype)
     hits = g.node("OneHot", g.of(index, np.int64), classes, values, axis=1)
     column = g.node("Reshape", g.of(d, like.dtype), g.ints([-1, 1]))
+    if average:
+        count = g.node("Shape", g.of(x), start=0, end=1)
+        kind = helper.np_dtype_to_tensor_dtype(like.dtype)
+        column = g.node("Div", column, g.node("Cast", count, to=kind))
     g.node("Mul", column, g.node("Sub", g.node("Softmax", g.of(x), axis=1), hits), out=out)
 
 

@@ -1,7 +1,7 @@
 """Modules: layers and models that own parameters, as plain classes with plain attributes.
 
-A module does not register anything. Its parameters, buffers and submodules are found when they are asked for, by a walk
-through its attributes (:func:`_members`). ``Sequential`` and ``ModuleList`` hold other modules. The last functions
+A module does not register anything. Its parameters, buffers and submodules are found when they are asked for, by a
+walk through its attributes (:func:`_members`). ``Sequential`` and ``ModuleList`` hold other modules. The last functions
 check the inputs of layers. ``@checked`` (``core/signature.py``) checks options by their annotations, and puts the name
 of the class or method before an error.
 """

@@ -14,8 +14,8 @@ from .steps import Blocked, Room, Steps, run
 from .sums import single
 
 # Up to this number of multiply-adds OpenBLAS copies neither factor and uses one core. Above, it copies both, which for
-# flat matrices takes longer than the product (22 against 80 GFLOP/s), and it wakes its own threads. These spin and delay
-# ours: with one of two cores busy elsewhere, a training step took ten times as long.
+# flat matrices takes longer than the product (22 against 80 GFLOP/s). It also wakes its own threads, which spin and
+# delay ours: with one of two cores busy elsewhere, a training step took ten times as long.
 _TILE = 262_144
 _DEEP = 1024  # the longest sums in one tile
 _WIDE = 64  # the least number of columns of a tile; more if the sums are short

@@ -2,7 +2,7 @@
 over these views.
 
 Each kernel has two layers. The geometry, :class:`Windows` or :class:`Averages`, says where the windows are and how
-their rows are cut into blocks. It holds no arrays. The computation returns the steps that fill ``out`` (see ``steps.py``).
+their rows are cut into blocks. It holds no arrays. The computation returns the steps that fill ``out`` (``steps.py``).
 """
 
 from __future__ import annotations

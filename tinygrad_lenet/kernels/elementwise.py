@@ -89,7 +89,7 @@ def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
     ]
 
 
-# At once
+# The kernels: steps made and run at once
 
 
 def _computed(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Array) -> Array:

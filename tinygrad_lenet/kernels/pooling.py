@@ -231,7 +231,7 @@ def share_steps(out: Array, room: Room, g: Array, averages: Averages) -> Steps:
     return [*steps, _blocked(compute, at, out), *_deliver(grads, out, at)]
 
 
-# At once
+# The kernels: steps made and run at once
 
 
 def _made(x: Array, size: tuple[int, int], at: Windows, dtype: np.dtype[Any]) -> Array:

@@ -54,7 +54,7 @@ def copied(value: Any, dtype: DTypeLike | None) -> NDArray[Any]:
 
 
 class PythonObject:
-    """Base of Tensor."""
+    """Base of Tensor: Python's protocols, checked attributes and changes in place."""
 
     if not TYPE_CHECKING:
         __slots__ = ()

@@ -8,7 +8,8 @@ for the gradients, since to keep them would take many times the memory of the im
 Each kernel has two layers. The geometry says into which blocks a convolution is cut, and how each block sees memory (a
 ``View``: shape, strides and offset). It holds no arrays, and is cached for each size. The computation returns steps:
 calls without arguments that fill ``out`` when they are run (``steps.py``). In it, ``room(shape, dtype)`` gives scratch
-memory, and a function that takes ``steps`` appends the calls that will fill the array it returns.
+memory, and a function that takes ``steps`` appends the calls that will fill the array it returns. ``product`` returns
+the steps of ``np.matmul`` (``matmul.py``), and ``memory.empty`` is ``np.empty`` with recycled memory.
 
 In memory images are (H, C, W, N), with the batch innermost: so the pixels of a window, for all images, are a few long
 contiguous runs (``windows.py``: ``padded``). The functions at the end take and return arrays of shape (N, C, H, W).

@@ -312,7 +312,7 @@ def raiser():
 
 def test_a_signature_says_what_is_given_and_that_a_tensor_comes_back():
     assert str(inspect.signature(tl.tanh)) == "(x: 'Array') -> tinygrad_lenet.core.tensor.Tensor"
-    assert "The word in signatures" in tl.Array.__doc__
+    assert "The annotation of a tensor argument" in tl.Array.__doc__
 
 
 # The table of methods, and what is spelled for type checkers

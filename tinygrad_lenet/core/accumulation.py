@@ -1,4 +1,4 @@
-"""Sums of gradients: what arrives at a node or leaf is added up, in the shape and dtype of its tensor."""
+"""Sums of gradients: those that reach a node or a leaf are added, in the shape and dtype of its tensor."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ndarray = np.ndarray
 
 
 class Part(ABC):
-    """A gradient that is zero except at some elements. The rule of an op that picks elements may return one.
+    """A gradient that is zero except at some elements. Rules of ops that pick elements may return one.
 
-    Parts are added in place to one array, or joined by one op in a pass that records itself. An array of zeros for each
-    part would make a loop over the slices of a tensor quadratic in their number.
+    Parts are added in place to one array, or joined by one op if the pass records itself. If each part were an array
+    with zeros, a loop over the slices of a tensor would take time quadratic in their number.
     """
 
     __slots__ = ("dtype", "shape")
@@ -33,7 +33,7 @@ class Part(ABC):
 
     @abstractmethod
     def after(self, earlier: Any) -> Any:
-        """The sum with what arrived before: a new array, or a Part if the pass records itself."""
+        """The sum of this and an earlier gradient: a new array, or a Part if the pass records itself."""
 
     @abstractmethod
     def add_to(self, total: Any) -> None:
@@ -45,7 +45,7 @@ class Part(ABC):
 
     @abstractmethod
     def seed(self, op: Any) -> Any:
-        """The gradient for the rules of an op: whole, unless the op gives a view and can pass a part on."""
+        """The gradient for the rules of an op: whole, or still a part if the op is a view that can pass it on."""
 
 
 class Gradients:
@@ -55,8 +55,8 @@ class Gradients:
 
     def __init__(self) -> None:
         self.of: dict[Vertex, Any] = {}
-        self._owned: set[Vertex] = set()  # whose array was made here, and may be added to in place
-        self._wide: set[Vertex] = set()  # of float16 with several gradients, which are added in float32
+        self._owned: set[Vertex] = set()  # vertices whose sum is an array made here: it can be added to in place
+        self._wide: set[Vertex] = set()  # vertices of float16 with several gradients: these are added in float32
 
     def add(self, vertex: Vertex, gradient: Any) -> None:
         """Add a gradient that a rule returned, or a seed."""
@@ -81,7 +81,7 @@ class Gradients:
             before += gradient
 
     def take(self, node: Node, keep: bool) -> Any:
-        """The complete gradient of a node, for its rules; None if nothing arrived."""
+        """Remove and return the complete gradient of a node, after its hooks; None if there is none."""
         gradient = self.of.pop(node, None)
         if gradient is None:
             return None
@@ -97,7 +97,7 @@ class Gradients:
         return gradient
 
     def finish(self) -> dict[Vertex, Any]:
-        """The gradients of the leaves, after their hooks have seen them, and of the nodes that were kept."""
+        """The gradients of the leaves, after their hooks, and those of nodes that ``take`` was told to keep."""
         for vertex, gradient in self.of.items():
             if type(gradient) is not _ndarray and isinstance(gradient, Part):
                 gradient = gradient.whole()
@@ -110,14 +110,14 @@ class Gradients:
 
 
 def unbroadcast(gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Undo broadcasting: sum over the axes that were repeated, so that the gradient has its tensor's shape and dtype.
+    """Undo broadcasting: sum over the repeated axes, so that the gradient has its tensor's shape and dtype.
 
-    Every gradient passes through here, so the rules of the ops need not care.
+    Every gradient passes through here, so the rules of the ops can ignore broadcasting.
     """
     if gradient.shape != shape:
         extra = len(gradient.shape) - len(shape)
         if any(n not in (1, m) for n, m in zip(shape[::-1], gradient.shape[::-1], strict=False)):
-            raise ValueError("broadcasting does not make this shape")  # the plan says whose rule it is
+            raise ValueError("broadcasting does not make this shape")  # the plan adds the name of the rule
         stretched = [i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1]
         axes = (*range(extra), *stretched)
         total = added(gradient, axes) if isinstance(gradient, np.ndarray) else gradient.sum(axis=axes)
@@ -128,7 +128,7 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
-    """Add gradients to the ``.grad`` of leaves: to all of them, or, if Ctrl-C comes in between, to none."""
+    """Add gradients to the ``.grad`` of leaves: to all of them or, if Ctrl-C interrupts it, to none."""
 
     def act() -> None:
         taken = {id(storage(seed))}

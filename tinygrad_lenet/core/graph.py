@@ -85,7 +85,10 @@ def ancestors(roots: Iterable[Vertex], since: int = -1) -> list[Node]:
 
 
 def sources(roots: Sequence[Vertex], since: int) -> set[Vertex]:
-    """The inputs of the part of a graph recorded after ``since``: the leaves and older nodes that it points to."""
+    """The inputs of the part of a graph recorded after ``since``: the leaves and older nodes that it points to.
+
+    A checkpoint replaces such a part by one node, and these are the parents of that node.
+    """
     inside = set(ancestors(roots, since))
     return {v for v in (*roots, *(parent for node in inside for parent in node.parents)) if v not in inside}
 
@@ -141,7 +144,7 @@ def pullback(
                 if path is None or node in path:
                     node.release()
         raise
-    return gradients.finish() if since < 0 else gradients.of
+    return gradients.finish() if since < 0 else gradients.of  # the outer pass finishes them
 
 
 def _path_to(wanted: set[Vertex], order: list[Node]) -> set[Vertex]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Hook:
-    """The registration of one function, see :meth:`Tensor.register_hook`."""
+    """One registered function; :meth:`Tensor.register_hook` returns it."""
 
     __slots__ = ("_among", "run")
 
@@ -32,23 +32,24 @@ class Hook:
 
 
 def hooked(vertex: Vertex, gradient: Any) -> Any:
-    """The gradient of a node or leaf after its hooks have seen it."""
+    """The gradient of a node or leaf after its hooks have seen, and perhaps replaced, it."""
     for hook in tuple(vertex._hooks or ()):
         gradient = hook.run(gradient)
     return gradient
 
 
 def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Hook:
-    """Have ``hook(gradient)`` called whenever a backward pass has computed the gradient of this tensor.
+    """Call ``hook(gradient)`` whenever a backward pass has computed the gradient of this tensor.
 
-    What it returns, unless None, takes the place of the gradient, here and further back. The gradient is the whole
-    one of that pass: the sum over all uses of the tensor. Hooks are called in the order of their registration.
+    If the hook returns a Tensor, it replaces the gradient, here and further back. The gradient is complete: the sum
+    over all uses of the tensor in that pass. Hooks are called in the order of their registration.
 
     Returns:
-        A handle, whose ``remove()`` takes the hook away.
+        A handle; its ``remove()`` removes the hook.
 
     Raises:
-        GradientError: the tensor does not require a gradient; or, later, the hook returns no tensor of its shape.
+        GradientError: the tensor does not require a gradient; or, later, the hook returns something other than None or
+            a tensor of the same shape and dtype.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([1.0, 2.0], requires_grad=True)

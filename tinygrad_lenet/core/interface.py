@@ -1,4 +1,4 @@
-"""The words in which ops are declared: ``Array``, ``composite``, ``draw``; and the type that ``@primitive`` returns."""
+"""Names for declaring ops: ``Array``, ``composite``, ``draw``; and the type of the functions of ``@primitive``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 else:
 
     class Array:
-        """The word in signatures for a tensor argument: a Tensor, a NumPy array, a number, or a list of numbers.
+        """The annotation of a tensor argument: a Tensor, a NumPy array, a number, or a list of numbers.
 
-        Numbers and lists become float32; beside a tensor, a number takes its dtype. What comes back is a Tensor. In the
-        body of a :func:`primitive` the word stands for the NumPy array. It is for annotations only.
+        Numbers and lists become float32; beside a tensor, a number takes its dtype. In the body of a :func:`primitive`
+        the argument is a NumPy array. ``Array`` is for annotations only.
 
         >>> import tinygrad_lenet as tl
         >>> tl.add([1, 2], 0.5)
@@ -36,7 +36,7 @@ Rule: TypeAlias = Callable[..., Any]
 
 
 class Primitive(Protocol[P]):
-    """A function of Tensors, arrays or numbers that returns a Tensor, and that knows its derivative."""
+    """A function of Tensors, arrays or numbers that returns a Tensor and has rules for its derivatives."""
 
     __name__: str
 
@@ -48,10 +48,10 @@ class Primitive(Protocol[P]):
         """Compute, and record if an argument requires a gradient."""
 
     def vjp(self, **rules: Rule | None) -> None:
-        """Give the rule of each argument; ``None`` says that its gradient is zero or does not exist."""
+        """Declare the rule of each argument; ``None`` means that its gradient is zero or does not exist."""
 
     def check(self, *args: Any, **kwargs: Any) -> None:
-        """Add one way in which tests call the op; an op without any fails the tests."""
+        """Add the arguments of one test case. An op without a test case fails the tests."""
 
 
 @overload
@@ -61,8 +61,8 @@ def composite(*, view: bool) -> Callable[[F], F]: ...
 def composite(function: Any = None, *, view: bool = False) -> Any:
     """Make a public function of a function that is made of ops, and so needs no rule of its own.
 
-    It has the conventions of a primitive: both spellings of the field (``dim`` for ``axis``, ``input`` for ``x``),
-    checked options, errors in its name, and a result that owns its memory, unless it is declared a ``view``.
+    It has the conventions of a primitive: PyTorch's spellings and NumPy's (``dim`` and ``axis``, ``input`` and ``x``),
+    checked options, errors with its name, and a result that owns its memory unless it is declared a ``view``.
     """
     if function is None:
         return functools.partial(composite, view=view)
@@ -83,7 +83,7 @@ def composite(function: Any = None, *, view: bool = False) -> Any:
 
 
 def _of_python(error: Exception) -> bool:
-    """Whether the call itself failed: an argument has a wrong name, or there are too many or too few."""
+    """Whether the call itself failed: an argument has a wrong name, or too many or too few were given."""
     inner = error.__traceback__ and error.__traceback__.tb_next
     return inner is None or inner.tb_next is None
 
@@ -96,8 +96,8 @@ def _owned(found: Any, values: Sequence[Any]) -> Any:
 
 
 class Draw(NamedTuple):
-    """How tests may draw one tensor argument: distinct values, spread evenly over ``low … high``, none of them at a
-    kink; or just these ``values``.
+    """A random tensor argument for tests: distinct values, spread evenly over ``low … high``, none of them at a kink;
+    or just these ``values``.
     """
 
     shape: tuple[int, ...]

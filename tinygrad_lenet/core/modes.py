@@ -1,4 +1,4 @@
-"""What a thread or task is doing: whether ops are recorded, and who listens to them."""
+"""The modes of a thread or task: whether ops are recorded, and who listens to them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 
 
 class _Thread(threading.local):
-    """Who is at work: a mark that is false, and the only one of its thread."""
+    """The mark of a thread: an object of its own, which is false."""
 
     def __init__(self) -> None:
         self.mark: list[None] = []
 
 
 _thread = _Thread()
-# A context variable, not a module flag: each thread and asyncio task has its own, and a new thread records. It may have
-# got the context of the thread that started it, as from Python 3.14 on where there is no global lock; so what says no
-# is the mark of the thread that said it.
+# A context variable, so that each thread and each asyncio task has its own value. A new thread must record, but it may
+# inherit the context of the thread that started it (from Python 3.14 on, without the global lock). So the value that
+# switches recording off is the mark of the thread that did so, and other threads ignore it.
 _recording: ContextVar[Any] = ContextVar("recording", default=True)
-recording = _recording.get  # for the ops: a call less than the public name, which must be asked if this is not true
+recording = _recording.get  # faster than is_grad_enabled, which decides if this is not true
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def is_grad_enabled() -> bool:
-    """Whether ops are recorded here: yes, but inside of :class:`no_grad`; each thread and task has its own answer.
+    """Whether ops are recorded: True, except inside :class:`no_grad`. Each thread and task has its own mode.
 
     >>> import tinygrad_lenet as tl
     >>> with tl.no_grad():
@@ -53,11 +53,11 @@ class _GradMode(ContextDecorator):
         _recording.set(self._before.pop())
 
     def _recreate_cm(self) -> _GradMode:
-        return type(self)()  # one per call of a decorated function: threads must not share it
+        return type(self)()  # a new one for each call of a decorated function: threads must not share it
 
 
 class no_grad(_GradMode):
-    """Record nothing inside: a context manager and a decorator, for inference and for updates in place.
+    """Switch recording off: a context manager and a decorator, for inference and for updates in place.
 
     >>> import tinygrad_lenet as tl
     >>> w = tl.ones(2, requires_grad=True)
@@ -71,7 +71,7 @@ class no_grad(_GradMode):
 
 
 class enable_grad(_GradMode):
-    """Record again inside a :class:`no_grad` block: a context manager and a decorator.
+    """Switch recording on inside a :class:`no_grad` block: a context manager and a decorator.
 
     >>> import tinygrad_lenet as tl
     >>> w = tl.ones(2, requires_grad=True)
@@ -84,7 +84,7 @@ class enable_grad(_GradMode):
     enabled = True
 
 
-# Who is told of every op, and of every change in place: the export to other formats, and others. None most of the time.
+# Functions that are called after every op, and before every change in place; usually None. The ONNX export uses them.
 _listener: ContextVar[Callable[[Any, tuple[Any, ...], Any], None] | None] = ContextVar("listener", default=None)
 _watcher: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("watcher", default=None)
 listener, watcher = _listener.get, _watcher.get
@@ -94,13 +94,13 @@ listener, watcher = _listener.get, _watcher.get
 def listening(
     hear: Callable[[Any, tuple[Any, ...], Any], None], watch: Callable[[Any, Any, Any], None] | None = None
 ) -> Iterator[None]:
-    """Have ``hear(op, arguments, output)`` called after every op inside, and ``watch(tensor, index, value)`` before
-    every change in place, of this thread or task.
+    """Call ``hear(op, arguments, output)`` after every op of this thread or task inside the block, and
+    ``watch(tensor, index, value)`` before every change in place.
     """
     before, mark = (_listener.get(), _watcher.get()), _thread.mark
 
     def here(tell: Callable[..., None]) -> Callable[..., None]:
-        return lambda *what: tell(*what) if _thread.mark is mark else None  # a new thread may have got this context
+        return lambda *what: tell(*what) if _thread.mark is mark else None  # a new thread may inherit the context
 
     try:
         _listener.set(here(hear))
@@ -113,7 +113,7 @@ def listening(
 
 
 def user_line() -> str:
-    """The file and line outside of the package that is at work."""
+    """The file and line of the user's code that called the package."""
     frame: Any = sys._getframe(1)
     while frame.f_back is not None and (
         frame.f_code.co_filename.startswith(_PACKAGE) or "contextlib" in frame.f_code.co_filename

@@ -20,7 +20,7 @@ graph. The backward pass calls :meth:`Plan.pull`.
 The rest of ``core/`` need not be opened:
 
 - ``interface.py`` defines ``Array`` (for annotations), ``draw``, and ``composite``: that decorates a public function
-  that is made of ops, and so needs no rules of its own.
+  that is made of ops, and so needs no rules of its own. The rest are types.
 - ``signature.py`` knows the arguments of a function: names, defaults, checks of options, messages.
 - ``saved.py`` keeps gradients right if data changes. A Tensor counts changes in place: that number is its version.
   ``save`` copies an argument whose changes no Tensor would count, and ``settle`` an output that shares its memory.
@@ -49,11 +49,12 @@ from .saved import changed, save, settle
 from .signature import Signature, parameters
 from .tensor import Tensor, Version
 
-REGISTRY: dict[str, Op] = {}
+REGISTRY: dict[str, Op] = {}  # every op by module and name: tests, documentation and exports go through it
 _ndarray = np.ndarray
 _CONTAINERS = (list, tuple, dict)
 
-Source: TypeAlias = tuple[str, int]  # where a saved value comes from: ("arg", 0), ("shape", 1), ("out", 0)
+# Where a saved value comes from: ("arg", 0), ("shape", 1), ("out", 0); or ("position", 2), the place of one of *args.
+Source: TypeAlias = tuple[str, int]
 
 
 class Op:
@@ -67,7 +68,7 @@ class Op:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}
         self.cases: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        self.plans: dict[tuple[int, int], Plan] = {}  # by ``tracked`` and the number of arguments
+        self.plans: dict[tuple[int, int], Plan] = {}  # by ``tracked`` (see result) and the number of arguments
 
     def vjp(self, **rules: Rule | None) -> None:
         """See :meth:`Primitive.vjp`."""
@@ -180,7 +181,7 @@ class Plan:
                     raise self._changed(len(values), value)
                 if not recorded:
                     value = value._data
-                elif self.saves[len(values)][0] == "out":
+                elif self.saves[len(values)][0] == "out":  # with its node, so that gradients flow through it
                     value = Tensor._wrap(value._data, node, value._version)
             values.append(value)
         for i, parent in enumerate(node.parents):
@@ -192,7 +193,7 @@ class Plan:
                 if gradient is not None:
                     try:
                         add(parent, gradient)
-                    except (IndexError, ValueError):
+                    except (IndexError, ValueError):  # not a shape that broadcasting could make
                         what = f"gave a gradient of shape {np.shape(gradient)}, which does not fit {parent.shape}"
                         name = self.op.signature.name_of(position)
                         raise GradientError(f"{self.op.name}: the rule of {name!r} {what}") from None

@@ -1,7 +1,7 @@
 """A Tensor as a Python object: checked attributes, numbers, truth, length, copies, and changes in place.
 
-Everything here is a boundary: it checks what the user does to a tensor and explains what is wrong. ``tensor.py`` says
-what the fields mean.
+Everything here is a boundary: it checks how the user treats a tensor, and explains mistakes. ``tensor.py`` describes
+the fields.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """An array of a dtype that Tensors may have. Python numbers become float32. May share memory with ``value``."""
+    """The value as an array that a Tensor can hold. Python numbers become float32. May share memory with ``value``."""
     if isinstance(value, PythonObject):
         value = value._data
     if dtype is None and type(value) is np.ndarray and value.dtype in NATIVE:
@@ -32,7 +32,7 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
 
 
 def _unwrap(value: Any) -> Any:
-    """A list may hold Tensors."""
+    """The value with arrays in place of Tensors, also of those in lists."""
     if isinstance(value, (list, tuple)):
         return [_unwrap(v) for v in value]
     if isinstance(value, PythonObject):
@@ -46,7 +46,7 @@ def _unwrap(value: Any) -> Any:
 
 
 def copied(value: Any, dtype: DTypeLike | None) -> NDArray[Any]:
-    """The user's data as an array of our own."""
+    """A copy of the user's data as an array that a Tensor can hold."""
     try:
         return np.array(to_array(value, dtype))
     except MemoryError as error:
@@ -54,7 +54,7 @@ def copied(value: Any, dtype: DTypeLike | None) -> NDArray[Any]:
 
 
 class PythonObject:
-    """Base of Tensor."""
+    """Base of Tensor: Python's protocols, checked attributes and changes in place."""
 
     if not TYPE_CHECKING:
         __slots__ = ()
@@ -112,7 +112,7 @@ class PythonObject:
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient that :meth:`backward` has summed up so far; None before. Same shape and dtype as the tensor."""
+        """The sum of the gradients of all calls of :meth:`backward`, in the tensor's shape and dtype; None before."""
         return self._grad
 
     @grad.setter
@@ -126,7 +126,7 @@ class PythonObject:
 
     @property
     def data(self) -> NDArray[Any]:
-        """The values, as :meth:`numpy` gives them. Assigning replaces them in place, in the tensor's dtype: it rounds
+        """The values, as :meth:`numpy` returns them. Assigning replaces them in place, in the tensor's dtype: it rounds
         float64 to float32, and refuses 1e300 for float32 and 2.5 for an integer. ``x[i] = value`` converts as NumPy
         does: 1e300 becomes inf, and 2.5 becomes 2.
         """
@@ -154,12 +154,12 @@ class PythonObject:
         return np.array(self._data, dtype) if copy else np.asarray(self.numpy(), dtype)
 
     def item(self) -> float:
-        """The value of the one element, as a Python number: an int or a bool where the dtype says so."""
+        """The value of the only element as a Python number: a float, or an int or a bool, as the dtype is."""
         if self.size != 1:
             raise ShapeError(
                 f"item() is for one element, this tensor has shape {self.shape}; use x.numpy() or x[i].item()"
             )
-        return self._data.item()  # type: ignore[no-any-return]  # by the kinds of dtype that are admitted
+        return self._data.item()  # type: ignore[no-any-return]  # a number, since dtypes are numeric
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
@@ -209,7 +209,7 @@ class PythonObject:
     # Changes in place
 
     def _write(self, key: Any, value: NDArray[Any]) -> None:
-        """Change elements: refused where that would go unrecorded, else counted."""
+        """Change elements and count the change; raise if it would have to be recorded."""
         if self._requires_grad and is_grad_enabled():
             raise GradientError(
                 "a tensor that requires a gradient cannot be changed in place, since that would not be recorded; "
@@ -243,7 +243,7 @@ class PythonObject:
         self._write(key, array)
 
     def _in_place(self, name: str, other: Any) -> Tensor:
-        """Python's ``x += y``: in place where nothing is to be recorded, else a new tensor under the old name."""
+        """Python's ``x += y``: in place if nothing needs to be recorded, else a new tensor under the old name."""
         recorded = is_grad_enabled() and (
             self._requires_grad or (isinstance(other, PythonObject) and other._requires_grad)
         )
@@ -284,7 +284,7 @@ class PythonObject:
 
 
 def root_of(output: Tensor) -> Node | Tensor:
-    """Where a backward pass from this tensor begins."""
+    """The vertex at which a backward pass from this tensor begins: its node, or a leaf itself."""
     if not output._requires_grad:
         raise GradientError(
             "this tensor does not depend on anything that requires a gradient; "
@@ -294,7 +294,7 @@ def root_of(output: Tensor) -> Node | Tensor:
 
 
 def seed_of(output: Tensor, gradient: Any) -> Tensor:
-    """The gradient that a backward pass begins with: the one given, or 1."""
+    """The gradient at which a backward pass begins: the given one, or 1."""
     if gradient is None:
         if output.size != 1:
             raise ShapeError(

@@ -1,4 +1,4 @@
-"""Protection of data: what a node saves, how a later change of it is noticed, and who owns the memory of a result."""
+"""Protection of data: copies of saved values, the error if one has changed, and the memory of results."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .tensor import Tensor, Version
 
 
 def save(value: Any, plain: Any) -> tuple[Any, Any]:
-    """An argument as the backward pass will need it, and the version of its data.
+    """The argument to save for the backward pass, and the version of its data.
 
-    ``plain`` is the argument as an array. A Tensor is saved itself. What the caller could change without a Tensor
-    noticing is copied.
+    ``plain`` is the argument as an array. A Tensor is saved itself, since it counts its changes. Data that the caller
+    could change uncounted is copied.
     """
     if isinstance(value, Tensor):
         version = value._version[0]
@@ -45,9 +45,9 @@ def changed(what: str, shape: tuple[int, ...], version: Version) -> GradientErro
 
 
 def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[Any, Version]:
-    """The output of an op in memory of its own, and its version counter.
+    """The output of an op in its own memory, copied if necessary, and its version counter.
 
-    The output of an op that is declared a view may share the memory of a Tensor, and then shares its counter.
+    If the op is declared a view, its output may share the memory of a Tensor, and then shares its counter.
     """
     home = out.base
     if op.view:
@@ -56,7 +56,7 @@ def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[
                 array = a._data
                 if array is home or (home is not None and array.base is home) or np.may_share_memory(array, out):
                     return out, a._version
-    if borrows(out, plain):  # the caller may write to it
+    if borrows(out, plain):  # memory that the caller may write to
         try:
             out = out.copy()
         except MemoryError as error:
@@ -65,7 +65,7 @@ def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[
 
 
 def borrows(out: Any, values: Iterable[Any], depth: int = 9) -> bool:
-    """True if an array is read-only, or shares memory with one of the values, or with an array in a list or dict there.
+    """Whether an array is read-only, or shares memory with one of the values or an array in a list or dict among them.
 
     A list may hold itself, so the search has a largest depth.
     """
@@ -77,4 +77,4 @@ def borrows(out: Any, values: Iterable[Any], depth: int = 9) -> bool:
         held = array.values() if type(array) is dict else array if type(array) in (list, tuple) else ()
         if held and depth and borrows(out, held, depth - 1):
             return True
-    return view and not (out.flags.writeable and out.size)  # empty memory overlaps with nothing
+    return view and not (out.flags.writeable and out.size)  # np.may_share_memory is False for empty arrays

@@ -1,7 +1,7 @@
-"""The door of every public function: how a call may be written, and what is said when it goes wrong.
+"""The door of every public function: it settles the arguments of a call, and puts the caller's name before an error.
 
-Primitives, composites and constructors stand behind it, so that their bodies see plain Python options, and pass no name
-of theirs to the checks. An option is checked by its annotation: ``int``, ``float``, ``bool``, ``str``, a range such as
+Primitives, composites and constructors go through it. So their bodies receive plain Python options, and need not pass
+their names to checks. An option is checked by its annotation: ``int``, ``float``, ``bool``, ``str``, a range such as
 ``Positive`` or a ``Literal`` (see ``checks.py``), each also beside ``None``.
 """
 
@@ -49,7 +49,7 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 
 class Option(NamedTuple):
-    """A parameter that is a number, a flag or a word."""
+    """A parameter that is a number, a boolean or a string."""
 
     position: int
     name: str
@@ -58,7 +58,7 @@ class Option(NamedTuple):
     check: Check | None  # of a ranged parameter
 
     def admit(self, value: Any) -> Any:
-        """The value as a Python object: NumPy's numbers would widen float32, and overflow where they are small."""
+        """The value as a Python object. NumPy's scalars would widen float32, and small integers overflow."""
         if self.check is not None:
             return None if value is None and "None" in self.kinds else self.check(self.name, value)
         plain = value
@@ -104,7 +104,7 @@ def _kinds(text: str) -> tuple[tuple[str, ...], frozenset[type], bool]:
 
 
 class Signature:
-    """How a function may be called."""
+    """The parameters of a function: names, defaults, annotations, and how a call is turned into arguments."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         code, annotations = function.__code__, function.__annotations__
@@ -140,13 +140,13 @@ class Signature:
             position = i if i < self.arity else BY_NAME
             self.options.append(Option(position, name, kinds, quick, check))
 
-    # Of a primitive: everything by position
+    # For primitives: all arguments by position
 
     def compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], list[Any], int, Any]:
         """Call the function with arrays and plain options.
 
-        Returns the arguments by position; the same as arrays and plain options; which of them require a gradient (bit i
-        is argument i); and the function's result.
+        Returns the arguments by position, the same as arrays and plain options, a bit mask of those that require a
+        gradient (bit i is argument i), and the function's result.
         """
         if kwargs or not self.required <= len(args) <= self.most:
             args = self.bind(args, kwargs)
@@ -200,7 +200,7 @@ class Signature:
         return tuple(found)
 
     def _arrays(self, plain: list[Any]) -> list[Any]:
-        """Lists as arrays; numbers as they are beside an array, else as float32."""
+        """The operands as arrays. Numbers stay if an array is among the arguments, else they become float32."""
         alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
         for i, a in enumerate(plain):
             at = min(i, len(self.operands) - 1)
@@ -215,7 +215,7 @@ class Signature:
         return plain
 
     def _again(self, error: Exception, args: tuple[Any, ...], plain: list[Any]) -> Any:
-        """Call once more with arrays, if the body wanted an array and got a number; else explain the error."""
+        """Call again with arrays if the body expected an array and received a number; else explain the error."""
         if isinstance(error, AttributeError) and any(isinstance(a, (bool, int, float)) for a in plain):
             at = [i for i in range(len(plain)) if self.operands[min(i, len(self.operands) - 1)]]
             try:
@@ -226,10 +226,10 @@ class Signature:
                 error = found
         return self.explain(error, self.name, "", given(self.names, args))
 
-    # Of a composite, or of a constructor: as it was called
+    # For composites, constructors and methods: as the user called them
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The function's result, with both spellings of its names, and its options as Python objects."""
+        """Call the function with its own spellings of the names, and with options as Python objects."""
         for theirs in self.spellings.keys() & kwargs.keys() if kwargs else ():
             ours = self.spellings[theirs]
             if ours in kwargs:
@@ -271,14 +271,14 @@ class Signature:
             raise named(error, caller, known, about)
         raise translated(error, caller, unknown) from (None if isinstance(error, ORDINARY) else error)
 
-    # Of the rules of a primitive
+    # For the rules of a primitive
 
     def name_of(self, position: int) -> str:
-        """The name of the argument at a position; all of ``*args`` have one name."""
+        """The name of the argument at a position; all of ``*args`` share a name."""
         return self.names[min(position, len(self.names) - 1)]
 
     def check_rules(self, rules: dict[str, Any]) -> None:
-        """Raise if a rule is for no argument, is no function, or asks for something unknown."""
+        """Raise if a rule is for an unknown argument, is not a function, or names an unknown value."""
         for name, rule in rules.items():
             if name not in self.names:
                 raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {', '.join(self.names)}")
@@ -288,7 +288,7 @@ class Signature:
                 self.source(word)
 
     def source(self, word: str) -> tuple[str, int]:
-        """Where the value comes from that a rule asks for by name: its kind, and the position of the argument."""
+        """Where the value that a rule names comes from: its kind, and the position of the argument."""
         if word in ("out", "position"):
             return (word, 0)
         if word in self.names:
@@ -301,7 +301,7 @@ class Signature:
         )
 
     def rule_of(self, position: int, rules: dict[str, Any]) -> Any:
-        """The rule of an argument; None if it says that there is no gradient."""
+        """The rule of an argument; None if its gradient is 0. Raise if no rule was declared."""
         name = self.name_of(position)
         if name not in rules:
             raise GradientError(
@@ -312,7 +312,7 @@ class Signature:
 
 
 def beside(*values: Any) -> list[Any]:
-    """The values, Python numbers as arrays of the dtype that NumPy 2 gives them beside the tensors and arrays here.
+    """The values, with Python numbers as arrays of the dtype that NumPy 2 gives them beside the tensors and arrays.
 
     >>> beside(np.ones(2), 0.1, [0.1])
     [array([1., 1.]), array(0.1), [0.1]]
@@ -322,7 +322,7 @@ def beside(*values: Any) -> list[Any]:
 
 
 def number_like(value: Any) -> bool:
-    """True for a Python number, which has no dtype of its own."""
+    """Whether a value is a Python number, which has no dtype."""
     return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
 
 
@@ -349,7 +349,7 @@ def checked(function: F) -> F:
             return signature.call(args, kwargs)
         except TinygradLenetError as error:
             name = name_of(args)
-            # Of its own methods, the one that the caller called is named.
+            # If methods of one class call each other, the error names the outermost.
             if error.caller and not (method and error.caller.startswith(f"{type(args[0]).__name__}.")):
                 raise
             raise named(error, name)  # noqa: B904  # it is the same error

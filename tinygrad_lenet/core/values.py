@@ -1,4 +1,4 @@
-"""What the data of a Tensor may be: dtypes, arrays, lists, indices."""
+"""Conversion and checks of the data of Tensors: dtypes, arrays, lists, indices."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..errors import ArgumentError, DTypeError, TinygradLenetError, brief, named
 
-# The dtypes of Tensors: arrays of these need no conversion.
+# The dtypes of Tensors. Arrays of these need no conversion.
 NATIVE = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 
 
 def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]:
-    """A dtype that Tensors may have, in the byte order of the machine."""
+    """The dtype in the byte order of the machine; raise if Tensors cannot have it."""
     try:
-        # For NumPy, None is float64; "a" is text, with a warning; lists and tuples are records.
+        # NumPy reads None as float64, "a" as text (with a warning), and lists and tuples as records.
         if dtype is None or isinstance(dtype, (list, tuple)) or (isinstance(dtype, str) and dtype[:1] == "a"):
             raise TypeError("name one of numbers")
         found = np.dtype(dtype)
@@ -29,7 +29,7 @@ def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]
 
 
 def as_index(index: Any) -> tuple[Any, ...]:
-    """What stands between the brackets of ``x[...]``, as a tuple of what NumPy takes; arrays are copied."""
+    """The index of ``x[index]`` as a tuple that NumPy accepts; arrays in it are copied."""
     return tuple([_component(i) for i in (index if isinstance(index, tuple) else (index,))])
 
 
@@ -56,7 +56,7 @@ def _component(i: Any) -> Any:
 
 
 def narrowed(who: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The values in a dtype: floats are rounded to it, and what it cannot hold is refused."""
+    """The values in another dtype. Floats are rounded; raise if it cannot hold a value."""
     if array.dtype == dtype:
         return array
     with np.errstate(all="ignore"):
@@ -66,7 +66,7 @@ def narrowed(who: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any
 
 
 def unchanged(who: str, found: NDArray[Any], given: NDArray[Any]) -> None:
-    """Refuse integers and booleans that are other numbers than those given, and floats that have become infinite."""
+    """Raise if a conversion changed an integer or boolean, or made a float infinite."""
     if found.dtype == given.dtype:
         return
     same = np.isfinite(found) == np.isfinite(given) if found.dtype.kind == "f" else found == given
@@ -75,7 +75,7 @@ def unchanged(who: str, found: NDArray[Any], given: NDArray[Any]) -> None:
 
 
 def converted(value: Any, dtype: DTypeLike | None, unwrap: Callable[[Any], Any]) -> NDArray[Any]:
-    """An array of a dtype that Tensors may have; numbers and lists of numbers become float32."""
+    """The value as an array that a Tensor can hold; numbers and lists of numbers become float32."""
     wanted: np.dtype[Any] | None = None
     kind, typed = type(value).__name__, isinstance(value, (np.ndarray, np.generic))
     try:
@@ -89,7 +89,7 @@ def converted(value: Any, dtype: DTypeLike | None, unwrap: Callable[[Any], Any])
         native = as_dtype(array.dtype, f"{kind} gives")
         if wanted is None:
             wanted = np.dtype(np.float32) if not hasattr(value, "dtype") and native.kind in "iuf" else native
-        return np.asarray(array if typed else value, wanted)  # of Python's numbers NumPy sees whether they fit
+        return np.asarray(array if typed else value, wanted)  # NumPy raises if a Python number does not fit
     except TinygradLenetError as error:
         raise named(error, "tensor")  # noqa: B904  # it is the same error
     except MemoryError:

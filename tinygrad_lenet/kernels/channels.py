@@ -1,6 +1,6 @@
-"""Normalisation of channels: a few passes over memory, in blocks that stay in the cache, on all cores.
+"""Normalisation of channels: a few passes over memory, in blocks that fit into the cache, on all cores.
 
-Everything is float64 between the passes: means, variances and sums of a channel.
+Means, variances and sums of channels are float64.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _BLOCK = 1 << 18  # bytes of a block: with its gradient and its result it stays 
 
 
 class Channels(NamedTuple):
-    """How arrays (N, C, ...) lie in memory: as (A, C, B), where the numbers of a channel come in runs of B."""
+    """The memory layout of arrays (N, C, ...), as (A, C, B): the elements of a channel come in runs of B."""
 
     order: tuple[int, ...]  # the axes, outermost in memory first
-    back: tuple[int, ...]  # and how to put them back
+    back: tuple[int, ...]  # the inverse permutation
     inner: tuple[int, ...]  # the shape in that order
     shape: tuple[int, int, int]  # (A, C, B)
-    each: int  # numbers of a channel
+    each: int  # elements in a channel
     blocks: tuple[slice, ...]  # parts of A
 
     def view(self, x: Array) -> Array:
@@ -96,8 +96,8 @@ def _parts(mean: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
 def moments(x: Array, at: Channels, room: Room = memory.empty) -> tuple[Array, Array]:
     """Mean and (biased) variance of each channel of ``x``, (A, C, B).
 
-    Both are sums of distances from a rough mean, that of the first numbers: so neither a large mean costs digits, nor
-    its rounding. If that one is far off, they are summed again from the mean that was found.
+    Both are sums of distances from an approximate mean, that of the first elements, so that neither a large mean nor
+    its rounding costs digits. If it was far off, they are summed again, with the mean just found.
     """
     few, dtype = x[: -(-64 // max(1, x.shape[2])), :, :64], x.dtype
     mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (few.shape[1] / max(1, few.size))
@@ -107,8 +107,8 @@ def moments(x: Array, at: Channels, room: Room = memory.empty) -> tuple[Array, A
         mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
         if (off * off <= var).all() and np.isfinite(var).all():
             break
-        dtype = dtype if np.isfinite(var).all() else np.dtype(np.float64)  # where squares overflow
-    if not np.isfinite(mean).all():  # no distance from an infinite mean
+        dtype = dtype if np.isfinite(var).all() else np.dtype(np.float64)  # if squares overflow
+    if not np.isfinite(mean).all():  # distances from an infinite mean would be NaN
         mean = np.add.reduce(x, axis=(0, 2), dtype=np.float64) / at.each
     return mean, var
 

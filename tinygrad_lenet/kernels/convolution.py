@@ -8,7 +8,8 @@ for the gradients, since to keep them would take many times the memory of the im
 Each kernel has two layers. The geometry says into which blocks a convolution is cut, and how each block sees memory (a
 ``View``: shape, strides and offset). It holds no arrays, and is cached for each size. The computation returns steps:
 calls without arguments that fill ``out`` when they are run (``steps.py``). In it, ``room(shape, dtype)`` gives scratch
-memory, and a function that takes ``steps`` appends the calls that will fill the array it returns.
+memory, and a function that takes ``steps`` appends the calls that will fill the array it returns. ``product`` returns
+the steps of ``np.matmul`` (``matmul.py``), and ``memory.empty`` is ``np.empty`` with recycled memory.
 
 In memory images are (H, C, W, N), with the batch innermost: so the pixels of a window, for all images, are a few long
 contiguous runs (``windows.py``: ``padded``). The functions at the end take and return arrays of shape (N, C, H, W).
@@ -33,12 +34,12 @@ from .windows import Windows, aligned, cut, padded
 
 Array = NDArray[Any]
 
-_IMAGES = 256  # the most images in a block: with fewer, runs are shorter, and slower to copy and to multiply
+_IMAGES = 256  # the most images in a block; far fewer would make runs short, and copies and products slow
 _BYTES = 1 << 20  # the most bytes of a block's columns, if possible: about the size of the cache
 
 
 class Geometry(NamedTuple):
-    """The options of a convolution, settled for images of one size: where its windows lie, and its groups."""
+    """The options of a convolution, settled for images of one size: where its windows are, and its groups."""
 
     windows: Windows
     groups: int
@@ -76,6 +77,7 @@ def _blocks(rows: int, batch: int, row_bytes: int, reach: int, work: int) -> lis
     chunks = cut(batch, _IMAGES)
     # At least twice the reach, or neighbours would copy most of their columns twice.
     fitting = max(2 * reach, _BYTES // max(1, row_bytes * min(batch, _IMAGES)))
+    # Enough blocks for eight threads, if there is enough work.
     shares = max(1, min(8, work // (threads.WORTH * max(1, len(chunks)))))
     most = max(1, min(fitting, -(-rows // shares)))
     return [(part, chunk) for chunk in chunks for part in cut(rows, most)]
@@ -104,8 +106,9 @@ class ImageBlock(NamedTuple):
     """A block of the gradient of the images, and the output rows that it depends on.
 
     The gradient of image row y depends on output rows (y - a * dh) / sh, for a in the kernel. The gradient of the
-    output is stretched: rows of zeros are put between its rows (sh - 1 of them) and around them. Then the input
-    gradient is a convolution with stride 1 and a flipped kernel, whose columns are a view as in :class:`OutputBlock`.
+    output is stretched: rows of zeros are put between its rows (sh - 1 of them) and around them. Then, along
+    the height, the input gradient is a convolution with stride 1 and a flipped kernel, whose columns are a view as in
+    :class:`OutputBlock`. Along the width the products are added to the pixels, as in :func:`fold`.
     """
 
     rows: slice  # of the images
@@ -142,7 +145,7 @@ def _output_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize:
     """The blocks of the output, and the number of multiply-adds."""
     (padded_h, padded_w), groups, c = at.windows.padded, at.groups, channels // at.groups
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.windows.kernel, at.windows.stride, at.windows.dilation, at.windows.grid
-    s_h, s_c, s_w, s_n = _strides((padded_h, channels, padded_w, batch), itemsize)
+    s_h, s_c, s_w, s_n = _strides((padded_h, channels, padded_w, batch), itemsize)  # of the images; t_ of the strips
     work = outs * c * kh * kw * oh * ow * batch
     blocks, found = _blocks(oh, batch, channels * kw * ow * itemsize, kh, work), []
     ranked = sorted(blocks, key=lambda block: (block[0].start, block[1].start))
@@ -227,7 +230,7 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
         whole = target.flags.c_contiguous  # then the product can be written to it directly
         sums = target if whole else room(target.shape, dtype)
         by_group = sums.reshape(len(sums), groups, o // groups, columns.shape[3]).transpose(1, 0, 2, 3)
-        inner += product(kernel, columns, by_group, room)
+        inner += product(kernel, columns, by_group, room)  # weight.reshape(O, -1) @ columns
         if bias is not None:
             inner.append(partial(np.add, sums, bias.reshape(-1, 1, 1), target))
         elif not whole:
@@ -298,7 +301,7 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     return [*steps, partial(np.copyto, out.reshape(groups, o // groups, c, kh, kw), by_weight)]
 
 
-# At once
+# The kernels: steps made and run at once
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:

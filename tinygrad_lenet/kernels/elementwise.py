@@ -1,6 +1,6 @@
-"""Elementwise functions of networks, as steps into memory from outside (see ``steps.py``), and on all cores.
+"""Elementwise functions of networks: as steps (see ``steps.py``), and as functions that run them.
 
-The functions at the end compute at once. They share work among threads if arrays are large.
+For large arrays the functions, at the end, use recycled memory and all cores.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BOOL = np.dtype(np.bool_)
 
 
 def _zeros_under(x: Array, room: Room) -> Array:
-    """Memory that broadcasts against ``x`` in runs of a thousand: with a single 0, np.maximum takes twice as long."""
+    """Memory for zeros that broadcasts against ``x`` in runs of a thousand: with one 0, np.maximum is half as fast."""
     shape, length = [1] * x.ndim, 1
     for axis in sorted(range(x.ndim), key=lambda axis: x.strides[axis]):
         if length < 1024:
@@ -40,12 +40,12 @@ def relu_steps(out: Array, room: Room, x: Array) -> Steps:
 
 
 def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:
-    """``g`` unless ``y`` is 0 or less."""
+    """``g`` where ``y`` is positive or NaN, else 0."""
     bits, none = out.view(BITS[g.dtype.itemsize]), memory.empty_like(y, _BOOL, room)
     flags = none.view(np.int8)
     return [
         partial(np.less_equal, y, 0, none),
-        partial(np.subtract, flags, 1, flags),  # -1, all bits, where y is not 0 or less
+        partial(np.subtract, flags, 1, flags),  # -1, which has all bits set, except where y is 0 or less
         partial(np.copyto, bits, flags),
         partial(np.bitwise_and, g.view(bits.dtype), bits, bits),
     ]
@@ -89,17 +89,17 @@ def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
     ]
 
 
-# At once
+# The kernels: steps made and run at once
 
 
 def _computed(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Array) -> Array:
-    """``out``, after the steps for matching parts of it and of arrays of the same shape; ``passes`` as for spread."""
+    """Run the steps on parts of ``out`` and of the arrays, which have one shape; for ``passes`` see ``spread``."""
     spread(lambda out, *parts: run(steps(out, memory.empty, *parts)), passes, out, *arrays)
     return out
 
 
 def _small(x: Array, y: Array) -> bool:
-    """Whether fresh memory and one thread are as fast, or the arrays do not match."""
+    """Whether one thread with fresh memory is as fast, or the arrays differ in shape or dtype."""
     return y.size < _LARGE or x.dtype != y.dtype or x.shape != y.shape or y.dtype.kind != "f"
 
 
@@ -109,7 +109,7 @@ def relu(x: Array) -> Array:
 
 
 def where_positive(g: Array, y: Array) -> Any:
-    """0 where ``y`` is 0 or less, also where ``g`` is inf or NaN; else ``g``."""
+    """0 where ``y`` is 0 or less, even where ``g`` is inf or NaN; else ``g``."""
     if _small(g, y):
         return mask_bits(g, y <= 0, False)
     return _computed(where_positive_steps, 5, memory.empty_like(y), g, y)
@@ -126,10 +126,10 @@ def tanh_grad(g: Array, y: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """``1 / (1 + e^-x)``, without overflow and with all digits."""
+    """``1 / (1 + e^-x)``, accurate and without overflow."""
     return _computed(sigmoid_steps, 15, memory.empty_like(x, np.result_type(x, np.float16)), x)
 
 
 def sigmoid_grad(g: Array, x: Array) -> Array:
-    """``g`` times the derivative of the sigmoid; ``out * (1 - out)`` loses all digits where ``out`` is nearly 1."""
+    """``g`` times the derivative of the sigmoid. ``out * (1 - out)`` would lose all digits for ``out`` near 1."""
     return _computed(sigmoid_grad_steps, 15, memory.empty_like(x, np.result_type(g, x)), g, x)

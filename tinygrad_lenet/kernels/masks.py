@@ -1,4 +1,4 @@
-"""Picking elements by a mask, with integer arithmetic on their bits."""
+"""Selection of elements by a mask, with integer arithmetic on their bits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from . import memory
 
-# Integers as large as an element: a mask of all ones or none picks or drops it, exactly.
+# Integers of the size of an element: `and` with all ones keeps it exactly, with zeros clears it.
 BITS: dict[int, Any] = {1: np.dtype(np.int8), 2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 
 def mask_bits(x: NDArray[Any], mask: NDArray[Any], when: bool = True) -> Any:
-    """``x`` where the mask is ``when``, else 0: all bits or none.
+    """``x`` where the mask equals ``when``, else 0.
 
-    A tenth of the time of ``np.where`` on a random mask, and unlike ``x * mask`` it makes no NaN of ``inf * 0``.
+    It takes a tenth of the time of ``np.where`` for a random mask, and unlike ``x * mask`` no NaN arises from
+    ``inf * 0``.
     """
     bits = memory.empty_like(mask, BITS[x.dtype.itemsize])
     flags = mask.view(np.int8)

@@ -1,4 +1,4 @@
-"""Products of matrices, in the tiles in which BLAS computes large ones fastest."""
+"""Matrix products, cut into tiles of the size that BLAS computes fastest."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from . import memory
 from .steps import Blocked, Room, Steps, run
 from .sums import single
 
-# Multiply-adds up to which OpenBLAS takes a product as it lies and on one core. Above, it copies both factors first,
-# for flat matrices longer than the product takes (22 against 80 GFLOP/s), and wakes threads of its own, which spin and
-# hold up ours: with one of two cores busy elsewhere, a training step took ten times as long.
+# Up to this number of multiply-adds OpenBLAS copies neither factor and uses one core. Above, it copies both, which for
+# flat matrices takes longer than the product (22 against 80 GFLOP/s). It also wakes its own threads, which spin and
+# delay ours: with one of two cores busy elsewhere, a training step took ten times as long.
 _TILE = 262_144
 _DEEP = 1024  # the longest sums in one tile
-_WIDE = 64  # columns of a tile, or more if it is not deep
+_WIDE = 64  # the least number of columns of a tile; more if the sums are short
 
 
 def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -> Steps:
@@ -60,13 +60,13 @@ def _tile(m: int, k: int, n: int) -> tuple[int, int]:
 
 
 def _even(length: int, most: int, unit: int) -> int:
-    """Steps, in units, none longer than ``most``, and all about equal: so that little is left over."""
+    """The length of equal steps along an axis: a multiple of ``unit``, at most ``most``, with a small remainder."""
     count = -(-length // max(unit, most // unit * unit))
     return min(length, -(-length // (count * unit)) * unit)
 
 
 def _cut(length: int, step: int) -> list[tuple[slice, int]]:
-    """The part of an axis that steps fill, and the rest, each with the length of its steps."""
+    """The part of an axis that whole steps fill, and the remainder, each with the length of its steps."""
     whole = length - length % step
     return [(slice(0, whole), step)] + ([(slice(whole, length), length - whole)] if whole < length else [])
 
@@ -80,7 +80,7 @@ def _tiles(x: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
 
 
 def common_dtype(*arrays: NDArray[Any]) -> np.dtype[Any]:
-    """``np.result_type(*arrays)``, in a fifth of the time where all have one dtype."""
+    """``np.result_type(*arrays)``, in a fifth of the time if all have one dtype."""
     dtype: np.dtype[Any] = arrays[0].dtype
     for array in arrays:
         if array.dtype != dtype:
@@ -89,7 +89,7 @@ def common_dtype(*arrays: NDArray[Any]) -> np.dtype[Any]:
 
 
 def dot(a: NDArray[Any], b: NDArray[Any]) -> Any:
-    """``a @ b`` of two matrices, on all cores if it is large, in recycled memory; of float16 by way of float32."""
+    """``a @ b`` of two matrices, on all cores if it is large, in recycled memory; float16 is computed in float32."""
     if a.dtype == b.dtype == np.float16:
         return dot(single(a), single(b)).astype(np.float16)
     out = memory.empty((a.shape[0], b.shape[1]), common_dtype(a, b))
@@ -100,7 +100,7 @@ def dot(a: NDArray[Any], b: NDArray[Any]) -> Any:
 def dot_steps(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -> Steps:
     """The steps of :func:`dot` into ``out``, of a dtype other than float16."""
     (m, k), n = a.shape, b.shape[1]
-    if k == 1:  # BLAS takes four times as long
+    if k == 1:  # matmul takes four times as long
         return [partial(np.multiply, a, b, out)]
     if m * k * n <= _TILE or out.dtype.kind != "f" or a.dtype != b.dtype:
         return [partial(np.matmul, a, b, out)]
@@ -109,6 +109,6 @@ def dot_steps(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -
 
 @functools.lru_cache(maxsize=1024)
 def _stripes(m: int, k: int, n: int) -> list[slice]:
-    """Rows of a product that make whole tiles, the same whatever the number of cores: so are the bits of the result."""
+    """Slices of rows in whole tiles. They do not depend on the number of cores, nor do the bits of the result."""
     rows = _tile(m, min(k, _DEEP), n)[0] * 8
     return [slice(top, min(top + rows, m)) for top in range(0, m, rows)]

@@ -1,8 +1,8 @@
 """Max and average pooling: one strided view of the images for each position in the kernel, and a running maximum or sum
 over these views.
 
-Each kernel comes in two layers. The geometry, :class:`Windows` or :class:`Averages`, says where the windows lie and
-into which rows they are cut; it holds no arrays. The computation gives the steps that fill ``out`` (see ``steps.py``).
+Each kernel has two layers. The geometry, :class:`Windows` or :class:`Averages`, says where the windows are and how
+their rows are cut into blocks. It holds no arrays. The computation returns the steps that fill ``out`` (``steps.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .windows import Windows, cut, padded
 
 Array = NDArray[Any]
 
-_ROOM = 2_400_000  # bytes of images that are worked on at a time: with fewer, the calls cost more than the cache saves
+_ROOM = 2_400_000  # bytes of images in a block: with fewer, the calls cost more than the cache saves
 _BOOL, _HALF, _SINGLE = (np.dtype(kind) for kind in (np.bool_, np.float16, np.float32))
 
 
@@ -29,7 +29,7 @@ _BOOL, _HALF, _SINGLE = (np.dtype(kind) for kind in (np.bool_, np.float16, np.fl
 
 
 class Averages(NamedTuple):
-    """Windows, and by how much the sum of each is divided."""
+    """Windows, and the divisor for the sum of each."""
 
     windows: Windows
     count_include_pad: bool  # whether padding counts as pixels
@@ -52,15 +52,15 @@ class Block(NamedTuple):
     """Some rows of windows."""
 
     rows: slice
-    places: tuple[Any, ...]  # for each position of the kernel, row by row: the index of the pixels that they see
+    places: tuple[Any, ...]  # for each position of the kernel, row by row: the index of the windows' pixels there
 
 
 @functools.lru_cache(maxsize=256)
 def blocks(at: Windows, parts: int) -> list[Block]:
-    """Blocks of rows of windows, which share no pixels: all rows, or about so many parts of them."""
+    """Blocks of rows of windows: about ``parts`` of them, or one if neighbouring rows share pixels."""
     count = at.grid[0]
     if parts < 2 or at.dilation[0] * (at.kernel[0] - 1) >= at.stride[0]:
-        cuts = [slice(0, count)]  # few, or rows that share pixels
+        cuts = [slice(0, count)]
     else:
         cuts = cut(count, -(-count // (parts + parts % 2)))  # an even number, for two threads
     positions = [(a, b) for a in range(at.kernel[0]) for b in range(at.kernel[1])]
@@ -71,23 +71,23 @@ def blocks(at: Windows, parts: int) -> list[Block]:
 
 
 def _tiles(images: Array, at: Windows) -> Array:
-    """The windows of a tiling as axes of their own, (N, C, OH, kh, OW, kw): a view."""
+    """The images with an axis for each axis of the tiling windows, (N, C, OH, kh, OW, kw): a view."""
     return images.reshape(*images.shape[:2], at.grid[0], at.kernel[0], at.grid[1], at.kernel[1])
 
 
 def _blocked(compute: Any, at: Windows, images: Array) -> Blocked:
-    """Compute rows of windows block by block."""
-    work = 25 * images.size  # a block is many short calls, for which threads pay late
+    """The step that computes rows of windows block by block."""
+    work = 25 * images.size  # a block is many short calls: threads pay off for large images only
     return Blocked(compute, blocks(at, -(-images.nbytes // _ROOM)), work)
 
 
 def _padded(x: Array, at: Windows, room: Room, steps: Steps, fill: float) -> Array:
-    """The images (N, C, H, W) with padding, which further steps write; themselves if there is none."""
+    """The images (N, C, H, W) with padding, which appended steps write; the same array if there is none."""
     return x if at.padded == at.size else padded(x, at, x.dtype, room, steps, fill).transpose(3, 1, 0, 2)
 
 
 def _reduce(ufunc: np.ufunc, images: Array, at: Windows, out: Array, steps: Steps) -> None:
-    """Add the steps that write the maximum or the sum of each window to ``out``."""
+    """Append the steps that write the maximum or the sum of each window to ``out``."""
 
     def compute(block: Block) -> Steps:
         first, *views = [images[place] for place in block.places]
@@ -128,8 +128,8 @@ def mean_steps(out: Array, room: Room, x: Array, at: Averages) -> Steps:
 
 
 def _collect(out: Array, room: Room, at: Windows, steps: Steps) -> Array:
-    """Where windows add to the gradient of the padded images: ``out`` or, if that is too small or too narrow, scratch
-    memory. Further steps clear it, unless each pixel is written once.
+    """The array to which windows add gradients: ``out`` or, if padding or float32 sums do not fit into it, scratch
+    memory. An appended step clears it, unless each pixel is written exactly once.
     """
     if at.tiling:
         return out
@@ -142,12 +142,12 @@ def _collect(out: Array, room: Room, at: Windows, steps: Steps) -> Array:
 
 
 def _deliver(sums: Array, out: Array, at: Windows) -> Steps:
-    """The steps that bring to ``out`` what was collected elsewhere."""
+    """The steps that copy collected gradients to ``out``, if they are elsewhere."""
     return [] if sums is out else [partial(np.copyto, out, sums[(..., *at.inside)], "same_kind")]
 
 
 def _first_maxima(images: Array, peak: Array, block: Block, room: Room) -> tuple[Array, list[Steps]]:
-    """A mask, and for each position of the kernel the steps that set it where a window has its first maximum there."""
+    """A mask, and for each position in the kernel the steps that set it where a window has its first maximum there."""
     won, free = memory.empty_like(peak, _BOOL, room), memory.empty_like(peak, _BOOL, room)
     positions: list[Steps] = []
     for place in block.places:
@@ -231,11 +231,11 @@ def share_steps(out: Array, room: Room, g: Array, averages: Averages) -> Steps:
     return [*steps, _blocked(compute, at, out), *_deliver(grads, out, at)]
 
 
-# At once
+# The kernels: steps made and run at once
 
 
 def _made(x: Array, size: tuple[int, int], at: Windows, dtype: np.dtype[Any]) -> Array:
-    """Memory (N, C, *size), laid out as the images are, or batch-last if they are padded."""
+    """An empty array (N, C, *size), in the layout of the images, or with the batch last if they are padded."""
     h, w = size
     if at.padded == at.size:
         return memory.empty_like(x[:, :, :h, :w], dtype)
@@ -250,14 +250,14 @@ def max_pool2d(x: Array, at: Windows) -> Array:
 
 
 def unpool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
-    """Each window's gradient at its first maximum; ``peak`` are the maxima of the images ``x``."""
+    """Each window's gradient, added to the pixel of its first maximum; ``peak`` is the max pooling of ``x``."""
     out = _made(x, at.size, at, g.dtype)
     run(unpool_steps(out, memory.empty, g, x, peak, at))
     return out
 
 
 def repool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
-    """From each window the element of ``g`` where ``x`` has its first maximum; 0 if there is none, for NaN."""
+    """From each window of ``g`` the element where ``x`` has its first maximum; 0 if there is none, because of NaN."""
     out = memory.empty_like(peak, g.dtype)
     run(repool_steps(out, memory.empty, g, x, peak, at))
     return out
@@ -271,7 +271,7 @@ def avg_pool2d(x: Array, at: Averages) -> Array:
 
 
 def avg_unpool(g: Array, at: Averages) -> Array:
-    """Each window's gradient, shared out equally among its pixels, (N, C, H, W)."""
+    """Each window's gradient, divided equally among its pixels, (N, C, H, W)."""
     out = memory.like(g, (*g.shape[:2], *at.windows.size), g.dtype)
     run(share_steps(out, memory.empty, g, at))
     return out

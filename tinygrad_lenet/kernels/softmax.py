@@ -18,7 +18,7 @@ Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
     """Write ``-log(softmax(x)[i, index[i]])`` to ``out``, (N,).
 
-    The largest logit of a row stays out of the sum, whose ``log1p`` so keeps the digits of a loss that is nearly 0.
+    The sum leaves out the largest logit of a row, and ``log1p`` adds it: so a loss that is nearly 0 keeps its digits.
     """
     rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # of no rows
     wide = WIDER.get(x.dtype, x.dtype)
@@ -31,8 +31,8 @@ def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
 def nll_grad(out: Array, softmax: Array, g: Array, index: Array) -> None:
     """Write the gradient of :func:`nll` to ``out``, (N, C); ``g`` is (N,) or ().
 
-    ``out`` lies in memory as ``softmax`` does, and may be ``softmax``. The gradient is ``g * softmax``, and at the
-    target minus the sum of the others: that has more digits than the softmax minus 1.
+    ``out`` has the memory layout of ``softmax``, and may be ``softmax``. The gradient is ``g * softmax``, but at the
+    target minus the sum of the others, which is more accurate than the softmax minus 1.
     """
     at = np.arange(len(index)), index
     if out is not softmax:

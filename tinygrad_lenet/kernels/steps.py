@@ -1,8 +1,8 @@
 """Steps: a kernel as a list of calls without arguments.
 
-A function that gives steps takes the memory of the result (``out``) and a function for scratch memory (``room``) from
-outside, and computes nothing itself. So one description serves both ways to run a kernel: at once, with fresh memory,
-or recorded, again and again in the same memory.
+A function that returns steps computes nothing itself. The caller passes the memory of the result (``out``) and a
+function that gives scratch memory (``room``). So the same steps can run once, with fresh memory, or be recorded and run
+again and again in the same memory.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Steps: TypeAlias = "list[Callable[[], object] | Blocked]"
 
 
 class Blocked(NamedTuple):
-    """A step that computes a result block by block, side by side on all cores.
+    """A step that computes a result block by block, in parallel on all cores.
 
-    The steps of a block are made when its turn comes, and dropped with their scratch memory before the next block.
+    The steps of a block are made just before they run, and are freed with their scratch memory before the next block.
     """
 
     steps: Callable[[Any], Steps]  # of one block
-    blocks: Sequence[Any]  # the geometry of each
+    blocks: Sequence[Any]  # the geometry of each block
     work: int  # multiply-adds in all
 
     def __call__(self) -> None:
@@ -38,20 +38,20 @@ class Blocked(NamedTuple):
 
     def _some(self, start: int, stop: int) -> None:
         for block in self.blocks[start:stop]:
-            run(self.steps(block))  # nothing here holds a step, and with it scratch memory
+            run(self.steps(block))  # no variable keeps a step, and with it scratch memory, alive
 
 
 def run(steps: Steps) -> None:
-    """Run the steps in their order."""
+    """Run the steps in order."""
     for step in steps:
         step()
 
 
 class View(NamedTuple):
-    """How to look at the memory of an array."""
+    """A view of the memory of an array, before the array exists: shape, strides and offset."""
 
     shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in bytes, as the offset
+    strides: tuple[int, ...]  # in bytes, as is the offset
     offset: int = 0
 
     def of(self, array: NDArray[Any]) -> NDArray[Any]:

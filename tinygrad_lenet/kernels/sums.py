@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 _sum: Any = np.add.reduce
-# The next wider dtype, in which squares and products neither overflow nor vanish; 64 bits have none.
+# The next wider dtype, in which squares and products neither overflow nor underflow; float64 has none.
 WIDER: dict[Any, Any] = {np.dtype(np.float16): np.dtype(np.float32), np.dtype(np.float32): np.dtype(np.float64)}
-_RUN = 64  # numbers that may be added up one after the other, or four times as many
+_RUN = 64  # the length of runs; up to four times as many numbers are added one after the other
 
 
 def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = False) -> Any:
-    """``np.add.reduce``, pairwise along all axes: NumPy's is so along the innermost in memory only, and along others a
-    long sum of float32 loses digits. float16 is added in float32 and rounded once.
+    """``np.add.reduce``, but pairwise along all axes: NumPy adds pairwise along the innermost axis in memory only, and
+    a long sum of float32 along another loses digits. float16 is added in float32 and rounded once.
     """
     if dtype is None and x.dtype == np.float16:
         return as_array(added(x, axes, np.float32, keepdims)).astype(x.dtype)
@@ -33,12 +33,12 @@ def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = Fal
 
 
 def single(x: Any) -> Any:
-    """float16 as float32, in which sums neither overflow nor stop growing at 2,048; other dtypes as they are."""
+    """float16 as float32, so that sums neither overflow nor stop growing at 2,048; other dtypes unchanged."""
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _in_runs(x: Any, axis: int, dtype: Any) -> Any:
-    """The sums of runs along an axis, and of what is left over."""
+    """The sums of runs along an axis, and of the remainder."""
     head, runs = (slice(None),) * axis, x.shape[axis] - x.shape[axis] % _RUN
     cut = x[(*head, slice(runs))].reshape(*x.shape[:axis], -1, _RUN, *x.shape[axis + 1 :])
     rest = _sum(x[(*head, slice(runs, None))], axis, dtype, keepdims=True)
@@ -46,5 +46,5 @@ def _in_runs(x: Any, axis: int, dtype: Any) -> Any:
 
 
 def as_array(gradient: Any) -> Any:
-    """NumPy turns what has no axes into scalars."""
+    """The gradient as an array: NumPy returns scalars in place of arrays without axes."""
     return np.asarray(gradient) if isinstance(gradient, np.generic) else gradient

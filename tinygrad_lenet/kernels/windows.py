@@ -1,4 +1,4 @@
-"""Where the windows of a convolution or a pooling lie, and the memory layout in which both are fast."""
+"""The positions of the windows of convolution and pooling, and the memory layout in which both are fast."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .steps import Room, Steps, run
 
 
 class Windows(NamedTuple):
-    """Windows over an image: window (i, j) looks at pixels ``(i * stride + a * dilation - before, ...)``, ``a`` in the
-    kernel.
+    """Windows over an image. Along the height, window i has the pixels ``i * stride + a * dilation - before``, ``a`` in
+    the kernel; likewise along the width.
     """
 
     size: tuple[int, int]  # height and width of the image
@@ -30,7 +30,7 @@ class Windows(NamedTuple):
 
     @property
     def inside(self) -> tuple[slice, slice]:
-        """The image within its padding."""
+        """The slices of the padded image that hold the image."""
         (top, left), (height, width) = self.before, self.size
         return slice(top, top + height), slice(left, left + width)
 
@@ -42,13 +42,11 @@ class Windows(NamedTuple):
 
     @property
     def many(self) -> bool:
-        """Whether they tile, and are so large that one reduction is faster than to look at each pixel in turn."""
+        """Whether the windows tile, and are so large that one reduction is faster than one call for each position."""
         return self.kernel[0] * self.kernel[1] > 9 and self.tiling
 
     def pixels(self, a: int, b: int, rows: slice | None = None) -> tuple[slice, slice]:
-        """The pixels (rows, columns of the padded image) that all windows, or some rows of them, see at kernel position
-        (a, b).
-        """
+        """The pixels at kernel position (a, b) of all windows, or of some rows of them: slices of the padded image."""
         (sh, sw), (dh, dw), (oh, ow) = self.stride, self.dilation, self.grid
         first, last = (0, oh - 1) if rows is None else (rows.start, rows.stop - 1)
         down = slice(a * dh + first * sh, a * dh + last * sh + 1, sh)
@@ -64,7 +62,7 @@ def windows(
     padding: Any,
     ceil_mode: bool,
 ) -> Windows:
-    """The windows of a kernel over images; ``ops.windows.windows`` says what ``padding`` may be."""
+    """The windows of a kernel over images; for ``padding`` see ``ops.windows.windows``."""
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     if padding == "valid":
         padding = (0, 0)
@@ -98,14 +96,14 @@ def windows(
 
 
 def cut(length: int, most: int) -> list[slice]:
-    """Parts of an axis, none longer than ``most``, all about equally long."""
+    """Cut an axis into parts of about equal length, none longer than ``most``."""
     count = -(-length // most)
     step = -(-length // count) if count else 1
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
 def aligned(x: NDArray[Any], dtype: np.dtype[Any], room: Room, steps: Steps) -> NDArray[Any]:
-    """The array in row-major order: itself, or a copy that a further step makes."""
+    """The array in row-major order: itself, or a copy that an appended step makes."""
     if x.flags.c_contiguous and x.dtype == dtype:
         return x
     out = room(x.shape, dtype)
@@ -116,11 +114,11 @@ def aligned(x: NDArray[Any], dtype: np.dtype[Any], room: Room, steps: Steps) -> 
 def padded(
     x: NDArray[Any], at: Windows, dtype: np.dtype[Any], room: Room, steps: Steps, fill: float = 0.0
 ) -> NDArray[Any]:
-    """Images (N, C, H, W), padded, as memory (H, C, W, N), which further steps write.
+    """Images (N, C, H, W), padded, as memory (H, C, W, N), which appended steps write.
 
-    With the batch innermost a window is a few long contiguous runs, and the whole batch is one matrix product; with the
-    rows outermost the rows that a window spans lie together. The results of convolution and pooling lie so too, under
-    their shape (N, C, H, W), and elementwise ops keep it: only the first layer's images are ever rearranged.
+    With the batch innermost, a window is a few long contiguous runs, and the whole batch is one matrix product. With
+    the rows outermost, the rows of a window are adjacent. Convolution and pooling return their results in this layout,
+    transposed to (N, C, H, W), and elementwise ops keep it: only the images of the first layer are rearranged.
     """
     moved = x.transpose(2, 1, 3, 0)
     if at.padded == at.size:

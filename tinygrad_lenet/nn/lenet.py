@@ -1,8 +1,8 @@
-"""LeNet-5, as a forward pass only: the gradients are the framework's business.
+"""LeNet-5, as a forward pass only: the graph computes the gradients.
 
 After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, *Gradient-based learning applied to document recognition*, Proceedings
-of the IEEE 86(11), 1998, section II.B, in the form in which it is taught today: 28×28 images with SAME padding in place
-of 32×32, all of S2's maps to all of C3's, plain pooling, a softmax output.
+of the IEEE 86(11), 1998, section II.B, in the form taught today. Images are 28×28 with padding instead of 32×32, the
+second convolution sees all maps of the first pooling, pooling has no parameters, and the output is logits.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ POOLS = {"max": MaxPool2d, "avg": AvgPool2d}
 
 
 class LeNet5(Module):
-    """The convolutional network that reads digits.
+    """A convolutional network that reads digits: images (N, in_channels, 28, 28) to logits (N, num_classes).
 
     Args:
         num_classes: the number of logits.
-        in_channels: 1 for grey images.
+        in_channels: the channels of the images; 1 for grey ones.
         activation: ``"relu"``, ``"tanh"``, ``"sigmoid"``, ``"leaky_relu"`` or ``"elu"``.
         pool: ``"max"`` or ``"avg"``.
         batch_norm: normalise after each convolution.
         generator: a seed or a NumPy generator for the initial weights; fresh entropy if None.
 
-    Takes images (N, in_channels, 28, 28), gives logits (N, num_classes). 61,706 parameters without batch norm.
+    It has 61,706 parameters without batch norm.
 
     Raises:
         ArgumentError: an unknown activation or pooling.
@@ -76,7 +76,7 @@ class LeNet5(Module):
         self.activation = ACTIVATIONS[activation]()
         self.pool = POOLS[pool](2)
         self.flatten = Flatten()
-        self.reset(activation, generator)
+        self.reset(activation, generator)  # in place of the layers' own initial weights
 
     def forward(self, x: Any) -> Tensor:
         """Images (N, in_channels, 28, 28) to logits (N, num_classes)."""
@@ -99,13 +99,13 @@ class LeNet5(Module):
 
     @checked
     def reset(self, activation: Activation, generator: np.random.Generator) -> None:
-        """Draw new weights, as large as suits the activation, and set the biases to 0."""
-        generator = generator_of(generator)  # one for all layers, also from a seed
+        """Draw new weights and set the biases to 0: He's rule before ReLU and its kin, else Glorot's."""
+        generator = generator_of(generator)  # if given a seed, one generator for all layers
         for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
             if activation in ("relu", "leaky_relu", "elu") and layer is not self.fc3:
                 init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             else:
-                # A sigmoid passes on a quarter of what a tanh does: Glorot & Bengio's rule times 4.
+                # At 0 the slope of a sigmoid is a quarter of that of tanh: Glorot & Bengio's rule times 4.
                 init.xavier_uniform_(layer.weight, 4.0 if activation == "sigmoid" else 1.0, generator)
             if layer.bias is not None:
                 init.zeros_(layer.bias)

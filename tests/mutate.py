@@ -75,7 +75,7 @@ HARMLESS = [
     ("shape", "bool(x.shape[0] > 1 and x.strides[0] == x.itemsize)", ".*", "only chooses where in memory"),
     ("shape", "_batch_innermost(x)", r"(x\.ndim|len\(target\)|[12]  ->) .*", "only chooses where in memory"),
     ("shape", "if isinstance(g, Tensor) else np.broadcast_to", ".*", "both take both; this is the faster way"),
-    ("softmax", "x.strides[0] >= x.strides[1]", ".*", "only chooses where in memory"),
+    ("softmax", "x.strides[0] >= x.strides[1]", "(?!1  ->).*", "only chooses where in memory"),
     ("windows", "-(-length // ", ".*", BLOCKS),
     ("windows", "x.flags.c_contiguous and x.dtype == dtype", ".*!=.*", "a product of two dtypes has the larger anyway"),
     ("windows", "n * k for n, k", ".*", "the slower way gives the same"),

@@ -75,6 +75,7 @@ HARMLESS = [
     ("shape", "bool(x.shape[0] > 1 and x.strides[0] == x.itemsize)", ".*", "only chooses where in memory"),
     ("shape", "_batch_innermost(x)", r"(x\.ndim|len\(target\)|[12]  ->) .*", "only chooses where in memory"),
     ("shape", "if isinstance(g, Tensor) else np.broadcast_to", ".*", "both take both; this is the faster way"),
+    ("softmax", "x.strides[0] >= x.strides[1]", "(?!1  ->).*", "only chooses where in memory"),
     ("windows", "-(-length // ", ".*", BLOCKS),
     ("windows", "x.flags.c_contiguous and x.dtype == dtype", ".*!=.*", "a product of two dtypes has the larger anyway"),
     ("windows", "n * k for n, k", ".*", "the slower way gives the same"),
@@ -311,7 +312,7 @@ def words_of(path):
         imports = re.compile(rf"from \.\.kernels(\.{path.stem} import| import {path.stem}\b)")
         users = [user for user in sorted((PACKAGE / "ops").glob("*.py")) if imports.search(user.read_text())]
     primitives = [
-        f.name
+        f.name.removeprefix("_")  # as users know it: _conv2d is the op conv2d
         for user in users
         for f in ast.parse(user.read_text()).body
         if isinstance(f, ast.FunctionDef) and any("primitive" in ast.unparse(d) for d in f.decorator_list)

@@ -13,7 +13,7 @@ from . import memory
 BITS: dict[int, Any] = {1: np.dtype(np.int8), 2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 
-def mask_bits(x: NDArray[Any], mask: NDArray[Any], when: bool = True) -> Any:
+def mask_bits(x: NDArray[Any], mask: NDArray[Any], when: bool) -> Any:
     """``x`` where the mask equals ``when``, else 0.
 
     It takes a tenth of the time of ``np.where`` for a random mask, and unlike ``x * mask`` no NaN arises from

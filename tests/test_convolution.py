@@ -312,7 +312,7 @@ ERRORS = [
     (tl.conv2d, (IMAGES[:, :3], WEIGHT), {}, r"3 channels.*\(6, 4, 3, 2\).*groups=1.*4"),
     (tl.conv2d, (IMAGES, WEIGHT), {"groups": 2}, r"4 channels.*\(6, 4, 3, 2\).*groups=2.*8"),
     (tl.conv2d, (np.ones((1, 16, 5, 6)), WEIGHT), {"groups": 4}, r"6 outputs.* 4 groups"),
-    (tl.conv2d, (IMAGES, WEIGHT), {"groups": 0}, r"groups=0"),
+    (tl.conv2d, (IMAGES, WEIGHT), {"groups": 0}, r"groups must be at least 1, got 0"),
     (tl.conv2d, (IMAGES[0], WEIGHT), {}, r"\(N, C, H, W\).*\(4, 5, 6\)"),
     (tl.conv2d, (IMAGES, WEIGHT[0]), {}, r"weight.*\(4, 3, 2\)"),
     (tl.conv2d, (IMAGES, WEIGHT, np.ones(5)), {}, r"\(6, 4, 3, 2\).*bias.*\(6,\).*\(5,\)"),

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..checks import pair
+from ..checks import Positive, pair
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError, ShapeError
@@ -235,11 +235,10 @@ def _geometry(
     if len(weight) != 4 or 0 in weight[2:]:
         raise ShapeError(f"weight must have shape (O, C / groups, kh, kw), kh and kw not 0, got {weight}")
     o, c = weight[:2]
-    uneven = groups < 1 or o % groups
-    if uneven or channels != c * groups:
+    if o % groups or channels != c * groups:
         raise ShapeError(
             f"images have {channels} channels, but a weight of shape {weight} with groups={groups} expects {c * groups}"
-            + (f", and its {o} outputs must divide into {groups} groups" if uneven else "")
+            + (f", and its {o} outputs must divide into {groups} groups" if o % groups else "")
         )
     return Geometry(windows(size, weight[2:], stride, padding, dilation), groups)
 
@@ -252,7 +251,7 @@ def conv2d(
     stride: Pair = 1,
     padding: Padding = 0,
     dilation: Pair = 1,
-    groups: int = 1,
+    groups: Positive = 1,
 ) -> Tensor:
     """Two-dimensional convolution (cross-correlation, as everywhere in this field), PyTorch's ``conv2d``.
 
@@ -301,7 +300,7 @@ def conv_transpose2d(
     stride: Pair = 1,
     padding: Pair = 0,
     output_padding: Pair = 0,
-    groups: int = 1,
+    groups: Positive = 1,
     dilation: Pair = 1,
 ) -> Tensor:
     """Transposed convolution, PyTorch's ``conv_transpose2d``: the input gradient of :func:`conv2d`, as a layer.

@@ -312,7 +312,6 @@ ERRORS = [
     (tl.conv2d, (IMAGES[:, :3], WEIGHT), {}, r"3 channels.*\(6, 4, 3, 2\).*groups=1.*4"),
     (tl.conv2d, (IMAGES, WEIGHT), {"groups": 2}, r"4 channels.*\(6, 4, 3, 2\).*groups=2.*8"),
     (tl.conv2d, (np.ones((1, 16, 5, 6)), WEIGHT), {"groups": 4}, r"6 outputs.* 4 groups"),
-    (tl.conv2d, (IMAGES, WEIGHT), {"groups": 0}, r"groups must be at least 1, got 0"),
     (tl.conv2d, (IMAGES[0], WEIGHT), {}, r"\(N, C, H, W\).*\(4, 5, 6\)"),
     (tl.conv2d, (IMAGES, WEIGHT[0]), {}, r"weight.*\(4, 3, 2\)"),
     (tl.conv2d, (IMAGES, WEIGHT, np.ones(5)), {}, r"\(6, 4, 3, 2\).*bias.*\(6,\).*\(5,\)"),
@@ -336,6 +335,11 @@ ERRORS = [
 def test_shapes_that_do_not_fit_are_refused_with_what_was_given(function, arguments, options, message):
     with pytest.raises(ShapeError, match=f"^{function.__name__}: .*{message}"):
         function(*arguments, **options)
+
+
+def test_there_is_at_least_one_group():
+    with pytest.raises(ArgumentError, match="^conv2d: groups must be at least 1, got 0"):
+        tl.conv2d(IMAGES, WEIGHT, groups=0)
 
 
 def test_groups_of_a_transposed_convolution_divide_its_channels():

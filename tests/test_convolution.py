@@ -338,7 +338,7 @@ def test_shapes_that_do_not_fit_are_refused_with_what_was_given(function, argume
 
 
 def test_there_is_at_least_one_group():
-    with pytest.raises(ArgumentError, match="^conv2d: groups must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match=r"^conv2d: groups must be at least 1, got 0"):
         tl.conv2d(IMAGES, WEIGHT, groups=0)
 
 

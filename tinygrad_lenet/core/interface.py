@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from ..checks import integer, number
 from ..errors import TinygradLenetError, named
-from .saved import borrows
 from .signature import Signature
 from .tensor import Tensor, to_array
 
@@ -88,11 +87,26 @@ def _of_python(error: Exception) -> bool:
     return inner is None or inner.tb_next is None
 
 
-def _owned(found: Any, values: Sequence[Any]) -> Any:
+def _owned(found: Any, values: Iterable[Any]) -> Any:
     """The result of a composite, with copies of the tensors that share memory with an argument."""
     if type(found) is tuple:
         return tuple([_owned(one, values) for one in found])
-    return found.clone() if isinstance(found, Tensor) and borrows(found._data, values) else found
+    if not isinstance(found, Tensor):
+        return found
+    return found.clone() if _shares(found, values) or not found._data.flags.writeable else found
+
+
+def _shares(tensor: Tensor, values: Iterable[Any], depth: int = 9) -> bool:
+    """True if a tensor shares memory, and so the version counter, with one of the values or of those in lists there."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value._version is tensor._version:
+                return True
+        elif type(value) in (list, tuple, dict) and depth:
+            held = value.values() if type(value) is dict else value
+            if _shares(tensor, held, depth - 1):
+                return True
+    return False
 
 
 class Draw(NamedTuple):

@@ -18,8 +18,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import calculus, functional, operators, protocols
-from .calculus import *
+from . import functional, operators, protocols
 from .core.modes import enable_grad, is_grad_enabled, no_grad
 from .core.primitive import Array, draw, primitive
 from .core.tensor import Tensor, as_tensor, tensor
@@ -103,7 +102,12 @@ __all__ = [
     "from_dlpack",
     "functional",
     "get_num_threads",
+    "grad",
+    "hessian",
+    "hvp",
     "is_grad_enabled",
+    "jacobian",
+    "jvp",
     "linalg",
     "load",
     "load_checkpoint",
@@ -119,9 +123,10 @@ __all__ = [
     "tensor",
     "testing",
     "training",
+    "value_and_grad",
     "visualize",
+    "vjp",
 ]
-__all__ += calculus.__all__
 __all__ += functional.__all__
 for _module in (
     contractions,
@@ -142,24 +147,27 @@ __all__[:] = sorted({*__all__})
 
 del sys
 del operators  # imported for what it hangs on Tensor
-del _module, calculus, contractions, creation, elementwise, indexing, logic, logits, maths
+del _module, contractions, creation, elementwise, indexing, logic, logits, maths
 del products, protocols, rearrange, reduction, shape, sorting
 
 if TYPE_CHECKING:
     from . import data, nn, onnx, optim, reference, testing, training, visualize
     from .anomaly import detect_anomaly
+    from .calculus import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
     from .recomputation import checkpoint
     from .serialization import load, load_checkpoint, save, save_checkpoint
 else:  # type checkers would take any name then
     _HOMES = {"checkpoint": "recomputation", "detect_anomaly": "anomaly"}
     _HOMES |= dict.fromkeys(("load", "load_checkpoint", "save", "save_checkpoint"), "serialization")
+    _HOMES |= dict.fromkeys(("grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"), "calculus")
 
     def __getattr__(name: str) -> Any:
         """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
         if name in ("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"):
             return import_module(f".{name}", __name__)
         if name in _HOMES:
-            return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+            found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+            return found
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

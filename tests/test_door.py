@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import InitVar
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -285,3 +285,15 @@ def test_no_check_that_an_annotation_can_express(file):
     tree = ast.parse((Path(tl.__file__).parent / file).read_text())
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert not called & {"integer", "number", "flag", "choice", "instance", "function"}
+
+
+Metres = Annotated[float, "in metres"]
+
+
+@pytest.mark.parametrize("annotation", [Annotated[float, []], "Metres", Metres, Literal[2, 3], "Literal[2, 3]"])
+def test_a_user_may_annotate_an_option_with_anything(annotation):
+    def scaled(x, factor=2.0):
+        return x * factor
+
+    scaled.__annotations__ = {"x": tl.Array, "factor": annotation}
+    np.testing.assert_array_equal(tl.primitive(scaled)([1.0, 2.0], 3.0).numpy(), [3.0, 6.0])

@@ -19,6 +19,7 @@ import numpy as np
 from .errors import ArgumentError, DTypeError, brief
 
 T = TypeVar("T")
+_PACKAGE = __name__.partition(".")[0] + "."
 Check: TypeAlias = Callable[[str, Any], Any]  # (name, value) -> the value in its plain form
 said = brief  # a value in a message
 
@@ -216,18 +217,23 @@ Reduction: TypeAlias = Literal["mean", "sum", "none"]
 def ranged(annotation: Any) -> Check | None:
     """The check of a parameter with this annotation: a range above, or a ``Literal`` of words; else None.
 
+    What else users write, such as ``Annotated[float, "in metres"]``, is not a check.
+
     >>> ranged(Probability)("p", 1.5)
     Traceback (most recent call last):
     tinygrad_lenet.errors.ArgumentError: p must lie in [0, 1], got 1.5
     """
+    words: Any = ()
     if isinstance(annotation, str) and annotation.startswith("Literal["):
-        return partial(choice, choices=[word.strip("'\" ") for word in annotation[len("Literal[") : -1].split(",")])
-    if get_origin(annotation) is Literal:
-        return partial(choice, choices=get_args(annotation))
-    if get_origin(annotation) is Annotated:
+        words = [word.strip() for word in annotation[len("Literal[") : -1].split(",")]
+        words = [word[1:-1] if word[:1] in "'\"" else None for word in words]
+    elif get_origin(annotation) is Literal:
+        words = get_args(annotation)
+    elif get_origin(annotation) is Annotated:
         check: Check = get_args(annotation)[1]
-        return check
-    return None
+        home = getattr(getattr(check, "func", check), "__module__", None)
+        return check if str(home).startswith(_PACKAGE) else None
+    return partial(choice, choices=words) if words and all(isinstance(word, str) for word in words) else None
 
 
 def checks_of(cls: type) -> dict[str, Check]:

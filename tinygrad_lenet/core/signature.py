@@ -80,11 +80,15 @@ class Option(NamedTuple):
 
 
 @functools.cache
+def _written(annotation: str) -> int:
+    first, *others = annotation.split(" ")
+    return (1 + bool(others)) * (first.split(".")[-1] == "Array")
+
+
 def _operand(annotation: Any) -> int:
     """1 for ``Array``, 2 for ``Array | None``, else 0."""
     if isinstance(annotation, str):
-        first, *others = annotation.split(" ")
-        return (1 + bool(others)) * (first.split(".")[-1] == "Array")
+        return _written(annotation)
     if getattr(annotation, "__name__", "") == "Array":
         return 1
     return 2 * any(getattr(a, "__name__", "") == "Array" for a in get_args(annotation))

@@ -5,6 +5,7 @@ commit's package on the path, writes them again: the same bytes, but for the ONN
 """
 
 import itertools
+import pickle
 import sys
 from pathlib import Path
 
@@ -309,6 +310,16 @@ def test_an_onnx_model_gives_the_same(folder):
     np.testing.assert_allclose(own.eval()(filled((2, 1, 6, 6), start=3)).numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_pickled_tensors_and_modules_load(folder):
+    found = pickle.loads((folder / "objects.pickle").read_bytes())
+    assert type(found["tensor"]) is tl.Tensor
+    assert found["tensor"].requires_grad
+    np.testing.assert_array_equal(found["tensor"].numpy(), filled((2, 2)))
+    output = found["network"](filled((2, 1, 6, 6), start=3)).numpy()
+    np.testing.assert_allclose(output, found["output"], rtol=1e-6)
+
+
 def write(folder):
     """Write the files of a folder, with the package of its commit."""
     tl.save_checkpoint(folder / "learners.ckpt", {name: learner_state(name) for name in LEARNERS})
@@ -330,6 +341,7 @@ def write(folder):
         layers |= {f"{name}/{key}": array for key, array in state.items()}
         layers[f"{name}/output"] = layer_output(name, set_state(make()))
     tl.save(folder / "layers.npz", layers)
+    (folder / "objects.pickle").write_bytes(pickle.dumps({"tensor": tensor, "network": model, "output": output}))
     for kind in ("npz", "safetensors"):
         tl.save(folder / f"arrays.{kind}", ARRAYS)
     tl.onnx.export(model, filled((1, 1, 6, 6)), folder / "network.onnx")

@@ -13,8 +13,7 @@ from tinygrad_lenet.core.primitive import REGISTRY
 
 onnx = pytest.importorskip("onnx", reason="ONNX is not installed")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime, the judge of what is exported, is not installed")
-from tinygrad_lenet.onnx.emitters import EMIT  # noqa: E402
-from tinygrad_lenet.onnx.writer import MISSING  # noqa: E402
+from tinygrad_lenet.onnx.writer import EMIT, MISSING  # noqa: E402
 
 
 def runtime(model, *arrays):

@@ -102,7 +102,7 @@ def instance(name: str, value: Any, kind: type[T], hint: str = "") -> T:
 
 
 def function(name: str, value: Any) -> Callable[..., Any]:
-    """What can be called."""
+    """A callable."""
     if callable(value):
         found: Callable[..., Any] = value
         return found
@@ -179,7 +179,7 @@ def path(name: str, value: Any) -> str:
 
 
 def entries(state: Any, *names: str) -> list[Any]:
-    """What a state dict has under these names."""
+    """The values of a state dict under these names."""
     if not isinstance(state, Mapping):
         raise DTypeError(f"a state is a dict, got {type(state).__name__}; pass what state_dict() gave")
     missing = [name for name in names if name not in state]

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import memory
+from .memory import Room
 from .sums import added
 from .threads import parallel
 from .windows import cut
 
 Array: TypeAlias = NDArray[Any]
-Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _BLOCK = 1 << 18  # bytes of a block: with its gradient and its result it stays in the cache of a core
 

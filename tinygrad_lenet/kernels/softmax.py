@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import memory
+from .memory import Room
 from .sums import WIDER
 
 Array: TypeAlias = NDArray[Any]
-Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 
 def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
@@ -22,8 +21,8 @@ def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
     """
     rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # of no rows
     wide = WIDER.get(x.dtype, x.dtype)
-    d = np.subtract(x, x[rows, largest].reshape(-1, 1), out=_like(x, wide, room), dtype=wide)
-    e = np.exp(d, out=_like(x, wide if wide.kind == "f" else np.dtype(np.float64), room))
+    d = np.subtract(x, x[rows, largest].reshape(-1, 1), out=memory.like(x, x.shape, wide, room), dtype=wide)
+    e = np.exp(d, out=memory.like(x, x.shape, wide if wide.kind == "f" else np.dtype(np.float64), room))
     e[rows, largest] = 0
     np.subtract(np.log1p(np.add.reduce(e, 1)), d[rows, index], out=out, casting="same_kind")
 
@@ -40,8 +39,3 @@ def nll_grad(out: Array, softmax: Array, g: Array, index: Array) -> None:
     out[at] = 0
     out[at] = -np.add.reduce(out, 1)
     np.multiply(out, g.reshape(-1, 1), out=out)
-
-
-def _like(x: Array, dtype: np.dtype[Any], room: Room) -> Array:
-    """Room for a matrix that lies in memory as ``x`` does: by rows, or by columns."""
-    return room(x.shape, dtype) if x.strides[0] >= x.strides[1] else room(x.shape[::-1], dtype).T

@@ -1,4 +1,4 @@
-"""The bounds of tests/accuracy.py hold for every differentiable op; what infinities give; sums of a million."""
+"""The bounds of tests/tools/accuracy.py hold for every differentiable op; what infinities give; sums of a million."""
 
 import math
 

@@ -17,7 +17,7 @@ import tinygrad_lenet as tl
 
 pytest.importorskip("onnx", reason="ONNX, whose files are read, is not installed")
 pytest.importorskip("safetensors", reason="safetensors, whose files are read, is not installed")
-TESTS = Path(__file__).parent
+TOOLS = Path(__file__).parent / "tools"
 
 
 def run(*arguments):
@@ -27,7 +27,7 @@ def run(*arguments):
 
 
 def test_two_thousand_files_of_each_kind(tmp_path):
-    done = run(str(TESTS / "fuzz.py"), "all", "--runs", "2000", "--seed", "5", "--keep", str(tmp_path / "faults"))
+    done = run(str(TOOLS / "fuzz.py"), "all", "--runs", "2000", "--seed", "5", "--keep", str(tmp_path / "faults"))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line.partition(",")[0] for line in lines] == ["idx", "npz", "safetensors", "checkpoint", "onnx"]
@@ -40,7 +40,7 @@ def test_two_thousand_files_of_each_kind(tmp_path):
 
 PLANTED = f"""if True:
     import os, pickle, sys, tempfile, time
-    sys.path[:0] = [{str(TESTS)!r}]
+    sys.path[:0] = [{str(TOOLS)!r}]
     import fuzz, fuzz_files
     import numpy as np
 
@@ -85,7 +85,7 @@ def test_planted_faults_are_found():
 
 
 def test_one_input_can_be_made_again():
-    sys.path.insert(0, str(TESTS))
+    sys.path.insert(0, str(TOOLS))
     from fuzz import Led, case
     from fuzz_files import TARGETS
 

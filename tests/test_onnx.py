@@ -44,4 +44,4 @@ def test_a_wrong_value_and_a_wrong_gradient_are_seen(monkeypatch):
 
 
 def test_what_the_readme_says_is_current(reports):
-    assert block("onnx")[0] == summary(reports), "run: python tests/onnx_backend.py --write"
+    assert block("onnx")[0] == summary(reports), "run: python tests/tools/onnx_backend.py --write"

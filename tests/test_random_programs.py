@@ -163,5 +163,5 @@ def test_every_op_takes_part_or_says_why_not():
         if inspect.isfunction(getattr(tl, n)) and "Array" in str(inspect.signature(getattr(tl, n)))
     }
     missing = {n for n in names | functions if not re.search(rf"tl(\.linalg)?\.{n}\(", text)} - ABSENT.keys()
-    assert not missing, f"not in tests/program_ops.py: {sorted(missing)}"
+    assert not missing, f"not in tests/tools/program_ops.py: {sorted(missing)}"
     assert not {n for n in ABSENT if f"tl.{n}(" in text}

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tools import size
+import size
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, functional, nn, optim, testing

@@ -430,4 +430,4 @@ def test_pytorch_has_every_word_of_the_table(torch):
 
 
 def test_the_table_in_the_readme_is_current():
-    assert block("vocabulary")[0] == table(), "run: python tests/vocabulary.py --write"
+    assert block("vocabulary")[0] == table(), "run: python tests/tools/vocabulary.py --write"

@@ -1,6 +1,6 @@
 """Runs random programs here and in PyTorch, compares all that can be derived, and shrinks what differs to a few lines.
 
-python tests/random_programs.py --runs 10000 --seed 1
+python tests/tools/random_programs.py --runs 10000 --seed 1
 """
 
 import argparse
@@ -407,7 +407,7 @@ def main():
         torch = None
 
     failures, counts = run(torch, range(args.seed, args.seed + args.runs), most=args.most)
-    print(dict(counts))  # noqa: T201
+    print(dict(counts))
     return bool(failures)
 
 

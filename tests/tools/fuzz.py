@@ -1,6 +1,6 @@
 """Fuzzing: files that are not what they claim to be, for all that reads files.
 
-    python tests/fuzz.py FORMAT [--runs N] [--seed S] [--engine mutate|atheris] [--only I] [--keep FOLDER]
+    python tests/tools/fuzz.py FORMAT [--runs N] [--seed S] [--engine mutate|atheris] [--only I] [--keep FOLDER]
 
 FORMAT is ``idx``, ``npz``, ``safetensors``, ``checkpoint``, ``onnx`` or ``all``. Each input is read once. Right is data
 that an independent reader reads as well, or an error of the package that names the file; a fault is everything else:
@@ -28,8 +28,8 @@ import tracemalloc
 import warnings
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "tools")]
 
 SECONDS = 2.0
 SECRET = b"what stands outside of the folder"

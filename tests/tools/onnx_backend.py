@@ -1,6 +1,6 @@
 """An ONNX backend: models whose operators are words of the package, run by the package. ONNX's own test cases judge it.
 
-python tests/onnx_backend.py        prints how many of ONNX's cases pass, by kind, and why the others do not
+python tests/tools/onnx_backend.py        prints how many of ONNX's cases pass, by kind, and why the others do not
 """
 
 import collections

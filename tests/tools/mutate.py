@@ -1,6 +1,6 @@
 """Mutation testing: change one sign, constant or comparison in a rule or a kernel, and see a test fail.
 
-    python tests/mutate.py [MODULE ...] [--match PATTERN] [--jobs N] [--quick] [--list]
+    python tests/tools/mutate.py [MODULE ...] [--match PATTERN] [--jobs N] [--quick] [--list]
 
 goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp``, and all functions of the folder that
 these call) and every function of the ``KERNELS``, and for each mutant through the tests, in a process of its own;
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tinygrad_lenet"
 # The kernels that compute; the others are about memory, threads and the order of steps.
 KERNELS = ["channels", "convolution", "elementwise", "masks", "matmul", "pooling", "softmax", "sums", "windows"]

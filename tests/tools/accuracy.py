@@ -1,8 +1,8 @@
 """How exact float32 is: the error of every differentiable op, forward and gradient, in units in the last place.
 
-python tests/accuracy.py            prints a row for each op
-python tests/accuracy.py --kinds    a row for each kind, and what is further off
-python tests/accuracy.py --write    puts that into the README
+python tests/tools/accuracy.py            prints a row for each op
+python tests/tools/accuracy.py --kinds    a row for each kind, and what is further off
+python tests/tools/accuracy.py --write    puts that into the README
 
 The reference is the textbook's formula in 80 digits (mpmath), in which no cancellation shows and nothing overflows; for
 what is linear in each argument, NumPy in float64, and for its gradients one element after the other. The error of a

@@ -1,4 +1,4 @@
-"""How far float32 is from what is true: the measure, and the kinds of reference, for tests/accuracy.py."""
+"""How far float32 is from what is true: the measure, and the kinds of reference, for tests/tools/accuracy.py."""
 
 import math
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The words of the package beside PyTorch's: the table in the README, and what the tests compare by it.
 
-python tests/vocabulary.py            prints the table
-python tests/vocabulary.py --write    puts it into the README
+python tests/tools/vocabulary.py            prints the table
+python tests/tools/vocabulary.py --write    puts it into the README
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def words(text, **renamed):

@@ -1,6 +1,6 @@
 """Random programs: made from a seed, run here and in PyTorch, compared, and shrunk to a few lines if they differ.
 
-python tests/random_programs.py --runs 10000 --seed 1
+python tests/tools/random_programs.py --runs 10000 --seed 1
 
 A program is Python text: leaves, and lines such as ``v7 = tl.roll(v3, 1, 0)`` that each make new names, write in place,
 add a hook, or call ``tl.checkpoint``. What is written is what runs; PyTorch runs the same text (see

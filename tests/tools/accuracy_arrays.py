@@ -1,4 +1,4 @@
-"""The rows of tests/accuracy.py for ops that look at more than one element at once."""
+"""The rows of tests/tools/accuracy.py for ops that look at more than one element at once."""
 
 import functools
 import math

@@ -1,6 +1,6 @@
 """Random networks, trained for ten steps beside PyTorch or plain definitions: what differs first is shrunk and printed.
 
-    python tests/random_networks.py [--runs N] [--seed S] [--only I] [--no-shrink]
+    python tests/tools/random_networks.py [--runs N] [--seed S] [--only I] [--no-shrink]
 
 A network is a stack of layers and blocks, a loss, an optimiser with groups, up to two schedules, clipping, frozen and
 unused parameters, several batches a step, and something that happens in the middle: the states change places with

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import protocols
+from tinygrad_lenet import numpy_api
 from tinygrad_lenet.core.primitive import REGISTRY
 from tinygrad_lenet.core.primitive import draw as t
 
@@ -273,7 +273,7 @@ def checkpoint(fn, *args, generators=()):
 
 def numpys(function):
     """A function of NumPy, as NumPy hands it on to a Tensor that is among the arguments."""
-    return lambda x, *args, **kwargs: protocols._call(function, (x, *args), kwargs)
+    return lambda x, *args, **kwargs: numpy_api._call(function, (x, *args), kwargs)
 
 
 def primitive(forward):

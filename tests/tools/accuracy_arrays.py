@@ -420,7 +420,7 @@ pool(
 )
 PEAK = BLOCKS.reshape(1, 2, 2, 2, 2, 3).max((3, 5))
 won = (np.repeat(np.repeat(PEAK, 2, 2), 3, 3) == BLOCKS).astype(float)
-half = resize.means(3, 2), resize.between(4, 2, None, False, np.float32)
+half = resize.means(3, 2), resize.bilinear(4, 2, None, False, np.float32)
 resized = lambda x: half[0].matrix @ x @ half[1].matrix.T
 pool("resample", lambda x: resize.resample(x, *half), resized, some(1, 2, 3, 4), bounds=(4, 4), sums="fb")
 pool("max_pool2d", lambda x: tl.max_pool2d(x, (2, 3)), lambda x: 6 * mean_pool(x * won), BLOCKS, bounds=(0, 0))

@@ -14,7 +14,7 @@ from ..core.primitive import composite
 from ..core.tensor import Tensor
 from ..core.values import as_dtype
 from ..errors import ArgumentError
-from .shape import _flat
+from .shape import unpacked
 
 # A string: to name numpy.random's class would import it, a seventh of the time that importing NumPy takes.
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def generator_of(generator: Seed) -> np.random.Generator:
 
 def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
     """A shape, given either way."""
-    return tuple([integer("a length in the shape", n, 0) for n in _flat(shape)])
+    return tuple([integer("a length in the shape", n, 0) for n in unpacked(shape)])
 
 
 def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:

@@ -21,7 +21,7 @@ from ..kernels.channels import Channels
 from ..kernels.sums import single
 from .maths import sqrt, square
 from .reduction import _wide, mean, sum
-from .shape import listed
+from .shape import integers
 
 # The definitions
 
@@ -298,7 +298,7 @@ def layer_norm(
            [-1.,  1.]], dtype=float32)
     """
     x = as_tensor(input)
-    shape = tuple(listed(normalized_shape, "normalized_shape"))
+    shape = tuple(integers("normalized_shape", normalized_shape))
     if not shape or x.shape[x.ndim - len(shape) :] != shape:
         raise ShapeError(f"normalized_shape {shape} must be the last lengths of the input {x.shape}")
     _check_scale(shape, weight, bias)

@@ -33,7 +33,7 @@ from ..kernels.convolution import Geometry
 from ..kernels.sums import single
 from .rearrange import pad
 from .reduction import sum
-from .windows import Padding, Pair, both, check_images, images_of, window_views, windows
+from .windows import Padding, Pair, as_images, both, row_images, window_views, windows
 
 # The definitions
 
@@ -229,8 +229,7 @@ def conv2d(
     tensor([[[[ 8., 12.],
               [20., 24.]]]])
     """
-    x, weight, bias = as_tensor(x), as_tensor(weight), None if bias is None else as_tensor(bias)
-    check_images(x)
+    x, weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
     at = _geometry(x.shape[2:], weight.shape, x.shape[1], stride, padding, dilation, groups)
     _check_bias(bias, weight.shape, weight.shape[0])
     return _conv2d(x, weight, bias, at)
@@ -275,8 +274,7 @@ def conv_transpose2d(
     """
     strides, dilations = pair("stride", stride), pair("dilation", dilation)
     pads, extra = pair("padding", padding, 0), pair("output_padding", output_padding, 0)
-    x, weight, bias = as_tensor(x), as_tensor(weight), None if bias is None else as_tensor(bias)
-    check_images(x)
+    x, weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
     if weight.ndim != 4 or weight.shape[0] != x.shape[1]:
         raise ShapeError(
             f"images with {x.shape[1]} channels need a weight of shape ({x.shape[1]}, O / groups, kh, "
@@ -353,7 +351,7 @@ def conv1d(
     >>> tl.conv1d(tl.tensor([[[1, 2, 3]]]), tl.tensor([[[1, 10]]]))
     tensor([[[21., 32.]]])
     """
-    x = images_of(input)
+    x = row_images(input)
     kernels = _kernels_of(weight, x.shape[1], groups)
     pads = padding if isinstance(padding, str) else (0, padding)
     return conv2d(x, kernels, bias, (1, stride), pads, (1, dilation), groups).squeeze(2)
@@ -385,7 +383,7 @@ def conv_transpose1d(
     >>> tl.conv_transpose1d(tl.ones(1, 1, 2), tl.tensor([[[1, 2]]]), stride=2)
     tensor([[[1., 2., 1., 2.]]])
     """
-    x = images_of(input)
+    x = row_images(input)
     kernels = _kernels_of(weight, x.shape[1], groups, transposed=True)
     out = conv_transpose2d(x, kernels, bias, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation))
     return out.squeeze(2)

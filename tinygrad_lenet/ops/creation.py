@@ -1,4 +1,4 @@
-"""New tensors from a shape, given as ``2, 3`` or as ``(2, 3)``. They are float32 unless ``dtype`` names another dtype."""
+"""New tensors from a shape, given as ``2, 3`` or ``(2, 3)``. They are float32 unless ``dtype`` names another dtype."""
 
 from __future__ import annotations
 

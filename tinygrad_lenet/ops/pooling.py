@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ..core.primitive import Array, composite, draw, primitive
-from ..core.tensor import Tensor, as_tensor
+from ..core.tensor import Tensor
 from ..errors import ArgumentError
 from ..kernels import pooling as fast
 from ..kernels.pooling import Averages
 from ..kernels.windows import Windows
-from .windows import Padding, Pair, check_images, images_of, window_views, windows
+from .windows import Padding, Pair, as_images, row_images, window_views, windows
 
 # The definitions
 
@@ -155,8 +155,7 @@ def max_pool2d(
     tensor([[[[ 5.,  7.],
               [13., 15.]]]])
     """
-    x = as_tensor(x)
-    check_images(x)
+    x = as_images(x)
     return _max_pool2d(x, _pool_windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
 
 
@@ -219,8 +218,7 @@ def avg_pool2d(
     tensor([[[[ 2.5,  4.5],
               [10.5, 12.5]]]])
     """
-    x = as_tensor(x)
-    check_images(x)
+    x = as_images(x)
     if divisor_override == 0:
         raise ArgumentError("divisor_override must not be 0, got 0")
     at = _pool_windows(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
@@ -253,7 +251,7 @@ def max_pool1d(
     tensor([[[3., 2.]]])
     """
     step = kernel_size if stride is None else stride
-    return max_pool2d(images_of(input), (1, kernel_size), (1, step), (0, padding), (1, dilation), ceil_mode).squeeze(2)
+    return max_pool2d(row_images(input), (1, kernel_size), (1, step), (0, padding), (1, dilation), ceil_mode).squeeze(2)
 
 
 max_pool1d.known_as(torch="nn.functional.max_pool1d")
@@ -279,7 +277,7 @@ def avg_pool1d(
     tensor([[[2., 1.]]])
     """
     step = kernel_size if stride is None else stride
-    out = avg_pool2d(images_of(input), (1, kernel_size), (1, step), (0, padding), ceil_mode, count_include_pad)
+    out = avg_pool2d(row_images(input), (1, kernel_size), (1, step), (0, padding), ceil_mode, count_include_pad)
     return out.squeeze(2)
 
 

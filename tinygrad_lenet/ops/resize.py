@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import pair, two_numbers
+from ..checks import number, pair
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError, ShapeError, brief
@@ -58,11 +58,10 @@ def _weights(n: int, m: int, new: NDArray[np.int64], old: NDArray[np.int64], fac
 def _terms(new: NDArray[np.int64], old: NDArray[np.int64], factor: NDArray[Any]) -> Terms:
     """The first terms of all sums, then the second terms, and so on."""
     order = np.argsort(new, kind="stable")
-    rank = np.arange(len(new)) - np.searchsorted(new[order], new[order])
-    by_rank = np.argsort(rank, kind="stable")
-    ends = np.flatnonzero(np.diff(rank[by_rank])) + 1
+    new, old, factor = new[order], old[order], factor[order]
+    rank = np.arange(len(new)) - np.searchsorted(new, new)  # 0 for the first term of a sum
     terms: Terms = []
-    for of_rank in np.split(order[by_rank], ends) if len(new) else ():
+    for of_rank in np.split(np.argsort(rank, kind="stable"), np.cumsum(np.bincount(rank))[:-1]):
         weights = factor[of_rank]
         terms.append((_index(new[of_rank]), _index(old[of_rank]), weights if (weights != 1).any() else None))
     return terms
@@ -244,8 +243,10 @@ def interpolate(
     new: Any = size
     scales: Any = (None, None)
     if scale_factor is not None:
-        several = isinstance(scale_factor, (tuple, list))
-        scales = two_numbers("scale_factor", scale_factor if several else (scale_factor, scale_factor), "(-inf, inf)")
+        scales = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
+        scales = [number("scale_factor", scale) for scale in scales]
+        if len(scales) != 2:
+            raise ArgumentError(f"scale_factor must be a number or a pair of numbers, got {brief(scale_factor)}")
         new = [math.floor(n * f) for n, f in zip(old, scales, strict=True)]
     new = pair("size" if scale_factor is None else "scale_factor * size", new)
     axes = [*zip(old, new, scales, strict=True)]

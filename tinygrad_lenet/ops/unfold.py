@@ -17,7 +17,7 @@ from ..core.tensor import Tensor, as_tensor
 from ..errors import ShapeError
 from ..kernels import convolution as fast
 from ..kernels.windows import Windows
-from .windows import Padding, Pair, both, check_images, window_views, windows
+from .windows import Padding, Pair, as_images, both, window_views, windows
 
 # The definitions
 
@@ -95,8 +95,7 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
              [3., 4., 6., 7.],
              [4., 5., 7., 8.]]])
     """
-    x = as_tensor(x)
-    check_images(x)
+    x = as_images(x)
     return _unfold(x, windows(x.shape[2:], kernel_size, stride, padding, dilation))
 
 

@@ -75,13 +75,15 @@ def windows(
     return kernels.windows((size[0], size[1]), *pairs, paddings("padding", padding), ceil_mode)
 
 
-def check_images(x: Any) -> None:
-    """Raise unless images have four axes: batch, channels, height, width."""
+def as_images(images: Array) -> Tensor:
+    """A tensor of images (N, C, H, W). Raise if it has another number of axes."""
+    x = as_tensor(images)
     if x.ndim != 4:
         raise ShapeError(f"expected images of shape (N, C, H, W), got shape {x.shape}; add axes with x.unsqueeze(0)")
+    return x
 
 
-def images_of(sequences: Array) -> Tensor:
+def row_images(sequences: Array) -> Tensor:
     """Sequences (N, C, L) as images (N, C, 1, L)."""
     x = as_tensor(sequences)
     if x.ndim != 3:

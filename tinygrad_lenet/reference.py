@@ -1,4 +1,4 @@
-"""The definitions of the ops: in plain loops, with NumPy alone.
+"""The definitions of the ops, in plain loops and plain NumPy.
 
     >>> import numpy as np
     >>> from tinygrad_lenet import reference
@@ -6,8 +6,8 @@
     array([[[[4., 4.],
              [4., 4.]]]])
 
-Each function takes and returns arrays, takes its options as numbers, pairs and words, and checks nothing. They are
-slow, and to be read; the ops of the same names compute the same fast, and are tested against them.
+Each function takes and returns arrays. Options are numbers, pairs and words, and nothing is checked. The definitions are
+slow and meant to be read. The ops of the same names compute the same results fast, and are tested against them.
 """
 
 from .ops.activations import gelu_definition as gelu
@@ -26,20 +26,5 @@ from .ops.softmax import cross_entropy_definition as cross_entropy
 from .ops.unfold import fold_definition as fold
 from .ops.unfold import unfold_definition as unfold
 
-__all__ = [
-    "avg_pool2d",
-    "batch_norm",
-    "conv2d",
-    "conv2d_input_grad",
-    "conv2d_weight_grad",
-    "cross_entropy",
-    "fold",
-    "gelu",
-    "layer_norm",
-    "max_pool2d",
-    "relu",
-    "sigmoid",
-    "softplus",
-    "tanh",
-    "unfold",
-]
+__all__ = ["avg_pool2d", "batch_norm", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "cross_entropy", "fold"]
+__all__ += ["gelu", "layer_norm", "max_pool2d", "relu", "sigmoid", "softplus", "tanh", "unfold"]

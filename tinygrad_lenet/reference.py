@@ -6,7 +6,7 @@
     array([[[[4., 4.],
              [4., 4.]]]])
 
-Each function takes and returns arrays. Options are numbers, pairs and words, and nothing is checked. The definitions are
+Each function takes and returns arrays. Options are numbers, pairs and words; nothing is checked. The definitions are
 slow and meant to be read. The ops of the same names compute the same results fast, and are tested against them.
 """
 

@@ -9,14 +9,14 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import numpy as np
 
 from .. import functional as F
-from ..checks import Count, Positive, Probability, lengths, listed, made, pair, said
+from ..checks import Count, Positive, Probability, lengths, listed, made, said
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from .module import Module, Parameter, check_input, differs, tensor_of
-from .spatial import check_windows
+from .spatial import check_windows, sides
 
 
 def _parts(name: str, value: Any) -> tuple[int, ...]:
@@ -92,10 +92,8 @@ class _Conv(Module):
             )
         generator = generator_of(generator)
         self.in_channels, self.out_channels = in_channels, out_channels
-        if self.dims == 1 and isinstance(kernel_size, (tuple, list)):
-            kernel_size = kernel_size * 2  # (5,), as PyTorch has it
-        self.kernel_size = pair("kernel_size", kernel_size)[: self.dims]
-        check_windows(self.dims, padding, {"stride": stride, "dilation": dilation}, kernel_size)
+        self.kernel_size = sides(self.dims, "kernel_size", kernel_size)
+        check_windows(self.dims, padding=padding, stride=stride, dilation=dilation)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)
@@ -174,7 +172,7 @@ class _ConvTranspose(_Conv):
         generator: Seed = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, generator)
-        check_windows(self.dims, 0, {"output_padding": output_padding}, kernel_size)
+        sides(self.dims, "output_padding", output_padding, least=0)
         self.output_padding = output_padding
 
     def _options(self) -> tuple[Any, ...]:

@@ -1,0 +1,63 @@
+"""A function as a module: activations, losses and pooling are made of functions of ``functional`` with it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from ..core.signature import SPELLINGS, Option, Signature, checked
+from ..core.tensor import Tensor
+from .module import Module
+
+
+class Function(Module):
+    """Base of modules that apply a function without parameters: ``class Tanh(Function, function=F.tanh)``.
+
+    The options of the function, with their defaults and checks, become those of the constructor, and its docstring is
+    added to that of the class. ``options`` holds the options of a module.
+    """
+
+    function: ClassVar[Callable[..., Tensor]]
+    _signature: ClassVar[inspect.Signature]  # of the constructor, without self
+    _checks: ClassVar[list[Option]]
+
+    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None) -> None:
+        super().__init_subclass__()
+        if function is None:
+            return
+        cls.function = function
+        if cls.__doc__ and function.__doc__:  # python -OO removes docstrings
+            cls.__doc__ = f"{cls.__doc__}\n\nThe function:\n\n{inspect.cleandoc(function.__doc__)}"
+        door, parameters = Signature(inspect.unwrap(function)), inspect.signature(function).parameters
+        options = [parameters[name] for name, kind in zip(door.names, door.operands, strict=True) if kind != 1]
+        cls._signature, cls._checks = inspect.Signature(options), door.options
+
+        @checked
+        def __init__(self: Function, *args: Any, **options: Any) -> None:
+            super(cls, self).__init__(*args, **options)
+
+        # Each class has an __init__ of its own, since its signature must not hide that of a user's subclass.
+        itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        __init__.__signature__ = inspect.Signature([itself, *options])  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__()
+        try:
+            bound = self._signature.bind(*args, **{SPELLINGS.get(name, name): value for name, value in options.items()})
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}() takes {self._signature}: {error}") from None
+        bound.apply_defaults()
+        self.options = bound.arguments
+        for option in self._checks:
+            if type(self.options[option.name]) not in option.quick:
+                self.options[option.name] = option.admit(self.options[option.name])
+
+    def forward(self, x: Any) -> Tensor:
+        """Apply the function."""
+        return type(self).function(x, **self.options)
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return ", ".join(f"{name}={value}" for name, value in self.options.items() if value is not None)

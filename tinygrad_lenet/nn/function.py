@@ -1,4 +1,4 @@
-"""A function as a module: activations, losses and pooling are made of functions of ``functional`` with it."""
+"""The base class of activations, losses and pooling layers: it makes a module class of a function."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .module import Module
 
 
 class Function(Module):
-    """Base of modules that apply a function without parameters: ``class Tanh(Function, function=F.tanh)``.
+    """Base of modules that apply a function and have no parameters: ``class Tanh(Function, function=F.tanh)``.
 
-    The options of the function, with their defaults and checks, become those of the constructor, and its docstring is
-    added to that of the class. ``options`` holds the options of a module.
+    The constructor takes the options of the function: its parameters that are not tensors, with their defaults and
+    checks. They are kept in ``options``. The docstring of the function is added to that of the class.
     """
 
     function: ClassVar[Callable[..., Tensor]]

@@ -11,8 +11,8 @@ An argument annotated :class:`Array` may be a Tensor, an array, a number or a li
 promoted as in NumPy 2. A gradient has the shape and dtype of its tensor. Both spellings of a name work: ``dim`` and
 ``axis``, ``keepdim`` and ``keepdims``, ``input`` and ``x``, ``other`` and ``y``.
 
-Incompatible shapes raise :class:`ShapeError` (a ValueError), wrong dtypes :class:`DTypeError` (a TypeError), an axis out
-of range :class:`AxisError` (an IndexError), and invalid options :class:`ArgumentError` (a ValueError).
+Incompatible shapes raise :class:`ShapeError` (a ValueError), wrong dtypes :class:`DTypeError` (a TypeError), an axis
+out of range :class:`AxisError` (an IndexError), and invalid options :class:`ArgumentError` (a ValueError).
 """
 
 import sys

@@ -49,20 +49,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "quick": {},
     "plain": {"epochs": 20, "lr": 0.02, "weight_decay": 1e-3, "average": 0.999, "label_smoothing": 0.1},
     "best": {"epochs": 30, "lr": 0.03, "weight_decay": 5e-4, "average": 0.999, "augment": True, "label_smoothing": 0.1},
-    "classic": {"model": "classic", "epochs": 20, "batch_size": 10},
 }
 AUGMENT = data.RandomAffine(degrees=10, translate=0.07, scale=(0.9, 1.1), shear=10)
-
-
-def classic_rate(epoch: int, patterns: int) -> float:
-    """A fifth of the global learning rate of 1998 in epoch 0, 1, ... (the paper, section III.B), and how it is reached.
-
-    With the paper's own rate, the training error was 4.5 % after two passes, with a fifth 2.0 %. The first weights are
-    so small that the second derivatives, too, are a thousandth of what they will be; with the full rate at once, every
-    unit saturates within 200 patterns. So the rate grows over the first half of the first pass.
-    """
-    rate = next(rate for last, rate in ((2, 1e-4), (5, 4e-5), (8, 2e-5), (12, 1e-5), (math.inf, 2e-6)) if epoch < last)
-    return rate * min(1.0, 0.01 + patterns / 30_000) if epoch == 0 else rate
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -71,7 +59,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--recipe", choices=RECIPES, default="quick", help="a set of options; what you give beside it counts")
-    add("--model", choices=["lenet5", "classic"], default="lenet5", help="as it is taught today, or as it was in 1998")
     add("--epochs", type=int, default=8, help="passes over the training set")
     add("--batch-size", type=int, default=64, help="images in a step")
     add("--accumulate", type=int, default=1, help="parts of a batch that go through the network one after the other")
@@ -141,42 +128,27 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, seed: int) -> None:
         self.args, self.seed = args, seed
-        classic = args.model == "classic"
         here = Path(__file__).parent / "data"
         root = args.data or (here if args.dataset == "mnist" else None)
         kind = DATASETS[args.dataset]
-        self.train_set, self.test_set = (kind(root, train=part, normalize=not classic) for part in (True, False))
+        self.train_set, self.test_set = (kind(root, train=part) for part in (True, False))
         chosen, held = self.train_set, []
         if args.validation:
             chosen, held = data.random_split(
                 self.train_set, [len(self.train_set) - args.validation, args.validation], seed=0
             )
-        prepare = (lambda x, _: nn.LeNet5Classic.prepare(x).numpy()) if classic else None
-        steps = ([AUGMENT] if args.augment else []) + ([prepare] if classic else [])
         self.loader = data.DataLoader(
-            chosen, args.batch_size, shuffle=True, seed=seed, transform=data.Compose(steps) if steps else None
+            chosen, args.batch_size, shuffle=True, seed=seed, transform=AUGMENT if args.augment else None
         )
-        self.test_loader = data.DataLoader(self.test_set, 500, transform=prepare)
-        self.validation_loader = data.DataLoader(held, 500, transform=prepare) if held else None
-        if classic:
-            self.model: nn.Module = nn.LeNet5Classic(generator=seed)
-            self.loss = nn.MAPLoss()
-            self.optimizer: optim.Optimizer = optim.StochasticDiagonalLM(self.model.parameters(), mu=0.02)
-            self.schedule = None
-        else:
-            self.model = nn.LeNet5(
-                activation=args.activation, pool=args.pool, batch_norm=args.batch_norm, generator=seed
-            )
-            self.loss = partial(tl.cross_entropy, label_smoothing=args.label_smoothing)
-            suited, make = OPTIMIZERS[args.optimizer]
-            self.optimizer = make(self.model.parameters(), args.lr or suited, args.weight_decay)
-            self.schedule = optim.OneCycleLR(
-                self.optimizer,
-                args.lr or suited,
-                total_steps=args.epochs * len(self.loader),
-                pct_start=0.2,
-                cycle_momentum=False,
-            )
+        self.test_loader = data.DataLoader(self.test_set, 500)
+        self.validation_loader = data.DataLoader(held, 500) if held else None
+        self.model = nn.LeNet5(activation=args.activation, pool=args.pool, batch_norm=args.batch_norm, generator=seed)
+        self.loss = partial(tl.cross_entropy, label_smoothing=args.label_smoothing)
+        suited, make = OPTIMIZERS[args.optimizer]
+        rate = args.lr or suited
+        self.optimizer: optim.Optimizer = make(self.model.parameters(), rate, args.weight_decay)
+        steps = args.epochs * len(self.loader)
+        self.schedule = optim.OneCycleLR(self.optimizer, rate, steps, pct_start=0.2, cycle_momentum=False)
         self.average = training.ExponentialMovingAverage(self.model, args.average) if args.average else None
         self.stopping = training.EarlyStopping(args.patience) if args.patience else None
         self.history: list[dict[str, float]] = []
@@ -193,9 +165,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The options that a run must go on with."""
-        names = (
-            "model epochs batch_size accumulate lr optimizer weight_decay label_smoothing activation pool batch_norm"
-        )
+        names = "epochs batch_size accumulate lr optimizer weight_decay label_smoothing activation pool batch_norm"
         names += " augment average validation patience dataset"
         return {name: getattr(self.args, name) for name in names.split()}
 
@@ -216,8 +186,9 @@ class Run:
         then, now = (
             {"seed": s, **settings} for s, settings in ((state["seed"], state["settings"]), (self.seed, self.settings))
         )
-        if then != now:
-            differ = [f"--{k.replace('_', '-')} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]]
+        # Runs of earlier versions have one option more, the model.
+        differ = [f"--{k.replace('_', '-')} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]]
+        if differ:
             raise tl.ArgumentError(f"{self.path} is of a run with {'; '.join(differ)}; resume with the same options")
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
@@ -234,8 +205,7 @@ class Run:
             some, answers = images[start : start + per_part], labels[start : start + per_part]
             logits = self.model(some)
             loss = self.loss(logits, answers)
-            # The update of 1998 is for a single pattern; a batch takes the sum of these.
-            scale = len(answers) if self.args.model == "classic" else len(answers) / size
+            scale = len(answers) / size
             (loss * scale if scale != 1 else loss).backward()
             training.check_finite(self.model, loss, some)
             self.sums["loss"] += loss.item() * len(answers)
@@ -246,17 +216,6 @@ class Run:
         if self.average is not None:
             self.average.update()
         self.sums["seen"] += size
-
-    def before_step_of_1998(self, epoch: int, batch: int) -> None:
-        """The rate of the paper's table, and before each pass second derivatives from 500 patterns; in the first pass,
-        where they change most, after every 100 batches too.
-        """
-        model: Any = self.model
-        self.optimizer.param_groups[0]["lr"] = classic_rate(epoch, batch * self.args.batch_size)
-        if batch == 0 or (epoch == 0 and batch % 100 == 0):
-            chosen = np.random.default_rng([self.seed, epoch, batch, 0]).integers(len(self.loader.dataset), size=500)
-            images = model.prepare(self.loader.dataset[chosen][0])
-            self.optimizer.set_curvature(nn.gauss_newton_diagonal(model.body, images, self.loss.second_derivative))
 
     def train_epoch(self) -> None:
         """One pass over the training set, or what is left of it."""
@@ -276,8 +235,6 @@ class Run:
             file=sys.stderr,
         ) as bar:
             for number, (images, labels) in enumerate(bar, first + 1):
-                if self.args.model == "classic":
-                    self.before_step_of_1998(epoch, number - 1)
                 try:
                     self.step(images, labels)
                 except tl.GradientError as error:
@@ -304,13 +261,7 @@ class Run:
     def evaluate(self, loader: data.DataLoader) -> training.Evaluation:
         """Loss and accuracy over a data set, with the averaged weights if there are any."""
         with self.average.applied() if self.average else contextlib.nullcontext():
-            return training.evaluate(self.model, loader, self.summed)
-
-    def summed(self, logits: tl.Tensor, labels: tl.Tensor, reduction: str) -> tl.Tensor:
-        """The loss as it is reported: of LeNet-5 without smoothing."""
-        if self.args.model == "classic":
-            return nn.MAPLoss(reduction=reduction)(logits, labels)
-        return tl.cross_entropy(logits, labels, reduction=reduction)
+            return training.evaluate(self.model, loader)
 
     def train(self, note: Callable[..., None]) -> None:
         """All epochs that are left; each row of the history is noted."""
@@ -357,17 +308,15 @@ class Run:
         """All that can be seen, as one page."""
         found = self.evaluate(self.test_loader)
         pixels, first = self.test_set.images[:, None], next(iter(self.test_loader))[0][:1]
-        model: Any = self.model
-        weight = model.body[0].weight if self.args.model == "classic" else model.conv1.weight
         page = visualize.html_report(
             title,
             [
                 ("Learning", visualize.curves(self.history)),
-                ("Layers", nn.summary(model, first.shape)),
+                ("Layers", nn.summary(self.model, first.shape)),
                 ("Confusion", visualize.confusion(found.confusion, self.test_set.classes)),
                 ("Mistakes", visualize.mistakes(pixels, found.labels, found.logits, self.test_set.classes)),
-                ("First layer", visualize.kernels(weight)),
-                ("A digit on its way", visualize.feature_maps(model.eval(), first)),
+                ("First layer", visualize.kernels(self.model.conv1.weight)),
+                ("A digit on its way", visualize.feature_maps(self.model.eval(), first)),
             ],
         )
         files.write(self.args.report, page.encode())
@@ -428,9 +377,9 @@ def run(args: argparse.Namespace) -> None:
 
     for seed in range(args.seed, args.seed + args.runs):
         this = Run(args, seed)
-        name, count = type(this.model).__name__, sum(parameter.size for parameter in this.model.parameters())
-        kind = "" if args.model == "classic" else f", {args.activation} and {args.pool} pooling"
-        say(f"{name} with {count:,} parameters{kind}, seed {seed}; {this.train_set}, {this.test_set}")
+        count = sum(parameter.size for parameter in this.model.parameters())
+        kind = f"{args.activation} and {args.pool} pooling"
+        say(f"LeNet5 with {count:,} parameters, {kind}, seed {seed}; {this.train_set}, {this.test_set}")
         if args.summary:
             print(nn.summary(this.model, next(iter(this.test_loader))[0][:1].shape))
         if args.resume and this.path.exists():
@@ -461,7 +410,7 @@ def run(args: argparse.Namespace) -> None:
                 spread = f" ± {100 * result['confidence_95']:.2f} (95 % confidence; {len(accuracies)} seeds: {each})"
             print(f"Test accuracy {result['test_accuracy']:.2%}{spread} after {result['seconds']:.0f} seconds.")
         how = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"
-        title = f"{name} on {type(this.train_set).__name__}" + (f": {how}" if args.model == "lenet5" else "")
+        title = f"LeNet5 on {type(this.train_set).__name__}: {how}"
         save_picture(args.plot, visualize.curves(this.history, title), 120)
         say(f"Curves: {args.plot}")
         if args.report:

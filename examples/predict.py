@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from lenet_1998 import LeNet5Classic
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, files, nn
@@ -66,7 +67,7 @@ def load(path: Path, activation: str, pool: str) -> nn.Module:
     except (tl.DataError, tl.ArgumentError) as error:
         raise tl.DataError(f"{path} holds no weights; train some: python examples/lenet_mnist.py ({error})") from error
     if "body.c1.weight" in state:
-        model: nn.Module = nn.LeNet5Classic()
+        model: nn.Module = LeNet5Classic()
     else:
         model = nn.LeNet5(activation=activation, pool=pool, batch_norm="norm1.weight" in state)
     model.load_state_dict(state)
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         for path in args.pictures:
             image = digit(path)
             pixels = tl.tensor(image[None, None])
-            classic = isinstance(model, nn.LeNet5Classic)
+            classic = isinstance(model, LeNet5Classic)
             x = model.prepare(pixels) if classic else (pixels - data.MNIST.mean) / data.MNIST.std
             with tl.no_grad():
                 p = model(x).softmax(axis=1).numpy()[0]

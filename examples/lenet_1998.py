@@ -249,7 +249,8 @@ class MAPLoss(nn.Module):
 def gauss_newton_diagonal(body: nn.Sequential, x: Any, second: Any) -> list[np.ndarray]:
     """Estimate the second derivative of the loss with respect to each parameter, as appendix C does.
 
-    The estimate is the mean over the samples. It is never negative. For a layer ``a = sum of w * x``, ``out = f(a)`` the paper propagates back
+    The estimate is the mean over the samples and never negative. For a layer ``a = sum of w * x``, ``out = f(a)`` the
+    paper propagates back
 
         d²E/da² = f'(a)² * d²E/dout²,   d²E/dw² = x² * d²E/da²,   d²E/dx² = sum of w² * d²E/da².
 

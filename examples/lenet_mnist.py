@@ -2,11 +2,11 @@
 
     python examples/lenet_mnist.py [--recipe best] [--resume] [--report FILE.html]
 
-trains on the 60,000 images of MNIST, tests on the other 10,000, and leaves a picture of the curves and the learned
+trains on the 60,000 images of MNIST, tests on the other 10,000, and writes a picture of the curves and the learned
 weights. The model is written as a forward pass only: see tinygrad_lenet/nn/lenet.py. `--help` lists the options.
 
-A run that was stopped, at whatever moment and by whatever means, goes on with `--resume` from its last checkpoint, and
-ends with the same bits as one that was not.
+`--resume` continues a stopped run from its last checkpoint. The result has the same bits as that of a run that was
+never stopped.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ import tinygrad_lenet as tl
 from tinygrad_lenet import data, files, nn, optim, training, visualize
 
 try:
-    from matplotlib.backend_bases import FigureCanvasBase  # also for visualize; better to miss it now than later
+    from matplotlib.backend_bases import FigureCanvasBase  # visualize needs it too: fail now, not after training
     from tqdm import tqdm
 except ModuleNotFoundError as missing:
     sys.exit(f"This example needs {missing.name}, one of its extras. Install them with:  pip install -e '.[examples]'")
 
 DATASETS = {"mnist": data.MNIST, "fashion": data.FashionMNIST}
-# For each optimiser its peak learning rate, found on a validation split of the training set, and how to make it.
+# For each optimiser, its constructor and its peak learning rate, chosen on a validation split of the training set.
 OPTIMIZERS = {
     "sgd": (0.03, lambda ps, lr, decay: optim.SGD(ps, lr=lr, momentum=0.9, nesterov=True, weight_decay=decay)),
     "adam": (2e-3, lambda ps, lr, decay: optim.Adam(ps, lr=lr)),
@@ -44,7 +44,7 @@ OPTIMIZERS = {
     "rmsprop": (1e-3, lambda ps, lr, decay: optim.RMSprop(ps, lr=lr)),
     "adagrad": (2e-2, lambda ps, lr, decay: optim.Adagrad(ps, lr=lr)),
 }
-# What --recipe sets, unless an option says otherwise; chosen on a validation split, never on the test set.
+# The defaults that --recipe sets; chosen on a validation split, never on the test set.
 RECIPES: dict[str, dict[str, Any]] = {
     "quick": {},
     "plain": {"epochs": 20, "lr": 0.02, "weight_decay": 1e-3, "average": 0.999, "label_smoothing": 0.1},
@@ -58,11 +58,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--recipe", choices=RECIPES, default="quick", help="a set of options; what you give beside it counts")
+    add("--recipe", choices=RECIPES, default="quick", help="a set of defaults; options given as well take precedence")
     add("--epochs", type=int, default=8, help="passes over the training set")
     add("--batch-size", type=int, default=64, help="images in a step")
-    add("--accumulate", type=int, default=1, help="parts of a batch that go through the network one after the other")
-    add("--lr", type=float, help="peak learning rate; if not given, one that suits the optimizer")
+    add("--accumulate", type=int, default=1, metavar="N", help="split batches into N parts and add up their gradients")
+    add("--lr", type=float, help="peak learning rate; by default, one that suits the optimizer")
     add("--optimizer", choices=OPTIMIZERS, default="sgd")
     add("--weight-decay", type=float, default=1e-4, help="for sgd")
     add("--label-smoothing", type=float, default=0.0, metavar="E", help="share of the target spread over all classes")
@@ -70,25 +70,25 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--pool", choices=["max", "avg"], default="max")
     add("--batch-norm", action="store_true", help="normalise after each convolution")
     add("--augment", action=argparse.BooleanOptionalAction, default=False, help="distort the training images")
-    add("--draw-augmentation", type=Path, metavar="FILE", help="only draw what such distortions look like")
+    add("--draw-augmentation", type=Path, metavar="FILE", help="only draw examples of the distortions")
     add("--draw-graph", type=Path, metavar="FILE", help="only draw the graph of the network and its loss (.svg)")
     add("--average", type=float, default=0.0, metavar="D", help="test with a moving average of the weights, decay D")
     add("--seed", type=int, default=0, help="of the initial weights and the order of the images")
-    add("--runs", type=int, default=1, help="so many runs, with seeds that count up; mean and confidence interval")
-    add("--validation", type=int, default=0, metavar="N", help="training images to hold out and to measure on")
+    add("--runs", type=int, default=1, metavar="N", help="train N times, with consecutive seeds")
+    add("--validation", type=int, default=0, metavar="N", help="hold out N training images to measure on")
     add("--patience", type=int, default=0, metavar="N", help="stop after N epochs without a better validation accuracy")
     add("--dataset", choices=DATASETS, default="mnist")
-    add("--data", type=Path, metavar="DIR", help="folder to look for the data in first")
-    add("--checkpoint", type=Path, metavar="FILE", default=Path("lenet_mnist.ckpt"), help="where to keep the run")
-    add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also within an epoch, after so many steps")
-    add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    add("--data", type=Path, metavar="DIR", help="folder to search for the data first")
+    add("--checkpoint", type=Path, metavar="FILE", default=Path("lenet_mnist.ckpt"), help="where to write checkpoints")
+    add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also write one after every STEPS steps")
+    add("--resume", action="store_true", help="continue from the checkpoint, if there is one")
     add("--plot", type=Path, metavar="FILE", default=Path("lenet_mnist.png"), help="where to draw the curves")
-    add("--report", type=Path, metavar="FILE", help="where to write a page with all that can be seen (HTML)")
-    add("--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to keep the weights")
+    add("--report", type=Path, metavar="FILE", help="where to write an HTML page with all results")
+    add("--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to write the weights")
     add("--summary", action="store_true", help="print the table of the network's layers first")
     add("--metrics", type=Path, metavar="FILE", help="where to write one JSON object for each epoch")
     add("--quiet", action="store_true", help="print only the result")
-    add("--json", action="store_true", help="print one JSON object for each epoch and for the result, nothing else")
+    add("--json", action="store_true", help="print only JSON: an object for each epoch and for the result")
     parser.set_defaults(**RECIPES[parser.parse_known_args(argv)[0].recipe])
     args = parser.parse_args(argv)
     counts = {"epochs": 1, "batch_size": 1, "seed": 0, "runs": 1, "accumulate": 1, "validation": 0, "patience": 0}
@@ -112,7 +112,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             continue
         path = os.path.realpath(file)
         ending, allowed = (file.suffix, endings[name]) if name in endings else (file.suffix.lower(), pictures)
-        if not os.path.isdir(os.path.dirname(path)):  # better now than after training
+        if not os.path.isdir(os.path.dirname(path)):  # fail now, not after training
             parser.error(f"the folder of {file} does not exist; make it first")
         if (os.path.exists(file) or os.path.islink(path)) and not os.path.isfile(file):
             parser.error(f"{file} is not a regular file, and is not written over; choose another name")
@@ -124,7 +124,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 class Run:
-    """One training run: what a checkpoint keeps, and the loop that it is all about."""
+    """One training run: the state that a checkpoint holds, and the training loop."""
 
     def __init__(self, args: argparse.Namespace, seed: int) -> None:
         self.args, self.seed = args, seed
@@ -152,25 +152,25 @@ class Run:
         self.average = training.ExponentialMovingAverage(self.model, args.average) if args.average else None
         self.stopping = training.EarlyStopping(args.patience) if args.patience else None
         self.history: list[dict[str, float]] = []
-        self.sums = {"seen": 0, "loss": 0.0, "correct": 0, "seconds": 0.0}  # of the epoch that is under way
+        self.sums = {"seen": 0, "loss": 0.0, "correct": 0, "seconds": 0.0}  # of the current epoch
 
     # Checkpoints
 
     @property
     def path(self) -> Path:
-        """The checkpoint: each of several runs has its own."""
+        """The checkpoint's file. With --runs, each run has its own."""
         path: Path = self.args.checkpoint
         return path if self.args.runs == 1 else path.with_stem(f"{path.stem}-{self.seed}")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options that a run must go on with."""
+        """The options that must not change when a run is resumed."""
         names = "epochs batch_size accumulate lr optimizer weight_decay label_smoothing activation pool batch_norm"
         names += " augment average validation patience dataset"
         return {name: getattr(self.args, name) for name in names.split()}
 
     def parts(self) -> dict[str, Any]:
-        """Everything that has a state of its own."""
+        """The objects with a state_dict."""
         parts = {"model": self.model, "optimizer": self.optimizer, "loader": self.loader, "schedule": self.schedule}
         return {k: v for k, v in {**parts, "average": self.average, "stopping": self.stopping}.items() if v is not None}
 
@@ -181,12 +181,12 @@ class Run:
         tl.save_checkpoint(self.path, {**state, **own})
 
     def resume(self) -> None:
-        """Go on from the checkpoint."""
+        """Restore the state from the checkpoint."""
         state = tl.load_checkpoint(self.path)
         then, now = (
             {"seed": s, **settings} for s, settings in ((state["seed"], state["settings"]), (self.seed, self.settings))
         )
-        # Runs of earlier versions have one option more, the model.
+        # Checkpoints of earlier versions have one more option, the model.
         differ = [f"--{k.replace('_', '-')} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]]
         if differ:
             raise tl.ArgumentError(f"{self.path} is of a run with {'; '.join(differ)}; resume with the same options")
@@ -197,7 +197,7 @@ class Run:
     # Training
 
     def step(self, images: tl.Tensor, labels: tl.Tensor) -> None:
-        """One step: forward, backward, update; in parts, if asked, whose gradients add up."""
+        """One step: forward, backward, update. With --accumulate, the gradients of the parts add up."""
         self.optimizer.zero_grad()
         size = len(labels)
         per_part = -(-size // self.args.accumulate)
@@ -211,14 +211,13 @@ class Run:
             self.sums["loss"] += loss.item() * len(answers)
             self.sums["correct"] += int((logits.numpy().argmax(1) == answers.numpy()).sum())
         self.optimizer.step()
-        if self.schedule is not None:
-            self.schedule.step()
+        self.schedule.step()
         if self.average is not None:
             self.average.update()
         self.sums["seen"] += size
 
     def train_epoch(self) -> None:
-        """One pass over the training set, or what is left of it."""
+        """One pass over the training set, or the rest of it after a resume."""
         state = self.loader.state_dict()
         epoch, first = state["epoch"], state["batch"]
         self.model.train()
@@ -264,7 +263,7 @@ class Run:
             return training.evaluate(self.model, loader)
 
     def train(self, note: Callable[..., None]) -> None:
-        """All epochs that are left; each row of the history is noted."""
+        """Train the remaining epochs, and call ``note`` with each new row of the history."""
         while len(self.history) < self.args.epochs and not (self.stopping and self.stopping.stop):
             self.train_epoch()
             seen, seconds = self.sums["seen"], self.sums["seconds"]
@@ -287,7 +286,7 @@ class Run:
             note(row)
 
     def say(self, row: dict[str, float]) -> None:
-        """What an epoch came to."""
+        """Print the results of an epoch."""
         if self.args.json:
             print(json.dumps({"seed": self.seed, **row}), flush=True)
         elif not self.args.quiet:
@@ -302,10 +301,10 @@ class Run:
                 flush=True,
             )
 
-    # What is left of it
+    # Results
 
     def write_report(self, title: str) -> None:
-        """All that can be seen, as one page."""
+        """Write the HTML page of --report."""
         found = self.evaluate(self.test_loader)
         pixels, first = self.test_set.images[:, None], next(iter(self.test_loader))[0][:1]
         page = visualize.html_report(
@@ -323,9 +322,9 @@ class Run:
 
 
 def summarise(accuracies: list[float]) -> dict[str, Any]:
-    """The mean, and Student's 95 % confidence interval of it if there are several."""
+    """The mean of the accuracies and, if there are several, its 95 % confidence interval after Student."""
     result: dict[str, Any] = {"test_accuracy": statistics.mean(accuracies)}
-    if len(accuracies) > 1:  # the quantile for so many degrees of freedom less one
+    if len(accuracies) > 1:  # the 97.5 % quantile of the t distribution for 1, 2, ... degrees of freedom
         t = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)[min(len(accuracies), 10) - 2]
         half = t * statistics.stdev(accuracies) / math.sqrt(len(accuracies))
         result.update(confidence_95=half, runs=accuracies)
@@ -333,12 +332,12 @@ def summarise(accuracies: list[float]) -> dict[str, Any]:
 
 
 def save_picture(path: Path, figure: Any, dpi: int) -> None:
-    """Write a figure, in the format that the path ends in."""
+    """Write a figure in the format of the path's ending."""
     files.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=dpi))
 
 
 def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
-    """Ten digits, and what each transform makes of them."""
+    """Draw ten digits and the result of each transform."""
     images = train_set[:10][0]
     rows: dict[str, Any] = {
         "as they are": lambda x, _: x,
@@ -356,7 +355,7 @@ def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
 
 
 def draw_graph(this: Run, path: Path) -> None:
-    """What a step of training computes, for eight images, and how large the gradients are."""
+    """Draw the graph of a training step on eight images, with the norms of the gradients."""
     images, labels = (part[:8] for part in next(iter(this.loader)))
     loss = this.loss(this.model(images), labels)
     view = visualize.graph(loss, this.model)
@@ -370,7 +369,7 @@ def run(args: argparse.Namespace) -> None:
     rows: list[str] = []
 
     def note(*history: dict[str, float]) -> None:
-        """Write the metrics once more, with these rows."""
+        """Add rows to the metrics, and write the file again."""
         rows.extend(f"{json.dumps(row)}\n" for row in history)
         if args.metrics:
             files.write(args.metrics, "".join(rows).encode())

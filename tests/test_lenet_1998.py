@@ -212,7 +212,7 @@ def test_the_map_loss_is_equation_9(reduction):
 def test_the_second_derivative_of_the_loss_is_the_frameworks():
     x = (CODES[[3, 8]] + 0.3 * RNG(0).standard_normal((2, 84))).astype(np.float64)
     loss = MAPLoss(5.0, reduction="sum")
-    for row in 0.5 * x:
+    for row in np.concatenate([0.5 * x, 0.9 * x]):  # far from the codes, and near
         function = lambda f: loss(-((f - CODES.astype(np.float64)) ** 2).sum(axis=1).reshape(1, 10), [3])  # noqa: E731
         exact = np.diag(tl.hessian(function)(tl.tensor(row)).numpy())
         np.testing.assert_allclose(loss.second_derivative(row[None])[0], exact, rtol=1e-8, atol=1e-10)

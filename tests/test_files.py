@@ -371,7 +371,7 @@ def test_an_interrupt_at_any_line_leaves_the_old_file_or_the_new_one(tmp_path, e
 
 FULL = """
 import os, resource, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], os.path.join(sys.argv[1], "tools")]
 from test_files import WRITERS, DataError
 for ending, save in WRITERS.items():
     path = os.path.join(sys.argv[2], "a" + ending)

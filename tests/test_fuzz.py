@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_kinds import READERS, WRITERS, every_reader
 from idx_files import REPOSITORY
-from test_files import READERS, WRITERS, every_reader
 
 import tinygrad_lenet as tl
 

@@ -153,7 +153,7 @@ FAULTS = [
     (lambda: training.evaluate(nn.Tanh(), 3), "evaluate: loader"),
     (lambda: training.EarlyStopping("5"), "EarlyStopping: patience"),
     (lambda: training.EarlyStopping().load_state_dict({"epoch": 1}), "EarlyStopping.load_state_dict: the state lacks"),
-    (lambda: tl.save_checkpoint("a", FACTORIES["endless"]()), "save_checkpoint: state is too deep"),
+    (lambda: tl.save_checkpoint("a", FACTORIES["endless"]()), "save_checkpoint: state is nested too deeply"),
     (lambda: tl.save_checkpoint("", {}), "save_checkpoint: path must be"),  # wrote .tmp, and then failed
     (lambda: tl.save_checkpoint("a", 10**5000), "save_checkpoint: state cannot be written"),
     (lambda: tl.save("a.npz", {1: X}), "save: a name in the state"),

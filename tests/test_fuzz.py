@@ -163,7 +163,11 @@ CLAIMS = {
     "gzip of 10 GB, as said": (".idx", gz(BLOCK + GIGABYTES), "a start of"),
     "npz: 2^50 elements": (".npz", stored(a_npy=npy(MUCH)), "0 bytes for an array"),
     "npz: 2^50 elements of nothing": (".npz", stored(a_npy=npy(f"({2**50}, 0)")), None),
-    "npz: a header of 2^32 bytes": (".npz", stored(a_npy=b"\x93NUMPY\2\0\xff\xff\xff\xff{"), "the header"),
+    "npz: a header of 2^32 bytes": (
+        ".npz",
+        stored(a_npy=b"\x93NUMPY\2\0\xff\xff\xff\xff{"),
+        "EOF: reading array header",
+    ),
     "npz: unpacks to 4 GB, as said": (".npz", zip_of(b"a.npy", 8, GIGABYTES, 2**32 - 1), "pass a larger max_bytes"),
     "npz: unpacks to 10 GB, 100 bytes said": (".npz", zip_of(b"a.npy", 8, GIGABYTES, 100), "damaged"),
     "npz: 10,000 members that are one": (".npz", zip_of(b"a.npy", 0, bytes(10), 10, 10_000), "damaged"),

@@ -98,7 +98,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path):
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(DataError, match=r"damaged, cut off, or no checkpoint.*use an older"):
+        with pytest.raises(DataError, match=r"damaged, cut off, or not a checkpoint.*use an older"):
             tl.load_checkpoint(path)
 
 
@@ -151,7 +151,7 @@ def with_pickle(path):
         (lambda path: path.write_bytes(os.urandom(1000)), "damaged"),
         (lambda path: path.write_bytes(pickle.dumps(Bomb())), "damaged"),
         (arrays_only, "damaged.*state.json"),
-        (foreign_zip, "no checkpoint of tinygrad_lenet"),
+        (foreign_zip, "not a checkpoint of tinygrad_lenet"),
         (newer, "version 99.*upgrade"),
         (with_pickle, "damaged.*an array of object, expected numbers"),
         (lambda path: path.mkdir(), "cannot be read"),
@@ -206,19 +206,19 @@ def test_headers_that_others_may_write(tmp_path, header, shape, version):
         ([("x.npy", npy(HEADER, bytes(8))), ("x", npy(HEADER, bytes(8)))], "one name twice"),
         ([("x.npy", npy(HEADER, bytes(7)))], r"found 7 bytes for an array of shape \(2,\) and dtype float32"),
         ([("x.npy", npy(HEADER, bytes(9)))], "found 9 bytes"),
-        ([("x.npy", npy(HEADER, bytes(8), 4))], r"expected NumPy's format, 1\.0 to 3\.0"),
-        ([("x.npy", b"")], "expected NumPy's format"),
-        ([("x.npy", npy(HEADER + " " * 10_000, bytes(8)))], "expected a dtype of numbers"),
-        ([("x.npy", npy("-" * 9000 + "1"))], "the header '-----"),  # Python's parser: MemoryError
-        ([("x.npy", npy("(" * 9000))], "the header"),
-        ([("x.npy", npy(HEADER.replace("2,", "-2,"), bytes(8)))], "the header"),
-        ([("x.npy", npy(HEADER.replace("(2,)", "(2)"), bytes(8)))], "the header"),
-        ([("x.npy", npy(HEADER.replace("2,", "2 ** 40,")))], "the header"),
-        ([("x.npy", npy(HEADER.replace("'<f4'", "[('a', '<f4')]"), bytes(8)))], "the header"),
+        ([("x.npy", npy(HEADER, bytes(8), 4))], r"version \(4, 0\) of NumPy's format, expected 1\.0 to 3\.0"),
+        ([("x.npy", b"")], "EOF: reading magic string"),
+        ([("x.npy", npy(HEADER + " " * 10_000, bytes(8)))], "EOF: reading array header"),
+        ([("x.npy", npy("-" * 9000 + "1"))], "damaged"),  # Python's parser raises MemoryError
+        ([("x.npy", npy("(" * 9000))], "damaged"),
+        ([("x.npy", npy(HEADER.replace("2,", "-2,"), bytes(8)))], r"found 8 bytes for an array of shape \(-2,\)"),
+        ([("x.npy", npy(HEADER.replace("(2,)", "(2)"), bytes(8)))], "shape is not valid: 2"),
+        ([("x.npy", npy(HEADER.replace("2,", "2 ** 40,")))], "malformed node"),
+        ([("x.npy", npy(HEADER.replace("'<f4'", "[('a', '<f4')]"), bytes(8)))], "expected numbers"),
         ([("x.npy", npy(HEADER.replace("'<f4'", "'|O'"), bytes(16)))], "an array of object, expected numbers"),
         ([("x.npy", npy(HEADER.replace("'<f4'", "'<c8'"), bytes(16)))], "an array of complex64, expected numbers"),
         ([("x.npy", npy(HEADER.replace("'<f4'", "'<q9'"), bytes(16)))], "damaged"),
-        ([("x.npy", npy(HEADER.replace("'shape'", "'descr'"), bytes(8)))], "the header"),
+        ([("x.npy", npy(HEADER.replace("'shape'", "'descr'"), bytes(8)))], "does not contain the correct keys"),
     ],
 )
 def test_arrays_that_are_not_what_their_header_says(tmp_path, members, words):
@@ -252,7 +252,7 @@ def test_numbers_that_numpy_does_not_have(tmp_path, torch):
     from safetensors.torch import save_file
 
     save_file({"w": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "a.safetensors")
-    with pytest.raises(DataError, match=r"a\.safetensors holds numbers of type 'BF16'.*convert it"):
+    with pytest.raises(DataError, match=r"a\.safetensors is .*bfloat16"):
         tl.load(tmp_path / "a.safetensors")
     save_file({"w": torch.ones(2, dtype=torch.complex64)}, tmp_path / "a.safetensors")
     with pytest.raises(DataError, match="an array of complex64, expected numbers"):
@@ -473,5 +473,5 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(tl.DataError, match=r"cannot be written.*there was none before"):
         tl.save(tmp_path / "nowhere" / "model.npz", {})
     np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
-    with pytest.raises(tl.DataError, match=r"no \.npz file of numbers"):
+    with pytest.raises(tl.DataError, match=r"not a \.npz file of numbers"):
         tl.load(tmp_path / "objects.npz")

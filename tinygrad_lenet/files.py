@@ -52,7 +52,7 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
     """
     path = checks.path("path", path)
     try:
-        target, old = _target(path)
+        target, old = _resolved(path)
         _replace(target, old, content)
     except TinygradLenetError:
         raise
@@ -129,7 +129,7 @@ def _check_regular(path: str, found: os.stat_result, verb: str) -> None:
         raise DataError(f"{path} cannot be {verb}: it is {kind}, expected a regular file; give another path")
 
 
-def _target(path: str) -> tuple[str, os.stat_result | None]:
+def _resolved(path: str) -> tuple[str, os.stat_result | None]:
     """The file at the end of all symbolic links, and its status; None if it does not exist yet."""
     target = os.path.realpath(path) if os.path.islink(path) else path
     try:

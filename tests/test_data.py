@@ -235,7 +235,7 @@ def test_subsets(tiny):
     for indices in ([7], [0.5], 3, np.ones(6, bool)):
         with pytest.raises(OutOfRangeError, match=r"Subset: .*expected integers below 7"):
             Subset(tiny, indices)
-    with pytest.raises(OutOfRangeError, match="3 samples"):
+    with pytest.raises(OutOfRangeError, match=r"Subset\(3 of 7 samples\): index 3.* below 3"):
         part[3]
     with pytest.raises(ShapeError, match="one axis"):
         Subset(tiny, [[0, 1]])

@@ -213,7 +213,7 @@ def _keep_mode(handle: int, target: str, old: os.stat_result) -> None:
             try:
                 os.fchown(handle, -1, old.st_gid)
             except OSError:
-                mode = mode & 0o707 | (mode & 0o007) << 3  # the members of our group had the rights of all others
+                mode = mode & 0o707 | (mode & 0o007) << 3  # our group gets the rights that all others had
     if hasattr(os, "getxattr"):  # the list goes first: with it, the group bits of the mode limit all its entries
         with contextlib.suppress(OSError):  # the old file has none
             os.setxattr(handle, _ACL, os.getxattr(target, _ACL))

@@ -39,7 +39,7 @@ Extreme: TypeAlias = Literal["max", "min"]
 
 @checked
 def accuracy(logits: Any, labels: Any) -> float:
-    """The fraction of samples whose largest logit, in a row of (N, C), is that of the label, in (N,).
+    """The fraction of samples whose largest logit is that of the label, for logits (N, C) and labels (N,).
 
     Raises:
         ArgumentError: the labels are not integers.

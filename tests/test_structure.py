@@ -30,10 +30,9 @@ ROWS = [
     {"core"},
     {"ops"},
     {"operators", "protocols"},
-    {"functional", "calculus", "recomputation", "anomaly", "reference"},
+    {"functional", "calculus", "checkpointing", "anomaly", "reference"},
     {"nn", "optim", "data"},
     {"training"},
-    {"drawing"},
     {"serialization", "onnx", "visualize", "testing", "distributed"},
     {"__init__"},
 ]

@@ -154,10 +154,10 @@ if TYPE_CHECKING:
     from . import data, nn, onnx, optim, reference, testing, training, visualize
     from .anomaly import detect_anomaly
     from .calculus import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
-    from .recomputation import checkpoint
+    from .checkpointing import checkpoint
     from .serialization import load, load_checkpoint, save, save_checkpoint
 else:  # type checkers would take any name then
-    _HOMES = {"checkpoint": "recomputation", "detect_anomaly": "anomaly"}
+    _HOMES = {"checkpoint": "checkpointing", "detect_anomaly": "anomaly"}
     _HOMES |= dict.fromkeys(("load", "load_checkpoint", "save", "save_checkpoint"), "serialization")
     _HOMES |= dict.fromkeys(("grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"), "calculus")
 

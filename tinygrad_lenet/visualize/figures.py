@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import Positive, instance, integer, listed, said
-from .checks import figure as real
-from .core.modes import no_grad
-from .core.signature import checked
-from .core.tensor import Tensor
-from .drawing import graph
-from .errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, foreign
-from .functional import softmax
-from .nn import Module, record_calls
+from ..checks import Positive, instance, integer, listed, said
+from ..checks import figure as real
+from ..core.modes import no_grad
+from ..core.signature import checked
+from ..core.tensor import Tensor
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, foreign
+from ..functional import softmax
+from ..nn import Module, record_calls
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["confusion", "curves", "feature_maps", "graph", "html_report", "kernels", "mistakes", "tiles"]
+__all__ = ["confusion", "curves", "feature_maps", "html_report", "kernels", "mistakes", "tiles"]
 
 
 def _figure(**options: Any) -> Figure:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from . import checks, files
-from .core.graph import Node, ancestors
-from .core.hooks import Hook
-from .core.signature import checked
-from .core.tensor import Tensor
-from .errors import ArgumentError, GradientError
-from .nn import Module
+from .. import checks, files
+from ..core.graph import Node, ancestors
+from ..core.hooks import Hook
+from ..core.signature import checked
+from ..core.tensor import Tensor
+from ..errors import ArgumentError, GradientError
+from ..nn import Module
 
 __all__ = ["GraphView", "graph"]
 

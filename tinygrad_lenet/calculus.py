@@ -121,7 +121,7 @@ def grad(
 
 
 def gradients(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], seeds: Sequence[Any], record: bool, retain: bool = True
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], seeds: Sequence[Any], record: bool = False, retain: bool = True
 ) -> list[Tensor]:
     """The gradient of each input as :func:`grad` computes it, or zeros if no output depends on the input.
 

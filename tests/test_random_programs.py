@@ -84,7 +84,7 @@ PLANTS = {
         Tensor, "_write", lambda write: lambda self, key, value: self._data.__setitem__(key, value)
     ),
     "checkpoints that hear of no change": attribute(
-        checkpointing._Trace, "differs", lambda _: lambda self, first: None
+        checkpointing._Trace, "difference", lambda _: lambda self, first: None
     ),
     "permuted in the same direction": rule(tl.permute, x=lambda g, axes: g.transpose(*axes)),
 }

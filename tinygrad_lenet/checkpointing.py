@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -48,12 +49,12 @@ class _Use:
 
 
 class _Step(NamedTuple):
-    """A recorded op: its node's number, its arguments other than tensors, and its uses of outside tensors."""
+    """A recorded op."""
 
-    number: int
+    number: int  # of its node
     name: str
-    options: Any
-    uses: list[_Use]
+    options: Any  # a fingerprint of its arguments other than tensors
+    uses: list[_Use]  # of outside tensors
 
 
 class _State:
@@ -90,8 +91,8 @@ class _Trace:
         outer, outer_watch = listener(), watcher()
 
         def hear(op: Any, args: tuple[Any, ...], out: Any) -> None:
-            uses: list[_Use] = []
             if out._node is not None:
+                uses: list[_Use] = []
                 self.steps.append(_Step(out._node.number, op.name, self._options(args, uses), uses))
             else:
                 self.others += [_Use(None, a.shape, a._version, a._version[0]) for a in args if isinstance(a, Tensor)]
@@ -176,8 +177,6 @@ def _refusal(text: str) -> TinygradLenetError:
 
 def _fingerprint(value: Any) -> Any:
     """A key that is equal for equal values, to the bit, and almost never for different ones."""
-    import zlib  # here, because most programs do without
-
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         data: Any = value if value.flags.c_contiguous else value.tobytes()
         return value.shape, value.dtype.str, zlib.crc32(data)
@@ -303,8 +302,8 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
     itself changes in place, such as running statistics, are set back for the second call and restored after it.
 
     Values that are not arguments of an op are not compared, such as an array or a number that only the ``forward`` or a
-    rule of your own :func:`primitive` reads. Other side effects happen twice: a list that grows, a count that is a Python
-    number, or ``backward()`` inside ``fn``.
+    rule of your own :func:`primitive` reads. Other side effects happen twice: a list that grows, a count that is a
+    Python number, or ``backward()`` inside ``fn``.
 
     Args:
         fn: a function or module that returns a tensor, or lists, tuples and dicts of tensors.

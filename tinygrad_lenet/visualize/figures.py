@@ -100,14 +100,14 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
             if key == "epoch" or str(key).endswith(("_loss", "_accuracy")):
                 real(f"{key} in history", value)
     figure = _figure(10, 4, title)
-    quantities = [("loss", "loss", 1, ".4f"), ("accuracy", "accuracy (%)", 100, ".2f")]
-    for axes, (quantity, label, factor, digits) in zip(figure.subplots(1, 2), quantities, strict=True):
+    quantities = [("loss", "loss", 1, "{:.4f}"), ("accuracy", "accuracy (%)", 100, "{:.2f} %")]
+    for axes, (quantity, label, factor, last) in zip(figure.subplots(1, 2), quantities, strict=True):
         for part, style in _STYLES.items():
             key = f"{part}_{quantity}"
             points = [(row["epoch"], factor * row[key]) for row in history if key in row]
             if points:
-                last = f"{points[-1][1]:{digits}}" + " %" * (factor == 100)
-                axes.plot(*zip(*points, strict=True), style, markersize=4, label=f"{part}, last {last}")
+                legend = f"{part}, last {last.format(points[-1][1])}"
+                axes.plot(*zip(*points, strict=True), style, markersize=4, label=legend)
         axes.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(len(history), 1) + 0.5))
         axes.set_yscale("log" if quantity == "loss" else "linear")
         axes.xaxis.get_major_locator().set_params(integer=True)

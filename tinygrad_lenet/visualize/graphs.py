@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Callable
 from importlib import import_module
 from itertools import zip_longest
 from typing import Any
@@ -120,6 +121,11 @@ class GraphView:
         except graphviz.ExecutableNotFound:
             return self._rows()
 
+    _repr_svg_ = svg
+
+    def _repr_html_(self) -> str:
+        return f"<div>{self.svg()}</div>"
+
     def _places(self, width: list[float], height: list[float]) -> tuple[list[float], list[float]]:
         """The centres of the boxes: each op in a row below its parents, leaves to the right of them."""
         rank = [0] * len(self.nodes)
@@ -180,12 +186,6 @@ class GraphView:
                 parts.append(f"<text {place}{weight}>{html.escape(line)}</text>")
         return "\n".join([*parts, "</svg>", ""])
 
-    def _repr_svg_(self) -> str:
-        return self.svg()
-
-    def _repr_html_(self) -> str:
-        return f"<div>{self.svg()}</div>"
-
     @checked
     def save(self, path: File) -> None:
         """Write the graph to a file whose name ends in ``.svg``, ``.dot`` or ``.md`` (Mermaid in Markdown).
@@ -194,15 +194,13 @@ class GraphView:
             ArgumentError: the name has another ending.
             DataError: the file cannot be written, or is not a regular file. An existing file is left unchanged.
         """
+        formats: dict[str, Callable[[], str]] = {".svg": self.svg, ".dot": self.dot, ".md": self.mermaid}
         ending = os.path.splitext(path)[1]
-        if ending == ".svg":
-            text = self.svg()
-        elif ending == ".dot":
-            text = self.dot()
-        elif ending == ".md":
-            text = f"```mermaid\n{self.mermaid()}```\n"
-        else:
+        if ending not in formats:
             raise ArgumentError(f"path must end in .svg, .dot or .md, got {path}")
+        text = formats[ending]()
+        if ending == ".md":
+            text = f"```mermaid\n{text}```\n"
         files.write(path, text.encode())
 
 

@@ -20,8 +20,8 @@ from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, foreign
-from ..functional import softmax
 from ..nn import Module, record_calls
+from ..ops.softmax import softmax
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Recomputation: what a checkpoint notices between its two calls, and what it leaves alone."""
+"""Checkpoints: the changes between their two calls that they notice, and those that they allow."""
 
 import gc
 import threading

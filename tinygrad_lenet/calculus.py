@@ -152,7 +152,7 @@ class _Call:
         self.single = not isinstance(argnums, (tuple, list))
         numbers = tuple(integer("argnums", n) for n in ((argnums,) if self.single else argnums))
         if not numbers or len({*numbers}) < len(numbers) or any(not -len(args) <= n < len(args) for n in numbers):
-            raise ArgumentError(f"argument number {brief(argnums)} cannot be had from {len(args)} positional arguments")
+            raise ArgumentError(f"argnums must be distinct positions of {len(args)} arguments, got {brief(argnums)}")
         outer, replaced = is_grad_enabled(), list(args)
         with enable_grad():
             for n in numbers:
@@ -181,7 +181,7 @@ class _Call:
         return self.outputs[0]
 
     def results(self) -> Any:
-        """What the function returned, without the graph of this call unless derivatives are recorded."""
+        """The outputs of the function, detached unless derivatives are recorded."""
         return self.by_output([y if self.record else y.detach() for y in self.outputs])
 
     def by_output(self, values: Sequence[Any]) -> Any:
@@ -202,7 +202,7 @@ class _Call:
         return self.record or (is_grad_enabled() and any(t._requires_grad for t in factors))
 
     def pushed(self, seeds: Sequence[Any], tensors: Sequence[Tensor], directions: Sequence[Tensor]) -> list[Tensor]:
-        """Pull the seeds back, and differentiate the result, weighted with the directions, for the given tensors."""
+        """Pull the seeds back, multiply the result by the directions, and differentiate the sum for the tensors."""
         with enable_grad():
             pulled = gradients(self.outputs, self.inputs, seeds, record=True)
         return gradients(pulled, tensors, directions, self.recorded(directions))

@@ -13,6 +13,8 @@ from ..core.signature import checked
 from ..errors import ArgumentError
 from .base import Array, Optimizer, Options, _buffer, _fresh, _like, declared
 
+__all__ = ["StochasticDiagonalLM"]
+
 
 @declared
 class StochasticDiagonalLM(Optimizer):

@@ -13,6 +13,8 @@ from ..checks import Decays, NonNegative, Probability, Real
 from ..errors import ArgumentError
 from .base import Array, Optimizer, Options, _buffer, declared
 
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+
 # By the dtype of the arithmetic: the square root of its smallest positive number; and a number whose square it can add
 # up 2^16 times.
 _LEAST_ROOT = {"f": 2.0**-74.5, "d": 2.0**-537}

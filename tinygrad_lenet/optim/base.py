@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ __all__ = ["Optimizer"]
 
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]
-T = TypeVar("T", bound="Optimizer")
+T = TypeVar("T")
 
 
 class Optimizer:
@@ -281,20 +282,20 @@ class Optimizer:
 
 @dataclass_transform()
 def declared(cls: type[T]) -> type[T]:
-    """Make the constructor of an optimiser: its annotated attributes are the arguments, as in a dataclass.
+    """Make the constructor of an optimiser or a schedule from its annotated attributes, as a dataclass does.
 
-    ``InitVar`` tells type checkers that they are not attributes: each group has its own ``lr``. The annotations also
-    check the options of each group, when it is added and when it has changed.
+    The annotations also check the arguments. ``InitVar`` tells type checkers that the options of an optimiser are not
+    its attributes: each group has its own ``lr``. ``_checks`` are for the options of groups.
     """
-    made = dataclass(eq=False, repr=False)(cls)
-    for name in vars(cls).keys() & cls.__annotations__:
-        delattr(made, name)  # a default is not an attribute either
+    made: Any = dataclass(eq=False, repr=False)(cls)
     init = made.__init__
+    for name in vars(cls).keys() & init.__annotations__:
+        delattr(made, name)  # a default is not an attribute of the class
     for name, word in init.__annotations__.items():
-        init.__annotations__[name] = str(word).removeprefix("InitVar[").removesuffix("]")
-    made.__init__ = checked(init)  # type: ignore[method-assign]
-    made._checks = cls._checks | {option.name: option.admit for option in Signature(init).options}
-    return made
+        init.__annotations__[name] = re.sub(r"^InitVar\[(.*)\]$", r"\1", str(word))
+    made.__init__ = checked(init)
+    made._checks = getattr(cls, "_checks", {}) | {option.name: option.admit for option in Signature(init).options}
+    return cls
 
 
 def _ordered(params: Any) -> list[Any]:

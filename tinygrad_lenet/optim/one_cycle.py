@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
-from ..checks import Decay, NonNegative, PositiveReal, Probability, integer
+from ..checks import Decay, NonNegative, PositiveReal, Probability, instance, integer
 from ..core.signature import checked
 from ..errors import ArgumentError
-from .schedule import Schedule, Target
+from .base import Optimizer
+from .schedule import Schedule
 from .schedules import _cosine, _linear
 
 __all__ = ["OneCycleLR"]
@@ -56,7 +57,7 @@ class OneCycleLR(Schedule):
     @checked
     def __init__(
         self,
-        optimizer: Target,
+        optimizer: Optimizer,
         max_lr: NonNegative,
         total_steps: Steps | None = None,
         epochs: Steps | None = None,
@@ -70,6 +71,7 @@ class OneCycleLR(Schedule):
         final_div_factor: PositiveReal = 1e4,
         three_phase: bool = False,
     ) -> None:
+        instance("optimizer", optimizer, Optimizer)
         if total_steps is None and epochs is not None and steps_per_epoch is not None:
             total_steps = integer("epochs * steps_per_epoch", epochs * steps_per_epoch, 1, 2**53)
         if total_steps is None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
 from ..checks import entries, instance, integer, listed, number
 from ..core.signature import checked
 from ..errors import ArgumentError
-from .base import Optimizer
+from .base import Optimizer, declared
 
 __all__ = ["Schedule"]
-
-# The optimiser whose rates a schedule changes.
-Target: TypeAlias = Annotated[Optimizer, partial(instance, kind=Optimizer, hint="give it before the other arguments")]
 
 
 def rates_of(name: str, value: Any, interval: str = "(-inf, inf)") -> list[float]:
@@ -22,11 +18,14 @@ def rates_of(name: str, value: Any, interval: str = "(-inf, inf)") -> list[float
     return [number(name, rate, interval) for rate in listed(name, value, "a list of numbers")]
 
 
+@declared
 class Rates:
     """The base of all schedules: the learning rates of an optimiser's groups."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
+    optimizer: Optimizer
+
+    def __post_init__(self) -> None:
+        instance("optimizer", self.optimizer, Optimizer, "give it before the other arguments")
         self.last_epoch = 0
         self._last_lr = self._lrs()
 
@@ -40,7 +39,7 @@ class Rates:
 
 
 class Schedule(Rates):
-    """Base of schedules that are a formula: they set the ``lr`` of each group when constructed and at each :meth:`step`.
+    """Base of schedules that are a formula: construction and each :meth:`step` set the ``lr`` of each group.
 
     Call :meth:`step` after ``optimizer.step()``, once an epoch or once a batch, as the schedule is meant.
 
@@ -67,16 +66,15 @@ class Schedule(Rates):
         if "_chained" not in nearest:
             cls._chained = Schedule._chained  # type: ignore[method-assign]  # the inherited rule is of another formula
 
-    @checked
-    def __init__(self, optimizer: Target) -> None:
-        super().__init__(optimizer)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         before = self._last_lr
         self.base_lrs: list[float] = []
         self._move(0)
         # The rate that construction gave each group. None if the group kept a rate that had been changed before.
         self._made: list[float | None] = [
             group["lr"] if group["lr"] != lr or lr == group["initial_lr"] else None
-            for group, lr in zip(optimizer.param_groups, before, strict=True)
+            for group, lr in zip(self.optimizer.param_groups, before, strict=True)
         ]
 
     def rate(self, t: int, base: float) -> float:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import protocols
+from tinygrad_lenet import numpy_api
 from tinygrad_lenet.core.primitive import REGISTRY
 from tinygrad_lenet.core.primitive import draw as t
 
@@ -273,7 +273,7 @@ def checkpoint(fn, *args, generators=()):
 
 def numpys(function):
     """A function of NumPy, as NumPy hands it on to a Tensor that is among the arguments."""
-    return lambda x, *args, **kwargs: protocols._call(function, (x, *args), kwargs)
+    return lambda x, *args, **kwargs: numpy_api._call(function, (x, *args), kwargs)
 
 
 def primitive(forward):
@@ -355,7 +355,7 @@ REFUSED = [
     ("complex without its imaginary part", lambda: tl.tensor(X * 1j, dtype="float32"), tl.DTypeError, "complex64"),
     ("a mask that hides values", lambda: tl.tensor(np.ma.masked_less(X, 2)), tl.ArgumentError, "masked"),
     ("a list that holds itself", lambda: tl.tensor(odd.FACTORIES["endless"]()), tl.DTypeError, "tensor: list"),
-    ("no dtype", lambda: tl.tensor(X).astype(None), tl.DTypeError, "astype: None is no dtype"),
+    ("no dtype", lambda: tl.tensor(X).astype(None), tl.DTypeError, "astype: None is not a dtype"),
     ("True for an axis", lambda: tl.softmax(X, True), tl.DTypeError, "softmax: axis must be an integer, got True"),
     ("half an axis", lambda: tl.sum(X, 0.5), tl.DTypeError, "sum: axis must be an integer, got 0.5"),
     ("half a cut", lambda: tl.split(X, [1.5], 1), tl.DTypeError, "split: indices_or_sections .* 1.5"),
@@ -390,7 +390,7 @@ REFUSED = [
     ("bytes for a shape", lambda: tl.zeros(bytearray(b"ab")), tl.DTypeError, "zeros: .*integer"),
     ("no index", lambda: tl.gather(X, 0, ()), tl.DTypeError, "gather: index must hold integers, got float64"),
     ("half an index", lambda: tl.embedding((2.0, 1.0), X), tl.DTypeError, "embedding: .* input"),
-    ("an old word for text", lambda: tl.tensor(X).astype("a"), tl.DTypeError, "astype: 'a' is no dtype"),
+    ("an old word for text", lambda: tl.tensor(X).astype("a"), tl.DTypeError, "astype: 'a' is not a dtype"),
     ("an array for tensors", lambda: tl.grad(leaf().sum(), np.array(1)), tl.ArgumentError, "grad: inputs are tensors"),
     ("minus one for True", lambda: tl.grad(product, 0, create_graph=-1), tl.DTypeError, "grad: create_graph must be"),
     ("70 axes, none of a row", lambda: tl.jacobian(lambda x: x[:0])(np.ones((1,) * 35)), tl.ShapeError, "reshape: "),

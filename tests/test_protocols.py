@@ -10,7 +10,8 @@ import pytest
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
-from tinygrad_lenet.protocols import FACTS, FUNCTIONS, UFUNCS
+from tinygrad_lenet.core.names import NUMPY
+from tinygrad_lenet.numpy_api import FACTS
 
 A = np.random.default_rng(0).uniform(0.2, 0.8, (3, 3))
 B = np.random.default_rng(1).uniform(0.2, 0.8, (3, 3))
@@ -23,6 +24,8 @@ ARGUMENTS = {
     **{name: [B] for name in ("dot", "inner", "outer", "kron", "tensordot")},
 }  # fmt: skip
 FIRST = {"concatenate": [A, B], "stack": [A, B], "squeeze": A[None]}
+UFUNCS = [function for function in NUMPY if isinstance(function, np.ufunc)]
+FUNCTIONS = [function for function in NUMPY if not isinstance(function, np.ufunc)]
 INTEGERS = {np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert}
 
 

@@ -10,14 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import methods
 import pytest
 import size
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, functional, nn, optim, testing
 from tinygrad_lenet._methods import Methods
+from tinygrad_lenet.core.names import METHODS
 from tinygrad_lenet.errors import ShapeError
-from tinygrad_lenet.operators import METHODS, OPERATORS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(tl.__file__).parent  # the one in the tree, or the one that is installed
@@ -29,8 +30,8 @@ ROWS = [
     {"files", "kernels"},
     {"core"},
     {"ops"},
-    {"operators", "protocols"},
-    {"functional", "calculus", "recomputation", "anomaly", "reference"},
+    {"numpy_api", "functional"},
+    {"calculus", "recomputation", "anomaly", "reference"},
     {"nn", "optim", "data"},
     {"training"},
     {"drawing"},
@@ -315,52 +316,16 @@ def test_a_signature_says_what_is_given_and_that_a_tensor_comes_back():
     assert "The annotation of a tensor argument" in tl.Array.__doc__
 
 
-# The table of methods, and what is spelled for type checkers
+# What is derived from the names
 
 
-def stubs():
-    tree = ast.parse((PACKAGE / "_methods.py").read_text())
-    (body,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Methods"]
-    (block,) = [node for node in body.body if only_for_types(node)]
-    return {node.name: node for node in block.body}
+def test_the_types_of_the_methods_are_current():
+    assert methods.PATH.read_text() == methods.text(), "run: python tests/tools/methods.py --write"
+    assert not vars(Methods).keys() & METHODS.keys()  # no code of their own
 
 
-def spelled(node):
-    """(name, default, whether it is a star) of each parameter after self."""
-    positional = [*node.args.posonlyargs, *node.args.args]
-    defaults = [inspect.Parameter.empty] * (len(positional) - len(node.args.defaults))
-    defaults += [ast.literal_eval(d) for d in node.args.defaults]
-    found = [(a.arg, d, False) for a, d in zip(positional, defaults, strict=True)]
-    if node.args.vararg:
-        found.append((node.args.vararg.arg, inspect.Parameter.empty, True))
-    return found[1:]
-
-
-def inspected(function):
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    return [(p.name, p.default, p.kind is p.VAR_POSITIONAL) for p in parameters]
-
-
-def test_the_stubs_name_what_is_hung_on_tensor():
-    assert sorted(stubs()) == sorted({**OPERATORS, **METHODS})
-    assert not vars(Methods).keys() & (OPERATORS.keys() | METHODS.keys())  # no code of their own
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_the_stub_of_a_method_has_its_parameters_and_defaults(name):
-    assert spelled(stubs()[name]) == inspected(METHODS[name])
-    several = inspect.signature(METHODS[name]).return_annotation
-    assert ast.unparse(stubs()[name].returns) == (several if "tuple" in str(several) else "Tensor")
-
-
-@pytest.mark.parametrize("name", [n for n in OPERATORS if n != "T"])
-def test_the_stub_of_an_operator_takes_as_many_operands(name):
-    assert len(spelled(stubs()[name])) == len(inspected(OPERATORS[name]))
-    assert ast.unparse(stubs()[name].returns) == "Tensor"
-
-
-def test_everything_in_the_table_is_what_tensor_has():
-    for name, function in {**OPERATORS, **METHODS}.items():
+def test_every_declared_method_is_what_tensor_has():
+    for name, function in METHODS.items():
         assert vars(tl.Tensor)[name] is function
 
 

@@ -396,9 +396,16 @@ ELSEWHERE = {  # words of functions that other files compare with PyTorch
     **dict.fromkeys(
         ["batch_norm", "dropout", "dropout2d", "embedding", "group_norm", "layer_norm"], "test_functional, test_modules"
     ),
-    **dict.fromkeys(FUNCTIONS["images, sequences"][1], "test_convolution, test_pooling, test_modules"),
-    **dict.fromkeys(FUNCTIONS["losses"][1], "test_functional, test_modules"),
-    **dict.fromkeys(FUNCTIONS["new tensors"][1], "test_tensor"),
+    **dict.fromkeys(
+        [
+            name
+            for kind in ("convolution", "pooling", "resize", "unfold")
+            for name in FUNCTIONS[f"{kind}, of networks"][1]
+        ],
+        "test_convolution, test_pooling, test_modules",
+    ),
+    **dict.fromkeys(FUNCTIONS["losses, of networks"][1], "test_functional, test_modules"),
+    **dict.fromkeys(FUNCTIONS["creation"][1], "test_tensor"),
     **dict.fromkeys(FUNCTIONS["derivatives"][1], "test_calculus, test_grad_mode"),
 }
 

@@ -18,158 +18,98 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import functional, operators, protocols
-from .core.modes import enable_grad, is_grad_enabled, no_grad
-from .core.primitive import Array, draw, primitive
-from .core.tensor import Tensor, as_tensor, tensor
-from .errors import (
-    AnomalyError,
-    ArgumentError,
-    AxisError,
-    DataError,
-    DownloadError,
-    DTypeError,
-    GradientError,
-    OutOfMemoryError,
-    OutOfRangeError,
-    ShapeError,
-    TinygradLenetError,
-    TooLargeError,
-    UnsupportedError,
-)
-from .functional.layers import *
-from .functional.losses import *
-from .functional.spatial import *
-from .kernels.threads import get_num_threads, set_num_threads
-from .ops import (
-    contractions,
-    creation,
-    elementwise,
-    indexing,
-    linalg,
-    logic,
-    logits,
-    maths,
-    products,
-    rearrange,
-    reduction,
-    shape,
-    sorting,
-)
-from .ops.activations import *
-from .ops.contractions import *
-from .ops.convolution import *
-from .ops.creation import *
-from .ops.elementwise import *
-from .ops.indexing import *
-from .ops.logic import *
-from .ops.logits import *
-from .ops.maths import *
-from .ops.pooling import *
-from .ops.products import *
-from .ops.rearrange import *
-from .ops.reduction import *
-from .ops.shape import *
-from .ops.sorting import *
-from .protocols import from_dlpack
+from . import functional as functional
+from .core.modes import enable_grad as enable_grad
+from .core.modes import is_grad_enabled as is_grad_enabled
+from .core.modes import no_grad as no_grad
+from .core.primitive import Array as Array
+from .core.primitive import draw as draw
+from .core.primitive import primitive as primitive
+from .core.tensor import Tensor as Tensor
+from .core.tensor import as_tensor as as_tensor
+from .core.tensor import tensor as tensor
+from .errors import AnomalyError as AnomalyError
+from .errors import ArgumentError as ArgumentError
+from .errors import AxisError as AxisError
+from .errors import DataError as DataError
+from .errors import DownloadError as DownloadError
+from .errors import DTypeError as DTypeError
+from .errors import GradientError as GradientError
+from .errors import OutOfMemoryError as OutOfMemoryError
+from .errors import OutOfRangeError as OutOfRangeError
+from .errors import ShapeError as ShapeError
+from .errors import TinygradLenetError as TinygradLenetError
+from .errors import TooLargeError as TooLargeError
+from .errors import UnsupportedError as UnsupportedError
+from .kernels.threads import get_num_threads as get_num_threads
+from .kernels.threads import set_num_threads as set_num_threads
+from .numpy_api import from_dlpack as from_dlpack
+from .ops import linalg as linalg
+from .ops import public as _public
 
 __version__ = "0.1.0"
 sys.modules[f"{__name__}.tensor"] = sys.modules[Tensor.__module__]  # where older pickles look for Tensor
 
-__all__ = [
-    "AnomalyError",
-    "ArgumentError",
-    "Array",
-    "AxisError",
-    "DTypeError",
-    "DataError",
-    "DownloadError",
-    "GradientError",
-    "OutOfMemoryError",
-    "OutOfRangeError",
-    "ShapeError",
-    "Tensor",
-    "TinygradLenetError",
-    "TooLargeError",
-    "UnsupportedError",
-    "__version__",
-    "as_tensor",
-    "checkpoint",
-    "data",
-    "detect_anomaly",
-    "draw",
-    "enable_grad",
-    "from_dlpack",
-    "functional",
-    "get_num_threads",
-    "grad",
-    "hessian",
-    "hvp",
-    "is_grad_enabled",
-    "jacobian",
-    "jvp",
-    "linalg",
-    "load",
-    "load_checkpoint",
-    "nn",
-    "no_grad",
-    "onnx",
-    "optim",
-    "primitive",
-    "reference",
-    "save",
-    "save_checkpoint",
-    "set_num_threads",
-    "tensor",
-    "testing",
-    "training",
-    "value_and_grad",
-    "visualize",
-    "vjp",
-]
-__all__ += functional.__all__
-for _module in (
-    contractions,
-    creation,
-    elementwise,
-    indexing,
-    logic,
-    logits,
-    maths,
-    products,
-    rearrange,
-    reduction,
-    shape,
-    sorting,
-):
-    __all__ += _module.__all__
-__all__[:] = sorted({*__all__})
-
-del sys
-del operators  # imported for what it hangs on Tensor
-del _module, contractions, creation, elementwise, indexing, logic, logits, maths
-del products, protocols, rearrange, reduction, shape, sorting
-
 if TYPE_CHECKING:
-    from . import data, nn, onnx, optim, reference, testing, training, visualize
-    from .anomaly import detect_anomaly
-    from .calculus import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
-    from .recomputation import checkpoint
-    from .serialization import load, load_checkpoint, save, save_checkpoint
+    from . import data as data
+    from . import nn as nn
+    from . import onnx as onnx
+    from . import optim as optim
+    from . import reference as reference
+    from . import testing as testing
+    from . import training as training
+    from . import visualize as visualize
+    from .anomaly import detect_anomaly as detect_anomaly
+    from .calculus import grad as grad
+    from .calculus import hessian as hessian
+    from .calculus import hvp as hvp
+    from .calculus import jacobian as jacobian
+    from .calculus import jvp as jvp
+    from .calculus import value_and_grad as value_and_grad
+    from .calculus import vjp as vjp
+    from .ops.activations import *
+    from .ops.contractions import *
+    from .ops.convolution import *
+    from .ops.creation import *
+    from .ops.dropout import *
+    from .ops.elementwise import *
+    from .ops.indexing import *
+    from .ops.logic import *
+    from .ops.losses import *
+    from .ops.maths import *
+    from .ops.normalization import *
+    from .ops.pooling import *
+    from .ops.products import *
+    from .ops.rearrange import *
+    from .ops.reduction import *
+    from .ops.resize import *
+    from .ops.shape import *
+    from .ops.softmax import *
+    from .ops.sorting import *
+    from .ops.unfold import *
+    from .recomputation import checkpoint as checkpoint
+    from .serialization import load as load
+    from .serialization import load_checkpoint as load_checkpoint
+    from .serialization import save as save
+    from .serialization import save_checkpoint as save_checkpoint
 else:  # type checkers would take any name then
-    _HOMES = {"checkpoint": "recomputation", "detect_anomaly": "anomaly"}
-    _HOMES |= dict.fromkeys(("load", "load_checkpoint", "save", "save_checkpoint"), "serialization")
-    _HOMES |= dict.fromkeys(("grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"), "calculus")
+    globals().update(_public())
+    # Imported when they are first used, since importing them takes nearly a third of the time: the module of each name.
+    _LAZY = dict.fromkeys(("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"), "")
+    _LAZY |= {"checkpoint": "recomputation", "detect_anomaly": "anomaly"}
+    _LAZY |= dict.fromkeys(("load", "load_checkpoint", "save", "save_checkpoint"), "serialization")
+    _LAZY |= dict.fromkeys(("grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"), "calculus")
 
     def __getattr__(name: str) -> Any:
-        """Import what stands on top of Tensors when it is first used: nearly a third of what importing all takes."""
-        if name in ("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"):
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if not _LAZY[name]:
             return import_module(f".{name}", __name__)
-        if name in _HOMES:
-            found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-            return found
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        return found
 
     def __dir__() -> list[str]:
-        """For completion, also what is not imported yet."""
         return sorted({*globals(), *__all__})
+
+    __all__ = [name for name, thing in globals().items() if getattr(thing, "__module__", "").startswith(__name__)]
+    __all__ = sorted({"__version__", "functional", "linalg", *_LAZY, *__all__} - {"_public", "__dir__", "__getattr__"})

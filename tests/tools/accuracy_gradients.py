@@ -4,9 +4,9 @@ import numpy as np
 from accuracy_arrays import EPS, LOGITS, soft, softmax_truth
 from ulps import matrix_row, mp, some
 
-from tinygrad_lenet.ops import logits, normalization
+from tinygrad_lenet.ops import normalization, softmax
 
-soft("shares", softmax_truth, LOGITS, call=lambda x: logits._shares(x, -1), bounds=(4, 4), sums="b")
+soft("shares", softmax_truth, LOGITS, call=lambda x: softmax._shares(x, -1), bounds=(4, 4), sums="b")
 
 
 def standard(x):
@@ -48,9 +48,9 @@ def nll_grad_truth(g, x):
 
 
 matrix_row(
-    "softmax",
+    "softmax, losses",
     "softmax_nll_grad",
-    lambda g, x: logits._softmax_nll_grad(g, x, np.array([2, 0, 2]), False),
+    lambda g, x: softmax._softmax_nll_grad(g, x, np.array([2, 0, 2]), False),
     nll_grad_truth,
     some(3),
     some(3, 4),

@@ -20,7 +20,7 @@ AFTERNOON = [
     "ops/convolution",
     "kernels/convolution",
     "ops/pooling",
-    "functional/losses",
+    "ops/losses",
     "nn/module",
     "nn/lenet",
 ]

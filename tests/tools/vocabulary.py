@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
+from tinygrad_lenet.core.names import NAMES
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -18,93 +19,32 @@ def words(text, **renamed):
     return {name: renamed.get(name, name) for name in text.split()}
 
 
-# By kind: where PyTorch keeps them, and names here -> names there. None: PyTorch has no such word.
-FUNCTIONS = {
-    "elementwise": (
-        "torch",
-        words(
-            "abs add bitwise_and bitwise_not bitwise_or bitwise_xor ceil clip clone cos cosh div eq erf exp expm1 "
-            "floor ge gt hypot le log log10 log1p log2 "
-            "logical_and logical_not logical_or lt maximum minimum mul ne neg pow reciprocal round sign sin sinh "
-            "sqrt square sub tan where arccos arcsin arctan mod astype",
-            mod="remainder",
-            astype="Tensor.to",
-        ),
+# By kind: PyTorch's place, and names here -> names there. The ops declare theirs by ``known_as``.
+FUNCTIONS = {}
+for key, declared in NAMES.items():
+    if key.startswith("tinygrad_lenet.ops."):
+        subject = key.split(".")[2]
+        networks = declared.torch.startswith("nn.functional.")
+        kind = f"{subject}, of networks" if networks else subject
+        home = "torch.nn.functional" if networks else "torch.linalg" if subject == "linalg" else "torch"
+        FUNCTIONS.setdefault(kind, (home, {}))[1][declared.name] = f"torch.{declared.torch}".removeprefix(f"{home}.")
+FUNCTIONS = dict(sorted(FUNCTIONS.items()))
+FUNCTIONS["creation"][1].update(words("as_tensor from_dlpack tensor"))
+FUNCTIONS["derivatives"] = (
+    "torch.func",
+    words(
+        "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint no_grad enable_grad is_grad_enabled "
+        "detect_anomaly",
+        value_and_grad="grad_and_value",
+        jacobian="jacrev",
+        hvp="autograd.functional.hvp",
+        checkpoint="utils.checkpoint.checkpoint",
+        no_grad="torch.no_grad",
+        enable_grad="torch.enable_grad",
+        is_grad_enabled="torch.is_grad_enabled",
+        detect_anomaly="torch.autograd.detect_anomaly",
     ),
-    "activations": (
-        "torch.nn.functional",
-        words(
-            "celu elu gelu hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 selu "
-            "sigmoid silu softplus softsign tanh softmax log_softmax"
-        ),
-    ),
-    "reductions": (
-        "torch",
-        words(
-            "all amax amin any argmax argmin count_nonzero cumprod cumsum logsumexp max mean median min norm prod "
-            "std sum var",
-        ),
-    ),
-    "sorting, picking": (
-        "torch",
-        words(
-            "argsort sort topk gather scatter scatter_add take_along_axis getitem one_hot",
-            take_along_axis="take_along_dim",
-            getitem="Tensor.__getitem__",
-            one_hot="nn.functional.one_hot",
-        ),
-    ),
-    "shape": (
-        "torch",
-        words(
-            "broadcast_to chunk concatenate diagonal expand_dims flatten flip meshgrid moveaxis permute repeat "
-            "reshape roll split squeeze stack swapaxes tile transpose tril triu unbind unsqueeze pad",
-            expand_dims="unsqueeze",
-            repeat="repeat_interleave",
-            split="tensor_split",
-            pad="nn.functional.pad",
-        ),
-    ),
-    "products": (
-        "torch",
-        words("dot einsum inner kron linear matmul outer tensordot trace", linear="nn.functional.linear"),
-    ),
-    "linalg": ("torch.linalg", words("cholesky det inv norm slogdet solve")),
-    "images, sequences": (
-        "torch.nn.functional",
-        words(
-            "adaptive_avg_pool2d avg_pool1d avg_pool2d conv1d conv2d conv_transpose1d conv_transpose2d fold "
-            "interpolate max_pool1d max_pool2d unfold"
-        ),
-    ),
-    "normalisation, dropout, tables": (
-        "torch.nn.functional",
-        words("batch_norm dropout dropout2d embedding group_norm layer_norm"),
-    ),
-    "losses": (
-        "torch.nn.functional",
-        words(
-            "binary_cross_entropy_with_logits cross_entropy huber_loss kl_div l1_loss mse_loss multi_margin_loss "
-            "nll_loss smooth_l1_loss"
-        ),
-    ),
-    "new tensors": ("torch", words("arange as_tensor eye from_dlpack full ones rand randn tensor zeros")),
-    "derivatives": (
-        "torch.func",
-        words(
-            "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint no_grad enable_grad is_grad_enabled "
-            "detect_anomaly",
-            value_and_grad="grad_and_value",
-            jacobian="jacrev",
-            hvp="autograd.functional.hvp",
-            checkpoint="utils.checkpoint.checkpoint",
-            no_grad="torch.no_grad",
-            enable_grad="torch.enable_grad",
-            is_grad_enabled="torch.is_grad_enabled",
-            detect_anomaly="torch.autograd.detect_anomaly",
-        ),
-    ),
-}
+)
 CLASSES = {
     "layers": (nn, "torch.nn", words(
             "AdaptiveAvgPool2d AvgPool1d AvgPool2d BatchNorm1d BatchNorm2d Conv1d Conv2d ConvTranspose1d "

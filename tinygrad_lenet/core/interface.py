@@ -1,4 +1,4 @@
-"""Names for declaring ops: ``Array``, ``composite``, ``draw``; and the type of the functions of ``@primitive``."""
+"""Names for declaring ops: ``Array``, ``composite``, ``draw``; and the types of what ``@primitive`` and it return."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlia
 
 from ..checks import integer, number
 from ..errors import TinygradLenetError, named
+from .names import known_as
 from .signature import Signature
 from .tensor import Tensor, to_array
 
@@ -30,21 +31,51 @@ else:
 
 
 P = ParamSpec("P")
-F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R", covariant=True)
 Rule: TypeAlias = Callable[..., Any]
 
 
-class Primitive(Protocol[P]):
-    """A function of Tensors, arrays or numbers that returns a Tensor and has rules for its derivatives."""
+class Composite(Protocol[P, R]):
+    """A public function that is made of ops."""
 
     __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Compute."""
+
+    def known_as(
+        self,
+        *,
+        name: str = "",
+        method: bool = False,
+        operator: str = "",
+        numpy: Callable[..., Any] | tuple[Callable[..., Any], ...] = (),
+        torch: str = "",
+        onnx: Any = None,
+    ) -> None:
+        """Declare the names of the function.
+
+        Args:
+            name: its name in the package, if it is an alias, such as ``amax`` for ``max``.
+            method: whether Tensors have a method of that name.
+            operator: Python's operator, such as ``"add"``: ``x + y`` calls ``__add__``, and ``__radd__`` is added too.
+            numpy: the functions of NumPy that call this one if they are given a Tensor.
+            torch: PyTorch's name, after ``torch.``
+            onnx: for primitives, how :func:`tinygrad_lenet.onnx.export` writes the op: the name of an operator of ONNX
+                with the same inputs; or a function of the graph, the dtype and the names of the inputs that adds nodes
+                and returns the name of the result, ``lambda g, dtype, x: g.node("Mul", x, x)``.
+
+        Raises:
+            ArgumentError: Tensor has another attribute of that name.
+        """
+
+
+class Primitive(Composite[P, Tensor], Protocol[P]):
+    """A function of Tensors, arrays or numbers that returns a Tensor and has rules for its derivatives."""
 
     @property
     def op(self) -> Op:
         """The record of the op: forward function, rules, test cases."""
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        """Compute, and record if an argument requires a gradient."""
 
     def vjp(self, **rules: Rule | None) -> None:
         """Declare the rule of each argument; ``None`` means that its gradient is zero or does not exist."""
@@ -54,9 +85,9 @@ class Primitive(Protocol[P]):
 
 
 @overload
-def composite(function: F, /) -> F: ...
+def composite(function: Callable[P, R], /) -> Composite[P, R]: ...
 @overload
-def composite(*, view: bool) -> Callable[[F], F]: ...
+def composite(*, view: bool) -> Callable[[Callable[P, R]], Composite[P, R]]: ...
 def composite(function: Any = None, *, view: bool = False) -> Any:
     """Make a public function of a function that is made of ops, and so needs no rule of its own.
 
@@ -78,6 +109,7 @@ def composite(function: Any = None, *, view: bool = False) -> Any:
             said = signature.said(args, kwargs)
             signature.explain(error, signature.name, said, said, signature.about(error, args, kwargs))
 
+    call.known_as = functools.partial(known_as, call)  # type: ignore[attr-defined]  # a function may carry attributes
     return call
 
 

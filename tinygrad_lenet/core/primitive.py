@@ -45,6 +45,7 @@ from .interface import P, Primitive, Rule
 from .interface import composite as composite
 from .interface import draw as draw
 from .modes import is_grad_enabled, listener, recording
+from .names import known_as
 from .saved import changed, save, settle
 from .signature import Signature, parameters
 from .tensor import Tensor, Version
@@ -68,6 +69,7 @@ class Op:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}
         self.cases: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.onnx: Any = None  # see known_as
         self.plans: dict[tuple[int, int], Plan] = {}  # by ``tracked`` (see result) and the number of arguments
 
     def vjp(self, **rules: Rule | None) -> None:
@@ -259,4 +261,5 @@ def primitive(forward: Any = None, *, view: bool = False) -> Any:
     forward.__annotations__["return"] = Tensor  # what callers get, and what help() shows
     REGISTRY[f"{forward.__module__}.{op.name}"] = op
     call.vjp, call.check, call.op = op.vjp, op.check, op  # type: ignore[attr-defined]  # a function may carry attributes
+    call.known_as = functools.partial(known_as, call)  # type: ignore[attr-defined]
     return call

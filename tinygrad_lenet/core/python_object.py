@@ -174,6 +174,11 @@ class PythonObject:
             )
         return self._data.item()  # type: ignore[no-any-return]  # a number, since dtypes are numeric
 
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed; a view."""
+        return self.transpose()  # type: ignore[attr-defined, no-any-return]  # a Tensor has it
+
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
         return self._data.tolist()

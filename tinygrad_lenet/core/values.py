@@ -22,7 +22,9 @@ def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]
             raise TypeError("name one of numbers")
         found = np.dtype(dtype)
     except Exception as error:
-        raise DTypeError(f"{brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64") from None
+        raise DTypeError(
+            f"{brief(dtype)} is not a dtype ({error}); give NumPy's, such as 'float32' or np.int64"
+        ) from None
     if found.kind not in "fiub" or found.itemsize > 8:
         raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
     return found.newbyteorder("=")

@@ -20,8 +20,8 @@ from ..core.modes import enable_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor, tensor, to_array
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..functional.losses import _target
 from ..ops.creation import Seed, full, generator_of, zeros
+from ..ops.losses import _target
 from ..ops.rearrange import pad
 from ..ops.shape import concatenate
 from . import init

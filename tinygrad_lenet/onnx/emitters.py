@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,64 +29,25 @@ def emits(*names: str) -> Callable[[Emit], Emit]:
     return declare
 
 
-def _simple(kind: str, **attributes: Any) -> Emit:
-    """An operator with the same inputs, all of the output's dtype."""
-    return lambda g, out, like, *xs: g.node(kind, *(g.of(x, like.dtype) for x in xs), out=out, **attributes)
-
-
-def _chain(build: Callable[..., str]) -> Emit:
-    """An op made of several operators: ``build(g, dtype, *names)`` gives the name of the result."""
+def declared(onnx: Any) -> Emit:
+    """The emitter of an op that declares its operator, or a function that builds its nodes, by ``known_as``."""
 
     def emit(g: Graph, out: str, like: NDArray[Any], *xs: Any) -> None:
-        found = build(g, like.dtype.type, *(g.of(x, like.dtype) for x in xs))
-        g.node("Identity", found, out=out)
+        inputs = [g.of(x, like.dtype) for x in xs]
+        if isinstance(onnx, str):
+            g.node(onnx, *inputs, out=out)
+        else:
+            g.node("Identity", onnx(g, like.dtype.type, *inputs), out=out)
 
     return emit
 
 
-_SAME = "Add Sub Mul Div Neg Sign Floor Ceil Abs Sqrt Exp Log Sin Cos Tan Sinh Cosh Erf Tanh Sigmoid Relu Softsign "
-_SAME += "HardSwish Reciprocal MatMul Det Pow"
-EMIT |= {name.lower(): _simple(name) for name in _SAME.split()}
-EMIT |= {"arcsin": _simple("Asin"), "arccos": _simple("Acos"), "arctan": _simple("Atan"), "clone": _simple("Identity")}
-EMIT |= {
-    "maximum": _simple("Max"),
-    "minimum": _simple("Min"),
-    "hardsigmoid": _simple("HardSigmoid", alpha=1 / 6, beta=0.5),
-}
-EMIT |= {
-    "_gelu": _simple("Gelu"),
-    "logical_and": _simple("And"),
-    "logical_or": _simple("Or"),
-    "logical_not": _simple("Not"),
-}
-
-
 def _of_bits(kind: str) -> Emit:
     """Booleans have operators of their own."""
-    return lambda g, out, like, *xs: _simple("Bitwise" * (like.dtype != np.bool_) + kind)(g, out, like, *xs)
+    return lambda g, out, like, *xs: declared("Bitwise" * (like.dtype != np.bool_) + kind)(g, out, like, *xs)
 
 
 EMIT |= {f"bitwise_{kind.lower()}": _of_bits(kind) for kind in ("And", "Or", "Xor", "Not")}
-EMIT |= {
-    "square": _chain(lambda g, t, x: g.node("Mul", x, x)),
-    "expm1": _chain(lambda g, t, x: g.node("Sub", g.node("Exp", x), t(1))),
-    "log1p": _chain(lambda g, t, x: g.node("Log", g.node("Add", x, t(1)))),
-    "log2": _chain(lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(2)))),
-    "log10": _chain(lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(10)))),
-    "hypot": _chain(lambda g, t, x, y: g.node("Sqrt", g.node("Add", g.node("Mul", x, x), g.node("Mul", y, y)))),
-    "silu": _chain(lambda g, t, x: g.node("Mul", x, g.node("Sigmoid", x))),
-    "_tanh_grad": _chain(lambda g, t, d, y: g.node("Mul", d, g.node("Sub", t(1), g.node("Mul", y, y)))),
-    "_sigmoid_grad": _chain(
-        lambda g, t, d, x: g.node("Mul", d, g.node("Mul", g.node("Sigmoid", x), g.node("Sigmoid", g.node("Neg", x))))
-    ),
-    "bell": _chain(lambda g, t, x, rate: g.node("Exp", g.node("Neg", g.node("Mul", rate, g.node("Mul", x, x))))),
-    "_normal": _chain(
-        lambda g, t, x: g.node("Mul", t(0.5), g.node("Add", t(1), g.node("Erf", g.node("Mul", x, t(math.sqrt(0.5))))))
-    ),
-    "_where_positive": _chain(lambda g, t, d, y: g.node("Where", g.node("Greater", y, t(0)), d, t(0))),
-    "_floor_div": _chain(lambda g, t, x, y: g.node("Floor", g.node("Div", x, y))),
-    "mod": _chain(lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("Floor", g.node("Div", x, y)))))
-}  # fmt: skip
 
 
 def _comparison(kind: str) -> Emit:

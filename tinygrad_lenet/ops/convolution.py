@@ -32,18 +32,14 @@ from ..errors import ArgumentError, ShapeError
 from ..kernels import convolution as fast
 from ..kernels.convolution import Geometry
 from ..kernels.sums import single
-from ..kernels.windows import Windows
 from .rearrange import pad
 from .reduction import sum
-from .windows import Padding, Pair, both, check_images, windows
-
-__all__ = ["conv2d", "conv_transpose2d", "fold", "unfold"]
-
+from .windows import Padding, Pair, both, check_images, image_option, images_of, windows
 
 # The definitions
 
 
-def _images_and_windows(
+def images_and_windows(
     shape: Any, dtype: Any, kernel: Any, stride: Any, padding: Any, dilation: Any
 ) -> tuple[Any, Any]:
     """Images (N, C, H, W) of zeros, and their windows (N, C, OH, OW, kh, kw): two views of one padded array."""
@@ -85,7 +81,7 @@ def conv2d_definition(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    images, windows = _images_and_windows(x.shape, x.dtype, weight.shape[2:], stride, padding, dilation)
+    images, windows = images_and_windows(x.shape, x.dtype, weight.shape[2:], stride, padding, dilation)
     images[...] = x
     grid = windows.shape[2:4]
     out = np.zeros((len(x), len(weight), *grid), np.result_type(x, weight))
@@ -110,7 +106,7 @@ def conv2d_input_grad_definition(
              [1., 2., 1.]]]])
     """
     shape = (len(g), weight.shape[1] * groups, *both(size))
-    images, windows = _images_and_windows(shape, np.result_type(g, weight), weight.shape[2:], stride, padding, dilation)
+    images, windows = images_and_windows(shape, np.result_type(g, weight), weight.shape[2:], stride, padding, dilation)
     for i, j in np.ndindex(g.shape[2:]):
         for c, o in _groups(groups, shape[1], len(weight)):
             windows[:, c, i, j] += np.einsum("no,ocab->ncab", g[:, o, i, j], weight[o])
@@ -130,50 +126,13 @@ def conv2d_weight_grad_definition(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    images, windows = _images_and_windows(x.shape, x.dtype, kernel_size, stride, padding, dilation)
+    images, windows = images_and_windows(x.shape, x.dtype, kernel_size, stride, padding, dilation)
     images[...] = x
     weight = np.zeros((g.shape[1], x.shape[1] // groups, *both(kernel_size)), np.result_type(x, g))
     for i, j in np.ndindex(g.shape[2:]):
         for c, o in _groups(groups, x.shape[1], g.shape[1]):
             weight[o] += np.einsum("no,ncab->ocab", g[:, o, i, j], windows[:, c, i, j])
     return weight
-
-
-def unfold_definition(x: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Any:
-    """The windows of images (N, C, H, W) as columns (im2col): (N, C * kh * kw, OH * OW).
-
-    >>> import numpy as np
-    >>> from tinygrad_lenet import reference
-    >>> reference.unfold(np.arange(9.0).reshape(1, 1, 3, 3), 2)
-    array([[[0., 1., 3., 4.],
-            [1., 2., 4., 5.],
-            [3., 4., 6., 7.],
-            [4., 5., 7., 8.]]])
-    """
-    images, windows = _images_and_windows(x.shape, x.dtype, kernel_size, stride, padding, dilation)
-    images[...] = x
-    rows = windows.shape[1] * windows.shape[4] * windows.shape[5]
-    return np.stack([windows[:, :, i, j].reshape(len(x), rows) for i, j in np.ndindex(windows.shape[2:4])], axis=2)
-
-
-def fold_definition(
-    x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
-) -> Any:
-    """Add the columns (N, C * kh * kw, OH * OW) to the windows of images of zeros (col2im): (N, C, H, W).
-
-    >>> import numpy as np
-    >>> from tinygrad_lenet import reference
-    >>> reference.fold(np.ones((1, 4, 4)), 3, 2)
-    array([[[[1., 2., 1.],
-             [2., 4., 2.],
-             [1., 2., 1.]]]])
-    """
-    kh, kw = both(kernel_size)
-    shape = (len(x), x.shape[1] // (kh * kw), *both(output_size))
-    images, windows = _images_and_windows(shape, x.dtype, kernel_size, stride, padding, dilation)
-    for column, (i, j) in enumerate(np.ndindex(windows.shape[2:4])):
-        windows[:, :, i, j] += x[:, :, column].reshape(windows[:, :, i, j].shape)
-    return images
 
 
 # The ops
@@ -292,6 +251,9 @@ def conv2d(
     return _conv2d(x, weight, bias, at)
 
 
+conv2d.known_as(method=True, torch="nn.functional.conv2d")
+
+
 @composite
 def conv_transpose2d(
     x: Array,
@@ -360,63 +322,105 @@ def conv_transpose2d(
     return out.astype(np.float16) if half else out
 
 
-@primitive
-def _unfold(x: Array, at: Windows) -> Array:
-    """:func:`unfold` after its options have been settled; :func:`_fold` is its gradient, and the other way round."""
-    return fast.unfold(x, at)
+conv_transpose2d.known_as(torch="nn.functional.conv_transpose2d")
 
 
-@primitive
-def _fold(x: Array, at: Windows) -> Array:
-    return fast.fold(x, at)
+# Sequences, as images of height 1
 
 
-_unfold.vjp(x=lambda g, at: _fold(g, at))
-_unfold.op.name = "unfold"
-_unfold.check(draw(2, 3, 5, 4), windows((5, 4), (3, 2), 2, (1, 0), (1, 2)))
-_fold.vjp(x=lambda g, at: _unfold(g, at))
-_fold.op.name = "fold"
-_fold.check(draw(2, 12, 3), windows((5, 4), (3, 2), 2, (1, 0), (1, 2)))
-
-
-@composite
-def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1) -> Tensor:
-    """Every window of the images as a column (im2col), PyTorch's ``unfold``: (N, C, H, W) to (N, C * kh * kw, OH * OW).
-
-    Definition: :func:`tinygrad_lenet.reference.unfold`.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.unfold(tl.arange(9.0).reshape(1, 1, 3, 3), 2)
-    tensor([[[0., 1., 3., 4.],
-             [1., 2., 4., 5.],
-             [3., 4., 6., 7.],
-             [4., 5., 7., 8.]]])
-    """
-    x = as_tensor(x)
-    check_images(x)
-    return _unfold(x, windows(x.shape[2:], kernel_size, stride, padding, dilation))
+def _sequence_kernels(weight: Array, channels: int, axis: int, groups: int) -> Tensor:
+    """Kernels of three axes as kernels of height 1; ``axis`` is the one of the input's channels."""
+    found = as_tensor(weight)
+    shape = (f"O, {channels} / groups, k", f"{channels}, O / groups, k")[axis == 0]
+    if found.ndim != 3 or found.shape[axis] * (groups if axis else 1) != channels:
+        raise ShapeError(
+            f"sequences with {channels} channels and groups={groups} need a weight of shape ({shape}), got "
+            f"{found.shape}"
+        )
+    return found.unsqueeze(2)
 
 
 @composite
-def fold(
-    x: Array, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1
+def conv1d(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: int = 1,
+    padding: int | str = 0,
+    dilation: int = 1,
+    groups: Positive = 1,
 ) -> Tensor:
-    """Add every column to the pixels of its window (col2im), PyTorch's ``fold``.
+    """Cross-correlation of sequences: :func:`conv2d` of images of height 1.
 
-    Columns (N, C * kh * kw, OH * OW) become images (N, C, H, W). Definition: :func:`tinygrad_lenet.reference.fold`.
+    Args:
+        input: sequences, (N, C, L).
+        weight: kernels, (O, C / groups, k).
+        bias: (O,), or None.
+        stride: steps from one window to the next.
+        padding: zeros on both sides; or ``"valid"``, ``"same"``.
+        dilation: steps from one element of the window to the next.
+        groups: see :func:`conv2d`.
+
+    Returns:
+        (N, O, OL) with ``OL = floor((L + 2 * padding - dilation * (k - 1) - 1) / stride) + 1``.
 
     Raises:
-        ShapeError: the number of columns is not that of the windows, or rows are not a multiple of ``kh * kw``.
+        ArgumentError: an option is no integer.
+        ShapeError: input, weight and bias do not fit together.
 
     >>> import tinygrad_lenet as tl
-    >>> tl.fold(tl.unfold(tl.ones(1, 1, 3, 3), 2), 3, 2)  # how many windows contain each pixel
-    tensor([[[[1., 2., 1.],
-              [2., 4., 2.],
-              [1., 2., 1.]]]])
+    >>> tl.conv1d(tl.tensor([[[1, 2, 3]]]), tl.tensor([[[1, 10]]]))
+    tensor([[[21., 32.]]])
     """
-    x = as_tensor(x)
-    at = windows(pair("output_size", output_size), kernel_size, stride, padding, dilation)
-    (kh, kw), (oh, ow) = at.kernel, at.grid
-    if x.ndim != 3 or x.shape[1] % (kh * kw) or x.shape[2] != oh * ow:
-        raise ShapeError(f"expected columns of shape (N, C * {kh * kw}, {oh * ow}), got {x.shape}")
-    return _fold(x, at)
+    x = images_of(input)
+    out = conv2d(
+        x,
+        _sequence_kernels(weight, x.shape[1], 1, groups),
+        bias,
+        stride=image_option(stride, 1, "stride"),
+        padding=image_option(padding, 0, "padding"),
+        dilation=image_option(dilation, 1, "dilation"),
+        groups=groups,
+    )
+    return out.squeeze(2)
+
+
+conv1d.known_as(torch="nn.functional.conv1d")
+
+
+@composite
+def conv_transpose1d(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    output_padding: int = 0,
+    groups: Positive = 1,
+    dilation: int = 1,
+) -> Tensor:
+    """Transposed convolution of sequences, (N, C, L) with kernels (C, O / groups, k); see :func:`conv_transpose2d`.
+
+    Raises:
+        ArgumentError: an option is no integer.
+        ShapeError: input, weight and bias do not fit together.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.conv_transpose1d(tl.ones(1, 1, 2), tl.tensor([[[1, 2]]]), stride=2)
+    tensor([[[1., 2., 1., 2.]]])
+    """
+    x = images_of(input)
+    out = conv_transpose2d(
+        x,
+        _sequence_kernels(weight, x.shape[1], 0, groups),
+        bias,
+        stride=image_option(stride, 1, "stride"),
+        padding=image_option(padding, 0, "padding"),
+        output_padding=image_option(output_padding, 0, "output_padding"),
+        groups=groups,
+        dilation=image_option(dilation, 1, "dilation"),
+    )
+    return out.squeeze(2)
+
+
+conv_transpose1d.known_as(torch="nn.functional.conv_transpose1d")

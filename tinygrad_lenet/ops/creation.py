@@ -16,8 +16,6 @@ from ..core.values import as_dtype
 from ..errors import ArgumentError
 from .shape import _flat
 
-__all__ = ["arange", "eye", "full", "ones", "rand", "randn", "zeros"]
-
 # A string: to name numpy.random's class would import it, a seventh of the time that importing NumPy takes.
 if TYPE_CHECKING:
     Seed: TypeAlias = "int | np.random.Generator | None"
@@ -75,6 +73,9 @@ def full(
     return _owned(np.full(_sizes((shape,)), fill_value, _dtype(dtype)), requires_grad)
 
 
+full.known_as(torch="full")
+
+
 @composite
 def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros; float32, unless ``dtype`` says otherwise.
@@ -91,6 +92,9 @@ def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = Fals
     return _owned(np.zeros(_sizes(shape), _dtype(dtype)), requires_grad)
 
 
+zeros.known_as(torch="zeros")
+
+
 @composite
 def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of ones; float32, unless ``dtype`` says otherwise.
@@ -104,6 +108,9 @@ def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False
     tensor([1, 1], dtype=int64)
     """
     return _owned(np.ones(_sizes(shape), _dtype(dtype)), requires_grad)
+
+
+ones.known_as(torch="ones")
 
 
 @composite
@@ -133,6 +140,9 @@ def arange(
     return _owned(numbers, requires_grad)
 
 
+arange.known_as(torch="arange")
+
+
 @composite
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """The identity matrix, (n, m); ``m`` is ``n`` if not given.
@@ -147,6 +157,9 @@ def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_gr
             [0., 1., 0.]])
     """
     return _owned(np.eye(*_sizes((n, n if m is None else m)), dtype=_dtype(dtype)), requires_grad)
+
+
+eye.known_as(torch="eye")
 
 
 @composite
@@ -164,6 +177,9 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
     return _owned(generator_of(generator).random(_sizes(shape)).astype(_dtype(dtype)), requires_grad)
 
 
+rand.known_as(torch="rand")
+
+
 @composite
 def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh
@@ -179,6 +195,9 @@ def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, re
     (True, True)
     """
     return _owned(generator_of(generator).standard_normal(_sizes(shape)).astype(_dtype(dtype)), requires_grad)
+
+
+randn.known_as(torch="randn")
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Arithmetic, choice and comparison, elementwise: each op with its rules beside it. All broadcast as in NumPy.
+"""Arithmetic and choice, elementwise: each op with its rules beside it. All broadcast as in NumPy.
 
 ``mul.vjp(x=..., y=...)`` declares the vector-Jacobian product of each argument; ``None`` says that its gradient is 0.
 ``mul.check(draw(3, 2), draw(2))`` declares a test case with random arguments. ``operators.py`` makes ``x * y`` call
@@ -16,34 +16,6 @@ from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor
 from ..core.values import as_dtype
 from ..kernels.masks import mask_bits
-
-__all__ = [
-    "abs",
-    "add",
-    "astype",
-    "ceil",
-    "clip",
-    "clone",
-    "div",
-    "eq",
-    "floor",
-    "ge",
-    "gt",
-    "le",
-    "lt",
-    "maximum",
-    "minimum",
-    "mod",
-    "mul",
-    "ne",
-    "neg",
-    "reciprocal",
-    "round",
-    "sign",
-    "sub",
-    "where",
-]
-
 
 # Arithmetic
 
@@ -63,6 +35,7 @@ def add(x: Array, y: Array) -> Array:
 add.vjp(x=lambda g: g, y=lambda g: g)
 add.check(draw(3, 2), draw(2))
 add.check(draw(3, 1), draw(1, 2))
+add.known_as(operator="add", numpy=np.add, torch="add", onnx="Add")
 
 
 @primitive
@@ -78,6 +51,7 @@ def sub(x: Array, y: Array) -> Array:
 
 sub.vjp(x=lambda g: g, y=lambda g: -g)
 sub.check(draw(2), draw(3, 2))
+sub.known_as(operator="sub", numpy=np.subtract, torch="sub", onnx="Sub")
 
 
 @primitive
@@ -95,6 +69,7 @@ mul.vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)
 mul.check(draw(3, 2), draw(2))
 mul.check(draw(2, 1, 2), draw(3, 1))
 mul.check(draw(2), 3.0)
+mul.known_as(operator="mul", numpy=np.multiply, torch="mul", onnx="Mul")
 
 
 @primitive
@@ -111,6 +86,7 @@ def div(x: Array, y: Array) -> Array:
 div.vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
 div.check(draw(3, 2), draw(2, low=0.5, high=2))
 div.check(1.0, draw(2, low=-2, high=-0.5))
+div.known_as(operator="truediv", numpy=np.divide, torch="div", onnx="Div")
 
 
 @primitive
@@ -126,6 +102,7 @@ def reciprocal(x: Array) -> Array:
 
 reciprocal.vjp(x=lambda g, out: -g * out * out)
 reciprocal.check(draw(3, 2, low=0.5, high=2))
+reciprocal.known_as(method=True, numpy=np.reciprocal, torch="reciprocal", onnx="Reciprocal")
 
 
 @primitive
@@ -141,6 +118,7 @@ def neg(x: Array) -> Array:
 
 neg.vjp(x=lambda g: -g)
 neg.check(draw(3, 2))
+neg.known_as(operator="neg", numpy=np.negative, torch="neg", onnx="Neg")
 
 
 @primitive
@@ -154,6 +132,9 @@ def sign(x: Array) -> Array:
     return np.sign(x)
 
 
+sign.known_as(method=True, numpy=np.sign, torch="sign", onnx="Sign")
+
+
 @primitive
 def floor(x: Array) -> Array:
     """The largest integer not greater than ``x``. Its gradient is 0, and not recorded.
@@ -165,6 +146,9 @@ def floor(x: Array) -> Array:
     return np.floor(x)
 
 
+floor.known_as(method=True, numpy=np.floor, torch="floor", onnx="Floor")
+
+
 @primitive
 def ceil(x: Array) -> Array:
     """The smallest integer not less than ``x``. Its gradient is 0, and not recorded.
@@ -174,6 +158,9 @@ def ceil(x: Array) -> Array:
     tensor([ 2., -1.])
     """
     return np.ceil(x)
+
+
+ceil.known_as(method=True, numpy=np.ceil, torch="ceil", onnx="Ceil")
 
 
 @primitive
@@ -191,6 +178,7 @@ for _step in (sign, floor, ceil, round):
     _step.vjp(x=None)
     _step.check(draw(3, 2))
 round.check(draw(3, 2), decimals=1)
+round.known_as(method=True, numpy=(np.rint, np.round), torch="round")
 
 
 @primitive
@@ -215,9 +203,17 @@ def _floor_div(x: Array, y: Array) -> Array:
 
 _floor_div.vjp(x=None, y=None)
 _floor_div.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
+_floor_div.known_as(onnx=lambda g, t, x, y: g.node("Floor", g.node("Div", x, y)))
 mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * _floor_div(x, y))
 mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
 mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
+mod.known_as(
+    method=True,
+    operator="mod",
+    numpy=np.remainder,
+    torch="remainder",
+    onnx=lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("Floor", g.node("Div", x, y)))),
+)
 
 
 # Choice
@@ -258,6 +254,7 @@ where.vjp(
     condition=None, x=lambda g, condition: select(g, condition), y=lambda g, condition: select(g, condition, False)
 )
 where.check(np.array([True, False]), draw(3, 2), draw(2))
+where.known_as(numpy=np.where, torch="where")
 
 
 @primitive
@@ -273,6 +270,7 @@ def abs(x: Array) -> Array:
 
 abs.vjp(x=lambda g, x: g * select(sign(x), x == x))
 abs.check(draw(3, 2))
+abs.known_as(method=True, operator="abs", numpy=(np.absolute, np.fabs), torch="abs", onnx="Abs")
 
 
 @primitive
@@ -309,8 +307,10 @@ def _share(g: Any, loses: Any, ties: Any) -> Any:
 
 maximum.vjp(x=lambda g, x, y: _share(g, x < y, x == y), y=lambda g, x, y: _share(g, y < x, x == y))
 maximum.check(draw(3, 2), draw(2, low=-0.9))
+maximum.known_as(method=True, numpy=np.maximum, torch="maximum", onnx="Max")
 minimum.vjp(x=lambda g, x, y: _share(g, x > y, x == y), y=lambda g, x, y: _share(g, y > x, x == y))
 minimum.check(draw(3, 2), draw(2, low=-0.9))
+minimum.known_as(method=True, numpy=np.minimum, torch="minimum", onnx="Min")
 
 
 @primitive
@@ -328,79 +328,7 @@ def clip(x: Array, min: float | None = None, max: float | None = None) -> Array:
 clip.vjp(x=lambda g, out, x: select(g, x == out))
 clip.check(draw(3, 2), -0.4, 0.6)
 clip.check(draw(3, 2), min=0.15)
-
-# Comparison: no gradients
-
-
-@primitive
-def eq(x: Array, y: Array) -> Array:
-    """``x == y``, element by element, as booleans without a gradient. NaN equals nothing.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.eq(tl.tensor([1.0, 2.0]), 2)
-    tensor([False,  True])
-    """
-    return np.equal(x, y)
-
-
-@primitive
-def ne(x: Array, y: Array) -> Array:
-    """``x != y``, element by element, as booleans without a gradient. NaN differs from everything.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.ne(tl.tensor([1.0, 2.0]), 2)
-    tensor([ True, False])
-    """
-    return np.not_equal(x, y)
-
-
-@primitive
-def lt(x: Array, y: Array) -> Array:
-    """``x < y``, element by element, as booleans without a gradient. False for NaN.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.lt(tl.tensor([1.0, 2.0]), 2)
-    tensor([ True, False])
-    """
-    return np.less(x, y)
-
-
-@primitive
-def le(x: Array, y: Array) -> Array:
-    """``x <= y``, element by element, as booleans without a gradient. False for NaN.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.le(tl.tensor([1.0, 2.0]), 1.5)
-    tensor([ True, False])
-    """
-    return np.less_equal(x, y)
-
-
-@primitive
-def gt(x: Array, y: Array) -> Array:
-    """``x > y``, element by element, as booleans without a gradient. False for NaN.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.gt(tl.tensor([1.0, 2.0]), 1)
-    tensor([False,  True])
-    """
-    return np.greater(x, y)
-
-
-@primitive
-def ge(x: Array, y: Array) -> Array:
-    """``x >= y``, element by element, as booleans without a gradient. False for NaN.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.ge(tl.tensor([1.0, 2.0]), 1.5)
-    tensor([False,  True])
-    """
-    return np.greater_equal(x, y)
-
-
-for _comparison in (eq, ne, lt, le, gt, ge):
-    _comparison.vjp(x=None, y=None)
-    _comparison.check(draw(3, 2), draw(2))
+clip.known_as(method=True, numpy=np.clip, torch="clip")
 
 
 # Copies
@@ -421,6 +349,7 @@ def clone(x: Array) -> Array:
 
 clone.vjp(x=lambda g: g)
 clone.check(draw(3, 2))
+clone.known_as(method=True, operator="pos", numpy=(np.positive, np.copy), torch="clone", onnx="Identity")
 
 
 @primitive
@@ -446,3 +375,6 @@ def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     """
     target = as_dtype(dtype)
     return cast(x if target.kind == "f" or not isinstance(x, Tensor) else x.detach(), target)
+
+
+astype.known_as(method=True, torch="Tensor.to")

@@ -16,8 +16,6 @@ from ..kernels.sums import single
 from .elementwise import add, where
 from .shape import axis_of, broadcast_to, permute, reshape
 
-__all__ = ["gather", "getitem", "one_hot", "scatter", "scatter_add", "take_along_axis"]
-
 
 @primitive(view=True)
 def _pick(x: Array, index: Any) -> Array:
@@ -162,6 +160,9 @@ def getitem(x: Array, index: Any) -> Tensor:
     return _pick(x, as_index(index))
 
 
+getitem.known_as(operator="getitem", torch="Tensor.__getitem__")
+
+
 def _positions(x: Tensor, indices: Array, axis: int, name: str = "index") -> tuple[Any, ...]:
     """For indices along one axis, of as many axes as ``x``, the index arrays of all: they broadcast."""
     found = np.asarray(indices)
@@ -207,6 +208,9 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
     return getitem(x, _positions(x, found, axis, "indices"))
 
 
+take_along_axis.known_as(method=True, numpy=np.take_along_axis, torch="take_along_dim")
+
+
 def _within(x: Tensor, index: Any, axis: int) -> None:
     shape = np.shape(index)
     at = axis_of(axis, x.ndim)
@@ -231,6 +235,9 @@ def gather(x: Array, axis: int, index: Array) -> Tensor:
     x = as_tensor(x)
     _within(x, index, axis)
     return getitem(x, _positions(x, index, axis))
+
+
+gather.known_as(method=True, torch="gather")
 
 
 def _source(src: Array, index: Any, x: Tensor) -> Tensor:
@@ -268,6 +275,9 @@ def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     return where(origin >= 0, values[np.maximum(origin, 0)], x) if values.size else x.clone()
 
 
+scatter.known_as(method=True, torch="scatter")
+
+
 @composite
 def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     """A copy of ``x`` with ``out[index[i, j], j] += src[i, j]`` for axis 0 of two, PyTorch's ``scatter_add``: where an
@@ -286,6 +296,9 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     _within(x, index, axis)
     positions = _positions(x, index, axis)
     return add(x, _put(x.shape, ((positions,),), _source(src, index, x)))
+
+
+scatter_add.known_as(method=True, torch="scatter_add")
 
 
 @composite
@@ -310,3 +323,44 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     if index.size and (index.min() < 0 or index.max() >= count):
         raise OutOfRangeError(f"the class indices in tensor must lie in 0 … {count - 1}, got {index}")
     return Tensor._wrap((index[..., None] == np.arange(count)).astype(np.int64))
+
+
+one_hot.known_as(torch="nn.functional.one_hot")
+
+
+@composite
+def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Tensor:
+    """Rows of a table: for indices (...,) the vectors (..., D).
+
+    Args:
+        input: integers of any shape, 0 … V - 1.
+        weight: the table, (V, D).
+        padding_idx: the row that gets no gradient.
+
+    Raises:
+        DTypeError: the indices are no integers.
+        OutOfRangeError: there is no such row.
+        ShapeError: the table has not two axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.embedding([2, 0], tl.tensor([[0, 1], [2, 3], [4, 5]]))
+    tensor([[4., 5.],
+            [0., 1.]])
+    """
+    table, index = as_tensor(weight), np.asarray(input)
+    if table.ndim != 2:
+        raise ShapeError(f"weight must be a table (V, D), got {table.shape}")
+    if index.dtype.kind not in "iu":
+        raise DTypeError(f"indices must be integers, got {index.dtype} in input; convert: x.astype('int64')")
+    bad = index[(index < 0) | (index >= len(table))]
+    if bad.size:
+        raise OutOfRangeError(f"indices must lie in 0 … {len(table) - 1}, got {bad[0]} in input")
+    rows = getitem(table, index)
+    if padding_idx is None:
+        return rows
+    if not -len(table) <= padding_idx < len(table):
+        raise OutOfRangeError(f"padding_idx must lie in 0 … {len(table) - 1}, got {padding_idx}")
+    return where((index == padding_idx % len(table))[..., None], rows.detach(), rows)
+
+
+embedding.known_as(torch="nn.functional.embedding")

@@ -1,4 +1,4 @@
-"""Truth values, and the bits of integers: Python's ``&``, ``|``, ``^`` and ``~``."""
+"""Comparisons, truth values, and the bits of integers: Python's ``&``, ``|``, ``^`` and ``~``. None has a gradient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,99 @@ import numpy as np
 from ..core.primitive import Array, draw, primitive
 from ..errors import DTypeError
 
-__all__ = ["bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "logical_and", "logical_not", "logical_or"]
+# Comparison: no gradients
+
+
+@primitive
+def eq(x: Array, y: Array) -> Array:
+    """``x == y``, element by element, as booleans without a gradient. NaN equals nothing.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.eq(tl.tensor([1.0, 2.0]), 2)
+    tensor([False,  True])
+    """
+    return np.equal(x, y)
+
+
+eq.known_as(operator="eq", numpy=np.equal, torch="eq")
+
+
+@primitive
+def ne(x: Array, y: Array) -> Array:
+    """``x != y``, element by element, as booleans without a gradient. NaN differs from everything.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.ne(tl.tensor([1.0, 2.0]), 2)
+    tensor([ True, False])
+    """
+    return np.not_equal(x, y)
+
+
+ne.known_as(operator="ne", numpy=np.not_equal, torch="ne")
+
+
+@primitive
+def lt(x: Array, y: Array) -> Array:
+    """``x < y``, element by element, as booleans without a gradient. False for NaN.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.lt(tl.tensor([1.0, 2.0]), 2)
+    tensor([ True, False])
+    """
+    return np.less(x, y)
+
+
+lt.known_as(operator="lt", numpy=np.less, torch="lt")
+
+
+@primitive
+def le(x: Array, y: Array) -> Array:
+    """``x <= y``, element by element, as booleans without a gradient. False for NaN.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.le(tl.tensor([1.0, 2.0]), 1.5)
+    tensor([ True, False])
+    """
+    return np.less_equal(x, y)
+
+
+le.known_as(operator="le", numpy=np.less_equal, torch="le")
+
+
+@primitive
+def gt(x: Array, y: Array) -> Array:
+    """``x > y``, element by element, as booleans without a gradient. False for NaN.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.gt(tl.tensor([1.0, 2.0]), 1)
+    tensor([False,  True])
+    """
+    return np.greater(x, y)
+
+
+gt.known_as(operator="gt", numpy=np.greater, torch="gt")
+
+
+@primitive
+def ge(x: Array, y: Array) -> Array:
+    """``x >= y``, element by element, as booleans without a gradient. False for NaN.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.ge(tl.tensor([1.0, 2.0]), 1.5)
+    tensor([False,  True])
+    """
+    return np.greater_equal(x, y)
+
+
+ge.known_as(operator="ge", numpy=np.greater_equal, torch="ge")
+
+
+for _comparison in (eq, ne, lt, le, gt, ge):
+    _comparison.vjp(x=None, y=None)
+    _comparison.check(draw(3, 2), draw(2))
+
+
+# Truth values
 
 
 @primitive
@@ -47,10 +139,13 @@ def logical_not(x: Array) -> Array:
 
 logical_and.vjp(x=None, y=None)
 logical_and.check(draw(3, 2), draw(2))
+logical_and.known_as(numpy=np.logical_and, torch="logical_and", onnx="And")
 logical_or.vjp(x=None, y=None)
 logical_or.check(draw(3, 2), draw(2))
+logical_or.known_as(numpy=np.logical_or, torch="logical_or", onnx="Or")
 logical_not.vjp(x=None)
 logical_not.check(draw(3, 2))
+logical_not.known_as(numpy=np.logical_not, torch="logical_not", onnx="Not")
 
 
 # Bits
@@ -82,6 +177,9 @@ def bitwise_and(x: Array, y: Array) -> Array:
     return np.bitwise_and(x, y)
 
 
+bitwise_and.known_as(operator="and", numpy=np.bitwise_and, torch="bitwise_and")
+
+
 @primitive
 def bitwise_or(x: Array, y: Array) -> Array:
     """The bits that at least one has, ``x | y``, of integers or booleans; no gradient.
@@ -97,6 +195,9 @@ def bitwise_or(x: Array, y: Array) -> Array:
     return np.bitwise_or(x, y)
 
 
+bitwise_or.known_as(operator="or", numpy=np.bitwise_or, torch="bitwise_or")
+
+
 @primitive
 def bitwise_xor(x: Array, y: Array) -> Array:
     """The bits that one has and the other has not, ``x ^ y``, of integers or booleans; no gradient.
@@ -110,6 +211,9 @@ def bitwise_xor(x: Array, y: Array) -> Array:
     """
     _bits(x, y)
     return np.bitwise_xor(x, y)
+
+
+bitwise_xor.known_as(operator="xor", numpy=np.bitwise_xor, torch="bitwise_xor")
 
 
 @primitive
@@ -132,3 +236,4 @@ for _of_bits in (bitwise_and, bitwise_or, bitwise_xor):
     _of_bits.check(np.array([6, -1], np.int32), np.array([[3], [0]], np.int32))
 bitwise_not.vjp(x=None)
 bitwise_not.check(np.array([6, -1], np.int32))
+bitwise_not.known_as(operator="invert", numpy=np.invert, torch="bitwise_not")

@@ -10,28 +10,6 @@ import numpy as np
 from ..core.primitive import Array, draw, primitive
 from .elementwise import select, where
 
-__all__ = [
-    "arccos",
-    "arcsin",
-    "arctan",
-    "cos",
-    "cosh",
-    "erf",
-    "exp",
-    "expm1",
-    "hypot",
-    "log",
-    "log1p",
-    "log2",
-    "log10",
-    "pow",
-    "sin",
-    "sinh",
-    "sqrt",
-    "square",
-    "tan",
-]
-
 
 @primitive
 def pow(x: Array, y: Array) -> Array:
@@ -66,6 +44,7 @@ pow.check(draw(3), 2)
 pow.check(draw(3), 0)
 pow.check(draw(3, low=0.5, high=2), -1.5)
 pow.check(2.0, draw(3))
+pow.known_as(method=True, operator="pow", numpy=np.power, torch="pow", onnx="Pow")
 
 
 @primitive
@@ -81,6 +60,7 @@ def square(x: Array) -> Array:
 
 square.vjp(x=lambda g, x: 2 * g * x)
 square.check(draw(3, 2))
+square.known_as(method=True, numpy=np.square, torch="square", onnx=lambda g, t, x: g.node("Mul", x, x))
 
 
 @primitive
@@ -96,6 +76,7 @@ def sqrt(x: Array) -> Array:
 
 sqrt.vjp(x=lambda g, out: g / (2 * out))
 sqrt.check(draw(3, 2, low=0.5, high=2))
+sqrt.known_as(method=True, numpy=np.sqrt, torch="sqrt", onnx="Sqrt")
 
 
 @primitive
@@ -111,6 +92,7 @@ def exp(x: Array) -> Array:
 
 exp.vjp(x=lambda g, out: g * out)
 exp.check(draw(3, 2))
+exp.known_as(method=True, numpy=np.exp, torch="exp", onnx="Exp")
 
 
 @primitive
@@ -126,6 +108,7 @@ def log(x: Array) -> Array:
 
 log.vjp(x=lambda g, x: g / x)
 log.check(draw(3, 2, low=0.5, high=2))
+log.known_as(method=True, numpy=np.log, torch="log", onnx="Log")
 
 
 @primitive
@@ -152,8 +135,10 @@ def cos(x: Array) -> Array:
 
 sin.vjp(x=lambda g, x: g * cos(x))
 sin.check(draw(3, 2))
+sin.known_as(method=True, numpy=np.sin, torch="sin", onnx="Sin")
 cos.vjp(x=lambda g, x: -g * sin(x))
 cos.check(draw(3, 2))
+cos.known_as(method=True, numpy=np.cos, torch="cos", onnx="Cos")
 
 
 @primitive
@@ -169,6 +154,7 @@ def tan(x: Array) -> Array:
 
 tan.vjp(x=lambda g, out: g * (1 + out * out))
 tan.check(draw(3, 2))
+tan.known_as(method=True, numpy=np.tan, torch="tan", onnx="Tan")
 
 
 @primitive
@@ -207,10 +193,13 @@ def arctan(x: Array) -> Array:
 # (1 - x) (1 + x) and not 1 - x^2, which loses digits near 1
 arcsin.vjp(x=lambda g, x: g / sqrt((1 - x) * (1 + x)))
 arcsin.check(draw(3, 2, low=-0.8, high=0.8))
+arcsin.known_as(method=True, numpy=np.arcsin, torch="arcsin", onnx="Asin")
 arccos.vjp(x=lambda g, x: -g / sqrt((1 - x) * (1 + x)))
 arccos.check(draw(3, 2, low=-0.8, high=0.8))
+arccos.known_as(method=True, numpy=np.arccos, torch="arccos", onnx="Acos")
 arctan.vjp(x=lambda g, x: g / (1 + x * x))
 arctan.check(draw(3, 2, low=-2, high=2))
+arctan.known_as(method=True, numpy=np.arctan, torch="arctan", onnx="Atan")
 
 
 @primitive
@@ -237,8 +226,10 @@ def cosh(x: Array) -> Array:
 
 sinh.vjp(x=lambda g, x: g * cosh(x))
 sinh.check(draw(3, 2))
+sinh.known_as(method=True, numpy=np.sinh, torch="sinh", onnx="Sinh")
 cosh.vjp(x=lambda g, x: g * sinh(x))
 cosh.check(draw(3, 2))
+cosh.known_as(method=True, numpy=np.cosh, torch="cosh", onnx="Cosh")
 
 
 @primitive
@@ -254,6 +245,7 @@ def expm1(x: Array) -> Array:
 
 expm1.vjp(x=lambda g, x: g * exp(x))
 expm1.check(draw(3, 2))
+expm1.known_as(method=True, numpy=np.expm1, torch="expm1", onnx=lambda g, t, x: g.node("Sub", g.node("Exp", x), t(1)))
 
 
 @primitive
@@ -269,6 +261,7 @@ def log1p(x: Array) -> Array:
 
 log1p.vjp(x=lambda g, x: g / (1 + x))
 log1p.check(draw(3, 2, low=-0.5, high=2))
+log1p.known_as(method=True, numpy=np.log1p, torch="log1p", onnx=lambda g, t, x: g.node("Log", g.node("Add", x, t(1))))
 
 
 @primitive
@@ -295,8 +288,14 @@ def log10(x: Array) -> Array:
 
 log2.vjp(x=lambda g, x: g * (1 / math.log(2)) / x)
 log2.check(draw(3, 2, low=0.5, high=2))
+log2.known_as(
+    method=True, numpy=np.log2, torch="log2", onnx=lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(2)))
+)
 log10.vjp(x=lambda g, x: g * (1 / math.log(10)) / x)
 log10.check(draw(3, 2, low=0.5, high=2))
+log10.known_as(
+    method=True, numpy=np.log10, torch="log10", onnx=lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(10)))
+)
 
 
 @primitive
@@ -312,6 +311,12 @@ def hypot(x: Array, y: Array) -> Array:
 
 hypot.vjp(x=lambda g, out, x: g * (x / where(out == 0, 1, out)), y=lambda g, out, y: g * (y / where(out == 0, 1, out)))
 hypot.check(draw(3, 2), draw(2))
+hypot.known_as(
+    method=True,
+    numpy=np.hypot,
+    torch="hypot",
+    onnx=lambda g, t, x, y: g.node("Sqrt", g.node("Add", g.node("Mul", x, x), g.node("Mul", y, y))),
+)
 
 
 # e^(a^2 / 2) times the normal distribution's share above a >= 0, over t = 8 / (a + 4): a polynomial in t - 1, highest
@@ -363,6 +368,7 @@ def bell(x: Array, rate: float) -> Array:
 
 bell.vjp(x=lambda g, out, x, rate: g * out * x * (-2 * rate))
 bell.check(draw(3, 2), 0.7)
+bell.known_as(onnx=lambda g, t, x, rate: g.node("Exp", g.node("Neg", g.node("Mul", rate, g.node("Mul", x, x)))))
 
 
 @primitive
@@ -386,3 +392,4 @@ def erf(x: Array) -> Array:
 erf.vjp(x=lambda g, x: g * (2 / math.sqrt(math.pi)) * bell(x, 1.0))
 erf.check(draw(3, 2))
 erf.check(draw(3, 2, low=-2.5, high=2.5))
+erf.known_as(method=True, torch="erf", onnx="Erf")

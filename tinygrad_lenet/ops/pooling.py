@@ -22,10 +22,7 @@ from ..errors import ArgumentError
 from ..kernels import pooling as fast
 from ..kernels.pooling import Averages
 from ..kernels.windows import Windows
-from .windows import Padding, Pair, both, check_images, windows
-
-__all__ = ["avg_pool2d", "max_pool2d"]
-
+from .windows import Padding, Pair, both, check_images, image_option, images_of, windows
 
 # The definitions
 
@@ -189,6 +186,9 @@ def max_pool2d(
     return _max_pool2d(x, _geometry(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
 
 
+max_pool2d.known_as(method=True, torch="nn.functional.max_pool2d")
+
+
 # Average pooling
 
 
@@ -251,3 +251,70 @@ def avg_pool2d(
         raise ArgumentError("divisor_override must not be 0, got 0")
     at = _geometry(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     return _avg_pool2d(x, Averages(at, count_include_pad, divisor_override))
+
+
+avg_pool2d.known_as(method=True, torch="nn.functional.avg_pool2d")
+
+
+# Sequences, as images of height 1
+
+
+@composite
+def max_pool1d(
+    input: Array,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest value in each window of sequences (N, C, L); see :func:`max_pool2d`.
+
+    Raises:
+        ArgumentError: an option is no integer.
+        ShapeError: the input has not three axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.max_pool1d(tl.tensor([[[1, 3, 2, 0]]]), 2)
+    tensor([[[3., 2.]]])
+    """
+    size, step, pad = _pooling(kernel_size, stride, padding)
+    return max_pool2d(images_of(input), size, step, pad, image_option(dilation, 1, "dilation"), ceil_mode).squeeze(2)
+
+
+max_pool1d.known_as(torch="nn.functional.max_pool1d")
+
+
+@composite
+def avg_pool1d(
+    input: Array,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window of sequences (N, C, L); see :func:`avg_pool2d`.
+
+    Raises:
+        ArgumentError: an option is no integer.
+        ShapeError: the input has not three axes.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.avg_pool1d(tl.tensor([[[1, 3, 2, 0]]]), 2)
+    tensor([[[2., 1.]]])
+    """
+    size, step, pad = _pooling(kernel_size, stride, padding)
+    return avg_pool2d(images_of(input), size, step, pad, ceil_mode, count_include_pad).squeeze(2)
+
+
+avg_pool1d.known_as(torch="nn.functional.avg_pool1d")
+
+
+def _pooling(kernel_size: Any, stride: Any, padding: Any) -> list[Any]:
+    stride = kernel_size if stride is None else stride
+    return [
+        image_option(kernel_size, 1, "kernel_size"),
+        image_option(stride, 1, "stride"),
+        image_option(padding, 0, "padding"),
+    ]

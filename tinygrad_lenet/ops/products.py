@@ -12,8 +12,6 @@ from ..errors import ShapeError
 from ..kernels.matmul import common_dtype, dot
 from ..kernels.sums import single
 
-__all__ = ["linear", "matmul"]
-
 
 @primitive
 def matmul(x: Array, y: Array) -> Array:
@@ -69,6 +67,7 @@ matmul.check(draw(4), draw(4))
 matmul.check(draw(4), draw(2, 4, 3))
 matmul.check(draw(2, 3, 4), draw(4))
 matmul.check(draw(5, 1, 3, 4), draw(2, 4, 2))
+matmul.known_as(method=True, operator="matmul", numpy=np.matmul, torch="matmul", onnx="MatMul")
 
 
 @primitive
@@ -130,3 +129,4 @@ _linear_weight_grad.check(draw(2, 3, 2), draw(2, 3, 4))
 linear.check(draw(3, 4), draw(2, 4), draw(2))
 linear.check(draw(2, 3, 4), draw(2, 4))
 linear.check(draw(4), draw(2, 4), draw(2))
+linear.known_as(torch="nn.functional.linear")

@@ -11,29 +11,10 @@ import numpy as np
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
 from ..kernels.sums import WIDER, added, single
-from .elementwise import abs, ne, select, where
+from .elementwise import abs, select, where
+from .logic import ne
 from .maths import sqrt, square
 from .shape import axes_of, axis_of, broadcast_to, concatenate, reshape, shared
-
-__all__ = [
-    "all",
-    "amax",
-    "amin",
-    "any",
-    "argmax",
-    "argmin",
-    "count_nonzero",
-    "cumprod",
-    "cumsum",
-    "max",
-    "mean",
-    "min",
-    "norm",
-    "prod",
-    "std",
-    "sum",
-    "var",
-]
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 # The ufuncs themselves: np.sum and its like add a microsecond of Python.
@@ -70,6 +51,7 @@ sum.vjp(x=lambda g, x_shape, axis: _stretch(g, x_shape, axis))
 sum.check(draw(3, 2))
 sum.check(draw(3, 4, 2), axis=(0, -1))
 sum.check(draw(3, 4, 2), axis=1, keepdims=True)
+sum.known_as(method=True, numpy=np.sum, torch="sum")
 
 
 @primitive
@@ -90,6 +72,10 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
+max.known_as(method=True, numpy=np.max, torch="max")
+max.known_as(name="amax", method=True, numpy=np.amax, torch="amax")
+
+
 @primitive
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The smallest element; where several are smallest they share the gradient equally. NaN if any is NaN; then these
@@ -103,6 +89,10 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     tensor([1., 2.])
     """
     return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+min.known_as(method=True, numpy=np.min, torch="min")
+min.known_as(name="amin", method=True, numpy=np.amin, torch="amin")
 
 
 def _share(g: Any, out: Any, x: Any, axis: Axis) -> Any:
@@ -132,6 +122,9 @@ def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     return np.argmax(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
+argmax.known_as(method=True, numpy=np.argmax, torch="argmax")
+
+
 @primitive
 def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     """Index of the first smallest element, of the flattened tensor if ``axis`` is None. Integers: no gradient.
@@ -141,6 +134,9 @@ def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     tensor([0, 1], dtype=int64)
     """
     return np.argmin(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
+
+
+argmin.known_as(method=True, numpy=np.argmin, torch="argmin")
 
 
 for _index in (argmax, argmin):
@@ -170,6 +166,7 @@ mean.vjp(x=lambda g, x_shape, axis: _stretch(single(g) / _count(x_shape, axis), 
 mean.check(draw(3, 2))
 mean.check(draw(3, 4, 2), axis=(0, -1))
 mean.check(draw(3, 4, 2), axis=1, keepdims=True)
+mean.known_as(method=True, numpy=np.mean, torch="mean")
 
 
 @composite
@@ -186,6 +183,9 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     """
     given = as_tensor(x)
     return _var(given, axis, keepdims, ddof).astype(_float(given))
+
+
+var.known_as(method=True, numpy=np.var, torch="var")
 
 
 def _float(x: Tensor) -> Any:
@@ -216,6 +216,9 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     """
     given = as_tensor(x)
     return _root(_var(given, axis, keepdims, ddof)).astype(_float(given))
+
+
+std.known_as(method=True, numpy=np.std, torch="std")
 
 
 def _root(x: Tensor) -> Tensor:
@@ -255,6 +258,9 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
     return where(nothing, total.detach() ** (1 / p), where(nothing, 1, total) ** (1 / p)).astype(_float(x))
 
 
+norm.known_as(method=True, torch="norm")
+
+
 def _narrow(wide: Array, x: Array) -> Array:
     """In the dtype of ``x``, if that is one of floats."""
     return wide.astype(x.dtype, copy=False) if x.dtype.kind == "f" else wide
@@ -288,6 +294,9 @@ def cumsum(x: Array, axis: int | None = None) -> Tensor:
     return _along(_cumsum, x, axis)
 
 
+cumsum.known_as(method=True, numpy=np.cumsum, torch="cumsum")
+
+
 @composite
 def cumprod(x: Array, axis: int | None = None) -> Tensor:
     """Running product along an axis, or of the flattened tensor; its gradient is right also where elements are 0 or
@@ -298,6 +307,9 @@ def cumprod(x: Array, axis: int | None = None) -> Tensor:
     tensor([1., 2., 6.])
     """
     return _along(_cumprod, x, axis)
+
+
+cumprod.known_as(method=True, numpy=np.cumprod, torch="cumprod")
 
 
 def _along(op: Any, x: Array, axis: int | None) -> Tensor:
@@ -385,6 +397,7 @@ prod.check(draw(3, 2))
 prod.check(draw(3, 4, 2), axis=(0, -1))
 prod.check(draw(3, 4, 2), axis=1, keepdims=True)
 prod.check(draw(values=[[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
+prod.known_as(method=True, numpy=np.prod, torch="prod")
 
 # Counting: no gradients. Last, since their names are Python's.
 
@@ -400,6 +413,9 @@ def count_nonzero(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return np.count_nonzero(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
+count_nonzero.known_as(method=True, numpy=np.count_nonzero, torch="count_nonzero")
+
+
 @primitive
 def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Whether at least one element is true (not 0); of none, false.
@@ -411,6 +427,9 @@ def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return np.any(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
+any.known_as(method=True, numpy=np.any, torch="any")
+
+
 @primitive
 def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Whether all elements are true (not 0); of none, true.
@@ -420,6 +439,9 @@ def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     tensor([False,  True])
     """
     return np.all(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+all.known_as(method=True, numpy=np.all, torch="all")
 
 
 for _counting in (count_nonzero, any, all):

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeAlias
+import math
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.primitive import Array, draw, primitive
+from ..checks import number, pair
+from ..core.primitive import Array, composite, draw, primitive
+from ..core.tensor import Tensor, as_tensor
+from ..errors import ArgumentError, ShapeError, brief
+from .pooling import avg_pool2d
+from .rearrange import repeat
+from .windows import Pair
 
 # One term of each sum: which new pixels have it, the pixels that they see, and their weights, None if all are 1.
 Places: TypeAlias = NDArray[np.int64] | slice
 Steps: TypeAlias = list[tuple[Places, Places, NDArray[Any] | None]]
+Mode: TypeAlias = Literal["nearest", "bilinear"]
 
 
 class Weights:
@@ -141,3 +149,110 @@ def resample(x: Array, rows: Any, columns: Any) -> Array:
 resample.vjp(x=lambda g, rows, columns: resample(g, _transposed(rows), _transposed(columns)))
 resample.check(draw(2, 1, 3, 4), means(3, 2), between(4, 2, None, True, np.float64))
 resample.check(draw(1, 2, 2, 4), nearest(2, 6, 3.15, np.float32), nearest(4, 3, None, np.float32))
+
+
+# The functions
+
+
+def _resample(x: Tensor, rows: Weights, columns: Weights) -> Tensor:
+    """Images (N, C, H, W) or (C, H, W) in another size."""
+    return resample(x, rows, columns) if x.ndim == 4 else resample(x.unsqueeze(0), rows, columns).squeeze(0)
+
+
+@composite
+def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int | None] | None) -> Tensor:
+    """Means of windows that cover an image evenly, so many that the output has a given size; PyTorch's.
+
+    Args:
+        input: images, (N, C, H, W) or (C, H, W).
+        output_size: a number, or (height, width); None keeps a length. Window ``i`` of ``m`` on an axis of length ``n``
+            goes from ``floor(i * n / m)`` to ``ceil((i + 1) * n / m)``.
+
+    Raises:
+        ShapeError: the input has not three or four axes, or no pixels.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.adaptive_avg_pool2d(tl.arange(12.0).reshape(1, 1, 3, 4), 2)
+    tensor([[[[2.5, 4.5],
+              [6.5, 8.5]]]])
+    """
+    x = _floats(input)
+    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    size = pair("output_size", [n if m is None else m for n, m in zip(x.shape[-2:], wanted, strict=False)])
+    if x.ndim == 4 and not any(n % m for n, m in zip(x.shape[2:], size, strict=True)):
+        return avg_pool2d(x, (x.shape[2] // size[0], x.shape[3] // size[1]))
+    return _resample(x, *(means(n, m) for n, m in zip(x.shape[-2:], size, strict=True)))
+
+
+adaptive_avg_pool2d.known_as(torch="nn.functional.adaptive_avg_pool2d")
+
+
+def _floats(input: Array) -> Tensor:
+    x = as_tensor(input)
+    if x.ndim not in (3, 4):
+        raise ShapeError(f"expected images of shape (N, C, H, W) or (C, H, W), got {x.shape}")
+    if 0 in x.shape[-2:]:
+        raise ShapeError(f"images must have pixels, got shape {x.shape}")
+    return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+
+@composite
+def interpolate(
+    input: Array,
+    size: Pair | None = None,
+    scale_factor: float | tuple[float, float] | None = None,
+    mode: Mode = "nearest",
+    align_corners: bool | None = None,
+) -> Tensor:
+    """Images in another size, PyTorch's ``interpolate``.
+
+    Args:
+        input: images, (N, C, H, W) or (C, H, W).
+        size: the new height and width; or
+        scale_factor: what to multiply them with, rounded down.
+        mode: ``"nearest"``: pixel ``floor(i * step)`` for the new pixel ``i``, where ``step`` is ``n / m`` for ``n``
+            pixels and ``m`` new ones, or ``1 / scale_factor``, in float32; ``"bilinear"``: between the two nearest
+            pixels on each axis. As in PyTorch, an infinite pixel with a weight of 0 gives NaN, and a nearest
+            ``scale_factor`` that leaves or doubles the size counts as 1 or 2 if the new height and width add up to at
+            most 128.
+        align_corners: for bilinear, whether the centres of the corner pixels stay where they are, and not the corners
+            of the image.
+
+    Raises:
+        ArgumentError: another mode, or not one of ``size`` and ``scale_factor``.
+        ShapeError: the input has not three or four axes, or no pixels.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.interpolate(tl.tensor([[[[0, 4]]]]), scale_factor=2, mode="bilinear")
+    tensor([[[[0., 1., 3., 4.],
+              [0., 1., 3., 4.]]]])
+    """
+    if mode == "nearest" and align_corners is not None:
+        raise ArgumentError("align_corners is an option of 'bilinear'")
+    if (size is None) == (scale_factor is None):
+        raise ArgumentError(f"give size or scale_factor, one of them; got {brief(size)} and {brief(scale_factor)}")
+    x = _floats(input)
+    old = x.shape[-2:]
+    factors: Any = (None, None)
+    if scale_factor is not None:
+        factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
+        factors = [number("scale_factor", f) for f in factors]
+        if len(factors) != 2:
+            raise ArgumentError(f"scale_factor must be a number or a pair of numbers, got {brief(scale_factor)}")
+        new = pair("scale_factor * size", [math.floor(n * f) for n, f in zip(old, factors, strict=True)])
+    else:
+        new = pair("size", size)
+    double = x.dtype == np.float64
+    axes = [*zip(old, new, factors, strict=True)]
+    if mode == "bilinear":
+        dtype = np.float64 if double else np.float32
+        return _resample(x, *(between(n, m, f, bool(align_corners), dtype) for n, m, f in axes))
+    small = sum(new) <= 128  # where PyTorch calls another kernel, with its own arithmetic
+    dtype = np.float64 if double and not small else np.float32
+    weights = [nearest(n, m, None if small and m in (n, 2 * n) else f, dtype) for n, m, f in axes]
+    if all(m % n == 0 and len(w.back) == m // n for (n, m, _), w in zip(axes, weights, strict=True)):
+        return repeat(repeat(x, new[0] // old[0], -2), new[1] // old[1], -1)
+    return _resample(x, *weights)
+
+
+interpolate.known_as(torch="nn.functional.interpolate")

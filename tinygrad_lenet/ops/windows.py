@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from ..checks import paddings, pair
+from ..checks import integer, paddings, pair
+from ..core.primitive import Array
+from ..core.tensor import Tensor, as_tensor
 from ..errors import ShapeError
 from ..kernels import windows as kernels
 from ..kernels.windows import Windows
@@ -36,3 +38,19 @@ def check_images(x: Any) -> None:
     """Raise unless images have four axes: batch, channels, height, width."""
     if x.ndim != 4:
         raise ShapeError(f"expected images of shape (N, C, H, W), got shape {x.shape}; add axes with x.unsqueeze(0)")
+
+
+def images_of(x: Array) -> Tensor:
+    """Sequences (N, C, L) as images (N, C, 1, L)."""
+    found = as_tensor(x)
+    if found.ndim != 3:
+        raise ShapeError(f"expected sequences of shape (N, C, L), got {found.shape}; add axes: x.unsqueeze(0)")
+    return found.unsqueeze(2)
+
+
+def image_option(value: Any, first: int, name: str) -> Any:
+    """What holds for sequences, for images of height 1; words such as "same" hold for both."""
+    if isinstance(value, str):
+        return value
+    number = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
+    return (first, integer(name, number))

@@ -17,67 +17,12 @@ from typing import Any
 import numpy as np
 
 from .core.modes import is_grad_enabled, user_line
+from .core.names import NUMPY
 from .core.primitive import composite
-from .core.signature import parameters
+from .core.signature import VARIADIC, parameters
 from .core.tensor import Tensor
 from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
-from .ops import (
-    activations,
-    contractions,
-    creation,
-    elementwise,
-    indexing,
-    linalg,
-    logic,
-    maths,
-    products,
-    rearrange,
-    reduction,
-    shape,
-    sorting,
-)
-
-__all__ = ["from_dlpack"]
-
-
-def _table(names: dict[Any, str]) -> dict[Any, tuple[Callable[..., Any], int]]:
-    """NumPy's function: ours (under the same name, or the one after ``=``), and how many arguments that both take in
-    the same order (2, or what stands after ``:``); the others are given by name.
-    """
-    found = {}
-    for module, words in names.items():
-        for word in words.split():
-            theirs, _, count = word.partition(":")
-            theirs, _, ours = theirs.partition("=")
-            place = np.linalg if module is linalg else np
-            found[getattr(place, theirs)] = getattr(module, ours or theirs), int(count or 2)
-    return found
-
-
-UFUNCS = _table(
-    {
-        elementwise: "add subtract=sub multiply=mul true_divide=div remainder=mod negative=neg absolute=abs fabs=abs "
-        "sign floor ceil rint=round reciprocal maximum minimum equal=eq not_equal=ne less=lt less_equal=le greater=gt "
-        "greater_equal=ge positive=clone",
-        logic: "logical_and logical_or logical_not bitwise_and bitwise_or bitwise_xor invert=bitwise_not",
-        maths: "power=pow square sqrt exp expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh hypot",
-        activations: "tanh",
-        products: "matmul",
-    }
-)
-FUNCTIONS = _table(
-    {
-        reduction: "sum prod mean var std max min amax amin any all argmax argmin count_nonzero cumsum cumprod",
-        sorting: "sort argsort median",
-        shape: "reshape transpose moveaxis:3 swapaxes:3 expand_dims squeeze broadcast_to concatenate stack "
-        "ravel=flatten:1",
-        rearrange: "flip roll:3 tile repeat:3 split:3 tril triu diagonal:4",
-        indexing: "take_along_axis:3",
-        elementwise: "where:3 clip:3 round copy=clone:1",
-        contractions: "dot inner outer kron trace:4 tensordot:3 einsum:99",
-        linalg: "inv det slogdet cholesky solve norm:4",
-    }
-)
+from .ops import creation, rearrange, shape
 
 
 def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> Tensor:
@@ -94,11 +39,11 @@ def pad(x: Any, pad_width: Any, mode: Any = "constant", constant_values: Any = 0
     return rearrange.pad(x, widths, {"edge": "replicate", "wrap": "circular"}.get(mode, mode), constant_values)
 
 
-FUNCTIONS |= {
-    np.pad: (pad, 3),
-    np.full_like: (_full_like, 3),
-    np.zeros_like: (lambda a, dtype=None, shape=None: _full_like(a, 0, dtype, shape), 2),
-    np.ones_like: (lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape), 2),
+NUMPY |= {
+    np.pad: pad,
+    np.full_like: _full_like,
+    np.zeros_like: lambda a, dtype=None, shape=None: _full_like(a, 0, dtype, shape),
+    np.ones_like: lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape),
 }
 # What only tells something about values: NumPy's answer, and no gradient is lost.
 _FACTS = "shape ndim size isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere "
@@ -131,18 +76,16 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = f"np.{'linalg.' * (getattr(function, '__module__', '') == 'numpy.linalg')}{function.__name__}"
     if function in FACTS:
         return function(*_values(args), **_values(kwargs))
-    ours, count = UFUNCS.get(function) or FUNCTIONS.get(function) or (None, 0)
+    ours = NUMPY.get(function)
     if ours is None:
         raise UnsupportedError(
             f"{name} has no counterpart with a gradient here; write it with functions of tinygrad_lenet, or, where no "
             "gradient is needed, give it tensor.numpy()"
         )
-    if isinstance(function, np.ufunc):
-        others: dict[Any, Any] = kwargs
-    else:
-        args, others = _words(function, count, args, kwargs)
-    others = {_NAMES.get(k, k): v for k, v in others.items()}
     names = parameters(getattr(ours, "__wrapped__", ours))
+    others: dict[Any, Any] = kwargs
+    if not isinstance(function, np.ufunc):
+        args, others = _arguments(function, ours, args, kwargs)
     unknown = [str(k) for k in others if k not in names]
     if unknown:
         raise UnsupportedError(
@@ -152,24 +95,32 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if others.get("axis", 0) is None and function in (np.concatenate, np.argsort, np.take_along_axis):  # flattened
         first = [shape.reshape(x, -1) for x in args[0]] if function is np.concatenate else shape.reshape(args[0], -1)
         args, others = (first, *args[1:]), {**others, "axis": 0}
-    if function is np.where and len(args) == 1:
+    if function is np.where and len(args) == 1 and not others:
         return np.nonzero(_values(args[0]))
     return ours(*args, **others)
 
 
-def _words(
-    function: Any, count: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+def _arguments(
+    function: Any, ours: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The first ``count`` arguments of a call by position, the others by name, without NumPy's own defaults."""
+    """The arguments of NumPy's function as those of ours, without NumPy's own defaults.
+
+    An argument is given by name if our function has a parameter of that name, else by position.
+    """
     import inspect
 
     signature = inspect.signature(_IN_C.get(function, function))
     try:
-        bound, first, others = signature.bind(*args, **kwargs).arguments, [], {}
+        bound = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
         names = ", ".join(signature.parameters)
         raise TypeError(f"{function.__name__}() takes {names}: {error}") from None
-    for i, (name, parameter) in enumerate(signature.parameters.items()):
+    ours = getattr(ours, "__wrapped__", ours)
+    places = parameters(ours)
+    by_name = {*places[1:]} - ({places[-1]} if ours.__code__.co_flags & VARIADIC else set())
+    first: list[Any] = []
+    others: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
         value = bound.get(name, parameter.default)
         if parameter.kind is parameter.VAR_POSITIONAL:
             first.extend(value)
@@ -177,7 +128,11 @@ def _words(
             others.update(bound.get(name, {}))
         elif name in _NO_MATTER or _is(value, parameter.default):
             continue
-        elif i < count and len(first) == i and name != "axis":
+        elif _NAMES.get(name, name) in by_name:
+            others[_NAMES.get(name, name)] = value
+        elif len(first) < len(places) and (
+            places[len(first)] == name or places[len(first)] not in signature.parameters
+        ):
             first.append(value)
         else:
             others[name] = value

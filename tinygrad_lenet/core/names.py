@@ -1,0 +1,93 @@
+"""All names of a function, declared once: ``known_as``. Everything else that lists functions is derived from it.
+
+    tanh.known_as(method=True, numpy=np.tanh, torch="nn.functional.tanh", onnx="Tanh")
+
+``x.tanh()`` and ``np.tanh(x)`` now call ``tanh``, and ``onnx.export`` writes it as ONNX's ``Tanh``. The functions that
+have a method, an operator, or a name in NumPy or PyTorch are the public ones: ``__all__``, the types of the methods in
+``_methods.pyi``, and the tables in README and tests list them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..errors import ArgumentError
+from .tensor import Tensor
+
+# Python's operators that have a second form: ``2 - x`` calls ``x.__rsub__(2)``, and ``x -= 2`` calls ``x.__isub__(2)``.
+REFLECTED = {"add", "sub", "mul", "truediv", "pow", "mod", "matmul", "and", "or", "xor"}
+IN_PLACE = {"add", "sub", "mul", "truediv", "and", "or", "xor"}
+
+
+class Names(NamedTuple):
+    """A public function, and its names."""
+
+    function: Callable[..., Any]
+    name: str
+    method: bool
+    operator: str
+    numpy: tuple[Callable[..., Any], ...]
+    torch: str
+
+
+NAMES: dict[str, Names] = {}  # by module and name
+NUMPY: dict[Any, Callable[..., Any]] = {}  # by function of NumPy
+METHODS: dict[str, Callable[..., Any]] = {}  # what known_as has set on Tensor, operators too
+
+
+def known_as(
+    function: Any,
+    *,
+    name: str = "",
+    method: bool = False,
+    operator: str = "",
+    numpy: Callable[..., Any] | tuple[Callable[..., Any], ...] = (),
+    torch: str = "",
+    onnx: Any = None,
+) -> None:
+    """Declare the names of a function; see :meth:`Composite.known_as`."""
+    name, numpy = name or function.__name__, (numpy,) if callable(numpy) else numpy
+    if method:
+        _attach(name, function)
+    if operator:
+        _attach(f"__{operator}__", function)
+    if operator in REFLECTED:
+        _attach(f"__r{operator}__", lambda self, other: function(other, self))
+    if operator in IN_PLACE:
+        _attach(f"__i{operator}__", lambda self, other: self._in_place(operator, other))
+    for theirs in numpy:
+        _check_free(f"np.{theirs.__name__}", NUMPY.get(theirs), function)
+        NUMPY[theirs] = function
+    if onnx is not None:
+        function.op.onnx = onnx
+    if method or operator or numpy or torch:
+        NAMES[f"{function.__module__}.{name}"] = Names(function, name, method, operator, numpy, torch)
+
+
+def _attach(name: str, function: Callable[..., Any]) -> None:
+    """Set a method of Tensor."""
+    known = METHODS.get(name)
+    if known is None and any(name in vars(base) for base in Tensor.__mro__[:-1]):  # the last is object
+        raise ArgumentError(f"known_as: Tensor has an attribute {name!r} already; give the function another name")
+    _check_free(f"the method {name!r}", known, function)
+    METHODS[name] = function
+    setattr(Tensor, name, function)
+
+
+def _check_free(name: str, known: Any, function: Any) -> None:
+    """Raise if another module's function has a name; a cell of a notebook may run again."""
+    if known is not None and known.__module__ != function.__module__:
+        raise ArgumentError(f"known_as: {name} is {known.__module__}.{known.__name__} already")
+
+
+def public(place: str = "") -> dict[str, Callable[..., Any]]:
+    """The public functions of the package by name; with ``place``, those that PyTorch has there, as in
+    ``"nn.functional"``, else all but those of ``linalg``.
+    """
+    return {
+        names.name: names.function
+        for key, names in NAMES.items()
+        if key.startswith("tinygrad_lenet.ops.")
+        and (names.torch.startswith(f"{place}.") if place else not names.torch.startswith("linalg."))
+    }

@@ -147,6 +147,9 @@ def ones_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 1.0)
 
 
+# The functions below call generator_of themselves, so that its errors name them and not uniform_ or normal_.
+
+
 @checked
 def lecun_uniform_(tensor: Floats, generator: Seed = None) -> Tensor:
     """Uniform with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
@@ -161,7 +164,7 @@ def lecun_uniform_(tensor: Floats, generator: Seed = None) -> Tensor:
     0.1
     """
     bound = math.sqrt(3 / _fan(tensor))
-    return uniform_(tensor, -bound, bound, generator)
+    return uniform_(tensor, -bound, bound, generator_of(generator))
 
 
 @checked
@@ -177,7 +180,7 @@ def lecun_normal_(tensor: Floats, generator: Seed = None) -> Tensor:
     >>> round(float(w.std()), 2)  # 1 / sqrt(100)
     0.1
     """
-    return normal_(tensor, 0.0, math.sqrt(1 / _fan(tensor)), generator)
+    return normal_(tensor, 0.0, math.sqrt(1 / _fan(tensor)), generator_of(generator))
 
 
 @checked
@@ -194,7 +197,7 @@ def xavier_uniform_(tensor: Floats, gain: NonNegative = 1.0, generator: Seed = N
     0.1
     """
     bound = gain * math.sqrt(6 / _fan(tensor, "both"))
-    return uniform_(tensor, -bound, bound, generator)
+    return uniform_(tensor, -bound, bound, generator_of(generator))
 
 
 @checked
@@ -210,7 +213,11 @@ def xavier_normal_(tensor: Floats, gain: NonNegative = 1.0, generator: Seed = No
     >>> round(float(w.std()), 2)  # sqrt(2 / 200)
     0.1
     """
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / _fan(tensor, "both")), generator)
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / _fan(tensor, "both")), generator_of(generator))
+
+
+def _kaiming_std(tensor: Tensor, a: float, mode: Fan, nonlinearity: Activation) -> float:
+    return calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode))
 
 
 @checked
@@ -229,8 +236,8 @@ def kaiming_uniform_(
     >>> round(float(w.std()), 2)  # sqrt(2 / 200)
     0.1
     """
-    bound = math.sqrt(3) * (calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)))
-    return uniform_(tensor, -bound, bound, generator)
+    bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator_of(generator))
 
 
 @checked
@@ -249,7 +256,7 @@ def kaiming_normal_(
     >>> round(float(w.std()), 2)  # sqrt(2 / 200)
     0.1
     """
-    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
+    return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator_of(generator))
 
 
 __all__ = sorted(

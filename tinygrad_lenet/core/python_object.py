@@ -39,7 +39,7 @@ def numbers(name: str, value: Any) -> NDArray[Any]:
         raise DTypeError(f"{name} must be an array of numbers ({error})") from None
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"{name} must be an array of numbers, got {array.dtype}")
-    if np.any(getattr(value, "mask", False)):
+    if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
         raise ArgumentError(f"{name} is a masked array, which hides some of its values; give it values: x.filled(0)")
     return array
 

@@ -75,12 +75,6 @@ FAULTS = [
     ),  # said (0, 1, 3)
     (lambda: nn.LSTM(3, 2, batch_first=True)(np.zeros((2, 0, 3), np.float32)), r"LSTM: the input .* shape \(2, 0, 3\)"),
     (lambda: nn.LeNet5(activation=["relu"]), "LeNet5: activation must be"),
-    (lambda: nn.LeNet5Classic.prepare(np.zeros((1, 1, 28, 28), np.uint8)), "prepare: .*divide them by 255"),
-    (lambda: nn.Subsampling(6)(X), r"Subsampling.*\(N, 6, H, W\)"),  # was 6 channels of one
-    (lambda: nn.PartialConv2d(["00"], 3), "PartialConv2d: each element of table"),
-    (lambda: nn.MAPLoss()([[1.0, 2.0]], [2]), "MAPLoss: labels lie in 0 … 1"),  # was the class of rubbish
-    (lambda: nn.MAPLoss()([[1.0, 2.0]], [-1]), "MAPLoss: labels lie in 0 … 1, got -1"),  # spoke of three classes
-    (lambda: nn.MAPLoss()([[1.0, 2.0]], [True]), "MAPLoss: labels must be integers, got bool"),
     (lambda: nn.GELU(tl.ones(1)), "GELU: approximate must be"),
     (lambda: nn.Sequential(nn.Tanh())["0"], "Sequential: an index must be an integer"),
     (lambda: nn.Sequential(nn.Tanh())[: FACTORIES["Broken"]()], "Sequential: this index is broken"),

@@ -358,13 +358,6 @@ LAYERS = [*test_layers.LAYERS, *test_modules.LAYERS]
 LAYERS += [("Dropout", (0.3,), {}, (5, 4)), ("Dropout2d", (0.3,), {}, (2, 3, 4, 4))]
 CASES = {name: [case[1:] for case in LAYERS if case[0] == name] for name in dict.fromkeys(case[0] for case in LAYERS)}
 CASES |= {name: [None] for name in ("LeNet5", "Sequential", "ModuleList")}  # see twins
-OWN = {  # PyTorch has none of these
-    "LeNet5Classic": nn.LeNet5Classic,
-    "MAPLoss": nn.MAPLoss,
-    "PartialConv2d": lambda: nn.PartialConv2d(["01", "2"], 3),
-    "ScaledTanh": nn.ScaledTanh,
-    "Subsampling": lambda: nn.Subsampling(3),
-}
 
 
 def twins(torch, name, case):
@@ -442,23 +435,12 @@ def test_weights_go_to_pytorch_and_come_back(torch, tmp_path, name, dtype, toler
                 np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("kind", ["npz", "safetensors"])
-@pytest.mark.parametrize("name", OWN)
-def test_weights_of_our_own_layers_are_read_again(tmp_path, name, kind):
-    if kind == "safetensors":
-        pytest.importorskip("safetensors")
-    first, second = scrambled(OWN[name]()), OWN[name]()
-    tl.save(tmp_path / f"a.{kind}", first)
-    second.load_state_dict(tl.load(tmp_path / f"a.{kind}"))
-    assert same(second.state_dict(), first.state_dict())
-
-
 def test_no_layer_is_forgotten():
     kinds = {name for name in nn.__all__ if isinstance(getattr(nn, name), type) and name != "Module"}
     layers = {name for name in kinds if issubclass(getattr(nn, name), nn.Module)}
     losses = {name for name in layers if name in CLASSES["losses as layers"][2]}
     assert not [name for name in losses if getattr(nn, name)().state_dict()]
-    assert layers == {*CASES, *OWN, *losses}
+    assert layers == {*CASES, *losses}
 
 
 def test_other_files_are_refused(tmp_path):

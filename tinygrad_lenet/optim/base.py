@@ -256,14 +256,17 @@ class Optimizer:
             group.update(new)
 
     def _loaded(self, name: str, value: Any, i: int, p: Tensor) -> Any:
-        """A copy of a value from the state of parameter ``i``."""
+        """A copy of a value from the state of parameter ``i``, in the dtype of its state."""
         what = f"{name} of parameter {i}"
         if name == "step":
             return integer(what, value, 0, 2**53)
         custom = not type(self).__module__.startswith(__package__)  # the package's own keep arrays of p's shape only
         if custom and isinstance(value, (bool, int, float, np.ndarray)) and np.shape(value) != p.shape:
             return copy.copy(value)
-        return _like(what, value, p)
+        array = numbers(what, value)
+        if array.shape != p.shape:
+            raise ArgumentError(f"{what} has shape {array.shape}, expected {p.shape}")
+        return np.array(narrowed(what, array, _working(p)))
 
     def __setstate__(self, attributes: Options) -> None:
         vars(self).update(attributes)
@@ -327,14 +330,6 @@ def _master(w: Array, state: Options) -> Array:
     with np.errstate(over="ignore"):
         np.copyto(wide, w, where=wide.astype(np.float16) != w)
     return wide
-
-
-def _like(name: str, value: Any, p: Tensor) -> Array:
-    """A copy of a loaded value, which must have the parameter's shape, in the dtype of its state."""
-    array = numbers(name, value)
-    if array.shape != p.shape:
-        raise ArgumentError(f"{name} has shape {array.shape}, expected {p.shape}")
-    return np.array(narrowed(name, array, _working(p)))
 
 
 def _buffer(state: Options, name: str, w: Array, value: float = 0.0) -> Array:

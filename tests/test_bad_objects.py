@@ -195,7 +195,6 @@ for cls, valid in TRANSFORMS.items():
     case(cls.__name__, making(cls, transformed), valid)
     make = functools.partial(cls, *valid[0])
     case(f"{cls.__name__}()", method(make, "__call__"), call(IMAGES, rng(0)), changes=(1,))
-case("warp", data.warp, call(IMAGES, np.full((2, 5, 4, 4), 0.3, np.float32)))
 
 FILES = {
     "t10k-images-idx3-ubyte": bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 51, 102, 255]),

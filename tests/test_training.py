@@ -21,6 +21,18 @@ def test_metrics_equal_plain_counting():
     assert training.accuracy(np.eye(4)[guesses], labels) == np.trace(matrix) / 300
 
 
+def test_classes_may_be_floats_that_are_whole():
+    labels = np.array([0.0, 1.0, 1.0])
+    assert training.accuracy(np.eye(2)[[0, 1, 0]], labels) == 2 / 3
+    assert training.confusion_matrix(labels, [0, 1, 0], 2).tolist() == [[1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("batches", [[(tl.tensor(1.0), [0])], [(tl.ones(1, 2), [0]), (tl.ones(1, 3), [0])]])
+def test_evaluate_refuses_outputs_that_are_not_logits(batches):
+    with pytest.raises(ShapeError, match=r"^evaluate: expected logits \(N, C\) from the model"):
+        training.evaluate(nn.Identity(), batches)
+
+
 def test_evaluate_goes_through_all_and_leaves_the_model_as_it_was():
     x, y = RNG(0).standard_normal((23, 5)).astype(np.float32), RNG(1).integers(0, 3, 23)
     model = nn.Sequential(
@@ -150,7 +162,7 @@ def test_check_finite_passes_what_is_finite_and_names_what_is_not():
     model[0].weight.grad = tl.tensor([[0, np.nan], [0, 0]])
     with pytest.raises(GradientError, match=r"gradient of 1\.weight is not finite"):
         training.check_finite(model, loss, x)
-    with pytest.raises(GradientError, match=r"the loss is nan: the loss itself"):
+    with pytest.raises(GradientError, match=r"the loss is nan: it begins in the loss itself"):
         training.check_finite(model, tl.tensor(np.nan), x)
     with pytest.raises(GradientError, match=r"the loss is inf: input 0 holds"):
         training.check_finite(model, tl.tensor(np.inf), x * np.nan)

@@ -200,6 +200,13 @@ def _wide(x: Any) -> Any:
     return x if wide is None else x.astype(wide)
 
 
+def all_half(*values: Any) -> bool:
+    """Return True if the values that are not None are float16 together: the result is computed in float32, and rounded
+    once.
+    """
+    return bool(np.result_type(*(as_tensor(value).dtype for value in values if value is not None)) == np.float16)
+
+
 def _var(x: Tensor, axis: Axis, keepdims: bool, ddof: int) -> Tensor:
     x = _wide(x)
     squares = sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims)

@@ -301,8 +301,8 @@ def _softmax_nll(g: Graph, out: str, like: NDArray[Any], x: Any, index: Any, ave
     g.node("SoftmaxCrossEntropyLoss", g.of(x), g.of(index, np.int64), reduction=reduction, out=out)
 
 
-@emits("_shares")
-def _shares(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any) -> None:
+@emits("_softmax")
+def _softmax_of_axes(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any) -> None:
     """The softmax over several axes."""
     axes = None if axis is None else g.ints(axis)
     powers = g.node("Exp", g.node("Sub", g.of(x), g.node("ReduceMax", g.of(x), axes)))

@@ -2,9 +2,9 @@
 
     python tests/tools/mutate.py [MODULE ...] [--match PATTERN] [--jobs N] [--quick] [--list]
 
-goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp``, and all functions of the folder that
-these call) and every function of the ``KERNELS``, and for each mutant through the tests, in a process of its own;
-prints the mutants that no test caught. Changes nothing on the disk. Takes about a second a mutant.
+goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp`` and ``ufunc``, and all functions
+of the folder that these call) and every function of the ``KERNELS``, and for each mutant through the tests, in a process of
+its own; prints the mutants that no test caught. Changes nothing on the disk. Takes about a second a mutant.
 """
 
 import argparse
@@ -153,9 +153,9 @@ def rules(trees):
         keyword.value
         for tree in trees.values()
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "vjp"
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", getattr(call.func, "id", "")) in ("vjp", "ufunc")
         for keyword in call.keywords
-        if not isinstance(keyword.value, ast.Constant)
+        if not isinstance(keyword.value, ast.Constant) and keyword.arg != "onnx"
     ]
     reached, stack = [], list(given)
     while stack:

@@ -2,8 +2,8 @@
 
 ``mul.vjp(x=..., y=...)`` declares the vector-Jacobian product of each argument; ``None`` says that its gradient is 0.
 ``mul.check(draw(3, 2), draw(2))`` declares a test case with random arguments. ``mul.known_as(operator="mul", ...)``
-makes ``x * y`` call ``mul``. So ``g * y`` in a rule is NumPy's product if both are arrays, and a recorded op if one is a
-Tensor.
+makes ``x * y`` call ``mul``. So ``g * y`` in a rule is NumPy's product if both are arrays, and a recorded op if one is
+a Tensor. ``ufunc`` declares all of this at once for an op that is a NumPy function.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor
 from ..core.values import as_dtype
 from ..kernels.masks import mask_bits
+from .ufuncs import ufunc
 
 # Arithmetic
 
@@ -122,7 +123,7 @@ neg.check(draw(3, 2))
 neg.known_as(operator="neg", numpy=np.negative, torch="neg", onnx="Neg")
 
 
-@primitive
+@ufunc(np.sign, draw(3, 2), onnx="Sign", x=None)
 def sign(x: Array) -> Array:
     """Sign of ``x``: -1, 0 or 1; NaN for NaN, as in NumPy (PyTorch gives 0). Its gradient is 0, and not recorded.
 
@@ -130,13 +131,9 @@ def sign(x: Array) -> Array:
     >>> tl.sign(tl.tensor([-3.0, 0.0, 2.0]))
     tensor([-1.,  0.,  1.])
     """
-    return np.sign(x)
 
 
-sign.known_as(method=True, numpy=np.sign, torch="sign", onnx="Sign")
-
-
-@primitive
+@ufunc(np.floor, draw(3, 2), onnx="Floor", x=None)
 def floor(x: Array) -> Array:
     """The largest integer not greater than ``x``. Its gradient is 0, and not recorded.
 
@@ -144,13 +141,9 @@ def floor(x: Array) -> Array:
     >>> tl.floor(tl.tensor([1.7, -1.2]))
     tensor([ 1., -2.])
     """
-    return np.floor(x)
 
 
-floor.known_as(method=True, numpy=np.floor, torch="floor", onnx="Floor")
-
-
-@primitive
+@ufunc(np.ceil, draw(3, 2), onnx="Ceil", x=None)
 def ceil(x: Array) -> Array:
     """The smallest integer not less than ``x``. Its gradient is 0, and not recorded.
 
@@ -158,10 +151,6 @@ def ceil(x: Array) -> Array:
     >>> tl.ceil(tl.tensor([1.2, -1.7]))
     tensor([ 2., -1.])
     """
-    return np.ceil(x)
-
-
-ceil.known_as(method=True, numpy=np.ceil, torch="ceil", onnx="Ceil")
 
 
 @primitive
@@ -175,17 +164,16 @@ def round(x: Array, decimals: int = 0) -> Array:
     return np.round(x, decimals)
 
 
-for _step in (sign, floor, ceil, round):
-    _step.vjp(x=None)
-    _step.check(draw(3, 2))
+round.vjp(x=None)
+round.check(draw(3, 2))
 round.check(draw(3, 2), decimals=1)
 round.known_as(method=True, numpy=(np.rint, np.round), torch="round")
 
 
 @primitive
 def mod(x: Array, y: Array) -> Array:
-    """Remainder, ``x - floor(x / y) * y``. It has the sign of ``y``, like Python's ``%`` and PyTorch's ``remainder``; NaN
-    for ``y = 0``.
+    """Remainder, ``x - floor(x / y) * y``; NaN for ``y = 0``. Like Python's ``%`` and PyTorch's ``remainder`` it has
+    the sign of ``y``.
 
     Its gradient is 1 for ``x`` and ``-floor(x / y)`` for ``y``, even where it jumps.
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from ..core.primitive import Array, draw, primitive
 from ..errors import DTypeError
+from .ufuncs import ufunc
 
 # Comparisons
 
 
-@primitive
+@ufunc(np.equal, draw(3, 2), draw(2), operator="eq", x=None, y=None)
 def eq(x: Array, y: Array) -> Array:
     """``x == y``, element by element, as booleans without a gradient. NaN equals nothing.
 
@@ -20,13 +21,9 @@ def eq(x: Array, y: Array) -> Array:
     >>> tl.eq(tl.tensor([1.0, 2.0]), 2)
     tensor([False,  True])
     """
-    return np.equal(x, y)
 
 
-eq.known_as(operator="eq", numpy=np.equal, torch="eq")
-
-
-@primitive
+@ufunc(np.not_equal, draw(3, 2), draw(2), operator="ne", x=None, y=None)
 def ne(x: Array, y: Array) -> Array:
     """``x != y``, element by element, as booleans without a gradient. NaN differs from everything.
 
@@ -34,13 +31,9 @@ def ne(x: Array, y: Array) -> Array:
     >>> tl.ne(tl.tensor([1.0, 2.0]), 2)
     tensor([ True, False])
     """
-    return np.not_equal(x, y)
 
 
-ne.known_as(operator="ne", numpy=np.not_equal, torch="ne")
-
-
-@primitive
+@ufunc(np.less, draw(3, 2), draw(2), operator="lt", x=None, y=None)
 def lt(x: Array, y: Array) -> Array:
     """``x < y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -48,13 +41,9 @@ def lt(x: Array, y: Array) -> Array:
     >>> tl.lt(tl.tensor([1.0, 2.0]), 2)
     tensor([ True, False])
     """
-    return np.less(x, y)
 
 
-lt.known_as(operator="lt", numpy=np.less, torch="lt")
-
-
-@primitive
+@ufunc(np.less_equal, draw(3, 2), draw(2), operator="le", x=None, y=None)
 def le(x: Array, y: Array) -> Array:
     """``x <= y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -62,13 +51,9 @@ def le(x: Array, y: Array) -> Array:
     >>> tl.le(tl.tensor([1.0, 2.0]), 1.5)
     tensor([ True, False])
     """
-    return np.less_equal(x, y)
 
 
-le.known_as(operator="le", numpy=np.less_equal, torch="le")
-
-
-@primitive
+@ufunc(np.greater, draw(3, 2), draw(2), operator="gt", x=None, y=None)
 def gt(x: Array, y: Array) -> Array:
     """``x > y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -76,13 +61,9 @@ def gt(x: Array, y: Array) -> Array:
     >>> tl.gt(tl.tensor([1.0, 2.0]), 1)
     tensor([False,  True])
     """
-    return np.greater(x, y)
 
 
-gt.known_as(operator="gt", numpy=np.greater, torch="gt")
-
-
-@primitive
+@ufunc(np.greater_equal, draw(3, 2), draw(2), operator="ge", x=None, y=None)
 def ge(x: Array, y: Array) -> Array:
     """``x >= y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -90,10 +71,6 @@ def ge(x: Array, y: Array) -> Array:
     >>> tl.ge(tl.tensor([1.0, 2.0]), 1.5)
     tensor([False,  True])
     """
-    return np.greater_equal(x, y)
-
-
-ge.known_as(operator="ge", numpy=np.greater_equal, torch="ge")
 
 
 # Logical operations
@@ -138,7 +115,7 @@ logical_not.vjp(x=None)
 logical_not.check(draw(3, 2))
 logical_not.known_as(numpy=np.logical_not, torch="logical_not", onnx="Not")
 
-for _op in (eq, ne, lt, le, gt, ge, logical_and, logical_or):
+for _op in (logical_and, logical_or):
     _op.vjp(x=None, y=None)
     _op.check(draw(3, 2), draw(2))
 

@@ -71,9 +71,8 @@ def layer_norm_definition(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> 
 
 def moments(x: Array) -> tuple[Array, Array]:
     """Mean and (biased) variance of each channel (axis 1), in float64."""
-    x = single(x)
-    at = fast.channels(x)
-    return fast.moments(at.view(x), at)
+    _, _, mean, var = _prepared(x, None)
+    return mean, var
 
 
 def _prepared(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
@@ -117,11 +116,9 @@ def _normalize_weight(g: Array, x: Array, eps: float, stats: Any) -> Array:
     return fast.weight_grad(at.view(single(g)), data, at, mean, var, eps)
 
 
-normalize.vjp(
-    x=lambda g, x, weight, eps, stats: _normalize_x(g, x, weight, eps, stats),
-    weight=lambda g, x, eps, stats: _normalize_weight(g, x, eps, stats),
-    bias=lambda g: sum(single(g), (0, *range(2, g.ndim))),
-)
+normalize.vjp(x=lambda g, x, weight, eps, stats: _normalize_x(g, x, weight, eps, stats))
+normalize.vjp(weight=lambda g, x, eps, stats: _normalize_weight(g, x, eps, stats))
+normalize.vjp(bias=lambda g: sum(single(g), (0, *range(2, g.ndim))))
 normalize.check(draw(3, 2, 2, 3), draw(2), draw(2), 1e-3)
 normalize.check(draw(5, 2), draw(2), draw(2), 1e-3)
 
@@ -157,17 +154,12 @@ def _normalize_x_x(g_: Any, g: Any, x: Any, weight: Any, eps: float) -> Any:
     return (-total * factor * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))).astype(single(x).dtype)
 
 
-_normalize_x.vjp(
-    g=lambda g_, x, weight, eps, stats: _normalize_x(g_, x, weight, eps, stats),
-    x=_normalize_x_x,
-    weight=_normalize_x_weight,
-)
+_normalize_x.vjp(g=lambda g_, x, weight, eps, stats: _normalize_x(g_, x, weight, eps, stats))
+_normalize_x.vjp(x=_normalize_x_x, weight=_normalize_x_weight)
 _normalize_x.check(draw(3, 2, 2, 3), draw(3, 2, 2, 3), draw(2), 1e-3, None)
 _normalize_x.check(draw(5, 2), draw(5, 2), draw(2), 1e-3, None)
-_normalize_weight.vjp(
-    g=lambda g_, x, eps, stats: normalize(x, g_, np.zeros(x.shape[1], x.dtype), eps, stats),
-    x=lambda g_, g, x, eps, stats: _normalize_x(g, x, g_, eps, stats),
-)
+_normalize_weight.vjp(g=lambda g_, x, eps, stats: normalize(x, g_, np.zeros(x.shape[1], x.dtype), eps, stats))
+_normalize_weight.vjp(x=lambda g_, g, x, eps, stats: _normalize_x(g, x, g_, eps, stats))
 _normalize_weight.check(draw(3, 2, 2, 3), draw(3, 2, 2, 3), 1e-3, None)
 _normalize_weight.check(draw(5, 2), draw(5, 2), 1e-3, None)
 

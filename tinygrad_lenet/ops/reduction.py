@@ -290,8 +290,6 @@ def _cumprod_x(g: Any, x: Any, axis: int) -> Any:
     output, its gradient times the elements between. Nothing is divided, so zeros do no harm.
     """
     head, length = (slice(None),) * axis, x.shape[axis]
-    if not length:
-        return g * x
     wide, up = wider(x), wider(g)
     y = [up[(*head, slice(length - 1, length))]]
     for i in reversed(range(length - 1)):
@@ -357,13 +355,11 @@ def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
     """The product of the elements before, times the product of those after, along the reduced axes as one."""
-    if not math.prod(x.shape):
-        return x * 0
     reduced = axes_of(axis, len(x.shape))
     order = [*(a for a in range(len(x.shape)) if a not in reduced), *reduced]
     kept = len(x.shape) - len(reduced)
     wide = wider(x).transpose(order)
-    flat = wide.reshape((*wide.shape[:kept], -1))
+    flat = wide.reshape((*wide.shape[:kept], math.prod(wide.shape[kept:])))
     before = _cumprod(_shifted(flat, kept), kept)
     after = flip(_cumprod(_shifted(flip(flat, kept), kept), kept), kept)
     others = (before * after).reshape(wide.shape).transpose(tuple(int(i) for i in np.argsort(order)))

@@ -2,9 +2,9 @@
 
     python tests/tools/mutate.py [MODULE ...] [--match PATTERN] [--jobs N] [--quick] [--list]
 
-goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp`` and ``ufunc``, and all functions
-of the folder that these call) and every function of the ``KERNELS``, and for each mutant through the tests, in a process of
-its own; prints the mutants that no test caught. Changes nothing on the disk. Takes about a second a mutant.
+goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp`` and ``ufunc``, and all functions of
+the folder that these call) and every function of the ``KERNELS``, and for each mutant through the tests, in a process
+of its own; prints the mutants that no test caught. Changes nothing on the disk. Takes about a second a mutant.
 """
 
 import argparse
@@ -200,6 +200,11 @@ def skipped(function):
     return out
 
 
+def first_line(statement):
+    """The line of a statement, or of its first decorator."""
+    return min(node.lineno for node in [statement, *getattr(statement, "decorator_list", [])])
+
+
 def owner(statement):
     """The op whose rule stands in a statement of a module, or the function that it defines."""
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
@@ -230,7 +235,7 @@ class Mutant:
     def __init__(self, path, tree, node, twin, within=""):
         self.path, self.line = path, node.lineno
         self.within = within
-        self.owner = next(owner(s) for s in tree.body if s.lineno <= node.lineno <= s.end_lineno)
+        self.owner = next(owner(s) for s in tree.body if first_line(s) <= node.lineno <= s.end_lineno)
         self.text = f"{ast.unparse(node)}  ->  {ast.unparse(twin)}"
         self.original, self.node, self.twin = tree, node, ast.copy_location(twin, node)
         self.module = f"tinygrad_lenet.{path.parent.name}.{path.stem}"

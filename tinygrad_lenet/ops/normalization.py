@@ -71,11 +71,11 @@ def layer_norm_definition(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> 
 
 def moments(x: Array) -> tuple[Array, Array]:
     """Mean and (biased) variance of each channel (axis 1), in float64."""
-    _, _, mean, var = _prepared(x, None)
+    _, _, mean, var = _with_moments(x, None)
     return mean, var
 
 
-def _prepared(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
+def _with_moments(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
     """Return the memory layout of ``x``, ``x`` as (A, C, B), float16 as float32, and the moments; they are computed if
     ``stats`` is None.
     """
@@ -92,7 +92,7 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
     ``stats`` are the moments of ``x`` if the caller has computed them already. They depend on ``x``, and the gradient
     includes this (Ioffe & Szegedy, 2015, section 3).
     """
-    at, data, mean, var = _prepared(x, stats)
+    at, data, mean, var = _with_moments(x, stats)
     out = memory.empty(at.shape, data.dtype)
     fast.normalize(out, data, at, mean, var, weight, bias, eps)
     return at.images(out).astype(x.dtype, copy=False)
@@ -103,7 +103,7 @@ def _normalize_x(g: Array, x: Array, weight: Array, eps: float, stats: Any) -> A
     """``weight / sqrt(var + eps) * (g - mean(g) - standard * mean(g * standard))``, where ``standard`` is ``x`` with
     mean 0 and variance 1.
     """
-    at, data, mean, var = _prepared(x, stats)
+    at, data, mean, var = _with_moments(x, stats)
     out = memory.empty(at.shape, data.dtype)
     fast.input_grad(out, at.view(single(g)), data, at, mean, var, weight, eps)
     return at.images(out)
@@ -112,7 +112,7 @@ def _normalize_x(g: Array, x: Array, weight: Array, eps: float, stats: Any) -> A
 @primitive
 def _normalize_weight(g: Array, x: Array, eps: float, stats: Any) -> Array:
     """``sum(g * standard)`` for each channel."""
-    at, data, mean, var = _prepared(x, stats)
+    at, data, mean, var = _with_moments(x, stats)
     return fast.weight_grad(at.view(single(g)), data, at, mean, var, eps)
 
 
@@ -167,7 +167,7 @@ _normalize_weight.check(draw(5, 2), draw(5, 2), 1e-3, None)
 # The functions
 
 
-def _check(x: Tensor, shape: tuple[int, ...], **values: Any) -> None:
+def _check_arguments(x: Tensor, shape: tuple[int, ...], **values: Any) -> None:
     """Raise unless the input is floats, and the values have this shape or are None."""
     if x.dtype.kind != "f":
         raise DTypeError(f"input must be floats, got {x.dtype}; convert: input.astype('float32')")
@@ -243,7 +243,7 @@ def batch_norm(
     for name, value in given.items():
         if name.startswith("running") and not isinstance(value, (Tensor, NoneType)):
             raise DTypeError(f"{name} is changed in place, so it must be a Tensor, got {brief(value)}")
-    _check(x, x.shape[1:2], **given)
+    _check_arguments(x, x.shape[1:2], **given)
     if training:
         dtype = np.result_type(*(as_tensor(value).dtype for value in (x, weight, bias) if value is not None))
         x = x if x.dtype == dtype else x.astype(dtype)
@@ -309,7 +309,7 @@ def layer_norm(
     shape = tuple(listed(normalized_shape, "normalized_shape"))
     if not shape or x.shape[x.ndim - len(shape) :] != shape:
         raise ShapeError(f"normalized_shape {shape} must be the last lengths of the input {x.shape}")
-    _check(x, shape, weight=weight, bias=bias)
+    _check_arguments(x, shape, weight=weight, bias=bias)
     half = all_half(x, weight, bias)
     out = _normalized_rows(single(x) if half else x, x.shape[: x.ndim - len(shape)], eps)
     return _scaled(out, weight, bias, half)
@@ -346,7 +346,7 @@ def group_norm(
     x = as_tensor(input)
     if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
         raise ShapeError(f"input must be (N, C, ...) with C divisible by {num_groups}, got {x.shape}")
-    _check(x, x.shape[1:2], weight=weight, bias=bias)
+    _check_arguments(x, x.shape[1:2], weight=weight, bias=bias)
     half = all_half(x, weight, bias)
     out = _normalized_rows(single(x) if half else x, (x.shape[0], num_groups), eps)
     return _scaled(out, _per_channel(weight, x.ndim), _per_channel(bias, x.ndim), half)

@@ -152,7 +152,7 @@ def wider(x: T) -> T:
     return found
 
 
-def narrowed(out: T, x: Any) -> T:
+def cast_like(out: T, x: Any) -> T:
     """Return a result in the dtype of ``x``, if that is a float."""
     found: T = out.astype(x.dtype) if x.dtype.kind == "f" and out.dtype != x.dtype else out
     return found
@@ -173,7 +173,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """
     # float16 is added in float32, as by NumPy's mean: its largest number is 65,504.
     total = added(x, axes_of(axis, x.ndim), np.float32 if x.dtype == np.float16 else None, keepdims=keepdims)
-    return narrowed(total / _count(x.shape, axis), x)
+    return cast_like(total / _count(x.shape, axis), x)
 
 
 mean.vjp(x=lambda g, x_shape, axis: _broadcast_back(single(g) / _count(x_shape, axis), x_shape, axis))
@@ -193,7 +193,7 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     (tensor(1.25), tensor(1.))
     """
     given = as_tensor(x)
-    return narrowed(_var(given, axis, keepdims, ddof), given)
+    return cast_like(_var(given, axis, keepdims, ddof), given)
 
 
 var.known_as(method=True, numpy=np.var, torch="var")
@@ -214,7 +214,7 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     tensor(1.)
     """
     given = as_tensor(x)
-    return narrowed(_root(_var(given, axis, keepdims, ddof)), given)
+    return cast_like(_root(_var(given, axis, keepdims, ddof)), given)
 
 
 std.known_as(method=True, numpy=np.std, torch="std")
@@ -242,7 +242,7 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
     """
     x = as_tensor(x)
     if p == 2:
-        return narrowed(_root(sum(square(wider(x if x.dtype.kind == "f" else x * 1.0)), axis, keepdims)), x)
+        return cast_like(_root(sum(square(wider(x if x.dtype.kind == "f" else x * 1.0)), axis, keepdims)), x)
     if p == 0:
         return sum(ne(x, 0).astype(x.dtype if x.dtype.kind == "f" else np.float32), axis, keepdims)
     size = abs(x)
@@ -254,7 +254,7 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
     zero = size == 0  # its power has no finite derivative
     total = sum(where(zero, of_zero, where(zero, 1, size) ** p), axis, keepdims)
     flat = total == of_zero
-    return narrowed(where(flat, total.detach() ** (1 / p), where(flat, 1, total) ** (1 / p)), x)
+    return cast_like(where(flat, total.detach() ** (1 / p), where(flat, 1, total) ** (1 / p)), x)
 
 
 norm.known_as(method=True, torch="norm")
@@ -265,7 +265,7 @@ norm.known_as(method=True, torch="norm")
 
 @primitive
 def _cumsum(x: Array, axis: int) -> Array:
-    return narrowed(np.cumsum(x, axis, np.float64 if x.dtype.kind == "f" else None), x)
+    return cast_like(np.cumsum(x, axis, np.float64 if x.dtype.kind == "f" else None), x)
 
 
 _cumsum.vjp(x=lambda g, axis: flip(_cumsum(flip(g, axis), axis), axis))
@@ -275,7 +275,7 @@ _cumsum.check(draw(3, 4, 2), 0)
 
 @primitive
 def _cumprod(x: Array, axis: int) -> Array:
-    return narrowed(np.cumprod(x, axis, WIDER.get(x.dtype)), x)
+    return cast_like(np.cumprod(x, axis, WIDER.get(x.dtype)), x)
 
 
 def _shifted(x: Any, axis: int) -> Any:
@@ -350,7 +350,7 @@ def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> x.grad
     tensor([ 0., 10.,  0.])
     """
-    return narrowed(np.prod(x, axes_of(axis, np.ndim(x)), WIDER.get(x.dtype), keepdims=keepdims), x)
+    return cast_like(np.prod(x, axes_of(axis, np.ndim(x)), WIDER.get(x.dtype), keepdims=keepdims), x)
 
 
 def _prod_x(g: Any, x: Any, axis: Axis) -> Any:

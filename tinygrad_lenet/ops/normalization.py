@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.primitive import Array, composite, draw, primitive
-from ..core.tensor import Tensor, as_tensor
+from ..core.tensor import Tensor, as_tensor, to_array
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..kernels import channels as fast
 from ..kernels import memory
@@ -82,7 +82,12 @@ def _with_moments(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
     x = single(x)
     at = fast.channels(x)
     data = at.view(x)
-    return (at, data, *(fast.moments(data, at) if stats is None else stats))
+    if stats is None:
+        return (at, data, *fast.moments(data, at))
+    mean, var = (to_array(value) for value in stats)
+    if mean.shape != x.shape[1:2] or var.shape != x.shape[1:2]:
+        raise ShapeError(f"stats must be mean and variance of {x.shape[1]} channels, got {mean.shape} and {var.shape}")
+    return at, data, mean, var
 
 
 @primitive

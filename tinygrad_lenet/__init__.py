@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .calculus import jvp as jvp
     from .calculus import value_and_grad as value_and_grad
     from .calculus import vjp as vjp
+    from .checkpointing import checkpoint as checkpoint
     from .ops.activations import *
     from .ops.contractions import *
     from .ops.convolution import *
@@ -87,7 +88,6 @@ if TYPE_CHECKING:
     from .ops.softmax import *
     from .ops.sorting import *
     from .ops.unfold import *
-    from .recomputation import checkpoint as checkpoint
     from .serialization import load as load
     from .serialization import load_checkpoint as load_checkpoint
     from .serialization import save as save
@@ -96,7 +96,7 @@ else:  # type checkers would take any name then
     globals().update(_public())
     # Imported when they are first used, since importing them takes nearly a third of the time: the module of each name.
     _LAZY = dict.fromkeys(("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"), "")
-    _LAZY |= {"checkpoint": "recomputation", "detect_anomaly": "anomaly"}
+    _LAZY |= {"checkpoint": "checkpointing", "detect_anomaly": "anomaly"}
     _LAZY |= dict.fromkeys(("load", "load_checkpoint", "save", "save_checkpoint"), "serialization")
     _LAZY |= dict.fromkeys(("grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"), "calculus")
 

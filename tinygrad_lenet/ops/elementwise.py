@@ -107,7 +107,7 @@ reciprocal.check(draw(3, 2, low=0.5, high=2))
 reciprocal.known_as(method=True, numpy=np.reciprocal, torch="reciprocal", onnx="Reciprocal")
 
 
-@primitive
+@ufunc(np.negative, draw(3, 2), operator="neg", onnx="Neg", x=lambda g: -g)
 def neg(x: Array) -> Array:
     """Negative, ``-x``.
 
@@ -115,12 +115,6 @@ def neg(x: Array) -> Array:
     >>> tl.neg(tl.tensor([1.0, -2.0]))
     tensor([-1.,  2.])
     """
-    return np.negative(x)
-
-
-neg.vjp(x=lambda g: -g)
-neg.check(draw(3, 2))
-neg.known_as(operator="neg", numpy=np.negative, torch="neg", onnx="Neg")
 
 
 @ufunc(np.sign, draw(3, 2), onnx="Sign", x=None)

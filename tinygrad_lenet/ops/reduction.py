@@ -250,7 +250,8 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
         return max(size, axis, keepdims) if p > 0 else min(size, axis, keepdims)
     if p == 1:
         return sum(size, axis, keepdims)
-    size, of_zero = wider(size), 0.0 if p > 0 else math.inf
+    size = wider(size)
+    of_zero = 0.0 if p > 0 else math.inf
     zero = size == 0  # its power has no finite derivative
     total = sum(where(zero, of_zero, where(zero, 1, size) ** p), axis, keepdims)
     flat = total == of_zero
@@ -289,10 +290,11 @@ def _cumprod_x(g: Any, x: Any, axis: int) -> Any:
     """``x[i]`` gets the product of the elements before it, times ``y[i] = g[i] + x[i + 1] * y[i + 1]``: for each later
     output, its gradient times the elements between. Nothing is divided, so zeros do no harm.
     """
-    head, length = (slice(None),) * axis, x.shape[axis]
+    head = (slice(None),) * axis
+    last = x.shape[axis] - 1
     wide, up = wider(x), wider(g)
-    y = [up[(*head, slice(length - 1, length))]]
-    for i in reversed(range(length - 1)):
+    y = [up[(*head, slice(last, last + 1))]]
+    for i in reversed(range(last)):
         y.append(up[(*head, slice(i, i + 1))] + wide[(*head, slice(i + 1, i + 2))] * y[-1])
     return (_cumprod(_shifted(wide, axis), axis) * concatenate(y[::-1], axis)).astype(x.dtype)
 

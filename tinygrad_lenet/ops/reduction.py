@@ -160,7 +160,8 @@ def cast_like(out: T, x: Any) -> T:
 
 def all_half(*values: Any) -> bool:
     """Return True if the values (None does not count) are float16: then compute in float32, and round once."""
-    return bool(np.result_type(*(as_tensor(value).dtype for value in values if value is not None)) == np.float16)
+    dtypes = [as_tensor(value).dtype for value in values if value is not None]
+    return np.float16 in dtypes and bool(np.result_type(*dtypes) == np.float16)
 
 
 @primitive
@@ -293,7 +294,7 @@ def _cumprod_x(g: Any, x: Any, axis: int) -> Any:
     head = (slice(None),) * axis
     last = x.shape[axis] - 1
     wide, up = wider(x), wider(g)
-    y = [up[(*head, slice(last, last + 1))]]
+    y = [up[(*head, slice(last, None))]]
     for i in reversed(range(last)):
         y.append(up[(*head, slice(i, i + 1))] + wide[(*head, slice(i + 1, i + 2))] * y[-1])
     return (_cumprod(_shifted(wide, axis), axis) * concatenate(y[::-1], axis)).astype(x.dtype)

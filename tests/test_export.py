@@ -186,6 +186,8 @@ def test_files_are_written_read_and_equal(tmp_path):
         lambda x: x.argsort(1),
         lambda x: x.var(axis=1) + x.std(axis=1, ddof=1) + x.logsumexp(1),
         lambda x: tl.einsum("ij,kj->ik", x, x[:, :6]),
+        lambda x: x.flip(0),
+        lambda x: tl.conv1d(x.T[None], np.ones((1, 6, 3), np.float32), padding="same"),  # a sequence of any length
     ],
 )
 def test_what_follows_the_batch_size_is_computed_from_it(model):

@@ -150,10 +150,11 @@ def trace(
     return steps, outputs
 
 
-def _beside_size(at: Windows) -> tuple[Any, ...]:
-    """All that describes windows but the size of the images, from which the rest follows."""
+def attributes(at: Windows) -> dict[str, Any]:
+    """ONNX's attributes of windows; the size of the images is not among them."""
     after = [f - n - b for f, n, b in zip(at.full, at.size, at.before, strict=True)]
-    return at.kernel, at.stride, at.dilation, at.before, after
+    pads = [*at.before, *after]
+    return {"kernel_shape": at.kernel, "strides": at.stride, "pads": pads, "dilations": at.dilation}
 
 
 def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
@@ -169,7 +170,7 @@ def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
             if a.array.size and (a.array == a.array.flat[0]).all() and (b.array == a.array.flat[0]).all():
                 return Constant(a.array, shape)
     elif isinstance(a, Windows) and isinstance(b, Windows):
-        if _beside_size(a) == _beside_size(b):
+        if attributes(a) == attributes(b):
             return a._replace(size=_merged(a.size, b.size, sizes, step))
     elif isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         merged = [_merged(x, y, sizes, step) for x, y in zip(a, b, strict=True)]

@@ -23,7 +23,7 @@ def eq(x: Array, y: Array) -> Array:
     return np.equal(x, y)
 
 
-eq.known_as(operator="eq", numpy=np.equal, torch="eq")
+eq.known_as(operator="eq", numpy=np.equal, torch="eq", onnx="Equal")
 
 
 @primitive
@@ -37,7 +37,7 @@ def ne(x: Array, y: Array) -> Array:
     return np.not_equal(x, y)
 
 
-ne.known_as(operator="ne", numpy=np.not_equal, torch="ne")
+ne.known_as(operator="ne", numpy=np.not_equal, torch="ne", onnx=lambda g, t, x, y: g.node("Not", g.node("Equal", x, y)))
 
 
 @primitive
@@ -51,7 +51,7 @@ def lt(x: Array, y: Array) -> Array:
     return np.less(x, y)
 
 
-lt.known_as(operator="lt", numpy=np.less, torch="lt")
+lt.known_as(operator="lt", numpy=np.less, torch="lt", onnx="Less")
 
 
 @primitive
@@ -65,7 +65,7 @@ def le(x: Array, y: Array) -> Array:
     return np.less_equal(x, y)
 
 
-le.known_as(operator="le", numpy=np.less_equal, torch="le")
+le.known_as(operator="le", numpy=np.less_equal, torch="le", onnx="LessOrEqual")
 
 
 @primitive
@@ -79,7 +79,7 @@ def gt(x: Array, y: Array) -> Array:
     return np.greater(x, y)
 
 
-gt.known_as(operator="gt", numpy=np.greater, torch="gt")
+gt.known_as(operator="gt", numpy=np.greater, torch="gt", onnx="Greater")
 
 
 @primitive
@@ -93,7 +93,7 @@ def ge(x: Array, y: Array) -> Array:
     return np.greater_equal(x, y)
 
 
-ge.known_as(operator="ge", numpy=np.greater_equal, torch="ge")
+ge.known_as(operator="ge", numpy=np.greater_equal, torch="ge", onnx="GreaterOrEqual")
 
 
 for _comparison in (eq, ne, lt, le, gt, ge):

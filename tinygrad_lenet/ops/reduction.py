@@ -51,7 +51,7 @@ sum.vjp(x=lambda g, x_shape, axis: _stretch(g, x_shape, axis))
 sum.check(draw(3, 2))
 sum.check(draw(3, 4, 2), axis=(0, -1))
 sum.check(draw(3, 4, 2), axis=1, keepdims=True)
-sum.known_as(method=True, numpy=np.sum, torch="sum")
+sum.known_as(method=True, numpy=np.sum, torch="sum", onnx="ReduceSum")
 
 
 @primitive
@@ -72,7 +72,7 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
-max.known_as(method=True, numpy=np.max, torch="max")
+max.known_as(method=True, numpy=np.max, torch="max", onnx="ReduceMax")
 max.known_as(name="amax", method=True, numpy=np.amax, torch="amax")
 
 
@@ -91,7 +91,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
-min.known_as(method=True, numpy=np.min, torch="min")
+min.known_as(method=True, numpy=np.min, torch="min", onnx="ReduceMin")
 min.known_as(name="amin", method=True, numpy=np.amin, torch="amin")
 
 
@@ -122,7 +122,7 @@ def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     return np.argmax(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
-argmax.known_as(method=True, numpy=np.argmax, torch="argmax")
+argmax.known_as(method=True, numpy=np.argmax, torch="argmax", onnx="ArgMax")
 
 
 @primitive
@@ -136,7 +136,7 @@ def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     return np.argmin(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
-argmin.known_as(method=True, numpy=np.argmin, torch="argmin")
+argmin.known_as(method=True, numpy=np.argmin, torch="argmin", onnx="ArgMin")
 
 
 for _index in (argmax, argmin):
@@ -166,7 +166,7 @@ mean.vjp(x=lambda g, x_shape, axis: _stretch(single(g) / _count(x_shape, axis), 
 mean.check(draw(3, 2))
 mean.check(draw(3, 4, 2), axis=(0, -1))
 mean.check(draw(3, 4, 2), axis=1, keepdims=True)
-mean.known_as(method=True, numpy=np.mean, torch="mean")
+mean.known_as(method=True, numpy=np.mean, torch="mean", onnx="ReduceMean")
 
 
 @composite
@@ -397,7 +397,7 @@ prod.check(draw(3, 2))
 prod.check(draw(3, 4, 2), axis=(0, -1))
 prod.check(draw(3, 4, 2), axis=1, keepdims=True)
 prod.check(draw(values=[[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
-prod.known_as(method=True, numpy=np.prod, torch="prod")
+prod.known_as(method=True, numpy=np.prod, torch="prod", onnx="ReduceProd")
 
 # Counting: no gradients. Last, since their names are Python's.
 

@@ -241,6 +241,19 @@ def test_files_that_are_no_models_are_refused(tmp_path):
         tl.onnx.load(tl.onnx.export(nn.Identity(), tl.zeros(1, 2), None))(tl.zeros(1, 2), tl.zeros(1, 2))
 
 
+def test_models_of_old_operators_are_refused_until_they_are_converted():
+    from onnx import version_converter
+
+    made = tl.onnx.export(nn.Sequential(nn.Conv2d(1, 2, 3, generator=0), nn.ReLU()), tl.zeros(1, 1, 5, 5), None)
+    made.opset_import[0].version, made.ir_version = 9, 4
+    with pytest.raises(
+        tl.UnsupportedError, match=r"opset 9, older than 13; call load\(onnx.version_converter.convert_"
+    ):
+        tl.onnx.load(made)
+    x = tl.rand(2, 1, 5, 5, generator=1)
+    assert tl.onnx.load(version_converter.convert_version(made, 13))(x).shape == (2, 2, 3, 3)
+
+
 def linear():
     return tl.onnx.export(nn.Linear(3, 2, generator=0), tl.zeros(1, 3), None)
 

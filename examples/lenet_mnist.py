@@ -2,11 +2,11 @@
 
     python examples/lenet_mnist.py [--recipe best] [--resume] [--report FILE.html]
 
-trains on the 60,000 images of MNIST, tests on the other 10,000, and leaves a picture of the curves and the learned
+trains on the 60,000 images of MNIST, tests on the other 10,000, and writes a picture of the curves and the learned
 weights. The model is written as a forward pass only: see tinygrad_lenet/nn/lenet.py. `--help` lists the options.
 
-A run that was stopped, at whatever moment and by whatever means, goes on with `--resume` from its last checkpoint, and
-ends with the same bits as one that was not.
+`--resume` continues a stopped run from its last checkpoint. The result has the same bits as that of a run that was
+never stopped.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ import tinygrad_lenet as tl
 from tinygrad_lenet import data, files, nn, optim, training, visualize
 
 try:
-    from matplotlib.backend_bases import FigureCanvasBase  # also for visualize; better to miss it now than later
+    from matplotlib.backend_bases import FigureCanvasBase  # visualize needs it too: fail now, not after training
     from tqdm import tqdm
 except ModuleNotFoundError as missing:
     sys.exit(f"This example needs {missing.name}, one of its extras. Install them with:  pip install -e '.[examples]'")
 
 DATASETS = {"mnist": data.MNIST, "fashion": data.FashionMNIST}
-# For each optimiser its peak learning rate, found on a validation split of the training set, and how to make it.
+# For each optimiser, its constructor and its peak learning rate, chosen on a validation split of the training set.
 OPTIMIZERS = {
     "sgd": (0.03, lambda ps, lr, decay: optim.SGD(ps, lr=lr, momentum=0.9, nesterov=True, weight_decay=decay)),
     "adam": (2e-3, lambda ps, lr, decay: optim.Adam(ps, lr=lr)),
@@ -44,25 +44,13 @@ OPTIMIZERS = {
     "rmsprop": (1e-3, lambda ps, lr, decay: optim.RMSprop(ps, lr=lr)),
     "adagrad": (2e-2, lambda ps, lr, decay: optim.Adagrad(ps, lr=lr)),
 }
-# What --recipe sets, unless an option says otherwise; chosen on a validation split, never on the test set.
+# The defaults that --recipe sets; chosen on a validation split, never on the test set.
 RECIPES: dict[str, dict[str, Any]] = {
     "quick": {},
     "plain": {"epochs": 20, "lr": 0.02, "weight_decay": 1e-3, "average": 0.999, "label_smoothing": 0.1},
     "best": {"epochs": 30, "lr": 0.03, "weight_decay": 5e-4, "average": 0.999, "augment": True, "label_smoothing": 0.1},
-    "classic": {"model": "classic", "epochs": 20, "batch_size": 10},
 }
 AUGMENT = data.RandomAffine(degrees=10, translate=0.07, scale=(0.9, 1.1), shear=10)
-
-
-def classic_rate(epoch: int, patterns: int) -> float:
-    """A fifth of the global learning rate of 1998 in epoch 0, 1, ... (the paper, section III.B), and how it is reached.
-
-    With the paper's own rate, the training error was 4.5 % after two passes, with a fifth 2.0 %. The first weights are
-    so small that the second derivatives, too, are a thousandth of what they will be; with the full rate at once, every
-    unit saturates within 200 patterns. So the rate grows over the first half of the first pass.
-    """
-    rate = next(rate for last, rate in ((2, 1e-4), (5, 4e-5), (8, 2e-5), (12, 1e-5), (math.inf, 2e-6)) if epoch < last)
-    return rate * min(1.0, 0.01 + patterns / 30_000) if epoch == 0 else rate
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -70,12 +58,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--recipe", choices=RECIPES, default="quick", help="a set of options; what you give beside it counts")
-    add("--model", choices=["lenet5", "classic"], default="lenet5", help="as it is taught today, or as it was in 1998")
+    add("--recipe", choices=RECIPES, default="quick", help="a set of defaults; options given as well take precedence")
     add("--epochs", type=int, default=8, help="passes over the training set")
     add("--batch-size", type=int, default=64, help="images in a step")
-    add("--accumulate", type=int, default=1, help="parts of a batch that go through the network one after the other")
-    add("--lr", type=float, help="peak learning rate; if not given, one that suits the optimizer")
+    add("--accumulate", type=int, default=1, metavar="N", help="split batches into N parts and add up their gradients")
+    add("--lr", type=float, help="peak learning rate; by default, one that suits the optimizer")
     add("--optimizer", choices=OPTIMIZERS, default="sgd")
     add("--weight-decay", type=float, default=1e-4, help="for sgd")
     add("--label-smoothing", type=float, default=0.0, metavar="E", help="share of the target spread over all classes")
@@ -83,25 +70,25 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--pool", choices=["max", "avg"], default="max")
     add("--batch-norm", action="store_true", help="normalise after each convolution")
     add("--augment", action=argparse.BooleanOptionalAction, default=False, help="distort the training images")
-    add("--draw-augmentation", type=Path, metavar="FILE", help="only draw what such distortions look like")
+    add("--draw-augmentation", type=Path, metavar="FILE", help="only draw examples of the distortions")
     add("--draw-graph", type=Path, metavar="FILE", help="only draw the graph of the network and its loss (.svg)")
     add("--average", type=float, default=0.0, metavar="D", help="test with a moving average of the weights, decay D")
     add("--seed", type=int, default=0, help="of the initial weights and the order of the images")
-    add("--runs", type=int, default=1, help="so many runs, with seeds that count up; mean and confidence interval")
-    add("--validation", type=int, default=0, metavar="N", help="training images to hold out and to measure on")
+    add("--runs", type=int, default=1, metavar="N", help="train N times, with consecutive seeds")
+    add("--validation", type=int, default=0, metavar="N", help="hold out N training images to measure on")
     add("--patience", type=int, default=0, metavar="N", help="stop after N epochs without a better validation accuracy")
     add("--dataset", choices=DATASETS, default="mnist")
-    add("--data", type=Path, metavar="DIR", help="folder to look for the data in first")
-    add("--checkpoint", type=Path, metavar="FILE", default=Path("lenet_mnist.ckpt"), help="where to keep the run")
-    add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also within an epoch, after so many steps")
-    add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    add("--data", type=Path, metavar="DIR", help="folder to search for the data first")
+    add("--checkpoint", type=Path, metavar="FILE", default=Path("lenet_mnist.ckpt"), help="where to write checkpoints")
+    add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also write one after every STEPS steps")
+    add("--resume", action="store_true", help="continue from the checkpoint, if there is one")
     add("--plot", type=Path, metavar="FILE", default=Path("lenet_mnist.png"), help="where to draw the curves")
-    add("--report", type=Path, metavar="FILE", help="where to write a page with all that can be seen (HTML)")
-    add("--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to keep the weights")
+    add("--report", type=Path, metavar="FILE", help="where to write an HTML page with all results")
+    add("--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to write the weights")
     add("--summary", action="store_true", help="print the table of the network's layers first")
     add("--metrics", type=Path, metavar="FILE", help="where to write one JSON object for each epoch")
     add("--quiet", action="store_true", help="print only the result")
-    add("--json", action="store_true", help="print one JSON object for each epoch and for the result, nothing else")
+    add("--json", action="store_true", help="print only JSON: an object for each epoch and for the result")
     parser.set_defaults(**RECIPES[parser.parse_known_args(argv)[0].recipe])
     args = parser.parse_args(argv)
     counts = {"epochs": 1, "batch_size": 1, "seed": 0, "runs": 1, "accumulate": 1, "validation": 0, "patience": 0}
@@ -125,7 +112,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             continue
         path = os.path.realpath(file)
         ending, allowed = (file.suffix, endings[name]) if name in endings else (file.suffix.lower(), pictures)
-        if not os.path.isdir(os.path.dirname(path)):  # better now than after training
+        if not os.path.isdir(os.path.dirname(path)):  # fail now, not after training
             parser.error(f"the folder of {file} does not exist; make it first")
         if (os.path.exists(file) or os.path.islink(path)) and not os.path.isfile(file):
             parser.error(f"{file} is not a regular file, and is not written over; choose another name")
@@ -137,70 +124,53 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 class Run:
-    """One training run: what a checkpoint keeps, and the loop that it is all about."""
+    """One training run: the state that a checkpoint holds, and the training loop."""
 
     def __init__(self, args: argparse.Namespace, seed: int) -> None:
         self.args, self.seed = args, seed
-        classic = args.model == "classic"
         here = Path(__file__).parent / "data"
         root = args.data or (here if args.dataset == "mnist" else None)
         kind = DATASETS[args.dataset]
-        self.train_set, self.test_set = (kind(root, train=part, normalize=not classic) for part in (True, False))
+        self.train_set, self.test_set = (kind(root, train=part) for part in (True, False))
         chosen, held = self.train_set, []
         if args.validation:
             chosen, held = data.random_split(
                 self.train_set, [len(self.train_set) - args.validation, args.validation], seed=0
             )
-        prepare = (lambda x, _: nn.LeNet5Classic.prepare(x).numpy()) if classic else None
-        steps = ([AUGMENT] if args.augment else []) + ([prepare] if classic else [])
         self.loader = data.DataLoader(
-            chosen, args.batch_size, shuffle=True, seed=seed, transform=data.Compose(steps) if steps else None
+            chosen, args.batch_size, shuffle=True, seed=seed, transform=AUGMENT if args.augment else None
         )
-        self.test_loader = data.DataLoader(self.test_set, 500, transform=prepare)
-        self.validation_loader = data.DataLoader(held, 500, transform=prepare) if held else None
-        if classic:
-            self.model: nn.Module = nn.LeNet5Classic(generator=seed)
-            self.loss = nn.MAPLoss()
-            self.optimizer: optim.Optimizer = optim.StochasticDiagonalLM(self.model.parameters(), mu=0.02)
-            self.schedule = None
-        else:
-            self.model = nn.LeNet5(
-                activation=args.activation, pool=args.pool, batch_norm=args.batch_norm, generator=seed
-            )
-            self.loss = partial(tl.cross_entropy, label_smoothing=args.label_smoothing)
-            suited, make = OPTIMIZERS[args.optimizer]
-            self.optimizer = make(self.model.parameters(), args.lr or suited, args.weight_decay)
-            self.schedule = optim.OneCycleLR(
-                self.optimizer,
-                args.lr or suited,
-                total_steps=args.epochs * len(self.loader),
-                pct_start=0.2,
-                cycle_momentum=False,
-            )
+        self.test_loader = data.DataLoader(self.test_set, 500)
+        self.validation_loader = data.DataLoader(held, 500) if held else None
+        self.model = nn.LeNet5(activation=args.activation, pool=args.pool, batch_norm=args.batch_norm, generator=seed)
+        self.loss = partial(tl.cross_entropy, label_smoothing=args.label_smoothing)
+        suited, make = OPTIMIZERS[args.optimizer]
+        rate = args.lr or suited
+        self.optimizer: optim.Optimizer = make(self.model.parameters(), rate, args.weight_decay)
+        steps = args.epochs * len(self.loader)
+        self.schedule = optim.OneCycleLR(self.optimizer, rate, steps, pct_start=0.2, cycle_momentum=False)
         self.average = training.ExponentialMovingAverage(self.model, args.average) if args.average else None
         self.stopping = training.EarlyStopping(args.patience) if args.patience else None
         self.history: list[dict[str, float]] = []
-        self.sums = {"seen": 0, "loss": 0.0, "correct": 0, "seconds": 0.0}  # of the epoch that is under way
+        self.sums = {"seen": 0, "loss": 0.0, "correct": 0, "seconds": 0.0}  # of the current epoch
 
     # Checkpoints
 
     @property
     def path(self) -> Path:
-        """The checkpoint: each of several runs has its own."""
+        """The checkpoint's file. With --runs, each run has its own."""
         path: Path = self.args.checkpoint
         return path if self.args.runs == 1 else path.with_stem(f"{path.stem}-{self.seed}")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options that a run must go on with."""
-        names = (
-            "model epochs batch_size accumulate lr optimizer weight_decay label_smoothing activation pool batch_norm"
-        )
+        """The options that must not change when a run is resumed."""
+        names = "epochs batch_size accumulate lr optimizer weight_decay label_smoothing activation pool batch_norm"
         names += " augment average validation patience dataset"
         return {name: getattr(self.args, name) for name in names.split()}
 
     def parts(self) -> dict[str, Any]:
-        """Everything that has a state of its own."""
+        """The objects with a state_dict."""
         parts = {"model": self.model, "optimizer": self.optimizer, "loader": self.loader, "schedule": self.schedule}
         return {k: v for k, v in {**parts, "average": self.average, "stopping": self.stopping}.items() if v is not None}
 
@@ -211,13 +181,14 @@ class Run:
         tl.save_checkpoint(self.path, {**state, **own})
 
     def resume(self) -> None:
-        """Go on from the checkpoint."""
+        """Restore the state from the checkpoint."""
         state = tl.load_checkpoint(self.path)
         then, now = (
             {"seed": s, **settings} for s, settings in ((state["seed"], state["settings"]), (self.seed, self.settings))
         )
-        if then != now:
-            differ = [f"--{k.replace('_', '-')} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]]
+        # Checkpoints of earlier versions have one more option, the model.
+        differ = [f"--{k.replace('_', '-')} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]]
+        if differ:
             raise tl.ArgumentError(f"{self.path} is of a run with {'; '.join(differ)}; resume with the same options")
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
@@ -226,7 +197,7 @@ class Run:
     # Training
 
     def step(self, images: tl.Tensor, labels: tl.Tensor) -> None:
-        """One step: forward, backward, update; in parts, if asked, whose gradients add up."""
+        """One step: forward, backward, update. With --accumulate, the gradients of the parts add up."""
         self.optimizer.zero_grad()
         size = len(labels)
         per_part = -(-size // self.args.accumulate)
@@ -234,32 +205,19 @@ class Run:
             some, answers = images[start : start + per_part], labels[start : start + per_part]
             logits = self.model(some)
             loss = self.loss(logits, answers)
-            # The update of 1998 is for a single pattern; a batch takes the sum of these.
-            scale = len(answers) if self.args.model == "classic" else len(answers) / size
+            scale = len(answers) / size
             (loss * scale if scale != 1 else loss).backward()
             training.check_finite(self.model, loss, some)
             self.sums["loss"] += loss.item() * len(answers)
             self.sums["correct"] += int((logits.numpy().argmax(1) == answers.numpy()).sum())
         self.optimizer.step()
-        if self.schedule is not None:
-            self.schedule.step()
+        self.schedule.step()
         if self.average is not None:
             self.average.update()
         self.sums["seen"] += size
 
-    def before_step_of_1998(self, epoch: int, batch: int) -> None:
-        """The rate of the paper's table, and before each pass second derivatives from 500 patterns; in the first pass,
-        where they change most, after every 100 batches too.
-        """
-        model: Any = self.model
-        self.optimizer.param_groups[0]["lr"] = classic_rate(epoch, batch * self.args.batch_size)
-        if batch == 0 or (epoch == 0 and batch % 100 == 0):
-            chosen = np.random.default_rng([self.seed, epoch, batch, 0]).integers(len(self.loader.dataset), size=500)
-            images = model.prepare(self.loader.dataset[chosen][0])
-            self.optimizer.set_curvature(nn.gauss_newton_diagonal(model.body, images, self.loss.second_derivative))
-
     def train_epoch(self) -> None:
-        """One pass over the training set, or what is left of it."""
+        """One pass over the training set, or the rest of it after a resume."""
         state = self.loader.state_dict()
         epoch, first = state["epoch"], state["batch"]
         self.model.train()
@@ -276,8 +234,6 @@ class Run:
             file=sys.stderr,
         ) as bar:
             for number, (images, labels) in enumerate(bar, first + 1):
-                if self.args.model == "classic":
-                    self.before_step_of_1998(epoch, number - 1)
                 try:
                     self.step(images, labels)
                 except tl.GradientError as error:
@@ -304,16 +260,10 @@ class Run:
     def evaluate(self, loader: data.DataLoader) -> training.Evaluation:
         """Loss and accuracy over a data set, with the averaged weights if there are any."""
         with self.average.applied() if self.average else contextlib.nullcontext():
-            return training.evaluate(self.model, loader, self.summed)
-
-    def summed(self, logits: tl.Tensor, labels: tl.Tensor, reduction: str) -> tl.Tensor:
-        """The loss as it is reported: of LeNet-5 without smoothing."""
-        if self.args.model == "classic":
-            return nn.MAPLoss(reduction=reduction)(logits, labels)
-        return tl.cross_entropy(logits, labels, reduction=reduction)
+            return training.evaluate(self.model, loader)
 
     def train(self, note: Callable[..., None]) -> None:
-        """All epochs that are left; each row of the history is noted."""
+        """Train the remaining epochs, and call ``note`` with each new row of the history."""
         while len(self.history) < self.args.epochs and not (self.stopping and self.stopping.stop):
             self.train_epoch()
             seen, seconds = self.sums["seen"], self.sums["seconds"]
@@ -336,7 +286,7 @@ class Run:
             note(row)
 
     def say(self, row: dict[str, float]) -> None:
-        """What an epoch came to."""
+        """Print the results of an epoch."""
         if self.args.json:
             print(json.dumps({"seed": self.seed, **row}), flush=True)
         elif not self.args.quiet:
@@ -351,32 +301,30 @@ class Run:
                 flush=True,
             )
 
-    # What is left of it
+    # Results
 
     def write_report(self, title: str) -> None:
-        """All that can be seen, as one page."""
+        """Write the HTML page of --report."""
         found = self.evaluate(self.test_loader)
         pixels, first = self.test_set.images[:, None], next(iter(self.test_loader))[0][:1]
-        model: Any = self.model
-        weight = model.body[0].weight if self.args.model == "classic" else model.conv1.weight
         page = visualize.html_report(
             title,
             [
                 ("Learning", visualize.curves(self.history)),
-                ("Layers", nn.summary(model, first.shape)),
+                ("Layers", nn.summary(self.model, first.shape)),
                 ("Confusion", visualize.confusion(found.confusion, self.test_set.classes)),
                 ("Mistakes", visualize.mistakes(pixels, found.labels, found.logits, self.test_set.classes)),
-                ("First layer", visualize.kernels(weight)),
-                ("A digit on its way", visualize.feature_maps(model.eval(), first)),
+                ("First layer", visualize.kernels(self.model.conv1.weight)),
+                ("A digit on its way", visualize.feature_maps(self.model.eval(), first)),
             ],
         )
         files.write(self.args.report, page.encode())
 
 
 def summarise(accuracies: list[float]) -> dict[str, Any]:
-    """The mean, and Student's 95 % confidence interval of it if there are several."""
+    """The mean of the accuracies and, if there are several, its 95 % confidence interval after Student."""
     result: dict[str, Any] = {"test_accuracy": statistics.mean(accuracies)}
-    if len(accuracies) > 1:  # the quantile for so many degrees of freedom less one
+    if len(accuracies) > 1:  # the 97.5 % quantile of the t distribution for 1, 2, ... degrees of freedom
         t = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)[min(len(accuracies), 10) - 2]
         half = t * statistics.stdev(accuracies) / math.sqrt(len(accuracies))
         result.update(confidence_95=half, runs=accuracies)
@@ -384,12 +332,12 @@ def summarise(accuracies: list[float]) -> dict[str, Any]:
 
 
 def save_picture(path: Path, figure: Any, dpi: int) -> None:
-    """Write a figure, in the format that the path ends in."""
+    """Write a figure in the format of the path's ending."""
     files.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=dpi))
 
 
 def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
-    """Ten digits, and what each transform makes of them."""
+    """Draw ten digits and the result of each transform."""
     images = train_set[:10][0]
     rows: dict[str, Any] = {
         "as they are": lambda x, _: x,
@@ -407,7 +355,7 @@ def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
 
 
 def draw_graph(this: Run, path: Path) -> None:
-    """What a step of training computes, for eight images, and how large the gradients are."""
+    """Draw the graph of a training step on eight images, with the norms of the gradients."""
     images, labels = (part[:8] for part in next(iter(this.loader)))
     loss = this.loss(this.model(images), labels)
     view = visualize.graph(loss, this.model)
@@ -421,16 +369,16 @@ def run(args: argparse.Namespace) -> None:
     rows: list[str] = []
 
     def note(*history: dict[str, float]) -> None:
-        """Write the metrics once more, with these rows."""
+        """Add rows to the metrics, and write the file again."""
         rows.extend(f"{json.dumps(row)}\n" for row in history)
         if args.metrics:
             files.write(args.metrics, "".join(rows).encode())
 
     for seed in range(args.seed, args.seed + args.runs):
         this = Run(args, seed)
-        name, count = type(this.model).__name__, sum(parameter.size for parameter in this.model.parameters())
-        kind = "" if args.model == "classic" else f", {args.activation} and {args.pool} pooling"
-        say(f"{name} with {count:,} parameters{kind}, seed {seed}; {this.train_set}, {this.test_set}")
+        count = sum(parameter.size for parameter in this.model.parameters())
+        kind = f"{args.activation} and {args.pool} pooling"
+        say(f"LeNet5 with {count:,} parameters, {kind}, seed {seed}; {this.train_set}, {this.test_set}")
         if args.summary:
             print(nn.summary(this.model, next(iter(this.test_loader))[0][:1].shape))
         if args.resume and this.path.exists():
@@ -461,7 +409,7 @@ def run(args: argparse.Namespace) -> None:
                 spread = f" ± {100 * result['confidence_95']:.2f} (95 % confidence; {len(accuracies)} seeds: {each})"
             print(f"Test accuracy {result['test_accuracy']:.2%}{spread} after {result['seconds']:.0f} seconds.")
         how = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"
-        title = f"{name} on {type(this.train_set).__name__}" + (f": {how}" if args.model == "lenet5" else "")
+        title = f"LeNet5 on {type(this.train_set).__name__}: {how}"
         save_picture(args.plot, visualize.curves(this.history, title), 120)
         say(f"Curves: {args.plot}")
         if args.report:

@@ -1,9 +1,9 @@
-"""What digit is in a picture? A trained LeNet-5 answers.
+"""Read the digit in a picture with a trained LeNet-5.
 
     python examples/predict.py lenet_mnist.npz picture.png ...
 
-Pictures may be of any size and format that Pillow reads, dark on light or light on dark, with one digit each. They are
-brought into the form of MNIST's images first: see `digit`.
+Each picture shows one digit, dark on light or light on dark, in any size and format that Pillow reads. `digit` converts
+it to the form of MNIST's images first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from lenet_1998 import LeNet5Classic
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, files, nn
@@ -24,8 +25,9 @@ except ModuleNotFoundError:
 
 
 def digit(path: Path) -> np.ndarray:
-    """A picture as MNIST has them, (28, 28), 0 for background to 1 for ink: the digit fits into 20 x 20 pixels, and its
-    centre of mass is in the middle (LeCun et al., 1998, section III.A).
+    """A picture in MNIST's form: (28, 28), from 0 for background to 1 for ink.
+
+    The digit fits into 20 x 20 pixels, and its centre of mass is in the middle (LeCun et al., 1998, section III.A).
     """
     with (
         files.reading(str(path), "no picture that Pillow can read"),
@@ -41,7 +43,7 @@ def digit(path: Path) -> np.ndarray:
     ink = np.abs(pixels - background)
     if ink.max() < 0.1:
         raise tl.DataError(f"{path} is blank: no pixel differs from its border by a tenth; expected one digit on it")
-    ink = np.clip((ink / ink.max() - 0.1) / 0.8, 0, 1)  # paper is never quite even, ink never quite black
+    ink = np.clip((ink / ink.max() - 0.1) / 0.8, 0, 1)  # paper is never quite even, nor ink quite black
     rows, columns = np.flatnonzero(ink.max(1) > 0.3), np.flatnonzero(ink.max(0) > 0.3)
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = 20 / max(ink.shape)
@@ -60,13 +62,13 @@ def digit(path: Path) -> np.ndarray:
 
 
 def load(path: Path, activation: str, pool: str) -> nn.Module:
-    """The network that some weights belong to."""
+    """The network with the weights of a file, in evaluation mode."""
     try:
         state = tl.load(path)
     except (tl.DataError, tl.ArgumentError) as error:
         raise tl.DataError(f"{path} holds no weights; train some: python examples/lenet_mnist.py ({error})") from error
     if "body.c1.weight" in state:
-        model: nn.Module = nn.LeNet5Classic()
+        model: nn.Module = LeNet5Classic()
     else:
         model = nn.LeNet5(activation=activation, pool=pool, batch_norm="norm1.weight" in state)
     model.load_state_dict(state)
@@ -75,18 +77,18 @@ def load(path: Path, activation: str, pool: str) -> nn.Module:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("weights", type=Path, help="what lenet_mnist.py saved")
+    parser.add_argument("weights", type=Path, help="a file that lenet_mnist.py or lenet_1998.py saved")
     parser.add_argument("pictures", type=Path, nargs="+", metavar="picture")
-    parser.add_argument("--activation", default="relu", help="what the network was trained with")
-    parser.add_argument("--pool", default="max", help="what the network was trained with")
-    parser.add_argument("--show", action="store_true", help="draw in letters what the network sees")
+    parser.add_argument("--activation", default="relu", help="the option that the network was trained with")
+    parser.add_argument("--pool", default="max", help="the option that the network was trained with")
+    parser.add_argument("--show", action="store_true", help="print the network's input in characters")
     args = parser.parse_args(argv)
     try:
         model = load(args.weights, args.activation, args.pool)
         for path in args.pictures:
             image = digit(path)
             pixels = tl.tensor(image[None, None])
-            classic = isinstance(model, nn.LeNet5Classic)
+            classic = isinstance(model, LeNet5Classic)
             x = model.prepare(pixels) if classic else (pixels - data.MNIST.mean) / data.MNIST.std
             with tl.no_grad():
                 p = model(x).softmax(axis=1).numpy()[0]

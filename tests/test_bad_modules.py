@@ -134,14 +134,14 @@ LOSSES = [
     (nn.CrossEntropyLoss, call(t(3, low=0), -100, "mean", 0.1)), (nn.NLLLoss, call(t(3, low=0), -100, "sum")),
     (nn.MSELoss, call("mean")), (nn.L1Loss, call("sum")), (nn.BCEWithLogitsLoss, call(t(3), "mean", t(3))),
     (nn.SmoothL1Loss, call("mean", 0.5)), (nn.HuberLoss, call("mean", 0.5)), (nn.KLDivLoss, call("batchmean", True)),
-    (nn.MultiMarginLoss, call(2, 0.5, t(3, low=0), "mean")), (nn.MAPLoss, call(1.0, "mean")),
+    (nn.MultiMarginLoss, call(2, 0.5, t(3, low=0), "mean")),
 ]  # fmt: skip
 TARGETS = {}
 for cls, options in LOSSES:
-    classes = cls in (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss, nn.MAPLoss)
+    classes = cls in (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
     TARGETS[cls] = np.array([2, 0]) if classes else rng(1).uniform(0, 1, (2, 3)).astype(np.float32)
     use = making(cls, lambda loss: loss(floats(2, 3), TARGETS[type(loss)]))
-    name = "cross_entropy" if cls is nn.MAPLoss else cls.function.__name__
+    name = cls.function.__name__
     case(cls.__name__, use, options, names=(name,), words=("array", "classes"))
     case(
         f"{cls.__name__}.forward",
@@ -152,11 +152,6 @@ for cls, options in LOSSES:
     )
 case("LeNet5", making(nn.LeNet5), call(), call(3, 2, "tanh", "avg", True, 0), names=("Linear", "Conv2d"), share=4)
 case("LeNet5.reset", method(lambda: nn.LeNet5(generator=0), "reset"), call("relu", 0), share=4)
-case("LeNet5Classic", making(nn.LeNet5Classic), call(0), share=4)
-case("prepare", nn.LeNet5Classic.prepare, call(t(2, 1, 28, 28)), names=("pad",))
-case("Subsampling", making(nn.Subsampling, used(2, lambda m: len(m.bias), 4, 4)), call(3, 0))
-case("PartialConv2d", making(nn.PartialConv2d, used(2, 3, 6, 6)), call(["01", "2"], 3, 0), names=("conv2d",))
-case("second_derivative", method(nn.MAPLoss, "second_derivative"), call(t(2, 84)), names=("MAPLoss",))
 INPUTS = [
     (lambda: nn.Linear(3, 2, generator=0), call(t(4, 3))),
     (lambda: nn.Conv2d(2, 3, 3, generator=0), call(t(1, 2, 5, 5))),
@@ -177,10 +172,6 @@ INPUTS = [
     (lambda: nn.GRU(3, 2, generator=0), call(t(4, 2, 3))),
     (lambda: nn.LSTM(3, 2, generator=0), call(t(4, 2, 3), (t(1, 2, 2), t(1, 2, 2)))),
     (lambda: nn.LeNet5(generator=0), call(t(1, 1, 28, 28))),
-    (lambda: nn.LeNet5Classic(0), call(t(1, 1, 32, 32))),
-    (lambda: nn.Subsampling(3, 0), call(t(2, 3, 4, 4))),
-    (lambda: nn.PartialConv2d(["01", "2"], 3, 0), call(t(1, 3, 4, 4))),
-    (nn.ScaledTanh, call(t(2, 3))),
     (lambda: nn.MaxPool2d(2), call(t(1, 2, 4, 4))),
     (lambda: nn.AvgPool1d(2), call(t(1, 2, 4))),
     (lambda: nn.AdaptiveAvgPool2d(2), call(t(1, 2, 4, 4))),

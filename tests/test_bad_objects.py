@@ -50,7 +50,6 @@ OPTIMIZERS = {
     optim.AdamW: call(0.1, (0.9, 0.99), 1e-8, 1e-3, True),
     optim.RMSprop: call(0.1, 0.9, 1e-8, 1e-3, 0.5, True),
     optim.Adagrad: call(0.1, 0.1, 1e-3, 0.1, 1e-8),
-    optim.StochasticDiagonalLM: call(0.1, 0.02),
 }
 for cls, valid in OPTIMIZERS.items():
     case(cls.__name__, making(cls, stepped, ("params",), leaves), valid)
@@ -60,8 +59,6 @@ for cls, valid in OPTIMIZERS.items():
         call(leaves(grads=False)),
         call([{"params": leaves(grads=False), "lr": 0.1}]),
     )
-curvature = method(lambda: optim.StochasticDiagonalLM(leaves()), "set_curvature")
-case("set_curvature", curvature, call([np.ones((2, 3)), np.ones(3)]))
 
 
 def clipped(parameters, *args, **kwargs):
@@ -198,7 +195,6 @@ for cls, valid in TRANSFORMS.items():
     case(cls.__name__, making(cls, transformed), valid)
     make = functools.partial(cls, *valid[0])
     case(f"{cls.__name__}()", method(make, "__call__"), call(IMAGES, rng(0)), changes=(1,))
-case("warp", data.warp, call(IMAGES, np.full((2, 5, 4, 4), 0.3, np.float32)))
 
 FILES = {
     "t10k-images-idx3-ubyte": bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 51, 102, 255]),

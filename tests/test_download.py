@@ -1,9 +1,8 @@
-"""Finding the files of a data set, and downloading them from mirrors that may fail in many ways."""
+"""Downloading the files of a data set from mirrors that may fail in many ways."""
 
 import contextlib
 import errno
 import gzip
-import hashlib
 import http.server
 import os
 import re
@@ -16,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from idx_files import FILES, IMAGES, LABELS, REPOSITORY, SUMS, Tiny, encode, pack, put
+from idx_files import FILES, IMAGES, LABELS, REPOSITORY, SUMS, Tiny, encode, pack
 
 from tinygrad_lenet.data.download import download
-from tinygrad_lenet.errors import DataError, DownloadError
+from tinygrad_lenet.errors import DownloadError
 
 NAMES = {name + ".gz" for name in FILES}
 IMAGES_GZ = "t10k-images-idx3-ubyte.gz"
@@ -27,13 +26,13 @@ GOOD = {name + ".gz": pack(content) for name, content in FILES.items()}
 
 
 class Mirror(http.server.ThreadingHTTPServer):
-    """Serves ``files``; breaks off each of the first ``cuts`` answers half-way."""
+    """Serves ``files``; breaks off the first ``cuts`` answers half-way."""
 
     daemon_threads = True
 
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.cuts, self.ranges = files, 0, "honoured"
+        self.files, self.cuts = files, 0
         self.asked = []
         self.half_way = self.begin = lambda: None
         self.url = f"http://127.0.0.1:{self.server_port}/"
@@ -49,18 +48,13 @@ class Mirror(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        server, name, wanted = self.server, self.path[1:], self.headers["Range"]
-        server.asked.append((name, wanted))
+        server, name = self.server, self.path[1:]
+        server.asked.append(name)
         if name not in server.files:
             return self.send_error(404)
         server.begin()
         content = server.files[name]
-        if wanted and server.ranges != "ignored":
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            content = content[start:] if server.ranges == "honoured" else content[: len(content) - start]
-            self.send_response(206)
-        else:
-            self.send_response(200)
+        self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         half = len(content) // 2
@@ -105,7 +99,7 @@ def assert_tiny(data, folder):
 def test_download_once(mirror, tmp_path):
     assert_tiny(fetch(mirror, root=tmp_path / "data"), tmp_path / "data" / "tiny")
     assert_tiny(fetch(mirror, root=tmp_path / "data"), tmp_path / "data" / "tiny")
-    assert sorted(mirror.asked) == [(name, None) for name in sorted(NAMES)]
+    assert sorted(mirror.asked) == sorted(NAMES)
 
 
 def test_a_root_of_the_right_name_is_taken_as_it_is(mirror, tmp_path):
@@ -121,36 +115,24 @@ def test_download_to_the_cache(mirror, tmp_path):
 def test_the_next_mirror_helps_where_one_is_wrong(mirror, tmp_path, wrong):
     with Mirror(GOOD | {IMAGES_GZ: wrong}) as first:
         assert_tiny(fetch(first, mirror, root=tmp_path / "tiny"), tmp_path / "tiny")
-        assert mirror.asked == [(IMAGES_GZ, None)]
+        assert mirror.asked == [IMAGES_GZ]
 
 
-@pytest.mark.parametrize("ranges", ["honoured", "ignored", "mistaken"])
-def test_a_broken_download_goes_on_where_it_broke(mirror, tmp_path, ranges):
-    mirror.cuts, mirror.ranges = 1, ranges
+def test_a_broken_download_is_tried_again(mirror, tmp_path):
+    mirror.cuts = 1
     seen = []
     mirror.half_way = lambda: seen.append(os.listdir(tmp_path / "tiny"))
     assert_tiny(fetch(mirror, root=tmp_path / "tiny"), tmp_path / "tiny")
-    half = len(GOOD[IMAGES_GZ]) // 2
-    asked = [wanted for name, wanted in mirror.asked if name == IMAGES_GZ]
-    assert asked == [None, f"bytes={half}-"] + [None] * (ranges == "mistaken")
-    assert [len(names) for names in seen[:2]] == [1, 1]
-    assert all(names[0].endswith(".part") for names in seen[:2])  # nothing half under the final name
+    assert [name for name in mirror.asked if name == IMAGES_GZ] == [IMAGES_GZ] * 2
+    assert IMAGES_GZ not in seen[0] + seen[1]  # no half file under the final name
 
 
-def test_a_file_that_became_shorter_meanwhile(mirror, tmp_path):
-    mirror.files[IMAGES_GZ] += pack(b"") * 30
-    mirror.cuts, mirror.ranges = 1, "ignored"
-    mirror.half_way = lambda: mirror.files.update(GOOD)
-    assert_tiny(fetch(mirror, root=tmp_path / "tiny"), tmp_path / "tiny")
-    assert [name for name, _ in mirror.asked].count(IMAGES_GZ) == 2
-
-
-def test_a_mirror_that_always_breaks_is_given_up(mirror, tmp_path):
-    with Mirror(GOOD) as first:
-        first.cuts = 100
-        assert_tiny(fetch(first, mirror, root=tmp_path / "tiny"), tmp_path / "tiny")
-        assert len(first.asked) == 10
-        assert mirror.asked[0] == (IMAGES_GZ, None)  # from the start: mirrors need not have the same bytes
+def test_a_mirror_that_always_breaks_is_asked_twice(mirror, tmp_path):
+    mirror.cuts = 100
+    with pytest.raises(DownloadError, match=f"{mirror.url}{IMAGES_GZ}: found a damaged gzip stream"):
+        fetch(mirror, root=tmp_path / "tiny")
+    assert mirror.asked == [IMAGES_GZ] * 2
+    assert not list((tmp_path / "tiny").iterdir())
 
 
 def test_when_all_mirrors_fail_the_error_says_why_and_how_to_go_on(mirror, tmp_path):
@@ -192,16 +174,16 @@ def test_an_endless_download_meets_the_limit(mirror, tmp_path):
 
 def test_a_folder_that_cannot_be_written(mirror, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(DownloadError, match=r"cannot write to .*pass a folder"):
+    with pytest.raises(DownloadError, match=r"cannot write to .*pass another folder"):
         fetch(mirror, root=tmp_path / "file")
     assert not mirror.asked
 
 
-# What a mirror can do besides: here it is a function of the connection.
+# Mirrors that break the rules of HTTP.
 
 
 class Raw(socketserver.ThreadingTCPServer):
-    """Reads a request, and answers with whatever is given: bytes, or a function that sends."""
+    """Reads a request, and sends the given answer: bytes, or a function that sends them."""
 
     daemon_threads, block_on_close = True, False
 
@@ -212,7 +194,7 @@ class Raw(socketserver.ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def finish_request(self, request, client_address):
-        with contextlib.suppress(OSError):  # who is given up on may not know
+        with contextlib.suppress(OSError):  # the client may have given up
             asked = request.recv(65536)
             if callable(self.answer):
                 self.answer(self, request, asked)
@@ -244,17 +226,6 @@ def chunks(*parts):
     return answer(b"Transfer-Encoding: chunked\r\n", body)
 
 
-def drop_by_drop(start):
-    """A byte now and then, so that no single wait is long."""
-
-    def send(server, connection, asked):
-        connection.sendall(start)
-        while not server.over.wait(0.02):
-            connection.sendall(b"x")
-
-    return send
-
-
 def silent(start):
     def send(server, connection, asked):
         connection.sendall(start)
@@ -276,13 +247,11 @@ def round_and_round(server, connection, asked):
     [
         answer(),
         length(b"%d" % len(BODY)),
-        length(b"%d" % (len(BODY) + 50)),  # more than there is, and the content is right
         length(b"-5"),
         length(b"many"),
         length(b""),
         chunks(BODY, b""),
         chunks(BODY[:5], BODY[5:], b""),
-        chunks(BODY),  # without an end
     ],
 )
 def test_the_content_counts_not_its_length(tmp_path, sent):
@@ -304,7 +273,6 @@ def test_the_content_counts_not_its_length(tmp_path, sent):
         (answer(b"", b"", b"404 Not Found"), "404"),
         (answer(b"", b"", b"403 Forbidden"), "403"),
         (answer(b"", b"", b"503 Service Unavailable"), "503"),
-        (answer(b"", b"", b"206 Partial Content"), "found"),
         (answer(b"", b""), "found a start of b''"),
         (length(b"9"), "damaged gzip"),  # less than there is
         (length(b"0"), "found a start of b''"),
@@ -314,6 +282,7 @@ def test_the_content_counts_not_its_length(tmp_path, sent):
         (answer(b"", pack(b"<html>")), "start of"),
         (answer(b"", pack(encode(IMAGES[::-1]))), "SHA-256"),
         (answer(b"", os.urandom(500)), "found a start"),
+        (chunks(BODY), "IncompleteRead"),  # without an end
         (answer(b"Transfer-Encoding: chunked\r\n", b"what?\r\n"), "IncompleteRead|invalid literal|found"),
         (answer(b"Transfer-Encoding: chunked\r\n", b"-5\r\n" + BODY[:-3]), "Error|Incomplete|found|chunk|non-negative"),
         (redirect(b"file:///etc/passwd"), "not allowed"),
@@ -328,10 +297,6 @@ def test_the_content_counts_not_its_length(tmp_path, sent):
         (silent(b""), "timed out"),
         (silent(b"HTTP/1.1 200 OK\r\nContent-"), "timed out"),
         (silent(answer(b"", BODY[:30])), "timed out"),
-        (drop_by_drop(b""), "timed out|garbage|line"),
-        (drop_by_drop(b"HTTP/1.1 200 OK\r\nX: "), "timed out"),
-        (drop_by_drop(answer(b"", BODY[:30])), "timed out"),
-        (drop_by_drop(answer(b"Content-Length: 1000000\r\n", BODY[:30])), "timed out"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -392,18 +357,12 @@ def test_of_two_processes_one_is_killed_half_way(mirror, tmp_path):
         assert half_way.acquire(timeout=60)
     runs[0].kill()
     runs[0].communicate()
-    assert all(name.endswith(".part") for name in os.listdir(tmp_path))
+    assert IMAGES_GZ not in os.listdir(tmp_path)
     go_on.set()
     assert runs[1].communicate(timeout=60)[0] == f"{tmp_path / IMAGES_GZ}\n"
     assert (tmp_path / IMAGES_GZ).read_bytes() == BODY
-    (left,) = [path for path in tmp_path.iterdir() if path.suffix == ".part"]  # of who was killed
-
-    (tmp_path / IMAGES_GZ).unlink()
     download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
-    assert left.exists()  # it could be another process at work
-    os.utime(left, (0, 0))
-    download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
-    assert os.listdir(tmp_path) == [IMAGES_GZ]
+    assert os.listdir(tmp_path) == [IMAGES_GZ]  # this one removed the temporary file of the killed process
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files as Linux does")
@@ -414,27 +373,26 @@ def test_a_full_disk_is_named_and_nothing_is_left(mirror, tmp_path):
         cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
-    assert "no mirror gave the right file" in run.stdout, run.stdout
-    assert "File too large" in run.stdout
+    assert "File too large" in run.stdout, run.stdout
+    assert "root=" in run.stdout
     assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.ENOSPC])
 def test_a_cache_that_takes_no_file_is_named(mirror, tmp_path, monkeypatch, error):
-    def refuse(*args):
+    def refuse(*_, **__):
         raise OSError(error, os.strerror(error))
 
-    monkeypatch.setattr("tinygrad_lenet.data.download.open", refuse, raising=False)
+    monkeypatch.setattr("tinygrad_lenet.files.open", refuse, raising=False)
     with pytest.raises(DownloadError, match=rf"cannot write to .*{os.strerror(error)}.*root="):
         download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
+    assert not mirror.asked
     monkeypatch.undo()
     monkeypatch.setattr("os.replace", refuse)
     (tmp_path / IMAGES_GZ).write_bytes(b"old")
     with pytest.raises(DownloadError, match=rf"cannot write .*{os.strerror(error)}.*root="):
         download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
     assert os.listdir(tmp_path) == [IMAGES_GZ]
-    (tmp_path / IMAGES_GZ).write_bytes(GOOD[IMAGES_GZ])  # as good as a new one
-    download(IMAGES_GZ, SUMS[IMAGES_GZ[:-3]], [mirror.url], str(tmp_path))
 
 
 def test_a_folder_where_the_file_should_be(mirror, tmp_path):
@@ -457,43 +415,3 @@ def test_two_processes_may_fill_one_cache(mirror, tmp_path):
     assert [run.communicate(timeout=60)[0] for run in runs] == ["Tiny(7 test images of 5×3 pixels)\n"] * 2
     assert len(mirror.asked) == 4
     assert_tiny(Tiny(tmp_path, train=False, download=False), tmp_path / "tiny")
-
-
-@pytest.mark.parametrize("ending", ["", ".gz"])
-@pytest.mark.parametrize("place", ["root", "root/tiny", "named", "named/tiny", "cache", "cache/tiny", "system"])
-def test_files_are_found(tmp_path, monkeypatch, place, ending):
-    monkeypatch.setenv("TINYGRAD_LENET_DATA", str(tmp_path / "named"))
-    monkeypatch.setattr(Tiny, "system_folders", (str(tmp_path / "system"),))
-    monkeypatch.setattr("tinygrad_lenet.data.mnist._cache", lambda: str(tmp_path / "cache"))
-    put(tmp_path / place, ending)
-    np.testing.assert_array_equal(Tiny(tmp_path / "root", train=False, download=False).images, IMAGES)
-
-
-def test_the_first_place_counts(tmp_path, monkeypatch):
-    monkeypatch.setenv("TINYGRAD_LENET_DATA", str(put(tmp_path / "named")))
-    put(tmp_path / "root", images=encode(IMAGES[::-1]))
-    with pytest.raises(DataError, match=r"root.t10k-images-idx3-ubyte\.gz: found content with the SHA-256"):
-        Tiny(tmp_path / "root", train=False)
-    assert len(Tiny(train=False)) == 7
-
-
-def test_without_download_the_error_lists_the_places(tmp_path, monkeypatch):
-    monkeypatch.setenv("TINYGRAD_LENET_DATA", str(tmp_path / "named"))
-    with pytest.raises(DataError) as caught:
-        Tiny(tmp_path / "root", train=False, download=False)
-    for word in (
-        "t10k-images-idx3-ubyte.gz",
-        str(tmp_path / "root"),
-        str(tmp_path / "named" / "tiny"),
-        "download=True",
-    ):
-        assert word in str(caught.value)
-
-
-def test_images_and_labels_must_fit(tmp_path):
-    contents = encode(IMAGES), encode(LABELS[:-1])
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in zip(FILES, contents, strict=True)}
-    for name, content in zip(FILES, contents, strict=True):
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=r"\(7, 5, 3\) and labels of \(6,\)"):
-        type("Odd", (Tiny,), {"checksums": sums})(tmp_path, train=False)

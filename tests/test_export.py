@@ -126,12 +126,6 @@ def test_lenet_keeps_the_names_of_its_weights(options):
     assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
-def test_the_original_network_is_exported_too():
-    model = nn.LeNet5Classic(generator=0)
-    x = np.random.default_rng(0).uniform(-0.1, 1.175, (2, 1, 32, 32)).astype(np.float32)
-    agree(model, x)
-
-
 def test_parameters_may_be_called_as_values_are():
     class Model(nn.Module):
         def __init__(self):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_kinds import READERS, WRITERS, every_reader
 from idx_files import REPOSITORY
-from test_files import READERS, WRITERS, every_reader
 
 import tinygrad_lenet as tl
 
@@ -159,11 +159,15 @@ def onnx_model(location=None, **fields):
 IDX = struct.pack(">BBBB", 0, 0, 8, 3)
 MUCH = f"({2**50},)"
 CLAIMS = {
-    "idx of 2^40 images": (".idx", IDX + struct.pack(">III", 2**31, 2**9, 1), "room for"),
+    "idx of 2^40 images": (".idx", IDX + struct.pack(">III", 2**31, 2**9, 1), "claims shape"),
     "gzip of 10 GB, as said": (".idx", gz(BLOCK + GIGABYTES), "a start of"),
     "npz: 2^50 elements": (".npz", stored(a_npy=npy(MUCH)), "0 bytes for an array"),
     "npz: 2^50 elements of nothing": (".npz", stored(a_npy=npy(f"({2**50}, 0)")), None),
-    "npz: a header of 2^32 bytes": (".npz", stored(a_npy=b"\x93NUMPY\2\0\xff\xff\xff\xff{"), "the header"),
+    "npz: a header of 2^32 bytes": (
+        ".npz",
+        stored(a_npy=b"\x93NUMPY\2\0\xff\xff\xff\xff{"),
+        "EOF: reading array header",
+    ),
     "npz: unpacks to 4 GB, as said": (".npz", zip_of(b"a.npy", 8, GIGABYTES, 2**32 - 1), "pass a larger max_bytes"),
     "npz: unpacks to 10 GB, 100 bytes said": (".npz", zip_of(b"a.npy", 8, GIGABYTES, 100), "damaged"),
     "npz: 10,000 members that are one": (".npz", zip_of(b"a.npy", 0, bytes(10), 10, 10_000), "damaged"),

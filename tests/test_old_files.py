@@ -1,7 +1,8 @@
 """Files of earlier versions: they load for ever, with the values that they were written with.
 
 ``tests/files`` has a folder for each commit that wrote some. ``python tests/test_old_files.py FOLDER``, run with that
-commit's package on the path, writes them again: the same bytes, but for the ONNX library's own choices.
+commit's package on the path, writes them again: the same bytes, but for the ONNX library's own choices. The files of
+9d5ff89 also hold the network of 1998, which was in the package then: see test_lenet_1998.py.
 """
 
 import itertools
@@ -48,7 +49,6 @@ OPTIMIZERS = {
     "RMSprop": lambda ps: optim.RMSprop(ps, lr=0.1, alpha=0.75),
     "RMSprop centered": lambda ps: optim.RMSprop(ps, lr=0.1, alpha=0.75, momentum=0.5, centered=True),
     "Adagrad": lambda ps: optim.Adagrad(ps, lr=0.1, lr_decay=0.1, initial_accumulator_value=0.5),
-    "StochasticDiagonalLM": lambda ps: optim.StochasticDiagonalLM(ps, lr=0.1, mu=0.5),
 }
 SCHEDULES = {
     "StepLR": lambda o: optim.StepLR(o, 2, 0.5),
@@ -84,8 +84,6 @@ class Learner:
             self.time += 1
             for i, p in enumerate(self.params):
                 p.grad = tl.tensor(filled(p.shape, p.dtype, self.time + i))
-            if isinstance(self.optimizer, optim.StochasticDiagonalLM) and self.time == 1:
-                self.optimizer.set_curvature([np.abs(filled(p.shape, p.dtype)) for p in self.params])
             self.optimizer.step()
             if isinstance(self.schedule, optim.ReduceLROnPlateau):
                 self.schedule.step(1.0)
@@ -212,8 +210,6 @@ LAYERS = {
     "RNN": (lambda: nn.RNN(2, 2), (3, 1, 2)),
     "LSTM": (lambda: nn.LSTM(2, 2, num_layers=2, bidirectional=True), (3, 1, 2)),
     "GRU": (lambda: nn.GRU(2, 2), (3, 1, 2)),
-    "PartialConv2d": (lambda: nn.PartialConv2d(["01", "2"], 2), (1, 3, 3, 3)),
-    "Subsampling": (lambda: nn.Subsampling(2), (1, 2, 2, 2)),
 }
 
 
@@ -239,7 +235,6 @@ def test_a_layer_computes_the_same_with_its_old_weights(folder, name):
 
 NETWORKS = {
     "LeNet5": lambda: nn.LeNet5(batch_norm=True),
-    "LeNet5Classic": nn.LeNet5Classic,
     "Sequential": lambda: nn.Sequential({"a": nn.Linear(1, 1), "b": nn.ModuleList([nn.Linear(1, 1)])}),
 }
 

@@ -128,7 +128,7 @@ REFUSED = {
     "masked array": (masked(), "a MaskedArray of float64.*save its .data and its .mask"),
     "masked array without a mask": (np.ma.array([1.0]), "a MaskedArray"),
     "masked": (np.ma.masked, "a MaskedConstant"),
-    "matrix": (quiet_matrix(), r"a matrix of float64.*convert it with np.asarray"),
+    "matrix": (quiet_matrix(), r"a matrix of float64.*convert it to numbers with np.asarray"),
     "array of an own class": (np.zeros(2).view(subclass(np.ndarray)), "a OwnNdarray of float64.*np.asarray"),
     "record array": (np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]), "a recarray of"),
     "structured array": (np.zeros(2, [("a", "i4")]), "a ndarray of"),
@@ -264,7 +264,7 @@ def test_weights_in_other_forms_come_back_as_plain_arrays(path):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (masked(), "must be a plain array, got a MaskedArray; fill what is masked"),
+        (masked(), "must be a plain array, got a MaskedArray; fill its masked elements"),
         (masked(False), "must be a plain array, got a MaskedArray"),
         (np.ma.masked, "must be a plain array, got a MaskedConstant"),
         (quiet_matrix(), r"must be a plain array, got a matrix; convert it with np\.asarray"),

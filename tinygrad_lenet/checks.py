@@ -1,4 +1,4 @@
-"""What an argument may be. Each check returns it in its plain form, or raises an error.
+"""Checks of arguments. Each returns the argument in its plain form, or raises an error.
 
 The error says what was given and what was expected. The door of the public function (``core/signature.py``) adds the
 function's name.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
@@ -25,7 +24,7 @@ said = brief  # a value in a message
 
 
 def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
-    """``value`` as an int in these bounds; a boolean is none.
+    """``value`` as an int within bounds; a boolean is not an integer.
 
     >>> integer("batch_size", 2.5)
     Traceback (most recent call last):
@@ -33,19 +32,19 @@ def integer(name: str, value: Any, least: int | None = None, most: int | None = 
     """
     try:
         number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except Exception:  # whatever an object of the user's own raises
+    except Exception:  # an object of the user may raise anything
         number = None
     if number is None:
-        raise DTypeError(f"{name} must be an integer, got {said(value)}")
+        raise DTypeError(f"{name} must be an integer, got {brief(value)}")
     if least is not None and number < least:
-        raise ArgumentError(f"{name} must be at least {least}, got {said(number)}")
+        raise ArgumentError(f"{name} must be at least {least}, got {brief(number)}")
     if most is not None and number > most:
-        raise ArgumentError(f"{name} must be at most {most}, got {said(number)}")
+        raise ArgumentError(f"{name} must be at most {most}, got {brief(number)}")
     return number
 
 
 def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
-    """``value`` as a float in an interval, which NaN never is; a tensor without axes is a number too.
+    """``value`` as a float in an interval; never NaN. A tensor without axes is a number too.
 
     >>> number("p", 1.5, "[0, 1]")
     Traceback (most recent call last):
@@ -54,19 +53,19 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     kind = getattr(getattr(value, "dtype", None), "kind", None)
     real = isinstance(value, (int, float)) if not isinstance(kind, str) else kind in "iuf" and value.shape == ()
     if not real or isinstance(value, bool) or getattr(value, "requires_grad", False):
-        raise DTypeError(f"{name} must be a number, got {said(value)}")
+        raise DTypeError(f"{name} must be a number, got {brief(value)}")
     try:
         found = float(value)
     except OverflowError:
         found = math.inf if value > 0 else -math.inf
     low, high, with_low, with_high = _bounds(interval)
     if not (low <= found if with_low else low < found) or not (found <= high if with_high else found < high):
-        raise ArgumentError(f"{name} must lie in {interval}, got {said(value)}")
+        raise ArgumentError(f"{name} must lie in {interval}, got {brief(value)}")
     return found
 
 
 def figure(name: str, value: Any) -> float:
-    """A loss or the like, which may well be infinite or NaN."""
+    """A metric, such as a loss: any number, infinity and NaN included."""
     try:
         return number(name, value, "[-inf, inf]")
     except ArgumentError:
@@ -80,56 +79,56 @@ def _bounds(interval: str) -> tuple[float, float, bool, bool]:
 
 
 def flag(name: str, value: Any) -> bool:
-    """``value`` as a bool; what is merely true or false in an ``if``, such as ``"no"``, is refused."""
+    """``value`` as a bool: True, False, 1 or 0. Other objects that ``if`` accepts, such as ``"no"``, are refused."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
-    raise DTypeError(f"{name} must be True or False, got {said(value)}")
+    raise DTypeError(f"{name} must be True or False, got {brief(value)}")
 
 
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
-    """One of some words."""
+    """``value``, which must be one of the words."""
     if isinstance(value, str) and value in choices:
         return value
     *most, last = map(repr, choices)
-    raise ArgumentError(f"{name} must be {', '.join(most)} or {last}, got {said(value)}")
+    raise ArgumentError(f"{name} must be {', '.join(most)} or {last}, got {brief(value)}")
 
 
 def instance(name: str, value: Any, kind: type[T], hint: str = "") -> T:
-    """An object of a class."""
+    """``value``, which must be an instance of a class."""
     if isinstance(value, kind):
         return value
     raise DTypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}" + (f"; {hint}" if hint else ""))
 
 
 def function(name: str, value: Any) -> Callable[..., Any]:
-    """A callable."""
+    """``value``, which must be callable."""
     if callable(value):
         found: Callable[..., Any] = value
         return found
-    raise DTypeError(f"{name} must be a function, got {said(value)}")
+    raise DTypeError(f"{name} must be a function, got {brief(value)}")
 
 
 def listed(name: str, value: Any, what: str) -> list[Any]:
-    """The elements of what is iterable, and no string."""
+    """The elements of an iterable other than a string."""
     if (
         isinstance(value, Iterable)
         and not isinstance(value, (str, bytes, bytearray, memoryview))
         and getattr(value, "ndim", True)
     ):
         return list(value)
-    raise DTypeError(f"{name} must be {what}, got {said(value)}")
+    raise DTypeError(f"{name} must be {what}, got {brief(value)}")
 
 
 def two_numbers(name: str, value: Any, interval: str) -> tuple[float, float]:
     """A pair of numbers in an interval."""
     several = listed(name, value, "a pair of numbers")
     if len(several) != 2:
-        raise ArgumentError(f"{name} must be two numbers in {interval}, got {said(value)}")
+        raise ArgumentError(f"{name} must be two numbers in {interval}, got {brief(value)}")
     return number(name, several[0], interval), number(name, several[1], interval)
 
 
 def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
-    """Two integers, of height and width, from one or two."""
+    """Height and width, from one integer or two."""
     if type(value) is int and value >= least:
         return value, value
     if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int and min(value) >= least:
@@ -138,18 +137,18 @@ def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
     try:
         a, b = (integer(name, v) for v in (value if several else (value, value)))
     except (TypeError, ValueError):
-        raise ArgumentError(f"{name} must be an integer or a pair of integers, got {said(value)}") from None
+        raise ArgumentError(f"{name} must be an integer or a pair of integers, got {brief(value)}") from None
     if min(a, b) < least:
-        raise ArgumentError(f"{name} must be at least {least}, got {said(value)}")
+        raise ArgumentError(f"{name} must be at least {least}, got {brief(value)}")
     return a, b
 
 
 def paddings(name: str, value: Any) -> Any:
-    """Padding in its plain form: ``"valid"`` or ``"same"``, two integers, or two pairs of them."""
+    """Padding: ``"valid"``, ``"same"``, two integers, or two pairs of integers."""
     if isinstance(value, str):
         if value in ("same", "valid"):
             return value
-        raise ArgumentError(f"{name} must be 'same', 'valid', a number or a pair of numbers, got {said(value)}")
+        raise ArgumentError(f"{name} must be 'same', 'valid', a number or a pair of numbers, got {brief(value)}")
     if isinstance(value, (tuple, list)) and len(value) == 2 and any(isinstance(p, (tuple, list)) for p in value):
         return tuple(pair(name, p, 0) for p in value)
     return pair(name, value, 0)
@@ -162,19 +161,19 @@ def lengths(name: str, value: Any, least: int = 0) -> tuple[int, ...]:
 
 
 def path(name: str, value: Any) -> str:
-    """The name of a file or folder; not its number, from which a program would wait for ever."""
+    """The name of a file or folder as text. File descriptors are refused."""
     try:
         found = os.fsdecode(value)
     except TypeError:
-        raise DTypeError(f"{name} must be the name of a file, got {said(value)}") from None
+        raise DTypeError(f"{name} must be the name of a file, got {brief(value)}") from None
     if not found:
         raise ArgumentError(f"{name} must be the name of a file, got an empty one")
     if "\0" in found:
-        raise ArgumentError(f"{name} holds a zero character, which no name of a file has: {said(found)}")
+        raise ArgumentError(f"{name} holds a zero character, which a file name cannot have: {brief(found)}")
     try:
         os.fsencode(found)
     except UnicodeEncodeError as error:
-        raise ArgumentError(f"{name} is no name that the system can write, {said(found)}: {error}") from None
+        raise ArgumentError(f"{name} cannot be written by the system as a file name, {brief(found)}: {error}") from None
     return found
 
 
@@ -185,18 +184,18 @@ def entries(state: Any, *names: str) -> list[Any]:
     missing = [name for name in names if name not in state]
     if missing:
         raise ArgumentError(
-            f"the state lacks {', '.join(missing)}, it has {said(list(state))}; is it of something else?"
+            f"the state lacks {', '.join(missing)}, it has {brief(list(state))}; is it of something else?"
         )
     return [state[name] for name in names]
 
 
 def made(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T]) -> T:
-    """An array of a shape, if there is room for it."""
+    """``make(shape)``, or an error if memory does not suffice."""
     try:
         return make(shape)
     except (MemoryError, ValueError, OverflowError):
         raise ArgumentError(
-            f"an array of shape {said(shape)} is more than fits into memory; give smaller numbers"
+            f"an array of shape {brief(shape)} is more than fits into memory; give smaller numbers"
         ) from None
 
 
@@ -217,7 +216,7 @@ Reduction: TypeAlias = Literal["mean", "sum", "none"]
 def ranged(annotation: Any) -> Check | None:
     """The check of a parameter with this annotation: a range above, or a ``Literal`` of words; else None.
 
-    What else users write, such as ``Annotated[float, "in metres"]``, is not a check.
+    Annotations of users, such as ``Annotated[float, "in metres"]``, are not checks.
 
     >>> ranged(Probability)("p", 1.5)
     Traceback (most recent call last):
@@ -234,11 +233,3 @@ def ranged(annotation: Any) -> Check | None:
         home = getattr(getattr(check, "func", check), "__module__", None)
         return check if str(home).startswith(_PACKAGE) else None
     return partial(choice, choices=words) if words and all(isinstance(word, str) for word in words) else None
-
-
-def checks_of(cls: type) -> dict[str, Check]:
-    """The checks of a class's own annotated attributes, by name."""
-    scope = vars(sys.modules[cls.__module__])
-    words = {name: str(word) for name, word in vars(cls).get("__annotations__", {}).items()}
-    found = {name: flag if word == "bool" else ranged(scope.get(word, word)) for name, word in words.items()}
-    return {name: check for name, check in found.items() if check is not None}

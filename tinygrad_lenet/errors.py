@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The exceptions of the package.
 
     TinygradLenetError
     ├── ShapeError      (ValueError)    shapes that do not fit together
@@ -9,13 +9,13 @@
     ├── AxisError       (both of these) an axis that the tensor does not have
     ├── OutOfMemoryError (MemoryError)  a result that is larger than the memory
     ├── GradientError   (RuntimeError)  a gradient that does not exist, or a graph that is gone
-    ├── AnomalyError    (FloatingPointError) a NaN or an infinity that ``detect_anomaly`` found
-    ├── UnsupportedError (NotImplementedError) what another library has and this one has not
-    ├── DataError       (ValueError)    a file that is not what it claims to be
+    ├── AnomalyError    (FloatingPointError) ``detect_anomaly`` found a NaN or an infinity
+    ├── UnsupportedError (NotImplementedError) a feature of another library that this one lacks
+    ├── DataError       (ValueError)    a damaged file, or one of another format
     └── DownloadError   (OSError)       no mirror gave the right file
 
 Each also derives from the built-in exception in brackets, so ``except ValueError`` keeps working. Every message says
-what was given, what was expected, and how to put it right. Below the tree: how other exceptions come into it.
+what was given, what was expected, and how to put it right. The functions below build the messages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 class TinygradLenetError(Exception):
     """Base of every exception that the package raises on purpose."""
 
-    caller = ""  # the public function that the message names; "?" if it comes of the user's code
+    caller = ""  # the public function that the message names; "?" if the user's code raised the error
 
 
 class ShapeError(TinygradLenetError, ValueError):
@@ -64,19 +64,19 @@ class GradientError(TinygradLenetError, RuntimeError):
 
 
 class AnomalyError(TinygradLenetError, FloatingPointError):
-    """A value or a gradient is NaN or infinite, and somebody watched for that."""
+    """A value or a gradient is NaN or infinite, and ``detect_anomaly`` is watching."""
 
 
 class UnsupportedError(TinygradLenetError, NotImplementedError):
-    """Something that another library or format has, and this package has not."""
+    """Another library or format has this feature, and this package does not."""
 
 
 class DataError(TinygradLenetError, ValueError):
-    """A file is not what it claims to be."""
+    """A file is damaged, or has another format."""
 
 
 class DownloadError(TinygradLenetError, OSError):
-    """No mirror gave the right file."""
+    """No mirror served the right file."""
 
 
 _short = reprlib.Repr()
@@ -84,7 +84,7 @@ _short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 def brief(value: Any) -> str:
-    """What stands for a value in a message: short, whatever it is."""
+    """A short text for a value in a message."""
     try:
         if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype"):
             return repr(value) if not value.shape else f"{type(value).__name__} {value.dtype} of shape {value.shape}"
@@ -104,15 +104,15 @@ def given(names: Iterable[str], values: Iterable[Any]) -> str:
 
 
 def _cut(text: str) -> str:
-    """A message that can be read: a shape may have a thousand lengths."""
+    """The text, shortened if it is long: a shape may have a thousand lengths."""
     return text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}"
 
 
 def named(error: TinygradLenetError, caller: str, arguments: str = "", about: str = "") -> TinygradLenetError:
-    """The same error in the name of the public function that was called, in place of that of an op within it.
+    """The same error, whose message begins with the public function that was called, and not with an op inside it.
 
-    ``arguments`` says what the function was given: the reader of an op's error does not know it. An error of the
-    function's own checks says it already. ``about`` says which argument the error is about.
+    ``arguments`` describes the function's arguments. It is added to the error of an op, whose reader does not know
+    them; the function's own checks mention them already. ``about`` names the argument that the error is about.
     """
     text = _cut(str(error))
     add = arguments and error.caller and "(given: " not in text
@@ -123,7 +123,7 @@ def named(error: TinygradLenetError, caller: str, arguments: str = "", about: st
 
 
 class _Foreign:
-    """A block that runs the user's code, or a backward pass: no door puts its name before an error that comes of it.
+    """A block that runs the user's code or a backward pass: errors raised in it keep their message at every door.
 
     >>> with foreign:
     ...     int("1")
@@ -131,7 +131,7 @@ class _Foreign:
     """
 
     def __enter__(self) -> None:
-        """Nothing is held, so one object serves all."""
+        """Do nothing: the object has no state, so all blocks share it."""
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if isinstance(error, TinygradLenetError):
@@ -142,7 +142,7 @@ foreign = _Foreign()
 
 
 def translated(error: Exception, name: str, arguments: str) -> TinygradLenetError:
-    """An exception of Python's or NumPy's as one of ours, with the function's name and what it was given."""
+    """An exception of Python or NumPy as one of the package, with the function's name and arguments."""
     kind = (
         OutOfMemoryError
         if isinstance(error, MemoryError)

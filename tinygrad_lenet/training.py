@@ -1,7 +1,7 @@
-"""Small comforts for a training loop that you write yourself: each stands alone, and none hides the loop.
+"""Helpers for a training loop that you write yourself: metrics, evaluation, averaged weights, early stopping.
 
-A batch too large for the memory needs nothing of this: gradients add up in ``.grad`` until ``zero_grad``, so
-``(loss / parts).backward()`` for each part of the batch, then one ``optimizer.step()``, is a step of the whole.
+A batch that does not fit into memory needs no helper: gradients accumulate in ``.grad`` until ``zero_grad``. Call
+``(loss / parts).backward()`` for each part of the batch, then ``optimizer.step()`` once.
 """
 
 from __future__ import annotations
@@ -39,45 +39,35 @@ Extreme: TypeAlias = Literal["max", "min"]
 
 @checked
 def accuracy(logits: Any, labels: Any) -> float:
-    """The share of rows of logits (N, C) whose largest is the label (N,).
+    """The fraction of samples whose largest logit is that of the label, for logits (N, C) and labels (N,).
 
     Raises:
-        OutOfRangeError: a label that is no class, or an index that is not there.
-        ShapeError: not as many labels as rows, or none.
+        ArgumentError: the labels are not integers.
+        OutOfRangeError: a label is not a class.
+        ShapeError: the number of labels and rows differ, or there are none.
 
     >>> import tinygrad_lenet as tl
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
     """
-    scores, targets = _array("logits", logits), _array("labels", labels)
+    scores, targets = _numbers("logits", logits), _classes("labels", labels)
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
         raise ShapeError(f"expected logits (N, C) and labels (N,), got {scores.shape} and {targets.shape}")
     if not scores.size:
         raise ShapeError("logits hold no samples or no classes, expected at least one")
-    wrong = targets[~((targets >= 0) & (targets < scores.shape[1]) & (targets == np.floor(targets)))]
-    if wrong.size:
-        raise OutOfRangeError(f"labels are the numbers of classes, 0 … {scores.shape[1] - 1}, got {wrong[0]}")
+    _check_classes("labels", targets, scores.shape[1])
     right = scores.argmax(1) == targets
-    return float((right & ~np.isnan(scores).any(1)).mean())  # what is NaN has no largest
-
-
-def _array(name: str, value: Any) -> NDArray[Any]:
-    """An array of numbers."""
-    try:
-        array = to_array(value)
-    except TinygradLenetError as error:
-        raise type(error)(f"in {name}: {error}") from None
-    return array.astype(np.int8) if array.dtype == np.bool_ else array
+    return float((right & ~np.isnan(scores).any(1)).mean())  # a row with NaN has no largest logit
 
 
 @checked
 def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray[np.int64]:
-    """How often a sample of class i (row) was taken for class j (column), (num_classes, num_classes).
+    """The number of samples of class i (row) that were predicted as class j (column), (num_classes, num_classes).
 
     Raises:
-        ArgumentError: the classes are no integers.
-        OutOfRangeError: a class beyond ``num_classes``.
-        ShapeError: not as many labels as predictions.
+        ArgumentError: the classes are not integers.
+        OutOfRangeError: a class is not below ``num_classes``.
+        ShapeError: the numbers of labels and predictions differ.
 
     >>> from tinygrad_lenet.training import confusion_matrix
     >>> confusion_matrix([0, 1, 1], [0, 1, 0], num_classes=2)
@@ -85,35 +75,46 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
            [1, 1]])
     """
     num_classes = integer("num_classes", num_classes, 1, 10_000)
-    true, found = _classes("labels", labels), _classes("predictions", predictions)
-    if true.ndim != 1 or true.shape != found.shape:
-        raise ShapeError(f"expected two lists of classes (N,), got {true.shape} and {found.shape}")
-    for name, given in (("labels", true), ("predictions", found)):
-        if given.size and not 0 <= given.min() <= given.max() < num_classes:
-            raise OutOfRangeError(f"{name} must lie in 0 … {num_classes - 1}, got {given.min()} … {given.max()}")
-    counts = np.bincount(true.astype(np.int64) * num_classes + found.astype(np.int64), minlength=num_classes**2)
+    true, predicted = _classes("labels", labels), _classes("predictions", predictions)
+    if true.ndim != 1 or true.shape != predicted.shape:
+        raise ShapeError(f"expected two lists of classes (N,), got {true.shape} and {predicted.shape}")
+    _check_classes("labels", true, num_classes)
+    _check_classes("predictions", predicted, num_classes)
+    counts = np.bincount(true.astype(np.int64) * num_classes + predicted.astype(np.int64), minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
+def _numbers(name: str, value: Any) -> NDArray[Any]:
+    try:
+        return to_array(value)
+    except TinygradLenetError as error:
+        raise type(error)(f"in {name}: {error}") from None
+
+
 def _classes(name: str, value: Any) -> NDArray[Any]:
-    """Numbers of classes; in a list, integers stay what they are."""
+    """An array of class numbers; those of a list stay integers."""
     try:
         array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    except Exception as error:  # whatever an object of the user's own raises
+    except Exception as error:  # an object of the user's own may raise anything
         raise ShapeError(f"{name} must be a list of integers ({error})") from None
-    if array.dtype.kind not in "iub" and (array.size or array.dtype.kind != "f"):
+    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == np.floor(array)).all()):
         raise ArgumentError(f"{name} must be integers, got {array.dtype}; pass logits.argmax(1)")
     return array
 
 
+def _check_classes(name: str, classes: NDArray[Any], count: int) -> None:
+    if classes.size and not 0 <= classes.min() <= classes.max() < count:
+        raise OutOfRangeError(f"{name} must lie in 0 … {count - 1}, got {classes.min()} … {classes.max()}")
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found: mean loss, accuracy, and for each sample its logits (N, C) and label (N,).
+    """The results of :func:`evaluate`: mean loss, accuracy, and the logits (N, C) and labels (N,) of all samples.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
-    >>> found = tl.training.evaluate(nn.Identity(), [(tl.eye(2), tl.tensor([0, 0], dtype="int64"))])
-    >>> found.accuracy, found.logits.shape, found.confusion.tolist()
+    >>> result = tl.training.evaluate(nn.Identity(), [(tl.eye(2), tl.tensor([0, 0], dtype="int64"))])
+    >>> result.accuracy, result.logits.shape, result.confusion.tolist()
     (0.5, (2, 2), [[1, 1], [0, 0]])
     """
 
@@ -124,7 +125,7 @@ class Evaluation:
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """See :func:`confusion_matrix`."""
+        """The :func:`confusion_matrix` of labels and predictions."""
         return confusion_matrix(self.labels, self.logits.argmax(1), self.logits.shape[1])
 
 
@@ -132,14 +133,15 @@ class Evaluation:
 def evaluate(
     model: Module, loader: Iterable[tuple[Any, ...]], loss: Callable[..., Tensor] = cross_entropy
 ) -> Evaluation:
-    """Go through a loader of (inputs, labels) with the model in evaluation mode, and leave it in the mode it had.
+    """Evaluate a model on all batches (inputs, labels) of a loader.
 
-    ``loss(logits, labels, reduction="sum")`` is asked for the loss of each batch.
+    The model is in evaluation mode meanwhile, and returns to its own mode. The loss of a batch is
+    ``loss(logits, labels, reduction="sum")``.
 
     Raises:
-        DTypeError: an argument of another type.
-        ShapeError: shapes that do not fit.
-        ArgumentError: the loader gives no batch.
+        DTypeError: an argument has the wrong type.
+        ShapeError: the shapes of logits and labels do not fit together.
+        ArgumentError: the loader yields no batch, or the labels are not integers.
 
     >>> import numpy as np
     >>> import tinygrad_lenet as tl
@@ -151,45 +153,45 @@ def evaluate(
     instance("model", model, Module)
     function("loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
-        raise DTypeError(f"loader must give pairs of inputs and labels, got {said(loader)}")
+        raise DTypeError(f"loader must yield pairs of inputs and labels, got {said(loader)}")
     total = 0.0
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[Any]] = []
     with evaluating(model), no_grad():
         for batch in loader:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise ShapeError(f"loader must give pairs of inputs and labels, it gave {said(batch)}")
+                raise ShapeError(f"loader must yield pairs of inputs and labels, got {said(batch)}")
             inputs, targets = batch
             with foreign:
                 scores = model(inputs)
-            instance("what the model gives", scores, Tensor)
-            labels.append(_array("labels", targets))
-            if (
-                scores.ndim != 2
-                or labels[-1].shape != scores.shape[:1]
-                or (logits and scores.shape[1] != logits[0].shape[1])
-            ):
+            instance("the output of the model", scores, Tensor)
+            labels.append(_classes("labels", targets))
+            row = logits[0].shape[1:] if logits else scores.shape[1:]
+            if scores.ndim != 2 or labels[-1].shape != scores.shape[:1] or scores.shape[1:] != row:
                 raise ShapeError(
-                    f"expected logits (N, C) from the model, as many classes each time, and labels (N,), "
+                    f"expected logits (N, C) from the model, with one C for all batches, and labels (N,), "
                     f"got {scores.shape} and {labels[-1].shape}"
                 )
             with foreign:
                 total += loss(scores, targets, reduction="sum").item()
             logits.append(scores.numpy())
     if not labels:
-        raise ArgumentError("the loader gave no batch, expected at least one")
+        raise ArgumentError("the loader yields no batch, expected at least one")
     all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)
     return Evaluation(total / len(all_labels), accuracy(all_logits, all_labels), all_logits, all_labels)
 
 
 @checked
 def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
-    """After ``loss.backward()`` and before ``optimizer.step()``: raise if the loss or a gradient is NaN or infinite,
-    and say which layer was the first to go wrong. Takes about a hundredth of a step of LeNet-5.
+    """Raise an error if the loss or a gradient is NaN or infinite.
+
+    Call it after ``loss.backward()`` and before ``optimizer.step()``. For LeNet-5, it takes about one percent of the
+    time of a step.
 
     Raises:
-        GradientError: with the words of :func:`tinygrad_lenet.nn.first_nonfinite` for the inputs; or, if the loss is
-            finite, the parameter nearest to the loss whose gradient is not.
+        GradientError: if the loss is not finite, the message says in which layer that began (see
+            :func:`tinygrad_lenet.nn.first_nonfinite`); if a gradient is not finite, it names the parameter nearest to
+            the loss.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -207,7 +209,7 @@ def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
     instance("model", model, Module)
     if not np.isfinite(instance("loss", loss, Tensor).item()):
         with foreign:
-            where = first_nonfinite(model, *inputs) or "the loss itself is the first; what the model gives is finite"
+            where = first_nonfinite(model, *inputs) or "it begins in the loss itself; the output of the model is finite"
         raise GradientError(f"the loss is {loss.item()}: {where}")
     for name, parameter in reversed(list(model.named_parameters())):
         grad = parameter.grad
@@ -216,19 +218,19 @@ def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
 
 
 class ExponentialMovingAverage:
-    """The average of a model's weights over the last steps, which often generalises better than the last weights
+    """A moving average of a model's weights, which often generalises better than the last weights
     (Polyak & Juditsky, *Acceleration of stochastic approximation by averaging*, 1992).
 
-    ``average = d * average + (1 - d) * weights`` after each step t, with ``d = min(decay, (1 + t) / (10 + t))`` so that
-    the first weights, which were drawn at random, are soon forgotten. Buffers, such as running statistics, are averaged
-    too if they are floats, else copied.
+    After each step t, ``average = d * average + (1 - d) * weights`` with ``d = min(decay, (1 + t) / (10 + t))``. The
+    second term lets the random initial weights fade quickly. Buffers such as running statistics are averaged if they
+    are floats, and copied otherwise.
 
     Args:
         model: the model; call :meth:`update` after each ``optimizer.step()``.
-        decay: below 1; the average reaches about ``1 / (1 - decay)`` steps back.
+        decay: in [0, 1); the average reaches back about ``1 / (1 - decay)`` steps.
 
     Raises:
-        ArgumentError: ``decay`` outside of [0, 1).
+        ArgumentError: ``decay`` is outside [0, 1).
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -248,7 +250,7 @@ class ExponentialMovingAverage:
     def __init__(self, model: Module, decay: Decay = 0.999) -> None:
         self.model, self.decay = instance("model", model, Module), decay
         self.steps = 0
-        # The last steps are a thousandth of a weight: too little to be added to float16.
+        # An update adds about a thousandth of a weight, which float16 would round away.
         self.averages = {
             name: array.astype(np.float32) if array.dtype == np.float16 else array
             for name, array in model.state_dict().items()
@@ -256,10 +258,10 @@ class ExponentialMovingAverage:
 
     @checked
     def update(self) -> None:
-        """Take the weights of now into the average."""
+        """Update the average with the current weights."""
         tensors = self.model._named_state()
         if {n: t.shape for n, t in tensors.items()} != {n: a.shape for n, a in self.averages.items()}:
-            raise ShapeError("the model has got other weights than it had when the average was made; make a new one")
+            raise ShapeError("the names or shapes of the model's weights have changed; make a new average")
         self.steps += 1
         d = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, tensor in tensors.items():
@@ -271,7 +273,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[Module]:
-        """Within it, the model has the averages as its weights."""
+        """A context in which the averages are the model's weights."""
         own = self.model.state_dict()
         self.model.load_state_dict(self.averages)
         try:
@@ -280,15 +282,15 @@ class ExponentialMovingAverage:
             self.model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later run needs to go on."""
+        """The state that a later run needs to continue."""
         return {"steps": self.steps, "averages": {name: array.copy() for name, array in self.averages.items()}}
 
     @checked
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken. Averages keep their dtype: float64 is rounded to float32."""
+        """Restore a state of :meth:`state_dict`. Averages keep their dtype: float64 is rounded to float32."""
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
-        arrays = {name: _array(str(name), array) for name, array in averages.items()}
+        arrays = {name: _numbers(str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:
@@ -300,15 +302,15 @@ class ExponentialMovingAverage:
 
 
 class EarlyStopping:
-    """Tells when a quantity has not become better for ``patience`` epochs.
+    """Stop when a metric has not improved for ``patience`` epochs.
 
     Args:
-        patience: how many epochs without a better value are allowed.
-        min_delta: by how much a value must be better to count.
-        mode: ``"max"`` if larger is better, or ``"min"``.
+        patience: the number of epochs without improvement after which to stop.
+        min_delta: the smallest difference that counts as an improvement.
+        mode: ``"max"`` if larger is better, ``"min"`` if smaller is better.
 
     Raises:
-        ArgumentError: an option outside of its range.
+        ArgumentError: an option is outside its range.
 
     >>> from tinygrad_lenet.training import EarlyStopping
     >>> watch = EarlyStopping(patience=2)
@@ -325,7 +327,7 @@ class EarlyStopping:
 
     @checked
     def step(self, value: float | Tensor) -> bool:
-        """Take the value of another epoch; say whether it is the best so far."""
+        """Add the metric of an epoch; return whether it is the best so far."""
         value = figure("value", value)
         self.epoch += 1
         gain = value - self.best if self.mode == "max" else self.best - value
@@ -336,16 +338,16 @@ class EarlyStopping:
 
     @property
     def stop(self) -> bool:
-        """Whether it is time."""
+        """Whether to stop."""
         return self.epoch - self.best_epoch >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands."""
+        """The state that a later run needs to continue."""
         return {"epoch": self.epoch, "best_epoch": self.best_epoch, "best": self.best}
 
     @checked
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Restore a state of :meth:`state_dict`."""
         epoch, best_epoch, best = entries(state, "epoch", "best_epoch", "best")
         epoch, best = integer("epoch", epoch, 0), figure("best", best)
         self.epoch, self.best_epoch, self.best = epoch, integer("best_epoch", best_epoch, 0, epoch), best

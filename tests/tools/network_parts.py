@@ -403,8 +403,6 @@ WITHOUT = {
     **dict.fromkeys(["Module", "Parameter", "Optimizer", "Schedule"], "bases; every row has them below it"),
     **dict.fromkeys(["Sequential", "ModuleList"], "blocks: every network is a Sequential, Chain has a ModuleList"),
     **dict.fromkeys(["Call", "first_nonfinite", "record_calls", "summary"], "they look at a network"),
-    **dict.fromkeys(["LeNet5Classic", "MAPLoss", "PartialConv2d", "ScaledTanh", "Subsampling"], "of 1998: test_nn"),
-    **dict.fromkeys(["gauss_newton_diagonal", "StochasticDiagonalLM"], "of 1998: test_nn has their formulas"),
     "StateError": "an error",
     "init": "a module: weights are given by the judge, the same for both libraries",
     "clip_grad_norm_": "every third network clips",

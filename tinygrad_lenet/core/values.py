@@ -22,7 +22,9 @@ def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]
             raise TypeError("name one of numbers")
         found = np.dtype(dtype)
     except Exception as error:
-        raise DTypeError(f"{brief(dtype)} is no dtype ({error}); give NumPy's, such as 'float32' or np.int64") from None
+        raise DTypeError(
+            f"{brief(dtype)} is not a dtype ({error}); give NumPy's, such as 'float32' or np.int64"
+        ) from None
     if found.kind not in "fiub" or found.itemsize > 8:
         raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
     return found.newbyteorder("=")
@@ -55,23 +57,23 @@ def _component(i: Any) -> Any:
     return array if array.ndim or array.dtype == np.bool_ else int(array)
 
 
-def narrowed(who: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def narrowed(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The values in another dtype. Floats are rounded; raise if it cannot hold a value."""
     if array.dtype == dtype:
         return array
     with np.errstate(all="ignore"):
         found: NDArray[Any] = array.astype(dtype)
-    unchanged(who, found, array)
+    unchanged(name, found, array)
     return found
 
 
-def unchanged(who: str, found: NDArray[Any], given: NDArray[Any]) -> None:
+def unchanged(name: str, found: NDArray[Any], given: NDArray[Any]) -> None:
     """Raise if a conversion changed an integer or boolean, or made a float infinite."""
     if found.dtype == given.dtype:
         return
     same = np.isfinite(found) == np.isfinite(given) if found.dtype.kind == "f" else found == given
     if not np.all(same):
-        raise DTypeError(f"{who} is {found.dtype}, which cannot hold {given[~same].flat[0]!r}")
+        raise DTypeError(f"{name} is {found.dtype}, which cannot hold {given[~same].flat[0]!r}")
 
 
 def converted(value: Any, dtype: DTypeLike | None, unwrap: Callable[[Any], Any]) -> NDArray[Any]:

@@ -35,7 +35,7 @@ class Channels(NamedTuple):
     blocks: tuple[slice, ...]  # parts of A
 
     def view(self, x: Array) -> Array:
-        """The array as (A, C, B): a copy, if it lies otherwise."""
+        """The array as (A, C, B): a copy if its memory has another layout."""
         return x.transpose(self.order).reshape(self.shape)
 
     def images(self, x: Array) -> Array:
@@ -44,7 +44,7 @@ class Channels(NamedTuple):
 
 
 def channels(x: Array) -> Channels:
-    """How an array (N, C, ...) lies in memory."""
+    """The memory layout of an array (N, C, ...)."""
     return _channels(x.shape, x.strides, x.itemsize)
 
 
@@ -65,7 +65,7 @@ def _channels(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -
 
 
 def _in_blocks(compute: Callable[[slice], Any], at: Channels) -> list[Any]:
-    """``compute(rows of A)`` for all blocks; what it returned, in order."""
+    """Call ``compute(rows of A)`` for all blocks, and return the results in order."""
     results: list[Any] = [None] * len(at.blocks)
 
     def some(start: int, stop: int) -> None:
@@ -77,7 +77,7 @@ def _in_blocks(compute: Callable[[slice], Any], at: Channels) -> list[Any]:
 
 
 def _sums(compute: Callable[[slice], Array], at: Channels) -> Array:
-    """The sums of each channel (..., C) that ``compute`` gives for blocks, added up."""
+    """The sums of each channel, (..., C): ``compute`` returns those of a block."""
     total: Array = np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
     return total
 
@@ -87,8 +87,8 @@ def _column(values: Array, dtype: np.dtype[Any]) -> Array:
     return values.astype(dtype, copy=False).reshape(-1, 1)
 
 
-def _parts(mean: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """The means of the channels as a column of the dtype, and what its rounding left, in float64."""
+def _rounded(mean: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """The means of the channels, rounded to a column of the dtype, and the rounding errors in float64."""
     centre = _column(mean, dtype)
     return centre, mean - centre.ravel()
 
@@ -102,7 +102,7 @@ def moments(x: Array, at: Channels, room: Room = memory.empty) -> tuple[Array, A
     few, dtype = x[: -(-64 // max(1, x.shape[2])), :, :64], x.dtype
     mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (few.shape[1] / max(1, few.size))
     for _ in range(3):
-        centre, _ = _parts(mean, x.dtype)
+        centre, _ = _rounded(mean, x.dtype)
         off, squares = _sums(functools.partial(_powers, x, centre, dtype, room), at) / at.each
         mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
         if (off * off <= var).all() and np.isfinite(var).all():
@@ -137,8 +137,8 @@ def normalize(
     out: Array, x: Array, at: Channels, mean: Array, var: Array, weight: Array, bias: Array, eps: float
 ) -> None:
     """Write ``(x - mean) / sqrt(var + eps) * weight + bias`` to ``out``; both are (A, C, B)."""
-    (centre, rest), factor = _parts(mean, x.dtype), weight / np.sqrt(var + eps)
-    rest = np.where(np.isfinite(factor), rest, 0)  # an infinite weight makes NaN of no more than the mean itself
+    (centre, rest), factor = _rounded(mean, x.dtype), weight / np.sqrt(var + eps)
+    rest = np.where(np.isfinite(factor), rest, 0)  # else an infinite weight would make NaN everywhere
     scale, shift = _column(factor, x.dtype), _column(bias - rest * np.where(rest == 0, 0, factor), x.dtype)
 
     def compute(rows: slice) -> None:
@@ -161,7 +161,7 @@ def input_grad(
     room: Room = memory.empty,
 ) -> None:
     """Write the gradient of :func:`normalize` for ``x`` to ``out``, with what flows through the moments."""
-    factor, (centre, rest) = 1 / np.sqrt(var + eps), _parts(mean, x.dtype)
+    factor, (centre, rest) = 1 / np.sqrt(var + eps), _rounded(mean, x.dtype)
     total, common = (value / at.each for value in _products(x, g, centre, at, room))
     steep = (common - rest * total) * factor**2
     shift, slope, scale = (_column(v, x.dtype) for v in (total - rest * steep, steep, weight * factor))
@@ -180,7 +180,7 @@ def weight_grad(
     g: Array, x: Array, at: Channels, mean: Array, var: Array, eps: float, room: Room = memory.empty
 ) -> Array:
     """The gradient of :func:`normalize` for the weights."""
-    centre, rest = _parts(mean, x.dtype)
+    centre, rest = _rounded(mean, x.dtype)
     total, common = _products(x, g, centre, at, room)
     found: Array = (common - rest * total) / np.sqrt(var + eps)
     return found.astype(x.dtype)

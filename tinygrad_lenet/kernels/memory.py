@@ -2,10 +2,10 @@
 
 A fresh array of a megabyte is mapped, zeroed and unmapped by the operating system each time; a training step of
 LeNet-5 at batch 64 had 1,000 page faults, which took as long as its arithmetic. So large blocks are kept on shelves,
-one for each size, and handed out again when the last array that lies in them is gone. That tells a weak reference to
-the array that was handed out, which every view of it holds: its callback puts the block on the shelf when the array
-dies, in whichever thread that is. (Counts of references would be quicker to read by a third of a microsecond, but mean
-something else in each version of Python.)
+one for each size, and handed out again once nobody uses the array that was made in them. A weak reference to that
+array tells when: every view holds the array, and when it dies, the reference's callback puts the block on the shelf.
+That may happen in any thread. (Reference counts would be a third of a microsecond faster to read, but mean something
+different in each version of Python.)
 
 All threads share one pool. It tracks the blocks that were lent most recently, up to a limit of bytes, in use or idle.
 Beyond the limit it forgets the block that was lent the longest time ago. An idle block is then freed at once, a block
@@ -42,8 +42,9 @@ Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]  # (s
 
 
 class _Block(np.ndarray[Any, Any]):
-    """Memory of a type of its own: as with that of a file, NumPy then lets views hold the array that lies in it, and
-    not, past that, the memory itself.
+    """Memory with a type of its own, so that views hold the array that was handed out.
+
+    If the memory were a plain array, NumPy would let a view of the handed-out array hold the memory itself.
     """
 
     __slots__ = ("loan", "offset", "shelf", "shelve")

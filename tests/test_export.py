@@ -69,6 +69,18 @@ def test_bits_of_integers_give_the_same_in_onnxruntime():
     agree(lambda x, y: ~((x & y) ^ (x | 5)), x, y, dynamic_batch=False)
 
 
+def test_an_operator_declared_by_name_gets_all_tensors_and_the_options_as_attributes():
+    @tl.primitive
+    def largest(*tensors: tl.Array) -> tl.Array:
+        return np.maximum.reduce(tensors)
+
+    largest.known_as(onnx="Max")
+    x = np.array([[-3.0, 0.5, 3.0]], np.float32)
+    agree(lambda x: largest(x, -x, x + 1), x)
+    agree(lambda x: tl.elu(x, 2), x)  # an integer for a float
+    agree(lambda x: tl.softmax(x, axis=0).sum(axis=1, keepdims=True), x, dynamic_batch=False)
+
+
 IMAGES = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)
 ROWS, SEQUENCES = IMAGES[:, 0, 0], IMAGES[:, :, 0]
 ACTIVATIONS = ["CELU", "ELU", "GELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "Mish", "ReLU"]

@@ -36,6 +36,7 @@ def emits(*names: str) -> Callable[[Emit], Emit]:
 def declared(op: Any) -> Emit:
     """The emitter of an op that declares an operator of ONNX, or a function that adds its nodes, by ``known_as``."""
     kind, operands, names = op.onnx, op.signature.operands, op.signature.names
+    floats = {name for name, annotation in op.forward.__annotations__.items() if annotation in ("float", float)}
 
     def emit(g: Graph, like: Output, *args: Any) -> str:
         if isinstance(kind, str) and kind.startswith("Reduce"):
@@ -45,11 +46,13 @@ def declared(op: Any) -> Emit:
         dtype: Any = like.dtype
         if dtype == np.bool_ and kind not in ("And", "Or", "Not"):  # a comparison
             dtype = np.result_type(*(a.array if isinstance(a, (Value, Constant)) else a for a in args))
-        given = [g.of(a, dtype) if operand else a for a, operand in zip(args, operands, strict=True)]
+        tensors = [*operands, *operands[-1:] * len(args)]  # the last parameter may be *args
+        given = [g.of(a, dtype) if tensor and a is not None else a for a, tensor in zip(args, tensors, strict=False)]
         if not isinstance(kind, str):
             return str(kind(g, dtype.type, *given))
-        inputs = [a for a, operand in zip(given, operands, strict=True) if operand]
-        options = {name: a for name, a, operand in zip(names, given, operands, strict=True) if not operand}
+        inputs = [a for a, tensor in zip(given, tensors, strict=False) if tensor]
+        pairs = [(name, a) for name, a, tensor in zip(names, given, tensors, strict=False) if not tensor]
+        options: dict[str, Any] = {name: float(a) if name in floats else a for name, a in pairs}
         return g.node(kind, *inputs, **options)
 
     return emit

@@ -19,6 +19,8 @@ from ..core.tensor import Tensor
 from ..errors import DTypeError, UnsupportedError, foreign
 from ..kernels.windows import Windows
 
+Named = Sequence[tuple[str, Tensor]]  # parameters and buffers
+
 
 class Value(NamedTuple):
     """A tensor of the run that has a name: an input, a parameter, a buffer, or the output of an op."""
@@ -64,7 +66,7 @@ def _holds_tensor(argument: Any) -> bool:
     return isinstance(argument, Tensor) or (isinstance(argument, (list, tuple)) and any(map(_holds_tensor, argument)))
 
 
-def input_names(inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]]) -> list[str]:
+def input_names(inputs: Sequence[Tensor], named: Named) -> list[str]:
     """``input``, or ``input0``, ``input1``, ...; with underscores if a parameter has such a name."""
     names, taken = [f"input{i}" if len(inputs) > 1 else "input" for i in range(len(inputs))], dict(named)
     while any(name in taken for name in names):
@@ -75,9 +77,7 @@ def input_names(inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]]) -
 class Run:
     """One run of a model: its steps and outputs."""
 
-    def __init__(
-        self, model: Callable[..., Any], inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]]
-    ) -> None:
+    def __init__(self, model: Callable[..., Any], inputs: Sequence[Tensor], named: Named) -> None:
         self.steps: list[Step] = []
         self.kept: list[Any] = []  # all arrays, so that none is freed and its address used again
         self.values: dict[tuple[Any, ...], Value] = {}
@@ -118,7 +118,7 @@ class Run:
 
 
 def trace(
-    model: Callable[..., Any], inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]], dynamic: bool
+    model: Callable[..., Any], inputs: Sequence[Tensor], named: Named, dynamic: bool
 ) -> tuple[list[Step], list[Any]]:
     """The steps and the outputs of a model; with ``dynamic`` the first axis of the inputs may have any length."""
     rng = np.random.default_rng(0)

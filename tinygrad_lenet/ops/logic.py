@@ -13,7 +13,7 @@ from .ufuncs import ufunc
 # Comparisons
 
 
-@ufunc(np.equal, draw(3, 2), draw(2), operator="eq", x=None, y=None)
+@ufunc(np.equal, draw(3, 2), draw(2), operator="eq", onnx="Equal", x=None, y=None)
 def eq(x: Array, y: Array) -> Array:
     """``x == y``, element by element, as booleans without a gradient. NaN equals nothing.
 
@@ -33,7 +33,10 @@ def ne(x: Array, y: Array) -> Array:
     """
 
 
-@ufunc(np.less, draw(3, 2), draw(2), operator="lt", x=None, y=None)
+ne.known_as(onnx=lambda g, t, x, y: g.node("Not", g.node("Equal", x, y)))
+
+
+@ufunc(np.less, draw(3, 2), draw(2), operator="lt", onnx="Less", x=None, y=None)
 def lt(x: Array, y: Array) -> Array:
     """``x < y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -43,7 +46,7 @@ def lt(x: Array, y: Array) -> Array:
     """
 
 
-@ufunc(np.less_equal, draw(3, 2), draw(2), operator="le", x=None, y=None)
+@ufunc(np.less_equal, draw(3, 2), draw(2), operator="le", onnx="LessOrEqual", x=None, y=None)
 def le(x: Array, y: Array) -> Array:
     """``x <= y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -53,7 +56,7 @@ def le(x: Array, y: Array) -> Array:
     """
 
 
-@ufunc(np.greater, draw(3, 2), draw(2), operator="gt", x=None, y=None)
+@ufunc(np.greater, draw(3, 2), draw(2), operator="gt", onnx="Greater", x=None, y=None)
 def gt(x: Array, y: Array) -> Array:
     """``x > y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -63,7 +66,7 @@ def gt(x: Array, y: Array) -> Array:
     """
 
 
-@ufunc(np.greater_equal, draw(3, 2), draw(2), operator="ge", x=None, y=None)
+@ufunc(np.greater_equal, draw(3, 2), draw(2), operator="ge", onnx="GreaterOrEqual", x=None, y=None)
 def ge(x: Array, y: Array) -> Array:
     """``x >= y``, element by element, as booleans without a gradient. False for NaN.
 

@@ -49,7 +49,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 sum.vjp(x=lambda g, x_shape, axis: _broadcast_back(g, x_shape, axis))
-sum.known_as(method=True, numpy=np.sum, torch="sum")
+sum.known_as(method=True, numpy=np.sum, torch="sum", onnx="ReduceSum")
 
 
 @primitive
@@ -70,7 +70,7 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
-max.known_as(method=True, numpy=np.max, torch="max")
+max.known_as(method=True, numpy=np.max, torch="max", onnx="ReduceMax")
 max.known_as(name="amax", method=True, numpy=np.amax, torch="amax")
 
 
@@ -89,7 +89,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
-min.known_as(method=True, numpy=np.min, torch="min")
+min.known_as(method=True, numpy=np.min, torch="min", onnx="ReduceMin")
 min.known_as(name="amin", method=True, numpy=np.amin, torch="amin")
 
 
@@ -116,7 +116,7 @@ def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     return np.argmax(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
-argmax.known_as(method=True, numpy=np.argmax, torch="argmax")
+argmax.known_as(method=True, numpy=np.argmax, torch="argmax", onnx="ArgMax")
 
 
 @primitive
@@ -130,7 +130,7 @@ def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     return np.argmin(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
-argmin.known_as(method=True, numpy=np.argmin, torch="argmin")
+argmin.known_as(method=True, numpy=np.argmin, torch="argmin", onnx="ArgMin")
 
 
 for _index in (argmax, argmin):
@@ -178,7 +178,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 mean.vjp(x=lambda g, x_shape, axis: _broadcast_back(single(g) / _count(x_shape, axis), x_shape, axis))
-mean.known_as(method=True, numpy=np.mean, torch="mean")
+mean.known_as(method=True, numpy=np.mean, torch="mean", onnx="ReduceMean")
 
 
 @composite
@@ -371,7 +371,7 @@ def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
 
 prod.vjp(x=_prod_x)
 prod.check(draw(values=[[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
-prod.known_as(method=True, numpy=np.prod, torch="prod")
+prod.known_as(method=True, numpy=np.prod, torch="prod", onnx="ReduceProd")
 
 for _reduction in (sum, max, min, mean, prod):
     _reduction.check(draw(3, 2))

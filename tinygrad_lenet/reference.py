@@ -18,11 +18,11 @@ from .ops.activations import tanh_definition as tanh
 from .ops.convolution import conv2d_definition as conv2d
 from .ops.convolution import conv2d_input_grad_definition as conv2d_input_grad
 from .ops.convolution import conv2d_weight_grad_definition as conv2d_weight_grad
+from .ops.losses import cross_entropy_definition as cross_entropy
 from .ops.normalization import batch_norm_definition as batch_norm
 from .ops.normalization import layer_norm_definition as layer_norm
 from .ops.pooling import avg_pool2d_definition as avg_pool2d
 from .ops.pooling import max_pool2d_definition as max_pool2d
-from .ops.softmax import cross_entropy_definition as cross_entropy
 from .ops.unfold import fold_definition as fold
 from .ops.unfold import unfold_definition as unfold
 

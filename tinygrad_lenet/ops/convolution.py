@@ -31,7 +31,6 @@ from ..errors import ArgumentError, ShapeError
 from ..kernels import convolution as fast
 from ..kernels.convolution import Geometry
 from ..kernels.sums import single
-from .rearrange import pad
 from .reduction import sum
 from .windows import Padding, Pair, as_images, both, row_images, window_views, windows
 
@@ -149,13 +148,9 @@ _conv2d.vjp(
 )
 # The next two ops have an argument named ``g``, so in their rules the gradient of the output is ``g_``.
 conv2d_input_grad.vjp(
-    g=lambda g_, weight, at: _conv2d(g_, weight, None, at),
-    weight=lambda g_, g, at: conv2d_weight_grad(g_, g, at),
+    g=lambda g_, weight, at: _conv2d(g_, weight, None, at), weight=lambda g_, g, at: conv2d_weight_grad(g_, g, at)
 )
-conv2d_weight_grad.vjp(
-    x=lambda g_, g, at: conv2d_input_grad(g, g_, at),
-    g=lambda g_, x, at: _conv2d(x, g_, None, at),
-)
+conv2d_weight_grad.vjp(x=lambda g_, g, at: conv2d_input_grad(g, g_, at), g=lambda g_, x, at: _conv2d(x, g_, None, at))
 _conv2d.op.name = "conv2d"  # the name for messages, drawings and graphs
 # The test cases: windows(size, kernel, stride, padding, dilation), then groups.
 _MIXED = Geometry(windows((5, 6), (2, 3), (2, 1), (1, 2), (2, 1)), 2)
@@ -174,11 +169,10 @@ def _geometry(
     if len(weight) != 4 or 0 in weight[2:]:
         raise ShapeError(f"weight must have shape (O, C / groups, kh, kw), kh and kw not 0, got {weight}")
     o, c = weight[:2]
-    if o % groups or channels != c * groups:
-        raise ShapeError(
-            f"images have {channels} channels, but a weight of shape {weight} with groups={groups} expects {c * groups}"
-            + (f", and its {o} outputs must divide into {groups} groups" if o % groups else "")
-        )
+    if channels != c * groups:
+        raise ShapeError(f"images have {channels} channels, weight {weight} with groups={groups} expects {c * groups}")
+    if o % groups:
+        raise ShapeError(f"the {o} outputs of weight {weight} must divide into {groups} groups")
     return Geometry(windows(size, weight[2:], stride, padding, dilation), groups)
 
 
@@ -257,7 +251,7 @@ def conv_transpose2d(
         bias: (O,), or None.
         stride: pixels of the output from one pixel of the input to the next.
         padding: rows and columns to cut from each side of the output.
-        output_padding: rows and columns to add at the end of the output, fewer than the stride or the dilation.
+        output_padding: rows and columns to add at the end of the output, fewer than the stride.
         groups: see :func:`conv2d`.
         dilation: see :func:`conv2d`.
 
@@ -276,24 +270,17 @@ def conv_transpose2d(
     pads, extra = pair("padding", padding, 0), pair("output_padding", output_padding, 0)
     x, weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
     if weight.ndim != 4 or weight.shape[0] != x.shape[1]:
-        raise ShapeError(
-            f"images with {x.shape[1]} channels need a weight of shape ({x.shape[1]}, O / groups, kh, "
-            f"kw), got {weight.shape}"
-        )
+        raise ShapeError(f"{x.shape[1]} channels need a weight ({x.shape[1]}, O / groups, kh, kw), got {weight.shape}")
     outputs = weight.shape[1] * groups
     _check_bias(bias, weight.shape, outputs)
-    if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
-        raise ArgumentError(f"output_padding {output_padding} must be less than stride {stride} or dilation {dilation}")
+    if any(e >= s for e, s in zip(extra, strides, strict=True)):
+        raise ArgumentError(f"output_padding {output_padding} must be less than stride {stride}")
     size = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
         for n, s, p, d, k, e in zip(x.shape[2:], strides, pads, dilations, weight.shape[2:], extra, strict=True)
     )
     if min(size) < 1:
         raise ShapeError(f"images of {x.shape[2:]} with padding {padding} leave an output of {size}; use less padding")
-    # Where the output padding is a stride or more, the output has more windows than x has pixels: these are zeros.
-    missing = [(0, e // s) for e, s in zip(extra, strides, strict=True)]
-    if missing != [(0, 0), (0, 0)]:
-        x = pad(x, [(0, 0), (0, 0), *missing])
     half = bias is not None and x.dtype == weight.dtype == bias.dtype == np.float16
     x = single(x) if half else x  # rounded once, after the bias
     at = _geometry(size, weight.shape, outputs, strides, pads, dilations, groups)
@@ -308,14 +295,11 @@ conv_transpose2d.known_as(torch="nn.functional.conv_transpose2d")
 # Sequences, as images of height 1
 
 
-def _kernels_of(weight: Array, channels: int, groups: int, transposed: bool = False) -> Tensor:
-    """Kernels for sequences as kernels of height 1. Raise if they do not fit the channels of the input."""
+def _row_kernels(weight: Array, shape: str) -> Tensor:
+    """Kernels for sequences as kernels of height 1."""
     w = as_tensor(weight)
-    shape = f"({channels}, O / groups, k)" if transposed else f"(O, {channels} / groups, k)"
-    if w.ndim != 3 or channels != (w.shape[0] if transposed else w.shape[1] * groups):
-        raise ShapeError(
-            f"sequences with {channels} channels and groups={groups} need a weight of shape {shape}, got {w.shape}"
-        )
+    if w.ndim != 3:
+        raise ShapeError(f"weight must have shape {shape}, got {w.shape}")
     return w.unsqueeze(2)
 
 
@@ -351,10 +335,9 @@ def conv1d(
     >>> tl.conv1d(tl.tensor([[[1, 2, 3]]]), tl.tensor([[[1, 10]]]))
     tensor([[[21., 32.]]])
     """
-    x = row_images(input)
-    kernels = _kernels_of(weight, x.shape[1], groups)
+    kernels = _row_kernels(weight, "(O, C / groups, k)")
     pads = padding if isinstance(padding, str) else (0, padding)
-    return conv2d(x, kernels, bias, (1, stride), pads, (1, dilation), groups).squeeze(2)
+    return conv2d(row_images(input), kernels, bias, (1, stride), pads, (1, dilation), groups).squeeze(2)
 
 
 conv1d.known_as(torch="nn.functional.conv1d")
@@ -383,8 +366,7 @@ def conv_transpose1d(
     >>> tl.conv_transpose1d(tl.ones(1, 1, 2), tl.tensor([[[1, 2]]]), stride=2)
     tensor([[[1., 2., 1., 2.]]])
     """
-    x = row_images(input)
-    kernels = _kernels_of(weight, x.shape[1], groups, transposed=True)
+    x, kernels = row_images(input), _row_kernels(weight, "(C, O / groups, k)")
     out = conv_transpose2d(x, kernels, bias, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation))
     return out.squeeze(2)
 

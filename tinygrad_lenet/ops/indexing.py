@@ -171,17 +171,21 @@ def _index_array(name: str, values: Array) -> Any:
     return found
 
 
-def _positions(x: Tensor, indices: Array, axis: int, name: str = "index") -> tuple[Any, ...]:
-    """The index arrays of all axes, which broadcast, from the indices along one axis."""
+def _positions(
+    x: Tensor, indices: Array, axis: int, name: str = "index", others: tuple[int, ...] = ()
+) -> tuple[Any, ...]:
+    """The index arrays of all axes, which broadcast, from the indices along one axis. The other axes have the lengths
+    ``others``, or those of the indices.
+    """
     found, at = _index_array(name, indices), axis_of(axis, x.ndim)
     if found.ndim != x.ndim:
         raise ShapeError(f"{name} must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
-    if any(i != at and n > m for i, (n, m) in enumerate(zip(found.shape, x.shape, strict=True))):
+    if not others and any(i != at and n > m for i, (n, m) in enumerate(zip(found.shape, x.shape, strict=True))):
         raise ShapeError(f"away from axis {axis}, {name} {found.shape} must not be longer than the tensor {x.shape}")
     n = x.shape[at]
     if found.size and not (-n <= found.min() and found.max() < n):
         raise OutOfRangeError(f"{name} must lie in {-n} … {n - 1} on axis {axis} of {x.shape}, got {found}")
-    grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in found.shape)])
+    grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in others or found.shape)])
     grid[at] = found
     return tuple(grid)
 
@@ -201,21 +205,8 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
     tensor([[2.],
             [3.]])
     """
-    x, found = as_tensor(x), np.asarray(indices)
-    if found.ndim == x.ndim:  # else _positions raises
-        at = axis_of(axis, x.ndim)
-        try:
-            lengths = list(np.broadcast_shapes(*((*a.shape[:at], 1, *a.shape[at + 1 :]) for a in (x, found))))
-        except ValueError:
-            raise ShapeError(
-                f"indices {found.shape} do not fit {x.shape}: away from axis {axis} the lengths must be equal, or 1"
-            ) from None
-        found = np.broadcast_to(found, [*lengths[:at], found.shape[at], *lengths[at + 1 :]])
-        shape = (*lengths[:at], x.shape[at], *lengths[at + 1 :])
-        x = (
-            x if x.shape == shape else broadcast_to(x, shape)
-        )  # without need, its node would get a gradient as long as x
-    return getitem(x, _positions(x, found, axis, "indices"))
+    x = as_tensor(x)
+    return getitem(x, _positions(x, indices, axis, "indices", x.shape))
 
 
 take_along_axis.known_as(method=True, numpy=np.take_along_axis, torch="take_along_dim")

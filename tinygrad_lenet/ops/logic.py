@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..core.primitive import Array, draw, primitive
+from ..core.primitive import Array, draw
 from ..errors import DTypeError
 from .ufuncs import ufunc
 
@@ -79,7 +80,7 @@ def ge(x: Array, y: Array) -> Array:
 # Logical operations
 
 
-@primitive
+@ufunc(np.logical_and, draw(3, 2), draw(2), method=False, onnx="And", x=None, y=None)
 def logical_and(x: Array, y: Array) -> Array:
     """Logical and, as booleans: True where neither is 0. For bits see :func:`bitwise_and`.
 
@@ -87,10 +88,9 @@ def logical_and(x: Array, y: Array) -> Array:
     >>> tl.logical_and(tl.tensor([True, True]), tl.tensor([True, False]))
     tensor([ True, False])
     """
-    return np.logical_and(x, y)
 
 
-@primitive
+@ufunc(np.logical_or, draw(3, 2), draw(2), method=False, onnx="Or", x=None, y=None)
 def logical_or(x: Array, y: Array) -> Array:
     """Logical or, as booleans: True where at least one is not 0. For bits see :func:`bitwise_or`.
 
@@ -98,10 +98,9 @@ def logical_or(x: Array, y: Array) -> Array:
     >>> tl.logical_or(tl.tensor([False, True]), False)
     tensor([False,  True])
     """
-    return np.logical_or(x, y)
 
 
-@primitive
+@ufunc(np.logical_not, draw(3, 2), method=False, onnx="Not", x=None)
 def logical_not(x: Array) -> Array:
     """Logical not, as booleans: True where ``x`` is 0. For bits see :func:`bitwise_not`.
 
@@ -109,34 +108,28 @@ def logical_not(x: Array) -> Array:
     >>> tl.logical_not(tl.tensor([True, False]))
     tensor([False,  True])
     """
-    return np.logical_not(x)
-
-
-logical_and.known_as(numpy=np.logical_and, torch="logical_and", onnx="And")
-logical_or.known_as(numpy=np.logical_or, torch="logical_or", onnx="Or")
-logical_not.vjp(x=None)
-logical_not.check(draw(3, 2))
-logical_not.known_as(numpy=np.logical_not, torch="logical_not", onnx="Not")
-
-for _op in (logical_and, logical_or):
-    _op.vjp(x=None, y=None)
-    _op.check(draw(3, 2), draw(2))
 
 
 # Bitwise operations
 
-
-def _check_bits(*values: Any) -> None:
-    """Raise unless the values are integers or booleans."""
-    for dtype in map(np.result_type, values):
-        if dtype.kind not in "iub":
-            raise DTypeError(
-                f"bits are those of integers and booleans, got {dtype}; for truth use logical_and, logical_or or "
-                "logical_not, for integers x.astype('int64') (a list of numbers is float32: give an array)"
-            )
+_BITS = np.array([6, -1], np.int32), np.array([[3], [0]], np.int32)
 
 
-@primitive
+def _of_bits(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse values other than integers and booleans."""
+
+    def checked(*values: Any) -> Any:
+        for dtype in map(np.result_type, values):
+            if dtype.kind not in "iub":
+                raise DTypeError(
+                    f"only integers and booleans have bits, got {dtype}; for truth use logical_and and so on"
+                )
+        return function(*values)
+
+    return checked
+
+
+@ufunc(_of_bits(np.bitwise_and), *_BITS, operator="and", numpy=np.bitwise_and, x=None, y=None)
 def bitwise_and(x: Array, y: Array) -> Array:
     """Bitwise and, ``x & y``, of integers or booleans: the bits that are set in both.
 
@@ -147,14 +140,9 @@ def bitwise_and(x: Array, y: Array) -> Array:
     >>> tl.bitwise_and(tl.tensor([6], dtype="int64"), 3), tl.tensor([True, True]) & tl.tensor([True, False])
     (tensor([2], dtype=int64), tensor([ True, False]))
     """
-    _check_bits(x, y)
-    return np.bitwise_and(x, y)
 
 
-bitwise_and.known_as(operator="and", numpy=np.bitwise_and, torch="bitwise_and")
-
-
-@primitive
+@ufunc(_of_bits(np.bitwise_or), *_BITS, operator="or", numpy=np.bitwise_or, x=None, y=None)
 def bitwise_or(x: Array, y: Array) -> Array:
     """Bitwise or, ``x | y``, of integers or booleans: the bits that are set in at least one.
 
@@ -165,14 +153,9 @@ def bitwise_or(x: Array, y: Array) -> Array:
     >>> tl.bitwise_or(tl.tensor([6], dtype="int64"), 3), tl.tensor([False, True]) | False
     (tensor([7], dtype=int64), tensor([False,  True]))
     """
-    _check_bits(x, y)
-    return np.bitwise_or(x, y)
 
 
-bitwise_or.known_as(operator="or", numpy=np.bitwise_or, torch="bitwise_or")
-
-
-@primitive
+@ufunc(_of_bits(np.bitwise_xor), *_BITS, operator="xor", numpy=np.bitwise_xor, x=None, y=None)
 def bitwise_xor(x: Array, y: Array) -> Array:
     """Bitwise exclusive or, ``x ^ y``, of integers or booleans: the bits that are set in exactly one.
 
@@ -183,14 +166,9 @@ def bitwise_xor(x: Array, y: Array) -> Array:
     >>> tl.bitwise_xor(tl.tensor([6], dtype="int64"), 3), tl.tensor([False, True]) ^ True
     (tensor([5], dtype=int64), tensor([ True, False]))
     """
-    _check_bits(x, y)
-    return np.bitwise_xor(x, y)
 
 
-bitwise_xor.known_as(operator="xor", numpy=np.bitwise_xor, torch="bitwise_xor")
-
-
-@primitive
+@ufunc(_of_bits(np.invert), _BITS[0], operator="invert", numpy=np.invert, x=None)
 def bitwise_not(x: Array) -> Array:
     """Bitwise not, ``~x``, of integers or booleans: ``-x - 1`` for signed integers, logical not for booleans.
 
@@ -201,13 +179,3 @@ def bitwise_not(x: Array) -> Array:
     >>> tl.bitwise_not(tl.tensor([6], dtype="int64")), ~tl.tensor([True, False])
     (tensor([-7], dtype=int64), tensor([False,  True]))
     """
-    _check_bits(x)
-    return np.bitwise_not(x)
-
-
-for _op in (bitwise_and, bitwise_or, bitwise_xor):
-    _op.vjp(x=None, y=None)
-    _op.check(np.array([6, -1], np.int32), np.array([[3], [0]], np.int32))
-bitwise_not.vjp(x=None)
-bitwise_not.check(np.array([6, -1], np.int32))
-bitwise_not.known_as(operator="invert", numpy=np.invert, torch="bitwise_not")

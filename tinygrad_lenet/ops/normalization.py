@@ -254,10 +254,7 @@ def batch_norm(
         x = x if x.dtype == dtype else x.astype(dtype)
         count = len(x) * math.prod(x.shape[2:])  # values of a channel; there may be no channel
         if count < 2:
-            raise ShapeError(
-                f"in training a channel needs more than one value, input has shape {x.shape}; call "
-                "eval() or use larger batches"
-            )
+            raise ShapeError(f"in training a channel needs more than one value, got {x.shape}; call eval()")
         mean, var = moments(x._data)
         if running_mean is not None and running_var is not None:
             for running, newest in ((running_mean, mean), (running_var, var * (count / (count - 1)))):

@@ -117,9 +117,7 @@ def _pool_windows(size: Any, kernel: Any, stride: Any, padding: Any, dilation: A
     at = windows(size, kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
     axes = zip(at.before, at.full, at.size, at.kernel, strict=True)
     if at.full != at.size and any(max(b, f - n - b) > k / 2 for b, f, n, k in axes):
-        raise ArgumentError(
-            f"padding {padding} must be at most half of the kernel {kernel}: a window must not be all padding"
-        )
+        raise ArgumentError(f"padding {padding} must be at most half of the kernel {kernel}: a window needs a pixel")
     return at
 
 

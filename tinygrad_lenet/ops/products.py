@@ -26,11 +26,10 @@ def matmul(x: Array, y: Array) -> Array:
     >>> tl.matmul(tl.tensor([[1, 2], [3, 4]]), tl.tensor([1, 10]))
     tensor([21., 43.])
     """
-    if x.ndim and y.ndim and x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
-        raise ShapeError(
-            f"{x.shape} @ {y.shape} does not fit: the last axis of the first has length {x.shape[-1]}, the "
-            f"{'last but one' if y.ndim > 1 else 'only'} axis of the second {y.shape[-2 if y.ndim > 1 else 0]}"
-        )
+    inner = -2 if y.ndim > 1 else 0
+    if x.ndim and y.ndim and x.shape[-1] != y.shape[inner]:
+        fault = f"axis -1 of x has length {x.shape[-1]}, axis {inner} of y {y.shape[inner]}"
+        raise ShapeError(f"{x.shape} @ {y.shape} does not fit: {fault}")
     return dot(x, y) if x.ndim == y.ndim == 2 else np.matmul(x, y)
 
 
@@ -89,11 +88,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     >>> tl.linear(tl.ones(2, 3), tl.ones(4, 3), tl.zeros(4)).shape
     (2, 4)
     """
-    if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(
-            f"x of shape {x.shape} needs a weight of shape (out_features, "
-            f"{x.shape[-1] if x.ndim else '?'}), got {weight.shape}"
-        )
+    if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
+        features = x.shape[-1] if x.ndim else "in_features"
+        raise ShapeError(f"x of shape {x.shape} needs a weight of shape (out_features, {features}), got {weight.shape}")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}")
     if x.dtype == np.float16 and common_dtype(x, weight, *(() if bias is None else (bias,))) == np.float16:
@@ -118,11 +115,7 @@ def _linear_weight_grad(g: Array, x: Array) -> Array:
     return dot(g.reshape(rows, g.shape[-1]).T, x.reshape(rows, x.shape[-1]))
 
 
-linear.vjp(
-    x=lambda g, weight: linear(g, weight.T),
-    weight=lambda g, x: _linear_weight_grad(g, x),
-    bias=lambda g: g,
-)
+linear.vjp(x=lambda g, weight: linear(g, weight.T), weight=lambda g, x: _linear_weight_grad(g, x), bias=lambda g: g)
 _linear_weight_grad.vjp(g=lambda g_, x: linear(x, g_), x=lambda g_, g: linear(g, g_.T))
 _linear_weight_grad.check(draw(3, 2), draw(3, 4))
 _linear_weight_grad.check(draw(2, 3, 2), draw(2, 3, 4))

@@ -17,7 +17,13 @@ from ..core.signature import parameters
 
 
 def ufunc(
-    function: Callable[..., Any], *case: Any, operator: str = "", onnx: Any = None, **rules: Any
+    function: Callable[..., Any],
+    *case: Any,
+    method: bool = True,
+    operator: str = "",
+    numpy: Any = None,
+    onnx: Any = None,
+    **rules: Any,
 ) -> Callable[[Callable[P, Array]], Primitive[P]]:
     """Make an op of a NumPy function of ``x``, or of ``x`` and ``y``. The decorated function gives it a name and a
     docstring.
@@ -25,7 +31,9 @@ def ufunc(
     Args:
         function: computes the result.
         case: the arguments of a test case, see :meth:`Primitive.check`.
-        operator: Python's operator that calls the op. Without one, Tensors have a method of its name.
+        method: whether Tensors have a method of the op's name; those with an operator do not.
+        operator: Python's operator that calls the op.
+        numpy: NumPy's name of the function, if ``function`` only calls it.
         onnx: see :meth:`Composite.known_as`. The op has the same name in PyTorch.
         rules: the rule of each argument, see :meth:`Primitive.vjp`.
     """
@@ -40,7 +48,8 @@ def ufunc(
         op: Primitive[P] = primitive(functools.wraps(named)(binary if "y" in parameters(named) else unary))
         op.vjp(**rules)
         op.check(*case)
-        op.known_as(method=not operator, operator=operator, numpy=function, torch=op.__name__, onnx=onnx)
+        has_method = method and not operator
+        op.known_as(method=has_method, operator=operator, numpy=numpy or function, torch=op.__name__, onnx=onnx)
         return op
 
     return declare

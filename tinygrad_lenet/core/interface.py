@@ -88,15 +88,16 @@ class Primitive(Composite[P, Tensor], Protocol[P]):
 @overload
 def composite(function: Callable[P, R], /) -> Composite[P, R]: ...
 @overload
-def composite(*, view: bool) -> Callable[[Callable[P, R]], Composite[P, R]]: ...
-def composite(function: Any = None, *, view: bool = False) -> Any:
+def composite(*, view: bool = ..., **names: Any) -> Callable[[Callable[P, R]], Composite[P, R]]: ...
+def composite(function: Any = None, *, view: bool = False, **names: Any) -> Any:
     """Make a public function of a function that is made of ops, and so needs no rule of its own.
 
     It has the conventions of a primitive: PyTorch's spellings and NumPy's (``dim`` and ``axis``, ``input`` and ``x``),
-    checked options, errors with its name, and a result that owns its memory unless it is declared a ``view``.
+    checked options, errors with its name, and a result that owns its memory unless it is declared a ``view``. ``names``
+    are the arguments of :meth:`Composite.known_as`.
     """
     if function is None:
-        return functools.partial(composite, view=view)
+        return functools.partial(composite, view=view, **names)
     signature = Signature(function)
 
     @functools.wraps(function)
@@ -111,6 +112,7 @@ def composite(function: Any = None, *, view: bool = False) -> Any:
             signature.explain(error, signature.name, said, said, signature.about(error, args, kwargs))
 
     call.known_as = functools.partial(known_as, call)  # type: ignore[attr-defined]  # a function may carry attributes
+    known_as(call, **names)
     return call
 
 

@@ -4,7 +4,8 @@
 
 ``x.tanh()`` and ``np.tanh(x)`` now call ``tanh``, and ``onnx.export`` writes it as ONNX's ``Tanh``. The functions that
 have a method, an operator, or a name in NumPy or PyTorch are the public ones: ``__all__``, the types of the methods in
-``_methods.pyi``, and the tables in README and tests list them.
+``_methods.pyi``, and the tables in README and tests list them. A composite is declared with
+its names: ``@composite(method=True, torch="flip")``.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def _check_bias(bias: Tensor | None, weight: tuple[int, ...], outputs: int) -> N
         raise ShapeError(f"weight of shape {weight} needs a bias of shape {(outputs,)}, got {bias.shape}")
 
 
-@composite
+@composite(method=True, torch="nn.functional.conv2d")
 def conv2d(
     x: Array,
     weight: Array,
@@ -229,10 +229,7 @@ def conv2d(
     return _conv2d(x, weight, bias, at)
 
 
-conv2d.known_as(method=True, torch="nn.functional.conv2d")
-
-
-@composite
+@composite(torch="nn.functional.conv_transpose2d")
 def conv_transpose2d(
     x: Array,
     weight: Array,
@@ -289,9 +286,6 @@ def conv_transpose2d(
     return out.astype(np.float16) if half else out
 
 
-conv_transpose2d.known_as(torch="nn.functional.conv_transpose2d")
-
-
 # Sequences, as images of height 1
 
 
@@ -303,7 +297,7 @@ def _row_kernels(weight: Array, shape: str) -> Tensor:
     return w.unsqueeze(2)
 
 
-@composite
+@composite(torch="nn.functional.conv1d")
 def conv1d(
     input: Array,
     weight: Array,
@@ -340,10 +334,7 @@ def conv1d(
     return conv2d(row_images(input), kernels, bias, (1, stride), pads, (1, dilation), groups).squeeze(2)
 
 
-conv1d.known_as(torch="nn.functional.conv1d")
-
-
-@composite
+@composite(torch="nn.functional.conv_transpose1d")
 def conv_transpose1d(
     input: Array,
     weight: Array,
@@ -369,6 +360,3 @@ def conv_transpose1d(
     x, kernels = row_images(input), _row_kernels(weight, "(C, O / groups, k)")
     out = conv_transpose2d(x, kernels, bias, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation))
     return out.squeeze(2)
-
-
-conv_transpose1d.known_as(torch="nn.functional.conv_transpose1d")

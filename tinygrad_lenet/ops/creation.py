@@ -46,7 +46,7 @@ def generator_of(generator: Seed) -> np.random.Generator:
 
 
 def _lengths(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """The lengths of a shape that is given in either way."""
+    """Return a shape, given as ``2, 3`` or ``(2, 3)``, as a tuple of lengths."""
     return tuple([integer("a length in the shape", n, 0) for n in unpacked(shape)])
 
 
@@ -54,7 +54,7 @@ def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
     return as_dtype(np.float32 if dtype is None else dtype)
 
 
-@composite
+@composite(torch="full")
 def full(
     shape: int | tuple[int, ...], fill_value: float, dtype: DTypeLike = np.float32, requires_grad: bool = False
 ) -> Tensor:
@@ -71,10 +71,7 @@ def full(
     return _owned(np.full(_lengths((shape,)), fill_value, _dtype(dtype)), requires_grad)
 
 
-full.known_as(torch="full")
-
-
-@composite
+@composite(torch="zeros")
 def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros, float32 by default.
 
@@ -90,10 +87,7 @@ def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = Fals
     return _owned(np.zeros(_lengths(shape), _dtype(dtype)), requires_grad)
 
 
-zeros.known_as(torch="zeros")
-
-
-@composite
+@composite(torch="ones")
 def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """A tensor of ones, float32 by default.
 
@@ -108,10 +102,7 @@ def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False
     return _owned(np.ones(_lengths(shape), _dtype(dtype)), requires_grad)
 
 
-ones.known_as(torch="ones")
-
-
-@composite
+@composite(torch="arange")
 def arange(
     start: float,
     stop: float | None = None,
@@ -119,7 +110,7 @@ def arange(
     dtype: DTypeLike | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Numbers from ``start`` up to, but not including, ``stop``; with one argument, from 0 to that.
+    """Numbers from ``start`` up to, but not including, ``stop``; with one argument, from 0 up to it.
 
     Integers give int64, so that the result can be an index.
 
@@ -139,10 +130,7 @@ def arange(
     return _owned(np.arange(*limits, dtype=_dtype(dtype)), requires_grad)
 
 
-arange.known_as(torch="arange")
-
-
-@composite
+@composite(torch="eye")
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """The identity matrix (n, m), with ``m = n`` by default.
 
@@ -158,10 +146,7 @@ def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_gr
     return _owned(np.eye(*_lengths((n, n if m is None else m)), dtype=_dtype(dtype)), requires_grad)
 
 
-eye.known_as(torch="eye")
-
-
-@composite
+@composite(torch="rand")
 def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in [0, 1). ``generator`` is a NumPy generator or a seed, or None for fresh entropy.
 
@@ -176,10 +161,7 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
     return _owned(generator_of(generator).random(_lengths(shape)).astype(_dtype(dtype)), requires_grad)
 
 
-rand.known_as(torch="rand")
-
-
-@composite
+@composite(torch="randn")
 def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution. ``generator`` is a NumPy generator or a seed, or None for
     fresh entropy.
@@ -194,9 +176,6 @@ def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, re
     (True, True)
     """
     return _owned(generator_of(generator).standard_normal(_lengths(shape)).astype(_dtype(dtype)), requires_grad)
-
-
-randn.known_as(torch="randn")
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

@@ -11,7 +11,7 @@ from ..errors import DTypeError, ShapeError
 from .creation import Seed, generator_of
 
 
-@composite
+@composite(torch="nn.functional.dropout")
 def dropout(input: Array, p: Probability = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
     """Set each element to 0 with probability ``p``, and scale the others by ``1 / (1 - p)``, which keeps the mean
     (Srivastava et al., 2014). Without ``training`` the result is a copy.
@@ -30,10 +30,7 @@ def dropout(input: Array, p: Probability = 0.5, training: bool = True, generator
     return _drop(x, p, training, generator, x.shape)
 
 
-dropout.known_as(torch="nn.functional.dropout")
-
-
-@composite
+@composite(torch="nn.functional.dropout2d")
 def dropout2d(input: Array, p: Probability = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
     """:func:`dropout` of whole channels of images (N, C, H, W): neighbouring pixels are correlated, so that dropping
     single ones has little effect (Tompson et al., 2015).
@@ -51,9 +48,6 @@ def dropout2d(input: Array, p: Probability = 0.5, training: bool = True, generat
     if x.ndim != 4:
         raise ShapeError(f"expected images of shape (N, C, H, W), got {x.shape}; add axes with x.unsqueeze(0)")
     return _drop(x, p, training, generator, (*x.shape[:2], 1, 1))
-
-
-dropout2d.known_as(torch="nn.functional.dropout2d")
 
 
 def _drop(x: Tensor, p: float, training: bool, generator: Seed, shape: tuple[int, ...]) -> Tensor:

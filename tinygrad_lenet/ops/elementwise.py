@@ -331,7 +331,7 @@ cast.vjp(x=lambda g: g)
 cast.check(draw(3, 2), np.float64)
 
 
-@composite
+@composite(method=True, torch="Tensor.to")
 def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     """``x`` in another dtype. Gradients flow between floats only: integers and booleans have none.
 
@@ -344,6 +344,3 @@ def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     """
     target = as_dtype(dtype)
     return cast(x if target.kind == "f" or not isinstance(x, Tensor) else x.detach(), target)
-
-
-astype.known_as(method=True, torch="Tensor.to")

@@ -19,7 +19,7 @@ from .shape import axis_of, broadcast_to, permute, reshape
 
 @primitive(view=True)
 def _pick(x: Array, index: Any) -> Array:
-    """``x[index]``; a single element is a view too."""
+    """Return ``x[index]``, as a view even if it is a single element."""
     found = x[index]
     return x[(*index, Ellipsis)] if isinstance(found, np.generic) else found
 
@@ -42,7 +42,7 @@ def _repeats(index: Any) -> bool:
 
 
 class _Method(NamedTuple):
-    """A step in place of an index: a method that returns a view, ``transpose`` or ``reshape``, and its argument."""
+    """A step of a path that calls a method which returns a view: ``transpose`` or ``reshape``, with its argument."""
 
     name: str
     argument: tuple[int, ...]
@@ -74,7 +74,7 @@ def _put(shape: tuple[int, ...], paths: Any, *values: Array) -> Array:
 
 
 class _Picked(Part):
-    """The gradient of the tensor that :func:`_pick` picked from; in a pass that records itself, of several picks."""
+    """The gradient of a tensor from which elements were picked. A pass that records itself joins several picks."""
 
     __slots__ = ("paths", "regrouped", "values")
 
@@ -145,7 +145,7 @@ _put.check((3, 4), (((1, slice(0, 2)),), ((Ellipsis,),)), draw(2), draw(3, 4))
 _put.check((3, 4), (((1, slice(1)),), ((slice(1, 3),), _Method("transpose", (1, 0)), (1,))), draw(1), draw(2))
 
 
-@composite(view=True)
+@composite(view=True, operator="getitem", torch="Tensor.__getitem__")
 def getitem(x: Array, index: Any) -> Tensor:
     """``x[index]`` as in NumPy, with any mix of slices, integers, ``None``, ``...``, and integer and boolean arrays.
 
@@ -160,9 +160,6 @@ def getitem(x: Array, index: Any) -> Tensor:
     return _pick(x, as_index(index))
 
 
-getitem.known_as(operator="getitem", torch="Tensor.__getitem__")
-
-
 def _index_array(name: str, values: Array) -> Any:
     """An array of indices."""
     found = np.asarray(values)
@@ -171,26 +168,33 @@ def _index_array(name: str, values: Array) -> Any:
     return found
 
 
-def _positions(
-    x: Tensor, indices: Array, axis: int, name: str = "index", others: tuple[int, ...] = ()
-) -> tuple[Any, ...]:
-    """The index arrays of all axes, which broadcast, from the indices along one axis. The other axes have the lengths
-    ``others``, or those of the indices.
-    """
+def _indices_along(x: Tensor, indices: Array, axis: int, name: str) -> tuple[Any, int]:
+    """Indices along one axis as an array with as many axes as ``x``, and the axis."""
     found, at = _index_array(name, indices), axis_of(axis, x.ndim)
     if found.ndim != x.ndim:
         raise ShapeError(f"{name} must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
-    if not others and any(i != at and n > m for i, (n, m) in enumerate(zip(found.shape, x.shape, strict=True))):
-        raise ShapeError(f"away from axis {axis}, {name} {found.shape} must not be longer than the tensor {x.shape}")
     n = x.shape[at]
     if found.size and not (-n <= found.min() and found.max() < n):
         raise OutOfRangeError(f"{name} must lie in {-n} … {n - 1} on axis {axis} of {x.shape}, got {found}")
-    grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in others or found.shape)])
-    grid[at] = found
+    return found, at
+
+
+def _grid(shape: tuple[int, ...], at: int, indices: Any) -> tuple[Any, ...]:
+    """The index arrays of all axes, which broadcast: ``indices`` for one axis, and all places for the others."""
+    grid: list[Any] = list(np.ogrid[tuple(map(slice, shape))])
+    grid[at] = indices
     return tuple(grid)
 
 
-@composite
+def _positions(x: Tensor, index: Array, axis: int) -> tuple[Any, ...]:
+    """The index arrays of gather and scatter: ``index`` may be shorter than ``x`` on the other axes."""
+    found, at = _indices_along(x, index, axis, "index")
+    if any(i != at and n > m for i, (n, m) in enumerate(zip(found.shape, x.shape, strict=True))):
+        raise ShapeError(f"away from axis {axis}, index {found.shape} must not be longer than the tensor {x.shape}")
+    return _grid(found.shape, at, found)
+
+
+@composite(method=True, numpy=np.take_along_axis, torch="take_along_dim")
 def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
     """Pick along one axis, by indices for each position on the other axes: for the last axis of a matrix,
     ``out[i, j] = x[i, indices[i, j]]``. The result of :func:`argsort` fits; lengths of 1 broadcast.
@@ -206,13 +210,13 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
             [3.]])
     """
     x = as_tensor(x)
-    return getitem(x, _positions(x, indices, axis, "indices", x.shape))
+    found, at = _indices_along(x, indices, axis, "indices")
+    if any(i != at and n != m and 1 not in (n, m) for i, (n, m) in enumerate(zip(found.shape, x.shape, strict=True))):
+        raise ShapeError(f"away from axis {axis}, the lengths of indices {found.shape} must be 1 or those of {x.shape}")
+    return getitem(x, _grid(x.shape, at, found))
 
 
-take_along_axis.known_as(method=True, numpy=np.take_along_axis, torch="take_along_dim")
-
-
-@composite
+@composite(method=True, torch="gather")
 def gather(x: Array, axis: int, index: Array) -> Tensor:
     """Pick along one axis, PyTorch's ``gather``: for axis 0 of a matrix, ``out[i, j] = x[index[i, j], j]``.
 
@@ -231,9 +235,6 @@ def gather(x: Array, axis: int, index: Array) -> Tensor:
     return getitem(x, _positions(x, index, axis))
 
 
-gather.known_as(method=True, torch="gather")
-
-
 def _source(src: Array, index: Any, x: Tensor) -> Tensor:
     """The part of ``src`` that is scattered."""
     shape = np.shape(index)
@@ -244,7 +245,7 @@ def _source(src: Array, index: Any, x: Tensor) -> Tensor:
     return as_tensor(src)[tuple(slice(n) for n in shape)].astype(x.dtype)
 
 
-@composite
+@composite(method=True, torch="scatter")
 def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     """Set elements along one axis in a copy of ``x``, PyTorch's ``scatter``: for axis 0 of a matrix,
     ``out[index[i, j], j] = src[i, j]``.
@@ -270,10 +271,7 @@ def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     return where(origin >= 0, values[np.maximum(origin, 0)], x) if values.size else x.clone()
 
 
-scatter.known_as(method=True, torch="scatter")
-
-
-@composite
+@composite(method=True, torch="scatter_add")
 def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     """Add to elements along one axis in a copy of ``x``, PyTorch's ``scatter_add``: for axis 0 of a matrix,
     ``out[index[i, j], j] += src[i, j]``. All values for one element are added.
@@ -292,10 +290,7 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     return add(x, _put(x.shape, ((positions,),), _source(src, index, x)))
 
 
-scatter_add.known_as(method=True, torch="scatter_add")
-
-
-@composite
+@composite(torch="nn.functional.one_hot")
 def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     """Class indices (...,) as integers (..., num_classes) that are 1 at the index and else 0; PyTorch's ``one_hot``.
 
@@ -317,10 +312,7 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     return Tensor._wrap((index[..., None] == np.arange(count)).astype(np.int64))
 
 
-one_hot.known_as(torch="nn.functional.one_hot")
-
-
-@composite
+@composite(torch="nn.functional.embedding")
 def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Tensor:
     """The rows of a table at the given indices, PyTorch's ``embedding``: (...,) to (..., D).
 
@@ -351,6 +343,3 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
     if not -len(table) <= padding_idx < len(table):
         raise OutOfRangeError(f"padding_idx must lie in 0 … {len(table) - 1}, got {padding_idx}")
     return where((index == padding_idx % len(table))[..., None], rows.detach(), rows)
-
-
-embedding.known_as(torch="nn.functional.embedding")

@@ -17,7 +17,7 @@ def pow(x: Array, y: Array) -> Array:
     """Power, ``x ** y``; NaN for a negative base with a fractional exponent.
 
     As in PyTorch, the gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y >= 0`` is 0. Powers
-    of -inf are those of C (the gradient of ``(-inf) ** 0.5`` is 0; PyTorch: NaN).
+    of -inf follow ``pow`` of C (the gradient of ``(-inf) ** 0.5`` is 0; PyTorch: NaN).
 
     >>> import tinygrad_lenet as tl
     >>> tl.pow(tl.tensor([1.0, 2.0, 3.0]), 2), tl.pow(2, tl.tensor([-1.0]))

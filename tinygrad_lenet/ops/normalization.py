@@ -202,7 +202,7 @@ def _normalized_rows(x: Tensor, rows: tuple[int, ...], eps: float) -> Tensor:
     return normalize(flat, np.ones(count, x.dtype), np.zeros(count, x.dtype), eps).reshape(x.shape)
 
 
-@composite
+@composite(torch="nn.functional.batch_norm")
 def batch_norm(
     input: Array,
     running_mean: Tensor | None = None,
@@ -273,10 +273,7 @@ def batch_norm(
     return _scaled(out, None, _per_channel(bias, x.ndim), all_half(x, *given.values()))
 
 
-batch_norm.known_as(torch="nn.functional.batch_norm")
-
-
-@composite
+@composite(torch="nn.functional.layer_norm")
 def layer_norm(
     input: Array,
     normalized_shape: int | tuple[int, ...],
@@ -317,10 +314,7 @@ def layer_norm(
     return _scaled(out, weight, bias, half)
 
 
-layer_norm.known_as(torch="nn.functional.layer_norm")
-
-
-@composite
+@composite(torch="nn.functional.group_norm")
 def group_norm(
     input: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -352,6 +346,3 @@ def group_norm(
     half = all_half(x, weight, bias)
     out = _normalized_rows(single(x) if half else x, (x.shape[0], num_groups), eps)
     return _scaled(out, _per_channel(weight, x.ndim), _per_channel(bias, x.ndim), half)
-
-
-group_norm.known_as(torch="nn.functional.group_norm")

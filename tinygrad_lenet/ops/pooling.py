@@ -121,7 +121,7 @@ def _pool_windows(size: Any, kernel: Any, stride: Any, padding: Any, dilation: A
     return at
 
 
-@composite
+@composite(method=True, torch="nn.functional.max_pool2d")
 def max_pool2d(
     x: Array,
     kernel_size: Pair,
@@ -157,9 +157,6 @@ def max_pool2d(
     return _max_pool2d(x, _pool_windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
 
 
-max_pool2d.known_as(method=True, torch="nn.functional.max_pool2d")
-
-
 # Average pooling
 
 
@@ -184,7 +181,7 @@ _avg_pool2d.check(draw(1, 2, 6, 5), Averages(windows((6, 5), (2, 3), 2, (1, 1), 
 _avg_unpool.check(draw(2, 2, 3, 2), Averages(windows((7, 4), (3, 2), 2, 0, 1), True, None))
 
 
-@composite
+@composite(method=True, torch="nn.functional.avg_pool2d")
 def avg_pool2d(
     x: Array,
     kernel_size: Pair,
@@ -223,13 +220,10 @@ def avg_pool2d(
     return _avg_pool2d(x, Averages(at, count_include_pad, divisor_override))
 
 
-avg_pool2d.known_as(method=True, torch="nn.functional.avg_pool2d")
-
-
 # Sequences, as images of height 1
 
 
-@composite
+@composite(torch="nn.functional.max_pool1d")
 def max_pool1d(
     input: Array,
     kernel_size: int,
@@ -252,10 +246,7 @@ def max_pool1d(
     return max_pool2d(row_images(input), (1, kernel_size), (1, step), (0, padding), (1, dilation), ceil_mode).squeeze(2)
 
 
-max_pool1d.known_as(torch="nn.functional.max_pool1d")
-
-
-@composite
+@composite(torch="nn.functional.avg_pool1d")
 def avg_pool1d(
     input: Array,
     kernel_size: int,
@@ -277,6 +268,3 @@ def avg_pool1d(
     step = kernel_size if stride is None else stride
     out = avg_pool2d(row_images(input), (1, kernel_size), (1, step), (0, padding), ceil_mode, count_include_pad)
     return out.squeeze(2)
-
-
-avg_pool1d.known_as(torch="nn.functional.avg_pool1d")

@@ -181,7 +181,7 @@ mean.vjp(x=lambda g, x_shape, axis: _broadcast_back(single(g) / _count(x_shape, 
 mean.known_as(method=True, numpy=np.mean, torch="mean", onnx="ReduceMean")
 
 
-@composite
+@composite(method=True, numpy=np.var, torch="var")
 def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
 
@@ -197,16 +197,13 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     return cast_like(_var(given, axis, keepdims, ddof), given)
 
 
-var.known_as(method=True, numpy=np.var, torch="var")
-
-
 def _var(x: Tensor, axis: Axis, keepdims: bool, ddof: int) -> Tensor:
     x = wider(x)
     squares = sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims)
     return squares / builtins.max(_count(np.shape(x), axis) - ddof, 0)
 
 
-@composite
+@composite(method=True, numpy=np.std, torch="std")
 def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Standard deviation, the square root of :func:`var`; its gradient is 0 where all elements are equal.
 
@@ -218,15 +215,12 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     return cast_like(_root(_var(given, axis, keepdims, ddof)), given)
 
 
-std.known_as(method=True, numpy=np.std, torch="std")
-
-
 def _root(x: Tensor) -> Tensor:
     """Return the square root, with gradient 0 at 0."""
     return where(x == 0, 0, sqrt(where(x == 0, 1, x)))
 
 
-@composite
+@composite(method=True, torch="norm")
 def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The p-norm ``sum(|x|^p)^(1/p)`` of vectors along one axis, several or all. The gradient of zero vectors is 0.
 
@@ -257,9 +251,6 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
     total = sum(where(zero, of_zero, where(zero, 1, size) ** p), axis, keepdims)
     flat = total == of_zero
     return cast_like(where(flat, total.detach() ** (1 / p), where(flat, 1, total) ** (1 / p)), x)
-
-
-norm.known_as(method=True, torch="norm")
 
 
 # Products, and running sums and products
@@ -311,7 +302,7 @@ def _running(op: Any, x: Array, axis: int | None) -> Tensor:
     return found
 
 
-@composite
+@composite(method=True, numpy=np.cumsum, torch="cumsum")
 def cumsum(x: Array, axis: int | None = None) -> Tensor:
     """Running sum along an axis, or of the flattened tensor.
 
@@ -322,10 +313,7 @@ def cumsum(x: Array, axis: int | None = None) -> Tensor:
     return _running(_cumsum, x, axis)
 
 
-cumsum.known_as(method=True, numpy=np.cumsum, torch="cumsum")
-
-
-@composite
+@composite(method=True, numpy=np.cumprod, torch="cumprod")
 def cumprod(x: Array, axis: int | None = None) -> Tensor:
     """Running product along an axis, or of the flattened tensor. Its gradient is right where elements are 0, and where
     they are infinite (PyTorch: NaN).
@@ -335,9 +323,6 @@ def cumprod(x: Array, axis: int | None = None) -> Tensor:
     tensor([1., 2., 6.])
     """
     return _running(_cumprod, x, axis)
-
-
-cumprod.known_as(method=True, numpy=np.cumprod, torch="cumprod")
 
 
 @primitive

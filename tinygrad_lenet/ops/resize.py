@@ -70,7 +70,7 @@ def _resample(x: Tensor, rows: Any, columns: Any) -> Tensor:
     return out.astype(x.dtype) if out.dtype != x.dtype else out
 
 
-@composite
+@composite(torch="nn.functional.adaptive_avg_pool2d")
 def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int | None] | None) -> Tensor:
     """The means of windows that cover an image evenly, for an output of a given size; PyTorch's
     ``adaptive_avg_pool2d``. Where the windows differ in size, a pixel that is not finite makes its row and its column
@@ -97,10 +97,7 @@ def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int |
     return _resample(x, *(means(n, m) for n, m in zip(x.shape[-2:], size, strict=True)))
 
 
-adaptive_avg_pool2d.known_as(torch="nn.functional.adaptive_avg_pool2d")
-
-
-@composite
+@composite(torch="nn.functional.interpolate")
 def interpolate(
     input: Array,
     size: Pair | None = None,
@@ -148,6 +145,3 @@ def interpolate(
     corners = bool(align_corners)
     rows = bilinear(x.shape[-2], height, scales[0], corners)
     return _resample(x, rows, bilinear(x.shape[-1], width, scales[1], corners))
-
-
-interpolate.known_as(torch="nn.functional.interpolate")

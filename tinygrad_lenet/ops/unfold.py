@@ -82,7 +82,7 @@ _fold.op.name = "fold"
 _fold.check(draw(2, 12, 3), windows((5, 4), (3, 2), 2, (1, 0), (1, 2)))
 
 
-@composite
+@composite(method=True, torch="nn.functional.unfold")
 def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1) -> Tensor:
     """Copy each window of images (N, C, H, W) to a column (im2col), PyTorch's ``unfold``: (N, C * kh * kw, OH * OW).
 
@@ -99,10 +99,7 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
     return _unfold(x, windows(x.shape[2:], kernel_size, stride, padding, dilation))
 
 
-unfold.known_as(method=True, torch="nn.functional.unfold")
-
-
-@composite
+@composite(method=True, torch="nn.functional.fold")
 def fold(
     x: Array, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1
 ) -> Tensor:
@@ -111,7 +108,7 @@ def fold(
     Columns (N, C * kh * kw, OH * OW) become images (N, C, H, W). Definition: :func:`tinygrad_lenet.reference.fold`.
 
     Raises:
-        ShapeError: the columns are not as many as the windows, or their length is not a multiple of ``kh * kw``.
+        ShapeError: there are more or fewer columns than windows, or their length is not a multiple of ``kh * kw``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.fold(tl.unfold(tl.ones(1, 1, 3, 3), 2), 3, 2)  # how many windows contain each pixel
@@ -125,6 +122,3 @@ def fold(
     if x.ndim != 3 or x.shape[1] % (kh * kw) or x.shape[2] != oh * ow:
         raise ShapeError(f"expected columns of shape (N, C * {kh * kw}, {oh * ow}), got {x.shape}")
     return _fold(x, at)
-
-
-fold.known_as(method=True, torch="nn.functional.fold")

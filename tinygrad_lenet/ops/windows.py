@@ -19,12 +19,12 @@ Padding: TypeAlias = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[
 
 
 def both(option: Any) -> Any:
-    """The height and the width of an option that is one number for both, or a pair."""
+    """Return an option as a pair (height, width); a number counts for both."""
     return option if isinstance(option, tuple) else (option, option)
 
 
 def _along_axis(n: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool) -> Any:
-    """Along one axis: the place of the image, the same with padding, the length of all, and the reach of a window."""
+    """For one axis, return the slice of the image, the slice with its padding, the length, and a window's reach."""
     reach = dilation * (kernel - 1) + 1
     if padding == "same":  # ceil(n / stride) windows, an odd pixel of padding at the end
         total = max((-(-n // stride) - 1) * stride + reach - n, 0)

@@ -305,3 +305,19 @@ def test_more_axes_than_add_at_can_take_are_added_to_what_is_there():
         y = (x[:, [0, 0]] * 2).sum() + (x.transpose() * 3).sum() + (x.transpose()[..., [1, 0, 1]] * 5).sum()
         (g,) = tl.grad(y, x, create_graph=create_graph)
         assert g.numpy().ravel().tolist() == [12, 17]
+
+
+def test_indices_along_an_axis_that_do_not_fit_the_others_are_refused():
+    x = tl.ones(3, 4)
+    with pytest.raises(tl.ShapeError, match=r"axis 1, the lengths of indices \(2, 2\) must be 1 or those of \(3, 4\)"):
+        tl.take_along_axis(x, np.zeros((2, 2), np.int64), 1)
+    assert tl.take_along_axis(x[:1], np.zeros((5, 2), np.int64), 1).shape == (5, 2)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_the_padded_copies_of_an_element_give_it_their_gradients(mode):
+    x = tl.arange(4.0, requires_grad=True)
+    weights = np.arange(1.0, 9.0, dtype=np.float32)
+    (tl.pad(x, (2, 2), mode=mode) * weights).sum().backward()
+    expected = {"reflect": [3, 2 + 4 + 8, 1 + 5 + 7, 6], "replicate": [6, 4, 5, 21], "circular": [10, 12, 6, 8]}
+    np.testing.assert_array_equal(x.grad.numpy(), expected[mode])

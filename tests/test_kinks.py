@@ -67,6 +67,7 @@ KINKS = {
     "norm 0": (lambda x: tl.norm(x, 0) + x.sum() * 0, [3.0, 0.0], 6.0, [0, 0]),
     "mod where it jumps": (lambda x: tl.mod(x, 2.0), [-2.0, 0.0, 1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1, 2, 3, 4]),
     "mod by what it divides": (lambda y: tl.mod(5.0, y), [2.0, 2.5], [1.0, 1.0], [-2, -2]),
+    "mod of a quotient that rounds up": (lambda y: tl.mod(1.0, y), [0.1], [1.0], [-9]),
     "floor, ceil and round": (lambda x: tl.floor(x) + tl.ceil(x) + tl.round(x) + 0 * x, [0.5, 1.0], [3.0, 3.0], [0, 0]),
     "median of ties": (lambda x: tl.median(x), [2.0, 1.0, 2.0, 2.0, 3.0], 6.0, [0, 0, 6, 0, 0]),
     "median of an even number": (lambda x: tl.median(x), [4.0, 1.0, 2.0, 3.0], 6.0, [0, 0, 3, 3]),

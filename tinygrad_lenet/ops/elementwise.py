@@ -178,8 +178,15 @@ def mod(x: Array, y: Array) -> Array:
     return np.mod(x, y)
 
 
-# x - out is a multiple of y. The floor of x / y would be 1 too large where the quotient was rounded up.
-mod.vjp(x=lambda g: g, y=lambda g, out, x, y: -g * round((x - out) / y))
+@primitive
+def _floor_div(x: Array, y: Array) -> Array:
+    """``floor(x / y)`` of the exact quotient. The floor of a quotient that was rounded up may be 1 too large."""
+    return np.floor_divide(x, y)
+
+
+_floor_div.vjp(x=None, y=None)
+_floor_div.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
+mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * _floor_div(x, y))
 mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
 mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
 mod.known_as(method=True, operator="mod", numpy=np.remainder, torch="remainder")

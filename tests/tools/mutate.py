@@ -38,9 +38,9 @@ def find_functions():
     """Fill ``LIVE``; return the caches of the package."""
     caches = []
     for found in gc.get_objects():
-        if isinstance(found, types.FunctionType) and found.__code__.co_filename.startswith(str(PACKAGE)):
+        if type(found) is types.FunctionType and found.__code__.co_filename.startswith(str(PACKAGE)):
             LIVE.setdefault(found.__code__.co_filename, []).append(found)
-        elif isinstance(found, functools._lru_cache_wrapper) and found.__module__.startswith(PACKAGE.name):
+        elif type(found) is functools._lru_cache_wrapper and found.__module__.startswith(PACKAGE.name):
             caches.append(found)
     return caches
 

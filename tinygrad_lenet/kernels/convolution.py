@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from . import memory, threads
 from .matmul import common_dtype, product
-from .steps import Blocked, Room, Steps, View, run
+from .steps import Blocked, Room, Steps, View, computed
 from .sums import single
 from .windows import Windows, aligned, cut, padded
 
@@ -80,7 +80,7 @@ def _blocks(rows: int, batch: int, row_bytes: int, reach: int, work: int) -> lis
     # Enough blocks for eight threads, if there is enough work.
     shares = max(1, min(8, work // (threads.WORTH * max(1, len(chunks)))))
     most = max(1, min(fitting, -(-rows // shares)))
-    return [(part, chunk) for chunk in chunks for part in cut(rows, most)]
+    return [(part, chunk) for part in cut(rows, most) for chunk in chunks]
 
 
 class OutputBlock(NamedTuple):
@@ -96,7 +96,7 @@ class OutputBlock(NamedTuple):
 
     rows: slice  # of the output
     chunk: slice  # of the batch
-    rank: int  # its place in the order in which the sums of blocks are added
+    number: int  # of the block: sums of blocks are added in this order
     strips: tuple[int, ...]  # the shape of the copied memory, (groups, H, C / groups, kw, OW, N)
     pixels: View  # of the images: the pixels to copy, in the shape of the strips
     columns: View  # of the strips, see _columns_view
@@ -147,16 +147,15 @@ def _output_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize:
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.windows.kernel, at.windows.stride, at.windows.dilation, at.windows.grid
     s_h, s_c, s_w, s_n = _strides((padded_h, channels, padded_w, batch), itemsize)  # of the images; t_ of the strips
     work = outs * c * kh * kw * oh * ow * batch
-    blocks, found = _blocks(oh, batch, channels * kw * ow * itemsize, kh, work), []
-    ranked = sorted(blocks, key=lambda block: (block[0].start, block[1].start))
-    for rows, chunk in blocks:
+    found = []
+    for number, (rows, chunk) in enumerate(_blocks(oh, batch, channels * kw * ow * itemsize, kh, work)):
         count, n = rows.stop - rows.start, chunk.stop - chunk.start
         strips = (groups, (count - 1) * sh + (kh - 1) * dh + 1, c, kw, ow, n)
         start = rows.start * sh * s_h + chunk.start * s_n
         pixels = View(strips, (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n), start)
         t_g, t_h, _, t_k, _, t_n = _strides(strips, itemsize)
         columns = _columns_view((groups, count, kh, c * kw, ow * n), (t_g, t_h * sh, t_h * dh, t_k, t_n))
-        found.append(OutputBlock(rows, chunk, ranked.index((rows, chunk)), strips, pixels, columns))
+        found.append(OutputBlock(rows, chunk, number, strips, pixels, columns))
     return found, work
 
 
@@ -291,7 +290,7 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
         products = room((groups, count, depth, o // groups), dtype)
         # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
         inner += product(columns, grads, products, room)
-        inner.append(partial(np.add.reduce, products, 1, None, sums[block.rank]))
+        inner.append(partial(np.add.reduce, products, 1, None, sums[block.number]))
         return inner
 
     steps += [Blocked(compute, blocks, work), partial(total.fill, 0)]
@@ -310,8 +309,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
     if dtype == np.float16:
         return conv2d(single(x), single(weight), None if bias is None else single(bias), at).astype(dtype)
     out = memory.empty((at.windows.grid[0], len(weight), at.windows.grid[1], len(x)), dtype)
-    run(output_steps(out, memory.empty, x, weight, bias, at))
-    return out.transpose(3, 1, 0, 2)
+    return computed(output_steps, out, x, weight, bias, at).transpose(3, 1, 0, 2)
 
 
 def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
@@ -322,7 +320,7 @@ def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
     if not np.isfinite(weight).all():
         return _input_grad_by_fold(g, weight, at, dtype)
     images = memory.empty((at.windows.size[0], weight.shape[1] * at.groups, at.windows.padded[1], len(g)), dtype)
-    run(input_grad_steps(images, memory.empty, g, weight, at))
+    computed(input_grad_steps, images, g, weight, at)
     return images[:, :, at.windows.inside[1]].transpose(3, 1, 0, 2)
 
 
@@ -340,5 +338,4 @@ def weight_grad(x: Array, g: Array, at: Geometry) -> Array:
     if dtype == np.float16:
         return weight_grad(single(x), single(g), at).astype(dtype)
     out = memory.empty((g.shape[1], x.shape[1] // at.groups, *at.windows.kernel), dtype)
-    run(weight_grad_steps(out, memory.empty, x, g, at))
-    return out
+    return computed(weight_grad_steps, out, x, g, at)

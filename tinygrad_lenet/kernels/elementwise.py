@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import memory
 from .masks import BITS, mask_bits
-from .steps import Room, Steps, run
+from .steps import Room, Steps, computed
 from .threads import spread
 
 Array = NDArray[Any]
@@ -92,9 +92,9 @@ def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
 # The kernels: steps made and run at once
 
 
-def _computed(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Array) -> Array:
+def _on_all_cores(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Array) -> Array:
     """Run the steps on parts of ``out`` and of the arrays, which have one shape; for ``passes`` see ``spread``."""
-    spread(lambda out, *parts: run(steps(out, memory.empty, *parts)), passes, out, *arrays)
+    spread(partial(computed, steps), passes, out, *arrays)
     return out
 
 
@@ -105,31 +105,31 @@ def _small(x: Array, y: Array) -> bool:
 
 def relu(x: Array) -> Array:
     """``max(x, 0)``."""
-    return np.maximum(x, 0) if _small(x, x) else _computed(relu_steps, 2, memory.empty_like(x), x)
+    return np.maximum(x, 0) if _small(x, x) else _on_all_cores(relu_steps, 2, memory.empty_like(x), x)
 
 
 def where_positive(g: Array, y: Array) -> Any:
     """0 where ``y`` is 0 or less, even where ``g`` is inf or NaN; else ``g``."""
     if _small(g, y):
         return mask_bits(g, y <= 0, False)
-    return _computed(where_positive_steps, 5, memory.empty_like(y), g, y)
+    return _on_all_cores(where_positive_steps, 5, memory.empty_like(y), g, y)
 
 
 def tanh(x: Array) -> Array:
     """``tanh(x)``."""
-    return np.tanh(x) if _small(x, x) else _computed(tanh_steps, 10, memory.empty_like(x), x)
+    return np.tanh(x) if _small(x, x) else _on_all_cores(tanh_steps, 10, memory.empty_like(x), x)
 
 
 def tanh_grad(g: Array, y: Array) -> Array:
     """``g * (1 - y * y)``."""
-    return g * (1 - y * y) if _small(g, y) else _computed(tanh_grad_steps, 4, memory.empty_like(y), g, y)
+    return g * (1 - y * y) if _small(g, y) else _on_all_cores(tanh_grad_steps, 4, memory.empty_like(y), g, y)
 
 
 def sigmoid(x: Array) -> Array:
     """``1 / (1 + e^-x)``, accurate and without overflow."""
-    return _computed(sigmoid_steps, 15, memory.empty_like(x, np.result_type(x, np.float16)), x)
+    return _on_all_cores(sigmoid_steps, 15, memory.empty_like(x, np.result_type(x, np.float16)), x)
 
 
 def sigmoid_grad(g: Array, x: Array) -> Array:
     """``g`` times the derivative of the sigmoid. ``out * (1 - out)`` would lose all digits for ``out`` near 1."""
-    return _computed(sigmoid_grad_steps, 15, memory.empty_like(x, np.result_type(g, x)), g, x)
+    return _on_all_cores(sigmoid_grad_steps, 15, memory.empty_like(x, np.result_type(g, x)), g, x)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from . import memory
 from .memory import Room as Room
 from .threads import parallel
 
@@ -45,6 +46,12 @@ def run(steps: Steps) -> None:
     """Run the steps in order."""
     for step in steps:
         step()
+
+
+def computed(steps: Callable[..., Steps], out: NDArray[Any], *arguments: Any) -> NDArray[Any]:
+    """Run ``steps(out, room, *arguments)`` once, with recycled memory, and return ``out``."""
+    run(steps(out, memory.empty, *arguments))
+    return out
 
 
 class View(NamedTuple):

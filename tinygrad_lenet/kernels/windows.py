@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ShapeError
-from . import memory
-from .steps import Room, Steps, run
+from .steps import Room, Steps
 
 
 class Windows(NamedTuple):
@@ -64,35 +63,30 @@ def windows(
 ) -> Windows:
     """The windows of a kernel over images; for ``padding`` see ``ops.windows.windows``."""
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-    if padding == "valid":
-        padding = (0, 0)
+    pads: Any = padding
     if padding == "same":
         total = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(size, stride, reach, strict=True)]
         pads = tuple((t // 2, t - t // 2) for t in total)
-    elif isinstance(padding[0], tuple):
-        pads = padding
-    else:
+    elif padding == "valid":
+        pads = ((0, 0), (0, 0))
+    elif not isinstance(padding[0], tuple):
         pads = tuple((p, p) for p in padding)
-    grid, padded = [], []
-    full = tuple(n + b + a for n, (b, a) in zip(size, pads, strict=True))
+    full: Any = tuple(n + before + after for n, (before, after) in zip(size, pads, strict=True))
+    grid: list[Any] = []
+    padded: list[Any] = []
     for n, (before, _), whole, s, r in zip(size, pads, full, stride, reach, strict=True):
-        if whole < r - (s - 1) * ceil_mode:
+        last = whole - r + (s - 1) * ceil_mode  # where the last window may begin
+        if last < 0:
             raise ShapeError(
-                f"a kernel that spans {r} pixels does not fit into {whole} (image {size}, kernel "
-                f"{kernel}, dilation {dilation}, "
-                f"padding {pads}); use a smaller kernel or more padding"
+                f"a kernel that spans {r} pixels does not fit into {whole} (image {size}, kernel {kernel}, dilation "
+                f"{dilation}, padding {pads}); use a smaller kernel or more padding"
             )
-        steps = max(0, (whole - r) // s)
-        if (
-            ceil_mode and whole > r and (whole - r) % s and (steps + 1) * s < n + before
-        ):  # the last window must begin inside the image or before it
-            steps += 1
+        steps = last // s
+        if ceil_mode and 0 < n + before <= steps * s:  # it must begin inside the image or before it
+            steps -= 1
         grid.append(steps + 1)
         padded.append(max(whole, steps * s + r))
-    start = (pads[0][0], pads[1][0])
-    return Windows(
-        size, kernel, stride, dilation, start, (padded[0], padded[1]), (full[0], full[1]), (grid[0], grid[1])
-    )
+    return Windows(size, kernel, stride, dilation, (pads[0][0], pads[1][0]), tuple(padded), full, tuple(grid))
 
 
 def cut(length: int, most: int) -> list[slice]:
@@ -130,11 +124,3 @@ def padded(
         steps.append(partial(border.fill, fill))
     steps.append(partial(np.copyto, out[rows, :, columns], moved))
     return out
-
-
-def rows_first(x: NDArray[Any], at: Windows, fill: float = 0.0) -> NDArray[Any]:
-    """Images (N, C, H, W), padded, as memory (H, C, W, N); see :func:`padded`."""
-    steps: Steps = []
-    images = padded(x, at, x.dtype, memory.empty, steps, fill)
-    run(steps)
-    return images

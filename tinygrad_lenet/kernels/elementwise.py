@@ -24,7 +24,7 @@ _BOOL = np.dtype(np.bool_)
 
 
 def _zeros_under(x: Array, room: Room) -> Array:
-    """Memory for zeros that broadcasts against ``x`` in runs of a thousand: with one 0, np.maximum is half as fast."""
+    """Memory for zeros that broadcasts to ``x`` in runs of a thousand: with a scalar 0, np.maximum is half as fast."""
     shape, length = [1] * x.ndim, 1
     for axis in sorted(range(x.ndim), key=lambda axis: x.strides[axis]):
         if length < 1024:
@@ -45,7 +45,7 @@ def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:
     flags = none.view(np.int8)
     return [
         partial(np.less_equal, y, 0, none),
-        partial(np.subtract, flags, 1, flags),  # -1, which has all bits set, except where y is 0 or less
+        partial(np.subtract, flags, 1, flags),  # -1 (all bits set), but 0 where y is 0 or less
         partial(np.copyto, bits, flags),
         partial(np.bitwise_and, g.view(bits.dtype), bits, bits),
     ]
@@ -70,7 +70,7 @@ def sigmoid_steps(out: Array, room: Room, x: Array) -> Steps:
         partial(np.exp, out, out),
         partial(np.add, out, 1, below),
         partial(np.greater_equal, x, 0, positive),
-        partial(np.maximum, out, positive, out=out),  # e^min(x, 0): 1, or what it is already
+        partial(np.maximum, out, positive, out=out),  # e^min(x, 0): 1 where x >= 0
         partial(np.divide, out, below, out),
     ]
 
@@ -93,13 +93,13 @@ def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
 
 
 def _on_all_cores(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Array) -> Array:
-    """Run the steps on parts of ``out`` and of the arrays, which have one shape; for ``passes`` see ``spread``."""
+    """Run the steps on parts of ``out`` and of arrays of its shape, in parallel; for ``passes`` see ``spread``."""
     spread(partial(computed, steps), passes, out, *arrays)
     return out
 
 
 def _small(x: Array, y: Array) -> bool:
-    """Whether one thread with fresh memory is as fast, or the arrays differ in shape or dtype."""
+    """Whether plain NumPy is as fast, or required because the arrays differ in shape or dtype."""
     return y.size < _LARGE or x.dtype != y.dtype or x.shape != y.shape or y.dtype.kind != "f"
 
 
@@ -109,7 +109,7 @@ def relu(x: Array) -> Array:
 
 
 def where_positive(g: Array, y: Array) -> Any:
-    """0 where ``y`` is 0 or less, even where ``g`` is inf or NaN; else ``g``."""
+    """``g`` where ``y`` is positive or NaN, else 0, even where ``g`` is inf or NaN."""
     if _small(g, y):
         return mask_bits(g, y <= 0, False)
     return _on_all_cores(where_positive_steps, 5, memory.empty_like(y), g, y)

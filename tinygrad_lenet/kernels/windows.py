@@ -14,8 +14,10 @@ from .steps import Room, Steps
 
 
 class Windows(NamedTuple):
-    """Windows over an image. Along the height, window i has the pixels ``i * stride + a * dilation - before``, ``a`` in
-    the kernel; likewise along the width.
+    """The windows of a kernel over an image.
+
+    Along the height, window i has the rows ``i * stride + a * dilation - before``, ``a`` in the kernel; likewise along
+    the width.
     """
 
     size: tuple[int, int]  # height and width of the image
@@ -23,7 +25,7 @@ class Windows(NamedTuple):
     stride: tuple[int, int]
     dilation: tuple[int, int]
     before: tuple[int, int]  # padding above, and to the left
-    padded: tuple[int, int]  # height and width with padding, and with what ceil_mode adds beyond it
+    padded: tuple[int, int]  # height and width with padding and the pixels that ceil_mode adds
     full: tuple[int, int]  # height and width with padding only
     grid: tuple[int, int]  # the number of windows: height and width of the output
 
@@ -97,7 +99,7 @@ def cut(length: int, most: int) -> list[slice]:
 
 
 def aligned(x: NDArray[Any], dtype: np.dtype[Any], room: Room, steps: Steps) -> NDArray[Any]:
-    """The array in row-major order: itself, or a copy that an appended step makes."""
+    """The array itself if it is contiguous and of the dtype, else a copy that an appended step makes."""
     if x.flags.c_contiguous and x.dtype == dtype:
         return x
     out = room(x.shape, dtype)
@@ -110,9 +112,9 @@ def padded(
 ) -> NDArray[Any]:
     """Images (N, C, H, W), padded, as memory (H, C, W, N), which appended steps write.
 
-    With the batch innermost, a window is a few long contiguous runs, and the whole batch is one matrix product. With
+    With the batch innermost, a window is a few long contiguous runs, and the whole batch takes one matrix product. With
     the rows outermost, the rows of a window are adjacent. Convolution and pooling return their results in this layout,
-    transposed to (N, C, H, W), and elementwise ops keep it: only the images of the first layer are rearranged.
+    as a transposed view (N, C, H, W), and elementwise ops keep it: so only the images of the first layer are copied.
     """
     moved = x.transpose(2, 1, 3, 0)
     if at.padded == at.size:

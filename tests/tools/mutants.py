@@ -14,7 +14,7 @@ KERNELS = ["channels", "convolution", "elementwise", "masks", "matmul", "pooling
 BLOCKS = "only chooses the blocks, and the tests with other _BYTES, _IMAGES, _TILE, _DEEP show that these do not matter"
 HARMLESS = [
     ("contractions", "len(xs) < len(names)", ".*<=.*", "gives a tensor the shape that it has"),
-    ("convolution", "work < threads.WORTH", ".*", BLOCKS),
+    ("convolution", "single(columns[:0])", ".*", "only the dtype matters"),
     ("convolution", "max(2 * reach, _BYTES // max(1,", ".*", BLOCKS),
     ("convolution", "max(1, row_bytes * min(batch, _IMAGES))", ".*", BLOCKS),
     ("convolution", "max(1, min(8, work // ", ".*", BLOCKS),
@@ -36,6 +36,10 @@ HARMLESS = [
     ("maths", "if single else _ERF", "11  ->  12", "one more term than float32 needs"),
     ("channels", "strides[axis]", ".*", "an array that lies otherwise is copied"),
     ("channels", "shape[axis] > 1 and", ".*", "an array that lies otherwise is copied"),
+    ("channels", "x[:-(-64 // x.shape[2])", ".*", "only chooses the elements that approximate the mean"),
+    ("channels", "range(3)", ".*", "it has converged by then"),
+    ("channels", "(off * off <= var).all()", ".* ->  .* < .*", "the same once more, for a constant channel"),
+    ("channels", "np.where(np.isfinite(factor), factor, 0)", "0  ->  1", "added to an infinity"),
     ("channels", "max(1, _BLOCK //", ".*", BLOCKS),
     ("channels", "max(1, itemsize *", ".*", BLOCKS),
     ("products", "m * k * n <= _TILE", ".*", BLOCKS),

@@ -76,10 +76,9 @@ def _in_blocks(compute: Callable[[slice], Any], at: Channels) -> list[Any]:
     return results
 
 
-def _sums(compute: Callable[[slice], Array], at: Channels) -> Array:
+def _sums(compute: Callable[[slice], Array], at: Channels) -> Any:
     """The sums of each channel, (..., C): ``compute`` returns those of a block."""
-    total: Array = np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
-    return total
+    return np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
 
 
 def _column(values: Array, dtype: np.dtype[Any]) -> Array:
@@ -99,15 +98,16 @@ def moments(x: Array, at: Channels, room: Room = memory.empty) -> tuple[Array, A
     Both are computed from distances to an approximate mean, that of the first elements, so that neither a large mean
     nor its rounding costs digits. If the approximation was poor, they are computed again with the mean just found.
     """
-    few, dtype = x[: -(-64 // max(1, x.shape[2])), :, :64], x.dtype
-    mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (few.shape[1] / max(1, few.size))
+    few, dtype = x[: -(-64 // x.shape[2]), :, :64], x.dtype
+    mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (1 / (len(few) * few.shape[2]))
     for _ in range(3):
         centre, _ = _rounded(mean, x.dtype)
         off, squares = _sums(functools.partial(_powers, x, centre, dtype, room), at) / at.each
         mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
-        if (off * off <= var).all() and np.isfinite(var).all():
+        if not np.isfinite(var).all():  # squares overflow
+            dtype = np.dtype(np.float64)
+        elif (off * off <= var).all():
             break
-        dtype = dtype if np.isfinite(var).all() else np.dtype(np.float64)  # squares overflowed
     if not np.isfinite(mean).all():  # distances from an infinite mean would be NaN
         mean = np.add.reduce(x, axis=(0, 2), dtype=np.float64) / at.each
     return mean, var
@@ -138,8 +138,8 @@ def normalize(
 ) -> None:
     """Write ``(x - mean) / sqrt(var + eps) * weight + bias`` to ``out``; both are (A, C, B)."""
     (centre, rest), factor = _rounded(mean, x.dtype), weight / np.sqrt(var + eps)
-    rest = np.where(np.isfinite(factor), rest, 0)  # else an infinite weight would make NaN everywhere
-    scale, shift = _column(factor, x.dtype), _column(bias - rest * np.where(rest == 0, 0, factor), x.dtype)
+    bounded = np.where(np.isfinite(factor), factor, 0)  # else an infinite weight would make NaN everywhere
+    scale, shift = _column(factor, x.dtype), _column(bias - rest * bounded, x.dtype)
 
     def compute(rows: slice) -> None:
         block = np.subtract(x[rows], centre, out=out[rows])

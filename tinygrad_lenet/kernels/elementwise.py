@@ -23,20 +23,9 @@ _LARGE = 32_768  # elements from which memory is recycled and the cores share th
 _BOOL = np.dtype(np.bool_)
 
 
-def _zeros_under(x: Array, room: Room) -> Array:
-    """Memory for zeros that broadcasts to ``x`` in runs of a thousand: with a scalar 0, np.maximum is half as fast."""
-    shape, length = [1] * x.ndim, 1
-    for axis in sorted(range(x.ndim), key=lambda axis: x.strides[axis]):
-        if length < 1024:
-            shape[axis] = x.shape[axis]
-            length *= x.shape[axis]
-    return memory.like(x, tuple(shape), x.dtype, room)
-
-
 def relu_steps(out: Array, room: Room, x: Array) -> Steps:
     """``max(x, 0)``."""
-    zeros = _zeros_under(x, room)
-    return [partial(zeros.fill, 0), partial(np.maximum, x, zeros, out=out)]
+    return [partial(np.maximum, x, 0, out)]
 
 
 def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:

@@ -91,9 +91,8 @@ class _Pool:
         block.offset = -block.ctypes.data % _ALIGNMENT
         block.shelf = self.idle.setdefault(size, {}) if size <= _LIMIT else {}
         number = next(self.numbers)
-        block.shelve = partial(
-            block.shelf.setdefault, number
-        )  # not a Python function: an interrupt in a callback is lost
+        # Not a Python function: Python would drop an interrupt that came in it, since it runs as a callback.
+        block.shelve = partial(block.shelf.setdefault, number)
         if size > _LIMIT:
             return block
         self.total += size
@@ -117,9 +116,8 @@ class _Pool:
 
     def recount(self) -> None:
         """Correct the total, and remove the shelves of sizes that no block has."""
-        sizes = [
-            block.size - _ALIGNMENT for block in list(dict.values(self.blocks))
-        ]  # OrderedDict.values is not atomic
+        blocks = list(dict.values(self.blocks))  # OrderedDict.values is not atomic
+        sizes = [block.size - _ALIGNMENT for block in blocks]
         self.total = sum(sizes)
         for size in set(self.idle).difference(sizes):
             self.idle.pop(size, None)
@@ -159,15 +157,6 @@ def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None, room: Room =
     if room is empty and x.nbytes < _SMALL:
         return np.empty_like(x, dtype, subok=False)
     return like(x, x.shape, x.dtype if dtype is None else dtype, room)
-
-
-def release() -> None:
-    """Free the idle blocks."""
-    for shelf in list(_pool.idle.values()):
-        for number in list(shelf):
-            if shelf.pop(number, None) is not None:
-                _pool.blocks.pop(number, None)
-    _pool.recount()
 
 
 def storage(array: NDArray[Any]) -> NDArray[Any]:

@@ -95,13 +95,10 @@ def get_num_threads() -> int:
     True
     """
     if _crew.size is None:
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            if os.environ.get(name, "").isdecimal():
-                _crew.size = max(1, int(os.environ[name]))
-                break
-        else:
-            affinity = getattr(os, "sched_getaffinity", None)
-            _crew.size = len(affinity(0)) if affinity else os.cpu_count() or 1
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        given = [os.environ.get(f"{name}_NUM_THREADS", "") for name in ("OMP", "OPENBLAS", "MKL")]
+        _crew.size = max(1, int(next(filter(str.isdecimal, given), cores)))
     return _crew.size
 
 

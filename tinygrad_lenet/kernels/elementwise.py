@@ -25,7 +25,7 @@ _BOOL = np.dtype(np.bool_)
 
 def relu_steps(out: Array, room: Room, x: Array) -> Steps:
     """``max(x, 0)``."""
-    return [partial(np.maximum, x, 0, out)]
+    return [partial(np.maximum, x, 0, out=out)]
 
 
 def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:

@@ -1,0 +1,172 @@
+"""The kernels of elementwise functions, sums and matrix products against plain NumPy, also beyond the sizes, dtypes
+and shapes for which they are fast.
+"""
+
+import numpy as np
+import oracles
+import pytest
+
+from tinygrad_lenet.kernels import elementwise, masks, matmul, sums
+from tinygrad_lenet.kernels.steps import run
+
+RNG = np.random.default_rng(0)
+
+
+def numbers(shape, dtype):
+    """Random numbers, and the special ones that the dtype has."""
+    x = np.array(4 * RNG.standard_normal(shape)).astype(dtype)
+    special = [0.0, -0.0, np.nan, np.inf, -np.inf] if x.dtype.kind == "f" else [0]
+    x.reshape(-1)[: len(special)] = special
+    return x
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+PLAIN = {
+    "relu": lambda x: np.maximum(x, 0),
+    "where_positive": lambda g, y: np.where(y <= 0, 0, g),
+    "tanh": np.tanh,
+    "tanh_grad": lambda g, y: g * (1 - y * y),
+    "sigmoid": sigmoid,
+    "sigmoid_grad": lambda g, x: g * sigmoid(x) * sigmoid(-x),
+}
+SIZES = [(3, 4), (200, 300)]
+DTYPES = [np.float16, np.float32, np.float64, np.int64]
+
+
+def compare(name, *arrays):
+    """Run a kernel and the plain function, in float64."""
+    with np.errstate(all="ignore"):  # as ops have it
+        found = getattr(elementwise, name)(*arrays)
+        expected = PLAIN[name](*(array.astype(np.float64) for array in arrays))
+    precision = max(np.finfo(a.dtype).eps if a.dtype.kind == "f" else 0 for a in (found, *arrays))
+    np.testing.assert_allclose(found.astype(np.float64), expected, 8 * precision, 16 * precision)
+    assert found.shape == expected.shape
+    return found
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
+def test_functions_are_those_of_numpy(name, shape, dtype):
+    x = numbers(shape, dtype)
+    assert compare(name, x).dtype == (dtype if name == "relu" else np.tanh(x).dtype)
+
+
+@pytest.mark.parametrize("dtypes", [(np.float32, np.float32), (np.float32, np.float64), (np.float64, np.float32)])
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("name", ["where_positive", "tanh_grad", "sigmoid_grad"])
+def test_gradients_are_those_of_numpy_for_every_pair_of_dtypes(name, shape, dtypes):
+    g, y = (numbers(shape, dtype) for dtype in dtypes)
+    compare(name, g[::-1, ::-1], np.tanh(y) if name == "tanh_grad" else y)
+
+
+@pytest.mark.parametrize("name", ["where_positive", "tanh_grad"])
+def test_gradients_broadcast(name):
+    y = np.tanh(numbers((200, 300), np.float32))
+    compare(name, np.full((1, 300), 2, np.float32), y)
+    compare(name, np.full((2, 200, 300), 2, np.float32), y)
+
+
+# Sums
+
+
+@pytest.mark.parametrize("run", [2, 3, 64])
+@pytest.mark.parametrize("shape", [(5,), (300, 3), (7, 70, 5), (1000, 13)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_sums_are_those_of_numpy_for_every_layout_and_axis(monkeypatch, shape, dtype, run):
+    monkeypatch.setattr(sums, "_RUN", run)
+    x = RNG.integers(-2, 3, shape).astype(dtype)
+    gaps = np.zeros([2 * n for n in shape], dtype)[(slice(None, None, 2),) * len(shape)]
+    gaps[...] = x
+    for lying in (x, np.asfortranarray(x), gaps, np.flip(np.flip(x).copy())):
+        for axes in {(0,), (x.ndim - 1,), (*range(x.ndim),), (), (*range(1, x.ndim),)}:
+            for keepdims in (False, True):
+                for wide in (None, np.float32, np.float64):
+                    found = np.asarray(sums.added(lying, axes, wide, keepdims))
+                    expected = np.asarray(np.add.reduce(x, axes, wide, keepdims=keepdims))
+                    np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@pytest.mark.parametrize("shape", [(1 << 18, 3), (1 << 18,), (3, 1 << 18), (512, 512, 3), (3, 512, 512)])
+def test_long_sums_of_float32_keep_their_digits_along_every_axis(shape):
+    x = RNG.random(shape, np.float32)
+    axes = tuple(axis for axis, n in enumerate(shape) if n > 3)
+    for lying in (x, np.asfortranarray(x)):
+        np.testing.assert_allclose(sums.added(lying, axes), x.sum(axes, np.float64), rtol=5e-7)
+
+
+@pytest.mark.parametrize("axes", [(0,), (0, 1)])
+def test_sums_of_float16_are_rounded_once(axes):
+    x = np.full((5000, 4), 0.1, np.float16)
+    expected = np.asarray(x.sum(axes, np.float64)).astype(np.float16)
+    found = sums.added(x, axes)
+    assert type(found) is np.ndarray
+    np.testing.assert_array_equal(found, expected, strict=True)
+
+
+def test_only_float16_is_widened():
+    for dtype, wide in ((np.float16, np.float32), (np.float32, np.float32), (np.int64, np.int64)):
+        x = np.ones(3, dtype)
+        assert sums.single(x).dtype == wide
+        assert (sums.single(x) is x) == (dtype == wide)
+
+
+def test_scalars_become_arrays_and_arrays_stay():
+    x = np.ones(3)
+    assert type(sums.as_array(x[0])) is np.ndarray
+    assert sums.as_array(x) is x
+
+
+# Masks
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.float16, np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("when", [True, False])
+def test_a_mask_keeps_or_clears_elements_even_if_they_are_not_finite(dtype, when):
+    x = numbers((4, 6), dtype)
+    for mask in (RNG.random((4, 6)) < 0.5, RNG.random(6) < 0.5, np.asfortranarray(RNG.random((4, 6)) < 0.5)):
+        expected = np.where(mask == when, x, np.zeros((), dtype))
+        np.testing.assert_array_equal(masks.mask_bits(x, mask, when), expected, strict=True)
+
+
+# Products
+
+
+@pytest.mark.parametrize("tile", [1, 64, 1000, 262_144])
+@pytest.mark.parametrize("deep", [4, 8, 1024])
+@pytest.mark.parametrize(
+    "shape", [(5, 7, 6), (70, 1, 9), (1, 30, 1), (33, 20, 70), (130, 9, 200), (0, 3, 4), (3, 0, 4)]
+)
+def test_products_are_those_of_numpy_however_they_are_cut(shape, tile, deep):
+    (m, k, n), wide = shape, min(deep, 64)
+    with oracles.small_blocks("matmul._TILE", tile), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matmul, "_DEEP", deep)
+        patch.setattr(matmul, "_WIDE", wide)
+        for dtypes in ((np.float32,) * 2, (np.float16,) * 2, (np.int64,) * 2, (np.float32, np.float64)):
+            a, b = (
+                RNG.integers(-3, 4, size).astype(dtype) for size, dtype in zip(((m, k), (k, n)), dtypes, strict=True)
+            )
+            for left, right in ((a, b), (np.asfortranarray(a), b), (a[::-1], np.asfortranarray(b))):
+                np.testing.assert_array_equal(matmul.dot(left, right), left @ right, strict=True)
+        stack = RNG.integers(-3, 4, (2, 3, m, k)).astype(np.float32)
+        b = RNG.integers(-3, 4, (3, k, n)).astype(np.float32)
+        out = np.full((2, 3, m, n), np.nan, np.float32)
+        run(matmul.product(stack, b, out, np.empty))
+        np.testing.assert_array_equal(out, stack @ b)
+    oracles.forget_geometry()
+
+
+def test_products_of_float16_are_rounded_once():
+    a, b = np.full((2, 5000), 0.1, np.float16), np.full((5000, 3), 0.1, np.float16)
+    expected = (a.astype(np.float64) @ b.astype(np.float64)).astype(np.float16)
+    np.testing.assert_array_equal(matmul.dot(a, b), expected, strict=True)
+
+
+def test_the_common_dtype_is_numpy_s():
+    kinds = [np.ones(1, dtype) for dtype in (np.float16, np.float32, np.float64, np.int64)]
+    for a in kinds:
+        for b in kinds:
+            assert matmul.common_dtype(a, b) == matmul.common_dtype(a, a, b) == np.result_type(a, b)

@@ -1,13 +1,12 @@
-"""The kernels of elementwise functions, sums and matrix products against plain NumPy, also beyond the sizes, dtypes
-and shapes for which they are fast.
-"""
+"""Kernels against plain NumPy, also beyond the sizes, dtypes and shapes for which they are fast."""
 
 import numpy as np
 import oracles
 import pytest
 
-from tinygrad_lenet.kernels import elementwise, masks, matmul, sums
+from tinygrad_lenet.kernels import elementwise, masks, matmul, pooling, softmax, sums
 from tinygrad_lenet.kernels.steps import run
+from tinygrad_lenet.ops.windows import windows
 
 RNG = np.random.default_rng(0)
 
@@ -138,7 +137,7 @@ def test_a_mask_keeps_or_clears_elements_even_if_they_are_not_finite(dtype, when
 @pytest.mark.parametrize("tile", [1, 64, 1000, 262_144])
 @pytest.mark.parametrize("deep", [4, 8, 1024])
 @pytest.mark.parametrize(
-    "shape", [(5, 7, 6), (70, 1, 9), (1, 30, 1), (33, 20, 70), (130, 9, 200), (0, 3, 4), (3, 0, 4)]
+    "shape", [(5, 7, 6), (70, 1, 9), (1, 30, 1), (33, 20, 70), (130, 9, 200), (4, 2, 5), (0, 3, 4), (3, 0, 4)]
 )
 def test_products_are_those_of_numpy_however_they_are_cut(shape, tile, deep):
     (m, k, n), wide = shape, min(deep, 64)
@@ -170,3 +169,78 @@ def test_the_common_dtype_is_numpy_s():
     for a in kinds:
         for b in kinds:
             assert matmul.common_dtype(a, b) == matmul.common_dtype(a, a, b) == np.result_type(a, b)
+
+
+# Cross-entropy
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("shape", [(6, 4), (1, 1), (0, 3)])
+def test_cross_entropy_and_its_gradient_are_what_their_definitions_say(shape, dtype, order):
+    x = np.array(8 * RNG.standard_normal(shape), dtype, order=order)
+    index = RNG.integers(0, shape[1], shape[0])
+    precision = np.finfo(dtype if dtype != np.int64 else np.float64).eps
+    rows, wide = np.arange(shape[0]), x.astype(np.longdouble)
+    out = np.full(shape[0], np.nan, np.float64 if dtype == np.int64 else dtype)
+    softmax.nll(out, x, index)
+    probabilities = np.exp(wide) / np.exp(wide).sum(1, keepdims=True)
+    np.testing.assert_allclose(out, -np.log(probabilities[rows, index]), 4 * precision, 4 * precision)
+    if dtype in (np.float32, np.float64):
+        expected = probabilities.copy()
+        expected[rows, index] -= 1
+        given = probabilities.astype(dtype)
+        for g in (RNG.standard_normal(shape[0]).astype(dtype), np.array(3, dtype)):
+            other, same = np.full_like(given, np.nan), given.copy()
+            softmax.nll_grad(other, given, g, index)
+            softmax.nll_grad(same, same, g, index)
+            for found in (other, same):
+                np.testing.assert_allclose(found, expected * g.reshape(-1, 1), 0, 16 * precision)
+
+
+def test_a_loss_near_zero_and_its_gradient_keep_their_digits():
+    x, index, out = np.array([[0.0, 60.0, 1.0]], np.float32), np.array([1]), np.empty(1, np.float32)
+    expected = np.exp(-60.0) + np.exp(-59.0)
+    softmax.nll(out, x, index)
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+    given = np.array([[np.exp(-60.0), 1, np.exp(-59.0)]], np.float32)
+    softmax.nll_grad(given, given, np.array(2, np.float32), index)
+    np.testing.assert_allclose(given, [[2 * np.exp(-60.0), -2 * expected, 2 * np.exp(-59.0)]], rtol=1e-6)
+
+
+# Pooling
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "apart"),
+    [(1, 1, 1, True), (2, 2, 1, True), (2, 3, 2, True), (2, 1, 1, False), (2, 2, 2, False), (3, 2, 1, False)],
+)
+def test_blocks_of_rows_share_no_pixels(kernel, stride, dilation, apart, parts):
+    at = windows((40, 3), (kernel, 1), (stride, 1), 0, (dilation, 1))._replace(grid=(12, 3))
+    found = pooling.blocks(at, parts)
+    assert [row for block in found for row in range(12)[block.rows]] == [*range(12)]
+    pixels = [{pixel for place in block.places for pixel in range(40)[place[1]]} for block in found]
+    assert sum(map(len, pixels)) == len(set.union(*pixels))
+    assert len(found) == ({1: 1, 2: 2, 3: 4, 4: 4}[parts] if apart else 1)  # an even number, for two threads
+
+
+def test_a_window_with_a_nan_picks_nothing():
+    x, g = np.array([[[[np.nan, 2.0, 3.0, 4.0]]]]), np.array([[[[5.0, 6.0, 7.0, 8.0]]]])
+    at = windows((1, 4), (1, 2), (1, 2), 0, 1)
+    np.testing.assert_array_equal(pooling.repool(g, x, pooling.max_pool2d(x, at), at), [[[[0, 8]]]])
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_gradients_of_float16_are_rounded_once(padding):
+    at = windows((5, 6), 3, 1, padding, 1)
+    g = np.random.default_rng(0).standard_normal((2, 3, *at.grid)).astype(np.float16)
+    x = np.zeros((2, 3, 5, 6), np.float16)
+    x[:, :, 2, 3] = 1  # most windows have their maximum there
+    averages, peak = pooling.Averages(at, False, None), pooling.max_pool2d(x, at)
+    pairs = (pooling.unpool, (g, x, peak, at)), (pooling.avg_unpool, (g, averages))
+    for function, (first, *rest) in pairs:
+        wide = function(first.astype(np.float64), *rest)
+        found = function(first, *rest)
+        assert found.dtype == np.float16
+        np.testing.assert_allclose(found, wide, rtol=np.finfo(np.float16).eps / 2 * 1.01, atol=1e-7)

@@ -11,8 +11,6 @@ from oracles import KERNELS, both, close, one_or_two, random_like, tracked, twic
 import tinygrad_lenet as tl
 from tinygrad_lenet import reference
 from tinygrad_lenet.errors import ArgumentError, ShapeError
-from tinygrad_lenet.kernels import pooling as kernels
-from tinygrad_lenet.ops.windows import windows
 from tinygrad_lenet.testing import gradcheck
 
 
@@ -231,20 +229,6 @@ def test_how_rows_are_shared_among_threads_does_not_matter(case, average):
             again, same, _ = pulled(function, case.x, g, **case.options, **options)
         np.testing.assert_array_equal(again.numpy(), out.numpy())
         np.testing.assert_array_equal(same.numpy(), grad.numpy())
-
-
-@pytest.mark.parametrize("parts", [1, 2, 3, 4])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "dilation", "apart"),
-    [(1, 1, 1, True), (2, 2, 1, True), (2, 3, 2, True), (2, 1, 1, False), (2, 2, 2, False), (3, 2, 1, False)],
-)
-def test_blocks_of_rows_share_no_pixels(kernel, stride, dilation, apart, parts):
-    at = windows((40, 3), (kernel, 1), (stride, 1), 0, (dilation, 1))._replace(grid=(12, 3))
-    found = kernels.blocks(at, parts)
-    assert [row for block in found for row in range(12)[block.rows]] == [*range(12)]
-    pixels = [{pixel for place in block.places for pixel in range(40)[place[1]]} for block in found]
-    assert sum(map(len, pixels)) == len(set.union(*pixels))
-    assert len(found) == ({1: 1, 2: 2, 3: 4, 4: 4}[parts] if apart else 1)  # an even number, for two threads
 
 
 # By hand

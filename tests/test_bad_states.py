@@ -92,6 +92,10 @@ FAULTS = [
     (lambda: nn.Tanh().load_state_dict(None), "Tanh.load_state_dict: state must be"),
     (lambda: nn.Linear(1, 1).load_state_dict({"weight": [[1], [2, 3]], "bias": [0]}), "load_state_dict: weight"),
     (lambda: nn.Linear(1, 1).load_state_dict({"weight": [[1e300]], "bias": [0]}), "float32, which cannot hold"),
+    (
+        lambda: nn.Linear(1, 1).load_state_dict({"weight": np.ma.masked_less([[1.0]], 2), "bias": [0]}),
+        "weight is a masked array",
+    ),  # lost the mask
     (lambda: nn.BatchNorm1d(1).load_state_dict({"num_batches_tracked": 2.5}, False), "int64, which cannot hold"),
     (lambda: (lambda model, state: model.load_state_dict(state))(*tied()), "0.weight and 1.weight are one tensor"),
     (lambda: nn.init.uniform_(tl.zeros(2, dtype="int64")), "uniform_: tensor must be of floats"),  # was all zeros

@@ -1,6 +1,7 @@
 """Modules: what they hold, how they show themselves, their state, and what they refuse."""
 
 import copy
+import inspect
 import pickle
 import re
 
@@ -9,7 +10,7 @@ import pytest
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
-from tinygrad_lenet.errors import ArgumentError, ShapeError, TinygradLenetError
+from tinygrad_lenet.errors import ArgumentError, DTypeError, ShapeError, TinygradLenetError
 from tinygrad_lenet.nn import init
 
 
@@ -263,3 +264,51 @@ def test_a_batch_that_is_refused_is_not_counted():
     with pytest.raises(ShapeError, match="more than one value"):
         norm(tl.ones(1, 3))
     assert int(norm.num_batches_tracked) == 0
+
+
+# Functions as modules
+
+
+def options_of(cls):
+    return str(inspect.signature(cls)).replace("'", "")
+
+
+def test_a_module_has_the_options_of_its_function():
+    assert options_of(nn.Tanh) == "()"
+    assert options_of(nn.LeakyReLU) == "(negative_slope: float = 0.01)"
+    assert options_of(nn.HuberLoss) == "(reduction: Reduction = mean, delta: Delta = 1.0)"
+    assert options_of(nn.MaxPool1d).startswith("(kernel_size: int, stride: int | None = None, padding: int = 0, ")
+    assert nn.Softmax(dim=0).options == nn.Softmax(axis=0).options == nn.Softmax(0).options == {"axis": 0}
+    assert nn.LeakyReLU.__doc__.startswith("ReLU with a slope for negative inputs")
+    assert tl.leaky_relu.__doc__.splitlines()[0] in nn.LeakyReLU.__doc__
+
+
+def test_a_module_may_have_narrower_options_than_its_function():
+    assert np.isnan(tl.elu(-1.0, alpha=np.nan).item())
+    for make in (nn.ELU, nn.CELU, nn.LeakyReLU, nn.Softplus):
+        with pytest.raises(ArgumentError, match=rf"^{make.__name__}: \w+ must lie in \(-inf, inf\), got nan$"):
+            make(np.nan)
+    assert type(nn.ELU(2).options["alpha"]) is float
+
+
+def test_a_users_subclass_has_its_own_options():
+    class Leak(nn.LeakyReLU):
+        def __init__(self, percent):
+            super().__init__(percent / 100)
+
+    class Scaled(nn.LeakyReLU):
+        scale = 2
+
+    assert options_of(Leak) == "(percent)"
+    assert Leak(10)(-1.0).item() == tl.leaky_relu(-1.0, 0.1).item()
+    assert options_of(Scaled) == options_of(nn.LeakyReLU)
+    with pytest.raises(DTypeError, match=r"^Scaled: negative_slope must be a number, got 'x'$"):
+        Scaled("x")
+    with pytest.raises(TypeError, match=r"^Scaled\(\) takes \(negative_slope.*\): got an unexpected .* 'inplace'$"):
+        Scaled(inplace=True)
+
+
+def test_sequences_take_a_kernel_size_of_one_element():
+    assert nn.Conv1d(2, 3, (5,)).weight.shape == nn.Conv1d(2, 3, 5).weight.shape
+    with pytest.raises(ArgumentError, match=r"^Conv1d: kernel_size must be an integer"):
+        nn.Conv1d(2, 3, (5, 5))

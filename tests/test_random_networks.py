@@ -193,8 +193,8 @@ def padding_begins_at_the_top(patch):
 def padding_of_convolutions_is_swapped(patch):
     function = nn.Conv2d.function
 
-    def wrong(x, weight, bias, stride, padding, *rest):
-        return function(x, weight, bias, stride, padding[::-1] if isinstance(padding, tuple) else padding, *rest)
+    def wrong(x, weight, bias, padding, **rest):
+        return function(x, weight, bias, padding=padding[::-1] if isinstance(padding, tuple) else padding, **rest)
 
     patch.setattr(nn.Conv2d, "function", staticmethod(wrong))
 

@@ -12,7 +12,7 @@ from programs import Leaf, Line, Maker, Program
 from random_programs import Failure, Unjudged, run, shrunk, verdict
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import recomputation
+from tinygrad_lenet import checkpointing
 from tinygrad_lenet.core import accumulation
 from tinygrad_lenet.core.primitive import REGISTRY
 from tinygrad_lenet.core.tensor import Tensor
@@ -84,7 +84,7 @@ PLANTS = {
         Tensor, "_write", lambda write: lambda self, key, value: self._data.__setitem__(key, value)
     ),
     "checkpoints that hear of no change": attribute(
-        recomputation._Trace, "differs", lambda _: lambda self, first: None
+        checkpointing._Trace, "difference", lambda _: lambda self, first: None
     ),
     "permuted in the same direction": rule(tl.permute, x=lambda g, axes: g.transpose(*axes)),
 }

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 import random
 
 import pytest
@@ -236,6 +237,17 @@ def test_a_resumed_run_goes_on_alike(build, schedule_first):
     resumed.load_state_dict(states[0])
     assert (course(resumed, 4), changing(other), resumed.get_last_lr()) == expected
     assert states[0]["last_epoch"] == 4  # a copy
+
+
+def test_a_pickle_finds_a_plateau_in_its_old_place():
+    optimizer = sgd(0.5)
+    schedule = optim.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    schedule.step(1.0)
+    old = pickle.dumps(schedule, 0).replace(b"optim.schedules", b"optim.plateau")
+    assert b"optim.plateau" in old
+    found = pickle.loads(old)
+    found.step(1.0)
+    assert found.get_last_lr() == [0.25]
 
 
 def test_a_schedule_drives_the_steps():

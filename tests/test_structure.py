@@ -31,10 +31,9 @@ ROWS = [
     {"core"},
     {"ops"},
     {"numpy_api", "functional"},
-    {"calculus", "recomputation", "anomaly", "reference"},
+    {"calculus", "checkpointing", "anomaly", "reference"},
     {"nn", "optim", "data"},
     {"training"},
-    {"drawing"},
     {"serialization", "onnx", "visualize", "testing", "distributed"},
     {"__init__"},
 ]

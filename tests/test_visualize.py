@@ -1,4 +1,4 @@
-"""Pictures: what stands in them."""
+"""The content of pictures."""
 
 import re
 import sys

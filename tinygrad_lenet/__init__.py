@@ -7,11 +7,12 @@
 >>> x.grad  # e^x (1 + x)
 tensor([ 5.436564, 22.167168])
 
-What holds for all: where a signature says :class:`Array`, give a Tensor, an array, a number or a list. Shapes broadcast
-and dtypes are promoted as in NumPy 2; a gradient has the shape and dtype of its tensor. ``dim`` for ``axis``,
-``keepdim`` for ``keepdims``, ``input`` for ``x`` and ``other`` for ``y`` are understood as well. Shapes that do not fit
-raise :class:`ShapeError` (a ValueError), dtypes :class:`DTypeError` (a TypeError), an axis that there is not
-:class:`AxisError` (an IndexError), options :class:`ArgumentError` (a ValueError).
+An argument annotated :class:`Array` may be a Tensor, an array, a number or a list. Shapes broadcast and dtypes are
+promoted as in NumPy 2. A gradient has the shape and dtype of its tensor. Both spellings of a name work: ``dim`` and
+``axis``, ``keepdim`` and ``keepdims``, ``input`` and ``x``, ``other`` and ``y``.
+
+Incompatible shapes raise :class:`ShapeError` (a ValueError), wrong dtypes :class:`DTypeError` (a TypeError), an axis
+out of range :class:`AxisError` (an IndexError), and invalid options :class:`ArgumentError` (a ValueError).
 """
 
 import sys
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from .calculus import jvp as jvp
     from .calculus import value_and_grad as value_and_grad
     from .calculus import vjp as vjp
+    from .checkpointing import checkpoint as checkpoint
     from .ops.activations import *
     from .ops.contractions import *
     from .ops.convolution import *
@@ -87,16 +89,15 @@ if TYPE_CHECKING:
     from .ops.softmax import *
     from .ops.sorting import *
     from .ops.unfold import *
-    from .recomputation import checkpoint as checkpoint
     from .serialization import load as load
     from .serialization import load_checkpoint as load_checkpoint
     from .serialization import save as save
     from .serialization import save_checkpoint as save_checkpoint
-else:  # type checkers would take any name then
+else:  # hidden from type checkers, which would accept any name
     globals().update(_public())
-    # Imported when they are first used, since importing them takes nearly a third of the time: the module of each name.
+    # The module of each name that is imported at its first use: these take nearly a third of the import time.
     _LAZY = dict.fromkeys(("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"), "")
-    _LAZY |= {"checkpoint": "recomputation", "detect_anomaly": "anomaly"}
+    _LAZY |= {"checkpoint": "checkpointing", "detect_anomaly": "anomaly"}
     _LAZY |= dict.fromkeys(("load", "load_checkpoint", "save", "save_checkpoint"), "serialization")
     _LAZY |= dict.fromkeys(("grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"), "calculus")
 

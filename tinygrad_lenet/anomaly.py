@@ -1,4 +1,4 @@
-"""Where NaN and infinity come from: the output and the gradients of every op are looked at."""
+"""Find the op where NaN or infinity first appears, by checking the output and the gradients of every op."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .core.accumulation import Part
 from .core.graph import Backward, Node, Vertex
 from .core.modes import listening, user_line
 from .core.tensor import Tensor, to_array
-from .errors import AnomalyError, TinygradLenetError, named
+from .errors import AnomalyError, named
 
 __all__ = ["detect_anomaly"]
 
@@ -21,18 +21,18 @@ Index = tuple[int, ...]
 
 @contextmanager
 def detect_anomaly(infinite: bool = True) -> Iterator[None]:
-    """Stop at the first op whose output, or one of whose gradients, is NaN or infinite.
+    """Raise an error at the first op whose output, or one of whose gradients, is NaN or infinite.
 
-    A context manager and a decorator, as PyTorch's ``torch.autograd.detect_anomaly``. The message names the op, the
-    file and line that called it, the first bad index in row-major order, and what the arguments are there. What was
-    recorded inside is looked at in the backward pass too, wherever that takes place. For finding an error: each array
-    is read once more, and a small step takes several times as long.
+    A context manager and a decorator, like PyTorch's ``torch.autograd.detect_anomaly``. The message names the op, the
+    file and line that called it, the first bad index in row-major order, and the values of the arguments there. Ops
+    recorded inside the block are also checked in the backward pass, wherever it runs. Use it for debugging: it reads
+    every array once more, so a small training step takes several times as long.
 
     Args:
-        infinite: whether infinities count; say False for a model that masks with ``-inf``.
+        infinite: whether to report infinities too; pass False for a model that masks with ``-inf``.
 
     Raises:
-        AnomalyError: there is one.
+        AnomalyError: a NaN or an infinity appeared.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([4.0, 0.0], requires_grad=True)
@@ -46,23 +46,15 @@ def detect_anomaly(infinite: bool = True) -> Iterator[None]:
 
     def hear(op: Any, args: Sequence[Any], out: Tensor) -> None:
         line = _user_code()
-        at = _first(out._data, infinite)
-        if at is not None:
-            value, arguments = _value(out._data, at), _arguments(op, args, out.shape, at)
-            raise _anomaly(op.name, f"the output is {value}{arguments}", line)
+        _check(op, "the output", out._data, line, infinite, lambda at: _arguments(op, args, out.shape, at))
         _watch(out, line, infinite)
 
-    with listening(hear), np.errstate(all="ignore"):  # NumPy's warnings know neither op nor line
+    with listening(hear), np.errstate(all="ignore"):  # NumPy's warnings name neither op nor line
         yield
 
 
-def _anomaly(op: str, what: str, line: str) -> TinygradLenetError:
-    """The error, in the name of the op."""
-    return named(AnomalyError(f"{what}; {op} was called at {line}"), op)
-
-
 def _user_code() -> str:
-    """Where the user's program stands, and what it says there."""
+    """The file, line and text of the statement in the user's program that called the package."""
     import linecache
 
     place = user_line()
@@ -70,8 +62,16 @@ def _user_code() -> str:
     return f"{place}: {linecache.getline(name, int(number)).strip()}".removesuffix(": ")
 
 
+def _check(op: Any, what: str, values: Any, line: str, infinite: bool, context: Callable[[Index], str]) -> None:
+    """Raise an AnomalyError in the name of the op if a value is bad; ``context(index)`` ends the description."""
+    at = _first(values, infinite)
+    if at is not None:
+        message = f"{what} is {_value(values, at)}{context(at)}; {op.name} was called at {line}"
+        raise named(AnomalyError(message), op.name)
+
+
 def _first(array: Any, infinite: bool) -> Index | None:
-    """The first index of a value that is not a number."""
+    """The first index of a NaN or, if ``infinite``, of an infinity."""
     if array.dtype.kind != "f":
         return None
     bad = ~np.isfinite(array) if infinite else np.isnan(array)
@@ -83,7 +83,7 @@ def _value(array: Any, at: Index) -> str:
 
 
 def _arguments(op: Any, args: Sequence[Any], shape: Index, at: Index) -> str:
-    """What the arguments are at an index of the output, as far as they correspond to it."""
+    """The values of the arguments at an index of the output, or whether they are finite if their shape differs."""
     found = []
     for i, a in enumerate(args):
         last = min(i, len(op.names) - 1)
@@ -104,39 +104,38 @@ def _watch(out: Tensor, line: str, infinite: bool) -> None:
 
 
 class _Watched:
-    """The plan of an op, which looks at the gradients that come and go."""
+    """The plan of an op, with checks of the gradients that it receives and passes on."""
 
     def __init__(self, plan: Backward, line: str, infinite: bool) -> None:
         self.plan, self.line, self.infinite = plan, line, infinite
 
     @property
     def op(self) -> Any:
-        """That of the plan."""
+        """The op of the plan."""
         return self.plan.op
 
-    def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, arrive: Callable[[Vertex, Any], object]) -> None:
-        """Pass the gradients on, if they are numbers."""
+    def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
+        """Check the gradients and pass them on."""
         seed = seed.whole() if isinstance(seed, Part) else seed
         upstream = to_array(seed)
-        self._look("the gradient of its output (a sum of several, or what backward() was given)", upstream)
+        what = "the gradient of its output (a sum of several, or what backward() was given)"
+        _check(self.op, what, upstream, self.line, self.infinite, lambda at: "")
 
-        def passed(parent: Vertex, gradient: Any) -> None:
+        def check_and_add(parent: Vertex, gradient: Any) -> None:
             gradient = gradient.whole() if isinstance(gradient, Part) else gradient
             rules = zip(getattr(self.plan, "rules", ()), node.parents, strict=False)
             names = " and ".join(repr(self.op.signature.name_of(k)) for (k, *_), p in rules if p is parent)
-            self._look(f"the gradient of argument {names or '?'}", to_array(gradient), upstream)
-            arrive(parent, gradient)
+            what, values = f"the gradient of argument {names or '?'}", to_array(gradient)
 
-        # In a pass that records itself, an op of a rule is told of by the op whose rule it is.
+            def context(at: Index) -> str:
+                return f", where that of its output is {upstream[at]}" if upstream.shape == values.shape else ""
+
+            _check(self.op, what, values, self.line, self.infinite, context)
+            add(parent, gradient)
+
+        # If the pass records itself, errors of the ops in a rule name the line that called the op with that rule.
         def hear(op: Any, args: Sequence[Any], out: Tensor) -> None:
             _watch(out, f"{self.line} (in its backward pass)", self.infinite)
 
         with listening(hear), np.errstate(all="ignore"):
-            self.plan.pull(node, seed, needed, passed)
-
-    def _look(self, what: str, values: Any, upstream: Any = None) -> None:
-        at = _first(values, self.infinite)
-        if at is not None:
-            same = upstream is not None and upstream.shape == values.shape
-            there = f", where that of its output is {upstream[at]}" if same else ""
-            raise _anomaly(self.op.name, f"{what} is {_value(values, at)}{there}", self.line)
+            self.plan.pull(node, seed, needed, check_and_add)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
@@ -234,11 +233,3 @@ def ranged(annotation: Any) -> Check | None:
         home = getattr(getattr(check, "func", check), "__module__", None)
         return check if str(home).startswith(_PACKAGE) else None
     return partial(choice, choices=words) if words and all(isinstance(word, str) for word in words) else None
-
-
-def checks_of(cls: type) -> dict[str, Check]:
-    """The checks of a class's own annotated attributes, by name."""
-    scope = vars(sys.modules[cls.__module__])
-    words = {name: str(word) for name, word in vars(cls).get("__annotations__", {}).items()}
-    found = {name: flag if word == "bool" else ranged(scope.get(word, word)) for name, word in words.items()}
-    return {name: check for name, check in found.items() if check is not None}

@@ -24,7 +24,7 @@ HARMLESS = [
     ("convolution", "sh > 1", ".*>=.*", "clears what is written anyway"),
     ("elementwise", "y.size < _LARGE", "y.size < _LARGE  ->  .*", "chooses between ways that agree"),
     ("elementwise", "np.maximum(x, 0) if _small(x, x)", ".* if .*", "chooses between ways that agree"),
-    ("elementwise", "_share(g, ", "[xy] [<>] [xy]  ->  [xy] [<>]= [xy]", "ties take the other branch"),
+    ("elementwise", "_winner(g, ", "[xy] [<>] [xy]  ->  [xy] [<>]= [xy]", "ties take the other branch"),
     ("linalg", "[-1] != b.shape[-2]", "1  ->  2", "the last two lengths of a square matrix are one"),
     ("linalg", "n, values = (x.shape[-1]", "1  ->  2", "the last two lengths of a square matrix are one"),
     ("linalg", "np.sum(values * values", "1  ->  2", "Hadamard's bound holds for columns as for rows"),

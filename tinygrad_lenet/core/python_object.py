@@ -31,6 +31,19 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     return converted(value, dtype, _unwrap)
 
 
+def numbers(name: str, value: Any) -> NDArray[Any]:
+    """A value of a state or an input as an array, in its own dtype. May share memory with ``value``."""
+    try:
+        array = value._data if isinstance(value, PythonObject) else np.asarray(value)
+    except Exception as error:  # an object of the user may raise anything
+        raise DTypeError(f"{name} must be an array of numbers ({error})") from None
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"{name} must be an array of numbers, got {array.dtype}")
+    if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
+        raise ArgumentError(f"{name} is a masked array, which hides some of its values; give it values: x.filled(0)")
+    return array
+
+
 def _unwrap(value: Any) -> Any:
     """The value with arrays in place of Tensors, also of those in lists."""
     if isinstance(value, (list, tuple)):

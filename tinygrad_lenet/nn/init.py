@@ -1,13 +1,14 @@
-"""Initial values, written in place. Each takes a ``generator``: a seed, a NumPy generator, or None for fresh entropy.
+"""Initial values. Each function fills a tensor in place and returns it.
 
-``fan_in`` is the number of values that one output is made of, ``fan_out`` the number of outputs that one input goes to:
-for a weight (O, C, kh, kw) they are ``C * kh * kw`` and ``O * kh * kw``.
+``generator`` is a seed, a NumPy generator, or None for fresh entropy. ``fan_in`` is the number of inputs of one output,
+``fan_out`` the number of outputs of one input: for a weight (O, C, kh, kw) they are ``C * kh * kw`` and
+``O * kh * kw``.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,30 +19,24 @@ from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..ops.creation import Seed, generator_of
 
-__all__ = [
-    "calculate_gain",
-    "constant_",
-    "fans",
-    "kaiming_normal_",
-    "kaiming_uniform_",
-    "lecun_normal_",
-    "lecun_uniform_",
-    "normal_",
-    "ones_",
-    "uniform_",
-    "xavier_normal_",
-    "xavier_uniform_",
-    "zeros_",
-]
-
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 Activation: TypeAlias = Literal["linear", "sigmoid", "tanh", "relu", "selu", "leaky_relu"]
 Fan: TypeAlias = Literal["fan_in", "fan_out"]
 
 
+def _floats(name: str, value: Any) -> Tensor:
+    found = instance(name, value, Tensor)
+    if found.dtype.kind != "f":  # random numbers, as integers, would all be 0
+        raise DTypeError(f"{name} must be of floats, got {found.dtype}")
+    return found
+
+
+Floats: TypeAlias = Annotated[Tensor, _floats]
+
+
 @checked
 def calculate_gain(nonlinearity: Activation, param: Real | None = None) -> float:
-    """The factor by which weights before a nonlinearity should be larger, PyTorch's table.
+    """The factor for the weights before a nonlinearity, which keeps the variance of activations; PyTorch's values.
 
     Raises:
         ArgumentError: an unknown nonlinearity.
@@ -72,21 +67,19 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * field, tensor.shape[0] * field
 
 
-def _floats(tensor: Any) -> Tensor:
-    """The tensor, if random numbers can be written into it: as integers they would all be 0."""
-    found = instance("tensor", tensor, Tensor)
-    if found.dtype.kind != "f":
-        raise DTypeError(f"tensor must be of floats, got {found.dtype}")
-    return found
+def _fan(tensor: Tensor, mode: str = "fan_in") -> int:
+    """``fan_in``, ``fan_out`` or ``both``, their sum; 1 if there is none."""
+    fan_in, fan_out = fans(tensor)
+    return max(1, {"fan_in": fan_in, "fan_out": fan_out, "both": fan_in + fan_out}[mode])
 
 
 @no_grad()
 @checked
-def uniform_(tensor: Tensor, a: Real = 0.0, b: Real = 1.0, generator: Seed = None) -> Tensor:
-    """Uniform between ``a`` and ``b``; returns the tensor, as they all do.
+def uniform_(tensor: Floats, a: Real = 0.0, b: Real = 1.0, generator: Seed = None) -> Tensor:
+    """Uniform between ``a`` and ``b``.
 
     Raises:
-        ArgumentError: an argument outside of its range.
+        ArgumentError: an argument outside its range.
         DTypeError: an argument of another type.
 
     >>> import tinygrad_lenet as tl
@@ -96,14 +89,13 @@ def uniform_(tensor: Tensor, a: Real = 0.0, b: Real = 1.0, generator: Seed = Non
     """
     if not 0 <= b - a < math.inf:
         raise ArgumentError(f"a must be the lower end and b the upper one, got a={a}, b={b}")
-    _floats(tensor)
     tensor.data = generator_of(generator).uniform(a, b, tensor.shape)
     return tensor
 
 
 @no_grad()
 @checked
-def normal_(tensor: Tensor, mean: Real = 0.0, std: NonNegative = 1.0, generator: Seed = None) -> Tensor:
+def normal_(tensor: Floats, mean: Real = 0.0, std: NonNegative = 1.0, generator: Seed = None) -> Tensor:
     """Normal with a mean and a standard deviation.
 
     Raises:
@@ -113,7 +105,6 @@ def normal_(tensor: Tensor, mean: Real = 0.0, std: NonNegative = 1.0, generator:
     >>> tl.nn.init.normal_(tl.zeros(2, 3), std=0.1, generator=0).shape
     (2, 3)
     """
-    _floats(tensor)
     tensor.data = generator_of(generator).normal(mean, std, tensor.shape)
     return tensor
 
@@ -121,7 +112,7 @@ def normal_(tensor: Tensor, mean: Real = 0.0, std: NonNegative = 1.0, generator:
 @no_grad()
 @checked
 def constant_(tensor: Tensor, value: Real) -> Tensor:
-    """One value everywhere.
+    """The same value everywhere.
 
     Raises:
         DTypeError: an argument of another type.
@@ -156,8 +147,11 @@ def ones_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 1.0)
 
 
+# The functions below call generator_of themselves, so that its errors name them and not uniform_ or normal_.
+
+
 @checked
-def lecun_uniform_(tensor: Tensor, generator: Seed = None) -> Tensor:
+def lecun_uniform_(tensor: Floats, generator: Seed = None) -> Tensor:
     """Uniform with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
 
     Raises:
@@ -174,7 +168,7 @@ def lecun_uniform_(tensor: Tensor, generator: Seed = None) -> Tensor:
 
 
 @checked
-def lecun_normal_(tensor: Tensor, generator: Seed = None) -> Tensor:
+def lecun_normal_(tensor: Floats, generator: Seed = None) -> Tensor:
     """Normal with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
 
     Raises:
@@ -190,7 +184,7 @@ def lecun_normal_(tensor: Tensor, generator: Seed = None) -> Tensor:
 
 
 @checked
-def xavier_uniform_(tensor: Tensor, gain: NonNegative = 1.0, generator: Seed = None) -> Tensor:
+def xavier_uniform_(tensor: Floats, gain: NonNegative = 1.0, generator: Seed = None) -> Tensor:
     """Uniform with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 16).
 
     Raises:
@@ -207,7 +201,7 @@ def xavier_uniform_(tensor: Tensor, gain: NonNegative = 1.0, generator: Seed = N
 
 
 @checked
-def xavier_normal_(tensor: Tensor, gain: NonNegative = 1.0, generator: Seed = None) -> Tensor:
+def xavier_normal_(tensor: Floats, gain: NonNegative = 1.0, generator: Seed = None) -> Tensor:
     """Normal with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 12).
 
     Raises:
@@ -222,21 +216,15 @@ def xavier_normal_(tensor: Tensor, gain: NonNegative = 1.0, generator: Seed = No
     return normal_(tensor, 0.0, gain * math.sqrt(2 / _fan(tensor, "both")), generator_of(generator))
 
 
-def _fan(tensor: Any, mode: str = "fan_in") -> int:
-    """One of the fans, or their sum; 1 for what is empty."""
-    fan_in, fan_out = fans(_floats(tensor))
-    return max(1, {"fan_in": fan_in, "fan_out": fan_out, "both": fan_in + fan_out}[mode])
-
-
 def _kaiming_std(tensor: Tensor, a: float, mode: Fan, nonlinearity: Activation) -> float:
     return calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode))
 
 
 @checked
 def kaiming_uniform_(
-    tensor: Tensor, a: Real = 0.0, mode: Fan = "fan_in", nonlinearity: Activation = "leaky_relu", generator: Seed = None
+    tensor: Floats, a: Real = 0.0, mode: Fan = "fan_in", nonlinearity: Activation = "leaky_relu", generator: Seed = None
 ) -> Tensor:
-    """Uniform with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
+    """Uniform with variance ``gain^2 / fan``, where ``a`` is the slope of a leaky ReLU (He et al., 2015, equation 15).
 
     Raises:
         DTypeError: an argument of another type.
@@ -254,9 +242,9 @@ def kaiming_uniform_(
 
 @checked
 def kaiming_normal_(
-    tensor: Tensor, a: Real = 0.0, mode: Fan = "fan_in", nonlinearity: Activation = "leaky_relu", generator: Seed = None
+    tensor: Floats, a: Real = 0.0, mode: Fan = "fan_in", nonlinearity: Activation = "leaky_relu", generator: Seed = None
 ) -> Tensor:
-    """Normal with variance ``gain^2 / fan``, ``a`` being the slope of a leaky ReLU (He et al., 2015, equation 15).
+    """Normal with variance ``gain^2 / fan``, where ``a`` is the slope of a leaky ReLU (He et al., 2015, equation 15).
 
     Raises:
         DTypeError: an argument of another type.
@@ -269,3 +257,8 @@ def kaiming_normal_(
     0.1
     """
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator_of(generator))
+
+
+__all__ = sorted(
+    name for name, made in vars().items() if getattr(made, "__module__", "") == __name__ and name[0] != "_"
+)

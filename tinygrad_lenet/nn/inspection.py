@@ -1,4 +1,4 @@
-"""What goes on inside a model: every call of every layer, a table of them, and the first that went wrong."""
+"""Looking inside a model: record the calls of its layers, summarise them in a table, find where a NaN comes from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .module import Model, Module, Parameter, evaluating
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer: its dotted name, the layer, what it was given, what it gave; see :func:`record_calls`.
+    """One call of a layer: its dotted name, the layer, the inputs and the output; see :func:`record_calls`.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -42,7 +42,9 @@ class Call:
 @contextmanager
 @checked
 def record_calls(model: Model) -> Iterator[list[Call]]:
-    """Write down every call of the modules of a model, itself last, in the order in which they end.
+    """Record every call of a model and its modules within the block, in the order in which the calls end.
+
+    The model itself comes last, under the name "".
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -56,36 +58,33 @@ def record_calls(model: Model) -> Iterator[list[Call]]:
     named = list(model.named_modules())
     own = [vars(module).get("forward") for _, module in named]
 
-    def watch(name: str, module: Module) -> None:
-        forward = module.forward
-
-        def recorded(*args: Any, **kwargs: Any) -> Any:
+    def recorded(name: str, module: Module, forward: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             output = forward(*args, **kwargs)
             calls.append(Call(name, module, args, output))
             return output
 
-        vars(module)["forward"] = recorded
+        return call
 
     try:
         for name, module in named:
-            watch(name, module)
+            vars(module)["forward"] = recorded(name, module, module.forward)
         yield calls
     finally:
         for (_, module), forward in zip(named, own, strict=True):
-            if forward is None:
-                vars(module).pop("forward", None)
-            else:
+            vars(module).pop("forward", None)
+            if forward is not None:
                 vars(module)["forward"] = forward
 
 
 def _held(module: Module) -> int:
-    """The number of the parameters that a module holds itself, in no layer of its own."""
+    """The number of parameters that belong to a module directly, not to a layer within it."""
     inner = {id(p) for child in module.children() for p in child.parameters()}
     return sum(p.size for p in module.parameters() if id(p) not in inner)
 
 
 def _multiply_adds(call: Call) -> int:
-    """Of the layers that have a matrix or kernels, with biases not counted: how often a weight meets a number."""
+    """The multiply-adds of a linear layer or a convolution, without the bias; 0 for other layers."""
     weight = getattr(call.module, "weight", None)
     if not isinstance(weight, Tensor) or not isinstance(call.output, Tensor):
         return 0
@@ -98,14 +97,14 @@ def _multiply_adds(call: Call) -> int:
 
 @checked
 def summary(model: Model, input_shape: Sequence[int]) -> str:
-    """A table of a model's layers, in the order of their calls: output shape, parameters, multiply-adds.
+    """A table of a model's layers in the order of their calls: output shape, parameters, multiply-adds.
 
     Args:
         model: any module that takes one Tensor.
-        input_shape: the shape of a batch, (N, ...). The multiply-adds are those of the whole batch.
+        input_shape: the shape of a batch, (N, ...). The multiply-adds are for the whole batch.
 
     Raises:
-        ArgumentError: the model does not take such a batch.
+        ArgumentError: ``input_shape`` is not a shape, or the batch does not fit into memory.
 
     >>> from tinygrad_lenet import nn
     >>> print(nn.summary(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (1, 4)))
@@ -123,31 +122,25 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
     for call in calls:
         own = 0 if id(call.module) in counted else _held(call.module)
         counted.add(id(call.module))
-        if any(True for _ in call.module.children()) and not own:
-            continue  # what only holds others
-        kind = f"{type(call.module).__name__}({call.module.extra_repr()})"
-        rows.append((call.name or "(itself)", kind, str(np.shape(call.output)), own, _multiply_adds(call)))
-    total = sum(p.size for p in model.parameters()), sum(row[4] for row in rows)
-    first = max([len(row[0]) for row in rows], default=0)
-    names = [f"{name:<{first}}  {kind}" for name, kind, *_ in rows]
-    cells = [["layer", "output shape", "parameters", "multiply-adds"]]
-    cells += [
-        [name, shape, f"{own:,}", f"{work:,}"] for name, (_, _, shape, own, work) in zip(names, rows, strict=True)
-    ]
-    cells += [["total", "", f"{total[0]:,}", f"{total[1]:,}"]]
-    width = [max(len(row[i]) for row in cells) for i in range(4)]
-    return "\n".join("  ".join([row[0].ljust(width[0]), *(c.rjust(w) for c, w in zip(row[1:], width[1:], strict=True))])
-                     for row in cells)  # fmt: skip
+        if own or not any(True for _ in call.module.children()):  # leave out modules that only contain others
+            kind = f"{type(call.module).__name__}({call.module.extra_repr()})"
+            rows.append((call.name or "(itself)", kind, str(np.shape(call.output)), own, _multiply_adds(call)))
+    first = max([len(name) for name, *_ in rows], default=0)
+    table = [("layer", "output shape", "parameters", "multiply-adds")]
+    table += [(f"{name:<{first}}  {kind}", shape, f"{own:,}", f"{work:,}") for name, kind, shape, own, work in rows]
+    table += [("total", "", f"{sum(p.size for p in model.parameters()):,}", f"{sum(row[4] for row in rows):,}")]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table)
 
 
 @checked
 def first_nonfinite(model: Model, *inputs: Any) -> str:
-    """Where the first NaN or infinity comes from when a model is given these inputs, in words; "" if from nowhere.
+    """Say where the first NaN or infinity appears when a model is called with these inputs; "" if there is none.
 
-    Looks at the inputs, the parameters and buffers, then the output of each layer in the order of their calls.
+    The search goes through the inputs, the parameters and buffers, and the output of each layer in the order of calls.
 
     Raises:
-        DTypeError: an argument of another type.
+        DTypeError: an input that is not an array.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -171,9 +164,10 @@ def first_nonfinite(model: Model, *inputs: Any) -> str:
 
 
 def _nonfinite(x: Any) -> str:
+    """The first element of an array that is NaN or infinite, and how many are, in words; "" if there is none."""
     try:
         values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
-    except Exception as error:  # whatever an object of the user's own raises
+    except Exception as error:  # an object of the user may raise anything
         raise DTypeError(f"inputs must be arrays ({error})") from None
     if values.dtype.kind != "f":
         return ""

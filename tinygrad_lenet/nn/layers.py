@@ -1,45 +1,42 @@
-"""Linear maps, convolutions, tables, dropout, shapes: PyTorch's names, arguments, defaults and initial values."""
+"""Linear, convolution, embedding, dropout and reshaping layers.
+
+Names, arguments, defaults and initial values are PyTorch's.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import functional as F
-from ..checks import Count, Positive, Probability, lengths, listed, made, pair, said
+from ..checks import Count, Positive, Probability, lengths, made, said
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from .module import Module, Parameter, check_input, differs, tensor_of
-from .spatial import check_windows
-
-
-def _parts(name: str, value: Any) -> tuple[int, ...]:
-    return lengths(name, tuple(listed(name, value, "a tuple of integers")), -1)
-
-
-Parts: TypeAlias = Annotated[tuple[int, ...], _parts]  # the lengths into which an axis is cut, one of them perhaps -1
+from .spatial import check_windows, sides
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
-    """PyTorch's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for weights and biases."""
+    """A parameter drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for weights and biases."""
     bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
     return made(shape, lambda shape: Parameter(generator.uniform(-bound, bound, shape).astype(np.float32)))
 
 
 class Linear(Module):
-    """``x @ weight.T + bias``: (..., in_features) to (..., out_features). See :func:`tinygrad_lenet.linear`.
+    """Affine map ``x @ weight.T + bias``, from (..., in_features) to (..., out_features); see
+    :func:`tinygrad_lenet.linear`.
 
-    ``weight``, (out_features, in_features), and ``bias``, (out_features,), begin as PyTorch's, from
+    ``weight``, (out_features, in_features), and ``bias``, (out_features,), are initialised as in PyTorch, from
     U(-1/sqrt(in_features), 1/sqrt(in_features)).
 
     Raises:
-        ArgumentError: a negative number of features.
+        ArgumentError: a number of features is negative.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -56,21 +53,20 @@ class Linear(Module):
         self.bias = _uniform((out_features,), in_features, generator) if bias else None
 
     def forward(self, x: Any) -> Tensor:
-        """(..., in_features) to (..., out_features)."""
+        """Map (..., in_features) to (..., out_features)."""
         return F.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """In and out."""
+        """The numbers of features."""
         return f"{self.in_features}, {self.out_features}" + ("" if self.bias is not None else ", bias=False")
 
 
 class _Conv(Module):
-    """What convolutions have in common: kernels, a bias, and where the windows lie."""
+    """Base of convolutions: a weight, a bias, and the geometry of the windows."""
 
     function: ClassVar[Callable[..., Tensor]]
     dims: ClassVar[int] = 2
     transposed: ClassVar[bool] = False
-    kernel_size: tuple[int, ...]
 
     @checked
     def __init__(
@@ -87,45 +83,44 @@ class _Conv(Module):
     ) -> None:
         super().__init__()
         if in_channels % groups or out_channels % groups:
-            raise ArgumentError(
-                f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
-            )
+            channels = f"in_channels={in_channels} and out_channels={out_channels}"
+            raise ArgumentError(f"groups={groups} must divide {channels}")
         generator = generator_of(generator)
         self.in_channels, self.out_channels = in_channels, out_channels
-        if self.dims == 1 and isinstance(kernel_size, (tuple, list)):
-            kernel_size = kernel_size * 2  # (5,), as PyTorch has it
-        self.kernel_size = pair("kernel_size", kernel_size)[: self.dims]
-        check_windows(self.dims, padding, {"stride": stride, "dilation": dilation}, kernel_size)
+        self.kernel_size = sides(self.dims, "kernel_size", kernel_size)
+        check_windows(self.dims, padding, stride=stride, dilation=dilation)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)
         self.weight = _uniform(shape, math.prod(shape[1:]), generator)
         self.bias = _uniform((out_channels,), math.prod(shape[1:]), generator) if bias else None
 
-    def _options(self) -> tuple[Any, ...]:
-        return self.stride, self.padding, self.dilation, self.groups
+    def _options(self) -> dict[str, Any]:
+        """The options of the function."""
+        names = ("stride", "padding", "output_padding", "dilation", "groups")
+        return {name: vars(self)[name] for name in names if name in vars(self)}
 
     def forward(self, x: Any) -> Tensor:
-        """(N, in_channels, ...) to (N, out_channels, ...)."""
-        sides = "L" if self.dims == 1 else "H, W"
-        check_input(self, x, (self.dims + 2,), self.in_channels, f"(N, {self.in_channels}, {sides})")
-        return type(self).function(x, self.weight, self.bias, *self._options())
+        """Map (N, in_channels, ...) to (N, out_channels, ...)."""
+        axes = "L" if self.dims == 1 else "H, W"
+        check_input(self, x, (self.dims + 2,), self.in_channels, f"(N, {self.in_channels}, {axes})")
+        return type(self).function(x, self.weight, self.bias, **self._options())
 
     def extra_repr(self) -> str:
-        """Channels, kernel, and what is not the default."""
-        options = [("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1), ("groups", 1)]
-        there = [(name, vars(self).get(name, default), default) for name, default in options]
-        said = [f"{name}={value!r}" for name, value, default in there if differs(value, default)]
-        said += ["bias=False"] if self.bias is None else []
-        return ", ".join([f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}", *said])
+        """The channels, the kernel size, and the options that differ from their defaults."""
+        words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        for name, value in self._options().items():
+            words += [f"{name}={value!r}"] if differs(value, 0 if name.endswith("padding") else 1) else []
+        words += ["bias=False"] if self.bias is None else []
+        return ", ".join(words)
 
 
 class Conv2d(_Conv):
     """Convolution of images, (N, in_channels, H, W) to (N, out_channels, OH, OW), with learned kernels.
 
-    See :func:`tinygrad_lenet.conv2d` for the formula, the options and the sizes. ``weight``, (out_channels, in_channels
-    / groups, kh, kw), and ``bias``, (out_channels,), begin as PyTorch's: U(-1/sqrt(n), 1/sqrt(n)) with n weights for
-    each output.
+    :func:`tinygrad_lenet.conv2d` has the formula, the options and the output size. ``weight``,
+    (out_channels, in_channels / groups, kh, kw), and ``bias``, (out_channels,), are initialised as in PyTorch, from
+    U(-1/sqrt(n), 1/sqrt(n)), where n is the number of weights of one output channel.
 
     Raises:
         ArgumentError: ``groups`` does not divide the channels.
@@ -157,6 +152,8 @@ class Conv1d(_Conv):
 
 
 class _ConvTranspose(_Conv):
+    """Base of transposed convolutions, with PyTorch's order of arguments."""
+
     transposed = True
 
     @checked
@@ -174,11 +171,8 @@ class _ConvTranspose(_Conv):
         generator: Seed = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, generator)
-        check_windows(self.dims, 0, {"output_padding": output_padding}, kernel_size)
+        sides(self.dims, "output_padding", output_padding, least=0)
         self.output_padding = output_padding
-
-    def _options(self) -> tuple[Any, ...]:
-        return self.stride, self.padding, self.output_padding, self.groups, self.dilation
 
 
 class ConvTranspose2d(_ConvTranspose):
@@ -215,13 +209,13 @@ class ConvTranspose1d(_ConvTranspose):
 
 
 class Embedding(Module):
-    """A table of vectors, of which indices pick rows: (...,) integers to (..., embedding_dim).
+    """Table of learned vectors: look up (...,) integers to get (..., embedding_dim).
 
-    ``weight``, (num_embeddings, embedding_dim), begins standard normal, as PyTorch's; row ``padding_idx`` begins at 0
-    and gets no gradient.
+    ``weight``, (num_embeddings, embedding_dim), is drawn from the standard normal distribution, as in PyTorch. The row
+    ``padding_idx`` is initialised to 0 and receives no gradient.
 
     Raises:
-        ArgumentError: there is no row ``padding_idx``.
+        ArgumentError: ``padding_idx`` is not a row of the table.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -244,27 +238,29 @@ class Embedding(Module):
         self.weight = Parameter(table)
 
     def forward(self, x: Any) -> Tensor:
-        """(...,) integers to (..., embedding_dim)."""
+        """Look up (...,) integers to get (..., embedding_dim)."""
         return F.embedding(x, self.weight, self.padding_idx)
 
     def extra_repr(self) -> str:
-        """Rows and columns."""
+        """The numbers of rows and columns."""
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
 
 
 class Dropout(Module):
-    """Set elements to 0 with probability ``p`` in training and scale the others by ``1 / (1 - p)``. In evaluation the
-    input itself passes through, not a copy.
+    """In training, set elements to 0 with probability ``p`` and multiply the others by ``1 / (1 - p)``. In evaluation,
+    return the input itself, not a copy.
 
     Raises:
-        ArgumentError: ``p`` is no probability.
+        ArgumentError: ``p`` is not between 0 and 1.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> nn.Dropout(0.5, generator=0)(tl.ones(6))
     tensor([2., 2., 2., 0., 0., 0.])
     """
+
+    function: ClassVar[Callable[..., Tensor]] = F.dropout
 
     @checked
     def __init__(self, p: Probability = 0.5, generator: Seed = None) -> None:
@@ -273,11 +269,11 @@ class Dropout(Module):
         self.generator = generator_of(generator)
 
     def forward(self, x: Any) -> Tensor:
-        """The same shape."""
-        return F.dropout(x, self.p, True, self.generator) if self.training else tensor_of("input", x)
+        """Drop in training; return ``x`` in evaluation."""
+        return type(self).function(x, self.p, True, self.generator) if self.training else tensor_of("input", x)
 
     def extra_repr(self) -> str:
-        """The probability."""
+        """The probability of a zero."""
         return f"{self.p}"
 
 
@@ -285,7 +281,7 @@ class Dropout2d(Dropout):
     """:class:`Dropout` of whole channels of images, (N, C, H, W).
 
     Raises:
-        ArgumentError: ``p`` is no probability.
+        ArgumentError: ``p`` is not between 0 and 1.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -293,16 +289,11 @@ class Dropout2d(Dropout):
     tensor([2., 2., 2., 0., 0., 0.])
     """
 
-    def forward(self, x: Any) -> Tensor:
-        """The same shape."""
-        if self.training:
-            return F.dropout2d(x, self.p, True, self.generator)
-        check_input(self, x, (4,), layout="(N, C, H, W)")
-        return tensor_of("input", x)
+    function = F.dropout2d
 
 
 class Flatten(Module):
-    """Join the axes from ``start_dim`` to ``end_dim``: images (N, C, H, W) to features (N, C * H * W).
+    """Flatten the axes from ``start_dim`` to ``end_dim``: images (N, C, H, W) become features (N, C * H * W).
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -316,15 +307,17 @@ class Flatten(Module):
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Any) -> Tensor:
-        """(N, ...) to (N, features)."""
+        """Flatten (N, ...) to (N, features)."""
         return flatten(x, self.start_dim, self.end_dim)
 
 
 class Unflatten(Module):
-    """Cut an axis into several: features (N, C * H * W) to images (N, C, H, W), with ``Unflatten(1, (C, H, W))``.
+    """Split an axis into several: ``Unflatten(1, (C, H, W))`` makes features (N, C * H * W) images (N, C, H, W).
+
+    One length may be -1; it is computed from the others.
 
     Raises:
-        ArgumentError: an argument outside of its range.
+        ArgumentError: a length is below -1, or several are -1.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -333,33 +326,32 @@ class Unflatten(Module):
     """
 
     @checked
-    def __init__(self, dim: int, unflattened_size: Parts) -> None:
+    def __init__(self, dim: int, unflattened_size: int | tuple[int, ...]) -> None:
         super().__init__()
-        self.dim, self.unflattened_size = dim, unflattened_size
-        if unflattened_size.count(-1) > 1:
-            raise ArgumentError(f"only one length of unflattened_size can be -1, got {unflattened_size}")
+        self.dim, self.unflattened_size = dim, lengths("unflattened_size", unflattened_size, -1)
+        if self.unflattened_size.count(-1) > 1:
+            raise ArgumentError(f"only one length of unflattened_size can be -1, got {self.unflattened_size}")
 
     def forward(self, x: Any) -> Tensor:
-        """(..., n, ...) to (..., *unflattened_size, ...)."""
+        """Reshape (..., n, ...) to (..., *unflattened_size, ...)."""
         x = tensor_of("x", x)
-        shape = x.shape
-        at = axis_of(self.dim, len(shape))
-        known = math.prod(n for n in self.unflattened_size if n >= 0)
-        sizes = [shape[at] // max(known, 1) if n < 0 else n for n in self.unflattened_size]
-        if math.prod(sizes) != shape[at]:
-            raise ShapeError(
-                f"axis {self.dim} of the input {shape} cannot be cut into {said(self.unflattened_size)}, "
-                f"which would give {said((*shape[:at], *sizes, *shape[at + 1 :]))}"
-            )
-        return reshape(x, (*shape[:at], *sizes, *shape[at + 1 :]))
+        axis = axis_of(self.dim, x.ndim)
+        length, sizes = x.shape[axis], self.unflattened_size
+        known = math.prod(n for n in sizes if n >= 0)
+        filled = [length // max(known, 1) if n < 0 else n for n in sizes]
+        shape = (*x.shape[:axis], *filled, *x.shape[axis + 1 :])
+        if math.prod(filled) != length:
+            what = f"axis {self.dim} of the input {x.shape} cannot be split into {said(sizes)}"
+            raise ShapeError(f"{what}, which would give {said(shape)}")
+        return reshape(x, shape)
 
     def extra_repr(self) -> str:
-        """Axis and lengths."""
+        """The axis and the lengths."""
         return f"{self.dim}, {self.unflattened_size}"
 
 
 class Identity(Module):
-    """The input itself, not a copy; takes the place of a layer that is to be left out. Arguments are ignored.
+    """Return the input itself, not a copy: a placeholder for a layer that is left out. Arguments are ignored.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -371,5 +363,5 @@ class Identity(Module):
         super().__init__()
 
     def forward(self, x: Any) -> Any:
-        """The input itself."""
+        """Return ``x``."""
         return x

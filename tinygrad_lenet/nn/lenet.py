@@ -1,8 +1,9 @@
 """LeNet-5, as a forward pass only: the graph computes the gradients.
 
-After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, *Gradient-based learning applied to document recognition*, Proceedings
-of the IEEE 86(11), 1998, section II.B, in the form taught today. Images are 28×28 with padding instead of 32×32, the
-second convolution sees all maps of the first pooling, pooling has no parameters, and the output is logits.
+The network is from Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, *Gradient-based learning applied to document
+recognition*, Proceedings of the IEEE 86(11), 1998, section II.B, in the form taught today. It differs from the paper in
+four ways: images are 28×28 and padded instead of 32×32, the second convolution sees all feature maps of the first
+pooling, pooling has no parameters, and the output is logits.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ POOLS = {"max": MaxPool2d, "avg": AvgPool2d}
 
 
 class LeNet5(Module):
-    """A convolutional network that reads digits: images (N, in_channels, 28, 28) to logits (N, num_classes).
+    """A convolutional network that recognises digits: images (N, in_channels, 28, 28) to logits (N, num_classes).
 
     Args:
         num_classes: the number of logits.
-        in_channels: the channels of the images; 1 for grey ones.
+        in_channels: the number of channels of the images; 1 for grey images.
         activation: ``"relu"``, ``"tanh"``, ``"sigmoid"``, ``"leaky_relu"`` or ``"elu"``.
         pool: ``"max"`` or ``"avg"``.
-        batch_norm: normalise after each convolution.
+        batch_norm: whether to normalise after each convolution.
         generator: a seed or a NumPy generator for the initial weights; fresh entropy if None.
 
-    It has 61,706 parameters without batch norm.
+    With the defaults it has 61,706 parameters.
 
     Raises:
         ArgumentError: an unknown activation or pooling.
@@ -76,7 +77,7 @@ class LeNet5(Module):
         self.activation = ACTIVATIONS[activation]()
         self.pool = POOLS[pool](2)
         self.flatten = Flatten()
-        self.reset(activation, generator)  # in place of the layers' own initial weights
+        self.reset(activation, generator)  # replaces the initial weights of the layers
 
     def forward(self, x: Any) -> Tensor:
         """Images (N, in_channels, 28, 28) to logits (N, num_classes)."""
@@ -99,13 +100,16 @@ class LeNet5(Module):
 
     @checked
     def reset(self, activation: Activation, generator: np.random.Generator) -> None:
-        """Draw new weights and set the biases to 0: He's rule before ReLU and its kin, else Glorot's."""
-        generator = generator_of(generator)  # if given a seed, one generator for all layers
+        """Draw new weights and set the biases to 0.
+
+        He's rule is for layers before a ReLU, leaky ReLU or ELU, Glorot's rule for all others.
+        """
+        generator = generator_of(generator)  # one generator for all layers, if a seed is given
         for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
             if activation in ("relu", "leaky_relu", "elu") and layer is not self.fc3:
                 init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             else:
-                # At 0 the slope of a sigmoid is a quarter of that of tanh: Glorot & Bengio's rule times 4.
+                # The slope of a sigmoid at 0 is a quarter of that of tanh, so Glorot & Bengio's rule is scaled by 4.
                 init.xavier_uniform_(layer.weight, 4.0 if activation == "sigmoid" else 1.0, generator)
             if layer.bias is not None:
                 init.zeros_(layer.bias)

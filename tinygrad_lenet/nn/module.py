@@ -1,9 +1,11 @@
 """Modules: layers and models that own parameters, as plain classes with plain attributes.
 
-A module does not register anything. Its parameters, buffers and submodules are found when they are asked for, by a
-walk through its attributes (:func:`_members`). ``Sequential`` and ``ModuleList`` hold other modules. The last functions
-check the inputs of layers. ``@checked`` (``core/signature.py``) checks options by their annotations, and puts the name
-of the class or method before an error.
+A module registers nothing. :func:`_members` finds its parameters, buffers and submodules by walking through its
+attributes, each time they are needed. ``Sequential`` and ``ModuleList`` hold other modules. The last functions check
+the inputs of layers.
+
+``@checked`` (``core/signature.py``) checks arguments by their annotations, and begins an error with the name of the
+class or method.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import instance, integer, listed, said
+from ..core.python_object import numbers
 from ..core.signature import checked
-from ..core.tensor import Tensor, as_tensor, to_array
+from ..core.tensor import Tensor, as_tensor
 from ..core.values import narrowed
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
 
@@ -31,13 +34,13 @@ R = TypeVar("R", covariant=True)
 if TYPE_CHECKING:
 
     class _Forward(Protocol[P, R]):
-        """An object with a method ``forward``; its call has the same parameters and result."""
+        """An object that is called with the parameters of its method ``forward``, and returns its result."""
 
         def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 class Parameter(Tensor):
-    """A Tensor that a module learns: it requires a gradient, and :meth:`Module.parameters` lists it.
+    """A Tensor for a module to learn: it requires a gradient, and :meth:`Module.parameters` lists it.
 
     >>> from tinygrad_lenet import nn
     >>> nn.Parameter([1.0, 2.0])
@@ -62,11 +65,10 @@ class StateError(TinygradLenetError, KeyError):
 
 
 class Module:
-    """Base of layers and models: a subclass writes ``__init__`` and ``forward``.
+    """Base of layers and models. A subclass writes ``__init__`` and ``forward``.
 
-    Parameters, buffers (Tensors that are state but not learned, such as running statistics) and other modules are found
-    among the attributes, and in lists, tuples and dicts among them, in the order of their assignment. Nothing needs to
-    be registered.
+    Assign parameters, buffers and other modules as attributes, or in lists, tuples and dicts: they are found there, in
+    the order of assignment. A buffer is a Tensor that is part of the state but not learned, such as a running mean.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -91,13 +93,13 @@ class Module:
         self.training = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the output. Each subclass writes its own."""
+        """Compute the output. Each subclass defines it."""
         raise NotImplementedError(f"{type(self).__name__} has no forward method; write one")
 
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Compute the output. Type checkers take the parameters and the result from :meth:`forward`.
+        """Compute the output by :meth:`forward`, from which type checkers take the parameters and the result.
 
-        For modules of the package, an error of :meth:`forward` begins with the name of the class.
+        In a module of the package, an error of :meth:`forward` begins with the name of the class.
         """
         try:
             return self.forward(*args, **kwargs)
@@ -115,8 +117,7 @@ class Module:
         if kind is not None and value is not None and not isinstance(value, kind):
             advice = "wrap it in a Module" if kind is Module else f"to set its values write {name}.data = ..."
             error = DTypeError(
-                f"{name} is a {kind.__name__}, whose place {said(value)} cannot take; {advice}, or `del` the old one "
-                "first"
+                f"{name} is a {kind.__name__}, which {said(value)} cannot replace; {advice}, or `del` the old one first"
             )
             raise named(error, type(self).__name__)
         super().__setattr__(name, value)
@@ -124,11 +125,14 @@ class Module:
     # Parameters, buffers and submodules
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules among the attributes, with their names."""
+        """The modules directly below this one, with their names."""
         return ((name, value) for name, value in _members(vars(self)) if isinstance(value, Module))
 
     def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """The module and all below it, depth first, with dotted names; a shared one once, or under all its names."""
+        """The module itself and all below it, depth first, with dotted names.
+
+        A shared module appears once, or under all its names if not ``remove_duplicate``.
+        """
         seen: set[int] = set()
 
         def below(name: str, module: Module) -> Iterator[tuple[str, Module]]:
@@ -139,16 +143,16 @@ class Module:
             for key, child in module.named_children():
                 yield from below(f"{name}.{key}" if name else key, child)
             if not remove_duplicate:
-                seen.remove(id(module))  # so that only cycles are cut
+                seen.remove(id(module))  # so that only cycles are left out
 
         return below(prefix, self)
 
     def modules(self) -> Iterator[Module]:
-        """The module and all below it."""
+        """The module itself and all below it, depth first."""
         return (module for _, module in self.named_modules())
 
     def children(self) -> Iterator[Module]:
-        """The modules among the attributes."""
+        """The modules directly below this one."""
         return (module for _, module in self.named_children())
 
     def _tensors(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
@@ -161,32 +165,32 @@ class Module:
                     yield (f"{prefix}.{name}" if prefix else name), value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """The parameters with their dotted names, in the order of their definition; a shared one once."""
+        """The parameters with their dotted names, in the order of assignment; a shared one once."""
         return ((name, tensor) for name, tensor in self._tensors() if isinstance(tensor, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
-        """The parameters, for an optimiser."""
+        """The parameters, to pass to an optimiser."""
         return (parameter for _, parameter in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """The Tensors that are state but not learned."""
+        """The buffers with their dotted names: Tensors that are part of the state but not learned."""
         return ((name, tensor) for name, tensor in self._tensors() if not isinstance(tensor, Parameter))
 
     def buffers(self) -> Iterator[Tensor]:
-        """The Tensors that are state but not learned."""
+        """The buffers: Tensors that are part of the state but not learned."""
         return (buffer for _, buffer in self.named_buffers())
 
     # Training, evaluation and state
 
     @checked
     def train(self: M, mode: bool = True) -> M:
-        """Switch this module and all below to training (dropout drops, batch norm uses the batch), or out of it."""
+        """Set training mode here and below: dropout is active, batch norm uses the batch. ``False`` ends it."""
         for module in self.modules():
             module.training = mode
         return self
 
     def eval(self: M) -> M:
-        """Switch this module and all below to evaluation."""
+        """Set evaluation mode here and below."""
         return self.train(False)
 
     def zero_grad(self) -> None:
@@ -196,14 +200,14 @@ class Module:
 
     @checked
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Copies of all parameters and buffers, by PyTorch's names: for ``np.savez(path, **model.state_dict())``.
+        """Copies of all parameters and buffers, under PyTorch's names. A shared one appears under all its names.
 
-        A shared parameter appears under each of its names.
+        ``np.savez(path, **model.state_dict())`` saves them.
         """
         return {name: tensor.numpy().copy() for name, tensor in self._named_state().items()}
 
     def _named_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers under all their names; raise if two have the same name."""
+        """Parameters and buffers under all their names. Raise if two have the same name."""
         found: dict[str, Tensor] = {}
         for name, tensor in self._tensors(remove_duplicate=False):
             if found.setdefault(name, tensor) is not tensor:
@@ -215,18 +219,19 @@ class Module:
 
     @checked
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """Set parameters and buffers from a state dict, of arrays or Tensors.
+        """Set parameters and buffers from a state dict of arrays or Tensors.
 
-        Each keeps its own dtype, to which the values are converted: float64 values are rounded to float32.
+        Values are converted to the dtype of the parameter or buffer: float64 values are rounded to float32.
 
         Raises:
             StateError: keys are missing or unexpected (only if ``strict``), shapes differ, or a tensor with two names
-                has two values. Then nothing is changed.
-            DTypeError: not numbers, or numbers that a tensor's dtype cannot hold (2.5 for an integer). Likewise.
+                has two values.
+            DTypeError: not numbers, or numbers that the dtype cannot hold, such as 2.5 in an integer buffer. An error
+                changes nothing.
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
         own = self._named_state()
-        # Old files of PyTorch lack the count of batches, which is only for information.
+        # Old files of PyTorch lack the count of batches, which no result depends on.
         missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
         unexpected = [str(name) for name in state if name not in own]
         arrays = {name: _array_for(name, state[name], tensor) for name, tensor in own.items() if name in state}
@@ -235,19 +240,12 @@ class Module:
             for name, array in arrays.items()
             if array.shape != own[name].shape
         ]
-        problems = [
-            f"{what}: {', '.join(names)}"
-            for what, names, matters in (
-                ("missing", missing, strict),
-                ("unexpected", unexpected, strict),
-                ("misshapen", misshapen, True),
-            )
-            if names and matters
-        ]
-        if problems:
+        problems = {"missing": missing, "unexpected": unexpected} if strict else {}
+        found = [f"{what}: {', '.join(k)}" for what, k in {**problems, "misshapen": misshapen}.items() if k]
+        if found:
             advice = "" if misshapen else ", or pass strict=False"
             raise StateError(
-                f"the state dict does not fit. {'; '.join(problems)}. Build the model with the same options as the one "
+                f"the state dict does not fit. {'; '.join(found)}. Build the model with the same options as the one "
                 f"that was saved{advice}"
             )
         first: dict[int, str] = {}
@@ -255,14 +253,13 @@ class Module:
             other = first.setdefault(id(own[name]), name)
             if not np.array_equal(array, arrays[other], equal_nan=array.dtype.kind == "f"):
                 raise StateError(
-                    f"{other} and {name} are one tensor, but two different ones in the state dict; leave one out, with "
-                    "strict=False"
+                    f"{other} and {name} are one tensor, but differ in the state dict; leave one out, with strict=False"
                 )
         for name, array in arrays.items():
             own[name].data = array
 
     def extra_repr(self) -> str:
-        """The options of the layer, for ``repr``."""
+        """The options of the layer, which ``repr`` shows."""
         return ""
 
     @reprlib.recursive_repr("(see above)")  # modules may hold each other
@@ -272,7 +269,7 @@ class Module:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return "\n  ".join([head, *lines])
 
-    if not TYPE_CHECKING:  # or type checkers would accept any name
+    if not TYPE_CHECKING:  # type checkers would accept any name
 
         def __getattr__(self, name):
             # Python calls this only if the attribute does not exist.
@@ -281,13 +278,13 @@ class Module:
             )
 
 
-Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # for annotations: @checked tests it
+Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # a module as an argument, for @checked
 
 
 def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The Tensors and modules among attributes, and in lists, tuples and dicts among them, with dotted names.
+    """The Tensors and modules among attributes, and in lists, tuples and dicts among these, with dotted names.
 
-    A loop and not a recursion: containers may be nested deeper than Python's stack, and may hold themselves.
+    Iterative, because containers may be nested deeper than Python's stack. A container within itself is skipped.
     """
     levels: list[tuple[str, Any, Iterator[tuple[Any, Any]]]] = [("", attributes, iter(attributes.items()))]
     while levels:
@@ -304,36 +301,55 @@ def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _array_for(name: str, value: Any, target: Tensor) -> NDArray[Any]:
-    """The value of a state dict for a tensor, as an array of the tensor's dtype; raise if that cannot hold it."""
-    if not isinstance(value, Tensor):
-        try:
-            value = np.asarray(value)
-        except Exception as error:  # the user's object may raise anything
-            raise DTypeError(f"{name} must be an array of numbers ({error})") from None
-    if value.dtype.kind not in "fiub":
-        raise DTypeError(f"{name} must hold numbers, got {value.dtype}")
+    """A value of a state dict as an array of the target's dtype."""
+    array = numbers(name, value)
     if not target._data.flags.writeable:
         raise ArgumentError(f"{name} is a read-only view, whose values cannot be set; make it a clone()")
-    if value.dtype == target.dtype:
-        return to_array(value)
-    given = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    return narrowed(name, given, target.dtype)
+    return narrowed(name, array, target.dtype)
 
 
-def _checked_element(name: str, value: Any, holder: Module | None = None) -> Module:
-    """The value, which must be a module, and must not itself contain the list of modules that it is added to."""
-    if not isinstance(value, Module):
-        raise ArgumentError(f"{name} must be a Module, got a {type(value).__name__}")
-    if holder is not None and any(module is holder for module in value.modules()):
-        raise ArgumentError(f"{name} is a {type(value).__name__} that holds it itself, which would go on for ever")
-    return value
+class _Container(Module):
+    """The base of modules that are a sequence of others."""
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    @checked
+    def __getitem__(self, index: int | slice) -> Any:
+        if not isinstance(index, slice):
+            return list(self.children())[self._position(index)]
+        try:
+            return self._slice(list(self.named_children())[index])
+        except Exception as error:  # the ends of a slice may be objects of the user, which may raise anything
+            raise ArgumentError(f"{error}, got {said(index)}") from None
+
+    def _slice(self, children: list[tuple[str, Module]]) -> Module:
+        raise NotImplementedError
+
+    def _position(self, index: Any) -> int:
+        """The position counted from the start. Negative indices count from the end."""
+        count, found = len(self), integer("an index", index)
+        if not -count <= found < count:
+            raise OutOfRangeError(f"there are {count} modules, no number {said(found)}")
+        return found % count
+
+    def _element(self, name: str, value: Any) -> Module:
+        """The value, which must be a module and must not contain this container."""
+        if not isinstance(value, Module):
+            raise ArgumentError(f"{name} must be a Module, got a {type(value).__name__}")
+        if any(module is self for module in value.modules()):
+            raise ArgumentError(f"{name} is a {type(value).__name__} that holds it itself, which would go on for ever")
+        return value
 
 
-class Sequential(Module):
-    """Modules applied one after the other. Without modules, the result is the input itself.
+class Sequential(_Container):
+    """Modules that are applied one after the other. Without modules, the output is the input itself.
 
     Raises:
-        ArgumentError: an element is not a module, or its name is an attribute of every module.
+        ArgumentError: an element is not a module, or has the name of an attribute that every module has.
 
     >>> from tinygrad_lenet import nn
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -349,17 +365,14 @@ class Sequential(Module):
     @checked
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         super().__init__()
-        named: Mapping[str, Any] = (
-            modules[0]
-            if len(modules) == 1 and isinstance(modules[0], Mapping)
-            else {str(i): module for i, module in enumerate(modules)}
-        )
+        only = modules[0] if len(modules) == 1 else None
+        named = only if isinstance(only, Mapping) else {str(i): module for i, module in enumerate(modules)}
         for name, module in named.items():
-            _checked_element(f"element {name} of modules", module)
+            self._element(f"element {name} of modules", module)
             if not isinstance(name, str) or not name or "." in name:
                 raise ArgumentError(f"an element is called by a word without dots, not {said(name)}")
             if hasattr(type(self), name) or name == "training":
-                raise ArgumentError(f"{name!r} is a name of its own; call the element something else")
+                raise ArgumentError(f"every module has an attribute {name!r}; give the element another name")
             setattr(self, name, module)
 
     def forward(self, x: Any) -> Any:
@@ -372,30 +385,21 @@ class Sequential(Module):
     @checked
     def append(self, module: Module) -> Sequential:
         """Add a module at the end."""
-        _checked_element("module", module, self)
+        self._element("module", module)
         name = len(self)
         while str(name) in vars(self):
             name += 1
         setattr(self, str(name), module)
         return self
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self.children())
-
-    def __iter__(self) -> Iterator[Module]:
-        return self.children()
-
-    @checked
-    def __getitem__(self, index: int | slice) -> Module:
-        if isinstance(index, slice):
-            return Sequential(dict(_slice(self, index)))
-        return list(self.children())[_position(self, index)]
+    def _slice(self, children: list[tuple[str, Module]]) -> Module:
+        return Sequential(dict(children))
 
 
-class ModuleList(Module):
-    """A list of modules that the model's ``forward`` applies; parameters are called ``0.weight`` and so on.
+class ModuleList(_Container):
+    """A list of modules, for the model's ``forward`` to apply. Their parameters are named ``0.weight`` and so on.
 
-    Modules in a plain list are found as well, but this list is a module itself.
+    Modules in a plain list are found as well. This list is itself a module.
 
     >>> from tinygrad_lenet import nn
     >>> layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
@@ -415,55 +419,29 @@ class ModuleList(Module):
 
     @checked
     def extend(self, modules: Iterable[Module]) -> ModuleList:
-        """Add several at the end."""
+        """Add several modules at the end."""
         several = listed("modules", modules, "Modules")
         for module in several:
-            _checked_element("each of modules", module, self)
+            self._element("each of modules", module)
         for module in several:
             setattr(self, str(len(self)), module)
         return self
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self.children())
-
-    def __iter__(self) -> Iterator[Module]:
-        return self.children()
-
-    @checked
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return ModuleList([module for _, module in _slice(self, index)])
-        return list(self.children())[_position(self, index)]
+    def _slice(self, children: list[tuple[str, Module]]) -> Module:
+        return ModuleList(module for _, module in children)
 
     @checked
     def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, str(_position(self, index)), _checked_element("module", module, self))
-
-
-def _slice(modules: Sequential | ModuleList, index: slice) -> list[tuple[str, Module]]:
-    """The elements of a slice, with their names."""
-    try:
-        return list(modules.named_children())[index]
-    except Exception as error:  # the ends may be objects of the user, which may raise anything
-        raise ArgumentError(f"{error}, got {said(index)}") from None
-
-
-def _position(modules: Sequential | ModuleList, index: Any) -> int:
-    """The position of an element, counted from the start; negative indices count from the end."""
-    count = len(modules)
-    number = integer("an index", index)
-    if not -count <= number < count:
-        raise OutOfRangeError(f"there are {count} modules, no number {said(number)}")
-    return number % count
+        setattr(self, str(self._position(index)), self._element("module", module))
 
 
 def differs(value: Any, default: Any) -> bool:
-    """Whether an option differs from its default, so that ``repr`` shows it. Tensors always differ from numbers."""
+    """Whether ``repr`` shows an option: it differs from its default, in its type or in its value."""
     return type(value) is not type(default) or bool(value != default)
 
 
 def tensor_of(name: str, value: Any) -> Tensor:
-    """An argument as a Tensor."""
+    """An argument as a Tensor. An error begins with the argument's name."""
     try:
         return as_tensor(value)
     except TinygradLenetError as error:
@@ -471,7 +449,7 @@ def tensor_of(name: str, value: Any) -> Tensor:
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
-    """Raise if the input has another rank or another number of features (axis 1): the most frequent mistake."""
+    """Raise unless the input has one of the ranks ``ndim``, and ``features`` elements along axis 1."""
     try:
         shape = tuple(np.shape(x))
     except Exception as error:
@@ -481,14 +459,14 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
 
 
 def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:
-    """The error for an input of the wrong shape; it names the layer with its options."""
+    """The error for an input of the wrong shape. It names the layer with its options."""
     caller = f"{type(layer).__name__}({layer.extra_repr()})"
     return named(ShapeError(f"expected input of shape {layout}, got {shape}"), caller)
 
 
 @contextmanager
 def evaluating(model: M) -> Iterator[M]:
-    """Put the model into evaluation mode; afterwards put each of its modules back into the mode it had."""
+    """Set evaluation mode within the block, and restore the mode of each module after it."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield model.eval()

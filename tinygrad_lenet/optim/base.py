@@ -1,48 +1,52 @@
-"""The base of the optimisers: groups of parameters with their options, and a state that belongs to each parameter."""
+"""The base of the optimisers: groups of parameters with options, and a state for each parameter."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from inspect import Parameter, Signature
 from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import Check, checks_of, entries, instance, integer, listed, number, said
+from ..checks import entries, instance, integer, listed, number, said
 from ..core.modes import user_line
-from ..core.signature import checked
+from ..core.python_object import numbers
+from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
 from ..core.values import narrowed
 from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, named
 
+__all__ = ["Optimizer"]
+
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]
-T = TypeVar("T", bound="Optimizer")
-_EITHER_WAY = Parameter.POSITIONAL_OR_KEYWORD
+T = TypeVar("T")
 
 
 class Optimizer:
-    """Base of the optimisers: keeps groups of parameters with their options, and a state for each parameter.
+    """Base of the optimisers: groups of parameters with their options, and a state for each parameter.
 
     Args:
         params: the Tensors to learn; or a list of dicts, each with ``params`` and the options that differ for them.
-        defaults: the options of groups that do not say otherwise.
+        defaults: the options of a group that does not set its own.
 
-    ``param_groups[0]["lr"]`` and the other options may be changed at any time; schedules do so. The lists of parameters
-    may change too. ``state`` maps each parameter to its state, so a parameter keeps its momentum when the lists change.
+    ``param_groups[0]["lr"]`` and the other options may be changed at any time; schedules do so. Parameters may be added
+    to a group or removed. ``state`` maps each parameter to its state, so the others keep their momentum.
 
-    Float16 parameters are updated in float32 and rounded after each step. Their state is float32 and has a
-    ``master_weight``, which adds up steps that are too small for float16 (Micikevicius et al., *Mixed precision
+    Float16 parameters are updated in float32 and rounded after each step. Their state is float32 and includes
+    ``master_weight``, which accumulates steps that are too small for float16 (Micikevicius et al., *Mixed precision
     training*, 2018).
 
     Raises:
-        ArgumentError: no parameters, one of them twice, or an option outside its range; the latter two also from
-            :meth:`step`, which has then changed nothing.
-        DTypeError: something that is not a Tensor; a set of them; an option that is no number.
+        ArgumentError: no parameters, a parameter given twice, or an option outside its range. :meth:`step` raises the
+            last two as well, and then changes nothing.
+        DTypeError: something that is not a Tensor, parameters in a set, or an option that is not a number.
         GradientError: a Tensor that does not require a gradient.
 
     >>> import numpy as np
@@ -58,33 +62,30 @@ class Optimizer:
     tensor([ 0.5, -1.5], requires_grad=True)
     """
 
-    # The options that mean the same in every optimiser; :func:`declared` adds those of a class.
-    _checks: ClassVar[dict[str, Check]] = dict.fromkeys(
-        ("lr", "initial_lr", "weight_decay", "momentum"), partial(number, interval="[0, inf)")
-    )
-    _defaults: ClassVar[Options] = {}
+    # The checks of options, by name: here those that mean the same in every optimiser. ``declared`` adds a class's own.
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        name: partial(number, name, interval="[0, inf)") for name in ("lr", "initial_lr", "weight_decay", "momentum")
+    }
+
+    __dataclass_fields__: ClassVar[Options]
 
     @checked
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
-        if isinstance(params, (set, frozenset)):
-            params = [{"params": params}]  # which add_param_group refuses
-        if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping, np.ndarray)):
-            raise DTypeError(
-                f"params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of dicts"
-            )
-        self.defaults = self._plain(defaults)
-        given = [params] if isinstance(params, Tensor) else list(params)
+        given = _ordered(params)
         if not given:
             raise ArgumentError("got no parameters; pass model.parameters()")
-        groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
-        if not all(isinstance(group, Mapping) for group in groups):
-            raise DTypeError("got a mixture of groups and Tensors; make each group a dict with 'params'")
+        self.defaults = self._plain(defaults)
         self.param_groups: list[Options] = []
         self.state: dict[Tensor, Options] = {}
         self._members: list[Tensor] = []  # the parameters of all groups at the last check
         self._checked: dict[int, Options] = {}  # the groups at the last check, by number
-        for group in groups:
+        for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
+
+    def __post_init__(self, *arguments: Any) -> None:
+        """Receive the arguments of a constructor that :func:`declared` made."""
+        params, *options = arguments
+        Optimizer.__init__(self, params, dict(zip([*self.__dataclass_fields__][1:], options, strict=True)))
 
     @checked
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
@@ -94,12 +95,12 @@ class Optimizer:
             param_group: a dict with ``params``, one Tensor or a list of them, and the options that differ from the
                 defaults of the optimiser.
 
-        The parameters begin without momentum or other state. A schedule that was made before changes the new group from
-        its next step on, beginning with the rate the group has.
+        The parameters begin without momentum or other state. A schedule that exists already changes the new group from
+        its next step on, starting from the group's own rate.
 
         Raises:
-            ArgumentError: no ``params``, a parameter that the optimiser has already, or an option outside its range.
-            DTypeError: not a dict; ``params`` without an order, such as a set; something that is not a Tensor.
+            ArgumentError: no ``params``, a parameter that the optimiser already has, or an option outside its range.
+            DTypeError: ``param_group`` is not a dict, or its ``params`` are a set or not Tensors.
             GradientError: a Tensor that does not require a gradient.
 
         >>> import tinygrad_lenet as tl
@@ -113,30 +114,23 @@ class Optimizer:
             raise DTypeError(f"a group must be a dict with 'params', got {said(param_group)}")
         if "params" not in param_group:
             raise ArgumentError("each group must have 'params', and may have the options that differ for them")
-        given = param_group["params"]
-        if isinstance(given, (set, frozenset)):
-            raise DTypeError("params is a set, whose order changes from run to run; pass a list")
-        new = [given] if isinstance(given, Tensor) else listed("params", given, "Tensors")
+        new = _ordered(param_group["params"])
         members = self._check([*self._listed_members(), *new])
         self.param_groups.append({**self._plain({**self.defaults, **param_group}), "params": new})
         self._members = members
 
     def _plain(self, options: Mapping[str, Any]) -> Options:
-        """The options of a group, checked: as Python's numbers, which do not make float32 wider."""
-        return {name: self._checks[name](name, v) if name in self._checks else v for name, v in options.items()}
+        """Checked options as Python numbers, which do not widen float32."""
+        return {name: self._checks[name](v) if name in self._checks else v for name, v in options.items()}
 
     def _checked_groups(self) -> list[Options]:
-        """The groups with their options checked; only groups that have changed are checked again."""
+        """The groups with checked options. A group is checked again only if it has changed."""
         for i, group in enumerate(self.param_groups):
             try:
                 same = group == self._checked[i]
-            except Exception:  # a new group; an option that cannot be compared
+            except Exception:  # a new group, or an option that cannot be compared
                 same = False
             if not same:
-                if not isinstance(group.get("params"), (list, tuple)):  # a generator would be empty at the second look
-                    raise DTypeError(
-                        f"each group must have 'params', a list of Tensors, got {said(group.get('params'))}"
-                    )
                 missing = [name for name in self.defaults if name not in group]
                 if missing:
                     raise ArgumentError(f"group {i} lacks {', '.join(missing)}; add it by add_param_group")
@@ -144,14 +138,17 @@ class Optimizer:
         return [self._checked[i] for i in range(len(self.param_groups))]
 
     def _listed_members(self) -> list[Any]:
-        """The parameters of all groups, as they are listed."""
-        try:
-            return [p for group in self.param_groups for p in group["params"]]
-        except (KeyError, TypeError):
-            raise DTypeError("each group must have 'params', a list of Tensors") from None
+        """The parameters of all groups, in order."""
+        found: list[Any] = []
+        for group in self.param_groups:
+            params = group.get("params")
+            if not isinstance(params, (list, tuple)):  # a generator would be empty the second time
+                raise DTypeError(f"each group must have 'params', a list of Tensors, got {said(params)}")
+            found += params
+        return found
 
     def _check(self, members: list[Any]) -> list[Tensor]:
-        """Parameters, each once; those that are new must be able to learn."""
+        """The members. Raise if one occurs twice, or if a new one cannot be trained."""
         seen, known = set[int](), set(map(id, self._members))
         for p in members:
             if not isinstance(p, Tensor):
@@ -166,15 +163,14 @@ class Optimizer:
         return members
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                p._grad = None
+        """Set the gradients of all parameters to None."""
+        for p in self._listed_members():
+            p._grad = None
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         line = user_line()
-        try:  # all is checked before anything changes
+        try:  # check everything before anything changes
             groups, members = self._checked_groups(), self._listed_members()
             if len(members) != len(self._members) or any(map(operator.is_not, members, self._members)):
                 self._members = self._check(members)
@@ -187,7 +183,7 @@ class Optimizer:
                     if state is None:
                         state = self.state[p] = _fresh(p)
                     state["step"] += 1
-                    # A change in place: a graph that saved the old value must not use it.
+                    # A change in place: a graph that saved the old value must refuse to use it.
                     p._version[:] = p._version[0] + 1, line
                     w, g = p._data, p._grad._data
                     if w.itemsize > 2:
@@ -198,43 +194,41 @@ class Optimizer:
                         w[...] = wide
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
-        """Change ``w`` in place, given its gradient ``g``, which must be left as it is.
+        """Change ``w`` in place. The gradient ``g`` must not be changed.
 
-        Both are arrays of the parameter's shape and dtype; for float16 parameters they are float32.
+        Both are arrays of the parameter's shape and dtype, or float32 arrays for a float16 parameter.
 
-        ``state`` is the dict of this parameter. It has ``step``, the number of this step, and ``scratch``, an array
-        like ``w`` for intermediate results, which is not saved. What a subclass adds is saved with the rest.
+        ``state`` is the dict of this parameter. It has ``step``, the number of this step starting at 1, and
+        ``scratch``, an array like ``w`` for intermediate results, which is not saved. Entries that a subclass adds are
+        saved.
         """
         raise NotImplementedError
 
     @checked
     def state_dict(self) -> Options:
-        """Everything that a later run needs to go on with the same bits: numbers and copies of arrays, no Tensors.
+        """The options and the state, as numbers and copies of arrays; a run that loads them continues bit for bit.
 
-        Parameters are numbered through all groups, as in PyTorch's files.
+        Parameters are numbered across all groups, as in PyTorch's files.
         """
         state = {
             i: {k: copy.deepcopy(v) for k, v in self.state[p].items() if k != "scratch"}
             for i, p in enumerate(self._listed_members())
             if p in self.state
         }
-        start, groups = 0, []
-        for group in self.param_groups:
-            stop = start + len(group["params"])
-            groups.append({**group, "params": list(range(start, stop))})
-            start = stop
+        numbering = itertools.count()
+        groups = [{**group, "params": [next(numbering) for _ in group["params"]]} for group in self.param_groups]
         return {"state": state, "param_groups": groups}
 
     @checked
     def load_state_dict(self, state_dict: Options) -> None:
-        """Go on where :meth:`state_dict` was taken; the parameters must be the same, in number, order and shape.
+        """Continue from a state of :meth:`state_dict`. The parameters must agree in number, order and shape.
 
-        Arrays of the parameter's shape are converted to its dtype (float32 for float16): float64 values lose digits in
-        float32. Numbers and other arrays, which an optimiser of your own may keep, stay as they are.
+        Arrays of the parameter's shape are converted to its dtype (float32 for float16), so float64 values are rounded
+        in float32. Numbers and other arrays, which your own optimiser may keep, are not converted.
 
         Raises:
-            ArgumentError: the state does not fit; nothing is changed then.
-            DTypeError: not numbers, or numbers that the dtype cannot hold. Likewise.
+            ArgumentError: the state does not fit.
+            DTypeError: values that are not numbers, or that the dtype cannot hold. An error changes nothing.
         """
         groups, states = entries(state_dict, "param_groups", "state")
         groups = listed("param_groups", groups, "a list of dicts")
@@ -250,32 +244,34 @@ class Optimizer:
             if not 0 <= i < len(params):
                 raise ArgumentError(f"the state is of parameter {said(i)}, this has {len(params)}")
             values = instance(f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
-            own_state = state[params[i]] = _fresh(params[i])
+            state[params[i]] = _fresh(params[i])
             for name, value in values.items():
-                what = f"{name} of parameter {i}"
-                own_state[name] = (
-                    integer(what, value, 0, 2**53) if name == "step" else self._loaded(what, value, params[i])
-                )
+                state[params[i]][name] = self._loaded(name, value, i, params[i])
             entries(values, "step")
+        for group in groups:
+            entries(group, *self.defaults)
         updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
-        missing = [name for new in updates for name in self.defaults if name not in new]
-        if missing:
-            raise ArgumentError(f"the state lacks {', '.join(missing)}; is it of another kind of optimiser?")
         self.state = state
         for group, new in zip(self.param_groups, updates, strict=True):
             group.update(new)
 
-    def _loaded(self, what: str, value: Any, p: Tensor) -> Any:
-        """Copy a value of a loaded state. Optimisers of this package save only arrays of the parameter's shape."""
-        custom = not type(self).__module__.startswith(__package__)
+    def _loaded(self, name: str, value: Any, i: int, p: Tensor) -> Any:
+        """A copy of a value from the state of parameter ``i``, in the dtype of its state."""
+        what = f"{name} of parameter {i}"
+        if name == "step":
+            return integer(what, value, 0, 2**53)
+        custom = not type(self).__module__.startswith(__package__)  # the package's own keep arrays of p's shape only
         if custom and isinstance(value, (bool, int, float, np.ndarray)) and np.shape(value) != p.shape:
             return copy.copy(value)
-        return _like(what, value, p)
+        array = numbers(what, value)
+        if array.shape != p.shape:
+            raise ArgumentError(f"{what} has shape {array.shape}, expected {p.shape}")
+        return np.array(narrowed(what, array, _working(p)))
 
     def __setstate__(self, attributes: Options) -> None:
         vars(self).update(attributes)
         self._members = self._listed_members()
-        for key in [key for key in self.state if isinstance(key, int)]:  # pickles of earlier versions: by number
+        for key in [key for key in self.state if isinstance(key, int)]:  # older pickles
             p, values = self._members[key], vars(self)["state"].pop(key)
             self.state[p] = {k: v.astype(_working(p)) if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
@@ -289,38 +285,33 @@ class Optimizer:
 
 @dataclass_transform()
 def declared(cls: type[T]) -> type[T]:
-    """Make the constructor of an optimiser: its annotated attributes are its options, as in a dataclass.
+    """Make the constructor of an optimiser or a schedule from its annotated attributes, as a dataclass does.
 
-    ``InitVar`` tells type checkers that they are arguments, not attributes: each group has its own ``lr``. They are
-    checked by their annotations when a group is added, and again after it has changed.
+    The annotations also check the arguments. ``InitVar`` tells type checkers that the options of an optimiser are not
+    its attributes: each group has its own ``lr``. ``_checks`` are for the options of groups.
     """
-    words = {name: word.removeprefix("InitVar[").removesuffix("]") for name, word in cls.__annotations__.items()}
-    cls.__annotations__ = words
-    own = {name: value for name, value in vars(cls).items() if name in words}
-    for name in own:
-        delattr(cls, name)
-    defaults = cls._defaults = cls._defaults | own
-    cls._checks = cls._checks | checks_of(cls)
-    for base in cls.__mro__[1:]:
-        words = vars(base).get("__annotations__", {}) | words
-    options = [Parameter("self", _EITHER_WAY), Parameter("params", _EITHER_WAY, annotation=words["params"])]
-    options += [Parameter(name, _EITHER_WAY, default=value, annotation=words[name]) for name, value in defaults.items()]
-    signature = Signature(options, return_annotation="None")
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        try:
-            call = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            verb = "" if str(error).startswith(("missing", "got")) else "got "  # too many arguments
-            raise TypeError(f"{type(args[0]).__name__}() {verb}{error}") from None
-        call.apply_defaults()
-        self, params, *values = call.arguments.values()
-        Optimizer.__init__(self, params, dict(zip(defaults, values, strict=True)))
-
-    __init__.__signature__ = signature  # type: ignore[attr-defined]
-    __init__.__module__, __init__.__qualname__ = cls.__module__, f"{cls.__qualname__}.__init__"
-    cls.__init__ = __init__  # type: ignore[method-assign]
+    made: Any = dataclass(eq=False, repr=False)(cls)
+    init = made.__init__
+    for name in vars(cls).keys() & init.__annotations__:
+        delattr(made, name)  # a default is not an attribute of the class
+    for name, word in init.__annotations__.items():
+        init.__annotations__[name] = re.sub(r"^InitVar\[(.*)\]$", r"\1", str(word))
+    made.__init__ = checked(init)
+    made._checks = getattr(cls, "_checks", {}) | {option.name: option.admit for option in Signature(init).options}
     return cls
+
+
+def _ordered(params: Any) -> list[Any]:
+    """One or several parameters as a list."""
+    if isinstance(params, (set, frozenset)):
+        raise DTypeError("params is a set, whose order changes from run to run; pass a list")
+    if isinstance(params, Tensor):
+        return [params]
+    if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping)):
+        raise DTypeError(
+            f"params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of dicts"
+        )
+    return list(params)
 
 
 def _fresh(p: Tensor) -> Options:
@@ -329,32 +320,20 @@ def _fresh(p: Tensor) -> Options:
 
 
 def _working(p: Tensor) -> np.dtype[Any]:
-    """The dtype of a parameter's state and arithmetic: squares of float16 gradients do not fit into float16."""
+    """The dtype of a parameter's state and arithmetic: float32 for float16, in which squares of gradients overflow."""
     return np.dtype(np.float32) if p.dtype == np.float16 else p.dtype
 
 
 def _master(w: Array, state: Options) -> Array:
-    """The float32 weights of a float16 parameter. Where the parameter was changed elsewhere, its value counts."""
+    """The float32 copy of a float16 parameter. Elements that were changed elsewhere are read again."""
     wide: Array = state.setdefault("master_weight", w.astype(np.float32))
     with np.errstate(over="ignore"):
         np.copyto(wide, w, where=wide.astype(np.float16) != w)
     return wide
 
 
-def _like(name: str, value: Any, p: Tensor) -> Array:
-    """A private copy of what a state has for a parameter, in its shape and the dtype of its arithmetic."""
-    try:
-        array = np.array(value.numpy() if isinstance(value, Tensor) else value)
-    except Exception as error:  # whatever an object of the user's own raises
-        raise DTypeError(f"{name} must be an array of numbers ({error})") from None
-    if array.dtype.kind not in "fiu":
-        raise DTypeError(f"{name} must be an array of numbers, got {said(array)}")
-    if array.shape != p.shape:
-        raise ArgumentError(f"{name} has shape {array.shape}, expected {p.shape}")
-    return narrowed(name, array, _working(p))
-
-
 def _buffer(state: Options, name: str, w: Array, value: float = 0.0) -> Array:
+    """The array ``name`` of a state; at the first step it is made, like ``w``, filled with ``value``."""
     if name not in state:
         state[name] = np.full_like(w, value)
     array: Array = state[name]

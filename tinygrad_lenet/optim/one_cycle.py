@@ -1,4 +1,4 @@
-"""A schedule that overwrites the learning rate, and momentum too."""
+"""A schedule that overwrites the learning rate and the momentum."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ from ..checks import Decay, NonNegative, PositiveReal, Probability, instance, in
 from ..core.signature import checked
 from ..errors import ArgumentError
 from .base import Optimizer
-from .schedules import Schedule, _cosine, _linear, _Standing
+from .schedule import Schedule
+from .schedules import _cosine, _linear
+
+__all__ = ["OneCycleLR"]
 
 Steps: TypeAlias = Annotated[int, partial(integer, least=1, most=2**53)]
 
 
 class OneCycleLR(Schedule):
-    """Up from ``max_lr / div_factor`` to ``max_lr``, then down to that start divided by ``final_div_factor``; one step
-    a batch.
+    """Raise the learning rate from ``max_lr / div_factor`` to ``max_lr``, then lower it far below the start.
 
-    Momentum (or Adam's first beta) goes the other way (Smith & Topin, *Super-convergence*, 2018; PyTorch's two phases,
-    or three: up, down to the start, down to the end).
+    Call :meth:`step` once a batch. Momentum, or Adam's first beta, goes the other way (Smith & Topin,
+    *Super-convergence*, 2018). The last rate is ``max_lr / div_factor / final_div_factor``.
 
     Args:
-        optimizer: its learning rate is overwritten.
+        optimizer: the optimiser whose learning rate is overwritten.
         max_lr: the highest learning rate.
-        total_steps: the number of steps; or ``epochs`` and ``steps_per_epoch``, whose product it is.
+        total_steps: the number of steps; or give ``epochs`` and ``steps_per_epoch``, whose product it is.
         epochs: see ``total_steps``.
         steps_per_epoch: see ``total_steps``.
-        pct_start: the part of the steps that go up.
+        pct_start: the fraction of the steps during which the rate rises.
         anneal_strategy: ``"cos"`` or ``"linear"``.
         cycle_momentum: whether momentum changes too.
         base_momentum: its lowest value.
         max_momentum: its highest value.
-        div_factor: see above.
-        final_div_factor: see above.
-        three_phase: see above.
+        div_factor: the highest rate divided by the first.
+        final_div_factor: the first rate divided by the last.
+        three_phase: whether the rate first falls to its start, as steeply as it rose, and from there to the end.
 
     Raises:
-        ArgumentError: no number of steps, an option outside of its range, or an optimiser without momentum.
+        ArgumentError: no number of steps, an option outside its range, or an optimiser without momentum.
 
     >>> import tinygrad_lenet as tl
     >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
@@ -74,28 +76,20 @@ class OneCycleLR(Schedule):
             total_steps = integer("epochs * steps_per_epoch", epochs * steps_per_epoch, 1, 2**53)
         if total_steps is None:
             raise ArgumentError("give total_steps, or epochs and steps_per_epoch, all at least 1")
-        self.total_steps = total_steps
-        self.anneal = _cosine if anneal_strategy == "cos" else _linear
-        low, end = max_lr / div_factor, max_lr / div_factor / final_div_factor
-        up = float(pct_start * total_steps) - 1
-        # (last step, learning rate there, momentum there), and where the first phase begins
-        self.start = (low, max_momentum)
-        self.phases = [(up, max_lr, base_momentum), (total_steps - 1, end, max_momentum)]
-        if three_phase:
-            self.phases[1:] = [(2 * up, low, max_momentum), (total_steps - 1, end, max_momentum)]
-        self.cycle_momentum = cycle_momentum
         if cycle_momentum and not {"momentum", "betas"} & set(optimizer.defaults):
             raise ArgumentError(f"{type(optimizer).__name__} has no momentum to cycle; pass cycle_momentum=False")
-        before = [dict(group) for group in optimizer.param_groups]
+        self.total_steps, self.cycle_momentum = total_steps, cycle_momentum
+        self.anneal = _cosine if anneal_strategy == "cos" else _linear
+        low = max_lr / div_factor
+        top = float(pct_start * total_steps) - 1
+        # The start, as rate and momentum; and the end of each phase, as step, rate and momentum.
+        self.start = (low, max_momentum)
+        self.phases = [(top, max_lr, base_momentum), (total_steps - 1, low / final_div_factor, max_momentum)]
+        if three_phase:
+            self.phases.insert(1, (2 * top, low, max_momentum))
+        super().__init__(optimizer)
         for group in optimizer.param_groups:
             group["initial_lr"] = low
-        try:
-            super().__init__(optimizer)
-        except Exception:
-            for group, old in zip(optimizer.param_groups, before, strict=True):
-                group.clear()
-                group.update(old)
-            raise
 
     def _at(self, t: int) -> tuple[float, float]:
         """Learning rate and momentum at step ``t``."""
@@ -104,12 +98,14 @@ class OneCycleLR(Schedule):
                 f"step {t} of total_steps={self.total_steps}; make the schedule as long as the training"
             )
         begin, (lr, momentum) = 0.0, self.start
-        for i, (end, next_lr, next_momentum) in enumerate(self.phases, 1):
-            if t <= end or i == len(self.phases):
-                part = (t - begin) / (end - begin) if end != begin else 1.0
-                return self.anneal(lr, next_lr, part), self.anneal(momentum, next_momentum, part)
+        for end, next_lr, next_momentum in self.phases[:-1]:
+            if t <= end:
+                break
             begin, lr, momentum = end, next_lr, next_momentum
-        raise AssertionError("the last phase takes every step")
+        else:
+            end, next_lr, next_momentum = self.phases[-1]
+        part = (t - begin) / (end - begin) if end != begin else 1.0
+        return self.anneal(lr, next_lr, part), self.anneal(momentum, next_momentum, part)
 
     def rate(self, t: int, base: float) -> float:
         """See the class."""
@@ -118,28 +114,28 @@ class OneCycleLR(Schedule):
     def _chained(self, t: int, lr: float, base: float) -> float:
         return self.rate(t, base)
 
-    def _set(self, t: int, rates: list[float]) -> None:
-        super()._set(t, rates)
-        if self.cycle_momentum:
-            self._set_momentum(t)
+    def _bases(self) -> list[float]:
+        return [self.start[0]] * len(self.optimizer.param_groups)
 
-    def _set_momentum(self, t: int) -> None:
-        momentum = self._at(t)[1]
-        for group in self.optimizer.param_groups:
+    def _move(self, t: int, restart: bool = False) -> None:
+        super()._move(t, restart)
+        self._set_momentum()
+
+    def _set_momentum(self) -> None:
+        momentum = self._at(self.last_epoch)[1]
+        for group in self.optimizer.param_groups if self.cycle_momentum else ():
             if "betas" in group:
                 group["betas"] = (momentum, *group["betas"][1:])
             else:
                 group["momentum"] = momentum
 
-    def _standing(self, state: dict[str, Any]) -> _Standing:
-        standing = super()._standing(state)
-        self._at(standing.last_epoch)  # refuses what is beyond the last step
-        return standing
+    def _checked_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        found = super()._checked_state(state)
+        self._at(found["last_epoch"])  # raises beyond the last step
+        return found
 
-    def _take(self, standing: _Standing) -> None:
-        super()._take(standing)
-        groups = self.optimizer.param_groups
-        if self.cycle_momentum and all(
-            group.get("betas", [group.get("momentum")])[0] == self.start[1] for group in groups
-        ):
-            self._set_momentum(standing.last_epoch)  # it is what making this schedule set
+    def _take(self, state: dict[str, Any]) -> None:
+        super()._take(state)
+        now = [group.get("betas", [group.get("momentum")])[0] for group in self.optimizer.param_groups]
+        if {*now} == {self.start[1]}:  # set by the construction of this schedule
+            self._set_momentum()

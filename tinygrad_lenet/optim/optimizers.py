@@ -1,4 +1,4 @@
-"""Optimisers: PyTorch's names, defaults and semantics, each update rule a few lines of NumPy in place."""
+"""Optimisers with PyTorch's names, defaults and semantics. Each update rule is a few lines of NumPy, in place."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from ..checks import Decays, NonNegative, Probability, Real
 from ..errors import ArgumentError
 from .base import Array, Optimizer, Options, _buffer, declared
 
-# By the dtype of the arithmetic: the square root of its smallest positive number; and a number whose square it can add
-# up 2^16 times.
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+
+# By dtype: the square root of its smallest positive number; a number whose square can be added up 2^16 times.
 _LEAST_ROOT = {"f": 2.0**-74.5, "d": 2.0**-537}
 _LARGEST = {"f": 2.0**55, "d": 2.0**503}
 
@@ -25,7 +26,7 @@ def _decayed(w: Array, g: Array, options: Options) -> Array:
 
 
 def _squarable(g: Array) -> Array:
-    """The gradient; if its squares overflow, with finite elements made smaller where they are too large."""
+    """The gradient; if its squares overflow, with the finite elements clipped."""
     if np.vdot(g, g) < math.inf:
         return g
     largest = _LARGEST[g.dtype.char]
@@ -33,7 +34,7 @@ def _squarable(g: Array) -> Array:
 
 
 def _divided(g: Array, squares: Array, factor: float, eps: float, out: Array) -> Array:
-    """``g / (sqrt(squares) / factor + eps)``, with a denominator above 0, so that 0 / 0 is 0 if ``eps`` is 0."""
+    """``g / (sqrt(squares) / factor + eps)``. The denominator stays above 0, so 0 / 0 is 0 also if ``eps`` is 0."""
     np.sqrt(squares, out=out)
     if factor != 1:
         out /= factor
@@ -47,11 +48,11 @@ def _divided(g: Array, squares: Array, factor: float, eps: float, out: Array) ->
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum (Sutskever et al., 2013, in PyTorch's form).
 
-    ``v = momentum * v + (1 - dampening) * g`` (``v = g`` at first), ``w = w - lr * v``; with ``nesterov``
-    ``w = w - lr * (g + momentum * v)``; ``g`` includes ``weight_decay * w``.
+    ``v = momentum * v + (1 - dampening) * g`` (``v = g`` in the first step), ``w = w - lr * v``; with ``nesterov``
+    ``w = w - lr * (g + momentum * v)``. ``g`` includes ``weight_decay * w``.
 
     Raises:
-        ArgumentError: ``nesterov`` without momentum or with dampening; or as :class:`Optimizer`.
+        ArgumentError: ``nesterov`` without momentum or with dampening, and the errors of :class:`Optimizer`.
 
     >>> import tinygrad_lenet as tl
     >>> w = tl.tensor([1.0], requires_grad=True)
@@ -77,7 +78,7 @@ class SGD(Optimizer):
         return found
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
-        """One step for one parameter."""
+        """Update one parameter."""
         g = _decayed(w, g, options)
         momentum, scratch = options["momentum"], state["scratch"]
         if momentum:
@@ -93,12 +94,12 @@ class SGD(Optimizer):
 
 @declared
 class Adam(Optimizer):
-    """Adam (Kingma & Ba, 2015, algorithm 1), with the loss's weight decay, or ``amsgrad`` (Reddi et al., 2018,
-    algorithm 2: the largest ``v`` so far in place of ``v``).
+    """Adam (Kingma & Ba, 2015, algorithm 1), or AMSGrad (Reddi et al., 2018, algorithm 2) with ``amsgrad``.
 
     ``m = beta1 * m + (1 - beta1) * g``, ``v = beta2 * v + (1 - beta2) * g^2``,
-    ``w = w - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)``: so the first step is ``lr`` long in each
-    weight, however steep the loss. Weight decay adds ``weight_decay * w`` to ``g``; see :class:`AdamW`.
+    ``w = w - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)``. So the first step changes each weight by
+    ``lr``, however steep the loss is. AMSGrad uses the largest ``v`` so far in place of ``v``. Weight decay adds
+    ``weight_decay * w`` to ``g``; see :class:`AdamW` for the decoupled form.
 
     >>> import tinygrad_lenet as tl
     >>> w = tl.tensor([1.0, -100.0], requires_grad=True)
@@ -109,7 +110,7 @@ class Adam(Optimizer):
     tensor([  0.9, -99.9])
     """
 
-    decoupled = False  # weight decay: on the weights themselves, or through the gradient
+    decoupled = False  # whether weight decay acts on the weights themselves, not through the gradient
 
     params: InitVar[Iterable[Any]]
     lr: InitVar[NonNegative] = 1e-3
@@ -119,7 +120,7 @@ class Adam(Optimizer):
     amsgrad: InitVar[bool] = False
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
-        """One step for one parameter."""
+        """Update one parameter."""
         (beta1, beta2), step, scratch = options["betas"], state["step"], state["scratch"]
         if self.decoupled:
             w *= 1 - options["lr"] * options["weight_decay"]
@@ -139,7 +140,7 @@ class Adam(Optimizer):
 
 @declared
 class AdamW(Adam):
-    """Adam with decoupled weight decay, ``w = w - lr * weight_decay * w`` before it (Loshchilov & Hutter, 2019,
+    """Adam with decoupled weight decay: ``w = w - lr * weight_decay * w`` before each step (Loshchilov & Hutter, 2019,
     algorithm 2).
 
     >>> import tinygrad_lenet as tl
@@ -158,18 +159,17 @@ class AdamW(Adam):
 
 @declared
 class RMSprop(Optimizer):
-    """RMSprop (Tieleman & Hinton, 2012, lecture 6.5), plain or ``centered`` (Graves, 2013, equations 38 to 41), with
-    momentum.
+    """RMSprop (Tieleman & Hinton, 2012, lecture 6.5), plain or ``centered`` (Graves, 2013, equations 38 to 41).
 
-    ``v = alpha * v + (1 - alpha) * g^2``, ``w = w - lr * g / (sqrt(v) + eps)``; centred: ``sqrt(v - mean(g)^2)``,
-    where a variance that rounding makes negative counts as 0.
+    ``v = alpha * v + (1 - alpha) * g^2``, ``w = w - lr * g / (sqrt(v) + eps)``. The centred form has
+    ``sqrt(v - mean(g)^2)``; a variance that rounding makes negative counts as 0.
 
     >>> import tinygrad_lenet as tl
     >>> w = tl.tensor([1.0], requires_grad=True)
     >>> optimizer = tl.optim.RMSprop([w], lr=0.01)
     >>> (w * w).sum().backward()
     >>> optimizer.step()
-    >>> w.detach().round(4)  # v is 0.01 * 2^2: a step of 0.01 / 0.1
+    >>> w.detach().round(4)  # v is 0.01 * 2^2, so the step is 0.01 * 2 / 0.2
     tensor([0.9])
     """
 
@@ -182,7 +182,7 @@ class RMSprop(Optimizer):
     centered: InitVar[bool] = False
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
-        """One step for one parameter."""
+        """Update one parameter."""
         g = _squarable(_decayed(w, g, options))
         alpha, scratch, v = options["alpha"], state["scratch"], _buffer(state, "square_avg", w)
         v *= alpha
@@ -204,7 +204,7 @@ class RMSprop(Optimizer):
 
 @declared
 class Adagrad(Optimizer):
-    """Adagrad (Duchi et al., 2011, figure 1): steps become shorter the more a weight has moved.
+    """Adagrad (Duchi et al., 2011, figure 1): the larger a weight's past gradients, the shorter its steps.
 
     ``s = s + g^2``, ``w = w - lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)``.
 
@@ -225,7 +225,7 @@ class Adagrad(Optimizer):
     eps: InitVar[NonNegative] = 1e-10
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
-        """One step for one parameter."""
+        """Update one parameter."""
         g = _squarable(_decayed(w, g, options))
         total, scratch = _buffer(state, "sum", w, options["initial_accumulator_value"]), state["scratch"]
         total += np.multiply(g, g, out=scratch)

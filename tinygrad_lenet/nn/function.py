@@ -1,0 +1,68 @@
+"""The base class of activations, losses and pooling layers: it makes a module class of a function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from ..checks import ranged
+from ..core.signature import SPELLINGS, Option, Signature, checked
+from ..core.tensor import Tensor
+from .module import Module
+
+
+class Function(Module):
+    """Base of modules that apply a function and have no parameters: ``class Tanh(Function, function=F.tanh)``.
+
+    The constructor takes the options of the function: its parameters that are not tensors, with their defaults and
+    checks. They are kept in ``options``. The docstring of the function is added to that of the class. Keywords narrow
+    the ranges of options: ``class ELU(Function, function=F.elu, alpha=Real)``.
+    """
+
+    function: ClassVar[Callable[..., Tensor]]
+    _signature: ClassVar[inspect.Signature]  # of the constructor, without self
+    _checks: ClassVar[list[Option]]
+
+    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None, **ranges: Any) -> None:
+        super().__init_subclass__()
+        if function is None:
+            return
+        cls.function = function
+        if cls.__doc__ and function.__doc__:  # python -OO removes docstrings
+            cls.__doc__ = f"{cls.__doc__}\n\nThe function:\n\n{inspect.cleandoc(function.__doc__)}"
+        door, parameters = Signature(inspect.unwrap(function)), inspect.signature(function).parameters
+        options = [parameters[name] for name, kind in zip(door.names, door.operands, strict=True) if kind != 1]
+        cls._signature, cls._checks = inspect.Signature(options), door.options
+        for i, option in enumerate(cls._checks):
+            if option.name in ranges:
+                cls._checks[i] = option._replace(quick=frozenset(), check=ranged(ranges[option.name]))
+
+        @checked
+        def __init__(self: Function, *args: Any, **options: Any) -> None:
+            super(cls, self).__init__(*args, **options)
+
+        # Each class has an __init__ of its own, since its signature must not hide that of a user's subclass.
+        itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        __init__.__signature__ = inspect.Signature([itself, *options])  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__()
+        try:
+            bound = self._signature.bind(*args, **{SPELLINGS.get(name, name): value for name, value in options.items()})
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}() takes {self._signature}: {error}") from None
+        bound.apply_defaults()
+        self.options = bound.arguments
+        for option in self._checks:
+            if type(self.options[option.name]) not in option.quick:
+                self.options[option.name] = option.admit(self.options[option.name])
+
+    def forward(self, x: Any) -> Tensor:
+        """Apply the function."""
+        return type(self).function(x, **self.options)
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return ", ".join(f"{name}={value}" for name, value in self.options.items() if value is not None)

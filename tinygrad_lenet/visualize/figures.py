@@ -1,0 +1,303 @@
+"""Pictures of training and of what a network sees: matplotlib Figures, and an HTML page that collects them.
+
+matplotlib is an extra, imported when the first picture is drawn. No window is opened.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import Positive, instance, listed, said
+from ..checks import figure as real
+from ..core.modes import no_grad
+from ..core.signature import checked
+from ..core.tensor import Tensor
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, foreign
+from ..nn import Module, record_calls
+from ..ops.softmax import softmax
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST = 10_000  # images in one figure
+_STYLES = {"train": "o--", "validation": "s-", "test": "o-"}
+
+
+def _figure(width: float, height: float, title: str = "") -> Figure:
+    try:
+        from matplotlib.figure import Figure  # without pyplot: works where there is no display
+    except ModuleNotFoundError:
+        raise ArgumentError("pictures need matplotlib; pip install 'tinygrad_lenet[examples]'") from None
+    figure = Figure(layout="constrained", figsize=(width, height))
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _grid(
+    images: Sequence[Any], captions: Sequence[str], columns: int, size: tuple[float, float], title: str, **options: Any
+) -> Figure:
+    """Images in rows, each in a field of this size and below its caption."""
+    if len(images) > _MOST:
+        raise ShapeError(f"{len(images)} images are too many for one picture, choose some")
+    rows = max(1, -(-len(images) // columns))
+    figure = _figure(size[0] * columns, size[1] * rows + 0.4, title)
+    fields = figure.subplots(rows, columns, squeeze=False, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
+    for axes, image, caption in zip(fields.flat, images, captions, strict=False):
+        axes.imshow(image, **options)
+        axes.set_title(caption, fontsize=8)
+    return figure
+
+
+def _numbers(name: str, value: Any) -> NDArray[Any]:
+    """The value as an array of numbers. Unlike in a Tensor, integers in a list stay integers."""
+    try:
+        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
+    except Exception as error:  # an object of the user's may raise anything
+        raise ShapeError(f"{name} must be an array of numbers ({error})") from None
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise DTypeError(f"{name} must be an array of numbers, got {said(array)}")
+    return array
+
+
+def _words(name: str, value: Any) -> list[str]:
+    words = list(value) if isinstance(value, str) else listed(name, value, "a list of words")
+    if not all(isinstance(word, str) for word in words):
+        raise DTypeError(f"{name} must be a list of words, got {said(words)}")
+    return words
+
+
+Numbers: TypeAlias = Annotated[Any, _numbers]
+Words: TypeAlias = Annotated[Sequence[str], _words]
+
+
+@checked
+def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
+    """Loss and accuracy over the epochs.
+
+    ``history`` has a row for each epoch: a dict with ``epoch``, and with any of ``train_loss``, ``train_accuracy``,
+    ``validation_loss``, ``validation_accuracy``, ``test_loss`` and ``test_accuracy``.
+
+    Raises:
+        DTypeError: an argument has the wrong type.
+        ArgumentError: matplotlib is not installed.
+
+    >>> import tinygrad_lenet as tl
+    >>> figure = tl.visualize.curves([{"epoch": 1, "train_loss": 0.5, "test_accuracy": 0.9}])
+    >>> [axes.get_ylabel() for axes in figure.axes]  # figure.savefig("curves.png") writes it
+    ['loss', 'accuracy (%)']
+    """
+    for row in listed("history", history, "a list of rows, one for each epoch"):
+        if not isinstance(row, Mapping) or "epoch" not in row:
+            raise DTypeError(f"each row of history must be a dict with 'epoch', got {said(row)}")
+        for key, value in row.items():
+            if key == "epoch" or str(key).endswith(("_loss", "_accuracy")):
+                real(f"{key} in history", value)
+    figure = _figure(10, 4, title)
+    quantities = [("loss", "loss", 1, "{:.4f}"), ("accuracy", "accuracy (%)", 100, "{:.2f} %")]
+    for axes, (quantity, label, factor, last) in zip(figure.subplots(1, 2), quantities, strict=True):
+        for part, style in _STYLES.items():
+            key = f"{part}_{quantity}"
+            points = [(row["epoch"], factor * row[key]) for row in history if key in row]
+            if points:
+                legend = f"{part}, last {last.format(points[-1][1])}"
+                axes.plot(*zip(*points, strict=True), style, markersize=4, label=legend)
+        axes.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(len(history), 1) + 0.5))
+        axes.set_yscale("log" if quantity == "loss" else "linear")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3, which="both")
+        if axes.lines:
+            axes.legend()
+    return figure
+
+
+@checked
+def confusion(matrix: Numbers, classes: Words) -> Figure:
+    """A confusion matrix: true classes in rows, predicted ones in columns. Only the mistakes are coloured.
+
+    Raises:
+        DTypeError: an argument has the wrong type.
+        ArgumentError: matplotlib is not installed.
+        ShapeError: the matrix does not have a row and a column for each class.
+
+    >>> import tinygrad_lenet as tl
+    >>> figure = tl.visualize.confusion([[5, 1], [0, 4]], ["cat", "dog"])
+    >>> figure.axes[0].get_title()
+    '1 mistakes in 10'
+    """
+    if matrix.shape != (len(classes), len(classes)):
+        raise ShapeError(f"{len(classes)} classes need a matrix of that size, got shape {matrix.shape}")
+    figure = _figure(7, 6.5)
+    axes = figure.subplots()
+    wrong = matrix * (1 - np.eye(len(classes), dtype=int))
+    axes.imshow(wrong, cmap="Reds", vmax=max(1, 1.5 * wrong.max()))
+    for (i, j), count in np.ndenumerate(matrix):
+        color = "#060" if i == j else "black"
+        axes.text(j, i, str(count or ""), ha="center", va="center", color=color, fontsize=9)
+    axes.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 3 else 60)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{wrong.sum():,} mistakes in {matrix.sum():,}")
+    return figure
+
+
+@checked
+def mistakes(images: Numbers, labels: Numbers, logits: Numbers, classes: Words, count: Positive = 20) -> Figure:
+    """The worst mistakes: the images to whose true class the model gave the lowest probability.
+
+    Args:
+        images: shape (N, 1, H, W).
+        labels: the true classes, shape (N,).
+        logits: the outputs of the model, shape (N, C).
+        classes: the names of the C classes.
+        count: the largest number of images.
+
+    Raises:
+        DTypeError: an argument has the wrong type.
+        OutOfRangeError: a label is not the number of a class.
+        ShapeError: the shapes do not fit together.
+        ArgumentError: matplotlib is not installed.
+
+    >>> import numpy as np
+    >>> import tinygrad_lenet as tl
+    >>> images, logits = np.zeros((2, 1, 4, 4)), np.array([[3.0, 0.0], [0.0, 3.0]])
+    >>> figure = tl.visualize.mistakes(images, [0, 0], logits, ["cat", "dog"])
+    >>> figure.get_suptitle()
+    'The 1 worst mistakes'
+    """
+    size = len(images) if images.ndim == 4 and all(images.shape[1:]) else None
+    if labels.shape != (size,) or logits.shape != (size, len(classes)):
+        raise ShapeError(
+            f"expected images (N, 1, H, W), labels (N,) and logits (N, {len(classes)}) for {len(classes)} classes, got "
+            f"{images.shape}, {labels.shape} and {logits.shape}"
+        )
+    if labels.dtype.kind not in "iu" or ((labels < 0) | (labels >= len(classes))).any():
+        raise OutOfRangeError(f"labels must be integers, 0 … {len(classes) - 1}")
+    p = softmax(Tensor(np.asarray(logits, np.float64)), axis=1).numpy()
+    guess = p.argmax(1)
+    wrong = np.flatnonzero(guess != labels)
+    worst = wrong[np.argsort(p[wrong, labels[wrong]], kind="stable")][:count]
+    captions = [f"{classes[labels[k]]}, taken for {classes[guess[k]]}\n({p[k, guess[k]]:.0%} sure)" for k in worst]
+    title = f"The {len(worst)} worst mistakes" if len(worst) else "No mistakes"
+    return _grid(images[worst, 0], captions, 5, (1.7, 1.95), title, cmap="gray_r")
+
+
+@checked
+def tiles(
+    images: Numbers, title: str = "", columns: Positive = 8, names: Words = (), symmetric: bool = False
+) -> Figure:
+    """Images (N, H, W) in rows, on one scale. With ``symmetric``, red is above 0 and blue below.
+
+    Raises:
+        DTypeError: an argument has the wrong type.
+        ArgumentError: matplotlib is not installed.
+        ShapeError: ``images`` does not have three axes, or there is not a name for each.
+
+    >>> import numpy as np
+    >>> import tinygrad_lenet as tl
+    >>> len(tl.visualize.tiles(np.zeros((3, 4, 4)), names=["a", "b", "c"]).axes)
+    3
+    """
+    if images.ndim != 3 or not all(images.shape[1:]):
+        raise ShapeError(f"expected images of shape (N, H, W), got {images.shape}")
+    if len(names) not in (0, len(images)):
+        raise ShapeError(f"there are {len(images)} images, but {len(names)} names")
+    pixels = np.nan_to_num(images * 1, nan=0, posinf=0, neginf=0)
+    low, high = pixels.min(initial=0), pixels.max(initial=0)
+    if symmetric:
+        high = max(-low, high)
+        low = -high
+    columns = min(columns, max(1, len(pixels)))
+    size, colours = (1.1, 1.35 if names else 1.1), "RdBu_r" if symmetric else "gray_r"
+    return _grid(pixels, names or [""] * len(pixels), columns, size, title, cmap=colours, vmin=low, vmax=high)
+
+
+@checked
+def kernels(weight: Numbers, title: str = "What the first layer looks for") -> Figure:
+    """The kernels of a convolution, (O, C, kh, kw) or (O, kh, kw): positive weights in red, negative ones in blue.
+
+    Raises:
+        DTypeError: an argument has the wrong type.
+        ShapeError: the weight has another number of axes.
+        ArgumentError: matplotlib is not installed.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> len(tl.visualize.kernels(nn.Conv2d(1, 6, 5).weight).axes)
+    6
+    """
+    if weight.ndim not in (3, 4) or not all(weight.shape[-2:]):
+        raise ShapeError(f"expected a weight (O, C, kh, kw) or (O, kh, kw), got {weight.shape}")
+    return tiles(weight.reshape(-1, *weight.shape[-2:]), title, symmetric=True)
+
+
+@checked
+def feature_maps(model: Module, images: Any, limit: Positive = 16) -> list[Figure]:
+    """The outputs of the layers for one image (1, C, H, W): a Figure for each layer whose output has height and width.
+
+    Args:
+        model: the network.
+        images: its input; only the first image is shown.
+        limit: the largest number of channels to show of a layer.
+
+    Raises:
+        ArgumentError: matplotlib is not installed.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+    >>> [figure.get_suptitle() for figure in tl.visualize.feature_maps(model, tl.zeros(1, 1, 8, 8))]
+    ['0: Conv2d, 4 × 6 × 6', '1: ReLU, 4 × 6 × 6', 'output: Sequential, 4 × 6 × 6']
+    """
+    instance("model", model, Module)
+    with no_grad(), record_calls(model) as calls, foreign:
+        model(images)
+    figures = []
+    for call in calls:
+        if isinstance(call.output, Tensor) and call.output.ndim == 4 and min(call.output.shape[2:]) > 1:
+            size = " × ".join(map(str, call.output.shape[1:]))
+            title = f"{call.name or 'output'}: {type(call.module).__name__}, {size}"
+            figures.append(tiles(call.output.numpy()[0, :limit], title))
+    return figures
+
+
+@checked
+def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
+    """An HTML page in one file: for each section a heading, and a Figure, a list of Figures, or preformatted text.
+
+    Raises:
+        DTypeError: an argument has the wrong type.
+
+    >>> import tinygrad_lenet as tl
+    >>> page = tl.visualize.html_report("Run 1", [("Layers", "conv1, conv2")])
+    >>> "<h1>Run 1</h1>" in page, "<pre>conv1, conv2</pre>" in page
+    (True, True)
+    """
+    body = []
+    for section in listed("sections", sections, "pairs of a heading and its content"):
+        if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):
+            raise DTypeError(f"sections must be pairs of a heading and its content, got {said(section)}")
+        heading, content = html.escape(section[0]), section[1]
+        body.append(f"<h2>{heading}</h2>")
+        for part in content if isinstance(content, list) else [content]:
+            if isinstance(part, str):
+                body.append(f"<pre>{html.escape(part)}</pre>")
+            elif hasattr(part, "savefig"):
+                buffer = io.BytesIO()
+                part.savefig(buffer, format="png", dpi=100)
+                data = base64.b64encode(buffer.getvalue()).decode()
+                body.append(f'<img alt="{heading}" src="data:image/png;base64,{data}">')
+            else:
+                raise DTypeError(f"in sections, content is Figures or text, got {said(part)}")
+    style = (
+        "body{font:16px/1.5 system-ui,sans-serif;max-width:64em;margin:2em auto;padding:0 1em}"
+        "img{max-width:100%;display:block}pre{overflow-x:auto}"
+    )
+    title = html.escape(title)
+    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+    return f"{head}\n<h1>{title}</h1>\n" + "\n".join(body) + "\n</html>\n"

@@ -42,7 +42,7 @@ HARMLESS = [
     ("channels", "np.where(np.isfinite(factor), factor, 0)", "0  ->  1", "added to an infinity"),
     ("channels", "max(1, _BLOCK //", ".*", BLOCKS),
     ("channels", "max(1, itemsize *", ".*", BLOCKS),
-    ("matmul", "m * k * n <= _TILE", ".*", BLOCKS),
+    ("matmul", "m * k * n <= _TILE", ".*", "chooses between ways that agree"),
     ("matmul", "k > _DEEP", ".*", BLOCKS),
     ("matmul", "Blocked(lambda rows: product(", "m [*] .*", BLOCKS),
     ("matmul", "rows = _tile(m, min(k, _DEEP), n)[0] * 8", ".*", BLOCKS),
@@ -55,15 +55,17 @@ HARMLESS = [
     ("pooling", "_padded(g, at, room, steps, 0)", "0  ->  1", "padding is never picked"),
     ("shape", "bool(x.shape[0] > 1 and x.strides[0] == x.itemsize)", ".*", "only chooses where in memory"),
     ("shape", "_batch_innermost(x)", r"(x\.ndim|len\(target\)|[12]  ->) .*", "only chooses where in memory"),
-    ("sums", "x.size > _RUN * _RUN", "x.size > .*|_RUN [*] .*", "chooses between ways that agree"),
-    ("sums", "> 4 * _RUN", ".*_RUN.*|4  ->  5", "chooses between ways that agree"),
+    ("sums", "x.size > _RUN * _RUN", ".*>=.*|.* or .*|_RUN [*] .*", "chooses between ways that agree"),
+    ("sums", "> 4 * _RUN", ".*>=.*|4  ->  5|4 [*] .*", "chooses between ways that agree"),
+    ("sums", "> x.itemsize", ".*>=.*", "chooses between ways that agree"),
+    ("windows", "isinstance(padding[0], tuple)", "0  ->  1", "both are pairs, or both are numbers"),
     ("windows", "0 < n + before", "0  ->  1", "an image of one row has one window"),
     ("windows", "-(-length // ", ".*", BLOCKS),
     ("windows", "x.flags.c_contiguous and x.dtype == dtype", ".*!=.*", "a product of two dtypes has the larger anyway"),
     ("windows", "n * k for n, k", ".*", "the slower way gives the same"),
     ("windows", "self.kernel[0] * self.kernel[1] > 9", ".*", "chooses between two ways that agree"),
 ]
-PLANS = {"_tile": 0, "_even": 0, "_in_blocks": 3, "parallel": 2}  # their arguments from that on only choose blocks
+PLANS = {"_tile": 0, "_even": 0, "_blocks": 2, "_in_blocks": 3, "parallel": 2}  # their arguments from that on only choose blocks
 
 
 def harmless(mutant):
@@ -193,8 +195,10 @@ def surroundings(function):
         found[id(node)] = text
         if isinstance(node, (ast.Call, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.IfExp, ast.Lambda)):
             text = ast.unparse(node)
-        elif isinstance(node, (ast.If, ast.For)):
-            text = ast.unparse(node.test if isinstance(node, ast.If) else node.iter)
+        elif isinstance(node, (ast.If, ast.While)):
+            text = ast.unparse(node.test)
+        elif isinstance(node, ast.For):
+            text = ast.unparse(node.iter)
         for child in ast.iter_child_nodes(node):
             visit(child, text)
 

@@ -65,7 +65,8 @@ HARMLESS = [
     ("windows", "n * k for n, k", ".*", "the slower way gives the same"),
     ("windows", "self.kernel[0] * self.kernel[1] > 9", ".*", "chooses between two ways that agree"),
 ]
-PLANS = {"_tile": 0, "_even": 0, "_blocks": 2, "_in_blocks": 3, "parallel": 2}  # their arguments from that on only choose blocks
+# Functions whose arguments, from this one on, only choose blocks.
+PLANS = {"_tile": 0, "_even": 0, "_blocks": 2, "_in_blocks": 3, "parallel": 2}
 
 
 def harmless(mutant):

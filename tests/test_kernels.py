@@ -4,7 +4,7 @@ import numpy as np
 import oracles
 import pytest
 
-from tinygrad_lenet.kernels import elementwise, masks, matmul, pooling, softmax, sums
+from tinygrad_lenet.kernels import convolution, elementwise, masks, matmul, pooling, softmax, sums
 from tinygrad_lenet.kernels.steps import run
 from tinygrad_lenet.ops.windows import windows
 
@@ -176,10 +176,10 @@ def test_the_common_dtype_is_numpy_s():
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
-@pytest.mark.parametrize("shape", [(6, 4), (1, 1), (0, 3)])
+@pytest.mark.parametrize("shape", [(6, 4), (1, 1), (0, 3), (0, 0)])
 def test_cross_entropy_and_its_gradient_are_what_their_definitions_say(shape, dtype, order):
     x = np.array(8 * RNG.standard_normal(shape), dtype, order=order)
-    index = RNG.integers(0, shape[1], shape[0])
+    index = RNG.integers(0, max(1, shape[1]), shape[0])
     precision = np.finfo(dtype if dtype != np.int64 else np.float64).eps
     rows, wide = np.arange(shape[0]), x.astype(np.longdouble)
     out = np.full(shape[0], np.nan, np.float64 if dtype == np.int64 else dtype)
@@ -198,6 +198,12 @@ def test_cross_entropy_and_its_gradient_are_what_their_definitions_say(shape, dt
                 np.testing.assert_allclose(found, expected * g.reshape(-1, 1), 0, 16 * precision)
 
 
+def test_a_loss_is_finite_for_large_logits():
+    x, out = np.array([[1e4, -1e4], [-1e4, 1e4]]), np.empty(2)
+    softmax.nll(out, x, np.array([0, 0]))
+    np.testing.assert_array_equal(out, [0, 2e4])
+
+
 def test_a_loss_near_zero_and_its_gradient_keep_their_digits():
     x, index, out = np.array([[0.0, 60.0, 1.0]], np.float32), np.array([1]), np.empty(1, np.float32)
     expected = np.exp(-60.0) + np.exp(-59.0)
@@ -208,7 +214,20 @@ def test_a_loss_near_zero_and_its_gradient_keep_their_digits():
     np.testing.assert_allclose(given, [[2 * np.exp(-60.0), -2 * expected, 2 * np.exp(-59.0)]], rtol=1e-6)
 
 
-# Pooling
+# Convolution and pooling
+
+
+@pytest.mark.parametrize("bias", [None, np.arange(2, dtype=np.float16)])
+def test_convolutions_of_float16_are_rounded_once(bias):
+    at = convolution.Geometry(windows((5, 6), 3, 1, 1, 1), 1)
+    x, weight = RNG.standard_normal((2, 40, 5, 6)).astype(np.float16), np.ones((2, 40, 3, 3), np.float16) / 3
+    g = RNG.standard_normal((2, 2, 5, 6)).astype(np.float16)
+    calls = (convolution.conv2d, x, weight, bias), (convolution.input_grad, g, weight), (convolution.weight_grad, x, g)
+    for function, *arrays in calls:
+        found = function(*arrays, at)
+        wide = function(*(a if a is None else a.astype(np.float64) for a in arrays), at)
+        assert found.dtype == np.float16
+        np.testing.assert_allclose(found, wide, rtol=np.finfo(np.float16).eps / 2 * 1.01, atol=1e-5)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4])

@@ -21,6 +21,8 @@ HARMLESS = [
     ("convolution", "min(8, work // ", ".*", BLOCKS),
     ("convolution", "max(1, len(chunks))", ".*", BLOCKS),
     ("convolution", "min(fitting, -(-rows // shares))", ".*", BLOCKS),
+    ("convolution", "1 in turned.shape[1:]", ".*", "only chooses between a view and a copy"),
+    ("convolution", "max(0, (high - 1) * sh - first + 1)", "0  ->  1", "no block begins just beyond the last window"),
     ("convolution", "sh > 1", ".*>=.*", "clears what is written anyway"),
     ("elementwise", "y.size < _LARGE", "y.size < _LARGE  ->  .*", "chooses between ways that agree"),
     ("elementwise", "np.maximum(x, 0) if _small(x, x)", ".* if .*", "chooses between ways that agree"),

@@ -19,7 +19,7 @@ def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
 
     The sum of exponentials leaves out the largest, which is 1, and ``log1p`` adds it: a loss near 0 keeps its digits.
     """
-    rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # argmax refuses an empty array
+    rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # argmax needs a class
     wide = WIDER.get(x.dtype, np.dtype(np.float64))
     d = np.subtract(x, x[rows, largest].reshape(-1, 1), out=memory.like(x, x.shape, wide, room), dtype=wide)
     e = np.exp(d, out=memory.like(x, x.shape, wide, room))

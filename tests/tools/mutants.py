@@ -155,7 +155,10 @@ def rules(trees):
                 continue
             reached.append(node)
         stack.extend(functions[name] for name in names(node) & functions.keys())
-    inside = {id(n) for rule in reached for n in ast.walk(rule)}
+    inside = set()
+    for rule in reached:  # a decorator's functions are rules only if they are given as such
+        apart = {id(n) for decorator in getattr(rule, "decorator_list", []) for n in ast.walk(decorator)}
+        inside |= {id(n) for n in ast.walk(rule)} - apart
     return {
         file: [n for n in ast.walk(tree) if isinstance(n, (ast.Lambda, ast.FunctionDef)) and id(n) in inside]
         for file, tree in trees.items()

@@ -88,3 +88,14 @@ def test_an_infinite_weight_gives_infinities_and_no_nan():
     out = np.empty(at.shape, np.float32)
     channels.normalize(out, at.view(x), at, mean, var, np.full(3, np.inf, np.float32), np.zeros(3, np.float32), EPS)
     np.testing.assert_array_equal(at.images(out), np.sign(x - mean.reshape(1, 3, 1, 1)) * np.inf)
+
+
+def test_an_infinite_number_makes_the_mean_of_its_channel_infinite_and_no_other():
+    x = NOISE.astype(np.float32)
+    x[5, 1, 2, 3] = -np.inf
+    with np.errstate(invalid="ignore"):
+        mean, var = moments(x)
+        expected, _ = exact_moments(x)
+    assert mean[1] == -np.inf
+    assert np.isnan(var[1])
+    np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-7)

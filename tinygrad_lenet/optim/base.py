@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -78,7 +77,6 @@ class Optimizer:
         self.param_groups: list[Options] = []
         self.state: dict[Tensor, Options] = {}
         self._members: list[Tensor] = []  # the parameters of all groups at the last check
-        self._checked: dict[int, Options] = {}  # the groups at the last check, by number
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
 
@@ -124,18 +122,12 @@ class Optimizer:
         return {name: self._checks[name](v) if name in self._checks else v for name, v in options.items()}
 
     def _checked_groups(self) -> list[Options]:
-        """The groups with checked options. A group is checked again only if it has changed."""
+        """The groups with checked options."""
         for i, group in enumerate(self.param_groups):
-            try:
-                same = group == self._checked[i]
-            except Exception:  # a new group, or an option that cannot be compared
-                same = False
-            if not same:
-                missing = [name for name in self.defaults if name not in group]
-                if missing:
-                    raise ArgumentError(f"group {i} lacks {', '.join(missing)}; add it by add_param_group")
-                self._checked[i] = self._plain(group)
-        return [self._checked[i] for i in range(len(self.param_groups))]
+            missing = [name for name in self.defaults if name not in group]
+            if missing:
+                raise ArgumentError(f"group {i} lacks {', '.join(missing)}; add it by add_param_group")
+        return [self._plain(group) for group in self.param_groups]
 
     def _listed_members(self) -> list[Any]:
         """The parameters of all groups, in order."""
@@ -155,8 +147,6 @@ class Optimizer:
                 raise DTypeError(f"params must be Tensors, got {type(p).__name__}; pass model.parameters()")
             if id(p) not in known and not (p.requires_grad and p.is_leaf):
                 raise GradientError(f"a parameter of shape {p.shape} is not a leaf that requires a gradient")
-            if not p._data.flags.writeable:
-                raise ArgumentError(f"a parameter of shape {p.shape} is a read-only view; make it a clone()")
             if id(p) in seen:
                 raise ArgumentError(f"a parameter of shape {p.shape} was given twice")
             seen.add(id(p))
@@ -171,9 +161,8 @@ class Optimizer:
         """Update every parameter that has a gradient."""
         line = user_line()
         try:  # check everything before anything changes
-            groups, members = self._checked_groups(), self._listed_members()
-            if len(members) != len(self._members) or any(map(operator.is_not, members, self._members)):
-                self._members = self._check(members)
+            groups = self._checked_groups()
+            self._members = self._check(self._listed_members())
         except TinygradLenetError as error:
             raise named(error, f"{type(self).__name__}.step")  # noqa: B904  # it is the same error
         for group, options in zip(self.param_groups, groups, strict=True):
@@ -239,15 +228,10 @@ class Optimizer:
         params = self._listed_members()
         state: dict[Tensor, Options] = {}
         for key, values in instance("state", states, Mapping).items():  # type: ignore[type-abstract]
-            text = isinstance(key, str) and key.isdecimal()  # as JSON has it
-            i = integer("the number of a parameter", int(key) if text else key)
-            if not 0 <= i < len(params):
-                raise ArgumentError(f"the state is of parameter {said(i)}, this has {len(params)}")
-            values = instance(f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
-            state[params[i]] = _fresh(params[i])
-            for name, value in values.items():
-                state[params[i]][name] = self._loaded(name, value, i, params[i])
+            i = integer("the number of a parameter", key, 0, len(params) - 1)
             entries(values, "step")
+            loaded = {name: self._loaded(name, value, i, params[i]) for name, value in values.items()}
+            state[params[i]] = _fresh(params[i]) | loaded
         for group in groups:
             entries(group, *self.defaults)
         updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
@@ -308,9 +292,7 @@ def _ordered(params: Any) -> list[Any]:
     if isinstance(params, Tensor):
         return [params]
     if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping)):
-        raise DTypeError(
-            f"params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of dicts"
-        )
+        raise DTypeError(f"params must be Tensors, got a {type(params).__name__}; pass model.parameters()")
     return list(params)
 
 

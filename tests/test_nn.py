@@ -53,7 +53,7 @@ def test_what_is_assigned_is_found_in_that_order():
     block.second = nn.ReLU()  # replaced, and so forgotten
     assert "second.weight" not in dict(block.named_parameters())
     del block.scale
-    with pytest.raises(AttributeError, match=r"Block has no attribute 'scale'; it has .*first"):
+    with pytest.raises(AttributeError, match="Block.* has no attribute 'scale'"):
         _ = block.scale
 
 
@@ -198,7 +198,7 @@ def test_a_failed_load_lists_everything_and_changes_nothing():
     words = r"missing: fc1\.bias, fc2\.bias; unexpected: stranger; misshapen: fc3\.bias .*\(10,\), given \(11,\)"
     with pytest.raises(nn.StateError, match=words):
         model.load_state_dict(state)
-    with pytest.raises(nn.StateError, match=r"fit\. misshapen: fc3\.bias"):  # nothing to be done about that
+    with pytest.raises(nn.StateError, match=r"fit\. misshapen: fc3\.bias"):
         model.load_state_dict(state, strict=False)
     with pytest.raises(KeyError, match="strict=False"):
         model.load_state_dict({})
@@ -245,8 +245,8 @@ MISTAKES = [
     (lambda: init.calculate_gain("gelu"), ArgumentError, "'linear', .*'gelu'"),
     (lambda: init.lecun_normal_(tl.zeros(3)), ShapeError, r"two axes, got shape \(3,\)"),
     (lambda: init.kaiming_normal_(tl.zeros(3, 3), mode="fan"), ArgumentError, "'fan_in' or 'fan_out', got 'fan'"),
-    (lambda: nn.Sequential(nn.ReLU(), tl.relu), ArgumentError, "element 1 of modules must be a Module, got a function"),
-    (lambda: nn.Sequential(nn.ReLU()).append(tl.relu), ArgumentError, "module must be a Module, got a function"),
+    (lambda: nn.Sequential(nn.ReLU(), tl.relu), DTypeError, "element 1 of modules must be a Module, got function"),
+    (lambda: nn.Sequential(nn.ReLU()).append(tl.relu), DTypeError, "module must be a Module, got function"),
     (lambda: nn.Sequential({"forward": nn.ReLU()}), ArgumentError, "forward"),
     (lambda: nn.Sequential(nn.ReLU())[3], tl.OutOfRangeError, "3"),
     (lambda: nn.Module()(1), NotImplementedError, "Module has no forward method"),

@@ -113,13 +113,12 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
         before = vars(self).get(name)
-        kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), None)
-        if kind is not None and value is not None and not isinstance(value, kind):
-            advice = "wrap it in a Module" if kind is Module else f"to set its values write {name}.data = ..."
-            error = DTypeError(
-                f"{name} is a {kind.__name__}, which {said(value)} cannot replace; {advice}, or `del` the old one first"
+        kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), object)
+        if value is not None and not isinstance(value, kind):
+            text = (
+                f"{name} is a {kind.__name__}, which {said(value)} cannot replace; give another one, or `del` it first"
             )
-            raise named(error, type(self).__name__)
+            raise named(DTypeError(text), type(self).__name__)
         super().__setattr__(name, value)
 
     # Parameters, buffers and submodules
@@ -204,18 +203,7 @@ class Module:
 
         ``np.savez(path, **model.state_dict())`` saves them.
         """
-        return {name: tensor.numpy().copy() for name, tensor in self._named_state().items()}
-
-    def _named_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers under all their names. Raise if two have the same name."""
-        found: dict[str, Tensor] = {}
-        for name, tensor in self._tensors(remove_duplicate=False):
-            if found.setdefault(name, tensor) is not tensor:
-                raise ArgumentError(
-                    f"two tensors would both be called {name!r} in a state dict; rename an attribute or a key so that "
-                    "it has no dot"
-                )
-        return found
+        return {name: tensor.numpy().copy() for name, tensor in self._tensors(remove_duplicate=False)}
 
     @checked
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -224,37 +212,27 @@ class Module:
         Values are converted to the dtype of the parameter or buffer: float64 values are rounded to float32.
 
         Raises:
-            StateError: keys are missing or unexpected (only if ``strict``), shapes differ, or a tensor with two names
-                has two values.
+            StateError: shapes differ, or, if ``strict``, keys are missing or unexpected.
             DTypeError: not numbers, or numbers that the dtype cannot hold, such as 2.5 in an integer buffer. An error
                 changes nothing.
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
-        own = self._named_state()
-        # Old files of PyTorch lack the count of batches, which no result depends on.
-        missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-        unexpected = [str(name) for name in state if name not in own]
-        arrays = {name: _array_for(name, state[name], tensor) for name, tensor in own.items() if name in state}
-        misshapen = [
+        own = dict(self._tensors(remove_duplicate=False))
+        arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
+        problems: dict[str, list[str]] = {}
+        if strict:
+            # Old files of PyTorch lack the count of batches, which no result depends on.
+            problems["missing"] = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
+            problems["unexpected"] = [str(name) for name in state if name not in own]
+        problems["misshapen"] = [
             f"{name} (expected {own[name].shape}, given {array.shape})"
             for name, array in arrays.items()
             if array.shape != own[name].shape
         ]
-        problems = {"missing": missing, "unexpected": unexpected} if strict else {}
-        found = [f"{what}: {', '.join(k)}" for what, k in {**problems, "misshapen": misshapen}.items() if k]
+        found = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
         if found:
-            advice = "" if misshapen else ", or pass strict=False"
-            raise StateError(
-                f"the state dict does not fit. {'; '.join(found)}. Build the model with the same options as the one "
-                f"that was saved{advice}"
-            )
-        first: dict[int, str] = {}
-        for name, array in arrays.items():
-            other = first.setdefault(id(own[name]), name)
-            if not np.array_equal(array, arrays[other], equal_nan=array.dtype.kind == "f"):
-                raise StateError(
-                    f"{other} and {name} are one tensor, but differ in the state dict; leave one out, with strict=False"
-                )
+            advice = "build the model with the options of the saved one; strict=False allows missing and unexpected keys"
+            raise StateError(f"the state dict does not fit. {found}; {advice}")
         for name, array in arrays.items():
             own[name].data = array
 
@@ -269,47 +247,26 @@ class Module:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return "\n  ".join([head, *lines])
 
-    if not TYPE_CHECKING:  # type checkers would accept any name
-
-        def __getattr__(self, name):
-            # Python calls this only if the attribute does not exist.
-            raise AttributeError(
-                f"{type(self).__name__} has no attribute {name!r}; it has {', '.join(vars(self)) or 'none yet'}"
-            )
-
 
 Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # a module as an argument, for @checked
 
 
-def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _members(attributes: Mapping[Any, Any], outer: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
     """The Tensors and modules among attributes, and in lists, tuples and dicts among these, with dotted names.
 
-    Iterative, because containers may be nested deeper than Python's stack. A container within itself is skipped.
+    ``outer`` are the containers around the attributes: one that contains itself is skipped.
     """
-    levels: list[tuple[str, Any, Iterator[tuple[Any, Any]]]] = [("", attributes, iter(attributes.items()))]
-    while levels:
-        prefix, _, pairs = levels[-1]
-        for key, value in pairs:
-            if isinstance(value, (Tensor, Module)):
-                yield f"{prefix}{key}", value
-            elif isinstance(value, (list, tuple, dict)) and not any(value is outer for _, outer, _ in levels):
-                inner = [*(value.items() if isinstance(value, dict) else enumerate(value))]
-                levels.append((f"{prefix}{key}.", value, iter(inner)))
-                break
-        else:
-            levels.pop()
-
-
-def _array_for(name: str, value: Any, target: Tensor) -> NDArray[Any]:
-    """A value of a state dict as an array of the target's dtype."""
-    array = numbers(name, value)
-    if not target._data.flags.writeable:
-        raise ArgumentError(f"{name} is a read-only view, whose values cannot be set; make it a clone()")
-    return narrowed(name, array, target.dtype)
+    for key, value in attributes.items():
+        if isinstance(value, (Tensor, Module)):
+            yield str(key), value
+        elif isinstance(value, (list, tuple, dict)) and not any(value is container for container in outer):
+            inner = value if isinstance(value, dict) else dict(enumerate(value))
+            for name, member in _members(inner, (*outer, value)):
+                yield f"{key}.{name}", member
 
 
 class _Container(Module):
-    """The base of modules that are a sequence of others."""
+    """The base of modules that are a sequence of others, under the names 0, 1, 2 unless they have their own."""
 
     def __len__(self) -> int:
         return sum(1 for _ in self.children())
@@ -319,12 +276,9 @@ class _Container(Module):
 
     @checked
     def __getitem__(self, index: int | slice) -> Any:
-        if not isinstance(index, slice):
-            return list(self.children())[self._position(index)]
-        try:
+        if isinstance(index, slice):
             return self._slice(list(self.named_children())[index])
-        except Exception as error:  # the ends of a slice may be objects of the user, which may raise anything
-            raise ArgumentError(f"{error}, got {said(index)}") from None
+        return list(self.children())[self._position(index)]
 
     def _slice(self, children: list[tuple[str, Module]]) -> Module:
         raise NotImplementedError
@@ -336,13 +290,14 @@ class _Container(Module):
             raise OutOfRangeError(f"there are {count} modules, no number {said(found)}")
         return found % count
 
-    def _element(self, name: str, value: Any) -> Module:
-        """The value, which must be a module and must not contain this container."""
-        if not isinstance(value, Module):
-            raise ArgumentError(f"{name} must be a Module, got a {type(value).__name__}")
-        if any(module is self for module in value.modules()):
-            raise ArgumentError(f"{name} is a {type(value).__name__} that holds it itself, which would go on for ever")
-        return value
+    @checked
+    def append(self: M, module: Model) -> M:
+        """Add a module at the end."""
+        number = sum(1 for _ in self.children())
+        while str(number) in vars(self):
+            number += 1
+        setattr(self, str(number), module)
+        return self
 
 
 class Sequential(_Container):
@@ -368,12 +323,11 @@ class Sequential(_Container):
         only = modules[0] if len(modules) == 1 else None
         named = only if isinstance(only, Mapping) else {str(i): module for i, module in enumerate(modules)}
         for name, module in named.items():
-            self._element(f"element {name} of modules", module)
-            if not isinstance(name, str) or not name or "." in name:
-                raise ArgumentError(f"an element is called by a word without dots, not {said(name)}")
-            if hasattr(type(self), name) or name == "training":
-                raise ArgumentError(f"every module has an attribute {name!r}; give the element another name")
-            setattr(self, name, module)
+            if not isinstance(name, str) or not name or "." in name or hasattr(type(self), name):
+                raise ArgumentError(
+                    f"a name must be a word without dots, and not an attribute of modules, got {name!r}"
+                )
+            setattr(self, name, instance(f"element {name} of modules", module, Module))
 
     def forward(self, x: Any) -> Any:
         """Apply the modules in order."""
@@ -381,16 +335,6 @@ class Sequential(_Container):
             if isinstance(value, Module):
                 x = value(x)
         return x
-
-    @checked
-    def append(self, module: Module) -> Sequential:
-        """Add a module at the end."""
-        self._element("module", module)
-        name = len(self)
-        while str(name) in vars(self):
-            name += 1
-        setattr(self, str(name), module)
-        return self
 
     def _slice(self, children: list[tuple[str, Module]]) -> Module:
         return Sequential(dict(children))
@@ -413,26 +357,18 @@ class ModuleList(_Container):
         self.extend(modules)
 
     @checked
-    def append(self, module: Module) -> ModuleList:
-        """Add a module at the end."""
-        return self.extend([module])
-
-    @checked
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Add several modules at the end."""
-        several = listed("modules", modules, "Modules")
-        for module in several:
-            self._element("each of modules", module)
-        for module in several:
-            setattr(self, str(len(self)), module)
+        for module in [instance("each of modules", module, Module) for module in listed("modules", modules, "Modules")]:
+            self.append(module)
         return self
 
     def _slice(self, children: list[tuple[str, Module]]) -> Module:
         return ModuleList(module for _, module in children)
 
     @checked
-    def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, str(self._position(index)), self._element("module", module))
+    def __setitem__(self, index: int, module: Model) -> None:
+        setattr(self, str(self._position(index)), module)
 
 
 def differs(value: Any, default: Any) -> bool:

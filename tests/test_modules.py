@@ -229,7 +229,7 @@ MISTAKES = [
     ),
     (lambda: nn.Conv1d(4, 4, 20)(X1), ShapeError, "20.*9"),
     (lambda: nn.MaxPool1d(3)(X2), ShapeError, r"max_pool1d.*\(2, 4, 7, 9\)"),
-    (lambda: nn.AdaptiveAvgPool2d(0)(X2), ArgumentError, "AdaptiveAvgPool2d: output_size.*0"),
+    (lambda: nn.AdaptiveAvgPool2d(0)(X2), ArgumentError, "adaptive_avg_pool2d: output_size.*0"),
     (lambda: nn.Upsample()(X2), ArgumentError, "size.*scale_factor"),
     (lambda: nn.Upsample(size=3, scale_factor=2)(X2), ArgumentError, "size.*scale_factor"),
     (lambda: nn.Upsample(size=3, mode="cubic")(X2), ArgumentError, "'nearest' or 'bilinear'.*'cubic'"),

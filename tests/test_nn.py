@@ -308,6 +308,15 @@ def test_a_users_subclass_has_its_own_options():
         Scaled(inplace=True)
 
 
+def test_older_pickles_have_the_options_as_attributes():
+    model = nn.Upsample.__new__(nn.Upsample)
+    model.__setstate__(
+        {"training": False, "size": (2, 4), "scale_factor": None, "mode": "nearest", "align_corners": None}
+    )
+    assert vars(model) == vars(nn.Upsample((2, 4)).eval())
+    assert model(tl.ones(1, 1, 1, 1)).shape == (1, 1, 2, 4)
+
+
 def test_sequences_take_a_kernel_size_of_one_element():
     assert nn.Conv1d(2, 3, (5,)).weight.shape == nn.Conv1d(2, 3, 5).weight.shape
     with pytest.raises(ArgumentError, match=r"^Conv1d: kernel_size must be an integer"):

@@ -282,7 +282,11 @@ MISTAKES = [
         ArgumentError,
         r"exp_avg of parameter 0 .*\(3,\).*\(2,\)",
     ),
-    (lambda: loading({"state": {5: {"step": 1}}}), ArgumentError, "Adam.load_state_dict: the number of a parameter must be at most 0, got 5"),
+    (
+        lambda: loading({"state": {5: {"step": 1}}}),
+        ArgumentError,
+        "Adam.load_state_dict: the number of a parameter must be at most 0, got 5",
+    ),
 ]
 
 

@@ -59,6 +59,11 @@ class Function(Module):
             if type(self.options[option.name]) not in option.quick:
                 self.options[option.name] = option.admit(self.options[option.name])
 
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        if "options" not in attributes:  # older pickles of AdaptiveAvgPool2d and Upsample have them as attributes
+            attributes["options"] = {name: attributes.pop(name) for name in self._signature.parameters}
+        vars(self).update(attributes)
+
     def forward(self, x: Any) -> Tensor:
         """Apply the function."""
         return type(self).function(x, **self.options)

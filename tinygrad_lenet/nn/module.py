@@ -203,7 +203,11 @@ class Module:
 
         ``np.savez(path, **model.state_dict())`` saves them.
         """
-        return {name: tensor.numpy().copy() for name, tensor in self._tensors(remove_duplicate=False)}
+        return {name: tensor.numpy().copy() for name, tensor in self._named_state().items()}
+
+    def _named_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers under all their names."""
+        return dict(self._tensors(remove_duplicate=False))
 
     @checked
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -217,7 +221,7 @@ class Module:
                 changes nothing.
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
-        own = dict(self._tensors(remove_duplicate=False))
+        own = self._named_state()
         arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
         problems: dict[str, list[str]] = {}
         if strict:
@@ -231,7 +235,9 @@ class Module:
         ]
         found = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
         if found:
-            advice = "build the model with the options of the saved one; strict=False allows missing and unexpected keys"
+            advice = (
+                "build the model with the options of the saved one; strict=False allows missing and unexpected keys"
+            )
             raise StateError(f"the state dict does not fit. {found}; {advice}")
         for name, array in arrays.items():
             own[name].data = array

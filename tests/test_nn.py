@@ -53,7 +53,7 @@ def test_what_is_assigned_is_found_in_that_order():
     block.second = nn.ReLU()  # replaced, and so forgotten
     assert "second.weight" not in dict(block.named_parameters())
     del block.scale
-    with pytest.raises(AttributeError, match="Block.* has no attribute 'scale'"):
+    with pytest.raises(AttributeError, match=r"Block.* has no attribute 'scale'"):
         _ = block.scale
 
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 
 from ..checks import NonNegative, Real, instance
-from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
@@ -73,7 +72,6 @@ def _fan(tensor: Tensor, mode: str = "fan_in") -> int:
     return max(1, {"fan_in": fan_in, "fan_out": fan_out, "both": fan_in + fan_out}[mode])
 
 
-@no_grad()
 @checked
 def uniform_(tensor: Floats, a: Real = 0.0, b: Real = 1.0, generator: Seed = None) -> Tensor:
     """Uniform between ``a`` and ``b``.
@@ -93,7 +91,6 @@ def uniform_(tensor: Floats, a: Real = 0.0, b: Real = 1.0, generator: Seed = Non
     return tensor
 
 
-@no_grad()
 @checked
 def normal_(tensor: Floats, mean: Real = 0.0, std: NonNegative = 1.0, generator: Seed = None) -> Tensor:
     """Normal with a mean and a standard deviation.
@@ -109,7 +106,6 @@ def normal_(tensor: Floats, mean: Real = 0.0, std: NonNegative = 1.0, generator:
     return tensor
 
 
-@no_grad()
 @checked
 def constant_(tensor: Tensor, value: Real) -> Tensor:
     """The same value everywhere.
@@ -121,9 +117,8 @@ def constant_(tensor: Tensor, value: Real) -> Tensor:
     >>> tl.nn.init.constant_(tl.zeros(2), 0.5)
     tensor([0.5, 0.5])
     """
-    if instance("tensor", tensor, Tensor).dtype.kind != "f" and np.full((), value, tensor.dtype) != value:
-        raise DTypeError(f"the tensor is {tensor.dtype}, which cannot hold value={value}")
-    tensor[...] = value
+    instance("tensor", tensor, Tensor)
+    tensor.data = np.full(tensor.shape, value)
     return tensor
 
 

@@ -21,7 +21,7 @@ from ..ops.shape import axis_of, flatten, reshape
 from .module import Module, Parameter, check_input, differs, tensor_of
 
 
-def _uniform(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
+def uniform_parameter(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
     """A parameter drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for weights and biases."""
     bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
     return made(shape, lambda shape: Parameter(generator.uniform(-bound, bound, shape).astype(np.float32)))
@@ -48,8 +48,8 @@ class Linear(Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         generator = generator_of(generator)
-        self.weight = _uniform((out_features, in_features), in_features, generator)
-        self.bias = _uniform((out_features,), in_features, generator) if bias else None
+        self.weight = uniform_parameter((out_features, in_features), in_features, generator)
+        self.bias = uniform_parameter((out_features,), in_features, generator) if bias else None
 
     def forward(self, x: Any) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
@@ -91,8 +91,8 @@ class _Conv(Module):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)
-        self.weight = _uniform(shape, math.prod(shape[1:]), generator)
-        self.bias = _uniform((out_channels,), math.prod(shape[1:]), generator) if bias else None
+        self.weight = uniform_parameter(shape, math.prod(shape[1:]), generator)
+        self.bias = uniform_parameter((out_channels,), math.prod(shape[1:]), generator) if bias else None
 
     def _options(self) -> dict[str, Any]:
         """The options of the function."""

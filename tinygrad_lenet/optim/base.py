@@ -131,13 +131,10 @@ class Optimizer:
 
     def _listed_members(self) -> list[Any]:
         """The parameters of all groups, in order."""
-        found: list[Any] = []
         for group in self.param_groups:
-            params = group.get("params")
-            if not isinstance(params, (list, tuple)):  # a generator would be empty the second time
-                raise DTypeError(f"each group must have 'params', a list of Tensors, got {said(params)}")
-            found += params
-        return found
+            if not isinstance(group.get("params"), list):  # a generator would be empty the second time
+                group["params"] = _ordered(group.get("params"))
+        return [p for group in self.param_groups for p in group["params"]]
 
     def _check(self, members: list[Any]) -> list[Tensor]:
         """The members. Raise if one occurs twice, or if a new one cannot be trained."""

@@ -124,8 +124,8 @@ def test_a_group_that_cannot_be_added_changes_nothing():
         ({"params": {b}}, DTypeError, "Adam.add_param_group: params is a set, whose order changes"),
         ({"params": [1.0]}, DTypeError, "Adam.add_param_group: params must be Tensors, got float"),
         ({"params": None}, DTypeError, "Adam.add_param_group: params must be Tensors"),
-        ({"lr": 0.1}, ArgumentError, "Adam.add_param_group: each group must have 'params'"),
-        ([b], DTypeError, "Adam.add_param_group: a group must be a dict"),
+        ({"lr": 0.1}, ArgumentError, "Adam.add_param_group: a group must be a dict with 'params'"),
+        ([b], ArgumentError, "Adam.add_param_group: a group must be a dict"),
         ({"params": b, "lr": -1}, ArgumentError, r"Adam.add_param_group: lr must lie in \[0, inf\), got -1"),
         ({"params": b, "betas": 1}, DTypeError, "Adam.add_param_group: betas must be"),
     ]:

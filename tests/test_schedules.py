@@ -277,7 +277,7 @@ MISTAKES = [
     (lambda: optim.LinearLR(sgd(), total_iters=0), "total_iters.*at least 1, got 0"),
     (lambda: optim.SequentialLR(sgd(), [], []), "one schedule more than milestones"),
     (lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 2, []), "one schedule more than milestones"),
-    (lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 3, [5, 2]), "milestones must grow.*5, 2"),
+    (lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 3, [5, 2]), "must grow.*5, 2"),
     (lambda: optim.SequentialLR(sgd(), [optim.StepLR(sgd(), 1)], []), "same optimizer"),
     (lambda: optim.ReduceLROnPlateau(sgd(), "up"), "'min' or 'max'.*'up'"),
     (lambda: optim.ReduceLROnPlateau(sgd(), factor=1.0), r"factor must lie in \[0, 1\), got 1.0"),
@@ -294,7 +294,7 @@ MISTAKES = [
     (lambda: one_cycle(total_steps=5, anneal_strategy="exp"), "'cos' or 'linear', got 'exp'"),
     (lambda: one_cycle(total_steps=5, div_factor=0), "div_factor .*0"),
     (lambda: one_cycle(total_steps=5, final_div_factor=0), "final_div_factor .*0"),
-    (lambda: steps(one_cycle(total_steps=3), 4), "step 4 of total_steps=3; make the schedule as long"),
+    (lambda: steps(one_cycle(total_steps=3), 4), "step 4 of total_steps=3; make the schedule longer"),
     (
         lambda: optim.OneCycleLR(optim.Adagrad([tl.ones(1, requires_grad=True)]), 1.0, total_steps=5),
         "Adagrad has no momentum to cycle; pass cycle_momentum=False",

@@ -14,8 +14,8 @@ from .module import Module
 class Function(Module):
     """Base of modules that apply a function and have no parameters: ``class Tanh(Function, function=F.tanh)``.
 
-    The constructor takes the options of the function: its parameters that are not tensors, with their defaults and
-    checks. They are kept in ``options``. The docstring of the function is added to that of the class.
+    The constructor takes the options of the function, which are the parameters that are not tensors, with their
+    defaults and checks. ``options`` holds them. The docstring of the class also contains that of the function.
     """
 
     function: ClassVar[Callable[..., Tensor]]

@@ -78,7 +78,7 @@ def record_calls(model: Model) -> Iterator[list[Call]]:
 
 
 def _held(module: Module) -> int:
-    """The number of parameters that belong to a module directly, not to a layer within it."""
+    """The number of parameters of a module that do not belong to a layer within it."""
     inner = {id(p) for child in module.children() for p in child.parameters()}
     return sum(p.size for p in module.parameters() if id(p) not in inner)
 
@@ -162,7 +162,7 @@ def first_nonfinite(model: Model, *inputs: Any) -> str:
 
 
 def _nonfinite(x: Any) -> str:
-    """The first element of an array that is NaN or infinite, and how many are, in words; "" if there is none."""
+    """Say which NaN or infinity an array holds first, and in how many elements; "" if there is none."""
     try:
         values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
     except Exception as error:  # an object of the user may raise anything

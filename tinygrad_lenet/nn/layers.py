@@ -1,6 +1,6 @@
 """Linear, convolution, embedding, dropout and reshaping layers.
 
-Names, arguments, defaults and initial values are PyTorch's.
+Names, arguments, defaults and initial values are PyTorch's. The functions check the options of windows at the call.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ class _Conv(Module):
     ) -> None:
         super().__init__()
         if in_channels % groups or out_channels % groups:
-            channels = f"in_channels={in_channels} and out_channels={out_channels}"
-            raise ArgumentError(f"groups={groups} must divide {channels}")
+            raise ArgumentError(f"groups={groups} must divide {in_channels=} and {out_channels=}")
         generator = generator_of(generator)
         self.in_channels, self.out_channels = in_channels, out_channels
         several = self.dims == 1 and isinstance(kernel_size, (tuple, list))

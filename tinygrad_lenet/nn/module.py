@@ -1,8 +1,7 @@
-"""Modules: layers and models that own parameters, as plain classes with plain attributes.
+"""Modules: layers and models that own parameters. They are plain classes with plain attributes.
 
-A module registers nothing. :func:`_members` finds its parameters, buffers and submodules by walking through its
-attributes, each time they are needed. ``Sequential`` and ``ModuleList`` hold other modules. The last functions check
-the inputs of layers.
+A module keeps no register: :func:`_members` searches its attributes for parameters, buffers and submodules whenever
+they are needed. ``Sequential`` and ``ModuleList`` hold other modules. The last functions check the inputs of layers.
 
 ``@checked`` (``core/signature.py``) checks arguments by their annotations, and begins an error with the name of the
 class or method.
@@ -14,7 +13,7 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Parameter(Tensor):
-    """A Tensor for a module to learn: it requires a gradient, and :meth:`Module.parameters` lists it.
+    """A Tensor that a module learns. It requires a gradient, and :meth:`Module.parameters` lists it.
 
     >>> from tinygrad_lenet import nn
     >>> nn.Parameter([1.0, 2.0])
@@ -97,9 +96,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward method; write one")
 
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Compute the output by :meth:`forward`, from which type checkers take the parameters and the result.
+        """Return ``self.forward(...)``. Type checkers know its parameters and its result.
 
-        In a module of the package, an error of :meth:`forward` begins with the name of the class.
+        If the module is one of the package, an error begins with the name of its class.
         """
         try:
             return self.forward(*args, **kwargs)
@@ -115,9 +114,7 @@ class Module:
         before = vars(self).get(name)
         kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), object)
         if value is not None and not isinstance(value, kind):
-            text = (
-                f"{name} is a {kind.__name__}, which {said(value)} cannot replace; give another one, or `del` it first"
-            )
+            text = f"{name} is a {kind.__name__}, which {said(value)} cannot replace; give another, or `del` it first"
             raise named(DTypeError(text), type(self).__name__)
         super().__setattr__(name, value)
 
@@ -130,7 +127,7 @@ class Module:
     def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
         """The module itself and all below it, depth first, with dotted names.
 
-        A shared module appears once, or under all its names if not ``remove_duplicate``.
+        A shared module appears once; with ``remove_duplicate=False`` it appears under all its names.
         """
         seen: set[int] = set()
 
@@ -182,14 +179,17 @@ class Module:
     # Training, evaluation and state
 
     @checked
-    def train(self: M, mode: bool = True) -> M:
-        """Set training mode here and below: dropout is active, batch norm uses the batch. ``False`` ends it."""
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, here and in all modules below: dropout is active, and batch norm uses the batch.
+
+        ``train(False)`` sets evaluation mode.
+        """
         for module in self.modules():
             module.training = mode
         return self
 
-    def eval(self: M) -> M:
-        """Set evaluation mode here and below."""
+    def eval(self) -> Self:
+        """Set evaluation mode, here and in all modules below."""
         return self.train(False)
 
     def zero_grad(self) -> None:
@@ -235,9 +235,7 @@ class Module:
         ]
         found = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
         if found:
-            advice = (
-                "build the model with the options of the saved one; strict=False allows missing and unexpected keys"
-            )
+            advice = "use the options of the saved model; strict=False allows missing and unexpected keys"
             raise StateError(f"the state dict does not fit. {found}; {advice}")
         for name, array in arrays.items():
             own[name].data = array
@@ -258,9 +256,9 @@ Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # a module
 
 
 def _members(attributes: Mapping[Any, Any], outer: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """The Tensors and modules among attributes, and in lists, tuples and dicts among these, with dotted names.
+    """The Tensors and modules among attributes, also those in lists, tuples and dicts, with dotted names.
 
-    ``outer`` are the containers around the attributes: one that contains itself is skipped.
+    ``outer`` holds the enclosing containers, since a container that contains itself is skipped.
     """
     for key, value in attributes.items():
         if isinstance(value, (Tensor, Module)):
@@ -272,7 +270,7 @@ def _members(attributes: Mapping[Any, Any], outer: tuple[Any, ...] = ()) -> Iter
 
 
 class _Container(Module):
-    """The base of modules that are a sequence of others, under the names 0, 1, 2 unless they have their own."""
+    """Base of modules that hold a sequence of others. Their names are "0", "1", "2", unless others are given."""
 
     def __len__(self) -> int:
         return sum(1 for _ in self.children())
@@ -297,9 +295,9 @@ class _Container(Module):
         return found % count
 
     @checked
-    def append(self: M, module: Model) -> M:
+    def append(self, module: Model) -> Self:
         """Add a module at the end."""
-        number = sum(1 for _ in self.children())
+        number = len(self)
         while str(number) in vars(self):
             number += 1
         setattr(self, str(number), module)
@@ -310,7 +308,8 @@ class Sequential(_Container):
     """Modules that are applied one after the other. Without modules, the output is the input itself.
 
     Raises:
-        ArgumentError: an element is not a module, or has the name of an attribute that every module has.
+        ArgumentError: a name is empty, contains a dot, or is that of an attribute of every module.
+        DTypeError: an element is not a module.
 
     >>> from tinygrad_lenet import nn
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -330,9 +329,7 @@ class Sequential(_Container):
         named = only if isinstance(only, Mapping) else {str(i): module for i, module in enumerate(modules)}
         for name, module in named.items():
             if not isinstance(name, str) or not name or "." in name or hasattr(type(self), name):
-                raise ArgumentError(
-                    f"a name must be a word without dots, and not an attribute of modules, got {name!r}"
-                )
+                raise ArgumentError(f"a name must be a word without dots, and no attribute of modules, got {name!r}")
             setattr(self, name, instance(f"element {name} of modules", module, Module))
 
     def forward(self, x: Any) -> Any:
@@ -347,9 +344,9 @@ class Sequential(_Container):
 
 
 class ModuleList(_Container):
-    """A list of modules, for the model's ``forward`` to apply. Their parameters are named ``0.weight`` and so on.
+    """A list of modules, which the model's ``forward`` applies. Their parameters are named ``0.weight`` and so on.
 
-    Modules in a plain list are found as well. This list is itself a module.
+    Modules in a plain list are found as well, but this list is a module itself.
 
     >>> from tinygrad_lenet import nn
     >>> layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
@@ -363,7 +360,7 @@ class ModuleList(_Container):
         self.extend(modules)
 
     @checked
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
+    def extend(self, modules: Iterable[Module]) -> Self:
         """Add several modules at the end."""
         for module in [instance("each of modules", module, Module) for module in listed("modules", modules, "Modules")]:
             self.append(module)
@@ -378,7 +375,7 @@ class ModuleList(_Container):
 
 
 def differs(value: Any, default: Any) -> bool:
-    """Whether ``repr`` shows an option: it differs from its default, in its type or in its value."""
+    """Whether an option differs from its default, in its type or its value, so that ``repr`` shows it."""
     return type(value) is not type(default) or bool(value != default)
 
 
@@ -391,7 +388,7 @@ def tensor_of(name: str, value: Any) -> Tensor:
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
-    """Raise unless the input has one of the ranks ``ndim``, and ``features`` elements along axis 1."""
+    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along axis 1."""
     try:
         shape = tuple(np.shape(x))
     except Exception as error:

@@ -37,7 +37,7 @@ class OneCycleLR(Schedule):
         max_momentum: its highest value.
         div_factor: the highest rate divided by the first.
         final_div_factor: the first rate divided by the last.
-        three_phase: whether the rate first falls to its start, as steeply as it rose, and from there to the end.
+        three_phase: whether the rate falls in two phases: to its start, as steeply as it rose, and then to its end.
 
     Raises:
         ArgumentError: no number of steps, an option outside its range, or an optimiser without momentum.
@@ -91,9 +91,7 @@ class OneCycleLR(Schedule):
     def _at(self, t: int) -> tuple[float, float]:
         """Learning rate and momentum at step ``t``."""
         if t > self.phases[-1][0] + 1:
-            raise ArgumentError(
-                f"step {t} of total_steps={self.total_steps}; make the schedule as long as the training"
-            )
+            raise ArgumentError(f"step {t} of total_steps={self.total_steps}; make the schedule longer")
         phase = bisect.bisect_left([end for end, *_ in self.phases[:-1]], t)
         begin, lr, momentum = [(0.0, *self.start), *self.phases][phase]
         end, next_lr, next_momentum = self.phases[phase]
@@ -110,18 +108,11 @@ class OneCycleLR(Schedule):
     def _bases(self) -> list[float]:
         return [self.start[0]] * len(self.optimizer.param_groups)
 
-    def _move(self, t: int, restart: bool = False) -> None:
-        super()._move(t, restart)
-        self._set_momentum()
-
-    def _set_momentum(self) -> None:
+    def _take(self, state: dict[str, Any]) -> None:
+        super()._take(state)
         momentum = self._at(self.last_epoch)[1]
         for group in self.optimizer.param_groups if self.cycle_momentum else ():
             if "betas" in group:
                 group["betas"] = (momentum, *group["betas"][1:])
             else:
                 group["momentum"] = momentum
-
-    def _take(self, state: dict[str, Any]) -> None:
-        super()._take(state)
-        self._set_momentum()

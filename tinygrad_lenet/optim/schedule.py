@@ -1,4 +1,4 @@
-"""The base of the schedules of the learning rate: one step changes the rate of each group of an optimiser."""
+"""The base of the schedules of the learning rate: a step changes the rate of each group of an optimiser."""
 
 from __future__ import annotations
 
@@ -47,11 +47,10 @@ class Rates:
 class Schedule(Rates):
     """Base of schedules that are a formula: construction and each :meth:`step` set the ``lr`` of each group.
 
-    Call :meth:`step` after ``optimizer.step()``, once an epoch or once a batch, as the schedule is meant.
+    Call :meth:`step` after ``optimizer.step()``, once an epoch or once a batch.
 
     A step changes the rate that a group has, as PyTorch's chainable forms do. So several schedules of one optimiser
-    combine, and a rate that you set yourself is the one that changes from then on. Only :class:`OneCycleLR` overwrites
-    the rate.
+    combine, and if you set a rate yourself, the next step starts from it. Only :class:`OneCycleLR` overwrites the rate.
 
     A subclass writes :meth:`rate`. If a group has the rate ``rate(t - 1, base)``, it gets ``rate(t, base)``. Any other
     rate is multiplied by the quotient of the two.
@@ -92,13 +91,13 @@ class Schedule(Rates):
         self._move(self.last_epoch + 1)
 
     def _move(self, t: int, restart: bool = False) -> None:
-        """Go from step ``t - 1`` to ``t``; with ``restart``, start there from the formula. An error changes nothing."""
+        """Go from step ``t - 1`` to ``t``. With ``restart``, use the formula alone. An error changes nothing."""
         bases = self._bases()
         rates = self._rates(t, bases, None if restart else self._lrs())
         for group, base, rate in zip(self.optimizer.param_groups, bases, rates, strict=True):
             group.setdefault("initial_lr", base)
             group["lr"] = rate
-        self.last_epoch, self.base_lrs, self._last_lr = t, bases, rates
+        self._take({"last_epoch": t, "base_lrs": bases, "_last_lr": rates})
 
     def _bases(self) -> list[float]:
         """The initial rate of each group. A group added later starts at the rate it has."""
@@ -109,7 +108,7 @@ class Schedule(Rates):
         return [*self.base_lrs, *rates_of("lr", added, "[0, inf)")]
 
     def _rates(self, t: int, bases: list[float], lrs: list[float] | None) -> list[float]:
-        """The rates at step ``t``, from the rates ``lrs`` of the step before; by the formula if these are None."""
+        """The rates at step ``t``: from ``lrs``, the rates of the step before, or by the formula if ``lrs`` is None."""
         try:
             if lrs is None:
                 rates = [self.rate(t, base) for base in bases]
@@ -129,7 +128,7 @@ class Schedule(Rates):
 
     @checked
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state of :meth:`state_dict`. The groups of the optimiser get the rates of that time."""
+        """Continue from a state of :meth:`state_dict`, with the learning rates that the groups had then."""
         state = self._checked_state(state)
         for group, rate in zip(self.optimizer.param_groups, state["lrs"], strict=False):
             group["lr"] = rate
@@ -146,4 +145,5 @@ class Schedule(Rates):
         return {"last_epoch": epoch, "base_lrs": bases, "lrs": lrs, "_last_lr": last}
 
     def _take(self, state: dict[str, Any]) -> None:
+        """Set the attributes that a state holds."""
         self.last_epoch, self.base_lrs, self._last_lr = (state[k] for k in ("last_epoch", "base_lrs", "_last_lr"))

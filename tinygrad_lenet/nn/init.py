@@ -219,7 +219,7 @@ def _kaiming_std(tensor: Tensor, a: float, mode: Fan, nonlinearity: Activation) 
 def kaiming_uniform_(
     tensor: Floats, a: Real = 0.0, mode: Fan = "fan_in", nonlinearity: Activation = "leaky_relu", generator: Seed = None
 ) -> Tensor:
-    """Draw uniformly, with variance ``gain^2 / fan`` (He et al., 2015, equation 15). ``a`` is the slope of a leaky ReLU.
+    """Draw uniformly with variance ``gain^2 / fan`` (He et al., 2015, equation 15). ``a`` is the slope of a leaky ReLU.
 
     Raises:
         DTypeError: an argument of another type.

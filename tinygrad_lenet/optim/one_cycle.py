@@ -84,9 +84,9 @@ class OneCycleLR(Schedule):
         self.phases = [(peak, self.max_lr, self.base_momentum), (last, low / self.final_div_factor, self.max_momentum)]
         if self.three_phase:
             self.phases.insert(1, (2 * peak, low, self.max_momentum))
-        super().__post_init__()
         for group in optimizer.param_groups:
             group["initial_lr"] = low
+        super().__post_init__()
 
     def _at(self, t: int) -> tuple[float, float]:
         """Learning rate and momentum at step ``t``."""
@@ -104,9 +104,6 @@ class OneCycleLR(Schedule):
 
     def _chained(self, t: int, lr: float, base: float) -> float:
         return self.rate(t, base)
-
-    def _bases(self) -> list[float]:
-        return [self.start[0]] * len(self.optimizer.param_groups)
 
     def _take(self, state: dict[str, Any]) -> None:
         super()._take(state)

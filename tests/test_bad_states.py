@@ -100,7 +100,7 @@ FAULTS = [
     (lambda: optim.ExponentialLR(sgd(), -1), "ExponentialLR: gamma must lie in"),
     (
         lambda: [s.step() for s in [optim.ExponentialLR(sgd(), 1e200)] * 2],
-        "ExponentialLR.step: after 2 steps a rate is not finite",
+        "ExponentialLR.step: after 2 steps a rate is not finite.*gamma",
     ),
     (lambda: optim.ReduceLROnPlateau(sgd(), factor=-1), "ReduceLROnPlateau: factor must lie in"),
     (lambda: data.DataLoader({"a": 1}), "DataLoader: the data set is a dict"),  # was a KeyError of the first batch

@@ -117,7 +117,8 @@ class Schedule(Rates):
         except OverflowError:
             rates = [math.inf]
         if not all(map(math.isfinite, rates)):
-            raise ArgumentError(f"after {t} steps a rate is not finite, it began at {bases}; choose smaller factors")
+            options = {name: value for name, value in vars(self).items() if isinstance(value, float)}
+            raise ArgumentError(f"after {t} steps a rate is not finite; it began at {bases}; make {options} smaller")
         return rates
 
     @checked

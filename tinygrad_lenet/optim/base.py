@@ -72,7 +72,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
         given = _ordered(params)
         if not given:
-            raise ArgumentError("got no parameters; pass model.parameters()")
+            raise ArgumentError("got no parameters in params; pass model.parameters()")
         self.defaults = self._plain(defaults)
         self.param_groups: list[Options] = []
         self.state: dict[Tensor, Options] = {}

@@ -82,6 +82,19 @@ def opened(path: str) -> BufferedReader:
     return open(path, "rb")
 
 
+def read_up_to(stream: IO[bytes], count: int) -> bytearray:
+    """The next ``count`` bytes, or fewer at the end of the stream; takes memory only for bytes that are really there.
+
+    >>> import io
+    >>> read_up_to(io.BytesIO(b"12"), 2**60)
+    bytearray(b'12')
+    """
+    content = bytearray()
+    while len(content) < count and (piece := stream.read(min(count - len(content), 1 << 20))):
+        content += piece
+    return content
+
+
 @contextlib.contextmanager
 def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
     """A context for reading a file, which turns any exception into a DataError.

@@ -272,7 +272,7 @@ def test_weights_that_are_refused_are_named(path, value, words):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("name", ["a\0b", "__metadata__", 3, None])
+@pytest.mark.parametrize("name", ["\ud800", "a\udc00", "a\0b", "__metadata__", 3, None])
 def test_names_that_no_file_can_hold_are_refused(path, name):
     with pytest.raises(ArgumentError, match="a name in the state"):
         tl.save(path, {name: np.ones(2)})

@@ -50,12 +50,12 @@ def accuracy(logits: Any, labels: Any) -> float:
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
     """
-    scores, targets = _numbers("logits", logits), _classes("labels", labels)
-    if scores.ndim != 2 or targets.shape != scores.shape[:1]:
+    scores = _numbers("logits", logits)
+    if scores.ndim != 2 or not scores.size:
+        raise ShapeError(f"logits must be (N, C), with samples and classes, got {scores.shape}")
+    targets = _classes("labels", labels, scores.shape[1])
+    if targets.shape != scores.shape[:1]:
         raise ShapeError(f"expected logits (N, C) and labels (N,), got {scores.shape} and {targets.shape}")
-    if not scores.size:
-        raise ShapeError("logits hold no samples or no classes, expected at least one")
-    _check_classes("labels", targets, scores.shape[1])
     right = scores.argmax(1) == targets
     return float((right & ~np.isnan(scores).any(1)).mean())  # a row with NaN has no largest logit
 
@@ -75,13 +75,10 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
            [1, 1]])
     """
     num_classes = integer("num_classes", num_classes, 1, 10_000)
-    true, predicted = _classes("labels", labels), _classes("predictions", predictions)
+    true, predicted = _classes("labels", labels, num_classes), _classes("predictions", predictions, num_classes)
     if true.ndim != 1 or true.shape != predicted.shape:
         raise ShapeError(f"expected two lists of classes (N,), got {true.shape} and {predicted.shape}")
-    _check_classes("labels", true, num_classes)
-    _check_classes("predictions", predicted, num_classes)
-    counts = np.bincount(true.astype(np.int64) * num_classes + predicted.astype(np.int64), minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
+    return np.bincount(true * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def _numbers(name: str, value: Any) -> NDArray[Any]:
@@ -91,20 +88,17 @@ def _numbers(name: str, value: Any) -> NDArray[Any]:
         raise type(error)(f"in {name}: {error}") from None
 
 
-def _classes(name: str, value: Any) -> NDArray[Any]:
-    """An array of class numbers; those of a list stay integers."""
+def _classes(name: str, value: Any, count: int) -> NDArray[np.int64]:
+    """An array of class numbers below ``count``."""
     try:
         array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
     except Exception as error:  # an object of the user's own may raise anything
         raise ShapeError(f"{name} must be a list of integers ({error})") from None
     if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == np.floor(array)).all()):
         raise ArgumentError(f"{name} must be integers, got {array.dtype}; pass logits.argmax(1)")
-    return array
-
-
-def _check_classes(name: str, classes: NDArray[Any], count: int) -> None:
-    if classes.size and not 0 <= classes.min() <= classes.max() < count:
-        raise OutOfRangeError(f"{name} must lie in 0 … {count - 1}, got {classes.min()} … {classes.max()}")
+    if array.size and not 0 <= array.min() <= array.max() < count:
+        raise OutOfRangeError(f"{name} must lie in 0 … {count - 1}, got {array.min()} … {array.max()}")
+    return array.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -165,16 +159,12 @@ def evaluate(
             with foreign:
                 scores = model(inputs)
             instance("the output of the model", scores, Tensor)
-            labels.append(_classes("labels", targets))
-            row = logits[0].shape[1:] if logits else scores.shape[1:]
-            if scores.ndim != 2 or labels[-1].shape != scores.shape[:1] or scores.shape[1:] != row:
-                raise ShapeError(
-                    f"expected logits (N, C) from the model, with one C for all batches, and labels (N,), "
-                    f"got {scores.shape} and {labels[-1].shape}"
-                )
+            if scores.ndim != 2 or (logits and scores.shape[1] != logits[0].shape[1]):
+                raise ShapeError(f"the model must return logits (N, C), with one C for all batches, got {scores.shape}")
             with foreign:
                 total += loss(scores, targets, reduction="sum").item()
             logits.append(scores.numpy())
+            labels.append(_classes("labels", targets, scores.shape[1]))
     if not labels:
         raise ArgumentError("the loader yields no batch, expected at least one")
     all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)
@@ -296,9 +286,7 @@ class ExponentialMovingAverage:
         if given != own:
             raise ShapeError(f"the state is of weights {given}, this model has {own}")
         self.steps = integer("steps", steps, 0)
-        self.averages = {
-            name: narrowed(name, arrays[name], array.dtype).copy() for name, array in self.averages.items()
-        }
+        self.averages = {n: narrowed(n, arrays[n], array.dtype).copy() for n, array in self.averages.items()}
 
 
 class EarlyStopping:

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 _MOST = 10_000  # images in one figure
 _STYLES = {"train": "o--", "validation": "s-", "test": "o-"}
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title><style>
+body {{font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em}}
+img {{max-width: 100%; display: block}} pre {{overflow-x: auto}}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
 
 
 def _figure(width: float, height: float, title: str = "") -> Figure:
@@ -172,10 +181,8 @@ def mistakes(images: Numbers, labels: Numbers, logits: Numbers, classes: Words, 
     """
     size = len(images) if images.ndim == 4 and all(images.shape[1:]) else None
     if labels.shape != (size,) or logits.shape != (size, len(classes)):
-        raise ShapeError(
-            f"expected images (N, 1, H, W), labels (N,) and logits (N, {len(classes)}) for {len(classes)} classes, got "
-            f"{images.shape}, {labels.shape} and {logits.shape}"
-        )
+        expected = f"images (N, 1, H, W), labels (N,) and logits (N, {len(classes)}) for {len(classes)} classes"
+        raise ShapeError(f"expected {expected}, got {images.shape}, {labels.shape} and {logits.shape}")
     if labels.dtype.kind not in "iu" or ((labels < 0) | (labels >= len(classes))).any():
         raise OutOfRangeError(f"labels must be integers, 0 … {len(classes) - 1}")
     p = softmax(Tensor(np.asarray(logits, np.float64)), axis=1).numpy()
@@ -210,8 +217,7 @@ def tiles(
     pixels = np.nan_to_num(images * 1, nan=0, posinf=0, neginf=0)
     low, high = pixels.min(initial=0), pixels.max(initial=0)
     if symmetric:
-        high = max(-low, high)
-        low = -high
+        low, high = min(low, -high), max(-low, high)
     columns = min(columns, max(1, len(pixels)))
     size, colours = (1.1, 1.35 if names else 1.1), "RdBu_r" if symmetric else "gray_r"
     return _grid(pixels, names or [""] * len(pixels), columns, size, title, cmap=colours, vmin=low, vmax=high)
@@ -294,10 +300,4 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
                 body.append(f'<img alt="{heading}" src="data:image/png;base64,{data}">')
             else:
                 raise DTypeError(f"in sections, content is Figures or text, got {said(part)}")
-    style = (
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:64em;margin:2em auto;padding:0 1em}"
-        "img{max-width:100%;display:block}pre{overflow-x:auto}"
-    )
-    title = html.escape(title)
-    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
-    return f"{head}\n<h1>{title}</h1>\n" + "\n".join(body) + "\n</html>\n"
+    return _PAGE.format(title=html.escape(title), body="\n".join(body))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Callable
-from importlib import import_module
 from itertools import zip_longest
 from typing import Any
 
@@ -111,21 +110,6 @@ class GraphView:
         lines += [f"  classDef {kind} fill:{fill},stroke:#555,color:#000" for kind, (fill, _, _) in _LOOKS.items()]
         return "\n".join([*lines, ""])
 
-    def svg(self) -> str:
-        """The graph as a picture, laid out by Graphviz if the package and the program are installed, else in rows."""
-        try:
-            graphviz = import_module("graphviz")
-            return str(graphviz.Source(self.dot()).pipe(format="svg", encoding="utf-8"))
-        except ModuleNotFoundError:
-            return self._rows()
-        except graphviz.ExecutableNotFound:
-            return self._rows()
-
-    _repr_svg_ = svg
-
-    def _repr_html_(self) -> str:
-        return f"<div>{self.svg()}</div>"
-
     def _places(self, width: list[float], height: list[float]) -> tuple[list[float], list[float]]:
         """The centres of the boxes: each op in a row below its parents, leaves to the right of them."""
         rank = [0] * len(self.nodes)
@@ -151,8 +135,8 @@ class GraphView:
         shift = 10 - min(a - w / 2 for a, w in zip(x, width, strict=True))
         return [a + shift for a in x], y
 
-    def _rows(self) -> str:
-        """The graph as a picture in rows."""
+    def svg(self) -> str:
+        """The graph as a picture: each op in a row below its parents, leaves to the right."""
         texts = [self._lines(entry) for entry in self.nodes]
         width = [max(len(line) for line in lines) * 6.2 + 16 for lines in texts]
         height = [13.0 * len(lines) + 8 for lines in texts]
@@ -185,6 +169,11 @@ class GraphView:
                 weight = "" if k else ' font-weight="bold"'
                 parts.append(f"<text {place}{weight}>{html.escape(line)}</text>")
         return "\n".join([*parts, "</svg>", ""])
+
+    _repr_svg_ = svg
+
+    def _repr_html_(self) -> str:
+        return f"<div>{self.svg()}</div>"
 
     @checked
     def save(self, path: File) -> None:

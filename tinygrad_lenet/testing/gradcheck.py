@@ -119,7 +119,7 @@ def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: PositiveReal = 
 
 @checked
 def numerical_gradient(fn: Function, inputs: Sequence[Any], eps: PositiveReal = 1e-6) -> list[NDArray[Any]]:
-    """The gradient of the sum of all outputs of ``fn`` by central differences, ``(f(x + eps) - f(x - eps)) / (2 eps)``, in float64.
+    """The gradient of the sum of all outputs of ``fn`` by central differences, in float64.
 
     Args:
         fn: a function of Tensors that returns one Tensor or a tuple of them.

@@ -136,6 +136,7 @@ def evaluate(
         DTypeError: an argument has the wrong type.
         ShapeError: the shapes of logits and labels do not fit together.
         ArgumentError: the loader yields no batch, or the labels are not integers.
+        OutOfRangeError: a label is not a class.
 
     >>> import numpy as np
     >>> import tinygrad_lenet as tl

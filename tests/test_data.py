@@ -163,8 +163,8 @@ def test_changing_a_batch_leaves_the_data_alone():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"dataset": (np.zeros(3), np.zeros(4))}, ShapeError, r"\[\(3,\), \(4,\)\].*equally long"),
-        ({"dataset": ()}, ShapeError, r"shapes \[\], expected some"),
+        ({"dataset": (np.zeros(3), np.zeros(4))}, ShapeError, r"\[\(3,\), \(4,\)\].*of equal length"),
+        ({"dataset": ()}, ShapeError, r"shapes \[\], expected one or more"),
         ({"dataset": np.array(1.0)}, ShapeError, r"shapes \[\(\)\]"),
         ({"dataset": ([1, 2], np.zeros(2))}, DTypeError, "element 0 .* list.*np.asarray"),
         ({"dataset": np.array(["a"])}, DTypeError, "U1"),

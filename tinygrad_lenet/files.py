@@ -25,10 +25,9 @@ _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a so
 def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], object]) -> None:
     """Write a file, completely or not at all.
 
-    The content goes to a new file in the same folder, under a name that cannot be guessed. The new file is forced to
-    the disk and renamed in one step. A crash, a full disk, an interrupt or a power cut at any moment leaves the old
-    file or the new one. If several writers write the same file, the last one wins. The temporary file of a killed
-    writer is removed by the next call for the same folder.
+    The content is written to a temporary file in the same folder, forced to the disk, and renamed in one step. A crash,
+    a full disk, an interrupt or a power cut at any moment leaves the old file or the new one. If several writers write
+    the same file, the last one wins. The next call for the same folder removes the temporary file of a killed writer.
 
     A symbolic link is followed, and the file that it points to is replaced. The new file keeps the mode of the old one,
     and its owner and group if the system permits. Other hard links to the old file keep the old content.
@@ -83,7 +82,7 @@ def opened(path: str) -> BufferedReader:
 
 
 def read_up_to(stream: IO[bytes], count: int) -> bytearray:
-    """The next ``count`` bytes, or fewer at the end of the stream; takes memory only for bytes that are really there.
+    """The next ``count`` bytes, or fewer at the end of the stream. A large ``count`` alone takes no memory.
 
     >>> import io
     >>> read_up_to(io.BytesIO(b"12"), 2**60)
@@ -101,8 +100,8 @@ def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
 
     Args:
         path: the file.
-        what: what the file is if its content cannot be read.
-        remedy: what to do in that case.
+        what: a description of the file for the message: "PATH is ...".
+        remedy: the end of the message: how to put it right.
 
     Raises:
         DataError: the block raised an exception; those of the package pass through.

@@ -224,7 +224,7 @@ def tiles(
 
 
 @checked
-def kernels(weight: Numbers, title: str = "What the first layer looks for") -> Figure:
+def kernels(weight: Numbers, title: str = "Kernels of the first layer") -> Figure:
     """The kernels of a convolution, (O, C, kh, kw) or (O, kh, kw): positive weights in red, negative ones in blue.
 
     Raises:

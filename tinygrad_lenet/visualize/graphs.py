@@ -82,9 +82,9 @@ def _place(boxes: list[_Box], widths: list[float], left: float, y: float) -> Non
 
 
 class GraphView:
-    """A drawing of the graph that a tensor was computed from, for a notebook or :meth:`save`.
+    """A drawing of the graph that a tensor was computed from: shown by a notebook, written by :meth:`save`.
 
-    Every backward pass through the graph updates the gradient norms, also after this object was made.
+    Every later backward pass through the graph updates the norms of the gradients.
     """
 
     def __init__(self, output: Tensor, model: Module | None) -> None:

@@ -232,10 +232,12 @@ def test_subsets(tiny):
     assert Subset(part, (2, 0))[:][1].tolist() == [6, 4]
     assert Subset(tiny, [-1])[0][1] == 6
     assert len(Subset(tiny, [])) == 0
-    for indices in ([7], [0.5], 3, np.ones(6, bool)):
+    for indices in ([7], [0.5], np.ones(6, bool)):
         with pytest.raises(OutOfRangeError, match=r"Subset: .*expected integers below 7"):
             Subset(tiny, indices)
-    with pytest.raises(OutOfRangeError, match=r"Subset\(3 of 7 samples\): index 3.* below 3"):
+    with pytest.raises(DTypeError, match=r"Subset: indices must be integers, .* got 3"):
+        Subset(tiny, 3)
+    with pytest.raises(OutOfRangeError, match=r"Subset\(3 of 7 samples\): index .* below 3"):
         part[3]
     with pytest.raises(ShapeError, match="one axis"):
         Subset(tiny, [[0, 1]])

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer, said
 from .core.modes import no_grad
 from .core.signature import checked
-from .core.tensor import Tensor, to_array
+from .core.tensor import Tensor
 from .core.values import narrowed
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError, foreign
+from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, foreign
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite
 from .nn.module import evaluating
@@ -43,6 +43,7 @@ def accuracy(logits: Any, labels: Any) -> float:
 
     Raises:
         ArgumentError: the labels are not integers.
+        DTypeError: an argument does not hold numbers.
         OutOfRangeError: a label is not a class.
         ShapeError: the number of labels and rows differ, or there are none.
 
@@ -50,7 +51,7 @@ def accuracy(logits: Any, labels: Any) -> float:
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
     """
-    scores = _numbers("logits", logits)
+    scores = _number_array("logits", logits)
     if scores.ndim != 2 or not scores.size:
         raise ShapeError(f"logits must be (N, C), with samples and classes, got {scores.shape}")
     targets = _classes("labels", labels, scores.shape[1])
@@ -66,6 +67,7 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
 
     Raises:
         ArgumentError: the classes are not integers.
+        DTypeError: an argument does not hold numbers.
         OutOfRangeError: a class is not below ``num_classes``.
         ShapeError: the numbers of labels and predictions differ.
 
@@ -81,20 +83,21 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
     return np.bincount(true * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _numbers(name: str, value: Any) -> NDArray[Any]:
+def _number_array(name: str, value: Any) -> NDArray[Any]:
+    """The value as an array of numbers. Unlike in a Tensor, integers in a list stay integers."""
     try:
-        return to_array(value)
-    except TinygradLenetError as error:
-        raise type(error)(f"in {name}: {error}") from None
+        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
+    except Exception as error:  # an object of the user's own may raise anything
+        raise ShapeError(f"{name} must be an array of numbers ({error})") from None
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise DTypeError(f"{name} must be an array of numbers, got {said(array)}")
+    return array
 
 
 def _classes(name: str, value: Any, count: int) -> NDArray[np.int64]:
     """An array of class numbers below ``count``."""
-    try:
-        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    except Exception as error:  # an object of the user's own may raise anything
-        raise ShapeError(f"{name} must be a list of integers ({error})") from None
-    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == np.floor(array)).all()):
+    array = _number_array(name, value)
+    if array.dtype.kind == "f" and not (array == np.floor(array)).all():
         raise ArgumentError(f"{name} must be integers, got {array.dtype}; pass logits.argmax(1)")
     if array.size and not 0 <= array.min() <= array.max() < count:
         raise OutOfRangeError(f"{name} must lie in 0 … {count - 1}, got {array.min()} … {array.max()}")
@@ -281,7 +284,7 @@ class ExponentialMovingAverage:
         """Restore a state of :meth:`state_dict`. Averages keep their dtype: float64 is rounded to float32."""
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
-        arrays = {name: _numbers(str(name), array) for name, array in averages.items()}
+        arrays = {name: _number_array(str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:

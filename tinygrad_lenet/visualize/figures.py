@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..checks import Positive, instance, listed, said
 from ..checks import figure as real
@@ -22,6 +21,7 @@ from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, foreign
 from ..nn import Module, record_calls
 from ..ops.softmax import softmax
+from ..training import _number_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,17 +64,6 @@ def _grid(
     return figure
 
 
-def _numbers(name: str, value: Any) -> NDArray[Any]:
-    """The value as an array of numbers. Unlike in a Tensor, integers in a list stay integers."""
-    try:
-        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    except Exception as error:  # an object of the user's may raise anything
-        raise ShapeError(f"{name} must be an array of numbers ({error})") from None
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DTypeError(f"{name} must be an array of numbers, got {said(array)}")
-    return array
-
-
 def _words(name: str, value: Any) -> list[str]:
     words = list(value) if isinstance(value, str) else listed(name, value, "a list of words")
     if not all(isinstance(word, str) for word in words):
@@ -82,7 +71,7 @@ def _words(name: str, value: Any) -> list[str]:
     return words
 
 
-Numbers: TypeAlias = Annotated[Any, _numbers]
+Numbers: TypeAlias = Annotated[Any, _number_array]
 Words: TypeAlias = Annotated[Sequence[str], _words]
 
 

@@ -119,7 +119,6 @@ FAULTS = [
     (lambda: data.random_split(LABELS, 5), "random_split: lengths"),
     (lambda: data.RandomAffine("9"), "RandomAffine: degrees must be a number"),
     (lambda: data.RandomAffine(degrees=math.inf), "RandomAffine: degrees must lie in"),  # gave garbage
-    (lambda: data.RandomErasing(ratio=(2, 1)), "RandomErasing: ratio must be"),
     (lambda: data.RandomErasing()(X[:, :0], rng()), "RandomErasing: expected images"),
     (lambda: data.Compose(3), "Compose: transforms must be"),
     (lambda: data.read_idx(0), "read_idx: path must be the name of a file"),  # waited for the keyboard
@@ -143,7 +142,6 @@ FAULTS = [
     (lambda: testing.numerical_jacobian(np.float32, [[1.0]]), "the function fn must return a Tensor"),
     (lambda: testing.gradcheck(3, [1.0]), "gradcheck: fn must be a function"),
     (lambda: testing.gradcheck(tl.tanh, [1.0], eps=0), "gradcheck: eps must lie in"),
-    (lambda: testing.numerical_gradient(tl.tanh, [[1.0]], []), "numerical_gradient: weights"),
     (lambda: onnx.export(3, X, None), "export: model must be a function"),
     (lambda: onnx.export(lambda x: 3, X, None), "export: the model must give a Tensor"),
 ]

@@ -279,6 +279,7 @@ class Dropout2d(Dropout):
 
     Raises:
         ArgumentError: ``p`` is not between 0 and 1.
+        ShapeError: the input does not have four axes, in evaluation too.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -287,6 +288,11 @@ class Dropout2d(Dropout):
     """
 
     function = F.dropout2d
+
+    def forward(self, x: Any) -> Tensor:
+        """Drop channels in training; return ``x`` in evaluation."""
+        check_input(self, x, (4,), layout="(N, C, H, W)")
+        return super().forward(x)
 
 
 class Flatten(Module):

@@ -165,8 +165,8 @@ def test_tensors_are_saved_as_arrays(tmp_path):
     [
         (np.asarray, tl.GradientError, r"requires a gradient, which an array would lose; use tensor.numpy\(\)"),
         (lambda t: np.array([t, t]), tl.GradientError, "an array would lose"),
-        (lambda t: tl.tensor([t[0, 0], 1.0]), tl.GradientError, r"a list holds tensors.*tl.stack"),
-        (lambda t: tl.exp([t[0], t[1]]), tl.GradientError, r"a list holds tensors.*tl.stack"),
+        (lambda t: tl.tensor([t[0, 0], 1.0]), tl.GradientError, r"a list of tensors.*tl.stack"),
+        (lambda t: tl.exp([t[0], t[1]]), tl.GradientError, r"a list of tensors.*tl.stack"),
         (np.cbrt, tl.UnsupportedError, "np.cbrt has no counterpart with a gradient here"),
         (lambda t: np.quantile(t, 0.5), tl.UnsupportedError, r"np.quantile has no counterpart.*tensor.numpy\(\)"),
         (np.linalg.eigh, tl.UnsupportedError, "np.linalg.eigh has no counterpart"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Annotated, Any, TypeAlias, overload
+from typing import Any, overload
 
 import numpy as np
 
-from .checks import function, integer
+from .checks import Function, integer
 from .core.graph import now, pullback, sources
 from .core.modes import enable_grad, is_grad_enabled
 from .core.python_object import root_of, seed_of
@@ -21,8 +21,6 @@ from .ops.elementwise import clone
 from .ops.shape import stack
 
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
-
-Function: TypeAlias = Annotated[Callable[..., Any], function]
 
 
 @overload

@@ -209,6 +209,7 @@ PositiveReal: TypeAlias = Annotated[float, partial(number, interval="(0, inf)")]
 Probability: TypeAlias = Annotated[float, partial(number, interval="[0, 1]")]
 Decay: TypeAlias = Annotated[float, partial(number, interval="[0, 1)")]
 Decays: TypeAlias = Annotated[tuple[float, float], partial(two_numbers, interval="[0, 1)")]
+Function: TypeAlias = Annotated[Callable[..., Any], function]
 File: TypeAlias = Annotated[str | os.PathLike[str], path]
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypeVar, overload
 
 from ..checks import integer, number
 from ..errors import TinygradLenetError, named
@@ -35,53 +36,35 @@ R = TypeVar("R", covariant=True)
 Rule: TypeAlias = Callable[..., Any]
 
 
-class Composite(Protocol[P, R]):
-    """A public function that is made of ops."""
+class Composite(Generic[P, R]):
+    """A public function that is made of ops, as type checkers see it: a function with these attributes."""
 
     __name__: str
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Compute."""
-
-    def known_as(
-        self,
-        *,
-        name: str = "",
-        method: bool = False,
-        operator: str = "",
-        numpy: Callable[..., Any] | tuple[Callable[..., Any], ...] = (),
-        torch: str = "",
-        onnx: Any = None,
-    ) -> None:
-        """Declare the names of the function.
-
-        Args:
-            name: its name in the package, if it is an alias, such as ``amax`` for ``max``.
-            method: whether Tensors have a method of that name.
-            operator: Python's operator, such as ``"add"``: ``x + y`` calls ``__add__``, and ``__radd__`` is added too.
-            numpy: the functions of NumPy that call this one if they are given a Tensor.
-            torch: PyTorch's name, after ``torch.``
-            onnx: for primitives, how :func:`tinygrad_lenet.onnx.export` writes the op: the name of an operator of ONNX
-                with the same inputs; or a function of the graph, the dtype and the names of the inputs that adds nodes
-                and returns the name of the result, ``lambda g, dtype, x: g.node("Mul", x, x)``.
-
-        Raises:
-            ArgumentError: Tensor has another attribute of that name.
-        """
+    __call__: Callable[P, R]
+    known_as = known_as
 
 
-class Primitive(Composite[P, Tensor], Protocol[P]):
+class Primitive(Composite[P, Tensor]):
     """A function of Tensors, arrays or numbers that returns a Tensor and has rules for its derivatives."""
 
-    @property
-    def op(self) -> Op:
-        """The record of the op: forward function, rules, test cases."""
+    op: Op  # the record of the op: forward function, rules, test cases
 
     def vjp(self, **rules: Rule | None) -> None:
-        """Declare the rule of each argument; ``None`` means that its gradient is zero or does not exist."""
+        """Declare the rule of each argument; ``None`` means that its gradient is zero or does not exist.
+
+        >>> import tinygrad_lenet as tl
+        >>> @tl.primitive
+        ... def square(x: tl.Array) -> tl.Array:
+        ...     return x * x
+        >>> square.vjp(x=lambda g, x: 2 * g * x)
+        """
+        self.op.signature.check_rules(rules)
+        self.op.rules.update(rules)
+        self.op.plans.clear()
 
     def check(self, *args: Any, **kwargs: Any) -> None:
         """Add the arguments of one test case. An op without a test case fails the tests."""
+        self.op.cases.append((args, kwargs))
 
 
 @overload
@@ -106,10 +89,10 @@ def composite(function: Any = None, *, view: bool = False) -> Any:
         except Exception as error:
             if not isinstance(error, TinygradLenetError) and _of_python(error):
                 raise
-            said = signature.said(args, kwargs)
-            signature.explain(error, signature.name, said, said, signature.about(error, args, kwargs))
+            text = signature.given(args, kwargs)
+            signature.explain(error, text, text, signature.about(error, args, kwargs))
 
-    call.known_as = functools.partial(known_as, call)  # type: ignore[attr-defined]  # a function may carry attributes
+    call.known_as = MethodType(known_as, call)  # type: ignore[attr-defined]  # a function may carry attributes
     return call
 
 

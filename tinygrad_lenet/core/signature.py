@@ -228,7 +228,7 @@ class Signature:
                 return self.function(*self._arrays(plain))
             except Exception as found:
                 error = found
-        return self.explain(error, self.name, "", given(self.names, args))
+        return self.explain(error, "", given(self.names, args))
 
     # For composites, constructors and methods: as the user called them
 
@@ -248,7 +248,7 @@ class Signature:
                 kwargs[key] = option.admit(kwargs[key])
         return self.function(*args, **kwargs)
 
-    def said(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """The arguments of a call, for a message."""
         places = self.names[: self.arity] + self.names[-1:] * 99 * self.variadic
         return given([*places[: len(args)], *kwargs], [*args, *kwargs.values()])
@@ -267,13 +267,13 @@ class Signature:
                         continue
         return ""
 
-    def explain(self, error: Exception, caller: str, known: str, unknown: str, about: str = "") -> NoReturn:
-        """Raise an error in the caller's name, with its arguments: ``known`` for errors of the package, else
+    def explain(self, error: Exception, known: str, unknown: str, about: str = "") -> NoReturn:
+        """Raise an error in the function's name, with its arguments: ``known`` for errors of the package, else
         ``unknown``.
         """
         if isinstance(error, TinygradLenetError):
-            raise named(error, caller, known, about)
-        raise translated(error, caller, unknown) from (None if isinstance(error, ORDINARY) else error)
+            raise named(error, self.name, known, about)
+        raise translated(error, self.name, unknown) from (None if isinstance(error, ORDINARY) else error)
 
     # For the rules of a primitive
 

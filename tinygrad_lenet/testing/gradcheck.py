@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calculus import Function, gradients
-from ..checks import Count, NonNegative, PositiveReal, listed, said
+from ..calculus import gradients
+from ..checks import Count, Function, NonNegative, PositiveReal, listed, said
 from ..core.signature import checked
 from ..core.tensor import Tensor, to_array
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, foreign

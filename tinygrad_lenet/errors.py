@@ -95,12 +95,7 @@ def brief(value: Any) -> str:
 
 def given(names: Iterable[str], values: Iterable[Any]) -> str:
     """The arguments of a call, for a message."""
-    return "; ".join(
-        f"{name} is {value.dtype} of shape {value.shape}"
-        if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
-        else f"{name}={brief(value)}"
-        for name, value in zip(names, values, strict=False)
-    )
+    return "; ".join(f"{name}={brief(value)}" for name, value in zip(names, values, strict=False))
 
 
 def _cut(text: str) -> str:
@@ -141,21 +136,19 @@ class _Foreign:
 foreign = _Foreign()
 
 
+_KINDS: dict[type[Exception], type[TinygradLenetError]] = {
+    MemoryError: OutOfMemoryError,
+    IndexError: OutOfRangeError,
+    TypeError: DTypeError,
+    AttributeError: DTypeError,
+    ValueError: ShapeError,
+    OverflowError: TooLargeError,
+}
+
+
 def translated(error: Exception, name: str, arguments: str) -> TinygradLenetError:
     """An exception of Python or NumPy as one of the package, with the function's name and arguments."""
-    kind = (
-        OutOfMemoryError
-        if isinstance(error, MemoryError)
-        else OutOfRangeError
-        if isinstance(error, IndexError)
-        else DTypeError
-        if isinstance(error, (TypeError, AttributeError))
-        else ShapeError
-        if isinstance(error, ValueError)
-        else TooLargeError
-        if isinstance(error, OverflowError)
-        else ArgumentError
-    )
+    kind = next((ours for theirs, ours in _KINDS.items() if isinstance(error, theirs)), ArgumentError)
     text = "not enough memory" if isinstance(error, MemoryError) and not str(error) else _cut(str(error))
     found = kind(f"{name}: {text} (given: {arguments})")
     found.caller = name

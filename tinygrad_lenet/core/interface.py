@@ -90,7 +90,7 @@ def composite(function: Any = None, *, view: bool = False) -> Any:
             if not isinstance(error, TinygradLenetError) and _of_python(error):
                 raise
             text = signature.given(args, kwargs)
-            signature.explain(error, text, text, signature.about(error, args, kwargs))
+            signature.explain(error, text, signature.about(error, args, kwargs))
 
     call.known_as = MethodType(known_as, call)  # type: ignore[attr-defined]  # a function may carry attributes
     return call

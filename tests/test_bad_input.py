@@ -288,7 +288,6 @@ NUMPY = {
     "np.add": [call(leaf().detach(), t(2, 3))],
     "np.sum": [call(leaf().detach(), 0), call(leaf().detach(), axis=(0, 1), keepdims=True)],
     "np.clip": [call(leaf().detach(), 0.0, 1.0)],
-    "np.pad": [call(leaf().detach(), 1), call(leaf().detach(), ((1, 0), (0, 1)))],
     "np.full_like": [call(leaf().detach(), 2.0)],
     "np.linalg.norm": [call(leaf().detach(), 1, 0)],
 }
@@ -345,7 +344,7 @@ def test_composites(key, data):
 X = np.ones((2, 3), np.float32)
 REFUSED = [
     ("a number for a matrix", lambda: tl.linear(1.0, X), tl.ShapeError, "linear: x of shape ()"),
-    ("a number that the dtype cannot hold", lambda: tl.tensor([1], dtype="int8") + 300, OverflowError, "add: .*int8"),
+    ("a number that the dtype cannot hold", lambda: tl.tensor([1], dtype="int8") + 300, ValueError, "add: .*int8"),
     ("None for a tensor", lambda: tl.prod(None), tl.DTypeError, "prod: x: .*NoneType"),
     ("a complex number beside floats", lambda: tl.hardtanh(X, 0, np.array([1j])), tl.DTypeError, "hardtanh: max_val"),
     ("a long double beside floats", lambda: tl.mul(X, np.longdouble(1)), tl.DTypeError, "mul: y: .*float128|float64"),

@@ -81,6 +81,23 @@ def test_what_is_admitted_becomes_plain():
     assert ranged(Any) is None
 
 
+def test_python_s_own_errors_name_the_class():
+    for call, message in [
+        (lambda: nn.Conv2d(), "Conv2d() missing 3 required positional arguments"),
+        (lambda: nn.ConvTranspose1d(1, 2, 3, width=5), "ConvTranspose1d() got an unexpected keyword argument 'width'"),
+        (lambda: optim.AdamW(), "AdamW() missing 1 required positional argument: 'params'"),
+        (lambda: optim.AdamW([leaf(1)], rate=0.1), "AdamW() got an unexpected keyword argument 'rate'"),
+        (
+            lambda: optim.AdamW([leaf(1)], 0.1, (0.9, 0.9), 0, 0, False, 1),
+            "AdamW() takes from 2 to 7 positional arguments",
+        ),
+        (lambda: optim.AdamW([leaf(1)], 0.1, lr=0.1), "AdamW() got multiple values for argument 'lr'"),
+    ]:
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert str(caught.value).startswith(message)
+
+
 def test_a_colon_in_a_message_is_left_alone(monkeypatch):
     @checked
     def dial(p):

@@ -108,7 +108,7 @@ def test_bits_of_floats_are_refused_with_the_logical_op():
         with pytest.raises(tl.DTypeError, match="logical_and"):
             call()
     for call in (lambda: n.astype("uint8") & 300, lambda: n.astype("uint8") | -1):  # as NumPy
-        with pytest.raises((tl.TinygradLenetError, OverflowError), match="uint8"):
+        with pytest.raises(tl.TinygradLenetError, match="uint8"):
             call()
     agree(tl.logical_and(x, n[0]), np.logical_and(A, 6))
     agree(tl.logical_not(n), np.array([False]))

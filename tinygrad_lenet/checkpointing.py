@@ -19,6 +19,7 @@ from .core.python_object import root_of
 from .core.saved import changed, save
 from .core.signature import checked
 from .core.tensor import Tensor, Version
+from .core.values import mapped
 from .errors import GradientError, TinygradLenetError, foreign, named
 from .kernels.memory import storage
 
@@ -179,14 +180,7 @@ def _fingerprint(value: Any) -> Any:
 
 def _replaced(result: Any, replace: Callable[[Tensor], Any]) -> Any:
     """A result with another value in place of each tensor that requires a gradient, in lists, tuples and dicts."""
-    if isinstance(result, Tensor):
-        return replace(result) if result._requires_grad else result
-    if isinstance(result, dict):
-        return {key: _replaced(value, replace) for key, value in result.items()}
-    if isinstance(result, (list, tuple)):
-        parts = [_replaced(value, replace) for value in result]
-        return type(result)(*parts) if hasattr(result, "_fields") else type(result)(parts)
-    return result
+    return mapped(result, lambda v: replace(v) if isinstance(v, Tensor) and v._requires_grad else v)
 
 
 def _split(flat: Any, outputs: Sequence[Tensor]) -> list[Any]:

@@ -164,16 +164,13 @@ def path(name: str, value: Any) -> str:
     """The name of a file or folder as text. File descriptors are refused."""
     try:
         found = os.fsdecode(value)
+        os.fsencode(found)
     except TypeError:
         raise DTypeError(f"{name} must be the name of a file, got {brief(value)}") from None
-    if not found:
-        raise ArgumentError(f"{name} must be the name of a file, got an empty one")
-    if "\0" in found:
-        raise ArgumentError(f"{name} holds a zero character, which a file name cannot have: {brief(found)}")
-    try:
-        os.fsencode(found)
     except UnicodeEncodeError as error:
-        raise ArgumentError(f"{name} cannot be written by the system as a file name, {brief(found)}: {error}") from None
+        raise ArgumentError(f"{name} cannot be written by the system as a file name, {brief(value)}: {error}") from None
+    if not found or "\0" in found:
+        raise ArgumentError(f"{name} must be the name of a file, got {brief(found)}")
     return found
 
 

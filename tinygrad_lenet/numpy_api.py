@@ -21,8 +21,9 @@ from .core.names import NUMPY
 from .core.primitive import composite
 from .core.signature import VARIADIC, parameters
 from .core.tensor import Tensor
-from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
-from .ops import creation, rearrange, shape
+from .core.values import as_dtype, mapped
+from .errors import ArgumentError, GradientError, UnsupportedError
+from .ops import creation
 
 
 def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> Tensor:
@@ -30,17 +31,7 @@ def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) ->
     return creation.full(shape, fill_value, a.dtype if dtype is None else dtype)
 
 
-@composite
-def pad(x: Any, pad_width: Any, mode: Any = "constant", constant_values: Any = 0) -> Tensor:
-    """NumPy's widths broadcast to a pair for each axis: two numbers are not those of the last axis, as in PyTorch."""
-    if isinstance(pad_width, dict) or np.ndim(constant_values):
-        raise UnsupportedError("np.pad of a Tensor takes widths in pairs, and one constant value; see tl.pad")
-    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
-    return rearrange.pad(x, widths, {"edge": "replicate", "wrap": "circular"}.get(mode, mode), constant_values)
-
-
 NUMPY |= {
-    np.pad: pad,
     np.full_like: _full_like,
     np.zeros_like: lambda a, dtype=None, shape=None: _full_like(a, 0, dtype, shape),
     np.ones_like: lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape),
@@ -63,11 +54,7 @@ _IN_C: dict[Any, Callable[..., None]] = {
 
 def _values(value: Any) -> Any:
     """Arrays for Tensors, in lists and dicts too."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(_values(v) for v in value)
-    if isinstance(value, dict):
-        return {k: _values(v) for k, v in value.items()}
-    return value.numpy() if isinstance(value, Tensor) else value
+    return mapped(value, lambda v: v.numpy() if isinstance(v, Tensor) else v)
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -92,11 +79,6 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             f"{name} of a Tensor takes {', '.join(names)}; got {', '.join(unknown)}; for a dtype use .astype(...), in "
             "place of out= and where= an expression"
         )
-    if others.get("axis", 0) is None and function in (np.concatenate, np.argsort, np.take_along_axis):  # flattened
-        first = [shape.reshape(x, -1) for x in args[0]] if function is np.concatenate else shape.reshape(args[0], -1)
-        args, others = (first, *args[1:]), {**others, "axis": 0}
-    if function is np.where and len(args) == 1 and not others:
-        return np.nonzero(_values(args[0]))
     return ours(*args, **others)
 
 
@@ -217,8 +199,7 @@ def from_dlpack(x: Any) -> Tensor:
             f"NumPy cannot share the memory of this {type(x).__name__}: {error}; detach it, or move it to "
             "the CPU, first"
         ) from None
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; got {array.dtype}")
+    as_dtype(array.dtype, "got")
     return Tensor._wrap(array, None, [math.nan, user_line()])
 
 

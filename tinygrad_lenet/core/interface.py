@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypeVar, overload
 
-from ..checks import integer, number
-from ..errors import TinygradLenetError, named
+from ..checks import Real, integer
+from ..errors import TinygradLenetError
 from .names import known_as
-from .signature import Signature
-from .tensor import Tensor, to_array
+from .python_object import numbers
+from .signature import Signature, checked
+from .tensor import Tensor
+from .values import inner
 
 if TYPE_CHECKING:
     from .primitive import Op
@@ -108,20 +110,9 @@ def _owned(found: Any, values: Iterable[Any]) -> Any:
         return tuple([_owned(one, values) for one in found])
     if not isinstance(found, Tensor):
         return found
-    return found.clone() if _shares(found, values) or not found._data.flags.writeable else found
-
-
-def _shares(tensor: Tensor, values: Iterable[Any], depth: int = 9) -> bool:
-    """True if a tensor shares memory, and so the version counter, with one of the values or of those in lists there."""
-    for value in values:
-        if isinstance(value, Tensor):
-            if value._version is tensor._version:
-                return True
-        elif type(value) in (list, tuple, dict) and depth:
-            held = value.values() if type(value) is dict else value
-            if _shares(tensor, held, depth - 1):
-                return True
-    return False
+    # Tensors that share memory share the version counter.
+    shared = any(isinstance(v, Tensor) and v._version is found._version for v in inner(values))
+    return found.clone() if shared or not found._data.flags.writeable else found
 
 
 class Draw(NamedTuple):
@@ -135,19 +126,13 @@ class Draw(NamedTuple):
     values: object = None
 
 
-def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) -> Draw:
+@checked
+def draw(*shape: int, low: Real = -1.0, high: Real = 1.0, values: Any = None) -> Draw:
     """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves.
 
     >>> import tinygrad_lenet as tl
     >>> tl.draw(3, 2, low=0.5)
     Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
     """
-    try:
-        lengths = tuple(integer("a length of the shape", n, 0) for n in shape)
-        low, high = number("low", low), number("high", high)
-    except TinygradLenetError as error:
-        raise named(error, "draw")  # noqa: B904  # it is the same error
-    try:
-        return Draw(lengths if values is None else to_array(values).shape, low, high, values)
-    except TinygradLenetError as error:
-        raise named(error, "draw", about="values: ")  # noqa: B904  # it is the same error
+    lengths = tuple(integer("a length of the shape", n, 0) for n in shape)
+    return Draw(lengths if values is None else numbers("values", values).shape, low, high, values)

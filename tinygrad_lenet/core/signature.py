@@ -25,13 +25,7 @@ BY_NAME = 1 << 30  # the position of a parameter that is given by name only
 ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # others may be a fault of the op itself
 # Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
 SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
-_QUICK: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (float, int),
-    "bool": (bool,),
-    "str": (str,),
-    "None": (type(None),),
-}
+_QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
 _MISSING: Any = object()
 # The words in annotations of options that hold no arrays.
 _PLAIN = {"int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"}
@@ -96,7 +90,7 @@ def _kinds(text: str) -> tuple[tuple[str, ...], frozenset[type], bool]:
     """The kinds of an annotation; the types that need no second look, if all kinds are known; whether it is plain."""
     kinds = tuple(text.split(" | "))
     known = all(kind in _QUICK for kind in kinds)
-    quick = frozenset(kind for word in kinds for kind in _QUICK[word]) if known else frozenset[type]()
+    quick = frozenset[type]().union(*(_QUICK[kind] for kind in kinds)) if known else frozenset[type]()
     return kinds, quick, {*re.findall(r"\w+", text)} <= _PLAIN
 
 
@@ -329,21 +323,28 @@ def checked(function: F) -> F:
     errors begin with its name, or with that of the object's class. Errors that name an op already stay as they are.
     """
     signature: Signature | None = None
-    own_name, method = function.__name__, parameters(function)[:1] == ["self"]
+    own_name, written = function.__name__, f"{function.__qualname__}()"
+    method = parameters(function)[:1] == ["self"]
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal signature
         if signature is None:  # at the first call, when the names in annotations exist
             signature = Signature(function)
+        kind = type(args[0]).__name__ if method and args else ""
+        name = kind if own_name.startswith("__") else f"{kind}.{own_name}".removeprefix(".")
         try:
             return signature.call(args, kwargs)
         except TinygradLenetError as error:
-            kind = type(args[0]).__name__ if method else ""
             # If methods of one class call each other, the error names the outermost.
             if error.caller and not (method and error.caller.startswith(f"{kind}.")):
                 raise
-            name = kind if own_name.startswith("__") else f"{kind}.{own_name}".removeprefix(".")
             raise named(error, name)  # noqa: B904  # it is the same error
+        except MemoryError as error:
+            raise translated(error, name, signature.given(args, kwargs)) from None
+        except TypeError as error:  # Python's own about the arguments: name the class, which may inherit the function
+            if str(error).startswith(written):
+                error.args = (str(error).replace(written, f"{name}()", 1),)
+            raise
 
     return cast("F", call)

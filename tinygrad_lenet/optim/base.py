@@ -73,7 +73,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
         given = _ordered(params)
         if not given:
-            raise ArgumentError("got no parameters; pass model.parameters()")
+            raise ArgumentError("params must hold Tensors, got none; pass model.parameters()")
         self.defaults = self._plain(defaults)
         self.param_groups: list[Options] = []
         self.state: dict[Tensor, Options] = {}
@@ -307,11 +307,7 @@ def _ordered(params: Any) -> list[Any]:
         raise DTypeError("params is a set, whose order changes from run to run; pass a list")
     if isinstance(params, Tensor):
         return [params]
-    if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping)):
-        raise DTypeError(
-            f"params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of dicts"
-        )
-    return list(params)
+    return listed("params", params, "Tensors, as model.parameters() gives them, or a list of dicts")
 
 
 def _fresh(p: Tensor) -> Options:

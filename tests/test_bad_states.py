@@ -81,7 +81,7 @@ FAULTS = [
     (lambda: nn.Sequential({"": nn.Tanh()}), "Sequential: an element is called by a word"),
     (two_names, "Sequential: an element is called by a word"),
     (cycle, "Sequential.append: module .* holds it itself"),
-    (lambda: nn.Parameter((True, False)), "Parameter: data: only tensors of floats"),
+    (lambda: nn.Parameter((True, False)), "Parameter: data: only floats"),
     (lambda: nn.ModuleList(3), "ModuleList: modules must be Modules"),
     (lambda: setattr(nn.LeNet5(), "pool", 3), "LeNet5: pool is a Module"),
     (

@@ -130,7 +130,7 @@ def test_comparison_with_nan_is_ieee():
 
 def test_an_array_cannot_swallow_a_tensor_and_lose_its_gradient():
     a = A.copy()
-    with pytest.raises(tl.GradientError, match=r"np\.add: out= would go unrecorded.*total = total \+ tensor"):
+    with pytest.raises(tl.GradientError, match=r"np\.add: out= would go unrecorded.*x = x \+ tensor"):
         a += tl.tensor(B, requires_grad=True)
     np.testing.assert_array_equal(a, A)
     a += tl.tensor(B)
@@ -271,7 +271,7 @@ def test_a_leaf_that_requires_a_gradient_is_changed_in_place_under_no_grad_only(
 
 def test_in_place_cannot_change_shape_or_kind_of_dtype():
     x = tl.ones(3)
-    with pytest.raises(tl.ShapeError, match=r"keeps the shape \(3,\), but Tensor .* makes it \(2, 3\)"):
+    with pytest.raises(tl.ShapeError, match=r"would change the shape \(3,\) to \(2, 3\)"):
         x += tl.ones(2, 3)
     x += np.ones(3)  # float64 into float32, as NumPy's same_kind
     assert x.dtype == np.float32
@@ -295,9 +295,9 @@ def test_bits_change_in_place_and_so_in_a_view(op):
         with pytest.raises(tl.GradientError, match="changed in place"):
             y.sum().backward()
     mask = tl.tensor([True, False])
-    with pytest.raises(tl.DTypeError, match="keeps the dtype bool"):
+    with pytest.raises(tl.DTypeError, match="would change the dtype bool to int64"):
         op(mask, np.array([1, 2]))
-    with pytest.raises(tl.ShapeError, match="keeps the shape"):
+    with pytest.raises(tl.ShapeError, match="would change the shape"):
         op(mask, tl.tensor([[True], [False]]))
 
 

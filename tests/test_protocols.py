@@ -228,7 +228,7 @@ def test_pytorch_shares_the_memory_both_ways(torch, dtype):
 
 
 def test_what_pytorch_cannot_share_is_refused(torch):
-    with pytest.raises(tl.ArgumentError, match=r"cannot share the memory of this Tensor.*detach it"):
+    with pytest.raises(tl.ArgumentError, match=r"cannot share the memory of this Tensor.*detach"):
         tl.from_dlpack(torch.ones(2, requires_grad=True))
     with pytest.raises(tl.ArgumentError, match="cannot share"):
         tl.from_dlpack(torch.ones(2, dtype=torch.bfloat16))

@@ -65,20 +65,14 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return function(*_values(args), **_values(kwargs))
     ours = NUMPY.get(function)
     if ours is None:
-        raise UnsupportedError(
-            f"{name} has no counterpart with a gradient here; write it with functions of tinygrad_lenet, or, where no "
-            "gradient is needed, give it tensor.numpy()"
-        )
+        raise UnsupportedError(f"{name} has no counterpart with a gradient here; it takes tensor.numpy()")
     names = parameters(getattr(ours, "__wrapped__", ours))
     others: dict[Any, Any] = kwargs
     if not isinstance(function, np.ufunc):
         args, others = _arguments(function, ours, args, kwargs)
     unknown = [str(k) for k in others if k not in names]
     if unknown:
-        raise UnsupportedError(
-            f"{name} of a Tensor takes {', '.join(names)}; got {', '.join(unknown)}; for a dtype use .astype(...), in "
-            "place of out= and where= an expression"
-        )
+        raise UnsupportedError(f"{name} of a Tensor takes {', '.join(names)}; got {', '.join(unknown)}")
     return ours(*args, **others)
 
 
@@ -133,15 +127,9 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any =
     if out is not None and not recorded and not any(isinstance(o, Tensor) for o in out):
         return getattr(ufunc, method)(*_values(inputs), out=out, **kwargs)  # array += tensor
     if out is not None:
-        raise GradientError(
-            f"np.{ufunc.__name__}: out= would go unrecorded (array += tensor is such a call); write "
-            "`total = total + tensor`, or use tensor.detach()"
-        )
+        raise GradientError(f"np.{ufunc.__name__}: out= would go unrecorded, as array += tensor; write x = x + tensor")
     if method != "__call__":
-        raise UnsupportedError(
-            f"np.{ufunc.__name__}.{method} has no counterpart here; see tl.sum, tl.prod, tl.amax, tl.amin, tl.cumsum "
-            "and tl.outer, or use tensor.numpy()"
-        )
+        raise UnsupportedError(f"np.{ufunc.__name__}.{method} has no counterpart here; see tl.sum, tl.amax, tl.cumsum")
     return _call(ufunc, inputs, kwargs)
 
 
@@ -195,10 +183,8 @@ def from_dlpack(x: Any) -> Tensor:
     except GradientError:
         raise
     except (BufferError, RuntimeError, ValueError) as error:
-        raise ArgumentError(
-            f"NumPy cannot share the memory of this {type(x).__name__}: {error}; detach it, or move it to "
-            "the CPU, first"
-        ) from None
+        kind = type(x).__name__
+        raise ArgumentError(f"NumPy cannot share the memory of this {kind}: {error}; use x.detach().cpu()") from None
     as_dtype(array.dtype, "got")
     return Tensor._wrap(array, None, [math.nan, user_line()])
 

@@ -132,8 +132,7 @@ def pullback(
                 continue
             if node.saved is None:
                 raise GradientError(
-                    f"{node.plan.op.name}: this part of the graph was freed by an earlier backward pass, or by one "
-                    "that failed; pass retain_graph=True to that first pass if you need a second one"
+                    f"{node.plan.op.name}: the graph was freed by an earlier backward pass; that needs retain_graph=True"
                 )
             node.plan.pull(node, gradient, needed, add)
             if not retain:

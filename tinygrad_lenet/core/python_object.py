@@ -110,8 +110,7 @@ class PythonObject(Methods):
         if self._node is not None and not value:
             raise GradientError("only leaves can switch off requires_grad; use x.detach() to cut the graph here")
         if value and self.dtype.kind != "f":
-            kind = self.dtype
-            raise DTypeError(f"only tensors of floats can require a gradient, not {kind}; use x.astype('float32')")
+            raise DTypeError(f"only floats can require a gradient, not {self.dtype}; use x.astype('float32')")
         self._requires_grad = value
 
     @property
@@ -124,8 +123,7 @@ class PythonObject(Methods):
         if value is not None and (
             not isinstance(value, PythonObject) or value.shape != self.shape or value.dtype != self.dtype
         ):
-            wanted = f"a Tensor of {self.dtype} and shape {self.shape}"
-            raise ShapeError(f"grad must be None or {wanted}, got {brief(value)}")
+            raise ShapeError(f"grad must be a Tensor of {self.dtype} and shape {self.shape}, got {brief(value)}")
         self._grad = value
 
     @property
@@ -210,10 +208,7 @@ class PythonObject(Methods):
     def _write(self, key: Any, value: NDArray[Any]) -> None:
         """Change elements and count the change; raise if it would have to be recorded."""
         if self._recorded():
-            raise GradientError(
-                "a tensor that requires a gradient cannot be changed in place, since that is not recorded; "
-                "use where(mask, value, x), or `with no_grad():`"
-            )
+            raise GradientError("a tensor that requires a gradient cannot be changed in place; use where(), no_grad()")
         if not self._data.flags.writeable:
             raise ArgumentError(f"this tensor of shape {self.shape} is a read-only view; change its clone() instead")
         watch = watcher()
@@ -245,12 +240,10 @@ class PythonObject(Methods):
         if not in_place:
             return result
         if result.shape != self.shape:
-            raise ShapeError(
-                f"an update in place keeps the shape {self.shape}, but {brief(other)} makes it {result.shape}"
-            )
+            raise ShapeError(f"an update in place would change the shape {self.shape} to {result.shape}")
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise DTypeError(
-                f"an update in place keeps the dtype {self.dtype}, but {brief(other)} makes it {result.dtype}"
+                f"an update in place would change the dtype {self.dtype} to {result.dtype}; write x = x ..."
             )
         self._write(..., result._data)
         return self  # type: ignore[return-value]  # a Tensor

@@ -101,6 +101,7 @@ class Signature:
         code = function.__code__
         defaults: tuple[Any, ...] = function.__defaults__ or ()
         self.function, self.name, self.names = function, function.__name__, parameters(function)
+        self.listing = ", ".join(self.names)
         self.variadic = bool(code.co_flags & VARIADIC)
         self.arity = code.co_argcount
         self.most = -1 if self.variadic else self.arity
@@ -164,19 +165,17 @@ class Signature:
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments by position, defaults filled in."""
         if len(args) > self.arity and not self.variadic:
-            raise TypeError(
-                f"{self.name}() takes {self.arity} arguments ({', '.join(self.names)}), {len(args)} were given"
-            )
+            raise TypeError(f"{self.name}() takes {self.arity} arguments ({self.listing}), {len(args)} were given")
         filled = [*args, *self.defaults[len(args) : self.arity]]
         for name, value in self.respelled(kwargs).items():
             if name not in self.names:
-                raise TypeError(f"{self.name}() has no argument {name!r}; it has {', '.join(self.names)}")
+                raise TypeError(f"{self.name}() has no argument {name!r}; it has {self.listing}")
             if self.names.index(name) < len(args):
                 raise TypeError(f"{self.name}() got {name!r} twice, by position and by name")
             filled[self.names.index(name)] = value
         for name, value in zip(self.names, filled[: self.required], strict=False):
             if value is _MISSING:
-                raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {', '.join(self.names)}")
+                raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {self.listing}")
         return tuple(filled)
 
     def respelled(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -272,7 +271,7 @@ class Signature:
         """Raise if a rule is for an unknown argument, is not a function, or names an unknown value."""
         for name, rule in rules.items():
             if name not in self.names:
-                raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {', '.join(self.names)}")
+                raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {self.listing}")
             if rule is not None and not callable(rule):
                 raise DTypeError(f"{self.name}.vjp: the rule of {name!r} must be a function or None, got {brief(rule)}")
             for word in parameters(rule)[1:] if rule else ():
@@ -288,7 +287,7 @@ class Signature:
             return ("shape", self.names.index(word.removesuffix("_shape")))
         raise ArgumentError(
             f"{self.name}.vjp: a rule asks for {word!r}; after the gradient it may name 'out', "
-            f"one of {', '.join(self.names)}, or one of these followed by '_shape'"
+            f"one of {self.listing}, or one of these followed by '_shape'"
         )
 
     def rule_of(self, position: int, rules: dict[str, Any]) -> Any:

@@ -69,6 +69,18 @@ def test_bits_of_integers_give_the_same_in_onnxruntime():
     agree(lambda x, y: ~((x & y) ^ (x | 5)), x, y, dynamic_batch=False)
 
 
+def test_an_operator_declared_by_name_gets_all_tensors_and_the_options_as_attributes():
+    @tl.primitive
+    def largest(*tensors: tl.Array) -> tl.Array:
+        return np.maximum.reduce(tensors)
+
+    largest.known_as(onnx="Max")
+    x = np.array([[-3.0, 0.5, 3.0]], np.float32)
+    agree(lambda x: largest(x, -x, x + 1), x)
+    agree(lambda x: tl.elu(x, 2), x)  # an integer for a float
+    agree(lambda x: tl.softmax(x, axis=0).sum(axis=1, keepdims=True), x, dynamic_batch=False)
+
+
 IMAGES = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)
 ROWS, SEQUENCES = IMAGES[:, 0, 0], IMAGES[:, :, 0]
 ACTIVATIONS = ["CELU", "ELU", "GELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "Mish", "ReLU"]
@@ -180,6 +192,8 @@ def test_files_are_written_read_and_equal(tmp_path):
         lambda x: x.argsort(1),
         lambda x: x.var(axis=1) + x.std(axis=1, ddof=1) + x.logsumexp(1),
         lambda x: tl.einsum("ij,kj->ik", x, x[:, :6]),
+        lambda x: x.flip(0),
+        lambda x: tl.conv1d(x.T[None], np.ones((1, 6, 3), np.float32), padding="same"),  # a sequence of any length
     ],
 )
 def test_what_follows_the_batch_size_is_computed_from_it(model):
@@ -231,6 +245,19 @@ def test_files_that_are_no_models_are_refused(tmp_path):
         tl.onnx.load(made)
     with pytest.raises(tl.ShapeError, match=r"expected 1 inputs \(input\), got 2"):
         tl.onnx.load(tl.onnx.export(nn.Identity(), tl.zeros(1, 2), None))(tl.zeros(1, 2), tl.zeros(1, 2))
+
+
+def test_models_of_old_operators_are_refused_until_they_are_converted():
+    from onnx import version_converter
+
+    made = tl.onnx.export(nn.Sequential(nn.Conv2d(1, 2, 3, generator=0), nn.ReLU()), tl.zeros(1, 1, 5, 5), None)
+    made.opset_import[0].version, made.ir_version = 9, 4
+    with pytest.raises(
+        tl.UnsupportedError, match=r"opset 9, older than 13; call load\(onnx.version_converter.convert_"
+    ):
+        tl.onnx.load(made)
+    x = tl.rand(2, 1, 5, 5, generator=1)
+    assert tl.onnx.load(version_converter.convert_version(made, 13))(x).shape == (2, 2, 3, 3)
 
 
 def linear():

@@ -1,5 +1,8 @@
 """Every op of the registry, from its declaration: gradients of first and second order, dtypes, layouts."""
 
+import inspect
+import pickle
+
 import numpy as np
 import pytest
 
@@ -227,3 +230,15 @@ def test_a_transposed_convolution_takes_lists():
     )
     found = tl.conv_transpose2d(x.tolist(), weight.tolist(), bias)
     np.testing.assert_array_equal(found.numpy(), tl.conv_transpose2d(x, weight, np.float32(bias)).numpy(), strict=True)
+
+
+def test_an_op_made_by_ufunc_is_like_any_other():
+    assert str(inspect.signature(tl.hypot)) == str(inspect.signature(tl.mul))
+    assert tl.sin.__doc__.startswith("Sine of an angle")
+    assert "def sin(x: Array)" in inspect.getsource(tl.sin)
+    assert pickle.loads(pickle.dumps(tl.eq)) is tl.eq
+    x = tl.tensor([0.5, -2.0])
+    assert np.sin(x).tolist() == x.sin().tolist() == np.sin(x.numpy()).tolist()
+    assert (x == 0.5).tolist() == tl.eq(x, 0.5).tolist() == [True, False]
+    with pytest.raises(TypeError, match=r"sin\(\) takes 1 arguments \(x\), 2 were given"):
+        tl.sin(x, x)

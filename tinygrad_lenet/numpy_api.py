@@ -1,8 +1,8 @@
 """NumPy's functions on Tensors, and memory shared with other libraries.
 
-``np.exp(tensor)`` is ``tl.exp(tensor)``: recorded, and a Tensor. What has no counterpart here is refused in a sentence,
-since NumPy's own answer would be an array that knows of no gradient. Functions that only tell something (``np.shape``,
-``np.allclose``, ``np.isnan``) are NumPy's, on the values.
+``np.exp(tensor)`` calls ``tl.exp(tensor)``, which is recorded and returns a Tensor. A function without a counterpart
+here raises an error, since NumPy's result would be an array without a gradient. Functions that only inspect values
+(``np.shape``, ``np.allclose``, ``np.isnan``) are NumPy's own.
 
 The protocols are NumPy's NEP 13 (``__array_ufunc__``) and NEP 18 (``__array_function__``), and DLPack of the Python
 array API standard.
@@ -36,14 +36,14 @@ NUMPY |= {
     np.zeros_like: lambda a, dtype=None, shape=None: _full_like(a, 0, dtype, shape),
     np.ones_like: lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape),
 }
-# What only tells something about values: NumPy's answer, and no gradient is lost.
+# Functions that only inspect values: they have no gradient to lose.
 _FACTS = "shape ndim size isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere "
 _FACTS += "flatnonzero array_repr array_str array2string save savez savez_compressed savetxt result_type can_cast "
 _FACTS += "may_share_memory shares_memory iscomplexobj isrealobj bincount digitize searchsorted"
 FACTS = {getattr(np, name) for name in _FACTS.split()}
 _NAMES = {"a_min": "min", "a_max": "max", "correction": "ddof"}
-_NO_MATTER = {"kind", "stable", "optimize", "overwrite_input", "subok"}  # how, and not what, is computed
-# The parameters of functions that are written in C.
+_IRRELEVANT = {"kind", "stable", "optimize", "overwrite_input", "subok"}  # options that do not change the result
+# Functions written in C may have no signature.
 _IN_C: dict[Any, Callable[..., None]] = {
     np.concatenate: lambda arrays, axis=0, out=None, dtype=None, casting="same_kind": None,
     np.where: lambda condition, x=None, y=None: None,
@@ -53,13 +53,13 @@ _IN_C: dict[Any, Callable[..., None]] = {
 
 
 def _values(value: Any) -> Any:
-    """Arrays for Tensors, in lists and dicts too."""
+    """The value with arrays in place of Tensors, also in lists and dicts."""
     return mapped(value, lambda v: v.numpy() if isinstance(v, Tensor) else v)
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A function of NumPy on Tensors."""
-    # Ufuncs know of no module before NumPy 2.2.
+    """Call the counterpart of a function of NumPy."""
+    # Ufuncs have no __module__ before NumPy 2.2.
     name = f"np.{'linalg.' * (getattr(function, '__module__', '') == 'numpy.linalg')}{function.__name__}"
     if function in FACTS:
         return function(*_values(args), **_values(kwargs))
@@ -79,9 +79,9 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _arguments(
     function: Any, ours: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of NumPy's function as those of ours, without NumPy's own defaults.
+    """The arguments of NumPy's function for ours, without those that have NumPy's default value.
 
-    An argument is given by name if our function has a parameter of that name, else by position.
+    An argument is passed by name if our function has a parameter of that name, else by position.
     """
     import inspect
 
@@ -96,13 +96,13 @@ def _arguments(
     by_name = {*places[1:]} - ({places[-1]} if ours.__code__.co_flags & VARIADIC else set())
     first: list[Any] = []
     others: dict[str, Any] = {}
-    for name, parameter in signature.parameters.items():
-        value = bound.get(name, parameter.default)
+    for name, value in bound.items():
+        parameter = signature.parameters[name]
         if parameter.kind is parameter.VAR_POSITIONAL:
             first.extend(value)
         elif parameter.kind is parameter.VAR_KEYWORD:
-            others.update(bound.get(name, {}))
-        elif name in _NO_MATTER or _is(value, parameter.default):
+            others.update(value)
+        elif name in _IRRELEVANT or _is_default(value, parameter.default):
             continue
         elif _NAMES.get(name, name) in by_name:
             others[_NAMES.get(name, name)] = value
@@ -115,14 +115,14 @@ def _arguments(
     return tuple(first), others
 
 
-def _is(value: Any, default: Any) -> bool:
-    """True if an argument is the default; arrays are not compared."""
+def _is_default(value: Any, default: Any) -> bool:
+    """Whether an argument is the default value. Arrays are not compared."""
     same = type(value) is type(default) and type(value) in (bool, int, str) and value == default
     return same or value is default or value is np._NoValue
 
 
 def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
-    """NEP 13: a ufunc with a Tensor among its arguments."""
+    """NEP 13: call a ufunc that has a Tensor among its arguments."""
     recorded = is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
     if out is not None and not recorded and not any(isinstance(o, Tensor) for o in out):
         return getattr(ufunc, method)(*_values(inputs), out=out, **kwargs)  # array += tensor
@@ -134,7 +134,7 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any =
 
 
 def _array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """NEP 18: another function of NumPy with a Tensor among its arguments."""
+    """NEP 18: call another function of NumPy that has a Tensor among its arguments."""
     return _call(function, args, kwargs)
 
 
@@ -142,10 +142,10 @@ def _array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ..
 
 
 def _dlpack(self: Tensor, **options: Any) -> Any:
-    """The memory of the tensor, not a copy, for ``np.from_dlpack`` and ``torch.from_dlpack``.
+    """The memory of the tensor, without a copy, for ``np.from_dlpack`` and ``torch.from_dlpack``.
 
-    Whoever gets it can write to it, unseen by the tensor. So from now on an op that needs these values for its gradient
-    keeps a copy of its own; and one that needed them before refuses its backward pass.
+    The other library can write to it without the tensor noticing. So from now on, an op that needs these values for its
+    gradient saves a copy, and an op that saved them before refuses its backward pass.
 
     Raises:
         GradientError: the tensor requires a gradient, which would be lost; share ``tensor.detach()``.
@@ -158,15 +158,15 @@ def _dlpack(self: Tensor, **options: Any) -> Any:
 
 @composite(view=True)
 def from_dlpack(x: Any) -> Tensor:
-    """A Tensor on the memory of an array of another library, without a copy: PyTorch's on the CPU, NumPy's, JAX's.
+    """A Tensor that shares the memory of another library's array on the CPU: NumPy's, PyTorch's, JAX's.
 
-    What the other side writes later is seen here. An op that needs the values for its gradient keeps a copy of them,
-    since such a change cannot be noticed. Where the memory must not be shared, ``tl.tensor(np.from_dlpack(x))`` copies.
-    Before NumPy 2.1 the Tensor cannot be written to.
+    Later changes by the other library show in the Tensor, which cannot notice them. So an op that needs the values for
+    its gradient saves a copy. To copy at once, call ``tl.tensor(np.from_dlpack(x))``. Before NumPy 2.1, the Tensor is
+    read-only.
 
     Raises:
-        ArgumentError: ``x`` knows no DLPack, or its memory is not the CPU's.
-        DTypeError: a dtype that Tensors do not have, such as bfloat16.
+        ArgumentError: ``x`` does not support DLPack, or its memory is not on the CPU.
+        DTypeError: Tensors do not have the dtype, such as bfloat16.
 
     >>> import numpy as np
     >>> import tinygrad_lenet as tl
@@ -189,11 +189,10 @@ def from_dlpack(x: Any) -> Tensor:
     return Tensor._wrap(array, None, [math.nan, user_line()])
 
 
-PROTOCOLS = {
-    "__array_ufunc__": _array_ufunc,
-    "__array_function__": _array_function,
-    "__dlpack__": _dlpack,
-    "__dlpack_device__": lambda self: self._data.__dlpack_device__(),
-}
-for _name, _function in PROTOCOLS.items():
-    setattr(Tensor, _name, _function)
+def _dlpack_device(self: Tensor) -> Any:
+    """The device of the memory."""
+    return self._data.__dlpack_device__()
+
+
+for _method in (_array_ufunc, _array_function, _dlpack, _dlpack_device):
+    setattr(Tensor, f"_{_method.__name__}__", _method)

@@ -1,4 +1,4 @@
-"""The definitions of the ops: in plain loops, with NumPy alone.
+"""The definitions of the ops, in plain loops and plain NumPy.
 
     >>> import numpy as np
     >>> from tinygrad_lenet import reference
@@ -6,8 +6,8 @@
     array([[[[4., 4.],
              [4., 4.]]]])
 
-Each function takes and returns arrays, takes its options as numbers, pairs and words, and checks nothing. They are
-slow, and to be read; the ops of the same names compute the same fast, and are tested against them.
+Each function takes and returns arrays. Options are numbers, pairs and words; nothing is checked. The definitions are
+slow and meant to be read. The ops of the same names compute the same results fast, and are tested against them.
 """
 
 from .ops.activations import gelu_definition as gelu
@@ -18,28 +18,13 @@ from .ops.activations import tanh_definition as tanh
 from .ops.convolution import conv2d_definition as conv2d
 from .ops.convolution import conv2d_input_grad_definition as conv2d_input_grad
 from .ops.convolution import conv2d_weight_grad_definition as conv2d_weight_grad
+from .ops.losses import cross_entropy_definition as cross_entropy
 from .ops.normalization import batch_norm_definition as batch_norm
 from .ops.normalization import layer_norm_definition as layer_norm
 from .ops.pooling import avg_pool2d_definition as avg_pool2d
 from .ops.pooling import max_pool2d_definition as max_pool2d
-from .ops.softmax import cross_entropy_definition as cross_entropy
 from .ops.unfold import fold_definition as fold
 from .ops.unfold import unfold_definition as unfold
 
-__all__ = [
-    "avg_pool2d",
-    "batch_norm",
-    "conv2d",
-    "conv2d_input_grad",
-    "conv2d_weight_grad",
-    "cross_entropy",
-    "fold",
-    "gelu",
-    "layer_norm",
-    "max_pool2d",
-    "relu",
-    "sigmoid",
-    "softplus",
-    "tanh",
-    "unfold",
-]
+__all__ = ["avg_pool2d", "batch_norm", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "cross_entropy", "fold"]
+__all__ += ["gelu", "layer_norm", "max_pool2d", "relu", "sigmoid", "softplus", "tanh", "unfold"]

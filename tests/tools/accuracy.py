@@ -197,7 +197,7 @@ act(
     call=lambda x: maths.bell(x, 1.0),
     bounds=(6, 8),
 )
-act("normal", cdf, bell, call=activations._normal, bounds=(6, 8))
+act("normal_cdf", cdf, bell, call=activations._normal_cdf, bounds=(6, 8))
 act("leaky_relu", lambda x: x if x > 0 else x * mp.mpf(0.01), lambda x: mp.mpf(1 if x > 0 else 0.01), bounds=(1.5, 1.5))
 act("elu", *elu_truth(1, 1), at=(1e-4,), bounds=(4, 4))
 act("elu", *elu_truth(mp.mpf(1.7), 1), call=lambda x: tl.elu(x, 1.7), bounds=(4, 4))

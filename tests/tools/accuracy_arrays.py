@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ulps import HUGE, RNG, large_row, linear_row, log, matrix_row, mp, plus, sigma, some, vector_row
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.ops import convolution, indexing, pooling, products, rearrange, reduction, resize
+from tinygrad_lenet.ops import convolution, indexing, pooling, products, rearrange, resize
 from tinygrad_lenet.ops.windows import windows
 
 red = functools.partial(vector_row, "reductions")
@@ -341,20 +341,6 @@ for axis in (0, 1):
     total("sum", lambda x, a=axis: x.sum(a), lambda x, a=axis: x.sum(a), x, bounds=(4, 0), sums="f")
     total("mean", lambda x, a=axis: x.mean(a), lambda x, a=axis: x.mean(a), x + 1e4, bounds=(4, 1), sums="f")
     total("cumsum", lambda x, a=axis: x.cumsum(a), lambda x, a=axis: x.cumsum(a), x, bounds=(4, 4), sums="fb")
-total(
-    "recurrence",
-    lambda x, f: reduction._recurrence(x, f, 1),
-    lambda x, f: np.array(
-        [
-            [sum(row[i] * np.prod(by[i + 1 : k + 1]) for i in range(k + 1)) for k in range(len(row))]
-            for row, by in zip(x, f, strict=True)
-        ]
-    ),
-    some(2, 5),
-    some(2, 5),
-    bounds=(4, 8),
-    sums="fb",
-)
 wide = functools.partial(linear_row, "products, convolution")
 wide("matmul", lambda x, y: x @ y, lambda x, y: x @ y, some(3, 40, offset=1e4), some(40, 2), bounds=(8, 8), sums="fb")
 wide("linear", tl.linear, lambda x, w, b: x @ w.T + b, some(3, 40), some(2, 40), some(2), bounds=(8, 8), sums="fb")
@@ -420,7 +406,7 @@ pool(
 )
 PEAK = BLOCKS.reshape(1, 2, 2, 2, 2, 3).max((3, 5))
 won = (np.repeat(np.repeat(PEAK, 2, 2), 3, 3) == BLOCKS).astype(float)
-half = resize.means(3, 2), resize.between(4, 2, None, False, np.float32)
+half = resize.means(3, 2), resize.bilinear(4, 2, None, False, np.float32)
 resized = lambda x: half[0].matrix @ x @ half[1].matrix.T
 pool("resample", lambda x: resize.resample(x, *half), resized, some(1, 2, 3, 4), bounds=(4, 4), sums="fb")
 pool("max_pool2d", lambda x: tl.max_pool2d(x, (2, 3)), lambda x: 6 * mean_pool(x * won), BLOCKS, bounds=(0, 0))

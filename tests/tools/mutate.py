@@ -2,9 +2,9 @@
 
     python tests/tools/mutate.py [MODULE ...] [--match PATTERN] [--jobs N] [--quick] [--list]
 
-goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp``, and all functions of the folder that
-these call) and every function of the ``KERNELS``, and for each mutant through the tests, in a process of its own;
-prints the mutants that no test caught. Changes nothing on the disk. Takes about a second a mutant.
+goes through every rule of ``tinygrad_lenet/ops/`` (the functions given to ``vjp`` and ``ufunc``, and all functions of
+the folder that these call) and every function of the ``KERNELS``, and for each mutant through the tests, in a process
+of its own; prints the mutants that no test caught. Changes nothing on the disk. Takes about a second a mutant.
 """
 
 import argparse
@@ -47,7 +47,7 @@ HARMLESS = [
     ("convolution", "max(1, len(chunks))", ".*", BLOCKS),
     ("convolution", "min(fitting, -(-rows // shares))", ".*", BLOCKS),
     ("convolution", "sh > 1", ".*>=.*", "clears what is written anyway"),
-    ("elementwise", "_share(g, ", "[xy] [<>] [xy]  ->  [xy] [<>]= [xy]", "ties take the other branch"),
+    ("elementwise", "_winner(g, ", "[xy] [<>] [xy]  ->  [xy] [<>]= [xy]", "ties take the other branch"),
     ("linalg", "[-1] != b.shape[-2]", "1  ->  2", "the last two lengths of a square matrix are one"),
     ("linalg", "n, values = (x.shape[-1]", "1  ->  2", "the last two lengths of a square matrix are one"),
     ("linalg", "np.sum(values * values", "1  ->  2", "Hadamard's bound holds for columns as for rows"),
@@ -153,9 +153,9 @@ def rules(trees):
         keyword.value
         for tree in trees.values()
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "vjp"
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", getattr(call.func, "id", "")) in ("vjp", "ufunc")
         for keyword in call.keywords
-        if not isinstance(keyword.value, ast.Constant)
+        if not isinstance(keyword.value, ast.Constant) and keyword.arg != "onnx"
     ]
     reached, stack = [], list(given)
     while stack:
@@ -200,6 +200,11 @@ def skipped(function):
     return out
 
 
+def first_line(statement):
+    """The line of a statement, or of its first decorator."""
+    return min(node.lineno for node in [statement, *getattr(statement, "decorator_list", [])])
+
+
 def owner(statement):
     """The op whose rule stands in a statement of a module, or the function that it defines."""
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
@@ -230,7 +235,7 @@ class Mutant:
     def __init__(self, path, tree, node, twin, within=""):
         self.path, self.line = path, node.lineno
         self.within = within
-        self.owner = next(owner(s) for s in tree.body if s.lineno <= node.lineno <= s.end_lineno)
+        self.owner = next(owner(s) for s in tree.body if first_line(s) <= node.lineno <= s.end_lineno)
         self.text = f"{ast.unparse(node)}  ->  {ast.unparse(twin)}"
         self.original, self.node, self.twin = tree, node, ast.copy_location(twin, node)
         self.module = f"tinygrad_lenet.{path.parent.name}.{path.stem}"

@@ -131,9 +131,8 @@ def pullback(
             if gradient is None or (path is not None and node not in path):
                 continue
             if node.saved is None:
-                raise GradientError(
-                    f"{node.plan.op.name}: the graph was freed by an earlier backward pass; that needs retain_graph=True"
-                )
+                name = node.plan.op.name
+                raise GradientError(f"{name}: an earlier backward pass freed the graph; pass it retain_graph=True")
             node.plan.pull(node, gradient, needed, add)
             if not retain:
                 node.release()

@@ -56,8 +56,9 @@ def known_as(
         numpy: the functions of NumPy that call this one if they are given a Tensor.
         torch: PyTorch's name, after ``torch.``
         onnx: for primitives, how :func:`tinygrad_lenet.onnx.export` writes the op: the name of an operator of ONNX with
-            the same inputs; or a function of the graph, the dtype and the names of the inputs that adds nodes and
-            returns the name of the result, ``lambda g, dtype, x: g.node("Mul", x, x)``.
+            the same inputs, and with the options as attributes of the same names; or a function that adds nodes and
+            returns the name of the result, ``lambda g, dtype, x: g.node("Mul", x, x)``. It receives the graph, the
+            dtype, and the arguments: the names of tensors, and options as they are.
 
     Raises:
         ArgumentError: Tensor has another attribute of that name.

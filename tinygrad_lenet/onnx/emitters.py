@@ -1,4 +1,8 @@
-"""Each op of the registry as operators of ONNX."""
+"""How each op is written in ONNX's operators.
+
+An emitter receives the graph, the op's output as an array, and the op's arguments. It adds nodes, and returns the name
+of the result. Most ops declare theirs by ``known_as``; here are those that need more than a line.
+"""
 
 from __future__ import annotations
 
@@ -7,375 +11,267 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 
 from ..errors import UnsupportedError
 from .builder import Graph
 from .trace import Batch, Constant, Value
 
-# The operators. Each function gets the graph, the name of the output, the output's array, and the op's arguments.
-
-Emit = Callable[..., Any]
-EMIT: dict[str, Emit] = {}
+Emit = Callable[..., str]
+Output = NDArray[Any]
+EMIT: dict[str, Emit] = {}  # by name of the op
+_END = 2**62  # a bound of a slice beyond any axis
 
 
 def emits(*names: str) -> Callable[[Emit], Emit]:
-    """Declare who writes down an op."""
+    """Register the emitter of some ops."""
 
-    def declare(function: Emit) -> Emit:
+    def register(function: Emit) -> Emit:
         EMIT.update(dict.fromkeys(names, function))
         return function
 
-    return declare
+    return register
 
 
-def declared(onnx: Any) -> Emit:
-    """The emitter of an op that declares its operator, or a function that builds its nodes, by ``known_as``."""
+def declared(op: Any) -> Emit:
+    """The emitter of an op that declares an operator of ONNX, or a function that adds its nodes, by ``known_as``."""
+    kind, operands, names = op.onnx, op.signature.operands, op.signature.names
+    floats = {name for name, annotation in op.forward.__annotations__.items() if annotation in ("float", float)}
 
-    def emit(g: Graph, out: str, like: NDArray[Any], *xs: Any) -> None:
-        inputs = [g.of(x, like.dtype) for x in xs]
-        if isinstance(onnx, str):
-            g.node(onnx, *inputs, out=out)
-        else:
-            g.node("Identity", onnx(g, like.dtype.type, *inputs), out=out)
+    def emit(g: Graph, like: Output, *args: Any) -> str:
+        if isinstance(kind, str) and kind.startswith("Reduce"):
+            return _reduction(g, kind, g.of(args[0], like.dtype), *args[1:])
+        if isinstance(kind, str) and kind.startswith("Arg"):
+            return _arg(g, kind, like, *args)
+        dtype: Any = like.dtype
+        if dtype == np.bool_ and kind not in ("And", "Or", "Not"):  # a comparison
+            dtype = np.result_type(*(a.array if isinstance(a, (Value, Constant)) else a for a in args))
+        tensors = [*operands, *operands[-1:] * len(args)]  # the last parameter may be *args
+        given = [g.of(a, dtype) if tensor and a is not None else a for a, tensor in zip(args, tensors, strict=False)]
+        if not isinstance(kind, str):
+            return str(kind(g, dtype.type, *given))
+        inputs = [a for a, tensor in zip(given, tensors, strict=False) if tensor]
+        pairs = [(name, a) for name, a, tensor in zip(names, given, tensors, strict=False) if not tensor]
+        options: dict[str, Any] = {name: float(a) if name in floats else a for name, a in pairs}
+        return g.node(kind, *inputs, **options)
 
     return emit
 
 
+def _reduction(g: Graph, kind: str, x: str, axis: Any = None, keepdims: bool = False) -> str:
+    if axis == ():
+        return x
+    return g.node(kind, x, None if axis is None else g.ints(axis), keepdims=int(keepdims))
+
+
+def _arg(g: Graph, kind: str, like: Output, x: Any, axis: Any, keepdims: bool) -> str:
+    if axis is not None:
+        return g.cast(g.node(kind, x, axis=int(axis), keepdims=int(keepdims)), like.dtype)
+    found = g.node(kind, g.node("Reshape", x, g.ints(-1)), axis=0, keepdims=0)
+    return g.cast(g.node("Reshape", found, g.ints(like.shape)), like.dtype)
+
+
+# Elementwise
+
+
 def _of_bits(kind: str) -> Emit:
-    """Booleans have operators of their own."""
-    return lambda g, out, like, *xs: declared("Bitwise" * (like.dtype != np.bool_) + kind)(g, out, like, *xs)
+    """Booleans have operators of their own: ``And`` beside ``BitwiseAnd``."""
+
+    def emit(g: Graph, like: Output, *xs: Any) -> str:
+        return g.node(kind if like.dtype == np.bool_ else f"Bitwise{kind}", *(g.of(x, like.dtype) for x in xs))
+
+    return emit
 
 
 EMIT |= {f"bitwise_{kind.lower()}": _of_bits(kind) for kind in ("And", "Or", "Xor", "Not")}
 
 
-def _comparison(kind: str) -> Emit:
-    def emit(g: Graph, out: str, like: NDArray[Any], x: Any, y: Any) -> None:
-        dtype = np.result_type(*(v.array if isinstance(v, (Value, Constant)) else v for v in (x, y)))
-        if kind == "NotEqual":
-            g.node("Not", g.node("Equal", g.of(x, dtype), g.of(y, dtype)), out=out)
-        else:
-            g.node(kind, g.of(x, dtype), g.of(y, dtype), out=out)
-
-    return emit
-
-
-for _name, _kind in zip(
-    ["eq", "ne", "lt", "le", "gt", "ge"],
-    ["Equal", "NotEqual", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
-    strict=True,
-):
-    EMIT[_name] = _comparison(_kind)
-
-
 @emits("select")
-def _select(g: Graph, out: str, like: NDArray[Any], x: Any, mask: Any, when: bool = True) -> None:
-    branches = (g.of(x, like.dtype), g.constant(like.dtype.type(0)))
-    g.node("Where", g.of(mask, bool), *(branches if when else branches[::-1]), out=out)
+def _select(g: Graph, like: Output, x: Any, mask: Any, when: bool) -> str:
+    branches = (g.of(x, like.dtype), like.dtype.type(0))
+    return g.node("Where", g.of(mask, bool), *(branches if when else branches[::-1]))
 
 
 @emits("where")
-def _where(g: Graph, out: str, like: NDArray[Any], condition: Any, x: Any, y: Any) -> None:
-    g.node("Where", g.of(condition, bool), g.of(x, like.dtype), g.of(y, like.dtype), out=out)
+def _where(g: Graph, like: Output, condition: Any, x: Any, y: Any) -> str:
+    return g.node("Where", g.of(condition, bool), g.of(x, like.dtype), g.of(y, like.dtype))
 
 
 @emits("cast")
-def _cast(g: Graph, out: str, like: NDArray[Any], x: Any, dtype: Any) -> None:
-    g.node("Cast", g.of(x), to=helper.np_dtype_to_tensor_dtype(like.dtype), out=out)
+def _cast(g: Graph, like: Output, x: Any, dtype: Any) -> str:
+    return g.cast(x, like.dtype)
 
 
 @emits("round")
-def _round(g: Graph, out: str, like: NDArray[Any], x: Any, decimals: int = 0) -> None:
+def _round(g: Graph, like: Output, x: Any, decimals: int) -> str:
+    if not decimals:
+        return g.node("Round", g.of(x, like.dtype))
     scale = like.dtype.type(10.0**decimals)
-    x = g.node("Mul", g.of(x, like.dtype), scale) if decimals else g.of(x, like.dtype)
-    g.node("Div", g.node("Round", x), scale, out=out) if decimals else g.node("Round", x, out=out)
+    return g.node("Div", g.node("Round", g.node("Mul", g.of(x, like.dtype), scale)), scale)
 
 
-@emits("clip")
-def _clip(g: Graph, out: str, like: NDArray[Any], x: Any, min: Any = None, max: Any = None) -> None:
-    low, high = (None if v is None else g.of(v, like.dtype) for v in (min, max))
-    g.node("Clip", g.of(x, like.dtype), low, high, out=out)
-
-
-@emits("hardtanh")
-def _hardtanh(g: Graph, out: str, like: NDArray[Any], x: Any, min_val: float, max_val: float) -> None:
-    _clip(g, out, like, x, min_val, max_val)
-
-
-@emits("leaky_relu")
-def _leaky_relu(g: Graph, out: str, like: NDArray[Any], x: Any, negative_slope: float) -> None:
-    g.node("LeakyRelu", g.of(x), alpha=float(negative_slope), out=out)
-
-
-@emits("elu")
-def _elu(g: Graph, out: str, like: NDArray[Any], x: Any, alpha: float) -> None:
-    g.node("Elu", g.of(x), alpha=float(alpha), out=out)
+@emits("clip", "hardtanh")
+def _clip(g: Graph, like: Output, x: Any, low: Any, high: Any) -> str:
+    return g.node("Clip", g.of(x, like.dtype), *(None if v is None else g.of(v, like.dtype) for v in (low, high)))
 
 
 @emits("celu")  # alpha * elu(x / alpha)
-def _celu(g: Graph, out: str, like: NDArray[Any], x: Any, alpha: float) -> None:
+def _celu(g: Graph, like: Output, x: Any, alpha: float) -> str:
     scale = like.dtype.type(alpha)
-    g.node("Mul", g.node("Elu", g.node("Div", g.of(x), scale)), scale, out=out)
+    return g.node("Mul", g.node("Elu", g.node("Div", x, scale)), scale)
 
 
 @emits("softplus")
-def _softplus(g: Graph, out: str, like: NDArray[Any], x: Any, beta: float, threshold: float) -> None:
+def _softplus(g: Graph, like: Output, x: Any, beta: float, threshold: float) -> str:
     scale = like.dtype.type(beta)
-    g.node("Div", g.node("Softplus", g.node("Mul", g.of(x), scale)), scale, out=out)
+    return g.node("Div", g.node("Softplus", g.node("Mul", x, scale)), scale)
 
 
 # Shapes
 
 
 @emits("reshape")
-def _reshape(g: Graph, out: str, like: NDArray[Any], x: Any, *shape: Any) -> None:
+def _reshape(g: Graph, like: Output, x: Any, *shape: Any) -> str:
     target = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
     if -1 not in target and sum(isinstance(n, Batch) for n in target) == 1:
         target = tuple(-1 if isinstance(n, Batch) else n for n in target)
-    g.node("Reshape", g.of(x), g.ints(target), out=out, allowzero=int(0 in target))
+    return g.node("Reshape", x, g.ints(target), allowzero=int(0 in target))
 
 
 @emits("permute")
-def _permute(g: Graph, out: str, like: NDArray[Any], x: Any, *axes: Any) -> None:
+def _permute(g: Graph, like: Output, x: Any, *axes: Any) -> str:
     order = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple) else axes
-    g.node("Transpose", g.of(x), perm=[int(a) % like.ndim for a in order], out=out)
+    return g.node("Transpose", x, perm=[int(a) % like.ndim for a in order])
 
 
 @emits("broadcast_to")
-def _broadcast_to(g: Graph, out: str, like: NDArray[Any], x: Any, shape: Any) -> None:
-    g.node("Expand", g.of(x), g.ints(shape), out=out)
+def _broadcast_to(g: Graph, like: Output, x: Any, shape: Any) -> str:
+    return g.node("Expand", x, g.ints(shape))
 
 
 @emits("_join")
-def _concat(g: Graph, out: str, like: NDArray[Any], axis: int, ends: Any, *tensors: Any) -> None:
-    g.node("Concat", *(g.of(t, like.dtype) for t in tensors), axis=int(axis), out=out)
+def _concat(g: Graph, like: Output, axis: int, ends: Any, *tensors: Any) -> str:
+    return g.node("Concat", *(g.of(t, like.dtype) for t in tensors), axis=int(axis))
 
 
 @emits("_pad")
-def _pad(g: Graph, out: str, like: NDArray[Any], x: Any, widths: Any, value: float) -> None:
-    pads = [w[0] for w in widths] + [w[1] for w in widths]
-    g.node("Pad", g.of(x), g.ints(pads), like.dtype.type(value), out=out)
+def _pad(g: Graph, like: Output, x: Any, widths: Any, value: float) -> str:
+    return g.node("Pad", x, g.ints([w[0] for w in widths] + [w[1] for w in widths]), like.dtype.type(value))
 
 
 @emits("_pick")
-def _pick(g: Graph, out: str, like: NDArray[Any], x: Any, index: Any) -> None:
-    """Slices and numbers, then new axes; or one array of integers, with whole axes beside it."""
-    ndim, name = x.array.ndim, g.of(x)
-    # A mask that is always the same picks what its nonzero elements say.
-    masks = [isinstance(i, Constant) and i.array.dtype == np.bool_ for i in index]
-    index = tuple(
-        part
-        for i, mask in zip(index, masks, strict=True)
-        for part in ([Constant(a, a.shape) for a in i.array.nonzero()] if mask else [i])
-    )
-    real = [i for i in index if i is not None and i is not Ellipsis]
-    if any(isinstance(i, bool) or (isinstance(i, Value) and i.array.dtype == np.bool_) for i in real):
-        raise UnsupportedError("an index that is a mask; use where")
-    rest = [slice(None)] * (ndim - len(real))
-    at = next((k for k, i in enumerate(index) if i is Ellipsis), len(index))
-    full = [*index[:at], *rest, *index[at + 1 :]]
-    arrays = [i for i in full if isinstance(i, (Value, Constant))]
+def _pick(g: Graph, like: Output, x: Any, index: Any) -> str:
+    """Slices, numbers and new axes; or arrays of integers beside slices."""
+    parts: list[Any] = []
+    for i in index:
+        if isinstance(i, Constant) and i.array.dtype == np.bool_:  # a mask that is always the same
+            parts += [Constant(places, places.shape) for places in i.array.nonzero()]
+        elif isinstance(i, bool) or (isinstance(i, Value) and i.array.dtype == np.bool_):
+            raise UnsupportedError("an index that is a mask; use where")
+        else:
+            parts.append(i)
+    rest = [slice(None)] * (x.array.ndim - sum(i is not None and i is not Ellipsis for i in parts))
+    at = next((k for k, i in enumerate(parts) if i is Ellipsis), len(parts))
+    parts[at : at + 1] = rest
+    arrays = [i for i in parts if isinstance(i, (Value, Constant))]
     if not arrays:
-        g.node("Identity", _sliced(g, x, name, full), out=out)
-        return
-    if any(i is None or isinstance(i, int) for i in full):
+        return _sliced(g, g.of(x), parts)
+    if any(i is None or isinstance(i, int) for i in parts):
         raise UnsupportedError("an index of arrays beside numbers or None")
-    places = [axis for axis, i in enumerate(full) if not isinstance(i, slice)]
-    name = _sliced(g, x, name, [i if isinstance(i, slice) else slice(None) for i in full])
+    axes = [axis for axis, i in enumerate(parts) if not isinstance(i, slice)]
+    name = _sliced(g, g.of(x), [i if isinstance(i, slice) else slice(None) for i in parts])
     if len(arrays) == 1:
-        g.node("Gather", name, g.of(arrays[0], np.int64), axis=places[0], out=out)
-        return
-    lengths = np.broadcast_shapes(*(i.array.shape for i in arrays))
-    if places != [*range(len(places))] or any(isinstance(n, Batch) for i in arrays for n in getattr(i, "shape", ())):
+        return g.node("Gather", name, g.of(arrays[0], np.int64), axis=axes[0])
+    if axes != [*range(len(axes))] or any(isinstance(n, Batch) for i in arrays for n in getattr(i, "shape", ())):
         raise UnsupportedError("an index of several arrays that are not on the first axes")
-    parts = [g.node("Unsqueeze", g.node("Expand", g.of(i, np.int64), g.ints(lengths)), g.ints(-1)) for i in arrays]
-    g.node("GatherND", name, g.node("Concat", *parts, axis=-1), out=out)
+    lengths = g.ints(np.broadcast_shapes(*(i.array.shape for i in arrays)))
+    columns = [g.node("Unsqueeze", g.node("Expand", g.of(i, np.int64), lengths), g.ints(-1)) for i in arrays]
+    return g.node("GatherND", name, g.node("Concat", *columns, axis=-1))
+
+
+def _sliced(g: Graph, name: str, parts: list[Any]) -> str:
+    """What slices and numbers pick, with new axes for None; every axis has its slice or number."""
+    real = [i for i in parts if i is not None]
+    bounds = [(*_bounds(i), axis) for axis, i in enumerate(real) if i != slice(None)]
+    gone = [axis for axis, i in enumerate(real) if not isinstance(i, slice)]
+    new = [axis for axis, i in enumerate(i for i in parts if i is None or isinstance(i, slice)) if i is None]
+    if bounds:
+        starts, ends, steps, axes = map(g.ints, zip(*bounds, strict=True))
+        name = g.node("Slice", name, starts, ends, axes, steps)
+    if gone:
+        name = g.node("Squeeze", name, g.ints(gone))
+    return g.node("Unsqueeze", name, g.ints(new)) if new else name
+
+
+def _bounds(i: Any) -> tuple[int, int, int]:
+    """Start, end and step of a slice or a number."""
+    if not isinstance(i, slice):
+        return i, i + 1 or _END, 1  # after -1 comes the end
+    step = 1 if i.step is None else i.step
+    start, stop = (0, _END) if step > 0 else (_END, -_END)
+    return start if i.start is None else i.start, stop if i.stop is None else i.stop, step
 
 
 @emits("_diagonal")
-def _diagonal(g: Graph, out: str, like: NDArray[Any], x: Any, offset: int, count: int) -> None:
-    """Picked from the last two axes, which come first for that."""
-    ndim, along = x.array.ndim, np.arange(count)[:, None] + [max(-offset, 0), max(offset, 0)]
-    first = g.node("Transpose", g.of(x), perm=[ndim - 2, ndim - 1, *range(ndim - 2)])
-    g.node("Transpose", g.node("GatherND", first, along), perm=[*range(1, ndim - 1), 0], out=out)
-
-
-def _sliced(g: Graph, x: Any, name: str, full: list[Any]) -> str:
-    """The part that slices and numbers pick, with new axes for None; the index has an entry for every axis."""
-    starts, ends, axes, steps = [], [], [], []
-    gone: list[int] = []
-    new: list[int] = []
-    axis = 0
-    for i in full:
-        if i is None:
-            new.append(len(new) + axis - len(gone))
-            continue
-        n = x.array.shape[axis]
-        if isinstance(i, slice):
-            if i != slice(None):
-                step = 1 if i.step is None else i.step
-                start, stop = i.start, i.stop
-                starts.append((0 if step > 0 else n - 1) if start is None else start)
-                ends.append((2**62 if step > 0 else -(2**62)) if stop is None else stop)
-                axes.append(axis)
-                steps.append(step)
-        else:
-            starts.append(i)
-            ends.append(i + 1 if i != -1 else 2**62)
-            axes.append(axis)
-            steps.append(1)
-            gone.append(axis)
-        axis += 1
-    if starts:
-        name = g.node("Slice", name, g.ints(starts), g.ints(ends), g.ints(axes), g.ints(steps))
-    if gone:
-        name = g.node("Squeeze", name, g.ints(gone))
-    if new:
-        name = g.node("Unsqueeze", name, g.ints(new))
-    return name
+def _diagonal(g: Graph, like: Output, x: Any, offset: int, count: int) -> str:
+    """Move the last two axes to the front, pick there, and move the rest back."""
+    ndim, places = x.array.ndim, np.arange(count)[:, None] + [max(-offset, 0), max(offset, 0)]
+    first = g.node("Transpose", x, perm=[ndim - 2, ndim - 1, *range(ndim - 2)])
+    return g.node("Transpose", g.node("GatherND", first, places), perm=[*range(1, ndim - 1), 0])
 
 
 # Along axes
 
 
-def _reduction(kind: str) -> Emit:
-    def emit(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any = None, keepdims: bool = False) -> None:
-        axes = None if axis is None else g.ints(axis)
-        if axis == ():
-            g.node("Identity", g.of(x, like.dtype), out=out)
-            return
-        g.node(kind, g.of(x, like.dtype), axes, keepdims=int(keepdims), out=out)
+def _of_truths(kind: str) -> Emit:
+    """A reduction of booleans, computed in integers."""
+
+    def emit(g: Graph, like: Output, x: Any, axis: Any, keepdims: bool) -> str:
+        return g.cast(_reduction(g, kind, g.cast(g.of(x, bool), np.int64), axis, keepdims), like.dtype)
 
     return emit
 
 
-for _name, _kind in {
-    "sum": "ReduceSum", "max": "ReduceMax", "min": "ReduceMin", "mean": "ReduceMean", "prod": "ReduceProd",
-    "logsumexp": "ReduceLogSumExp",
-}.items():  # fmt: skip
-    EMIT[_name] = _reduction(_kind)
+EMIT |= {"count_nonzero": _of_truths("ReduceSum"), "any": _of_truths("ReduceMax"), "all": _of_truths("ReduceMin")}
 
 
-def _of_truths(kind: str, finish: Callable[[Graph, str, NDArray[Any], str], str]) -> Emit:
-    def emit(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any = None, keepdims: bool = False) -> None:
-        truths = g.node("Cast", g.of(x, bool), to=TensorProto.INT64)
-        finish(g, out, like, g.node(kind, truths, None if axis is None else g.ints(axis), keepdims=int(keepdims)))
-
-    return emit
-
-
-EMIT["count_nonzero"] = _of_truths("ReduceSum", lambda g, out, like, n: g.node("Identity", n, out=out))
-EMIT["any"] = _of_truths("ReduceMax", lambda g, out, like, n: g.node("Cast", n, to=TensorProto.BOOL, out=out))
-EMIT["all"] = _of_truths("ReduceMin", lambda g, out, like, n: g.node("Cast", n, to=TensorProto.BOOL, out=out))
-
-
-def _arg(kind: str) -> Emit:
-    def emit(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any = None, keepdims: bool = False) -> None:
-        name, at, ndim = g.of(x), axis, x.array.ndim
-        if axis is None:
-            name, at = g.node("Reshape", name, g.ints([-1])), 0
-        found = g.node(kind, name, axis=int(at), keepdims=int(keepdims and axis is not None))
-        if axis is None and keepdims:
-            found = g.node("Reshape", found, g.ints([1] * ndim))
-        g.node("Cast", found, to=helper.np_dtype_to_tensor_dtype(like.dtype), out=out)
-
-    return emit
-
-
-EMIT |= {"argmax": _arg("ArgMax"), "argmin": _arg("ArgMin")}
-
-
-@emits("softmax")
-def _softmax(g: Graph, out: str, like: NDArray[Any], x: Any, axis: int = -1) -> None:
-    g.node("Softmax", g.of(x), axis=int(axis), out=out)
-
-
-EMIT["log_softmax"] = lambda g, out, like, x, axis=-1: g.node("LogSoftmax", g.of(x), axis=int(axis), out=out)
-EMIT["_cumsum"] = lambda g, out, like, x, axis: g.node("CumSum", g.of(x, like.dtype), np.int64(axis), out=out)
+@emits("_cumsum")
+def _cumsum(g: Graph, like: Output, x: Any, axis: int) -> str:
+    return g.node("CumSum", g.of(x, like.dtype), np.int64(axis))
 
 
 @emits("softmax_nll")
-def _softmax_nll(g: Graph, out: str, like: NDArray[Any], x: Any, index: Any, average: bool = False) -> None:
-    reduction = "mean" if average else "none"
-    g.node("SoftmaxCrossEntropyLoss", g.of(x), g.of(index, np.int64), reduction=reduction, out=out)
-
-
-@emits("_shares")
-def _shares(g: Graph, out: str, like: NDArray[Any], x: Any, axis: Any) -> None:
-    """The softmax over several axes."""
-    axes = None if axis is None else g.ints(axis)
-    powers = g.node("Exp", g.node("Sub", g.of(x), g.node("ReduceMax", g.of(x), axes)))
-    g.node("Div", powers, g.node("ReduceSum", powers, axes), out=out)
-
-
-@emits("_softmax_nll_grad")
-def _softmax_nll_grad(g: Graph, out: str, like: NDArray[Any], d: Any, x: Any, index: Any, average: bool) -> None:
-    classes, values = np.int64(like.shape[1]), np.array([0, 1], like.dtype)
-    hits = g.node("OneHot", g.of(index, np.int64), classes, values, axis=1)
-    column = g.node("Reshape", g.of(d, like.dtype), g.ints([-1, 1]))
-    if average:
-        count = g.node("Shape", g.of(x), start=0, end=1)
-        kind = helper.np_dtype_to_tensor_dtype(like.dtype)
-        column = g.node("Div", column, g.node("Cast", count, to=kind))
-    g.node("Mul", column, g.node("Sub", g.node("Softmax", g.of(x), axis=1), hits), out=out)
+def _softmax_nll(g: Graph, like: Output, x: Any, index: Any, average: bool) -> str:
+    return g.node("SoftmaxCrossEntropyLoss", x, g.of(index, np.int64), reduction="mean" if average else "none")
 
 
 @emits("argsort")
-def _argsort(g: Graph, out: str, like: NDArray[Any], x: Any, axis: int = -1, descending: bool = False) -> None:
-    size = g.node("Shape", g.of(x), start=axis % like.ndim, end=axis % like.ndim + 1)
-    places = [g.fresh("values"), out]
-    g.nodes.append(helper.make_node("TopK", [g.of(x), size], places, axis=int(axis), largest=int(descending)))
+def _argsort(g: Graph, like: Output, x: Any, axis: int, descending: bool) -> str:
+    size = g.node("Shape", x, start=axis % like.ndim, end=axis % like.ndim + 1)
+    outputs = [g.fresh("values"), g.fresh("argsort")]
+    g.nodes.append(helper.make_node("TopK", [g.of(x), size], outputs, axis=int(axis), largest=int(descending)))
+    return outputs[1]
 
 
-# Normalisation of channels by the batch's own moments; tensors are (N, C, ...)
-
-
-def _channels(like: NDArray[Any]) -> tuple[list[int], list[int]]:
-    """All axes except that of the channels, and the shape of numbers for the channels."""
-    return [0, *range(2, like.ndim)], [-1, *[1] * (like.ndim - 2)]
-
-
-def _standard(g: Graph, x: Any, eps: float) -> tuple[str, str]:
-    """``x`` with mean 0 and variance 1, and the standard deviation that it was divided by."""
-    axes = g.ints(_channels(x.array)[0])
-    centred = g.node("Sub", g.of(x), g.node("ReduceMean", g.of(x), axes))
-    var = g.node("ReduceMean", g.node("Mul", centred, centred), axes)
-    spread = g.node("Sqrt", g.node("Add", var, x.array.dtype.type(eps)))
-    return g.node("Div", centred, spread), spread
+# Layers
 
 
 @emits("normalize")
-def _normalize(g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: Any, eps: float, stats: Any) -> None:
-    shape, (standard, _) = g.ints(_channels(like)[1]), _standard(g, x, eps)
+def _normalize(g: Graph, like: Output, x: Any, weight: Any, bias: Any, eps: float, stats: Any) -> str:
+    """Normalise channels, the second axis, by the moments of the batch."""
+    axes, shape = g.ints([0, *range(2, like.ndim)]), g.ints([-1, *[1] * (like.ndim - 2)])
+    centred = g.node("Sub", x, g.node("ReduceMean", x, axes))
+    var = g.node("ReduceMean", g.node("Mul", centred, centred), axes)
+    standard = g.node("Div", centred, g.node("Sqrt", g.node("Add", var, like.dtype.type(eps))))
     scaled = g.node("Mul", standard, g.node("Reshape", g.of(weight, like.dtype), shape))
-    g.node("Add", scaled, g.node("Reshape", g.of(bias, like.dtype), shape), out=out)
-
-
-@emits("_normalize_x")
-def _normalize_x(g: Graph, out: str, like: NDArray[Any], d: Any, x: Any, weight: Any, eps: float, stats: Any) -> None:
-    axes, shape = map(g.ints, _channels(like))
-    grad, (standard, spread) = g.of(d, like.dtype), _standard(g, x, eps)
-    along = g.node("Mul", standard, g.node("ReduceMean", g.node("Mul", grad, standard), axes))
-    rest = g.node("Sub", g.node("Sub", grad, g.node("ReduceMean", grad, axes)), along)
-    g.node("Mul", rest, g.node("Div", g.node("Reshape", g.of(weight, like.dtype), shape), spread), out=out)
-
-
-@emits("_normalize_weight")
-def _normalize_weight(g: Graph, out: str, like: NDArray[Any], d: Any, x: Any, eps: float, stats: Any) -> None:
-    product = g.node("Mul", g.of(d, like.dtype), _standard(g, x, eps)[0])
-    g.node("ReduceSum", product, g.ints(_channels(x.array)[0]), keepdims=0, out=out)
-
-
-# Products
+    return g.node("Add", scaled, g.node("Reshape", g.of(bias, like.dtype), shape))
 
 
 @emits("linear")
-def _linear(g: Graph, out: str, like: NDArray[Any], x: Any, weight: Any, bias: Any = None) -> None:
-    if x.array.ndim == 2:
-        added = None if bias is None else g.of(bias, like.dtype)
-        g.node("Gemm", g.of(x, like.dtype), g.of(weight, like.dtype), added, transB=1, out=out)
-        return
-    turned = g.node("Transpose", g.of(weight, like.dtype), perm=[1, 0])
-    product = g.node("MatMul", g.of(x, like.dtype), turned)
-    g.node("Identity", product, out=out) if bias is None else g.node("Add", product, g.of(bias, like.dtype), out=out)
+def _linear(g: Graph, like: Output, x: Any, weight: Any, bias: Any) -> str:
+    x, weight = g.of(x, like.dtype), g.of(weight, like.dtype)
+    added = None if bias is None else g.of(bias, like.dtype)
+    if like.ndim == 2:
+        return g.node("Gemm", x, weight, added, transB=1)
+    product = g.node("MatMul", x, g.node("Transpose", weight, perm=[1, 0]))
+    return product if added is None else g.node("Add", product, added)

@@ -1,7 +1,8 @@
-"""What a model computes, as a list of ops: by running it, twice, and comparing.
+"""The recording of a model: it is run twice, and the two runs are compared.
 
-One run shows the ops and their arguments. A second one, with another batch size and other values, shows what in them
-follows the batch (``Batch``), and what depends on the input in a way that no op records, which is refused.
+One run shows the ops and their arguments. A second run, with another batch size and other values, shows which numbers
+follow the batch size (``Batch``). It also shows which depend on the input in a way that no op records: these are
+refused.
 """
 
 from __future__ import annotations
@@ -18,35 +19,37 @@ from ..core.tensor import Tensor
 from ..errors import DTypeError, UnsupportedError, foreign
 from ..kernels.windows import Windows
 
+Named = Sequence[tuple[str, Tensor]]  # parameters and buffers
+
 
 class Value(NamedTuple):
-    """A tensor of the run: of an input, a parameter, or what an op gave."""
+    """A tensor of the run that has a name: an input, a parameter, a buffer, or the output of an op."""
 
     name: str
     array: NDArray[Any]
 
 
 class Batch(int):
-    """A number that is so many times the batch size; as an int, what it is for the example."""
+    """A number that is ``times`` the batch size; as an int, its value for the example."""
 
     times: int
 
     def __new__(cls, value: int, times: int) -> Batch:
-        """A number that is ``times`` the batch."""
+        """Make the number."""
         self = super().__new__(cls, value)
         self.times = times
         return self
 
 
 class Constant(NamedTuple):
-    """An array that is none of the above; ``shape`` may hold a :class:`Batch` if all its elements are equal."""
+    """Any other array. Its shape may hold a :class:`Batch` if all elements are equal."""
 
     array: NDArray[Any]
     shape: tuple[int, ...]
 
 
 class Step(NamedTuple):
-    """One op of the run: its arguments, with tensors as :class:`Value` or :class:`Constant`, and where it stood."""
+    """An op of the run, its arguments (tensors are :class:`Value` or :class:`Constant`), and its line in the model."""
 
     op: Any
     args: tuple[Any, ...]
@@ -55,7 +58,7 @@ class Step(NamedTuple):
 
 
 def _key(array: NDArray[Any]) -> tuple[Any, ...]:
-    """Equal for two views of the same elements."""
+    """A key that is equal for two views of the same elements."""
     return (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype)
 
 
@@ -63,8 +66,8 @@ def _holds_tensor(argument: Any) -> bool:
     return isinstance(argument, Tensor) or (isinstance(argument, (list, tuple)) and any(map(_holds_tensor, argument)))
 
 
-def input_names(inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]]) -> list[str]:
-    """``input``, or ``input0`` and so on; other than the parameters are called."""
+def input_names(inputs: Sequence[Tensor], named: Named) -> list[str]:
+    """``input``, or ``input0``, ``input1``, ...; with underscores if a parameter has such a name."""
     names, taken = [f"input{i}" if len(inputs) > 1 else "input" for i in range(len(inputs))], dict(named)
     while any(name in taken for name in names):
         names = [f"{name}_" for name in names]
@@ -72,41 +75,34 @@ def input_names(inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]]) -
 
 
 class Run:
-    """One run of a model."""
+    """One run of a model: its steps and outputs."""
 
-    def __init__(
-        self, model: Callable[..., Any], inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]]
-    ) -> None:
+    def __init__(self, model: Callable[..., Any], inputs: Sequence[Tensor], named: Named) -> None:
         self.steps: list[Step] = []
-        self.kept: list[Any] = []  # so that no memory is used twice
+        self.kept: list[Any] = []  # all arrays, so that none is freed and its address used again
         self.values: dict[tuple[Any, ...], Value] = {}
-        for name, tensor in named:
-            self._know(name, tensor)
-        for name, tensor in zip(input_names(inputs, named), inputs, strict=True):
-            self._know(name, tensor)
+        for name, tensor in (*named, *zip(input_names(inputs, named), inputs, strict=True)):
+            self._add(name, tensor)
         with no_grad(), listening(self._hear), foreign:
             outputs = model(*inputs)
         several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
         if not several or not all(isinstance(t, Tensor) for t in several):
             raise DTypeError(f"the model must give a Tensor or a tuple of them, it gave {said(outputs)}")
-        self.outputs = [self.value(t) for t in several]
+        self.outputs = [self._argument(t) for t in several]
 
-    def _know(self, name: str, tensor: Tensor) -> Value:
+    def _add(self, name: str, tensor: Tensor) -> Value:
         self.kept.append(tensor)
         value = Value(name, tensor.numpy())
         if tensor.size:
             self.values[_key(value.array)] = value
         return value
 
-    def value(self, argument: Any) -> Any:
-        """A tensor or array, as one of those known, or as a constant."""
-        array = argument.numpy() if isinstance(argument, Tensor) else argument
-        self.kept.append(argument)
-        return self.values.get(_key(array)) or Constant(array.copy(), array.shape)
-
     def _argument(self, argument: Any) -> Any:
+        """An argument with each tensor or array in it as a Value or a Constant."""
         if isinstance(argument, (Tensor, np.ndarray)):
-            return self.value(argument)
+            self.kept.append(argument)
+            array = argument.numpy() if isinstance(argument, Tensor) else argument
+            return self.values.get(_key(array)) or Constant(array.copy(), array.shape)
         if isinstance(argument, (list, tuple)):
             given = [self._argument(a) for a in argument]
             return type(argument)(*given) if hasattr(argument, "_fields") else tuple(given)
@@ -114,50 +110,45 @@ class Run:
 
     def _hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:
         if not any(map(_holds_tensor, args)):
-            return  # of arrays, within another op; or a constant
+            return  # an op on arrays inside another op, or one that makes a constant
         given = tuple(self._argument(a) for a in args)
         if out.size and _key(out.numpy()) in self.values:
-            return  # a view that changes nothing
-        self.steps.append(Step(op, given, self._know(f"/{op.name}_{len(self.steps)}", out), user_line()))
+            return  # a view of all elements in their order
+        self.steps.append(Step(op, given, self._add(f"/{op.name}_{len(self.steps)}", out), user_line()))
 
 
 def trace(
-    model: Callable[..., Any], inputs: Sequence[Tensor], named: Sequence[tuple[str, Tensor]], dynamic: bool
+    model: Callable[..., Any], inputs: Sequence[Tensor], named: Named, dynamic: bool
 ) -> tuple[list[Step], list[Any]]:
-    """The ops of a model, and its outputs; with ``dynamic`` axis 0 of the inputs may have any length."""
+    """The steps and the outputs of a model; with ``dynamic`` the first axis of the inputs may have any length."""
     rng = np.random.default_rng(0)
 
-    def other(x: Tensor) -> Tensor:
-        """Other values of the same kind, and with ``dynamic`` more of them."""
-        array = x.numpy()
-        if dynamic:
-            array = np.concatenate([array, array[:1]]) if array.ndim and len(array) else array
+    def changed(x: Tensor) -> Tensor:
+        """Other values of the same kind; with ``dynamic``, one more row."""
+        array = np.concatenate([x.numpy(), x.numpy()[:1]]) if dynamic else x.numpy()
         if array.dtype.kind == "f":
             return Tensor(array + rng.uniform(0.01, 0.02, array.shape).astype(array.dtype))
         return Tensor(rng.permutation(array.reshape(-1)).reshape(array.shape))
 
-    first, second = Run(model, inputs, named), Run(model, [other(x) for x in inputs], named)
+    first, second = Run(model, inputs, named), Run(model, [changed(x) for x in inputs], named)
     if [s.op.name for s in first.steps] != [s.op.name for s in second.steps]:
         raise UnsupportedError(
             "the model takes another way for other values or another batch size (if, for); a graph cannot"
         )
-    sizes = (inputs[0].shape[0], inputs[0].shape[0] + 1) if dynamic and inputs and inputs[0].ndim else (1, 1)
-    steps = [
-        Step(a.op, tuple(_merged(x, y, sizes, a) for x, y in zip(a.args, b.args, strict=True)), a.out, a.line)
-        for a, b in zip(first.steps, second.steps, strict=True)
-    ]
-    outputs = [_merged(a, b, sizes, None) for a, b in zip(first.outputs, second.outputs, strict=True)]
-    return steps, outputs
+    sizes = (len(inputs[0]), len(inputs[0]) + 1) if dynamic else (1, 1)
+    steps = [a._replace(args=_merged(a.args, b.args, sizes, a)) for a, b in zip(first.steps, second.steps, strict=True)]
+    return steps, [_merged(a, b, sizes, None) for a, b in zip(first.outputs, second.outputs, strict=True)]
 
 
-def _beside_size(at: Windows) -> tuple[Any, ...]:
-    """All that describes windows but the size of the images, from which the rest follows."""
+def attributes(at: Windows) -> dict[str, Any]:
+    """ONNX's attributes of windows; the size of the images is not among them."""
     after = [f - n - b for f, n, b in zip(at.full, at.size, at.before, strict=True)]
-    return at.kernel, at.stride, at.dilation, at.before, after
+    pads = [*at.before, *after]
+    return {"kernel_shape": at.kernel, "strides": at.stride, "pads": pads, "dilations": at.dilation}
 
 
 def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
-    """An argument of both runs: what is the same, or follows the batch."""
+    """The argument of a step, from its values in both runs: equal, or a multiple of the batch size."""
     if isinstance(a, Value):
         if isinstance(b, Value) and a.name == b.name:
             return a
@@ -169,11 +160,11 @@ def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
             if a.array.size and (a.array == a.array.flat[0]).all() and (b.array == a.array.flat[0]).all():
                 return Constant(a.array, shape)
     elif isinstance(a, Windows) and isinstance(b, Windows):
-        if _beside_size(a) == _beside_size(b):
+        if attributes(a) == attributes(b):
             return a._replace(size=_merged(a.size, b.size, sizes, step))
     elif isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
-        merged = [_merged(x, y, sizes, step) for x, y in zip(a, b, strict=True)]
-        return type(a)(*merged) if hasattr(a, "_fields") else tuple(merged)
+        merged = tuple(_merged(x, y, sizes, step) for x, y in zip(a, b, strict=True))
+        return type(a)(*merged) if hasattr(a, "_fields") else merged
     elif isinstance(a, slice) and isinstance(b, slice):
         return slice(*(_merged(getattr(a, n), getattr(b, n), sizes, step) for n in ("start", "stop", "step")))
     elif type(a) is type(b) and (a is b or a == b):
@@ -191,6 +182,4 @@ def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, (Value, Constant)):
-        return f"a tensor of shape {value.array.shape}"
-    return repr(value)
+    return f"a tensor of shape {value.array.shape}" if isinstance(value, (Value, Constant)) else repr(value)

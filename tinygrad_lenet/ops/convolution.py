@@ -1,17 +1,17 @@
 """Convolution: the definitions, the ops and their gradients. The fast code is in ``kernels/convolution.py`` (``fast``).
 
-The definitions at the top are loops over the pixels of the output: each is the inner product of a kernel with its
-window of the image. They are public as ``tinygrad_lenet.reference``, and the ops are tested against them.
+The definitions at the top are loops over the pixels of the output. Each pixel is the inner product of a kernel with a
+window of the images. ``window_views`` makes an array for the images, and returns its windows as a view. The definitions
+are public as ``tinygrad_lenet.reference``, and the ops are tested against them.
 
 The gradients of :func:`conv2d` are :func:`conv2d_input_grad` (transposed convolution) and :func:`conv2d_weight_grad`.
-The gradients of each of these three are the other two, so there are gradients of any order. :func:`conv2d` settles its
-options once, as ``at``: a :class:`Geometry` says where the windows are. The graph saves it for the gradients.
+The gradients of each of these three are the other two, so there are gradients of any order. :func:`conv2d` checks its
+options once and turns them into ``at``: a :class:`Geometry`, which says where the windows are. The graph saves it for
+the gradients.
 
-:func:`unfold` is im2col: ``weight.reshape(O, -1) @ unfold(x, kernel)`` is a convolution.
-
-``single`` converts float16 to float32, so that long sums do not overflow. ``ops/windows.py`` checks the options that
-convolution and pooling have in common, and ``windows(size, kernel, stride, padding, dilation)`` makes a
-:class:`Windows` of them.
+Where sums are long, ``single`` converts float16 to float32, which does not overflow. ``ops/windows.py`` has the options
+that convolution and pooling share: ``windows(size, kernel, stride, padding, dilation)`` makes a :class:`Windows` of
+them.
 
 Sources: Chellapilla, Puri, Simard, *High performance convolutional neural networks for document processing*, 2006
 (im2col); Dumoulin and Visin, *A guide to convolution arithmetic for deep learning*, 2016 (sizes and transposition).
@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from ..checks import Positive, pair
 from ..core.primitive import Array, composite, draw, primitive
@@ -34,30 +33,9 @@ from ..kernels.convolution import Geometry
 from ..kernels.sums import single
 from .rearrange import pad
 from .reduction import sum
-from .windows import Padding, Pair, both, check_images, image_option, images_of, windows
+from .windows import Padding, Pair, as_images, both, row_images, window_views, windows
 
 # The definitions
-
-
-def images_and_windows(
-    shape: Any, dtype: Any, kernel: Any, stride: Any, padding: Any, dilation: Any
-) -> tuple[Any, Any]:
-    """Images (N, C, H, W) of zeros, and their windows (N, C, OH, OW, kh, kw): two views of one padded array."""
-    stride, dilation = both(stride), both(dilation)
-    reach = [d * (k - 1) + 1 for k, d in zip(both(kernel), dilation, strict=True)]
-    if padding == "valid":
-        padding = 0
-    if padding == "same":  # ceil(size / stride) windows, an odd pixel of padding at the end
-        axes = zip(shape[2:], stride, reach, strict=True)
-        total = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in axes]
-        padding = tuple((t // 2, t - t // 2) for t in total)
-    ((top, bottom), (left, right)), (n, c, h, w) = map(both, both(padding)), shape
-    padded = np.zeros((n, c, top + h + bottom, left + w + right), dtype)
-    windows = sliding_window_view(padded, reach, axis=(2, 3), writeable=True)
-    return (
-        padded[:, :, top : top + h, left : left + w],
-        windows[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]],
-    )
 
 
 def _groups(groups: int, channels: int, outs: int) -> Iterator[tuple[slice, slice]]:
@@ -81,7 +59,7 @@ def conv2d_definition(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    images, windows = images_and_windows(x.shape, x.dtype, weight.shape[2:], stride, padding, dilation)
+    images, _, windows = window_views(x.shape, x.dtype, weight.shape[2:], stride, padding, dilation)
     images[...] = x
     grid = windows.shape[2:4]
     out = np.zeros((len(x), len(weight), *grid), np.result_type(x, weight))
@@ -94,9 +72,9 @@ def conv2d_definition(
 def conv2d_input_grad_definition(
     g: Any, weight: Any, size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
-    """The gradient of ``sum(g * conv2d(x, weight))`` for images ``x`` of size (H, W): (N, C, H, W).
+    """The gradient of ``sum(g * conv2d(x, weight))`` with respect to ``x``, images of size (H, W): (N, C, H, W).
 
-    Every window that contains a pixel adds its gradient times the weight at that place to the pixel.
+    Each window adds its gradient times the kernel to its pixels.
 
     >>> import numpy as np
     >>> from tinygrad_lenet import reference
@@ -106,7 +84,7 @@ def conv2d_input_grad_definition(
              [1., 2., 1.]]]])
     """
     shape = (len(g), weight.shape[1] * groups, *both(size))
-    images, windows = images_and_windows(shape, np.result_type(g, weight), weight.shape[2:], stride, padding, dilation)
+    images, _, windows = window_views(shape, np.result_type(g, weight), weight.shape[2:], stride, padding, dilation)
     for i, j in np.ndindex(g.shape[2:]):
         for c, o in _groups(groups, shape[1], len(weight)):
             windows[:, c, i, j] += np.einsum("no,ocab->ncab", g[:, o, i, j], weight[o])
@@ -116,9 +94,9 @@ def conv2d_input_grad_definition(
 def conv2d_weight_grad_definition(
     x: Any, g: Any, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
-    """The gradient of ``sum(g * conv2d(x, weight))`` for a weight (O, C / groups, kh, kw) with kernels (kh, kw).
+    """The gradient of ``sum(g * conv2d(x, weight))`` with respect to ``weight``, (O, C / groups, kh, kw).
 
-    Every window adds its gradient times the pixel at a weight's place to that weight.
+    Each window adds its gradient times its pixels to the kernel.
 
     >>> import numpy as np
     >>> from tinygrad_lenet import reference
@@ -126,7 +104,7 @@ def conv2d_weight_grad_definition(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    images, windows = images_and_windows(x.shape, x.dtype, kernel_size, stride, padding, dilation)
+    images, _, windows = window_views(x.shape, x.dtype, kernel_size, stride, padding, dilation)
     images[...] = x
     weight = np.zeros((g.shape[1], x.shape[1] // groups, *both(kernel_size)), np.result_type(x, g))
     for i, j in np.ndindex(g.shape[2:]):
@@ -140,13 +118,14 @@ def conv2d_weight_grad_definition(
 
 @primitive
 def _conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
-    """:func:`conv2d` after its options have been settled."""
+    """:func:`conv2d` with its options checked."""
     return fast.conv2d(x, weight, bias, at)
 
 
 @primitive
 def conv2d_input_grad(g: Array, weight: Array, at: Geometry) -> Array:
-    """The gradient of :func:`conv2d` for its images, (N, C, H, W); ``g`` is that of its output. Transposed convolution.
+    """The gradient of :func:`conv2d` with respect to its images, (N, C, H, W): transposed convolution of ``g``, the
+    gradient of the output.
 
     Definition: :func:`tinygrad_lenet.reference.conv2d_input_grad`.
     """
@@ -155,7 +134,8 @@ def conv2d_input_grad(g: Array, weight: Array, at: Geometry) -> Array:
 
 @primitive
 def conv2d_weight_grad(x: Array, g: Array, at: Geometry) -> Array:
-    """The gradient of :func:`conv2d` for its weight, (O, C / groups, kh, kw); ``g`` is that of its output.
+    """The gradient of :func:`conv2d` with respect to its weight, (O, C / groups, kh, kw); ``g`` is the gradient of the
+    output.
 
     Definition: :func:`tinygrad_lenet.reference.conv2d_weight_grad`.
     """
@@ -167,7 +147,7 @@ _conv2d.vjp(
     weight=lambda g, x, at: conv2d_weight_grad(x, g, at),
     bias=lambda g: sum(single(g), (0, 2, 3)),
 )
-# The gradient ops have an argument ``g`` of their own, so in their rules the gradient of the output is ``g_``.
+# The next two ops have an argument named ``g``, so in their rules the gradient of the output is ``g_``.
 conv2d_input_grad.vjp(
     g=lambda g_, weight, at: _conv2d(g_, weight, None, at),
     weight=lambda g_, g, at: conv2d_weight_grad(g_, g, at),
@@ -190,7 +170,7 @@ conv2d_weight_grad.check(draw(2, 2, 5, 4), draw(2, 4, 2, 2), Geometry(windows((5
 def _geometry(
     size: tuple[int, ...], weight: tuple[int, ...], channels: int, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Geometry:
-    """The geometry of a convolution; raise if images and a weight of this shape do not fit together."""
+    """The geometry of a convolution. Raise if the shape of the weight does not fit the images."""
     if len(weight) != 4 or 0 in weight[2:]:
         raise ShapeError(f"weight must have shape (O, C / groups, kh, kw), kh and kw not 0, got {weight}")
     o, c = weight[:2]
@@ -200,6 +180,12 @@ def _geometry(
             + (f", and its {o} outputs must divide into {groups} groups" if o % groups else "")
         )
     return Geometry(windows(size, weight[2:], stride, padding, dilation), groups)
+
+
+def _check_bias(bias: Tensor | None, weight: tuple[int, ...], outputs: int) -> None:
+    """Raise if the shape of the bias does not fit the weight."""
+    if bias is not None and bias.shape != (outputs,):
+        raise ShapeError(f"weight of shape {weight} needs a bias of shape {(outputs,)}, got {bias.shape}")
 
 
 @composite
@@ -212,7 +198,7 @@ def conv2d(
     dilation: Pair = 1,
     groups: Positive = 1,
 ) -> Tensor:
-    """Two-dimensional convolution (cross-correlation, as everywhere in this field), PyTorch's ``conv2d``.
+    """Two-dimensional convolution (as everywhere in this field, cross-correlation), PyTorch's ``conv2d``.
 
     ``out[n, o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] * x[n, c, i * sh + a * dh, j * sw + b * dw]``,
     where ``(sh, sw)`` is the stride and ``(dh, dw)`` the dilation. Definition: :func:`tinygrad_lenet.reference.conv2d`.
@@ -222,11 +208,12 @@ def conv2d(
         weight: kernels, (O, C / groups, kh, kw).
         bias: (O,), or None.
         stride: pixels from one window to the next, a number or (height, width).
-        padding: zeros around the image: a number, (height, width), ``"valid"`` (none), ``"same"`` (the output has
-            ``ceil(H / stride)`` rows; an odd pixel goes to the end), or ``((top, bottom), (left, right))``. A zero
-            times an infinite weight is NaN.
+        padding: zeros around the image: a number, (height, width), ``((top, bottom), (left, right))``, ``"valid"``
+            (none), or ``"same"`` (the output has ``ceil(H / stride)`` rows; an odd pixel goes to the end). A zero times
+            an infinite weight is NaN.
         dilation: pixels from one element of the kernel to the next.
-        groups: the number of groups that channels and outputs are split into; an output sees its group only.
+        groups: the number of groups that channels and outputs are split into. An output sees the channels of its
+            own group.
 
     Returns:
         (N, O, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. In memory the
@@ -234,7 +221,7 @@ def conv2d(
 
     Raises:
         ShapeError: channels and weight do not fit together, or the kernel is larger than the padded image.
-        ArgumentError: a stride, padding, dilation or number of groups out of its range.
+        ArgumentError: an option is out of its range.
 
     >>> import tinygrad_lenet as tl
     >>> image = tl.arange(9.0).reshape(1, 1, 3, 3)
@@ -242,12 +229,9 @@ def conv2d(
     tensor([[[[ 8., 12.],
               [20., 24.]]]])
     """
-    x, weight, bias = as_tensor(x), as_tensor(weight), None if bias is None else as_tensor(bias)
-    images, kernels = x.shape, weight.shape
-    check_images(x)
-    at = _geometry(images[2:], kernels, images[1], stride, padding, dilation, groups)
-    if bias is not None and bias.shape != kernels[:1]:
-        raise ShapeError(f"weight of shape {kernels} needs a bias of shape {kernels[:1]}, got {bias.shape}")
+    x, weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
+    at = _geometry(x.shape[2:], weight.shape, x.shape[1], stride, padding, dilation, groups)
+    _check_bias(bias, weight.shape, weight.shape[0])
     return _conv2d(x, weight, bias, at)
 
 
@@ -265,7 +249,7 @@ def conv_transpose2d(
     groups: Positive = 1,
     dilation: Pair = 1,
 ) -> Tensor:
-    """Transposed convolution, PyTorch's ``conv_transpose2d``: the input gradient of :func:`conv2d`, as a layer.
+    """Transposed convolution, PyTorch's ``conv_transpose2d``: the input gradient of :func:`conv2d`, used as a layer.
 
     Args:
         x: images, (N, C, H, W).
@@ -273,7 +257,7 @@ def conv_transpose2d(
         bias: (O,), or None.
         stride: pixels of the output from one pixel of the input to the next.
         padding: rows and columns to cut from each side of the output.
-        output_padding: rows and columns to add at its end; less than the stride or the dilation.
+        output_padding: rows and columns to add at the end of the output, fewer than the stride or the dilation.
         groups: see :func:`conv2d`.
         dilation: see :func:`conv2d`.
 
@@ -282,8 +266,7 @@ def conv_transpose2d(
 
     Raises:
         ShapeError: channels, weight and bias do not fit together.
-        ArgumentError: ``output_padding`` is not smaller than the stride or the dilation, or another option is out of
-            its range.
+        ArgumentError: an option is out of its range.
 
     >>> import tinygrad_lenet as tl
     >>> tl.conv_transpose2d(tl.ones(1, 1, 1, 2), tl.tensor([[[[1, 2]]]]), stride=2)
@@ -291,18 +274,14 @@ def conv_transpose2d(
     """
     strides, dilations = pair("stride", stride), pair("dilation", dilation)
     pads, extra = pair("padding", padding, 0), pair("output_padding", output_padding, 0)
-    x, weight, bias = as_tensor(x), as_tensor(weight), None if bias is None else as_tensor(bias)
-    check_images(x)
+    x, weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
     if weight.ndim != 4 or weight.shape[0] != x.shape[1]:
         raise ShapeError(
             f"images with {x.shape[1]} channels need a weight of shape ({x.shape[1]}, O / groups, kh, "
             f"kw), got {weight.shape}"
         )
-    if bias is not None and bias.shape != (weight.shape[1] * groups,):
-        raise ShapeError(
-            f"weight of shape {weight.shape} with groups={groups} needs a bias of shape "
-            f"{(weight.shape[1] * groups,)}, got {bias.shape}"
-        )
+    outputs = weight.shape[1] * groups
+    _check_bias(bias, weight.shape, outputs)
     if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
         raise ArgumentError(f"output_padding {output_padding} must be less than stride {stride} or dilation {dilation}")
     size = tuple(
@@ -311,12 +290,13 @@ def conv_transpose2d(
     )
     if min(size) < 1:
         raise ShapeError(f"images of {x.shape[2:]} with padding {padding} leave an output of {size}; use less padding")
-    beyond = tuple(e // s for e, s in zip(extra, strides, strict=True))
-    if any(beyond):
-        x = pad(x, ((0, 0), (0, 0), (0, beyond[0]), (0, beyond[1])))
+    # Where the output padding is a stride or more, the output has more windows than x has pixels: these are zeros.
+    missing = [(0, e // s) for e, s in zip(extra, strides, strict=True)]
+    if missing != [(0, 0), (0, 0)]:
+        x = pad(x, [(0, 0), (0, 0), *missing])
     half = bias is not None and x.dtype == weight.dtype == bias.dtype == np.float16
     x = single(x) if half else x  # rounded once, after the bias
-    at = _geometry(size, weight.shape, weight.shape[1] * groups, strides, pads, dilations, groups)
+    at = _geometry(size, weight.shape, outputs, strides, pads, dilations, groups)
     out = conv2d_input_grad(x, weight, at)
     out = out if bias is None else out + bias.reshape(1, -1, 1, 1)
     return out.astype(np.float16) if half else out
@@ -328,16 +308,15 @@ conv_transpose2d.known_as(torch="nn.functional.conv_transpose2d")
 # Sequences, as images of height 1
 
 
-def _sequence_kernels(weight: Array, channels: int, axis: int, groups: int) -> Tensor:
-    """Kernels of three axes as kernels of height 1; ``axis`` is the one of the input's channels."""
-    found = as_tensor(weight)
-    shape = (f"O, {channels} / groups, k", f"{channels}, O / groups, k")[axis == 0]
-    if found.ndim != 3 or found.shape[axis] * (groups if axis else 1) != channels:
+def _kernels_of(weight: Array, channels: int, groups: int, transposed: bool = False) -> Tensor:
+    """Kernels for sequences as kernels of height 1. Raise if they do not fit the channels of the input."""
+    w = as_tensor(weight)
+    shape = f"({channels}, O / groups, k)" if transposed else f"(O, {channels} / groups, k)"
+    if w.ndim != 3 or channels != (w.shape[0] if transposed else w.shape[1] * groups):
         raise ShapeError(
-            f"sequences with {channels} channels and groups={groups} need a weight of shape ({shape}), got "
-            f"{found.shape}"
+            f"sequences with {channels} channels and groups={groups} need a weight of shape {shape}, got {w.shape}"
         )
-    return found.unsqueeze(2)
+    return w.unsqueeze(2)
 
 
 @composite
@@ -350,14 +329,14 @@ def conv1d(
     dilation: int = 1,
     groups: Positive = 1,
 ) -> Tensor:
-    """Cross-correlation of sequences: :func:`conv2d` of images of height 1.
+    """Cross-correlation of sequences, PyTorch's ``conv1d``: :func:`conv2d` of images of height 1.
 
     Args:
         input: sequences, (N, C, L).
         weight: kernels, (O, C / groups, k).
         bias: (O,), or None.
         stride: steps from one window to the next.
-        padding: zeros on both sides; or ``"valid"``, ``"same"``.
+        padding: the number of zeros on each side, ``"valid"`` or ``"same"``.
         dilation: steps from one element of the window to the next.
         groups: see :func:`conv2d`.
 
@@ -365,24 +344,17 @@ def conv1d(
         (N, O, OL) with ``OL = floor((L + 2 * padding - dilation * (k - 1) - 1) / stride) + 1``.
 
     Raises:
-        ArgumentError: an option is no integer.
+        ArgumentError: an option is out of its range.
         ShapeError: input, weight and bias do not fit together.
 
     >>> import tinygrad_lenet as tl
     >>> tl.conv1d(tl.tensor([[[1, 2, 3]]]), tl.tensor([[[1, 10]]]))
     tensor([[[21., 32.]]])
     """
-    x = images_of(input)
-    out = conv2d(
-        x,
-        _sequence_kernels(weight, x.shape[1], 1, groups),
-        bias,
-        stride=image_option(stride, 1, "stride"),
-        padding=image_option(padding, 0, "padding"),
-        dilation=image_option(dilation, 1, "dilation"),
-        groups=groups,
-    )
-    return out.squeeze(2)
+    x = row_images(input)
+    kernels = _kernels_of(weight, x.shape[1], groups)
+    pads = padding if isinstance(padding, str) else (0, padding)
+    return conv2d(x, kernels, bias, (1, stride), pads, (1, dilation), groups).squeeze(2)
 
 
 conv1d.known_as(torch="nn.functional.conv1d")
@@ -399,27 +371,21 @@ def conv_transpose1d(
     groups: Positive = 1,
     dilation: int = 1,
 ) -> Tensor:
-    """Transposed convolution of sequences, (N, C, L) with kernels (C, O / groups, k); see :func:`conv_transpose2d`.
+    """Transposed convolution of sequences (N, C, L) with kernels (C, O / groups, k), PyTorch's ``conv_transpose1d``.
+
+    :func:`conv_transpose2d` of images of height 1, with the same options.
 
     Raises:
-        ArgumentError: an option is no integer.
+        ArgumentError: an option is out of its range.
         ShapeError: input, weight and bias do not fit together.
 
     >>> import tinygrad_lenet as tl
     >>> tl.conv_transpose1d(tl.ones(1, 1, 2), tl.tensor([[[1, 2]]]), stride=2)
     tensor([[[1., 2., 1., 2.]]])
     """
-    x = images_of(input)
-    out = conv_transpose2d(
-        x,
-        _sequence_kernels(weight, x.shape[1], 0, groups),
-        bias,
-        stride=image_option(stride, 1, "stride"),
-        padding=image_option(padding, 0, "padding"),
-        output_padding=image_option(output_padding, 0, "output_padding"),
-        groups=groups,
-        dilation=image_option(dilation, 1, "dilation"),
-    )
+    x = row_images(input)
+    kernels = _kernels_of(weight, x.shape[1], groups, transposed=True)
+    out = conv_transpose2d(x, kernels, bias, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation))
     return out.squeeze(2)
 
 

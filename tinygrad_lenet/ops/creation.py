@@ -1,6 +1,4 @@
-"""New tensors from a shape. All are float32 unless ``dtype`` says otherwise; a shape may be given as ``2, 3`` or as
-``(2, 3)``.
-"""
+"""New tensors from a shape, given as ``2, 3`` or ``(2, 3)``. They are float32 unless ``dtype`` names another dtype."""
 
 from __future__ import annotations
 
@@ -14,9 +12,9 @@ from ..core.primitive import composite
 from ..core.tensor import Tensor
 from ..core.values import as_dtype
 from ..errors import ArgumentError
-from .shape import _flat
+from .shape import unpacked
 
-# A string: to name numpy.random's class would import it, a seventh of the time that importing NumPy takes.
+# A string: the class itself would import numpy.random, which takes a seventh of the time of importing NumPy.
 if TYPE_CHECKING:
     Seed: TypeAlias = "int | np.random.Generator | None"
 else:
@@ -24,14 +22,14 @@ else:
 
 
 def pcg64(*seed: int) -> np.random.Generator:
-    """A generator from one number or several. ``np.random.default_rng`` gives the same today, but may choose another
-    source of bits one day; those of PCG64 are promised to stay.
+    """A generator seeded by one number or several. NumPy promises that the bits of PCG64 stay the same;
+    ``np.random.default_rng`` uses it too, but may change to another bit generator.
     """
     return np.random.Generator(np.random.PCG64(seed if len(seed) > 1 else seed[0] if seed else None))
 
 
 def generator_of(generator: Seed) -> np.random.Generator:
-    """A NumPy generator: the one given, or a new one from a seed, or (None) from fresh entropy.
+    """A NumPy generator: the given one, a new one from a seed, or (None) a new one from fresh entropy.
 
     >>> int(generator_of(0).integers(100))
     85
@@ -47,9 +45,9 @@ def generator_of(generator: Seed) -> np.random.Generator:
     raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
 
 
-def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """A shape, given either way."""
-    return tuple([integer("a length in the shape", n, 0) for n in _flat(shape)])
+def _lengths(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """The lengths of a shape that is given in either way."""
+    return tuple([integer("a length in the shape", n, 0) for n in unpacked(shape)])
 
 
 def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
@@ -63,14 +61,14 @@ def full(
     """A tensor filled with one value.
 
     Raises:
-        ArgumentError: lengths that are negative.
-        DTypeError: lengths that are no integers.
+        ArgumentError: a length is negative.
+        DTypeError: a length is not an integer.
 
     >>> import tinygrad_lenet as tl
     >>> tl.full((2,), 7)
     tensor([7., 7.])
     """
-    return _owned(np.full(_sizes((shape,)), fill_value, _dtype(dtype)), requires_grad)
+    return _owned(np.full(_lengths((shape,)), fill_value, _dtype(dtype)), requires_grad)
 
 
 full.known_as(torch="full")
@@ -78,18 +76,18 @@ full.known_as(torch="full")
 
 @composite
 def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
-    """A tensor of zeros; float32, unless ``dtype`` says otherwise.
+    """A tensor of zeros, float32 by default.
 
     Raises:
-        ArgumentError: lengths that are negative.
-        DTypeError: lengths that are no integers.
+        ArgumentError: a length is negative.
+        DTypeError: a length is not an integer.
 
     >>> import tinygrad_lenet as tl
     >>> tl.zeros(2, 3)
     tensor([[0., 0., 0.],
             [0., 0., 0.]])
     """
-    return _owned(np.zeros(_sizes(shape), _dtype(dtype)), requires_grad)
+    return _owned(np.zeros(_lengths(shape), _dtype(dtype)), requires_grad)
 
 
 zeros.known_as(torch="zeros")
@@ -97,17 +95,17 @@ zeros.known_as(torch="zeros")
 
 @composite
 def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
-    """A tensor of ones; float32, unless ``dtype`` says otherwise.
+    """A tensor of ones, float32 by default.
 
     Raises:
-        ArgumentError: lengths that are negative.
-        DTypeError: lengths that are no integers.
+        ArgumentError: a length is negative.
+        DTypeError: a length is not an integer.
 
     >>> import tinygrad_lenet as tl
     >>> tl.ones(2, dtype="int64")
     tensor([1, 1], dtype=int64)
     """
-    return _owned(np.ones(_sizes(shape), _dtype(dtype)), requires_grad)
+    return _owned(np.ones(_lengths(shape), _dtype(dtype)), requires_grad)
 
 
 ones.known_as(torch="ones")
@@ -121,8 +119,9 @@ def arange(
     dtype: DTypeLike | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Numbers from ``start`` (0 if only one is given) up to, not including, ``stop``; int64 for integers, so that they
-    can be indices.
+    """Numbers from ``start`` up to, but not including, ``stop``; with one argument, from 0 to that.
+
+    Integers give int64, so that the result can be an index.
 
     Raises:
         ArgumentError: ``step`` is 0.
@@ -136,8 +135,8 @@ def arange(
         dtype = np.int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else np.float32
     if not step:
         raise ArgumentError("step must not be 0")
-    numbers: Any = np.arange(start, stop, step, _dtype(dtype))  # type: ignore[call-overload]  # mixes ints and floats, as NumPy may
-    return _owned(numbers, requires_grad)
+    limits: Any = (start, stop, step)  # NumPy's types do not allow a mix of ints and floats
+    return _owned(np.arange(*limits, dtype=_dtype(dtype)), requires_grad)
 
 
 arange.known_as(torch="arange")
@@ -145,18 +144,18 @@ arange.known_as(torch="arange")
 
 @composite
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
-    """The identity matrix, (n, m); ``m`` is ``n`` if not given.
+    """The identity matrix (n, m), with ``m = n`` by default.
 
     Raises:
-        ArgumentError: lengths that are negative.
-        DTypeError: lengths that are no integers.
+        ArgumentError: a length is negative.
+        DTypeError: a length is not an integer.
 
     >>> import tinygrad_lenet as tl
     >>> tl.eye(2, 3)
     tensor([[1., 0., 0.],
             [0., 1., 0.]])
     """
-    return _owned(np.eye(*_sizes((n, n if m is None else m)), dtype=_dtype(dtype)), requires_grad)
+    return _owned(np.eye(*_lengths((n, n if m is None else m)), dtype=_dtype(dtype)), requires_grad)
 
 
 eye.known_as(torch="eye")
@@ -164,17 +163,17 @@ eye.known_as(torch="eye")
 
 @composite
 def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
-    """Uniform random numbers in [0, 1), from ``generator`` (a seed or a NumPy generator; fresh entropy if None).
+    """Uniform random numbers in [0, 1). ``generator`` is a NumPy generator or a seed, or None for fresh entropy.
 
     Raises:
-        ArgumentError: lengths that are negative.
-        DTypeError: lengths that are no integers.
+        ArgumentError: a length is negative.
+        DTypeError: a length is not an integer.
 
     >>> import tinygrad_lenet as tl
     >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
     True
     """
-    return _owned(generator_of(generator).random(_sizes(shape)).astype(_dtype(dtype)), requires_grad)
+    return _owned(generator_of(generator).random(_lengths(shape)).astype(_dtype(dtype)), requires_grad)
 
 
 rand.known_as(torch="rand")
@@ -182,19 +181,19 @@ rand.known_as(torch="rand")
 
 @composite
 def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
-    """Random numbers of the standard normal distribution, from ``generator`` (a seed or a NumPy generator; fresh
-    entropy if None).
+    """Random numbers of the standard normal distribution. ``generator`` is a NumPy generator or a seed, or None for
+    fresh entropy.
 
     Raises:
-        ArgumentError: lengths that are negative.
-        DTypeError: lengths that are no integers.
+        ArgumentError: a length is negative.
+        DTypeError: a length is not an integer.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.randn(1000, generator=0)
     >>> bool(abs(x.mean()) < 0.1), bool(abs(x.std() - 1) < 0.1)
     (True, True)
     """
-    return _owned(generator_of(generator).standard_normal(_sizes(shape)).astype(_dtype(dtype)), requires_grad)
+    return _owned(generator_of(generator).standard_normal(_lengths(shape)).astype(_dtype(dtype)), requires_grad)
 
 
 randn.known_as(torch="randn")

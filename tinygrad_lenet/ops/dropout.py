@@ -1,4 +1,4 @@
-"""Dropout: random elements, or whole channels, are set to 0 in training."""
+"""Dropout: in training, set random elements or whole channels to 0."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from .creation import Seed, generator_of
 
 @composite
 def dropout(input: Array, p: Probability = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
-    """Set each element to 0 with probability ``p`` and scale the others by ``1 / (1 - p)``, so that the mean stays
-    (Srivastava et al., 2014).
+    """Set each element to 0 with probability ``p``, and scale the others by ``1 / (1 - p)``, which keeps the mean
+    (Srivastava et al., 2014). Without ``training`` the result is a copy.
 
-    A copy when not ``training``. ``generator`` is a NumPy generator (or a seed, which draws the same mask at each
-    call).
+    ``generator`` is a NumPy generator, or a seed, which gives the same mask at each call.
 
     Raises:
-        ArgumentError: ``p`` is no probability.
+        ArgumentError: ``p`` is not a probability.
         DTypeError: the input is not floats.
 
     >>> import tinygrad_lenet as tl
@@ -36,12 +35,13 @@ dropout.known_as(torch="nn.functional.dropout")
 
 @composite
 def dropout2d(input: Array, p: Probability = 0.5, training: bool = True, generator: Seed = None) -> Tensor:
-    """:func:`dropout` of whole channels of images (N, C, H, W), whose pixels are alike (Tompson et al., 2015).
+    """:func:`dropout` of whole channels of images (N, C, H, W): neighbouring pixels are correlated, so that dropping
+    single ones has little effect (Tompson et al., 2015).
 
     Raises:
-        ArgumentError: ``p`` is no probability.
+        ArgumentError: ``p`` is not a probability.
         DTypeError: the input is not floats.
-        ShapeError: the input has not four axes.
+        ShapeError: the input does not have four axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.dropout2d(tl.ones(1, 6, 1, 1), p=0.5, generator=0).reshape(6)
@@ -57,7 +57,7 @@ dropout2d.known_as(torch="nn.functional.dropout2d")
 
 
 def _drop(x: Tensor, p: float, training: bool, generator: Seed, shape: tuple[int, ...]) -> Tensor:
-    """Dropout with a mask of a shape that broadcasts."""
+    """Drop elements by a mask of this shape, which broadcasts against ``x``."""
     if not training or p == 0:
         return x
     if x.dtype.kind != "f":

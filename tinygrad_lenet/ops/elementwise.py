@@ -1,8 +1,9 @@
-"""Arithmetic and choice, elementwise: each op with its rules beside it. All broadcast as in NumPy.
+"""Arithmetic, choice between elements, and copies: elementwise ops, each with its rules. All broadcast as in NumPy.
 
 ``mul.vjp(x=..., y=...)`` declares the vector-Jacobian product of each argument; ``None`` says that its gradient is 0.
-``mul.check(draw(3, 2), draw(2))`` declares a test case with random arguments. ``operators.py`` makes ``x * y`` call
-``mul``, so ``g * y`` in a rule is NumPy if both are arrays, and an op that records itself if one is a Tensor.
+``mul.check(draw(3, 2), draw(2))`` declares a test case with random arguments. ``mul.known_as(operator="mul", ...)``
+makes ``x * y`` call ``mul``. So ``g * y`` in a rule is NumPy's product if both are arrays, and a recorded op if one is
+a Tensor. ``ufunc`` declares all of this at once for an op that is a NumPy function.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor
 from ..core.values import as_dtype
 from ..kernels.masks import mask_bits
+from .ufuncs import ufunc
 
 # Arithmetic
 
 
 @primitive
 def add(x: Array, y: Array) -> Array:
-    """Sum, ``x + y``. Shapes broadcast, and dtypes are promoted as by NumPy 2: a Python number never widens a float32
-    tensor.
+    """Sum, ``x + y``. Shapes broadcast, and dtypes are promoted as in NumPy 2: a Python number never makes float64 of a
+    float32 tensor.
 
     >>> import tinygrad_lenet as tl
     >>> tl.add(tl.tensor([1.0, 2.0]), 10)
@@ -91,7 +93,7 @@ div.known_as(operator="truediv", numpy=np.divide, torch="div", onnx="Div")
 
 @primitive
 def reciprocal(x: Array) -> Array:
-    """``1 / x``, a float even if the tensor holds integers; ±inf at ±0.
+    """Reciprocal, ``1 / x``, a float even for integers; ±inf at ±0.
 
     >>> import tinygrad_lenet as tl
     >>> tl.reciprocal(tl.tensor([2.0, -0.5]))
@@ -105,7 +107,7 @@ reciprocal.check(draw(3, 2, low=0.5, high=2))
 reciprocal.known_as(method=True, numpy=np.reciprocal, torch="reciprocal", onnx="Reciprocal")
 
 
-@primitive
+@ufunc(np.negative, draw(3, 2), operator="neg", onnx="Neg", x=lambda g: -g)
 def neg(x: Array) -> Array:
     """Negative, ``-x``.
 
@@ -113,29 +115,19 @@ def neg(x: Array) -> Array:
     >>> tl.neg(tl.tensor([1.0, -2.0]))
     tensor([-1.,  2.])
     """
-    return np.negative(x)
 
 
-neg.vjp(x=lambda g: -g)
-neg.check(draw(3, 2))
-neg.known_as(operator="neg", numpy=np.negative, torch="neg", onnx="Neg")
-
-
-@primitive
+@ufunc(np.sign, draw(3, 2), onnx="Sign", x=None)
 def sign(x: Array) -> Array:
-    """-1, 0 or 1 by the sign of ``x``; NaN for NaN, as in NumPy (PyTorch gives 0). Its gradient is 0, and not recorded.
+    """Sign of ``x``: -1, 0 or 1; NaN for NaN, as in NumPy (PyTorch gives 0). Its gradient is 0, and not recorded.
 
     >>> import tinygrad_lenet as tl
     >>> tl.sign(tl.tensor([-3.0, 0.0, 2.0]))
     tensor([-1.,  0.,  1.])
     """
-    return np.sign(x)
 
 
-sign.known_as(method=True, numpy=np.sign, torch="sign", onnx="Sign")
-
-
-@primitive
+@ufunc(np.floor, draw(3, 2), onnx="Floor", x=None)
 def floor(x: Array) -> Array:
     """The largest integer not greater than ``x``. Its gradient is 0, and not recorded.
 
@@ -143,13 +135,9 @@ def floor(x: Array) -> Array:
     >>> tl.floor(tl.tensor([1.7, -1.2]))
     tensor([ 1., -2.])
     """
-    return np.floor(x)
 
 
-floor.known_as(method=True, numpy=np.floor, torch="floor", onnx="Floor")
-
-
-@primitive
+@ufunc(np.ceil, draw(3, 2), onnx="Ceil", x=None)
 def ceil(x: Array) -> Array:
     """The smallest integer not less than ``x``. Its gradient is 0, and not recorded.
 
@@ -157,15 +145,11 @@ def ceil(x: Array) -> Array:
     >>> tl.ceil(tl.tensor([1.2, -1.7]))
     tensor([ 2., -1.])
     """
-    return np.ceil(x)
-
-
-ceil.known_as(method=True, numpy=np.ceil, torch="ceil", onnx="Ceil")
 
 
 @primitive
 def round(x: Array, decimals: int = 0) -> Array:
-    """``x`` rounded to ``decimals`` digits after the point, halves to even. Its gradient is 0, and not recorded.
+    """``x`` rounded to ``decimals`` digits after the point, ties to even. Its gradient is 0, and not recorded.
 
     >>> import tinygrad_lenet as tl
     >>> tl.round(tl.tensor([0.5, 1.5, 2.71])), tl.round(tl.tensor([2.71]), decimals=1)
@@ -174,19 +158,18 @@ def round(x: Array, decimals: int = 0) -> Array:
     return np.round(x, decimals)
 
 
-for _step in (sign, floor, ceil, round):
-    _step.vjp(x=None)
-    _step.check(draw(3, 2))
+round.vjp(x=None)
+round.check(draw(3, 2))
 round.check(draw(3, 2), decimals=1)
 round.known_as(method=True, numpy=(np.rint, np.round), torch="round")
 
 
 @primitive
 def mod(x: Array, y: Array) -> Array:
-    """Remainder of the division, ``x - floor(x / y) * y``. It has the sign of ``y``, as Python's ``%`` and PyTorch's
-    ``remainder`` do, and is NaN for ``y = 0``.
+    """Remainder, ``x - floor(x / y) * y``; NaN for ``y = 0``. Like Python's ``%`` and PyTorch's ``remainder`` it has
+    the sign of ``y``.
 
-    Its gradient is 1 for ``x`` and ``-floor(x / y)`` for ``y``, also where it jumps.
+    Its gradient is 1 for ``x`` and ``-floor(x / y)`` for ``y``, even where it jumps.
 
     >>> import tinygrad_lenet as tl
     >>> tl.mod(tl.tensor([5.0, -5.0]), 3)
@@ -197,7 +180,7 @@ def mod(x: Array, y: Array) -> Array:
 
 @primitive
 def _floor_div(x: Array, y: Array) -> Array:
-    """``floor(x / y)`` of the exact quotient: floor of a quotient that was rounded up would be one too large."""
+    """``floor(x / y)`` of the exact quotient. The floor of a quotient that was rounded up may be 1 too large."""
     return np.floor_divide(x, y)
 
 
@@ -207,13 +190,8 @@ _floor_div.known_as(onnx=lambda g, t, x, y: g.node("Floor", g.node("Div", x, y))
 mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * _floor_div(x, y))
 mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
 mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
-mod.known_as(
-    method=True,
-    operator="mod",
-    numpy=np.remainder,
-    torch="remainder",
-    onnx=lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("Floor", g.node("Div", x, y)))),
-)
+mod.known_as(method=True, operator="mod", numpy=np.remainder, torch="remainder")
+mod.known_as(onnx=lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("Floor", g.node("Div", x, y)))))
 
 
 # Choice
@@ -221,7 +199,7 @@ mod.known_as(
 
 @primitive
 def select(x: Array, mask: Array, when: bool = True) -> Array:
-    """``x`` where the mask equals ``when``, 0 elsewhere, even where ``x`` is inf or NaN. Rules mask gradients so."""
+    """``x`` where the mask equals ``when``, 0 elsewhere, even if ``x`` is inf or NaN. Rules mask gradients by it."""
     mask = np.asarray(mask, np.bool_)
     return mask_bits(np.asarray(x), mask, when)
 
@@ -233,11 +211,11 @@ select.check(draw(3, 2), np.array([True, False]), when=False)
 
 @primitive
 def where(condition: Array, x: Array, y: Array) -> Array:
-    """``x`` where the condition holds, ``y`` elsewhere; all three broadcast.
+    """``x`` where the condition is true, ``y`` elsewhere; all three broadcast.
 
-    The branch not taken gets the gradient 0, and a NaN or inf in it does not show in the result. But the op that
-    computed the branch multiplies this 0 by its own derivative, and if that is infinite or NaN, the product is NaN,
-    as in PyTorch. The remedy is a second ``where`` inside: give the op harmless values where its result is not used.
+    The branch that is not taken gets the gradient 0, and NaN or inf in it does not reach the result. But the op that
+    computed the branch multiplies this 0 by its own derivative. If that is infinite or NaN, the product is NaN, as in
+    PyTorch. To avoid it, use a second ``where`` inside: give the op harmless values where its result is not used.
 
     >>> import tinygrad_lenet as tl
     >>> tl.where(tl.tensor([True, False]), tl.tensor([1.0, 2.0]), 0.0)
@@ -250,16 +228,15 @@ def where(condition: Array, x: Array, y: Array) -> Array:
     return np.where(condition, x, y)
 
 
-where.vjp(
-    condition=None, x=lambda g, condition: select(g, condition), y=lambda g, condition: select(g, condition, False)
-)
+where.vjp(condition=None)
+where.vjp(x=lambda g, condition: select(g, condition), y=lambda g, condition: select(g, condition, False))
 where.check(np.array([True, False]), draw(3, 2), draw(2))
 where.known_as(numpy=np.where, torch="where")
 
 
 @primitive
 def abs(x: Array) -> Array:
-    """Absolute value, ``|x|``. Its gradient at 0 and at NaN is 0, as in PyTorch.
+    """Absolute value, ``|x|``. Its gradient is 0 at 0 and at NaN, as in PyTorch.
 
     >>> import tinygrad_lenet as tl
     >>> tl.abs(tl.tensor([-3.0, 2.0]))
@@ -300,23 +277,23 @@ def minimum(x: Array, y: Array) -> Array:
     return np.minimum(x, y)
 
 
-def _share(g: Any, loses: Any, ties: Any) -> Any:
-    """The gradient of one of two competing elements: none where it loses, half where they tie, else all."""
+def _winner(g: Any, loses: Any, ties: Any) -> Any:
+    """Return the gradient of one of two competing elements: 0 where it loses, half where they tie, else all."""
     return where(ties, g * 0.5, select(g, loses, False))
 
 
-maximum.vjp(x=lambda g, x, y: _share(g, x < y, x == y), y=lambda g, x, y: _share(g, y < x, x == y))
+maximum.vjp(x=lambda g, x, y: _winner(g, x < y, x == y), y=lambda g, x, y: _winner(g, y < x, x == y))
 maximum.check(draw(3, 2), draw(2, low=-0.9))
 maximum.known_as(method=True, numpy=np.maximum, torch="maximum", onnx="Max")
-minimum.vjp(x=lambda g, x, y: _share(g, x > y, x == y), y=lambda g, x, y: _share(g, y > x, x == y))
+minimum.vjp(x=lambda g, x, y: _winner(g, x > y, x == y), y=lambda g, x, y: _winner(g, y > x, x == y))
 minimum.check(draw(3, 2), draw(2, low=-0.9))
 minimum.known_as(method=True, numpy=np.minimum, torch="minimum", onnx="Min")
 
 
 @primitive
 def clip(x: Array, min: float | None = None, max: float | None = None) -> Array:
-    """Limit ``x`` to ``min … max``; None means no limit, and NaN stays. The gradient passes where ``min <= x <= max``,
-    as in PyTorch, and is 0 elsewhere.
+    """``x`` limited to ``min … max``; None means no limit, and NaN stays. As in PyTorch, the gradient passes where
+    ``min <= x <= max``, and is 0 elsewhere.
 
     >>> import tinygrad_lenet as tl
     >>> tl.clip(tl.tensor([-2.0, 0.5, 3.0]), -1, 1)
@@ -336,7 +313,7 @@ clip.known_as(method=True, numpy=np.clip, torch="clip")
 
 @primitive
 def clone(x: Array) -> Array:
-    """A copy in its own memory. Gradients flow through it.
+    """Copy of ``x`` in its own memory. Gradients flow through it.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([1.0], requires_grad=True)
@@ -354,7 +331,7 @@ clone.known_as(method=True, operator="pos", numpy=(np.positive, np.copy), torch=
 
 @primitive
 def cast(x: Array, dtype: DTypeLike) -> Array:
-    """The values as floats of another dtype. The gradient is converted back, as is every gradient, when it is added."""
+    """``x`` in another float dtype. The engine gives its gradient the dtype of ``x``."""
     return np.asarray(x).astype(as_dtype(dtype))
 
 
@@ -364,10 +341,10 @@ cast.check(draw(3, 2), np.float64)
 
 @composite
 def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
-    """The values in another dtype. Gradients flow between floats only: integers and booleans have none.
+    """``x`` in another dtype. Gradients flow between floats only: integers and booleans have none.
 
     Raises:
-        DTypeError: not a dtype that a tensor can have.
+        DTypeError: a tensor cannot have that dtype.
 
     >>> import tinygrad_lenet as tl
     >>> tl.tensor([1.7, -2.0]).astype("int64")

@@ -1,8 +1,8 @@
-"""Picking elements, and its mirror image: putting gradients back where the elements came from."""
+"""Ops that pick elements, and their gradients, which put elements back where others were picked."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,15 +19,16 @@ from .shape import axis_of, broadcast_to, permute, reshape
 
 @primitive(view=True)
 def _pick(x: Array, index: Any) -> Array:
+    """``x[index]``; a single element is a view too."""
     found = x[index]
-    return x[(*index, Ellipsis)] if isinstance(found, np.generic) else found  # an element is a view, as a row is
+    return x[(*index, Ellipsis)] if isinstance(found, np.generic) else found
 
 
 def _add(out: Array, index: Any, x: Array) -> None:
-    """``out[index] += x``, in place, where an element picked twice gets both values."""
+    """``out[index] += x`` in place; an element that is picked twice gets both values."""
     if not _repeats(index):
         out[index] += x
-    elif x.ndim > 30:  # with more axes than 32 in an index, NumPy's add.at crashes
+    elif x.ndim > 30:  # NumPy's add.at crashes if an index has more than 32 axes
         places, total = np.arange(out.size).reshape(out.shape)[index], np.zeros(out.size, out.dtype)
         np.add.at(total, places.reshape(-1), x.reshape(-1))
         out += total.reshape(out.shape)
@@ -36,26 +37,24 @@ def _add(out: Array, index: Any, x: Array) -> None:
 
 
 def _repeats(index: Any) -> bool:
-    """True if an index may pick an element twice."""
+    """Whether an index may pick an element twice."""
     return any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index)
 
 
-class _Method:
-    """In place of an index: a method that gives a view, ``transpose`` or ``reshape``, and its argument."""
+class _Method(NamedTuple):
+    """A step in place of an index: a method that returns a view, ``transpose`` or ``reshape``, and its argument."""
 
-    __slots__ = ("argument", "name")
-
-    def __init__(self, name: str, argument: tuple[int, ...]) -> None:
-        self.name, self.argument = name, argument
+    name: str
+    argument: tuple[int, ...]
 
 
 def _views(index: Any) -> bool:
-    """True if an index gives a view."""
+    """Whether indexing returns a view."""
     return not any(isinstance(i, (np.ndarray, np.bool_, bool)) for i in index)
 
 
 def _at(x: Any, path: Any) -> Any:
-    """``x[path[0]][path[1]]`` and so on; a :class:`_Method` in place of an index is called."""
+    """Apply all steps of a path: ``x[path[0]][path[1]]`` and so on; a :class:`_Method` is called."""
     for step in path:
         x = getattr(x, step.name)(step.argument) if isinstance(step, _Method) else x[step]
     return x
@@ -63,9 +62,9 @@ def _at(x: Any, path: Any) -> Any:
 
 @primitive
 def _put(shape: tuple[int, ...], paths: Any, *values: Array) -> Array:
-    """Zeros of the shape, to which each value is added at its place: a path of indices, all but the last of views."""
+    """Add each value to zeros of the given shape, at its path. All steps of a path but the last return views."""
     dtype = np.result_type(*values)
-    out = np.zeros(shape, np.float32 if dtype == np.float16 else dtype)  # many float16 are added in float32
+    out = np.zeros(shape, np.float32 if dtype == np.float16 else dtype)  # float16 is added in float32
     for i, ((*views, index), x) in enumerate(zip(paths, values, strict=True)):
         if i or _repeats(index):
             _add(_at(out, views), index, x)
@@ -75,14 +74,14 @@ def _put(shape: tuple[int, ...], paths: Any, *values: Array) -> Array:
 
 
 class _Picked(Part):
-    """The gradient of what :func:`_pick` picked from; from several calls, if the pass records itself."""
+    """The gradient of the tensor that :func:`_pick` picked from; in a pass that records itself, of several picks."""
 
     __slots__ = ("paths", "regrouped", "values")
 
     def __init__(self, value: Any, path: tuple[Any, ...], shape: tuple[int, ...], regrouped: bool = False) -> None:
         self.paths, self.values = [path], [value]
         self.shape, self.dtype = shape, value.dtype
-        self.regrouped = regrouped  # by a reshape that gives a view of a contiguous array only
+        self.regrouped = regrouped  # by a reshape that returns a view only of a contiguous array
 
     def after(self, earlier: Any) -> Any:
         if isinstance(self.values[0], np.ndarray):
@@ -107,11 +106,11 @@ class _Picked(Part):
 
     def seed(self, op: Any) -> Any:
         movable = op is reshape.op or (op in (_pick.op, permute.op) and not self.regrouped)
-        one = len(self.values) == 1 and self.shape  # without axes NumPy would give a number, and not a view
+        one = len(self.values) == 1 and self.shape  # without axes, NumPy would return a number instead of a view
         return self if movable and one else self.whole()
 
     def within(self, step: Any, shape: tuple[int, ...], regrouped: bool = False) -> _Picked:
-        """The gradient of the tensor of which this one is a view."""
+        """The same gradient for the tensor whose view was picked from; ``step`` makes the view."""
         return _Picked(self.values[0], (step, *self.paths[0]), shape, regrouped or self.regrouped)
 
     def transpose(self, order: tuple[int, ...]) -> _Picked:
@@ -126,6 +125,7 @@ class _Picked(Part):
 
 
 def _unpick(g: Any, x_shape: tuple[int, ...], index: Any) -> _Picked:
+    """The rule of :func:`_pick`."""
     if isinstance(g, _Picked):
         if _views(index):
             return g.within(index, x_shape)
@@ -147,10 +147,10 @@ _put.check((3, 4), (((1, slice(1)),), ((slice(1, 3),), _Method("transpose", (1, 
 
 @composite(view=True)
 def getitem(x: Array, index: Any) -> Tensor:
-    """``x[index]``, as NumPy defines it: slices, integers, ``None``, ``...``, integer and boolean arrays, mixed.
+    """``x[index]`` as in NumPy, with any mix of slices, integers, ``None``, ``...``, and integer and boolean arrays.
 
-    Slices and integers give a view of the same memory, arrays a copy. An element picked several times
-    sums its gradients.
+    Slices and integers return a view of the same memory, arrays a copy. The gradients of an element that is picked
+    several times are summed.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([[1, 2, 3], [4, 5, 6]])
@@ -163,14 +163,22 @@ def getitem(x: Array, index: Any) -> Tensor:
 getitem.known_as(operator="getitem", torch="Tensor.__getitem__")
 
 
-def _positions(x: Tensor, indices: Array, axis: int, name: str = "index") -> tuple[Any, ...]:
-    """For indices along one axis, of as many axes as ``x``, the index arrays of all: they broadcast."""
-    found = np.asarray(indices)
+def _index_array(name: str, values: Array) -> Any:
+    """An array of indices."""
+    found = np.asarray(values)
     if found.dtype.kind not in "iu":
         raise DTypeError(f"{name} must hold integers, got {found.dtype}; convert: {name}.astype('int64')")
+    return found
+
+
+def _positions(x: Tensor, indices: Array, axis: int, name: str = "index") -> tuple[Any, ...]:
+    """The index arrays of all axes, which broadcast, from the indices along one axis."""
+    found, at = _index_array(name, indices), axis_of(axis, x.ndim)
     if found.ndim != x.ndim:
         raise ShapeError(f"{name} must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
-    at, n = axis_of(axis, x.ndim), x.shape[axis]
+    if any(i != at and n > m for i, (n, m) in enumerate(zip(found.shape, x.shape, strict=True))):
+        raise ShapeError(f"away from axis {axis}, {name} {found.shape} must not be longer than the tensor {x.shape}")
+    n = x.shape[at]
     if found.size and not (-n <= found.min() and found.max() < n):
         raise OutOfRangeError(f"{name} must lie in {-n} … {n - 1} on axis {axis} of {x.shape}, got {found}")
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in found.shape)])
@@ -180,12 +188,12 @@ def _positions(x: Tensor, indices: Array, axis: int, name: str = "index") -> tup
 
 @composite
 def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
-    """Pick along one axis by indices that may differ for each place on the others: ``x[i, indices[i, j]]`` for the last
-    of two. What :func:`argsort` gives fits; lengths of 1 broadcast.
+    """Pick along one axis, by indices for each position on the other axes: for the last axis of a matrix,
+    ``out[i, j] = x[i, indices[i, j]]``. The result of :func:`argsort` fits; lengths of 1 broadcast.
 
     Raises:
-        DTypeError: the indices are no integers.
-        OutOfRangeError: an index lies beyond the axis.
+        DTypeError: the indices are not integers.
+        OutOfRangeError: an index is beyond the end of the axis.
         ShapeError: the shapes do not fit.
 
     >>> import tinygrad_lenet as tl
@@ -194,7 +202,7 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
             [3.]])
     """
     x, found = as_tensor(x), np.asarray(indices)
-    if found.ndim == x.ndim:  # else _positions complains
+    if found.ndim == x.ndim:  # else _positions raises
         at = axis_of(axis, x.ndim)
         try:
             lengths = list(np.broadcast_shapes(*((*a.shape[:at], 1, *a.shape[at + 1 :]) for a in (x, found))))
@@ -204,36 +212,31 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
             ) from None
         found = np.broadcast_to(found, [*lengths[:at], found.shape[at], *lengths[at + 1 :]])
         shape = (*lengths[:at], x.shape[at], *lengths[at + 1 :])
-        x = x if x.shape == shape else broadcast_to(x, shape)  # a node of its own would get a gradient as long as x
+        x = (
+            x if x.shape == shape else broadcast_to(x, shape)
+        )  # without need, its node would get a gradient as long as x
     return getitem(x, _positions(x, found, axis, "indices"))
 
 
 take_along_axis.known_as(method=True, numpy=np.take_along_axis, torch="take_along_dim")
 
 
-def _within(x: Tensor, index: Any, axis: int) -> None:
-    shape = np.shape(index)
-    at = axis_of(axis, x.ndim)
-    if len(shape) == x.ndim and any(i != at and n > m for i, (n, m) in enumerate(zip(shape, x.shape, strict=True))):
-        raise ShapeError(f"away from axis {axis}, index {shape} must not be longer than the tensor {x.shape}")
-
-
 @composite
 def gather(x: Array, axis: int, index: Array) -> Tensor:
-    """``out[i, j] = x[index[i, j], j]`` for axis 0 of two, PyTorch's ``gather``: ``index`` may be shorter than ``x`` on
-    the other axes.
+    """Pick along one axis, PyTorch's ``gather``: for axis 0 of a matrix, ``out[i, j] = x[index[i, j], j]``.
+
+    ``index`` may be shorter than ``x`` on the other axes.
 
     Raises:
-        DTypeError: the indices are no integers.
-        OutOfRangeError: an index lies beyond the axis.
-        ShapeError: ``index`` has other axes than ``x``, or is longer on another.
+        DTypeError: the indices are not integers.
+        OutOfRangeError: an index is beyond the end of the axis.
+        ShapeError: ``index`` and ``x`` differ in their number of axes, or ``index`` is longer on another axis.
 
     >>> import tinygrad_lenet as tl
     >>> tl.gather(tl.tensor([[1, 2], [3, 4]]), 0, tl.tensor([[1, 0]], dtype="int64"))
     tensor([[3., 2.]])
     """
     x = as_tensor(x)
-    _within(x, index, axis)
     return getitem(x, _positions(x, index, axis))
 
 
@@ -252,14 +255,16 @@ def _source(src: Array, index: Any, x: Tensor) -> Tensor:
 
 @composite
 def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
-    """A copy of ``x`` with ``out[index[i, j], j] = src[i, j]`` for axis 0 of two, PyTorch's ``scatter``.
+    """Set elements along one axis in a copy of ``x``, PyTorch's ``scatter``: for axis 0 of a matrix,
+    ``out[index[i, j], j] = src[i, j]``.
 
-    ``src`` is a tensor or a number. Where an element is set several times the last one counts, and gets the gradient.
+    ``src`` is a tensor or a number. Where an element is set several times, the last value counts and gets the gradient.
 
     Raises:
-        DTypeError: the indices are no integers.
-        OutOfRangeError: an index lies beyond the axis.
-        ShapeError: ``index`` has other axes than ``x`` or is longer on another, or ``src`` is shorter than ``index``.
+        DTypeError: the indices are not integers.
+        OutOfRangeError: an index is beyond the end of the axis.
+        ShapeError: ``index`` and ``x`` differ in their number of axes, ``index`` is longer on another axis, or ``src``
+            is shorter than ``index``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.scatter(tl.zeros(2, 2), 1, tl.tensor([[1], [0]], dtype="int64"), 5.0)
@@ -267,7 +272,6 @@ def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
             [5., 0.]])
     """
     x = as_tensor(x)
-    _within(x, index, axis)
     positions = _positions(x, index, axis)
     values = _source(src, index, x).reshape(-1)
     origin = np.full(x.shape, -1)
@@ -280,12 +284,12 @@ scatter.known_as(method=True, torch="scatter")
 
 @composite
 def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
-    """A copy of ``x`` with ``out[index[i, j], j] += src[i, j]`` for axis 0 of two, PyTorch's ``scatter_add``: where an
-    element is named several times, all are added.
+    """Add to elements along one axis in a copy of ``x``, PyTorch's ``scatter_add``: for axis 0 of a matrix,
+    ``out[index[i, j], j] += src[i, j]``. All values for one element are added.
 
     Raises:
-        DTypeError: the indices are no integers.
-        OutOfRangeError: an index lies beyond the axis.
+        DTypeError: the indices are not integers.
+        OutOfRangeError: an index is beyond the end of the axis.
         ShapeError: as for :func:`scatter`.
 
     >>> import tinygrad_lenet as tl
@@ -293,7 +297,6 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     tensor([  1.,   0., 110.])
     """
     x = as_tensor(x)
-    _within(x, index, axis)
     positions = _positions(x, index, axis)
     return add(x, _put(x.shape, ((positions,),), _source(src, index, x)))
 
@@ -303,12 +306,12 @@ scatter_add.known_as(method=True, torch="scatter_add")
 
 @composite
 def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
-    """For class indices (...,) integers (..., num_classes): 1 at the index, else 0. PyTorch's ``one_hot``.
+    """Class indices (...,) as integers (..., num_classes) that are 1 at the index and else 0; PyTorch's ``one_hot``.
 
-    ``num_classes`` is one more than the largest index if it is -1.
+    With -1, ``num_classes`` is one more than the largest index.
 
     Raises:
-        DTypeError: the indices are no integers.
+        DTypeError: the indices are not integers.
         OutOfRangeError: an index is negative, or ``num_classes`` or more.
 
     >>> import tinygrad_lenet as tl
@@ -316,9 +319,7 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     tensor([[1, 0, 0],
             [0, 0, 1]], dtype=int64)
     """
-    index = np.asarray(tensor)
-    if index.dtype.kind not in "iu":
-        raise DTypeError(f"tensor must hold class indices, integers, got {index.dtype}; convert: x.astype('int64')")
+    index = _index_array("tensor", tensor)
     count = num_classes if num_classes != -1 else int(index.max()) + 1 if index.size else 0
     if index.size and (index.min() < 0 or index.max() >= count):
         raise OutOfRangeError(f"the class indices in tensor must lie in 0 … {count - 1}, got {index}")
@@ -330,7 +331,7 @@ one_hot.known_as(torch="nn.functional.one_hot")
 
 @composite
 def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Tensor:
-    """Rows of a table: for indices (...,) the vectors (..., D).
+    """The rows of a table at the given indices, PyTorch's ``embedding``: (...,) to (..., D).
 
     Args:
         input: integers of any shape, 0 … V - 1.
@@ -338,20 +339,18 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
         padding_idx: the row that gets no gradient.
 
     Raises:
-        DTypeError: the indices are no integers.
-        OutOfRangeError: there is no such row.
-        ShapeError: the table has not two axes.
+        DTypeError: the indices are not integers.
+        OutOfRangeError: an index is beyond the end of the table.
+        ShapeError: the table does not have two axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.embedding([2, 0], tl.tensor([[0, 1], [2, 3], [4, 5]]))
     tensor([[4., 5.],
             [0., 1.]])
     """
-    table, index = as_tensor(weight), np.asarray(input)
+    table, index = as_tensor(weight), _index_array("input", input)
     if table.ndim != 2:
         raise ShapeError(f"weight must be a table (V, D), got {table.shape}")
-    if index.dtype.kind not in "iu":
-        raise DTypeError(f"indices must be integers, got {index.dtype} in input; convert: x.astype('int64')")
     bad = index[(index < 0) | (index >= len(table))]
     if bad.size:
         raise OutOfRangeError(f"indices must lie in 0 … {len(table) - 1}, got {bad[0]} in input")

@@ -1,4 +1,4 @@
-"""Comparisons, truth values, and the bits of integers: Python's ``&``, ``|``, ``^`` and ``~``. None has a gradient."""
+"""Comparisons, logical operations, and bitwise operations (``&``, ``|``, ``^`` and ``~``). None has a gradient."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from ..core.primitive import Array, draw, primitive
 from ..errors import DTypeError
+from .ufuncs import ufunc
 
-# Comparison: no gradients
+# Comparisons
 
 
-@primitive
+@ufunc(np.equal, draw(3, 2), draw(2), operator="eq", onnx="Equal", x=None, y=None)
 def eq(x: Array, y: Array) -> Array:
     """``x == y``, element by element, as booleans without a gradient. NaN equals nothing.
 
@@ -20,13 +21,9 @@ def eq(x: Array, y: Array) -> Array:
     >>> tl.eq(tl.tensor([1.0, 2.0]), 2)
     tensor([False,  True])
     """
-    return np.equal(x, y)
 
 
-eq.known_as(operator="eq", numpy=np.equal, torch="eq")
-
-
-@primitive
+@ufunc(np.not_equal, draw(3, 2), draw(2), operator="ne", x=None, y=None)
 def ne(x: Array, y: Array) -> Array:
     """``x != y``, element by element, as booleans without a gradient. NaN differs from everything.
 
@@ -34,13 +31,12 @@ def ne(x: Array, y: Array) -> Array:
     >>> tl.ne(tl.tensor([1.0, 2.0]), 2)
     tensor([ True, False])
     """
-    return np.not_equal(x, y)
 
 
-ne.known_as(operator="ne", numpy=np.not_equal, torch="ne")
+ne.known_as(onnx=lambda g, t, x, y: g.node("Not", g.node("Equal", x, y)))
 
 
-@primitive
+@ufunc(np.less, draw(3, 2), draw(2), operator="lt", onnx="Less", x=None, y=None)
 def lt(x: Array, y: Array) -> Array:
     """``x < y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -48,13 +44,9 @@ def lt(x: Array, y: Array) -> Array:
     >>> tl.lt(tl.tensor([1.0, 2.0]), 2)
     tensor([ True, False])
     """
-    return np.less(x, y)
 
 
-lt.known_as(operator="lt", numpy=np.less, torch="lt")
-
-
-@primitive
+@ufunc(np.less_equal, draw(3, 2), draw(2), operator="le", onnx="LessOrEqual", x=None, y=None)
 def le(x: Array, y: Array) -> Array:
     """``x <= y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -62,13 +54,9 @@ def le(x: Array, y: Array) -> Array:
     >>> tl.le(tl.tensor([1.0, 2.0]), 1.5)
     tensor([ True, False])
     """
-    return np.less_equal(x, y)
 
 
-le.known_as(operator="le", numpy=np.less_equal, torch="le")
-
-
-@primitive
+@ufunc(np.greater, draw(3, 2), draw(2), operator="gt", onnx="Greater", x=None, y=None)
 def gt(x: Array, y: Array) -> Array:
     """``x > y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -76,13 +64,9 @@ def gt(x: Array, y: Array) -> Array:
     >>> tl.gt(tl.tensor([1.0, 2.0]), 1)
     tensor([False,  True])
     """
-    return np.greater(x, y)
 
 
-gt.known_as(operator="gt", numpy=np.greater, torch="gt")
-
-
-@primitive
+@ufunc(np.greater_equal, draw(3, 2), draw(2), operator="ge", onnx="GreaterOrEqual", x=None, y=None)
 def ge(x: Array, y: Array) -> Array:
     """``x >= y``, element by element, as booleans without a gradient. False for NaN.
 
@@ -90,23 +74,14 @@ def ge(x: Array, y: Array) -> Array:
     >>> tl.ge(tl.tensor([1.0, 2.0]), 1.5)
     tensor([False,  True])
     """
-    return np.greater_equal(x, y)
 
 
-ge.known_as(operator="ge", numpy=np.greater_equal, torch="ge")
-
-
-for _comparison in (eq, ne, lt, le, gt, ge):
-    _comparison.vjp(x=None, y=None)
-    _comparison.check(draw(3, 2), draw(2))
-
-
-# Truth values
+# Logical operations
 
 
 @primitive
 def logical_and(x: Array, y: Array) -> Array:
-    """Logical and, as booleans: True where both are not 0. For bits see :func:`bitwise_and`.
+    """Logical and, as booleans: True where neither is 0. For bits see :func:`bitwise_and`.
 
     >>> import tinygrad_lenet as tl
     >>> tl.logical_and(tl.tensor([True, True]), tl.tensor([True, False]))
@@ -137,34 +112,33 @@ def logical_not(x: Array) -> Array:
     return np.logical_not(x)
 
 
-logical_and.vjp(x=None, y=None)
-logical_and.check(draw(3, 2), draw(2))
 logical_and.known_as(numpy=np.logical_and, torch="logical_and", onnx="And")
-logical_or.vjp(x=None, y=None)
-logical_or.check(draw(3, 2), draw(2))
 logical_or.known_as(numpy=np.logical_or, torch="logical_or", onnx="Or")
 logical_not.vjp(x=None)
 logical_not.check(draw(3, 2))
 logical_not.known_as(numpy=np.logical_not, torch="logical_not", onnx="Not")
 
+for _op in (logical_and, logical_or):
+    _op.vjp(x=None, y=None)
+    _op.check(draw(3, 2), draw(2))
 
-# Bits
+
+# Bitwise operations
 
 
-def _bits(*values: Any) -> None:
-    """Floats have no bits to combine; a single bit of a boolean is its truth."""
-    for value in values:
-        kind = np.result_type(value)
-        if kind.kind not in "iub":
+def _check_bits(*values: Any) -> None:
+    """Raise unless the values are integers or booleans."""
+    for dtype in map(np.result_type, values):
+        if dtype.kind not in "iub":
             raise DTypeError(
-                f"bits are those of integers and booleans, got {kind}; for truth use logical_and, logical_or or "
+                f"bits are those of integers and booleans, got {dtype}; for truth use logical_and, logical_or or "
                 "logical_not, for integers x.astype('int64') (a list of numbers is float32: give an array)"
             )
 
 
 @primitive
 def bitwise_and(x: Array, y: Array) -> Array:
-    """The bits that both have, ``x & y``, of integers or booleans; no gradient.
+    """Bitwise and, ``x & y``, of integers or booleans: the bits that are set in both.
 
     Raises:
         DTypeError: floats; see :func:`logical_and`.
@@ -173,7 +147,7 @@ def bitwise_and(x: Array, y: Array) -> Array:
     >>> tl.bitwise_and(tl.tensor([6], dtype="int64"), 3), tl.tensor([True, True]) & tl.tensor([True, False])
     (tensor([2], dtype=int64), tensor([ True, False]))
     """
-    _bits(x, y)
+    _check_bits(x, y)
     return np.bitwise_and(x, y)
 
 
@@ -182,7 +156,7 @@ bitwise_and.known_as(operator="and", numpy=np.bitwise_and, torch="bitwise_and")
 
 @primitive
 def bitwise_or(x: Array, y: Array) -> Array:
-    """The bits that at least one has, ``x | y``, of integers or booleans; no gradient.
+    """Bitwise or, ``x | y``, of integers or booleans: the bits that are set in at least one.
 
     Raises:
         DTypeError: floats; see :func:`logical_or`.
@@ -191,7 +165,7 @@ def bitwise_or(x: Array, y: Array) -> Array:
     >>> tl.bitwise_or(tl.tensor([6], dtype="int64"), 3), tl.tensor([False, True]) | False
     (tensor([7], dtype=int64), tensor([False,  True]))
     """
-    _bits(x, y)
+    _check_bits(x, y)
     return np.bitwise_or(x, y)
 
 
@@ -200,16 +174,16 @@ bitwise_or.known_as(operator="or", numpy=np.bitwise_or, torch="bitwise_or")
 
 @primitive
 def bitwise_xor(x: Array, y: Array) -> Array:
-    """The bits that one has and the other has not, ``x ^ y``, of integers or booleans; no gradient.
+    """Bitwise exclusive or, ``x ^ y``, of integers or booleans: the bits that are set in exactly one.
 
     Raises:
-        DTypeError: floats; of truths, write ``(x != 0) ^ (y != 0)``.
+        DTypeError: floats; for their truth values, write ``(x != 0) ^ (y != 0)``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.bitwise_xor(tl.tensor([6], dtype="int64"), 3), tl.tensor([False, True]) ^ True
     (tensor([5], dtype=int64), tensor([ True, False]))
     """
-    _bits(x, y)
+    _check_bits(x, y)
     return np.bitwise_xor(x, y)
 
 
@@ -218,7 +192,7 @@ bitwise_xor.known_as(operator="xor", numpy=np.bitwise_xor, torch="bitwise_xor")
 
 @primitive
 def bitwise_not(x: Array) -> Array:
-    """All bits inverted, ``~x``: ``-x - 1`` of signed integers, the opposite of booleans; no gradient.
+    """Bitwise not, ``~x``, of integers or booleans: ``-x - 1`` for signed integers, logical not for booleans.
 
     Raises:
         DTypeError: floats; see :func:`logical_not`.
@@ -227,13 +201,13 @@ def bitwise_not(x: Array) -> Array:
     >>> tl.bitwise_not(tl.tensor([6], dtype="int64")), ~tl.tensor([True, False])
     (tensor([-7], dtype=int64), tensor([False,  True]))
     """
-    _bits(x)
+    _check_bits(x)
     return np.bitwise_not(x)
 
 
-for _of_bits in (bitwise_and, bitwise_or, bitwise_xor):
-    _of_bits.vjp(x=None, y=None)
-    _of_bits.check(np.array([6, -1], np.int32), np.array([[3], [0]], np.int32))
+for _op in (bitwise_and, bitwise_or, bitwise_xor):
+    _op.vjp(x=None, y=None)
+    _op.check(np.array([6, -1], np.int32), np.array([[3], [0]], np.int32))
 bitwise_not.vjp(x=None)
 bitwise_not.check(np.array([6, -1], np.int32))
 bitwise_not.known_as(operator="invert", numpy=np.invert, torch="bitwise_not")

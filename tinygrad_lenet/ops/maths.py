@@ -1,4 +1,4 @@
-"""Powers, exponentials, logarithms and angles, elementwise, each with its derivative beside it."""
+"""Powers, exponentials, logarithms, trigonometric and hyperbolic functions, elementwise, with their derivatives."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 
 from ..core.primitive import Array, draw, primitive
 from .elementwise import select, where
+from .ufuncs import ufunc
 
 
 @primitive
 def pow(x: Array, y: Array) -> Array:
     """Power, ``x ** y``; NaN for a negative base with a fractional exponent.
 
-    The gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y`` of 0 or more is 0, as in
-    PyTorch. Powers of -inf are those of C (PyTorch's gradient of ``(-inf) ** 0.5`` is NaN, here it is 0).
+    As in PyTorch, the gradient of ``x ** 0`` is 0 everywhere, and at ``x = 0`` the gradient for ``y >= 0`` is 0. Powers
+    of -inf are those of C (the gradient of ``(-inf) ** 0.5`` is 0; PyTorch: NaN).
 
     >>> import tinygrad_lenet as tl
     >>> tl.pow(tl.tensor([1.0, 2.0, 3.0]), 2), tl.pow(2, tl.tensor([-1.0]))
@@ -26,7 +27,7 @@ def pow(x: Array, y: Array) -> Array:
 
 
 def _pow_x(g: Any, x: Any, y: Any) -> Any:
-    if isinstance(y, (int, float)):  # stays a Python number, which widens nothing
+    if isinstance(y, (int, float)):  # a Python number changes no dtype
         return g * y * x ** (y - 1) if y else select(g, np.False_)
     return select(g * y * where(y == 0, 1, x) ** where(y == 0, 1, y - 1), y != 0)
 
@@ -47,7 +48,7 @@ pow.check(2.0, draw(3))
 pow.known_as(method=True, operator="pow", numpy=np.power, torch="pow", onnx="Pow")
 
 
-@primitive
+@ufunc(np.square, draw(3, 2), onnx=lambda g, t, x: g.node("Mul", x, x), x=lambda g, x: 2 * g * x)
 def square(x: Array) -> Array:
     """Square, ``x * x``.
 
@@ -55,47 +56,29 @@ def square(x: Array) -> Array:
     >>> tl.square(tl.tensor([-3.0, 2.0]))
     tensor([9., 4.])
     """
-    return np.square(x)
 
 
-square.vjp(x=lambda g, x: 2 * g * x)
-square.check(draw(3, 2))
-square.known_as(method=True, numpy=np.square, torch="square", onnx=lambda g, t, x: g.node("Mul", x, x))
-
-
-@primitive
+@ufunc(np.sqrt, draw(3, 2, low=0.5, high=2), onnx="Sqrt", x=lambda g, out: g / (2 * out))
 def sqrt(x: Array) -> Array:
-    """Square root; NaN below 0. Its derivative is half of the reciprocal of itself, so its gradient at 0 is inf.
+    """Square root; NaN below 0. Its derivative is ``1 / (2 * out)``, which is inf at 0.
 
     >>> import tinygrad_lenet as tl
     >>> tl.sqrt(tl.tensor([4.0, 9.0]))
     tensor([2., 3.])
     """
-    return np.sqrt(x)
 
 
-sqrt.vjp(x=lambda g, out: g / (2 * out))
-sqrt.check(draw(3, 2, low=0.5, high=2))
-sqrt.known_as(method=True, numpy=np.sqrt, torch="sqrt", onnx="Sqrt")
-
-
-@primitive
+@ufunc(np.exp, draw(3, 2), onnx="Exp", x=lambda g, out: g * out)
 def exp(x: Array) -> Array:
-    """Exponential, ``e^x``; inf from 88.73 on in float32, from 709.79 on in float64. It is its own derivative.
+    """Exponential, ``e^x``, its own derivative. It overflows to inf above 88.72 in float32, above 709.78 in float64.
 
     >>> import tinygrad_lenet as tl
     >>> tl.exp(tl.tensor([0.0, 1.0])).round(4)
     tensor([1.    , 2.7183])
     """
-    return np.exp(x)
 
 
-exp.vjp(x=lambda g, out: g * out)
-exp.check(draw(3, 2))
-exp.known_as(method=True, numpy=np.exp, torch="exp", onnx="Exp")
-
-
-@primitive
+@ufunc(np.log, draw(3, 2, low=0.5, high=2), onnx="Log", x=lambda g, x: g / x)
 def log(x: Array) -> Array:
     """Natural logarithm; -inf at 0, NaN below. Its derivative is ``1 / x``.
 
@@ -103,15 +86,9 @@ def log(x: Array) -> Array:
     >>> tl.log(tl.tensor([1.0, 10.0])).round(4)
     tensor([0.    , 2.3026])
     """
-    return np.log(x)
 
 
-log.vjp(x=lambda g, x: g / x)
-log.check(draw(3, 2, low=0.5, high=2))
-log.known_as(method=True, numpy=np.log, torch="log", onnx="Log")
-
-
-@primitive
+@ufunc(np.sin, draw(3, 2), onnx="Sin")
 def sin(x: Array) -> Array:
     """Sine of an angle in radians; NaN at ±inf. Its derivative is the cosine.
 
@@ -119,10 +96,9 @@ def sin(x: Array) -> Array:
     >>> tl.sin(tl.tensor([0.0, 1.0])).round(4)
     tensor([0.    , 0.8415])
     """
-    return np.sin(x)
 
 
-@primitive
+@ufunc(np.cos, draw(3, 2), onnx="Cos", x=lambda g, x: -g * sin(x))
 def cos(x: Array) -> Array:
     """Cosine of an angle in radians; NaN at ±inf. Its derivative is ``-sin(x)``.
 
@@ -130,79 +106,53 @@ def cos(x: Array) -> Array:
     >>> tl.cos(tl.tensor([0.0, 1.0])).round(4)
     tensor([1.    , 0.5403])
     """
-    return np.cos(x)
 
 
 sin.vjp(x=lambda g, x: g * cos(x))
-sin.check(draw(3, 2))
-sin.known_as(method=True, numpy=np.sin, torch="sin", onnx="Sin")
-cos.vjp(x=lambda g, x: -g * sin(x))
-cos.check(draw(3, 2))
-cos.known_as(method=True, numpy=np.cos, torch="cos", onnx="Cos")
 
 
-@primitive
+@ufunc(np.tan, draw(3, 2), onnx="Tan", x=lambda g, out: g * (1 + out * out))
 def tan(x: Array) -> Array:
-    """Tangent of an angle in radians, the sine over the cosine; its derivative is 1 plus its square.
+    """Tangent of an angle in radians. Its derivative is 1 plus its square.
 
     >>> import tinygrad_lenet as tl
     >>> tl.tan(tl.tensor([0.0, 1.0])).round(4)
     tensor([0.    , 1.5574])
     """
-    return np.tan(x)
 
 
-tan.vjp(x=lambda g, out: g * (1 + out * out))
-tan.check(draw(3, 2))
-tan.known_as(method=True, numpy=np.tan, torch="tan", onnx="Tan")
-
-
-@primitive
+# (1 - x) * (1 + x) in two rules, since 1 - x^2 loses digits near 1.
+@ufunc(np.arcsin, draw(3, 2, low=-0.8, high=0.8), onnx="Asin", x=lambda g, x: g / sqrt((1 - x) * (1 + x)))
 def arcsin(x: Array) -> Array:
-    """Inverse sine, an angle in radians between -pi/2 and pi/2; NaN outside of -1 … 1. Its gradient at ±1 is inf.
+    """Inverse sine, an angle between -pi/2 and pi/2 in radians; NaN outside -1 … 1. Its gradient at ±1 is inf.
 
     >>> import tinygrad_lenet as tl
     >>> tl.arcsin(tl.tensor([0.0, 1.0])).round(4)
     tensor([0.    , 1.5708])
     """
-    return np.arcsin(x)
 
 
-@primitive
+@ufunc(np.arccos, draw(3, 2, low=-0.8, high=0.8), onnx="Acos", x=lambda g, x: -g / sqrt((1 - x) * (1 + x)))
 def arccos(x: Array) -> Array:
-    """Inverse cosine, an angle in radians between 0 and pi; NaN outside of -1 … 1. Its gradient at ±1 is -inf.
+    """Inverse cosine, an angle between 0 and pi in radians; NaN outside -1 … 1. Its gradient at ±1 is -inf.
 
     >>> import tinygrad_lenet as tl
     >>> tl.arccos(tl.tensor([0.0, 1.0])).round(4)
     tensor([1.5708, 0.    ])
     """
-    return np.arccos(x)
 
 
-@primitive
+@ufunc(np.arctan, draw(3, 2, low=-2, high=2), onnx="Atan", x=lambda g, x: g / (1 + x * x))
 def arctan(x: Array) -> Array:
-    """Inverse tangent, an angle in radians between -pi/2 and pi/2, with the derivative ``1 / (1 + x^2)``.
+    """Inverse tangent, an angle between -pi/2 and pi/2 in radians. Its derivative is ``1 / (1 + x^2)``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.arctan(tl.tensor([0.0, 1.0])).round(4)
     tensor([0.    , 0.7854])
     """
-    return np.arctan(x)
 
 
-# (1 - x) (1 + x) and not 1 - x^2, which loses digits near 1
-arcsin.vjp(x=lambda g, x: g / sqrt((1 - x) * (1 + x)))
-arcsin.check(draw(3, 2, low=-0.8, high=0.8))
-arcsin.known_as(method=True, numpy=np.arcsin, torch="arcsin", onnx="Asin")
-arccos.vjp(x=lambda g, x: -g / sqrt((1 - x) * (1 + x)))
-arccos.check(draw(3, 2, low=-0.8, high=0.8))
-arccos.known_as(method=True, numpy=np.arccos, torch="arccos", onnx="Acos")
-arctan.vjp(x=lambda g, x: g / (1 + x * x))
-arctan.check(draw(3, 2, low=-2, high=2))
-arctan.known_as(method=True, numpy=np.arctan, torch="arctan", onnx="Atan")
-
-
-@primitive
+@ufunc(np.sinh, draw(3, 2), onnx="Sinh")
 def sinh(x: Array) -> Array:
     """Hyperbolic sine, ``(e^x - e^-x) / 2``; its derivative is ``cosh(x)``.
 
@@ -210,10 +160,9 @@ def sinh(x: Array) -> Array:
     >>> tl.sinh(tl.tensor([0.0, 1.0])).round(4)
     tensor([0.    , 1.1752])
     """
-    return np.sinh(x)
 
 
-@primitive
+@ufunc(np.cosh, draw(3, 2), onnx="Cosh", x=lambda g, x: g * sinh(x))
 def cosh(x: Array) -> Array:
     """Hyperbolic cosine, ``(e^x + e^-x) / 2``; its derivative is ``sinh(x)``.
 
@@ -221,50 +170,35 @@ def cosh(x: Array) -> Array:
     >>> tl.cosh(tl.tensor([0.0, 1.0])).round(4)
     tensor([1.    , 1.5431])
     """
-    return np.cosh(x)
 
 
 sinh.vjp(x=lambda g, x: g * cosh(x))
-sinh.check(draw(3, 2))
-sinh.known_as(method=True, numpy=np.sinh, torch="sinh", onnx="Sinh")
-cosh.vjp(x=lambda g, x: g * sinh(x))
-cosh.check(draw(3, 2))
-cosh.known_as(method=True, numpy=np.cosh, torch="cosh", onnx="Cosh")
 
 
-@primitive
+@ufunc(np.expm1, draw(3, 2), onnx=lambda g, t, x: g.node("Sub", g.node("Exp", x), t(1)), x=lambda g, x: g * exp(x))
 def expm1(x: Array) -> Array:
-    """``e^x - 1``, with all digits near 0, where :func:`exp` loses them.
+    """``e^x - 1``, accurate near 0, where subtracting 1 from :func:`exp` loses all digits.
 
     >>> import tinygrad_lenet as tl
     >>> tl.expm1(tl.tensor([1e-8])), tl.exp(tl.tensor([1e-8])) - 1
     (tensor([1.e-08]), tensor([0.]))
     """
-    return np.expm1(x)
 
 
-expm1.vjp(x=lambda g, x: g * exp(x))
-expm1.check(draw(3, 2))
-expm1.known_as(method=True, numpy=np.expm1, torch="expm1", onnx=lambda g, t, x: g.node("Sub", g.node("Exp", x), t(1)))
-
-
-@primitive
+@ufunc(np.log1p, draw(3, 2, low=-0.5, high=2), x=lambda g, x: g / (1 + x))
 def log1p(x: Array) -> Array:
-    """``log(1 + x)``, with all digits near 0; -inf at -1, NaN below.
+    """``log(1 + x)``, accurate near 0; -inf at -1, NaN below.
 
     >>> import tinygrad_lenet as tl
     >>> tl.log1p(tl.tensor([1e-8])), tl.log(1 + tl.tensor([1e-8]))
     (tensor([1.e-08]), tensor([0.]))
     """
-    return np.log1p(x)
 
 
-log1p.vjp(x=lambda g, x: g / (1 + x))
-log1p.check(draw(3, 2, low=-0.5, high=2))
-log1p.known_as(method=True, numpy=np.log1p, torch="log1p", onnx=lambda g, t, x: g.node("Log", g.node("Add", x, t(1))))
+log1p.known_as(onnx=lambda g, t, x: g.node("Log", g.node("Add", x, t(1))))
 
 
-@primitive
+@ufunc(np.log2, draw(3, 2, low=0.5, high=2), x=lambda g, x: g * (1 / math.log(2)) / x)
 def log2(x: Array) -> Array:
     """Logarithm to base 2; -inf at 0, NaN below. Its derivative is ``1 / (x log(2))``.
 
@@ -272,10 +206,9 @@ def log2(x: Array) -> Array:
     >>> tl.log2(tl.tensor([1.0, 8.0]))
     tensor([0., 3.])
     """
-    return np.log2(x)
 
 
-@primitive
+@ufunc(np.log10, draw(3, 2, low=0.5, high=2), x=lambda g, x: g * (1 / math.log(10)) / x)
 def log10(x: Array) -> Array:
     """Logarithm to base 10; -inf at 0, NaN below. Its derivative is ``1 / (x log(10))``.
 
@@ -283,44 +216,28 @@ def log10(x: Array) -> Array:
     >>> tl.log10(tl.tensor([1.0, 100.0])).round(4)
     tensor([0., 2.])
     """
-    return np.log10(x)
 
 
-log2.vjp(x=lambda g, x: g * (1 / math.log(2)) / x)
-log2.check(draw(3, 2, low=0.5, high=2))
-log2.known_as(
-    method=True, numpy=np.log2, torch="log2", onnx=lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(2)))
-)
-log10.vjp(x=lambda g, x: g * (1 / math.log(10)) / x)
-log10.check(draw(3, 2, low=0.5, high=2))
-log10.known_as(
-    method=True, numpy=np.log10, torch="log10", onnx=lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(10)))
-)
+log2.known_as(onnx=lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(2))))
+log10.known_as(onnx=lambda g, t, x: g.node("Div", g.node("Log", x), t(math.log(10))))
 
 
-@primitive
+@ufunc(np.hypot, draw(3, 2), draw(2))
 def hypot(x: Array, y: Array) -> Array:
-    """``sqrt(x^2 + y^2)`` without overflow; its gradient at (0, 0) is 0.
+    """``sqrt(x^2 + y^2)``, without overflow of the squares. Its gradient at (0, 0) is 0.
 
     >>> import tinygrad_lenet as tl
     >>> tl.hypot(tl.tensor([3.0, 3e30]), tl.tensor([4.0, 4e30]))
     tensor([5.e+00, 5.e+30])
     """
-    return np.hypot(x, y)
 
 
 hypot.vjp(x=lambda g, out, x: g * (x / where(out == 0, 1, out)), y=lambda g, out, y: g * (y / where(out == 0, 1, out)))
-hypot.check(draw(3, 2), draw(2))
-hypot.known_as(
-    method=True,
-    numpy=np.hypot,
-    torch="hypot",
-    onnx=lambda g, t, x, y: g.node("Sqrt", g.node("Add", g.node("Mul", x, x), g.node("Mul", y, y))),
-)
+hypot.known_as(onnx=lambda g, t, x, y: g.node("Sqrt", g.node("Add", g.node("Mul", x, x), g.node("Mul", y, y))))
 
 
-# e^(a^2 / 2) times the normal distribution's share above a >= 0, over t = 8 / (a + 4): a polynomial in t - 1, highest
-# power first, interpolated at Chebyshev's nodes with 50 digits; exact to 1.8e-9, and to 1e-15.
+# e^(a^2 / 2) times the upper tail of the standard normal distribution, over t = 8 / (a + 4): polynomials in t - 1, the
+# highest power first, interpolated at Chebyshev nodes with 50 digits. Their errors are 1.8e-9 and 1e-15.
 # fmt: off
 _TAIL_SINGLE = (
     -2.747380426826457e-06, -2.1574903653617933e-07, 2.7221383206389746e-05,
@@ -339,12 +256,12 @@ _TAIL = (
     0.07598708024648664, 0.09441064130196894,
 )
 # fmt: on
-# erf(x) / x, a polynomial in x^2: Maclaurin's series (Abramowitz & Stegun, 7.1.5). For float32 the last eleven.
+# erf(x) / x, a polynomial in x^2: the Maclaurin series (Abramowitz & Stegun, 7.1.5). float32 needs the last eleven.
 _ERF = tuple(2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(18, -1, -1))
 
 
 def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
-    """Horner's rule, highest power first."""
+    """Evaluate a polynomial by Horner's rule; the coefficient of the highest power comes first."""
     out = np.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
         out *= x
@@ -352,15 +269,15 @@ def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
     return out
 
 
-def tail(a: Array) -> Array:
-    """``e^(a^2 / 2)`` times the share of the standard normal distribution above ``a``, for 0 and more."""
+def scaled_tail(a: Array) -> Array:
+    """Return ``e^(a^2 / 2)`` times the upper tail of the standard normal distribution, for ``a >= 0``."""
     t = 8 / (a + 4)
     return t * _polynomial(t - 1, _TAIL_SINGLE if a.dtype.itemsize < 8 else _TAIL)
 
 
 @primitive
 def bell(x: Array, rate: float) -> Array:
-    """``e^(-rate x^2)``, with all digits far out too: ``x`` in two parts, the square of the first being exact."""
+    """Bell curve, ``e^(-rate x^2)``. It is accurate in its tails: the squared part of ``x`` has an exact square."""
     a = np.minimum(np.abs(x), 40)  # beyond, it is 0
     near = np.rint(a * 64) / 64
     return np.exp(near * near * -rate) * np.exp((a - near) * (a + near) * -rate)
@@ -368,13 +285,13 @@ def bell(x: Array, rate: float) -> Array:
 
 bell.vjp(x=lambda g, out, x, rate: g * out * x * (-2 * rate))
 bell.check(draw(3, 2), 0.7)
-bell.known_as(onnx=lambda g, t, x, rate: g.node("Exp", g.node("Neg", g.node("Mul", rate, g.node("Mul", x, x)))))
+bell.known_as(onnx=lambda g, t, x, rate: g.node("Exp", g.node("Neg", g.node("Mul", t(rate), g.node("Mul", x, x)))))
 
 
 @primitive
 def erf(x: Array) -> Array:
-    """Error function, ``2 / sqrt(pi)`` times the integral of ``e^(-t^2)`` from 0 to ``x``; exact to 3 units in the last
-    place.
+    """Error function, ``2 / sqrt(pi)`` times the integral of ``e^(-t^2)`` from 0 to ``x``. The error is at most 3 units
+    in the last place.
 
     >>> import tinygrad_lenet as tl
     >>> tl.erf(tl.tensor([-10.0, 0.0, 0.5]))
@@ -385,7 +302,7 @@ def erf(x: Array) -> Array:
     a = np.minimum(np.abs(x.astype(np.float32 if single else np.float64)), 6)
     b = np.minimum(a, 1)
     near = b * _polynomial(b * b, _ERF[-11:] if single else _ERF)
-    far = 1 - 2 * np.exp(-a * a) * tail(a * math.sqrt(2))
+    far = 1 - 2 * np.exp(-a * a) * scaled_tail(a * math.sqrt(2))
     return np.copysign(np.where(a < 1, near, far), x).astype(dtype)
 
 

@@ -1,7 +1,8 @@
-"""Normalisation of channels: mean 0 and variance 1, then a scale and a shift (Ioffe & Szegedy, *Batch normalization*,
-2015). The fast code is in ``kernels/channels.py``.
+"""Normalisation to mean 0 and variance 1, then a scale and a shift: of batches, layers and groups.
 
-The definitions at the top are the formulas, channel by channel and row by row. They are ``tinygrad_lenet.reference``.
+First come the definitions, channel by channel and row by row, which are ``tinygrad_lenet.reference``; then the op that
+normalises the channels of a batch, with its rules; then the functions made of it. The fast code is in
+``kernels/channels.py``.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ from ..kernels import memory
 from ..kernels.channels import Channels
 from ..kernels.sums import single
 from .maths import sqrt, square
-from .reduction import _wide, mean, sum
-from .shape import listed
+from .reduction import all_half, mean, sum, wider
+from .shape import integers
 
 # The definitions
+
+
+def _standardized(values: Any, eps: float) -> Any:
+    """Return the values, shifted and scaled to mean 0 and (but for ``eps``) variance 1."""
+    return (values - values.mean()) / np.sqrt(values.var() + eps)
 
 
 def batch_norm_definition(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` for each channel of ``x``, (N, C, ...), in training.
 
-    The mean and the (biased) variance of a channel are taken over the batch and over all further axes. ``weight`` and
+    The mean and the (biased) variance of a channel are those over the batch and all further axes. ``weight`` and
     ``bias`` are (C,).
 
     >>> import numpy as np
@@ -40,10 +46,7 @@ def batch_norm_definition(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> 
     """
     out = np.empty_like(x)
     for c in range(x.shape[1]):
-        channel = x[:, c]
-        mean = channel.mean()
-        var = ((channel - mean) ** 2).mean()
-        out[:, c] = (channel - mean) / np.sqrt(var + eps) * weight[c] + bias[c]
+        out[:, c] = _standardized(x[:, c], eps) * weight[c] + bias[c]
     return out
 
 
@@ -59,24 +62,24 @@ def layer_norm_definition(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> 
     """
     out = np.empty_like(x)
     for i, row in enumerate(x):
-        mean = row.mean()
-        var = ((row - mean) ** 2).mean()
-        out[i] = (row - mean) / np.sqrt(var + eps) * weight + bias
+        out[i] = _standardized(row, eps) * weight + bias
     return out
 
 
-# The ops
+# The op, and its rules
 
 
 def moments(x: Array) -> tuple[Array, Array]:
     """Mean and (biased) variance of each channel (axis 1), in float64."""
+    _, _, mean, var = _with_moments(x, None)
+    return mean, var
+
+
+def _with_moments(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
+    """Return the memory layout of ``x``, ``x`` as (A, C, B), float16 as float32, and the moments; they are computed if
+    ``stats`` is None.
+    """
     x = single(x)
-    at = fast.channels(x)
-    return fast.moments(at.view(x), at)
-
-
-def _prepared(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
-    """How ``x`` lies in memory, ``x`` as (A, C, B), and the moments: those that are given, or computed."""
     at = fast.channels(x)
     data = at.view(x)
     if stats is None:
@@ -91,12 +94,11 @@ def _prepared(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
 def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = None) -> Array:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` for channels on axis 1, where ``mean, var = moments(x)``.
 
-    ``stats`` are the moments of ``x``, if they are known already. The gradient for ``x`` includes what flows through
-    them (Ioffe & Szegedy, 2015, section 3).
+    ``stats`` are the moments of ``x`` if the caller has computed them already. They depend on ``x``, and the gradient
+    includes this (Ioffe & Szegedy, 2015, section 3).
     """
-    wide = single(x)
-    at, data, mean, var = _prepared(wide, stats)
-    out = memory.empty(at.shape, wide.dtype)
+    at, data, mean, var = _with_moments(x, stats)
+    out = memory.empty(at.shape, data.dtype)
     fast.normalize(out, data, at, mean, var, weight, bias, eps)
     return at.images(out).astype(x.dtype, copy=False)
 
@@ -106,38 +108,34 @@ def _normalize_x(g: Array, x: Array, weight: Array, eps: float, stats: Any) -> A
     """``weight / sqrt(var + eps) * (g - mean(g) - standard * mean(g * standard))``, where ``standard`` is ``x`` with
     mean 0 and variance 1.
     """
-    g, x = single(g), single(x)
-    at, data, mean, var = _prepared(x, stats)
-    out = memory.empty(at.shape, x.dtype)
-    fast.input_grad(out, at.view(g), data, at, mean, var, weight, eps)
+    at, data, mean, var = _with_moments(x, stats)
+    out = memory.empty(at.shape, data.dtype)
+    fast.input_grad(out, at.view(single(g)), data, at, mean, var, weight, eps)
     return at.images(out)
 
 
 @primitive
 def _normalize_weight(g: Array, x: Array, eps: float, stats: Any) -> Array:
-    """``sum(g * standard)`` of each channel."""
-    g, x = single(g), single(x)
-    at, data, mean, var = _prepared(x, stats)
-    return fast.weight_grad(at.view(g), data, at, mean, var, eps)
+    """``sum(g * standard)`` for each channel."""
+    at, data, mean, var = _with_moments(x, stats)
+    return fast.weight_grad(at.view(single(g)), data, at, mean, var, eps)
 
 
-normalize.vjp(
-    x=lambda g, x, weight, eps, stats: _normalize_x(g, x, weight, eps, stats),
-    weight=lambda g, x, eps, stats: _normalize_weight(g, x, eps, stats),
-    bias=lambda g: sum(single(g), (0, *range(2, g.ndim))),
-)
+normalize.vjp(x=lambda g, x, weight, eps, stats: _normalize_x(g, x, weight, eps, stats))
+normalize.vjp(weight=lambda g, x, eps, stats: _normalize_weight(g, x, eps, stats))
+normalize.vjp(bias=lambda g: sum(single(g), (0, *range(2, g.ndim))))
 normalize.check(draw(3, 2, 2, 3), draw(2), draw(2), 1e-3)
 normalize.check(draw(5, 2), draw(2), draw(2), 1e-3)
 
 
-# Both gradients are linear in g, and each is made of the other and of normalize.
+# Second derivatives. Both gradients are linear in g, so their rules need each other and normalize.
 
 
 def _standard(x: Any, eps: float) -> tuple[Any, Any]:
-    """The channels with mean 0 and variance 1, and the factor that made them, in the next wider dtype, where no square
-    overflows or vanishes.
+    """Return the channels with mean 0 and variance 1, and the factor of each, ``1 / sqrt(var + eps)``, in the next
+    wider dtype, where no square overflows or vanishes.
     """
-    x, axes = _wide(x), (0, *range(2, x.ndim))
+    x, axes = wider(x), (0, *range(2, x.ndim))
     rough = x - mean(x, axes, keepdims=True)
     centred = rough - mean(rough, axes, keepdims=True)  # without the rounding of the mean
     factor = 1 / sqrt(mean(square(centred), axes, keepdims=True) + eps)
@@ -154,30 +152,54 @@ def _normalize_x_x(g_: Any, g: Any, x: Any, weight: Any, eps: float) -> Any:
     ``-weight / (var + eps) * (standard * mean(g_ * p(g)) + p(g_) * mean(g * standard) + p(g) * mean(g_ * standard))``.
     """
     axes, (standard, factor) = (0, *range(2, x.ndim)), _standard(x, eps)
+    g, g_ = wider(g), wider(g_)
     along, along_ = (mean(v * standard, axes, keepdims=True) for v in (g, g_))
-    rest, rest_ = (
-        v - mean(v, axes, keepdims=True) - standard * part for v, part in ((_wide(g), along), (_wide(g_), along_))
-    )
+    rest, rest_ = (v - mean(v, axes, keepdims=True) - standard * part for v, part in ((g, along), (g_, along_)))
     total = standard * mean(g_ * rest, axes, keepdims=True) + rest_ * along + rest * along_
     return (-total * factor * factor * weight.reshape(1, -1, *[1] * (x.ndim - 2))).astype(single(x).dtype)
 
 
-_normalize_x.vjp(
-    g=lambda g_, x, weight, eps, stats: _normalize_x(g_, x, weight, eps, stats),
-    x=_normalize_x_x,
-    weight=_normalize_x_weight,
-)
+_normalize_x.vjp(g=lambda g_, x, weight, eps, stats: _normalize_x(g_, x, weight, eps, stats))
+_normalize_x.vjp(x=_normalize_x_x, weight=_normalize_x_weight)
 _normalize_x.check(draw(3, 2, 2, 3), draw(3, 2, 2, 3), draw(2), 1e-3, None)
 _normalize_x.check(draw(5, 2), draw(5, 2), draw(2), 1e-3, None)
-_normalize_weight.vjp(
-    g=lambda g_, x, eps, stats: normalize(x, g_, np.zeros(x.shape[1], x.dtype), eps, stats),
-    x=lambda g_, g, x, eps, stats: _normalize_x(g, x, g_, eps, stats),
-)
+_normalize_weight.vjp(g=lambda g_, x, eps, stats: normalize(x, g_, np.zeros(x.shape[1], x.dtype), eps, stats))
+_normalize_weight.vjp(x=lambda g_, g, x, eps, stats: _normalize_x(g, x, g_, eps, stats))
 _normalize_weight.check(draw(3, 2, 2, 3), draw(3, 2, 2, 3), 1e-3, None)
 _normalize_weight.check(draw(5, 2), draw(5, 2), 1e-3, None)
 
 
 # The functions
+
+
+def _check_arguments(x: Tensor, shape: tuple[int, ...], **values: Any) -> None:
+    """Raise unless the input is floats, and the values have this shape or are None."""
+    if x.dtype.kind != "f":
+        raise DTypeError(f"input must be floats, got {x.dtype}; convert: input.astype('float32')")
+    for name, value in values.items():
+        if value is not None and np.shape(value) != shape:
+            raise ShapeError(f"for an input of shape {x.shape} {name} must have shape {shape}, got {np.shape(value)}")
+
+
+def _per_channel(values: Any, ndim: int) -> Any:
+    """Reshape (C,) so that it broadcasts against (N, C, ...); None stays."""
+    return None if values is None else as_tensor(values).reshape(-1, *[1] * (ndim - 2))
+
+
+def _scaled(x: Tensor, weight: Any, bias: Any, half: bool) -> Tensor:
+    """Return ``x * weight + bias``, as float16 if ``half``. None changes nothing."""
+    x = x if weight is None else x * weight
+    x = x if bias is None else x + bias
+    return x.astype(np.float16) if half else x
+
+
+def _normalized_rows(x: Tensor, rows: tuple[int, ...], eps: float) -> Tensor:
+    """Normalise each row, with the first axes taken as one: a batch norm of one sample whose channels are the rows."""
+    if not x.size:
+        return x.clone()
+    count = math.prod(rows)
+    flat = x.reshape(1, count, x.size // count)
+    return normalize(flat, np.ones(count, x.dtype), np.zeros(count, x.dtype), eps).reshape(x.shape)
 
 
 @composite
@@ -194,25 +216,25 @@ def batch_norm(
     """Normalise each channel (axis 1) to mean 0 and variance 1, then scale and shift it (Ioffe & Szegedy, 2015,
     algorithm 1).
 
-    ``(input - mean) / sqrt(var + eps) * weight + bias``; in training with the batch's own mean and (biased) variance,
-    and the running statistics move towards the batch's mean and *unbiased* variance by ``momentum``, as in PyTorch;
-    else with the running statistics. An infinite weight gives ±inf (PyTorch: NaN in part), as in :func:`group_norm`.
-    Definition: :func:`tinygrad_lenet.reference.batch_norm`.
+    ``(input - mean) / sqrt(var + eps) * weight + bias``. In training, mean and (biased) variance are those of the
+    batch, and the running statistics move towards its mean and *unbiased* variance by ``momentum``, as in PyTorch.
+    Otherwise the running statistics are used. An infinite weight gives ±inf (PyTorch: NaN in part), as in
+    :func:`group_norm`. Definition: :func:`tinygrad_lenet.reference.batch_norm`.
 
     Args:
         input: (N, C, ...).
-        running_mean: (C,), changed in place in training; may be None in training.
+        running_mean: (C,), changed in place in training; None only in training.
         running_var: likewise.
         weight: (C,), or None for 1.
         bias: (C,), or None for 0.
-        training: whether to use the batch's statistics.
+        training: whether to use the statistics of the batch.
         momentum: the weight of the newest batch in the running statistics.
         eps: keeps the division finite.
 
     Raises:
         ArgumentError: no running statistics, and not ``training``.
         DTypeError: the input is not floats.
-        ShapeError: something has not one value for each channel; or, in ``training``, a channel has one value only.
+        ShapeError: an argument does not have one value per channel; or, in ``training``, a channel has only one value.
 
     >>> import tinygrad_lenet as tl
     >>> tl.functional.batch_norm(tl.tensor([[1.0], [3.0]]), training=True)
@@ -222,19 +244,15 @@ def batch_norm(
     x = as_tensor(input)
     if x.ndim < 2:
         raise ShapeError(f"expected input of shape (N, C, ...), got {x.shape}")
-    if x.dtype.kind != "f":
-        raise DTypeError(f"input must be floats, got {x.dtype}; convert: input.astype('float32')")
-    channel = (1, -1, *[1] * (x.ndim - 2))
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, value in given.items():
         if name.startswith("running") and not isinstance(value, (Tensor, NoneType)):
             raise DTypeError(f"{name} is changed in place, so it must be a Tensor, got {brief(value)}")
-        if value is not None and np.shape(value) != x.shape[1:2]:
-            raise ShapeError(f"input of shape {x.shape} has {x.shape[1]} channels, {name} has shape {np.shape(value)}")
+    _check_arguments(x, x.shape[1:2], **given)
     if training:
-        wider = np.result_type(x.dtype, *[as_tensor(v).dtype for v in (weight, bias) if v is not None])
-        x = x if x.dtype == wider else x.astype(wider)
-        count = len(x) * math.prod(x.shape[2:])  # of each channel, of which there may be none
+        dtype = np.result_type(*(as_tensor(value).dtype for value in (x, weight, bias) if value is not None))
+        x = x if x.dtype == dtype else x.astype(dtype)
+        count = len(x) * math.prod(x.shape[2:])  # values of a channel; there may be no channel
         if count < 2:
             raise ShapeError(
                 f"in training a channel needs more than one value, input has shape {x.shape}; call "
@@ -246,25 +264,19 @@ def batch_norm(
                 found = (1 - momentum) * running.numpy() + momentum * newest
                 with np.errstate(over="ignore"):  # beyond float32 it is infinite, as in PyTorch
                     running.data = found.astype(running.dtype)
-        ones, zeros = np.ones(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
-        return normalize(x, ones if weight is None else weight, zeros if bias is None else bias, eps, (mean, var))
+        weight = np.ones(x.shape[1], x.dtype) if weight is None else weight
+        bias = np.zeros(x.shape[1], x.dtype) if bias is None else bias
+        return normalize(x, weight, bias, eps, (mean, var))
     if running_mean is None or running_var is None:
         raise ArgumentError("without training it needs running_mean and running_var")
-    half = _half(x, *given.values())
-    scale = 1 / sqrt(single(running_var).reshape(channel) + eps)
+    scale = 1 / sqrt(_per_channel(single(running_var), x.ndim) + eps)
     if weight is not None:
-        scale = scale * as_tensor(weight).reshape(channel)
-    out: Tensor = (single(x) - running_mean.reshape(channel)) * scale
-    out = out if bias is None else out + as_tensor(bias).reshape(channel)
-    return out.astype(np.float16) if half else out
+        scale = scale * _per_channel(weight, x.ndim)
+    out = (single(x) - _per_channel(running_mean, x.ndim)) * scale
+    return _scaled(out, None, _per_channel(bias, x.ndim), all_half(x, *given.values()))
 
 
 batch_norm.known_as(torch="nn.functional.batch_norm")
-
-
-def _half(*values: Array | None) -> bool:
-    """True if all are float16, to be computed in float32 and rounded once."""
-    return all(value is None or as_tensor(value).dtype == np.float16 for value in values)
 
 
 @composite
@@ -278,8 +290,9 @@ def layer_norm(
     """Normalise the last axes to mean 0 and variance 1, then scale and shift each element (Ba et al., *Layer
     normalization*, 2016).
 
-    ``(input - mean) / sqrt(var + eps) * weight + bias``, with the biased variance. The gradients of an infinite weight
-    are those of this formula (PyTorch: NaN in more places). Definition: :func:`tinygrad_lenet.reference.layer_norm`.
+    ``(input - mean) / sqrt(var + eps) * weight + bias``, with the biased variance. For an infinite weight, the
+    gradients are those of this formula (PyTorch: NaN in more places). Definition:
+    :func:`tinygrad_lenet.reference.layer_norm`.
 
     Args:
         input: (..., *normalized_shape), floats.
@@ -290,7 +303,7 @@ def layer_norm(
 
     Raises:
         DTypeError: the input is not floats.
-        ShapeError: weight, bias or the input's last axes are not of that shape.
+        ShapeError: weight, bias or the last axes of the input do not have that shape.
 
     >>> import tinygrad_lenet as tl
     >>> tl.layer_norm(tl.tensor([[1.0, 3.0], [0.0, 8.0]]), 2).numpy().round(3)
@@ -298,15 +311,13 @@ def layer_norm(
            [-1.,  1.]], dtype=float32)
     """
     x = as_tensor(input)
-    shape = tuple(listed(normalized_shape, "normalized_shape"))
+    shape = tuple(integers("normalized_shape", normalized_shape))
     if not shape or x.shape[x.ndim - len(shape) :] != shape:
         raise ShapeError(f"normalized_shape {shape} must be the last lengths of the input {x.shape}")
-    _check_scale(shape, weight, bias)
-    half = _half(x, weight, bias)
-    out = _standardize(single(x) if half else x, x.shape[: x.ndim - len(shape)], eps)
-    out = out if weight is None else out * weight
-    out = out if bias is None else out + bias
-    return out.astype(np.float16) if half else out
+    _check_arguments(x, shape, weight=weight, bias=bias)
+    half = all_half(x, weight, bias)
+    out = _normalized_rows(single(x) if half else x, x.shape[: x.ndim - len(shape)], eps)
+    return _scaled(out, weight, bias, half)
 
 
 layer_norm.known_as(torch="nn.functional.layer_norm")
@@ -319,8 +330,8 @@ def group_norm(
     """Normalise groups of channels of each image to mean 0 and variance 1, then scale and shift each channel (Wu & He,
     *Group normalization*, 2018).
 
-    ``(input - mean) / sqrt(var + eps) * weight + bias``, with the biased variance of a group of one image.
-    An infinite weight gives ±inf (PyTorch, which multiplies before it subtracts the mean: NaN).
+    ``(input - mean) / sqrt(var + eps) * weight + bias``, with the mean and biased variance of a group of one image.
+    An infinite weight gives ±inf (PyTorch, which multiplies before it subtracts the mean, gives NaN).
 
     Args:
         input: (N, C, ...), floats.
@@ -331,7 +342,7 @@ def group_norm(
 
     Raises:
         DTypeError: the input is not floats.
-        ShapeError: the groups do not divide the channels, or weight or bias is not of that shape.
+        ShapeError: the groups do not divide the channels, or weight or bias does not have that shape.
 
     >>> import tinygrad_lenet as tl
     >>> tl.group_norm(tl.tensor([[1.0, 3.0, 0.0, 8.0]]), num_groups=2).round(3)
@@ -340,30 +351,10 @@ def group_norm(
     x = as_tensor(input)
     if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
         raise ShapeError(f"input must be (N, C, ...) with C divisible by {num_groups}, got {x.shape}")
-    _check_scale(x.shape[1:2], weight, bias)
-    half = _half(x, weight, bias)
-    out = _standardize(single(x) if half else x, (x.shape[0], num_groups), eps)
-    channel = (-1, *[1] * (x.ndim - 2))
-    out = out if weight is None else out * as_tensor(weight).reshape(channel)
-    out = out if bias is None else out + as_tensor(bias).reshape(channel)
-    return out.astype(np.float16) if half else out
+    _check_arguments(x, x.shape[1:2], weight=weight, bias=bias)
+    half = all_half(x, weight, bias)
+    out = _normalized_rows(single(x) if half else x, (x.shape[0], num_groups), eps)
+    return _scaled(out, _per_channel(weight, x.ndim), _per_channel(bias, x.ndim), half)
 
 
 group_norm.known_as(torch="nn.functional.group_norm")
-
-
-def _check_scale(shape: tuple[int, ...], weight: Array | None, bias: Array | None) -> None:
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None and np.shape(value) != shape:
-            raise ShapeError(f"{name} must have shape {shape}, got {np.shape(value)}")
-
-
-def _standardize(x: Tensor, rows: tuple[int, ...], eps: float) -> Tensor:
-    """Mean 0 and variance 1 for each of the rows that the first axes make up: a batch norm of one sample."""
-    if x.dtype.kind != "f":
-        raise DTypeError(f"input must be floats, got {x.dtype}; convert: input.astype('float32')")
-    count = math.prod(rows)
-    if not x.size:
-        return x.clone()
-    flat = x.reshape(1, count, x.size // count)
-    return normalize(flat, np.ones(count, x.dtype), np.zeros(count, x.dtype), eps).reshape(x.shape)

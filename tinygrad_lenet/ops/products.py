@@ -1,4 +1,4 @@
-"""Products of matrices, and the affine map of a dense layer."""
+"""The matrix product, and the affine map of a dense layer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..kernels.sums import single
 
 @primitive
 def matmul(x: Array, y: Array) -> Array:
-    """Matrix product ``x @ y``, as NumPy defines it: (..., n, k) by (..., k, m) to (..., n, m).
+    """The matrix product ``x @ y`` as in NumPy: (..., n, k) times (..., k, m) is (..., n, m).
 
-    Leading axes broadcast; a vector on the left is a row, on the right a column.
+    Leading axes broadcast. A vector is a row on the left and a column on the right.
 
     Raises:
         ShapeError: the inner lengths differ, or an operand has no axes.
@@ -35,7 +35,7 @@ def matmul(x: Array, y: Array) -> Array:
 
 
 def _as_matrices(g: Any, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> Any:
-    """The gradient with the axes that matmul took away from vectors."""
+    """The gradient with the axes of length 1 that matmul dropped for vectors."""
     shape = g.shape
     if len(y_shape) == 1:
         shape = (*shape, 1)
@@ -72,7 +72,7 @@ matmul.known_as(method=True, operator="matmul", numpy=np.matmul, torch="matmul",
 
 @primitive
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """Affine map ``x @ weight.T + bias``, PyTorch's ``linear``.
+    """The affine map ``x @ weight.T + bias``, PyTorch's ``linear``.
 
     Args:
         x: (..., in_features)
@@ -80,10 +80,10 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         bias: (out_features,), or None
 
     Returns:
-        (..., out_features); in memory it lies as ``x`` does, so that a batch which comes feature by feature stays so.
+        (..., out_features), in the memory layout of ``x``: a batch that is innermost in memory remains innermost.
 
     Raises:
-        ShapeError: weight or bias does not fit.
+        ShapeError: the shape of the weight or of the bias does not fit.
 
     >>> import tinygrad_lenet as tl
     >>> tl.linear(tl.ones(2, 3), tl.ones(4, 3), tl.zeros(4)).shape
@@ -107,14 +107,14 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def _plus(out: Array, bias: Array) -> Array:
-    """In place, unless the bias is of a wider dtype."""
+    """``out + bias``, in place unless the bias has a wider dtype."""
     return np.add(out, bias, out=out if common_dtype(out, bias) == out.dtype else None)
 
 
 @primitive
 def _linear_weight_grad(g: Array, x: Array) -> Array:
-    """The gradient of :func:`linear` for its weight: the sum over the batch of ``g`` times ``x``."""
-    rows = math.prod(x.shape[:-1])  # not -1, which cannot be told of rows of length 0
+    """The gradient of :func:`linear` with respect to its weight: the sum over the batch of ``g`` times ``x``."""
+    rows = math.prod(x.shape[:-1])  # -1 would be ambiguous for rows of length 0
     return dot(g.reshape(rows, g.shape[-1]).T, x.reshape(rows, x.shape[-1]))
 
 

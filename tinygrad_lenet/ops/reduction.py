@@ -1,10 +1,10 @@
-"""Reductions over one axis, several, or all (``axis=None``); ``keepdims`` leaves them with length 1."""
+"""Reductions over one axis, several, or all (``axis=None``). With ``keepdims`` the axes stay, of length 1."""
 
 from __future__ import annotations
 
 import builtins
 import math
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,30 +14,31 @@ from ..kernels.sums import WIDER, added, single
 from .elementwise import abs, select, where
 from .logic import ne
 from .maths import sqrt, square
+from .rearrange import flip
 from .shape import axes_of, axis_of, broadcast_to, concatenate, reshape, shared
 
 Axis: TypeAlias = int | tuple[int, ...] | None
-# The ufuncs themselves: np.sum and its like add a microsecond of Python.
-_add: Any = np.add.reduce
+T = TypeVar("T", bound=Any)  # an array or a Tensor
+# Ufuncs: np.max and np.min take a microsecond more.
 _max: Any = np.maximum.reduce
 _min: Any = np.minimum.reduce
 
 
-def _restore(reduced: Any, shape: tuple[int, ...], axis: Axis) -> Any:
-    """Give a reduced array its axes back, with length 1, so that it broadcasts against what was reduced."""
+def restore_axes(reduced: Any, shape: tuple[int, ...], axis: Axis) -> Any:
+    """Give a reduced array its axes back, with length 1, so that it broadcasts against the original shape."""
     gone = axes_of(axis, len(shape))
     return reduced.reshape(tuple(1 if i in gone else n for i, n in enumerate(shape)))
 
 
-def _stretch(g: Any, shape: tuple[int, ...], axis: Axis) -> Any:
-    """A view of a reduced array in which what it was reduced from has the same value everywhere."""
-    return broadcast_to(shared(_restore(g, shape, axis)), shape)
+def _broadcast_back(g: Any, shape: tuple[int, ...], axis: Axis) -> Any:
+    """Return a view of a reduced array in the original shape, with its values repeated along the reduced axes."""
+    return broadcast_to(shared(restore_axes(g, shape, axis)), shape)
 
 
 @primitive
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Sum of the elements along ``axis``: one, several, or all if None; ``keepdims`` leaves them with length 1. Of none
-    it is 0.
+    """Sum of the elements along ``axis``: one, several, or all if None. With ``keepdims`` these stay, of length 1. The
+    sum of no elements is 0.
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([[1, 2], [3, 4]])
@@ -47,17 +48,14 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return added(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
-sum.vjp(x=lambda g, x_shape, axis: _stretch(g, x_shape, axis))
-sum.check(draw(3, 2))
-sum.check(draw(3, 4, 2), axis=(0, -1))
-sum.check(draw(3, 4, 2), axis=1, keepdims=True)
-sum.known_as(method=True, numpy=np.sum, torch="sum")
+sum.vjp(x=lambda g, x_shape, axis: _broadcast_back(g, x_shape, axis))
+sum.known_as(method=True, numpy=np.sum, torch="sum", onnx="ReduceSum")
 
 
 @primitive
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The largest element; where several are largest they share the gradient equally. NaN if any is NaN; then these
-    share it (as in PyTorch's ``max``; its ``amax`` gives all of the axis NaN).
+    """The largest element. If several are largest, they share the gradient equally. NaN if any is NaN; then all NaNs
+    share it (as in PyTorch's ``max``; the gradient of its ``amax`` is NaN along the whole axis).
 
     Raises:
         ShapeError: there are no elements.
@@ -72,14 +70,14 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
-max.known_as(method=True, numpy=np.max, torch="max")
+max.known_as(method=True, numpy=np.max, torch="max", onnx="ReduceMax")
 max.known_as(name="amax", method=True, numpy=np.amax, torch="amax")
 
 
 @primitive
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The smallest element; where several are smallest they share the gradient equally. NaN if any is NaN; then these
-    share it (as in PyTorch's ``min``; its ``amin`` gives all of the axis NaN).
+    """The smallest element. If several are smallest, they share the gradient equally. NaN if any is NaN; then all NaNs
+    share it (as in PyTorch's ``min``; the gradient of its ``amin`` is NaN along the whole axis).
 
     Raises:
         ShapeError: there are no elements.
@@ -91,29 +89,25 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
 
 
-min.known_as(method=True, numpy=np.min, torch="min")
+min.known_as(method=True, numpy=np.min, torch="min", onnx="ReduceMin")
 min.known_as(name="amin", method=True, numpy=np.amin, torch="amin")
 
 
-def _share(g: Any, out: Any, x: Any, axis: Axis) -> Any:
-    hit = (x == _restore(out, x.shape, axis)) | (x != x)
+def _extreme_x(g: Any, out: Any, x: Any, axis: Axis) -> Any:
+    hit = (x == restore_axes(out, x.shape, axis)) | (x != x)
     g = single(g)
     ties = sum(hit, axis, keepdims=True).astype(g.dtype)
-    return select(_restore(g, x.shape, axis) / ties, hit)
+    return select(restore_axes(g, x.shape, axis) / ties, hit)
 
 
+max.vjp(x=_extreme_x)
+min.vjp(x=_extreme_x)
 amax, amin = max, min  # NumPy's and PyTorch's other names
-
-for _extreme in (max, min):
-    _extreme.vjp(x=_share)
-    _extreme.check(draw(3, 2))
-    _extreme.check(draw(3, 4, 2), axis=(0, -1))
-    _extreme.check(draw(3, 4, 2), axis=1, keepdims=True)
 
 
 @primitive
 def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Index of the first largest element, of the flattened tensor if ``axis`` is None. Integers: no gradient.
+    """Index of the first largest element, in the flattened tensor if ``axis`` is None. It has no gradient.
 
     >>> import tinygrad_lenet as tl
     >>> tl.argmax(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=1)
@@ -122,12 +116,12 @@ def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     return np.argmax(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
-argmax.known_as(method=True, numpy=np.argmax, torch="argmax")
+argmax.known_as(method=True, numpy=np.argmax, torch="argmax", onnx="ArgMax")
 
 
 @primitive
 def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Index of the first smallest element, of the flattened tensor if ``axis`` is None. Integers: no gradient.
+    """Index of the first smallest element, in the flattened tensor if ``axis`` is None. It has no gradient.
 
     >>> import tinygrad_lenet as tl
     >>> tl.argmin(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=1)
@@ -136,7 +130,7 @@ def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     return np.argmin(x, None if axis is None else axis_of(axis, x.ndim), keepdims=keepdims)
 
 
-argmin.known_as(method=True, numpy=np.argmin, torch="argmin")
+argmin.known_as(method=True, numpy=np.argmin, torch="argmin", onnx="ArgMin")
 
 
 for _index in (argmax, argmin):
@@ -145,63 +139,69 @@ for _index in (argmax, argmin):
 
 
 def _count(shape: tuple[int, ...], axis: Axis) -> int:
+    """Return how many elements are reduced to one."""
     return math.prod(shape[a] for a in axes_of(axis, len(shape)))
+
+
+def wider(x: T) -> T:
+    """Return float16 as float32 and float32 as float64, in which squares and products of the values neither overflow
+    nor vanish; other dtypes unchanged.
+    """
+    wide = WIDER.get(x.dtype)
+    found: T = x if wide is None else x.astype(wide)
+    return found
+
+
+def cast_like(out: T, x: Any) -> T:
+    """Return a result in the dtype of ``x``, if that is a float."""
+    found: T = out.astype(x.dtype) if x.dtype.kind == "f" and out.dtype != x.dtype else out
+    return found
+
+
+def all_half(*values: Any) -> bool:
+    """Return True if the values (None does not count) are float16: then compute in float32, and round once."""
+    dtypes = [as_tensor(value).dtype for value in values if value is not None]
+    return np.float16 in dtypes and bool(np.result_type(*dtypes) == np.float16)
 
 
 @primitive
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Arithmetic mean.
+    """Arithmetic mean of the elements along ``axis``; NaN of no elements.
 
     >>> import tinygrad_lenet as tl
     >>> tl.mean(tl.tensor([[1, 2], [3, 4]]), axis=0)
     tensor([2., 3.])
     """
-    # float16 is summed up as float32, as NumPy's mean does: its largest number is 65,504.
+    # float16 is added in float32, as by NumPy's mean: its largest number is 65,504.
     total = added(x, axes_of(axis, x.ndim), np.float32 if x.dtype == np.float16 else None, keepdims=keepdims)
-    mean = total / _count(x.shape, axis)
-    return mean.astype(x.dtype, copy=False) if x.dtype.kind == "f" else mean
+    return cast_like(total / _count(x.shape, axis), x)
 
 
-mean.vjp(x=lambda g, x_shape, axis: _stretch(single(g) / _count(x_shape, axis), x_shape, axis))
-mean.check(draw(3, 2))
-mean.check(draw(3, 4, 2), axis=(0, -1))
-mean.check(draw(3, 4, 2), axis=1, keepdims=True)
-mean.known_as(method=True, numpy=np.mean, torch="mean")
+mean.vjp(x=lambda g, x_shape, axis: _broadcast_back(single(g) / _count(x_shape, axis), x_shape, axis))
+mean.known_as(method=True, numpy=np.mean, torch="mean", onnx="ReduceMean")
 
 
 @composite
 def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
 
-    Computed in two passes, the mean first, so that a large mean costs no digits; and, as :func:`std` and :func:`norm`,
-    in the next wider dtype, where no square overflows or vanishes, then rounded once. Beside an infinite element all
-    gradients are NaN.
+    The mean is computed first, so that a large mean costs no digits. As in :func:`std` and :func:`norm`, squares are
+    computed in the next wider dtype, where none overflows or vanishes, and the result is rounded once. If an element is
+    infinite, all gradients are NaN.
 
     >>> import tinygrad_lenet as tl
     >>> tl.var(tl.tensor([1.0, 2.0, 3.0, 4.0])), tl.var(tl.tensor([1.0, 2.0, 3.0]), ddof=1)
     (tensor(1.25), tensor(1.))
     """
     given = as_tensor(x)
-    return _var(given, axis, keepdims, ddof).astype(_float(given))
+    return cast_like(_var(given, axis, keepdims, ddof), given)
 
 
 var.known_as(method=True, numpy=np.var, torch="var")
 
 
-def _float(x: Tensor) -> Any:
-    return x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
-
-
-def _wide(x: Any) -> Any:
-    """Floats in the next wider dtype, in which squares and products of theirs neither overflow nor vanish; 64 bits as
-    they are.
-    """
-    wide = WIDER.get(x.dtype)
-    return x if wide is None else x.astype(wide)
-
-
 def _var(x: Tensor, axis: Axis, keepdims: bool, ddof: int) -> Tensor:
-    x = _wide(x)
+    x = wider(x)
     squares = sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims)
     return squares / builtins.max(_count(np.shape(x), axis) - ddof, 0)
 
@@ -215,27 +215,27 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> T
     tensor(1.)
     """
     given = as_tensor(x)
-    return _root(_var(given, axis, keepdims, ddof)).astype(_float(given))
+    return cast_like(_root(_var(given, axis, keepdims, ddof)), given)
 
 
 std.known_as(method=True, numpy=np.std, torch="std")
 
 
 def _root(x: Tensor) -> Tensor:
-    """Square root, with gradient 0 at 0."""
+    """Return the square root, with gradient 0 at 0."""
     return where(x == 0, 0, sqrt(where(x == 0, 1, x)))
 
 
 @composite
 def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The p-norm ``sum(|x|^p)^(1/p)`` of vectors along one axis, several or all; its gradient is 0 where they are 0.
+    """The p-norm ``sum(|x|^p)^(1/p)`` of vectors along one axis, several or all. The gradient of zero vectors is 0.
 
     Args:
         x: any shape; see :func:`tinygrad_lenet.linalg.norm` for matrix norms.
-        p: any number; ``inf`` for the largest, ``-inf`` for the smallest magnitude (ties and NaN share the gradient as
-            in :func:`max`), 0 for the number of non-zeros.
-        axis: which axes make up a vector.
-        keepdims: whether they stay, with length 1.
+        p: any number. ``inf`` gives the largest, ``-inf`` the smallest magnitude (ties and NaN share the gradient as
+            in :func:`max`), 0 the number of non-zero elements.
+        axis: the axes that make up a vector.
+        keepdims: whether these axes stay, with length 1.
 
     >>> import tinygrad_lenet as tl
     >>> tl.norm(tl.tensor([3.0, -4.0])), tl.norm(tl.tensor([3.0, -4.0]), p=1)
@@ -243,7 +243,7 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
     """
     x = as_tensor(x)
     if p == 2:
-        return _root(sum(square(_wide(x if x.dtype.kind == "f" else x * 1.0)), axis, keepdims)).astype(_float(x))
+        return cast_like(_root(sum(square(wider(x if x.dtype.kind == "f" else x * 1.0)), axis, keepdims)), x)
     if p == 0:
         return sum(ne(x, 0).astype(x.dtype if x.dtype.kind == "f" else np.float32), axis, keepdims)
     size = abs(x)
@@ -251,19 +251,15 @@ def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> T
         return max(size, axis, keepdims) if p > 0 else min(size, axis, keepdims)
     if p == 1:
         return sum(size, axis, keepdims)
-    size = _wide(size)
-    zero = size == 0  # whose powers have no finite derivative
-    total = sum(where(zero, 0.0 if p > 0 else math.inf, where(zero, 1, size) ** p), axis, keepdims)
-    nothing = total == (0.0 if p > 0 else math.inf)
-    return where(nothing, total.detach() ** (1 / p), where(nothing, 1, total) ** (1 / p)).astype(_float(x))
+    size = wider(size)
+    of_zero = 0.0 if p > 0 else math.inf
+    zero = size == 0  # its power has no finite derivative
+    total = sum(where(zero, of_zero, where(zero, 1, size) ** p), axis, keepdims)
+    flat = total == of_zero
+    return cast_like(where(flat, total.detach() ** (1 / p), where(flat, 1, total) ** (1 / p)), x)
 
 
 norm.known_as(method=True, torch="norm")
-
-
-def _narrow(wide: Array, x: Array) -> Array:
-    """In the dtype of ``x``, if that is one of floats."""
-    return wide.astype(x.dtype, copy=False) if x.dtype.kind == "f" else wide
 
 
 # Products, and running sums and products
@@ -271,16 +267,48 @@ def _narrow(wide: Array, x: Array) -> Array:
 
 @primitive
 def _cumsum(x: Array, axis: int) -> Array:
-    return _narrow(np.cumsum(x, axis, np.float64 if x.dtype.kind == "f" else None), x)
+    return cast_like(np.cumsum(x, axis, np.float64 if x.dtype.kind == "f" else None), x)
 
 
-def _backwards(x: Any, axis: int) -> Any:
-    return x[(slice(None),) * axis + (slice(None, None, -1),)]
-
-
-_cumsum.vjp(x=lambda g, axis: _backwards(_cumsum(_backwards(g, axis), axis), axis))
+_cumsum.vjp(x=lambda g, axis: flip(_cumsum(flip(g, axis), axis), axis))
 _cumsum.check(draw(3, 4), 1)
 _cumsum.check(draw(3, 4, 2), 0)
+
+
+@primitive
+def _cumprod(x: Array, axis: int) -> Array:
+    return cast_like(np.cumprod(x, axis, WIDER.get(x.dtype)), x)
+
+
+def _shifted(x: Any, axis: int) -> Any:
+    """Return ``[1, x[0], x[1], ...]`` along an axis, without the last element of ``x``."""
+    head = (slice(None),) * axis
+    ones = select(x[(*head, slice(0, 1))], np.False_) + 1
+    return concatenate([ones, x[(*head, slice(0, -1))]], axis)
+
+
+def _cumprod_x(g: Any, x: Any, axis: int) -> Any:
+    """``x[i]`` gets the product of the elements before it, times ``y[i] = g[i] + x[i + 1] * y[i + 1]``: for each later
+    output, its gradient times the elements between. Nothing is divided, so zeros do no harm.
+    """
+    head = (slice(None),) * axis
+    last = x.shape[axis] - 1
+    wide, up = wider(x), wider(g)
+    y = [up[(*head, slice(last, None))]]
+    for i in reversed(range(last)):
+        y.append(up[(*head, slice(i, i + 1))] + wide[(*head, slice(i + 1, i + 2))] * y[-1])
+    return (_cumprod(_shifted(wide, axis), axis) * concatenate(y[::-1], axis)).astype(x.dtype)
+
+
+_cumprod.vjp(x=_cumprod_x)
+_cumprod.check(draw(3, 4), 1)
+_cumprod.check(draw(values=[[0.5, 0.0, 2.0, 0.0, -1.5]]), 1)
+_cumprod.check(draw(3, 2), 0)
+
+
+def _running(op: Any, x: Array, axis: int | None) -> Tensor:
+    found: Tensor = op(reshape(x, -1), 0) if axis is None else op(x, axis_of(axis, np.ndim(x)))
+    return found
 
 
 @composite
@@ -291,7 +319,7 @@ def cumsum(x: Array, axis: int | None = None) -> Tensor:
     >>> tl.cumsum(tl.tensor([1, 2, 3]))
     tensor([1., 3., 6.])
     """
-    return _along(_cumsum, x, axis)
+    return _running(_cumsum, x, axis)
 
 
 cumsum.known_as(method=True, numpy=np.cumsum, torch="cumsum")
@@ -299,74 +327,25 @@ cumsum.known_as(method=True, numpy=np.cumsum, torch="cumsum")
 
 @composite
 def cumprod(x: Array, axis: int | None = None) -> Tensor:
-    """Running product along an axis, or of the flattened tensor; its gradient is right also where elements are 0 or
-    (other than PyTorch's) infinite.
+    """Running product along an axis, or of the flattened tensor. Its gradient is right where elements are 0, and where
+    they are infinite (PyTorch: NaN).
 
     >>> import tinygrad_lenet as tl
     >>> tl.cumprod(tl.tensor([1, 2, 3]))
     tensor([1., 2., 6.])
     """
-    return _along(_cumprod, x, axis)
+    return _running(_cumprod, x, axis)
 
 
 cumprod.known_as(method=True, numpy=np.cumprod, torch="cumprod")
 
 
-def _along(op: Any, x: Array, axis: int | None) -> Tensor:
-    found: Tensor = op(reshape(x, -1), 0) if axis is None else op(x, axis_of(axis, np.ndim(x)))
-    return found
-
-
-@primitive
-def _cumprod(x: Array, axis: int) -> Array:
-    return _narrow(np.cumprod(x, axis, WIDER.get(x.dtype)), x)
-
-
-@primitive
-def _recurrence(x: Array, factor: Array, axis: int) -> Array:
-    """``y[i] = x[i] + factor[i] * y[i - 1]`` along an axis, where ``y[-1]`` is 0."""
-    dtype = np.result_type(x, factor)
-    out = np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, factor.shape)), WIDER.get(dtype, dtype))
-    along, by = np.moveaxis(out, axis, 0), np.moveaxis(np.broadcast_to(factor, out.shape), axis, 0)
-    for i in range(1, len(along)):
-        along[i] += by[i] * along[i - 1]
-    return out.astype(dtype, copy=False)
-
-
-def _later(x: Any, axis: int, first: float) -> Any:
-    """Shifted by one along an axis; ``first`` comes in."""
-    head = (slice(None),) * axis
-    start = select(x[(*head, slice(0, 1))], np.False_) + first
-    return concatenate([start, x[(*head, slice(0, -1))]], axis)
-
-
-def _carried_back(g: Any, factor: Any, axis: int) -> Any:
-    """``y[i] = g[i] + factor[i + 1] * y[i + 1]``: the recurrence, transposed."""
-    return _backwards(_recurrence(_backwards(g, axis), _later(_backwards(factor, axis), axis, 0.0), axis), axis)
-
-
-# dy[k] / dx[i] is what stands before i times what stands between i and k: no division, so zeros do no harm.
-def _cumprod_x(g: Any, x: Any, axis: int) -> Any:
-    wide = _wide(x)
-    return (_cumprod(_later(wide, axis, 1.0), axis) * _carried_back(_wide(g), wide, axis)).astype(x.dtype)
-
-
-_cumprod.vjp(x=_cumprod_x)
-_cumprod.check(draw(3, 4), 1)
-_cumprod.check(draw(values=[[0.5, 0.0, 2.0, 0.0, -1.5]]), 1)
-_cumprod.check(draw(3, 2), 0)
-_recurrence.vjp(
-    x=lambda g, factor, axis: _carried_back(g, factor, axis),
-    factor=lambda g, out, factor, axis: _carried_back(g, factor, axis) * _later(out, axis, 0.0),
-)
-_recurrence.check(draw(2, 4), draw(2, 4), 1)
-
-
 @primitive
 def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Product of the elements along ``axis``: one, several, or all if None; of none it is 1.
+    """Product of the elements along ``axis``: one, several, or all if None. The product of no elements is 1.
 
-    The gradient is the product of all others, and right also where some are 0 or (other than PyTorch's) infinite.
+    The gradient of an element is the product of all others. It is right where elements are 0, and where they are
+    infinite (PyTorch: NaN).
 
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([2.0, 0.0, 5.0], requires_grad=True)
@@ -374,37 +353,38 @@ def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> x.grad
     tensor([ 0., 10.,  0.])
     """
-    return _narrow(np.prod(x, axes_of(axis, np.ndim(x)), WIDER.get(x.dtype), keepdims=keepdims), x)
+    return cast_like(np.prod(x, axes_of(axis, np.ndim(x)), WIDER.get(x.dtype), keepdims=keepdims), x)
 
 
 def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
-    """The product of all others: of those before, and of those behind."""
-    gone = axes_of(axis, len(x.shape))
-    order = [*(a for a in range(len(x.shape)) if a not in gone), *gone]
-    kept = len(x.shape) - len(gone)
-    there = _wide(x).transpose(order)
-    flat = there.reshape((*there.shape[:kept], math.prod(there.shape[kept:])))
-    if not math.prod(flat.shape):
-        return x * 0
-    before = _cumprod(_later(flat, kept, 1.0), kept)
-    behind = _backwards(_cumprod(_later(_backwards(flat, kept), kept, 1.0), kept), kept)
-    others = (before * behind).reshape(there.shape).transpose(tuple(int(i) for i in np.argsort(order)))
-    return (_restore(_wide(g), x.shape, axis) * others).astype(x.dtype)
+    """The product of the elements before, times the product of those after, along the reduced axes as one."""
+    reduced = axes_of(axis, len(x.shape))
+    order = [*(a for a in range(len(x.shape)) if a not in reduced), *reduced]
+    kept = len(x.shape) - len(reduced)
+    wide = wider(x).transpose(order)
+    flat = wide.reshape((*wide.shape[:kept], math.prod(wide.shape[kept:])))
+    before = _cumprod(_shifted(flat, kept), kept)
+    after = flip(_cumprod(_shifted(flip(flat, kept), kept), kept), kept)
+    others = (before * after).reshape(wide.shape).transpose(tuple(int(i) for i in np.argsort(order)))
+    return (restore_axes(wider(g), x.shape, axis) * others).astype(x.dtype)
 
 
 prod.vjp(x=_prod_x)
-prod.check(draw(3, 2))
-prod.check(draw(3, 4, 2), axis=(0, -1))
-prod.check(draw(3, 4, 2), axis=1, keepdims=True)
 prod.check(draw(values=[[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
-prod.known_as(method=True, numpy=np.prod, torch="prod")
+prod.known_as(method=True, numpy=np.prod, torch="prod", onnx="ReduceProd")
 
-# Counting: no gradients. Last, since their names are Python's.
+for _reduction in (sum, max, min, mean, prod):
+    _reduction.check(draw(3, 2))
+    _reduction.check(draw(3, 4, 2), axis=(0, -1))
+    _reduction.check(draw(3, 4, 2), axis=1, keepdims=True)
+
+
+# Counting: no gradients. ``any`` and ``all`` come last, since they hide Python's functions.
 
 
 @primitive
 def count_nonzero(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """How many elements are not 0, as integers without a gradient; NaN counts.
+    """The number of elements that are not 0 (NaN counts), as integers without a gradient.
 
     >>> import tinygrad_lenet as tl
     >>> tl.count_nonzero(tl.tensor([[0, 1], [2, 3]]), axis=1)
@@ -418,7 +398,7 @@ count_nonzero.known_as(method=True, numpy=np.count_nonzero, torch="count_nonzero
 
 @primitive
 def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether at least one element is true (not 0); of none, false.
+    """Whether at least one element is true (not 0); False if there are none.
 
     >>> import tinygrad_lenet as tl
     >>> tl.any(tl.tensor([[False, True], [False, False]]), axis=1)
@@ -432,7 +412,7 @@ any.known_as(method=True, numpy=np.any, torch="any")
 
 @primitive
 def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether all elements are true (not 0); of none, true.
+    """Whether all elements are true (not 0); True if there are none.
 
     >>> import tinygrad_lenet as tl
     >>> tl.all(tl.tensor([[False, True], [True, True]]), axis=1)

@@ -1,9 +1,15 @@
-"""Images in another size: each new pixel is a weighted sum of a run of pixels, along rows and along columns."""
+"""Images in another size: each new pixel is a weighted sum of a few old ones, along the rows and along the columns.
+
+:class:`Weights` are the weights of one axis: ``means`` for adaptive pooling, ``nearest`` and ``bilinear`` for
+interpolation. The op ``resample`` applies those of the rows and of the columns; its gradient applies the transposed
+ones. The public functions at the end choose the weights.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,52 +23,52 @@ from .pooling import avg_pool2d
 from .rearrange import repeat
 from .windows import Pair
 
-# One term of each sum: which new pixels have it, the pixels that they see, and their weights, None if all are 1.
-Places: TypeAlias = NDArray[np.int64] | slice
-Steps: TypeAlias = list[tuple[Places, Places, NDArray[Any] | None]]
+Index: TypeAlias = NDArray[np.int64] | slice
+# One term of each sum: which new pixels have it, the old pixels, and their weights, or None if all are 1.
+Terms: TypeAlias = list[tuple[Index, Index, NDArray[Any] | None]]
+Floating: TypeAlias = type[np.floating[Any]]
 Mode: TypeAlias = Literal["nearest", "bilinear"]
 
+# The weights
 
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Weights:
-    """The weights with which ``n`` pixels of one axis contribute to ``m`` new ones."""
+    """The weights with which ``n`` pixels of an axis contribute to ``m`` new ones."""
 
-    __slots__ = ("back", "matrix", "steps")
-
-    def __init__(self, matrix: NDArray[Any], steps: Steps, back: Steps) -> None:
-        self.matrix = matrix  # (m, n)
-        self.steps = steps  # the same sums, term by term
-        self.back = back  # those of the transposed matrix, which the gradient needs
+    matrix: NDArray[Any]  # (m, n)
+    terms: Terms  # the same sums, term by term
+    back: Terms  # the sums of the transposed matrix, for the gradient
 
     def __repr__(self) -> str:
         return f"weights of {self.matrix.shape[1]} pixels for {self.matrix.shape[0]}"
 
-
-def _transposed(weights: Weights) -> Weights:
-    return Weights(weights.matrix.T, weights.back, weights.steps)
+    def transposed(self) -> Weights:
+        """The weights with which the gradients of the ``m`` new pixels contribute to those of the ``n`` old ones."""
+        return Weights(self.matrix.T, self.back, self.terms)
 
 
 def _weights(n: int, m: int, new: NDArray[np.int64], old: NDArray[np.int64], factor: NDArray[Any]) -> Weights:
-    """Pixel ``old[k]`` counts ``factor[k]`` times for the new pixel ``new[k]``."""
+    """Weights that add ``factor[k]`` times the pixel ``old[k]`` to the pixel ``new[k]``."""
     matrix = np.zeros((m, n))
     np.add.at(matrix, (new, old), factor)
     return Weights(matrix, _terms(new, old, factor), _terms(old, new, factor))
 
 
-def _terms(new: NDArray[np.int64], old: NDArray[np.int64], factor: NDArray[Any]) -> Steps:
-    """The first terms of all sums, then the second ones, and so on."""
+def _terms(new: NDArray[np.int64], old: NDArray[np.int64], factor: NDArray[Any]) -> Terms:
+    """The first terms of all sums, then the second terms, and so on."""
     order = np.argsort(new, kind="stable")
-    rank = np.arange(len(new)) - np.searchsorted(new[order], new[order])
-    by_rank = np.argsort(rank, kind="stable")
-    cuts = np.flatnonzero(np.diff(rank[by_rank])) + 1
-    steps: Steps = []
-    for some in np.split(order[by_rank], cuts) if len(new) else ():
-        weights = factor[some]
-        steps.append((_places(new[some]), _places(old[some]), weights if (weights != 1).any() else None))
-    return steps
+    new, old, factor = new[order], old[order], factor[order]
+    rank = np.arange(len(new)) - np.searchsorted(new, new)  # 0 for the first term of a sum
+    terms: Terms = []
+    for of_rank in np.split(np.argsort(rank, kind="stable"), np.cumsum(np.bincount(rank))[:-1]):
+        weights = factor[of_rank]
+        terms.append((_index(new[of_rank]), _index(old[of_rank]), weights if (weights != 1).any() else None))
+    return terms
 
 
-def _places(at: NDArray[np.int64]) -> Places:
-    """A slice, if they lie evenly: it is read and written several times as fast."""
+def _index(at: NDArray[np.int64]) -> Index:
+    """A slice if the pixels are evenly spaced: it is read and written several times as fast."""
     step = int(at[1] - at[0]) if len(at) > 1 else 1
     even = step > 0 and (np.diff(at) == step).all()
     return slice(int(at[0]), int(at[-1]) + 1, step) if even else at
@@ -70,7 +76,7 @@ def _places(at: NDArray[np.int64]) -> Places:
 
 @functools.lru_cache(maxsize=256)
 def means(n: int, m: int) -> Weights:
-    """Means of ``m`` windows that cover ``n`` pixels."""
+    """The means of ``m`` windows that cover ``n`` pixels."""
     i, pixel = np.arange(m)[:, None], np.arange(n)
     seen = (pixel >= i * n // m) & (pixel < -((i + 1) * -n // m))
     new, old = seen.nonzero()
@@ -78,7 +84,15 @@ def means(n: int, m: int) -> Weights:
 
 
 @functools.lru_cache(maxsize=256)
-def between(n: int, m: int, factor: float | None, corners: bool, dtype: type[np.floating[Any]]) -> Weights:
+def nearest(n: int, m: int, scale: float | None, dtype: Floating) -> Weights:
+    """The pixel ``floor(i * spacing)``, in PyTorch's arithmetic, which rounds some products up to an integer."""
+    at = (np.arange(m, dtype=dtype) * _spacing(n, m, scale, dtype)).astype(np.float32)
+    old = np.minimum(np.floor(at), n - 1).astype(np.int64)
+    return _weights(n, m, np.arange(m), old, np.ones(m))
+
+
+@functools.lru_cache(maxsize=256)
+def bilinear(n: int, m: int, scale: float | None, corners: bool, dtype: Floating) -> Weights:
     """The two nearest pixels, weighted by distance, in PyTorch's arithmetic: a weight may be 0."""
     new, half = np.arange(m), dtype(0.5)
     if m == n:
@@ -86,82 +100,84 @@ def between(n: int, m: int, factor: float | None, corners: bool, dtype: type[np.
     elif corners:
         at = new.astype(dtype) * (dtype(n - 1) / dtype(m - 1) if m > 1 else dtype(0))
     else:
-        at = np.maximum((new.astype(dtype) + half) * _step(n, m, factor, dtype) - half, 0)
-    low = np.minimum(at.astype(np.int64), n - 1)
-    high, right = np.minimum(low + 1, n - 1), np.minimum(at - low, 1)
-    if m == n:
-        high = low
-    both = [np.concatenate(pair) for pair in ((new, new), (low, high), (1 - right, right))]
-    return _weights(n, m, *both)
+        at = np.maximum((new.astype(dtype) + half) * _spacing(n, m, scale, dtype) - half, 0)
+    left = np.minimum(at.astype(np.int64), n - 1)
+    right = left if m == n else np.minimum(left + 1, n - 1)
+    share = np.minimum(at - left, 1)  # of the pixel on the right
+    old, factor = np.concatenate((left, right)), np.concatenate((1 - share, share))
+    return _weights(n, m, np.concatenate((new, new)), old, factor)
 
 
-def _step(n: int, m: int, factor: float | None, dtype: type[np.floating[Any]]) -> Any:
-    """How many pixels lie between two new ones."""
-    return dtype(1 / factor) if factor else dtype(n) / dtype(m)
+def _spacing(n: int, m: int, scale: float | None, dtype: Floating) -> Any:
+    """The distance between two new pixels, in old ones."""
+    return dtype(1 / scale) if scale else dtype(n) / dtype(m)
 
 
-@functools.lru_cache(maxsize=256)
-def nearest(n: int, m: int, factor: float | None, dtype: type[np.floating[Any]]) -> Weights:
-    """The pixel ``floor(i * step)``, in PyTorch's arithmetic, which rounds some products up to an integer."""
-    at = (np.arange(m, dtype=dtype) * _step(n, m, factor, dtype)).astype(np.float32)
-    old = np.minimum(np.floor(at), n - 1).astype(np.int64)
-    return _weights(n, m, np.arange(m), old, np.ones(m))
+# The op
 
 
-def _along(x: Array, weights: Weights, axis: int) -> Array:
+def _weighted_sums(x: Array, weights: Weights, axis: int) -> Array:
     """The weighted sums along one axis of (N, C, H, W), term by term."""
     m, before = len(weights.matrix), (slice(None),) * axis
     out: Any = None
-    for new, old, factor in weights.steps:
-        part = x[(*before, old)] if isinstance(old, slice) else x.take(old, axis)
+    for new, old, factor in weights.terms:
+        term = x[(*before, old)] if isinstance(old, slice) else x.take(old, axis)
         if factor is not None:
-            part = part * factor.astype(x.dtype).reshape((-1,) + (1,) * (3 - axis))
-        if out is None and part.shape[axis] == m:
-            out = part if part.base is None else np.array(part)
-        elif out is None:
-            out = np.zeros([m if i == axis else n for i, n in enumerate(x.shape)], x.dtype)
-            out[(*before, new)] = part
+            term = term * factor.astype(x.dtype).reshape((-1,) + (1,) * (3 - axis))
+        if out is not None:
+            out[(*before, new)] += term
+        elif term.shape[axis] == m:
+            out = term if term.base is None else np.array(term)
         else:
-            out[(*before, new)] += part
+            out = np.zeros((*x.shape[:axis], m, *x.shape[axis + 1 :]), x.dtype)
+            out[(*before, new)] = term
     return out
-
-
-def _adds(weights: Weights) -> bool:
-    """True if each new pixel is one pixel, or a plain sum of several."""
-    return all(factor is None for _, _, factor in weights.steps)
 
 
 @primitive
 def resample(x: Array, rows: Any, columns: Any) -> Array:
-    """Images (N, C, H, W) in another size, by :class:`Weights` of rows and of columns; float16 is added as float32.
+    """Images (N, C, H, W) in another size, by :class:`Weights` of rows and of columns; float16 is added in float32.
 
-    Two matrix products, unless they would make NaN of an infinite pixel and a weight of 0.
+    This takes two matrix products, but sums term by term where all weights are 1, or where a weight of 0 in a matrix
+    would turn an infinite pixel into NaN.
     """
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    if (_adds(rows) and _adds(columns)) or not np.isfinite(wide).all():
-        with np.errstate(invalid="ignore"):  # a term of an infinite pixel and a weight of 0
-            out = _along(_along(wide, rows, 2), columns, 3)
+    plain = all(factor is None for _, _, factor in (*rows.terms, *columns.terms))
+    if plain or not np.isfinite(wide).all():
+        with np.errstate(invalid="ignore"):  # an infinite pixel with a weight of 0
+            out = _weighted_sums(_weighted_sums(wide, rows, 2), columns, 3)
     else:
         out = rows.matrix.astype(wide.dtype) @ wide @ columns.matrix.T.astype(wide.dtype)
     return out.astype(x.dtype, copy=False)
 
 
-resample.vjp(x=lambda g, rows, columns: resample(g, _transposed(rows), _transposed(columns)))
-resample.check(draw(2, 1, 3, 4), means(3, 2), between(4, 2, None, True, np.float64))
+resample.vjp(x=lambda g, rows, columns: resample(g, rows.transposed(), columns.transposed()))
+resample.check(draw(2, 1, 3, 4), means(3, 2), bilinear(4, 2, None, True, np.float64))
 resample.check(draw(1, 2, 2, 4), nearest(2, 6, 3.15, np.float32), nearest(4, 3, None, np.float32))
 
 
 # The functions
 
 
+def _images(input: Array) -> Tensor:
+    """Floats of shape (N, C, H, W) or (C, H, W)."""
+    x = as_tensor(input)
+    if x.ndim not in (3, 4):
+        raise ShapeError(f"expected images of shape (N, C, H, W) or (C, H, W), got {x.shape}")
+    if 0 in x.shape[-2:]:
+        raise ShapeError(f"images must have pixels, got shape {x.shape}")
+    return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+
 def _resample(x: Tensor, rows: Weights, columns: Weights) -> Tensor:
-    """Images (N, C, H, W) or (C, H, W) in another size."""
+    """:func:`resample` for images (N, C, H, W) or (C, H, W)."""
     return resample(x, rows, columns) if x.ndim == 4 else resample(x.unsqueeze(0), rows, columns).squeeze(0)
 
 
 @composite
 def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int | None] | None) -> Tensor:
-    """Means of windows that cover an image evenly, so many that the output has a given size; PyTorch's.
+    """The means of windows that cover an image evenly, for an output of a given size; PyTorch's
+    ``adaptive_avg_pool2d``.
 
     Args:
         input: images, (N, C, H, W) or (C, H, W).
@@ -169,14 +185,14 @@ def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int |
             goes from ``floor(i * n / m)`` to ``ceil((i + 1) * n / m)``.
 
     Raises:
-        ShapeError: the input has not three or four axes, or no pixels.
+        ShapeError: the input does not have three or four axes, or has no pixels.
 
     >>> import tinygrad_lenet as tl
     >>> tl.adaptive_avg_pool2d(tl.arange(12.0).reshape(1, 1, 3, 4), 2)
     tensor([[[[2.5, 4.5],
               [6.5, 8.5]]]])
     """
-    x = _floats(input)
+    x = _images(input)
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     size = pair("output_size", [n if m is None else m for n, m in zip(x.shape[-2:], wanted, strict=False)])
     if x.ndim == 4 and not any(n % m for n, m in zip(x.shape[2:], size, strict=True)):
@@ -185,15 +201,6 @@ def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int |
 
 
 adaptive_avg_pool2d.known_as(torch="nn.functional.adaptive_avg_pool2d")
-
-
-def _floats(input: Array) -> Tensor:
-    x = as_tensor(input)
-    if x.ndim not in (3, 4):
-        raise ShapeError(f"expected images of shape (N, C, H, W) or (C, H, W), got {x.shape}")
-    if 0 in x.shape[-2:]:
-        raise ShapeError(f"images must have pixels, got shape {x.shape}")
-    return x if x.dtype.kind == "f" else x.astype(np.float32)
 
 
 @composite
@@ -208,19 +215,19 @@ def interpolate(
 
     Args:
         input: images, (N, C, H, W) or (C, H, W).
-        size: the new height and width; or
-        scale_factor: what to multiply them with, rounded down.
-        mode: ``"nearest"``: pixel ``floor(i * step)`` for the new pixel ``i``, where ``step`` is ``n / m`` for ``n``
-            pixels and ``m`` new ones, or ``1 / scale_factor``, in float32; ``"bilinear"``: between the two nearest
-            pixels on each axis. As in PyTorch, an infinite pixel with a weight of 0 gives NaN, and a nearest
-            ``scale_factor`` that leaves or doubles the size counts as 1 or 2 if the new height and width add up to at
-            most 128.
-        align_corners: for bilinear, whether the centres of the corner pixels stay where they are, and not the corners
-            of the image.
+        size: the new height and width.
+        scale_factor: in place of ``size``, the factor of both or of each; the new size is rounded down.
+        mode: ``"nearest"``: the new pixel ``i`` is the pixel ``floor(i * step)``, where ``step`` is ``n / m`` for ``n``
+            pixels and ``m`` new ones, or ``1 / scale_factor``, in float32. ``"bilinear"``: it lies between the two
+            nearest pixels on each axis. As in PyTorch, an infinite pixel with a weight of 0 gives NaN, and for
+            ``"nearest"`` a ``scale_factor`` that keeps or doubles a length counts as 1 or 2 if the new height and width
+            add up to at most 128.
+        align_corners: for ``"bilinear"``, whether the centres of the corner pixels keep their places, in place of the
+            corners of the image.
 
     Raises:
-        ArgumentError: another mode, or not one of ``size`` and ``scale_factor``.
-        ShapeError: the input has not three or four axes, or no pixels.
+        ArgumentError: an unknown mode, or both or neither of ``size`` and ``scale_factor``.
+        ShapeError: the input does not have three or four axes, or has no pixels.
 
     >>> import tinygrad_lenet as tl
     >>> tl.interpolate(tl.tensor([[[[0, 4]]]]), scale_factor=2, mode="bilinear")
@@ -231,22 +238,22 @@ def interpolate(
         raise ArgumentError("align_corners is an option of 'bilinear'")
     if (size is None) == (scale_factor is None):
         raise ArgumentError(f"give size or scale_factor, one of them; got {brief(size)} and {brief(scale_factor)}")
-    x = _floats(input)
-    old = x.shape[-2:]
-    factors: Any = (None, None)
+    x = _images(input)
+    old: Any = x.shape[-2:]
+    new: Any = size
+    scales: Any = (None, None)
     if scale_factor is not None:
-        factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
-        factors = [number("scale_factor", f) for f in factors]
-        if len(factors) != 2:
+        scales = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
+        scales = [number("scale_factor", scale) for scale in scales]
+        if len(scales) != 2:
             raise ArgumentError(f"scale_factor must be a number or a pair of numbers, got {brief(scale_factor)}")
-        new = pair("scale_factor * size", [math.floor(n * f) for n, f in zip(old, factors, strict=True)])
-    else:
-        new = pair("size", size)
+        new = [math.floor(n * f) for n, f in zip(old, scales, strict=True)]
+    new = pair("size" if scale_factor is None else "scale_factor * size", new)
+    axes = [*zip(old, new, scales, strict=True)]
     double = x.dtype == np.float64
-    axes = [*zip(old, new, factors, strict=True)]
     if mode == "bilinear":
         dtype = np.float64 if double else np.float32
-        return _resample(x, *(between(n, m, f, bool(align_corners), dtype) for n, m, f in axes))
+        return _resample(x, *(bilinear(n, m, f, bool(align_corners), dtype) for n, m, f in axes))
     small = sum(new) <= 128  # where PyTorch calls another kernel, with its own arithmetic
     dtype = np.float64 if double and not small else np.float32
     weights = [nearest(n, m, None if small and m in (n, 2 * n) else f, dtype) for n, m, f in axes]

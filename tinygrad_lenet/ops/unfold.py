@@ -1,9 +1,8 @@
 """im2col and its transpose: windows of images as columns of a matrix, and back.
 
 :func:`unfold` is im2col: ``weight.reshape(O, -1) @ unfold(x, kernel)`` is a convolution. :func:`fold` adds the columns
-up again, and is the gradient of ``unfold``. The definitions at the top loop over the pixels of a window. They are
-public as ``tinygrad_lenet.reference``, and the ops are tested against them. The fast code is in
-``kernels/convolution.py``.
+to the images again; it is the gradient of ``unfold``. The definitions at the top loop over the windows. They are public
+as ``tinygrad_lenet.reference``, and the ops are tested against them. The fast code is in ``kernels/convolution.py``.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from ..core.tensor import Tensor, as_tensor
 from ..errors import ShapeError
 from ..kernels import convolution as fast
 from ..kernels.windows import Windows
-from .convolution import images_and_windows
-from .windows import Padding, Pair, both, check_images, windows
+from .windows import Padding, Pair, as_images, both, window_views, windows
 
 # The definitions
 
@@ -35,7 +33,7 @@ def unfold_definition(x: Any, kernel_size: Any, dilation: Any = 1, padding: Any 
             [3., 4., 6., 7.],
             [4., 5., 7., 8.]]])
     """
-    images, windows = images_and_windows(x.shape, x.dtype, kernel_size, stride, padding, dilation)
+    images, _, windows = window_views(x.shape, x.dtype, kernel_size, stride, padding, dilation)
     images[...] = x
     rows = windows.shape[1] * windows.shape[4] * windows.shape[5]
     return np.stack([windows[:, :, i, j].reshape(len(x), rows) for i, j in np.ndindex(windows.shape[2:4])], axis=2)
@@ -55,7 +53,7 @@ def fold_definition(
     """
     kh, kw = both(kernel_size)
     shape = (len(x), x.shape[1] // (kh * kw), *both(output_size))
-    images, windows = images_and_windows(shape, x.dtype, kernel_size, stride, padding, dilation)
+    images, _, windows = window_views(shape, x.dtype, kernel_size, stride, padding, dilation)
     for column, (i, j) in enumerate(np.ndindex(windows.shape[2:4])):
         windows[:, :, i, j] += x[:, :, column].reshape(windows[:, :, i, j].shape)
     return images
@@ -66,12 +64,13 @@ def fold_definition(
 
 @primitive
 def _unfold(x: Array, at: Windows) -> Array:
-    """:func:`unfold` after its options have been settled; :func:`_fold` is its gradient, and the other way round."""
+    """:func:`unfold` with its options checked."""
     return fast.unfold(x, at)
 
 
 @primitive
 def _fold(x: Array, at: Windows) -> Array:
+    """:func:`fold` with its options checked."""
     return fast.fold(x, at)
 
 
@@ -85,7 +84,7 @@ _fold.check(draw(2, 12, 3), windows((5, 4), (3, 2), 2, (1, 0), (1, 2)))
 
 @composite
 def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1) -> Tensor:
-    """Every window of the images as a column (im2col), PyTorch's ``unfold``: (N, C, H, W) to (N, C * kh * kw, OH * OW).
+    """Copy each window of images (N, C, H, W) to a column (im2col), PyTorch's ``unfold``: (N, C * kh * kw, OH * OW).
 
     Definition: :func:`tinygrad_lenet.reference.unfold`.
 
@@ -96,8 +95,7 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
              [3., 4., 6., 7.],
              [4., 5., 7., 8.]]])
     """
-    x = as_tensor(x)
-    check_images(x)
+    x = as_images(x)
     return _unfold(x, windows(x.shape[2:], kernel_size, stride, padding, dilation))
 
 
@@ -108,12 +106,12 @@ unfold.known_as(method=True, torch="nn.functional.unfold")
 def fold(
     x: Array, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1
 ) -> Tensor:
-    """Add every column to the pixels of its window (col2im), PyTorch's ``fold``.
+    """Add each column to the pixels of its window (col2im), PyTorch's ``fold``.
 
     Columns (N, C * kh * kw, OH * OW) become images (N, C, H, W). Definition: :func:`tinygrad_lenet.reference.fold`.
 
     Raises:
-        ShapeError: the number of columns is not that of the windows, or rows are not a multiple of ``kh * kw``.
+        ShapeError: the columns are not as many as the windows, or their length is not a multiple of ``kh * kw``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.fold(tl.unfold(tl.ones(1, 1, 3, 3), 2), 3, 2)  # how many windows contain each pixel

@@ -1,10 +1,13 @@
-"""The options that convolution and pooling have in common."""
+"""Windows of images, which convolution, pooling and im2col have in common: their options and their definition."""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from ..checks import integer, paddings, pair
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ..checks import paddings, pair
 from ..core.primitive import Array
 from ..core.tensor import Tensor, as_tensor
 from ..errors import ShapeError
@@ -15,42 +18,74 @@ Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 
 
+def both(option: Any) -> Any:
+    """The height and the width of an option that is one number for both, or a pair."""
+    return option if isinstance(option, tuple) else (option, option)
+
+
+def _along_axis(n: int, kernel: int, stride: int, padding: Any, dilation: int, ceil_mode: bool) -> Any:
+    """Along one axis: the place of the image, the same with padding, the length of all, and the reach of a window."""
+    reach = dilation * (kernel - 1) + 1
+    if padding == "same":  # ceil(n / stride) windows, an odd pixel of padding at the end
+        total = max((-(-n // stride) - 1) * stride + reach - n, 0)
+        padding = (total // 2, total - total // 2)
+    before, after = both(0 if padding == "valid" else padding)
+    full = before + n + after
+    last = full - reach  # where the last window may begin
+    if ceil_mode:  # a window may extend beyond the padding, if it begins in the image or before it
+        last = max(last, min(last + stride - 1, before + n - 1))
+    return slice(before, before + n), slice(full), max(full, last // stride * stride + reach), reach
+
+
+def window_views(
+    shape: Any,
+    dtype: Any,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool = False,
+    fill: Any = 0,
+) -> tuple[Any, Any, Any]:
+    """Three views of one new array: the images (N, C, H, W), the images with padding, and all windows
+    (N, C, OH, OW, kh, kw).
+
+    The array is filled with ``fill``. A pixel that is written in one view changes in the others.
+    """
+    options = zip(shape[2:], *map(both, (kernel, stride, padding, dilation)), strict=True)
+    axes = [_along_axis(n, k, s, p, d, ceil_mode) for n, k, s, p, d in options]
+    inside, padded, lengths, reaches = zip(*axes, strict=True)
+    array = np.full((*shape[:2], *lengths), fill, dtype)
+    (sh, sw), (dh, dw) = both(stride), both(dilation)
+    windows = sliding_window_view(array, reaches, axis=(2, 3), writeable=True)[:, :, ::sh, ::sw, ::dh, ::dw]
+    return array[:, :, *inside], array[:, :, *padded], windows
+
+
 def windows(
     size: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool = False
 ) -> Windows:
     """The windows of ``kernel`` over an image of ``size``.
 
     ``padding`` is a number, a pair (height, width), a pair of pairs ``((top, bottom), (left, right))``, ``"valid"``
-    (none) or ``"same"``: as much as gives ``ceil(size / stride)`` windows, the odd pixel at the end (as TensorFlow and
-    ONNX's SAME_UPPER; PyTorch has stride 1 only).
+    (none), or ``"same"``: enough for ``ceil(size / stride)`` windows, with an odd pixel at the end (as in ONNX's
+    SAME_UPPER; PyTorch allows stride 1 only).
     """
-    # Before the cache, for which 2.0 would be 2.
+    # The checks come before the cache, which takes 2.0 for 2.
     pairs = pair("kernel_size", kernel), pair("stride", stride), pair("dilation", dilation)
     return kernels.windows((size[0], size[1]), *pairs, paddings("padding", padding), ceil_mode)
 
 
-def both(option: Any) -> Any:
-    """The height and the width of an option that is one number for both, or a pair."""
-    return option if isinstance(option, tuple) else (option, option)
-
-
-def check_images(x: Any) -> None:
-    """Raise unless images have four axes: batch, channels, height, width."""
+def as_images(images: Array) -> Tensor:
+    """A tensor of images (N, C, H, W). Raise if it has another number of axes."""
+    x = as_tensor(images)
     if x.ndim != 4:
         raise ShapeError(f"expected images of shape (N, C, H, W), got shape {x.shape}; add axes with x.unsqueeze(0)")
+    return x
 
 
-def images_of(x: Array) -> Tensor:
+def row_images(sequences: Array) -> Tensor:
     """Sequences (N, C, L) as images (N, C, 1, L)."""
-    found = as_tensor(x)
-    if found.ndim != 3:
-        raise ShapeError(f"expected sequences of shape (N, C, L), got {found.shape}; add axes: x.unsqueeze(0)")
-    return found.unsqueeze(2)
-
-
-def image_option(value: Any, first: int, name: str) -> Any:
-    """What holds for sequences, for images of height 1; words such as "same" hold for both."""
-    if isinstance(value, str):
-        return value
-    number = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
-    return (first, integer(name, number))
+    x = as_tensor(sequences)
+    if x.ndim != 3:
+        raise ShapeError(f"expected sequences of shape (N, C, L), got {x.shape}; add axes: x.unsqueeze(0)")
+    return x.unsqueeze(2)

@@ -1,0 +1,46 @@
+"""Ops that are functions of NumPy. Each is declared by a decorator, and a function without a body.
+
+@ufunc(np.sin, draw(3, 2), onnx="Sin", x=lambda g, x: g * cos(x))
+def sin(x: Array) -> Array:
+    ...  # only the docstring
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ..core.interface import P, Primitive
+from ..core.primitive import Array, primitive
+from ..core.signature import parameters
+
+
+def ufunc(
+    function: Callable[..., Any], *case: Any, operator: str = "", onnx: Any = None, **rules: Any
+) -> Callable[[Callable[P, Array]], Primitive[P]]:
+    """Make an op of a NumPy function of ``x``, or of ``x`` and ``y``. The decorated function gives it a name and a
+    docstring.
+
+    Args:
+        function: computes the result.
+        case: the arguments of a test case, see :meth:`Primitive.check`.
+        operator: Python's operator that calls the op. Without one, Tensors have a method of its name.
+        onnx: see :meth:`Composite.known_as`. The op has the same name in PyTorch.
+        rules: the rule of each argument, see :meth:`Primitive.vjp`.
+    """
+
+    def unary(x: Array) -> Array:
+        return function(x)
+
+    def binary(x: Array, y: Array) -> Array:
+        return function(x, y)
+
+    def declare(named: Callable[P, Array]) -> Primitive[P]:
+        op: Primitive[P] = primitive(functools.wraps(named)(binary if "y" in parameters(named) else unary))
+        op.vjp(**rules)
+        op.check(*case)
+        op.known_as(method=not operator, operator=operator, numpy=function, torch=op.__name__, onnx=onnx)
+        return op
+
+    return declare

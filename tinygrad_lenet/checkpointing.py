@@ -70,7 +70,7 @@ class _State:
 
 
 class _Trace:
-    """The inputs of a call. As ops are deterministic, another call with equal inputs computes equal outputs.
+    """The inputs of a call. Ops are deterministic, so another call with equal inputs computes equal outputs.
 
     Only the recorded ops that the outputs depend on are compared: their names, their outside tensors by version
     counters, their numbers and arrays by fingerprints. So the function may also fill a cache or print a mean, and may
@@ -132,7 +132,7 @@ class _Trace:
         return [use for step in self.steps for use in step.uses]
 
     def settle(self) -> None:
-        """Release the tensors and memory that nothing else holds; remember the values of such tensors."""
+        """Release tensors and memory that nothing else holds; of such tensors, keep a fingerprint."""
         uses = self.uses()
         arrays = [use.held._data for use in uses]
         holders: list[Any] = [*uses, *self.before]
@@ -169,7 +169,7 @@ class _Trace:
 
 
 def _fingerprint(value: Any) -> Any:
-    """A key that is equal for equal values, to the bit, and almost never for different ones."""
+    """A key. Values with equal bits have equal keys; others almost never do."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         data: Any = value if value.flags.c_contiguous else value.tobytes()
         return value.shape, value.dtype.str, zlib.crc32(data)
@@ -202,7 +202,7 @@ class _Recomputation:
 
     @property
     def op(self) -> _Recomputation:
-        """Itself: the name for messages."""
+        """The op, whose name messages use: this object."""
         return self
 
     def call(self, args: Sequence[Any]) -> tuple[Any, list[Tensor], _Trace]:
@@ -233,7 +233,7 @@ class _Recomputation:
 
     @contextmanager
     def rewound(self, before: list[_State]) -> Iterator[None]:
-        """Set the generators and the memory that the first call changed back for a block, and restore them after it."""
+        """Return the generators, and memory that the first call changed, to their state before it, for one block."""
         with ExitStack() as after:
             for generator, state in zip(self.generators, self.states, strict=True):
                 after.callback(setattr, generator.bit_generator, "state", generator.bit_generator.state)
@@ -302,7 +302,7 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
 
 
 def _recorded(plan: _Recomputation, given: list[tuple[Any, Any]]) -> tuple[Any, _Trace]:
-    """The result of the function on one node, which replaces its graph and has the inputs of the graph as parents."""
+    """The result as the output of one node that replaces the function's graph; its parents are the graph's inputs."""
     result, outputs, trace = plan.call([a for a, _ in given])
     if not outputs:
         return result, trace

@@ -65,7 +65,7 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
 
 
 def figure(name: str, value: Any) -> float:
-    """A metric, such as a loss: any number, infinity and NaN included."""
+    """A metric, such as a loss, as a float; infinity and NaN are allowed."""
     try:
         return number(name, value, "[-inf, inf]")
     except ArgumentError:
@@ -109,7 +109,7 @@ def function(name: str, value: Any) -> Callable[..., Any]:
 
 
 def listed(name: str, value: Any, what: str) -> list[Any]:
-    """The elements of an iterable other than a string."""
+    """The elements of an iterable other than a string or a 0-d array, as a list."""
     if (
         isinstance(value, Iterable)
         and not isinstance(value, (str, bytes, bytearray, memoryview))
@@ -144,7 +144,7 @@ def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
 
 
 def paddings(name: str, value: Any) -> Any:
-    """Padding: ``"valid"``, ``"same"``, two integers, or two pairs of integers."""
+    """Padding as ``"valid"``, ``"same"``, two integers, or two pairs of integers."""
     if isinstance(value, str):
         if value in ("same", "valid"):
             return value
@@ -187,7 +187,7 @@ def entries(state: Any, *names: str) -> list[Any]:
 
 
 def made(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T]) -> T:
-    """``make(shape)``, or an error if memory does not suffice."""
+    """``make(shape)``. Raise if it does not fit into memory."""
     try:
         return make(shape)
     except (MemoryError, ValueError, OverflowError):

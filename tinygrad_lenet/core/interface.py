@@ -1,4 +1,4 @@
-"""Names for declaring ops: ``Array``, ``composite``, ``draw``; and the types of what ``@primitive`` and it return."""
+"""How ops are declared: ``Array``, ``composite`` and ``draw``; and the attributes of the declared functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .names import known_as
 from .python_object import numbers
 from .signature import Signature, checked
 from .tensor import Tensor
-from .values import inner
+from .values import flattened
 
 if TYPE_CHECKING:
     from .primitive import Op
@@ -111,7 +111,7 @@ def _owned(found: Any, values: Iterable[Any]) -> Any:
     if not isinstance(found, Tensor):
         return found
     # Tensors that share memory share the version counter.
-    shared = any(isinstance(v, Tensor) and v._version is found._version for v in inner(values))
+    shared = any(isinstance(v, Tensor) and v._version is found._version for v in flattened(values))
     return found.clone() if shared or not found._data.flags.writeable else found
 
 

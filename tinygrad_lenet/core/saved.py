@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError, GradientError, given, translated
 from .tensor import Tensor, Version
-from .values import inner, mapped
+from .values import flattened, mapped
 
 
 def save(value: Any, plain: Any) -> tuple[Any, Any]:
@@ -62,7 +62,7 @@ def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[
 def borrows(out: Any, values: Iterable[Any]) -> bool:
     """Whether an array is read-only, or shares memory with one of the values or an array in a list or dict there."""
     view = out.base is not None
-    for value in inner(values):
+    for value in flattened(values):
         array = value._data if isinstance(value, Tensor) else value
         if array is out or (view and isinstance(array, np.ndarray) and np.may_share_memory(array, out)):
             return True

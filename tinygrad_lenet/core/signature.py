@@ -1,6 +1,6 @@
-"""The door of every public function: it settles the arguments of a call, and puts the caller's name before an error.
+"""The door of every public function: it checks and converts the arguments, and puts the name before an error.
 
-Primitives, composites and constructors go through it. So their bodies receive plain Python options, and need not pass
+Primitives, composites and constructors go through it. Their bodies receive plain Python options, and need not pass
 their names to checks. An option is checked by its annotation: ``int``, ``float``, ``bool``, ``str``, a range such as
 ``Positive`` or a ``Literal`` (see ``checks.py``), each also beside ``None``.
 """
@@ -23,11 +23,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 VARIADIC = 4  # the flag of a code object that has *args
 BY_NAME = 1 << 30  # the position of a parameter that is given by name only
 ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # others may be a fault of the op itself
-# Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
+# PyTorch's names of arguments, and the names that the declarations use. Callers may use both.
 SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
 _QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
 _MISSING: Any = object()
-# The words in annotations of options that hold no arrays.
+# Words in annotations: an option whose annotation has no other words holds no arrays.
 _PLAIN = {"int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"}
 _EXPECTED = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a word", "None": "None"}
 
@@ -48,11 +48,11 @@ class Option(NamedTuple):
     position: int
     name: str
     kinds: tuple[str, ...]
-    quick: frozenset[type]  # types that need no second look
+    quick: frozenset[type]  # types that pass unchecked
     check: Check | None  # of a ranged parameter
 
     def admit(self, value: Any) -> Any:
-        """The value as a Python object. NumPy's scalars would widen float32, and small integers overflow."""
+        """The value as a Python object: NumPy's scalars could widen float32 or overflow."""
         if self.check is not None:
             return None if value is None and "None" in self.kinds else self.check(self.name, value)
         plain = value
@@ -75,7 +75,7 @@ class Option(NamedTuple):
 
 @functools.cache
 def _operand(annotation: str) -> int:
-    """1 for ``Array``, 2 for ``Array | None``, else 0."""
+    """Whether an annotation declares a tensor: 1 for ``Array``, 2 for ``Array | None``, else 0."""
     first, *others = annotation.split(" ")
     return (1 + bool(others)) * (first.split(".")[-1] == "Array")
 
@@ -87,7 +87,7 @@ def _text(annotation: Any) -> str:
 
 @functools.cache
 def _kinds(text: str) -> tuple[tuple[str, ...], frozenset[type], bool]:
-    """The kinds of an annotation; the types that need no second look, if all kinds are known; whether it is plain."""
+    """The words of an annotation; the types that pass unchecked; whether such options hold no arrays."""
     kinds = tuple(text.split(" | "))
     known = all(kind in _QUICK for kind in kinds)
     quick = frozenset[type]().union(*(_QUICK[kind] for kind in kinds)) if known else frozenset[type]()
@@ -208,7 +208,7 @@ class Signature:
         return plain
 
     def is_operand(self, position: int, value: Any) -> bool:
-        """Whether an argument is annotated ``Array``; None is an operand only if it is not declared optional."""
+        """Whether an argument must become an array: it is declared ``Array``, or ``Array | None`` and is not None."""
         kind = self.operands[min(position, len(self.operands) - 1)]
         return kind == 1 or (kind == 2 and value is not None)
 
@@ -245,7 +245,7 @@ class Signature:
         return given([*places[: len(args)], *kwargs], [*args, *kwargs.values()])
 
     def about(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """The name of the operand that gives no array, if this is what the error says, to begin a message with."""
+        """``"x: "`` if the error says that the operand ``x`` cannot become an array, else an empty text."""
         for name, value in [*zip(self.names, args, strict=False), *kwargs.items()]:
             if name in self.names and self.operands[self.names.index(name)]:
                 try:
@@ -256,7 +256,7 @@ class Signature:
         return ""
 
     def explain(self, error: Exception, arguments: str, about: str = "") -> NoReturn:
-        """Raise the error in the function's name, as one of the package, with its arguments."""
+        """Raise the error as one of the package, with the function's name and arguments."""
         if isinstance(error, TinygradLenetError):
             raise named(error, self.name, arguments, about)
         raise translated(error, self.name, arguments) from (None if isinstance(error, ORDINARY) else error)
@@ -302,7 +302,7 @@ class Signature:
 
 
 def beside(*values: Any) -> list[Any]:
-    """The values, with Python numbers as arrays of the dtype that NumPy 2 gives them beside the tensors and arrays.
+    """The values, with Python numbers as arrays of the dtype to which NumPy 2 promotes them beside the others.
 
     >>> beside(np.ones(2), 0.1, [0.1])
     [array([1., 1.]), array(0.1), [0.1]]

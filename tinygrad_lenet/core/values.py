@@ -55,17 +55,17 @@ def _component(i: Any) -> Any:
     return array if array.ndim or array.dtype == np.bool_ else int(array)
 
 
-def inner(values: Iterable[Any], depth: int = 9) -> Iterator[Any]:
+def flattened(values: Iterable[Any], depth: int = 9) -> Iterator[Any]:
     """The values, and the contents of lists, tuples and dicts. A list may hold itself, so the depth is limited."""
     for value in values:
         if type(value) not in (list, tuple, dict):
             yield value
         elif depth:
-            yield from inner(value.values() if type(value) is dict else value, depth - 1)
+            yield from flattened(value.values() if type(value) is dict else value, depth - 1)
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """``change(value)``, or the list, tuple or dict of its changed values."""
+    """``change(value)``; for a list, tuple or dict, the same with each of its values changed."""
     if isinstance(value, dict):
         return {key: mapped(v, change) for key, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -266,7 +266,8 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
     The second call must compute the same as the first. The recorded ops are compared one by one: the outside tensors
     that they use must not have been changed in place or replaced, whether they require a gradient or not; numbers and
     arrays among their arguments must be equal; and the outputs must be equal to the last bit. Tensors that ``fn``
-    itself changes in place, such as running statistics, are set back for the second call and restored after it.
+    itself changes in place, such as running statistics, are set back for the second call and restored after it. So
+    ``fn`` must not set a tensor up in place in its first call only.
 
     Values that are not arguments of an op are not compared, such as an array or a number that only the ``forward`` or a
     rule of your own :func:`primitive` reads. Other side effects happen twice: a list that grows, a count that is a

@@ -20,7 +20,6 @@ from .errors import ArgumentError, DTypeError, brief
 T = TypeVar("T")
 _PACKAGE = __name__.partition(".")[0] + "."
 Check: TypeAlias = Callable[[str, Any], Any]  # (name, value) -> the value in its plain form
-said = brief  # a value in a message
 
 
 def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:

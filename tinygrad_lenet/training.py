@@ -14,12 +14,21 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer, said
+from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer
 from .core.modes import no_grad
 from .core.signature import checked
 from .core.tensor import Tensor, to_array
 from .core.values import narrowed
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError, foreign
+from .errors import (
+    ArgumentError,
+    DTypeError,
+    GradientError,
+    OutOfRangeError,
+    ShapeError,
+    TinygradLenetError,
+    brief,
+    foreign,
+)
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite
 from .nn.module import evaluating
@@ -153,14 +162,14 @@ def evaluate(
     instance("model", model, Module)
     function("loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
-        raise DTypeError(f"loader must yield pairs of inputs and labels, got {said(loader)}")
+        raise DTypeError(f"loader must yield pairs of inputs and labels, got {brief(loader)}")
     total = 0.0
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[Any]] = []
     with evaluating(model), no_grad():
         for batch in loader:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise ShapeError(f"loader must yield pairs of inputs and labels, got {said(batch)}")
+                raise ShapeError(f"loader must yield pairs of inputs and labels, got {brief(batch)}")
             inputs, targets = batch
             with foreign:
                 scores = model(inputs)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import lengths, made, said
+from ..checks import lengths, made
 from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError, DTypeError, foreign
+from ..errors import ArgumentError, DTypeError, brief, foreign
 from ..ops.creation import zeros
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
 from .module import Model, Module, Parameter, evaluating
@@ -114,7 +114,7 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
     total                                15             12
     """
     if not isinstance(input_shape, (tuple, list)):
-        raise ArgumentError(f"input_shape must be positive integers, (N, ...), got {said(input_shape)}")
+        raise ArgumentError(f"input_shape must be positive integers, (N, ...), got {brief(input_shape)}")
     images = made(lengths("input_shape", input_shape, 1), zeros)
     with evaluating(model), no_grad(), record_calls(model) as calls, foreign:
         model(images)

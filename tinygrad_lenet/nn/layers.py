@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..checks import Count, Positive, Probability, lengths, made, said
+from ..checks import Count, Positive, Probability, lengths, made
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, ShapeError, brief
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from .module import Module, Parameter, check_input, differs, tensor_of
@@ -341,8 +341,8 @@ class Unflatten(Module):
         filled = [length // max(known, 1) if n < 0 else n for n in sizes]
         shape = (*x.shape[:axis], *filled, *x.shape[axis + 1 :])
         if math.prod(filled) != length:
-            what = f"axis {self.dim} of the input {x.shape} cannot be split into {said(sizes)}"
-            raise ShapeError(f"{what}, which would give {said(shape)}")
+            what = f"axis {self.dim} of the input {x.shape} cannot be split into {brief(sizes)}"
+            raise ShapeError(f"{what}, which would give {brief(shape)}")
         return reshape(x, shape)
 
     def extra_repr(self) -> str:

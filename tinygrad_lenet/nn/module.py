@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import instance, integer, listed, said
+from ..checks import instance, integer, listed
 from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor, as_tensor
 from ..core.values import narrowed
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, named
 
 M = TypeVar("M", bound="Module")
 _PACKAGE = __name__.partition(".")[0] + "."
@@ -117,7 +117,7 @@ class Module:
         if kind is not None and value is not None and not isinstance(value, kind):
             advice = "wrap it in a Module" if kind is Module else f"to set its values write {name}.data = ..."
             error = DTypeError(
-                f"{name} is a {kind.__name__}, which {said(value)} cannot replace; {advice}, or `del` the old one first"
+                f"{name} is a {kind.__name__}, which {brief(value)} cannot replace; {advice}, or `del` it first"
             )
             raise named(error, type(self).__name__)
         super().__setattr__(name, value)
@@ -324,7 +324,7 @@ class _Container(Module):
         try:
             return self._slice(list(self.named_children())[index])
         except Exception as error:  # the ends of a slice may be objects of the user, which may raise anything
-            raise ArgumentError(f"{error}, got {said(index)}") from None
+            raise ArgumentError(f"{error}, got {brief(index)}") from None
 
     def _slice(self, children: list[tuple[str, Module]]) -> Module:
         raise NotImplementedError
@@ -333,7 +333,7 @@ class _Container(Module):
         """The position counted from the start. Negative indices count from the end."""
         count, found = len(self), integer("an index", index)
         if not -count <= found < count:
-            raise OutOfRangeError(f"there are {count} modules, no number {said(found)}")
+            raise OutOfRangeError(f"there are {count} modules, no number {brief(found)}")
         return found % count
 
     def _element(self, name: str, value: Any) -> Module:
@@ -370,7 +370,7 @@ class Sequential(_Container):
         for name, module in named.items():
             self._element(f"element {name} of modules", module)
             if not isinstance(name, str) or not name or "." in name:
-                raise ArgumentError(f"an element is called by a word without dots, not {said(name)}")
+                raise ArgumentError(f"an element is called by a word without dots, not {brief(name)}")
             if hasattr(type(self), name) or name == "training":
                 raise ArgumentError(f"every module has an attribute {name!r}; give the element another name")
             setattr(self, name, module)
@@ -453,7 +453,7 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
     try:
         shape = tuple(np.shape(x))
     except Exception as error:
-        raise DTypeError(f"the input must be a Tensor, got {said(x)} ({error})") from None
+        raise DTypeError(f"the input must be a Tensor, got {brief(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[1] != features):
         raise misshapen(layer, layout, shape)
 

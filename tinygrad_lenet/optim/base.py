@@ -14,13 +14,13 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import entries, instance, integer, listed, number, said
+from ..checks import entries, instance, integer, listed, number
 from ..core.modes import user_line
 from ..core.python_object import numbers
 from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
 from ..core.values import narrowed
-from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, named
+from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, named
 
 __all__ = ["Optimizer"]
 
@@ -111,7 +111,7 @@ class Optimizer:
         [0.5, 0.1]
         """
         if not isinstance(param_group, Mapping):
-            raise DTypeError(f"a group must be a dict with 'params', got {said(param_group)}")
+            raise DTypeError(f"a group must be a dict with 'params', got {brief(param_group)}")
         if "params" not in param_group:
             raise ArgumentError("each group must have 'params', and may have the options that differ for them")
         new = _ordered(param_group["params"])
@@ -143,7 +143,7 @@ class Optimizer:
         for group in self.param_groups:
             params = group.get("params")
             if not isinstance(params, (list, tuple)):  # a generator would be empty the second time
-                raise DTypeError(f"each group must have 'params', a list of Tensors, got {said(params)}")
+                raise DTypeError(f"each group must have 'params', a list of Tensors, got {brief(params)}")
             found += params
         return found
 
@@ -242,7 +242,7 @@ class Optimizer:
             text = isinstance(key, str) and key.isdecimal()  # as JSON has it
             i = integer("the number of a parameter", int(key) if text else key)
             if not 0 <= i < len(params):
-                raise ArgumentError(f"the state is of parameter {said(i)}, this has {len(params)}")
+                raise ArgumentError(f"the state is of parameter {brief(i)}, this has {len(params)}")
             values = instance(f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
             state[params[i]] = _fresh(params[i])
             for name, value in values.items():

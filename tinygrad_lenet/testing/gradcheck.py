@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calculus import gradients
-from ..checks import Count, Function, NonNegative, PositiveReal, listed, said
+from ..checks import Count, Function, NonNegative, PositiveReal, listed
 from ..core.signature import checked
 from ..core.tensor import Tensor, to_array
-from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, foreign
+from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, brief, foreign
 
 Arrays = Sequence[NDArray[Any]]
 # The largest rounding error of an output, in units of the last place of its Euclidean norm.
@@ -88,7 +88,7 @@ def _arrays(name: str, values: list[Any]) -> list[NDArray[Any]]:
         except DTypeError as error:
             raise DTypeError(f"{name}[{i}]: {error}") from None
         if array.dtype.kind not in "fiub":
-            raise DTypeError(f"{name}[{i}] must be an array of numbers, got {said(x)}")
+            raise DTypeError(f"{name}[{i}] must be an array of numbers, got {brief(x)}")
         arrays.append(array.astype(np.float64) if array.dtype.kind == "f" else array)
     return arrays
 
@@ -152,7 +152,7 @@ def numerical_gradient(
     factors = _arrays("weights", given)
     for w, y in zip(factors, values, strict=False):
         if w.shape != y.shape and w.size != 1:
-            raise ShapeError(f"weights must be numbers of the shape of the output, {y.shape}, got {said(w)}")
+            raise ShapeError(f"weights must be numbers of the shape of the output, {y.shape}, got {brief(w)}")
     if len(factors) != len(values):
         raise ShapeError(f"weights must be one for each of {len(values)} outputs, got {len(factors)}")
     found = [np.zeros(a.shape) for a in arrays]

@@ -72,7 +72,7 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, others = _arguments(function, ours, args, kwargs)
     unknown = [str(k) for k in others if k not in names]
     if unknown:
-        raise UnsupportedError(f"{name} of a Tensor takes {', '.join(names)}; got {', '.join(unknown)}")
+        raise UnsupportedError(f"{name} of a Tensor takes {', '.join(names)}; got {', '.join(unknown)}; see .astype")
     return ours(*args, **others)
 
 

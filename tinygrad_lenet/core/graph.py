@@ -132,7 +132,7 @@ def pullback(
                 continue
             if node.saved is None:
                 name = node.plan.op.name
-                raise GradientError(f"{name}: an earlier backward pass freed the graph; pass it retain_graph=True")
+                raise GradientError(f"{name}: an earlier pass, or one that failed, freed the graph; see retain_graph")
             node.plan.pull(node, gradient, needed, add)
             if not retain:
                 node.release()

@@ -240,9 +240,13 @@ class PythonObject(Methods):
         if not in_place:
             return result
         if result.shape != self.shape:
-            raise ShapeError(f"an update in place would change the shape {self.shape} to {result.shape}")
+            raise ShapeError(
+                f"an update in place by {brief(other)} would change the shape {self.shape} to {result.shape}"
+            )
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise DTypeError(f"an update in place would change the dtype {self.dtype} to {result.dtype}")
+            raise DTypeError(
+                f"an update in place by {brief(other)} would change the dtype {self.dtype} to {result.dtype}"
+            )
         self._write(..., result._data)
         return self  # type: ignore[return-value]  # a Tensor
 

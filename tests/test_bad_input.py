@@ -390,12 +390,7 @@ REFUSED = [
     ("no index", lambda: tl.gather(X, 0, ()), tl.DTypeError, "gather: index must hold integers, got float64"),
     ("half an index", lambda: tl.embedding((2.0, 1.0), X), tl.DTypeError, "embedding: .* input"),
     ("an old word for text", lambda: tl.tensor(X).astype("a"), tl.DTypeError, "astype: 'a' is not a dtype"),
-    (
-        "an array for tensors",
-        lambda: tl.grad(leaf().sum(), np.array(1)),
-        tl.ArgumentError,
-        "grad: inputs must be tensors",
-    ),
+    ("an array for tensors", lambda: tl.grad(leaf().sum(), np.array(1)), tl.ArgumentError, "grad: inputs must be"),
     ("minus one for True", lambda: tl.grad(product, 0, create_graph=-1), tl.DTypeError, "grad: create_graph must be"),
     ("70 axes, none of a row", lambda: tl.jacobian(lambda x: x[:0])(np.ones((1,) * 35)), tl.ShapeError, "reshape: "),
     ("text for elements", lambda: setitem(0, "a"), tl.DTypeError, r"x\[...\] = value: "),

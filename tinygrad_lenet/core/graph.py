@@ -131,8 +131,10 @@ def pullback(
             if gradient is None or (path is not None and node not in path):
                 continue
             if node.saved is None:
-                name = node.plan.op.name
-                raise GradientError(f"{name}: an earlier pass, or one that failed, freed the graph; see retain_graph")
+                raise GradientError(
+                    f"{node.plan.op.name}: this part of the graph was freed by an earlier backward pass, or by one "
+                    "that failed; pass retain_graph=True to that first pass if you need a second one"
+                )
             node.plan.pull(node, gradient, needed, add)
             if not retain:
                 node.release()

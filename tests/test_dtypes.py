@@ -8,6 +8,13 @@ from tinygrad_lenet import functional as F
 
 FLOATS = [np.float16, np.float32, np.float64]
 RNG = np.random.default_rng(11)
+SEED = RNG.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def reseed():
+    """The numbers of a test do not depend on which tests ran before."""
+    RNG.bit_generator.state = SEED
 
 
 def leaf(*shape, dtype=np.float32):

@@ -251,8 +251,10 @@ def loading(state):
 
 
 MISTAKES = [
-    (lambda: optim.SGD([]), ArgumentError, "SGD: got no parameters"),
-    (lambda: optim.SGD(tl.nn.Linear(2, 2)), DTypeError, r"SGD: .*Linear.*parameters\(\)"),
+    (lambda: optim.SGD([]), ArgumentError, "SGD: got no parameters in params"),
+    (lambda: optim.SGD(np.array([], object)), ArgumentError, "SGD: got no parameters in params"),
+    (lambda: optim.SGD(np.array(None, object)), DTypeError, "SGD: params must be Tensors"),
+    (lambda: optim.SGD(tl.nn.Linear(2, 2)), DTypeError, r"SGD: .*parameters\(\).*Linear"),
     (lambda: optim.SGD([np.ones(2)]), DTypeError, "must be Tensors, got ndarray"),
     (lambda: optim.SGD([ONE, ONE]), ArgumentError, r"shape \(2,\) was given twice"),
     (lambda: optim.SGD([{"params": ONE}, {"params": [ONE]}]), ArgumentError, "twice"),

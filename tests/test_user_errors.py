@@ -74,7 +74,7 @@ def test_what_the_users_code_raises_comes_out_as_it_is(door, error):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tl.grad(3, X), r"^grad: outputs are tensors, output 0 is a int$"),
+        (lambda: tl.grad(3, X), r"^grad: outputs must be tensors, output 0 is a int$"),
         (lambda: tl.grad(lambda x: x)(X), r"^grad: the function must return one number"),
         (lambda: tl.hvp(lambda x: x.sum(), X, [1.0]), r"^hvp: tangents must have the shapes"),
         (lambda: tl.vjp(lambda x: x, X)[1]([1.0]), r"^vjp: cotangents must have the shapes"),

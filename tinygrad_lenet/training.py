@@ -14,12 +14,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer, said
+from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer
 from .core.modes import no_grad
 from .core.signature import checked
 from .core.tensor import Tensor
 from .core.values import narrowed
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, foreign
+from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, brief, foreign
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite
 from .nn.module import evaluating
@@ -90,7 +90,7 @@ def _number_array(name: str, value: Any) -> NDArray[Any]:
     except Exception as error:  # an object of the user's own may raise anything
         raise ShapeError(f"{name} must be an array of numbers ({error})") from None
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DTypeError(f"{name} must be an array of numbers, got {said(array)}")
+        raise DTypeError(f"{name} must be an array of numbers, got {brief(array)}")
     return array
 
 
@@ -151,14 +151,14 @@ def evaluate(
     instance("model", model, Module)
     function("loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
-        raise DTypeError(f"loader must yield pairs of inputs and labels, got {said(loader)}")
+        raise DTypeError(f"loader must yield pairs of inputs and labels, got {brief(loader)}")
     total = 0.0
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[Any]] = []
     with evaluating(model), no_grad():
         for batch in loader:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise ShapeError(f"loader must yield pairs of inputs and labels, got {said(batch)}")
+                raise ShapeError(f"loader must yield pairs of inputs and labels, got {brief(batch)}")
             inputs, targets = batch
             with foreign:
                 scores = model(inputs)

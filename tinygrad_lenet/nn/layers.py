@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..checks import Count, Positive, Probability, lengths, made, pair, said
+from ..checks import Count, Positive, Probability, lengths, made, pair
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from .module import Module, Parameter, check_input, differs, tensor_of
@@ -108,7 +108,7 @@ class _Conv(Module):
         """The channels, the kernel size, and the options that differ from their defaults."""
         words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
         for name, value in self._options().items():
-            words += [f"{name}={said(value)}"] if differs(value, 0 if name.endswith("padding") else 1) else []
+            words += [f"{name}={brief(value)}"] if differs(value, 0 if name.endswith("padding") else 1) else []
         words += ["bias=False"] if self.bias is None else []
         return ", ".join(words)
 

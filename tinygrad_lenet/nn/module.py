@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, Self, Typ
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import instance, integer, listed, said
+from ..checks import instance, integer, listed
 from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor, as_tensor
 from ..core.values import narrowed
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, named
 
 M = TypeVar("M", bound="Module")
 _PACKAGE = __name__.partition(".")[0] + "."
@@ -114,7 +114,7 @@ class Module:
         before = vars(self).get(name)
         kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), object)
         if value is not None and not isinstance(value, kind):
-            text = f"{name} is a {kind.__name__}, which {said(value)} cannot replace; give another, or `del` it first"
+            text = f"{name} is a {kind.__name__}, which {brief(value)} cannot replace; give another, or `del` it first"
             raise named(DTypeError(text), type(self).__name__)
         super().__setattr__(name, value)
 
@@ -291,7 +291,7 @@ class _Container(Module):
         """The position counted from the start. Negative indices count from the end."""
         count, found = len(self), integer("an index", index)
         if not -count <= found < count:
-            raise OutOfRangeError(f"there are {count} modules, no number {said(found)}")
+            raise OutOfRangeError(f"there are {count} modules, no number {brief(found)}")
         return found % count
 
     @checked
@@ -392,7 +392,7 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
     try:
         shape = tuple(np.shape(x))
     except Exception as error:
-        raise DTypeError(f"the input must be a Tensor, got {said(x)} ({error})") from None
+        raise DTypeError(f"the input must be a Tensor, got {brief(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[1] != features):
         raise misshapen(layer, layout, shape)
 

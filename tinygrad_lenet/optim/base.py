@@ -13,13 +13,13 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import entries, instance, integer, listed, number, said
+from ..checks import entries, instance, integer, listed, number
 from ..core.modes import user_line
 from ..core.python_object import numbers
 from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
 from ..core.values import narrowed
-from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, named
+from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, named
 
 __all__ = ["Optimizer"]
 
@@ -110,7 +110,7 @@ class Optimizer:
         [0.5, 0.1]
         """
         if not isinstance(param_group, Mapping) or "params" not in param_group:
-            raise ArgumentError(f"a group must be a dict with 'params', got {said(param_group)}")
+            raise ArgumentError(f"a group must be a dict with 'params', got {brief(param_group)}")
         new = _ordered(param_group["params"])
         members = self._check([*self._listed_members(), *new])
         self.param_groups.append({**self._plain({**self.defaults, **param_group}), "params": new})
@@ -285,9 +285,7 @@ def _ordered(params: Any) -> list[Any]:
         raise DTypeError("params is a set, whose order changes from run to run; pass a list")
     if isinstance(params, Tensor):
         return [params]
-    if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping)):
-        raise DTypeError(f"params must be Tensors, got a {type(params).__name__}; pass model.parameters()")
-    return list(params)
+    return listed("params", params, "Tensors, as model.parameters() gives them, or a list of dicts")
 
 
 def _fresh(p: Tensor) -> Options:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calculus import Function, gradients
-from ..checks import Count, NonNegative, PositiveReal, listed, said
+from ..calculus import gradients
+from ..checks import Count, Function, NonNegative, PositiveReal, listed
 from ..core.signature import checked
 from ..core.tensor import Tensor, to_array
-from ..errors import ArgumentError, DTypeError, GradientError, foreign
+from ..errors import ArgumentError, DTypeError, GradientError, brief, foreign
 
 Arrays = Sequence[NDArray[Any]]
 # The largest rounding error of an output, in units of the last place of its Euclidean norm.
@@ -81,7 +81,7 @@ def _inputs(inputs: Any) -> list[NDArray[Any]]:
         except DTypeError as error:
             raise DTypeError(f"inputs[{i}]: {error}") from None
         if array.dtype.kind not in "fiub":
-            raise DTypeError(f"inputs[{i}] must be an array of numbers, got {said(x)}")
+            raise DTypeError(f"inputs[{i}] must be an array of numbers, got {brief(x)}")
         arrays.append(array.astype(np.float64) if array.dtype.kind == "f" else array)
     return arrays
 

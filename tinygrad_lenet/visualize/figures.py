@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
-from ..checks import Positive, instance, listed, said
+from ..checks import Positive, instance, listed
 from ..checks import figure as real
 from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, foreign
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, brief, foreign
 from ..nn import Module, record_calls
 from ..ops.softmax import softmax
 from ..training import _number_array
@@ -67,7 +67,7 @@ def _grid(
 def _words(name: str, value: Any) -> list[str]:
     words = list(value) if isinstance(value, str) else listed(name, value, "a list of words")
     if not all(isinstance(word, str) for word in words):
-        raise DTypeError(f"{name} must be a list of words, got {said(words)}")
+        raise DTypeError(f"{name} must be a list of words, got {brief(words)}")
     return words
 
 
@@ -93,7 +93,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """
     for row in listed("history", history, "a list of rows, one for each epoch"):
         if not isinstance(row, Mapping) or "epoch" not in row:
-            raise DTypeError(f"each row of history must be a dict with 'epoch', got {said(row)}")
+            raise DTypeError(f"each row of history must be a dict with 'epoch', got {brief(row)}")
         for key, value in row.items():
             if key == "epoch" or str(key).endswith(("_loss", "_accuracy")):
                 real(f"{key} in history", value)
@@ -276,7 +276,7 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
     body = []
     for section in listed("sections", sections, "pairs of a heading and its content"):
         if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):
-            raise DTypeError(f"sections must be pairs of a heading and its content, got {said(section)}")
+            raise DTypeError(f"sections must be pairs of a heading and its content, got {brief(section)}")
         heading, content = html.escape(section[0]), section[1]
         body.append(f"<h2>{heading}</h2>")
         for part in content if isinstance(content, list) else [content]:
@@ -288,5 +288,5 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
                 data = base64.b64encode(buffer.getvalue()).decode()
                 body.append(f'<img alt="{heading}" src="data:image/png;base64,{data}">')
             else:
-                raise DTypeError(f"in sections, content is Figures or text, got {said(part)}")
+                raise DTypeError(f"in sections, content is Figures or text, got {brief(part)}")
     return _PAGE.format(title=html.escape(title), body="\n".join(body))

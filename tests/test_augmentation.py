@@ -228,16 +228,14 @@ def test_a_state_of_another_loader_is_refused():
     [
         (lambda: RandomAffine(degrees=-1), ArgumentError, r"degrees.*\[0, .*-1"),
         (lambda: RandomAffine(shear=90), ArgumentError, r"shear.*\[0, 90\), got 90"),
-        (lambda: RandomAffine(scale=(1.1, 0.9)), ArgumentError, r"lowest, highest.*\(1\.1, 0\.9\)"),
         (lambda: ElasticDistortion(sigma=0), ArgumentError, "sigma must lie in .*, got 0"),
         (lambda: RandomErasing(p=2), ArgumentError, r"\[0, 1\], got 2"),
         (lambda: RandomErasing(scale=(0, 1)), ArgumentError, "scale"),
         (lambda: GaussianNoise(-1), ArgumentError, "std.*-1"),
-        (lambda: Compose([]), DTypeError, r"list of functions.*\[\]"),
         (lambda: Compose([3]), DTypeError, "Compose: each of transforms.*function, got 3"),
         (lambda: GaussianNoise()(images()[0], RNG(0)), ShapeError, r"\(N, C, H, W\).*\(1, 9, 7\).*image\[None\]"),
         (lambda: GaussianNoise()(images().astype(np.uint8), RNG(0)), DTypeError, "uint8.*255"),
-        (lambda: GaussianNoise()(images(), 0), DTypeError, "got 0.*default_rng"),
+        (lambda: GaussianNoise()(images(), 0), DTypeError, "got int; pass .*default_rng"),
     ],
 )
 def test_mistakes_are_named(make, error, words):

@@ -288,7 +288,6 @@ NUMPY = {
     "np.add": [call(leaf().detach(), t(2, 3))],
     "np.sum": [call(leaf().detach(), 0), call(leaf().detach(), axis=(0, 1), keepdims=True)],
     "np.clip": [call(leaf().detach(), 0.0, 1.0)],
-    "np.pad": [call(leaf().detach(), 1), call(leaf().detach(), ((1, 0), (0, 1)))],
     "np.full_like": [call(leaf().detach(), 2.0)],
     "np.linalg.norm": [call(leaf().detach(), 1, 0)],
 }
@@ -345,7 +344,7 @@ def test_composites(key, data):
 X = np.ones((2, 3), np.float32)
 REFUSED = [
     ("a number for a matrix", lambda: tl.linear(1.0, X), tl.ShapeError, "linear: x of shape ()"),
-    ("a number that the dtype cannot hold", lambda: tl.tensor([1], dtype="int8") + 300, OverflowError, "add: .*int8"),
+    ("a number that the dtype cannot hold", lambda: tl.tensor([1], dtype="int8") + 300, ValueError, "add: .*int8"),
     ("None for a tensor", lambda: tl.prod(None), tl.DTypeError, "prod: x: .*NoneType"),
     ("a complex number beside floats", lambda: tl.hardtanh(X, 0, np.array([1j])), tl.DTypeError, "hardtanh: max_val"),
     ("a long double beside floats", lambda: tl.mul(X, np.longdouble(1)), tl.DTypeError, "mul: y: .*float128|float64"),
@@ -385,7 +384,7 @@ REFUSED = [
     ("no index", lambda: tl.gather(X, 0, ()), tl.DTypeError, "gather: index must hold integers, got float64"),
     ("half an index", lambda: tl.embedding((2.0, 1.0), X), tl.DTypeError, "embedding: .* input"),
     ("an old word for text", lambda: tl.tensor(X).astype("a"), tl.DTypeError, "astype: 'a' is not a dtype"),
-    ("an array for tensors", lambda: tl.grad(leaf().sum(), np.array(1)), tl.ArgumentError, "grad: inputs are tensors"),
+    ("an array for tensors", lambda: tl.grad(leaf().sum(), np.array(1)), tl.ArgumentError, "grad: inputs must be"),
     ("minus one for True", lambda: tl.grad(product, 0, create_graph=-1), tl.DTypeError, "grad: create_graph must be"),
     ("70 axes, none of a row", lambda: tl.jacobian(lambda x: x[:0])(np.ones((1,) * 35)), tl.ShapeError, "reshape: "),
     ("text for elements", lambda: setitem(0, "a"), tl.DTypeError, r"x\[...\] = value: "),

@@ -179,7 +179,7 @@ def test_further_arguments_are_passed_on():
         (lambda: tl.grad(lambda x: x, (0, 0))(1.0), ArgumentError, "argnums must be distinct positions of 1 arguments"),
         (lambda: tl.jvp(lambda x: x, tl.ones(2), tl.ones(3)), ShapeError, r"tangents must have the shapes \(2,\), got"),
         (lambda: tl.vjp(lambda x: x, tl.ones(2))[1](tl.ones(1)), ShapeError, "cotangents must have the shapes"),
-        (lambda: tl.grad(tl.ones(1)), ArgumentError, "inputs are tensors that require a gradient, input 0 is a int"),
+        (lambda: tl.grad(tl.ones(1)), ArgumentError, "inputs must be tensors, input 0 is a int"),
     ],
 )
 def test_mistakes_are_explained(call, error, match):
@@ -247,7 +247,7 @@ def test_hooks_and_the_second_derivative(torch):
     assert run(tl) == run(torch)
 
 
-@pytest.mark.parametrize(("bad", "match"), [(3.0, "gave float"), (tl.ones(3), r"gave float32 of shape \(3,\)")])
+@pytest.mark.parametrize(("bad", "match"), [(3.0, "gave 3.0"), (tl.ones(3), r"gave Tensor float32 of shape \(3,\)")])
 def test_a_hook_that_returns_nonsense_is_named(bad, match):
     x = tl.tensor([1.0, 2.0], requires_grad=True)
     x.register_hook(lambda g: bad)

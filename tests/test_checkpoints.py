@@ -187,7 +187,7 @@ def test_a_checkpoint_inside_of_no_grad_and_in_reverse():
     y.sum().backward(retain_graph=True)
     np.testing.assert_array_equal(x.grad.numpy(), [2, 3, 4])
     mask[0] = 7.0
-    with pytest.raises(GradientError, match=r"that the function uses, of shape \(3,\), was changed in place"):
+    with pytest.raises(GradientError, match=r"gave other values.* uses another tensor of shape \(3,\)"):
         y.sum().backward()
 
 

@@ -7,6 +7,7 @@ from oracles import KERNELS, both, close, convolution, convolutions, one_or_two,
 
 import tinygrad_lenet as tl
 from tinygrad_lenet.errors import ArgumentError, ShapeError
+from tinygrad_lenet.kernels import convolution as kernels
 from tinygrad_lenet.kernels import threads
 from tinygrad_lenet.kernels.convolution import Geometry
 from tinygrad_lenet.ops.convolution import conv2d_input_grad
@@ -282,6 +283,32 @@ def test_how_products_are_cut_into_blocks_does_not_matter(case, name, value):
             close(found, wanted.numpy())
         poison(case)
         close(tl.conv2d(case.x, case.weight, **case.options) + case.bias.reshape(-1, 1, 1), expected[0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "channels", "outs", "groups", "axes"),
+    [
+        ((3, 2), 1, 4, 2, 1, (4, 4)),
+        ((3, 2), (2, 1), 4, 2, 1, (5, 5)),
+        ((3, 2), (2, 1), 2, 1, 1, (5, 4)),
+        ((3, 1), (2, 1), 1, 2, 1, (4, 5)),
+        ((1, 3), (2, 1), 4, 2, 1, (4, 4)),
+        ((3, 2), 1, 4, 4, 2, (4, 5)),
+        ((3, 2), 1, 4, 2, 2, (4, 4)),
+    ],
+)
+def test_columns_are_copied_only_where_they_cannot_be_a_view(kernel, dilation, channels, outs, groups, axes):
+    at = Geometry(windows((7, 6), kernel, 1, 1, dilation), groups)
+    found = [blocks(at, channels, outs, 3, 4) for blocks in (kernels._output_blocks, kernels._image_blocks)]
+    assert tuple(len(blocks[0].columns.shape) for blocks, _ in found) == axes
+
+
+def test_the_work_is_the_number_of_multiply_adds():
+    # stride 2, padding 1: an output of (3, 3); each group has 2 of 4 channels and 3 of 6 outputs
+    at = Geometry(windows((5, 6), (3, 2), 2, (1, 0), 1), 2)
+    assert kernels._output_blocks(at, 4, 6, 7, 4)[1] == 7 * 6 * (3 * 3) * 2 * (3 * 2)
+    # The gradient of the images: of each pixel, over the outputs of its group and the positions in the kernel.
+    assert kernels._image_blocks(at, 4, 6, 7, 4)[1] == 7 * 4 * (5 * 6) * 3 * (3 * 2)
 
 
 @pytest.mark.parametrize("case", LARGE, ids=range(len(LARGE)))

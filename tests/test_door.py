@@ -125,9 +125,9 @@ def test_a_colon_in_a_message_is_left_alone(monkeypatch):
 
 
 def test_of_an_object_s_own_methods_the_one_that_was_called_is_named():
-    with pytest.raises(ArgumentError, match=r"^ModuleList: each of modules"):
+    with pytest.raises(DTypeError, match=r"^ModuleList: each of modules"):
         nn.ModuleList([3])
-    with pytest.raises(ArgumentError, match=r"^ModuleList\.append: each of modules"):
+    with pytest.raises(DTypeError, match=r"^ModuleList\.append: module"):
         nn.ModuleList().append(3)
     with pytest.raises(DTypeError, match=r"^SGD: params is a set"):
         optim.SGD({leaf(1)})

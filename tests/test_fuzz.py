@@ -159,7 +159,7 @@ def onnx_model(location=None, **fields):
 IDX = struct.pack(">BBBB", 0, 0, 8, 3)
 MUCH = f"({2**50},)"
 CLAIMS = {
-    "idx of 2^40 images": (".idx", IDX + struct.pack(">III", 2**31, 2**9, 1), "claims shape"),
+    "idx of 2^40 images": (".idx", IDX + struct.pack(">III", 2**31, 2**9, 1), "found shape"),
     "gzip of 10 GB, as said": (".idx", gz(BLOCK + GIGABYTES), "a start of"),
     "npz: 2^50 elements": (".npz", stored(a_npy=npy(MUCH)), "0 bytes for an array"),
     "npz: 2^50 elements of nothing": (".npz", stored(a_npy=npy(f"({2**50}, 0)")), None),

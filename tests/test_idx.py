@@ -33,7 +33,7 @@ def idx(tmp_path_factory):
 def refused(idx, content, *words, **options):
     with pytest.raises(DataError) as caught:
         idx(content, **options)
-    for word in ("some-file", "expected", *words):
+    for word in ("some-file", *words):
         assert word in str(caught.value)
 
 
@@ -69,7 +69,7 @@ def test_every_truncation_of_a_gzip_stream_is_refused(idx):
     stream = pack(encode(np.arange(12, dtype="f4")))
     for end in range(len(stream)):
         refused(idx, stream[:end])
-    refused(idx, stream + b"junk", "gzip")
+    refused(idx, stream + b"junk", "Not a gzipped file")
 
 
 @few
@@ -133,12 +133,12 @@ def test_memory_grows_with_the_file_not_with_its_claims(idx, content, packed):
 def test_a_claim_beyond_the_file_is_called_that(idx):
     header = struct.pack(">BBBBI", 0, 0, 8, 1, 1000)
     refused(idx, header + bytes(999), "found 999 bytes after the header", "1000 bytes for shape (1000,)")
-    refused(idx, struct.pack(">BBBBI", 0, 0, 8, 1, 2**32 - 1), "claims shape (4294967295,)", "get an intact file")
+    refused(idx, struct.pack(">BBBBI", 0, 0, 8, 1, 2**32 - 1), "found shape (4294967295,)", "get an intact file")
 
 
 def test_an_honest_gzip_bomb_meets_the_limit(idx):
     content = encode(np.zeros(1_000_000, "u1"))
-    refused(idx, pack(content), "max_bytes=1000000", max_bytes=999_999)
+    refused(idx, pack(content), "1000000 bytes", "max_bytes=999999", max_bytes=999_999)
     assert idx(pack(content), max_bytes=1_000_000).size == 1_000_000
 
 
@@ -158,7 +158,7 @@ def test_what_numpy_or_idx_does_not_know_is_refused(idx, content):
 def test_a_wrong_checksum_names_both(idx):
     content = encode(np.zeros(3, "u1"))
     right, wrong = hashlib.sha256(content).hexdigest(), "0" * 64
-    refused(idx, content, right, wrong, "delete", sha256=wrong)
+    refused(idx, content, right, wrong, "get an intact file", sha256=wrong)
 
 
 def test_a_missing_file_is_the_usual_error(tmp_path):

@@ -137,21 +137,6 @@ def held_bytes(pool):
     return sum(block.size - memory._ALIGNMENT for block in pool.blocks.values())
 
 
-def test_idle_memory_is_given_back_and_used_memory_is_not(pool):
-    used, idle = memory.empty(SHAPE, FLOAT), memory.empty(SHAPE, FLOAT)
-    used.fill(1)
-    del idle
-    memory.release()
-    assert pool.total == held_bytes(pool) == used.nbytes
-    assert idle_bytes(pool) == 0
-    assert len(pool.blocks) == len(pool.idle) == 1
-    taken()
-    assert (used == 1).all()
-    place = used.ctypes.data
-    del used
-    assert memory.empty(SHAPE, FLOAT).ctypes.data in (place, *(block.ctypes.data for block in pool.blocks.values()))
-
-
 def test_beyond_the_limit_what_was_lent_the_longest_time_ago_is_forgotten(pool, monkeypatch):
     monkeypatch.setattr(memory, "_LIMIT", 3 * 100_000)
     byte = np.dtype(np.uint8)

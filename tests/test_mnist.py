@@ -1,10 +1,8 @@
 """MNIST and data sets like it: where their files are found, and what they hold."""
 
-import hashlib
-
 import numpy as np
 import pytest
-from idx_files import FILES, IMAGES, LABELS, REPOSITORY, Tiny, encode, put
+from idx_files import IMAGES, LABELS, REPOSITORY, Tiny, encode, put
 
 from tinygrad_lenet.data import MNIST, FashionMNIST
 from tinygrad_lenet.errors import DataError, OutOfRangeError
@@ -15,7 +13,7 @@ REAL = REPOSITORY / "examples" / "data" / "mnist"
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("TINYGRAD_LENET_DATA", raising=False)
-    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+    for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
 
 
@@ -26,15 +24,14 @@ def _own_cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", ["root", "root/tiny", "named", "named/tiny", "cache", "cache/tiny"])
 def test_files_are_found(tmp_path, monkeypatch, place, ending):
     monkeypatch.setenv("TINYGRAD_LENET_DATA", str(tmp_path / "named"))
-    monkeypatch.setattr("tinygrad_lenet.data.mnist._cache", lambda: str(tmp_path / "cache"))
-    put(tmp_path / place, ending)
+    put(tmp_path / place.replace("cache", "cache/tinygrad_lenet"), ending)
     np.testing.assert_array_equal(Tiny(tmp_path / "root", train=False, download=False).images, IMAGES)
 
 
 def test_the_first_place_counts(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYGRAD_LENET_DATA", str(put(tmp_path / "named")))
     put(tmp_path / "root", images=encode(IMAGES[::-1]))
-    with pytest.raises(DataError, match=r"root.t10k-images-idx3-ubyte\.gz: found content with the SHA-256"):
+    with pytest.raises(DataError, match=r"root.t10k-images-idx3-ubyte\.gz is damaged.* found content with the SHA-256"):
         Tiny(tmp_path / "root", train=False)
     assert len(Tiny(train=False)) == 7
 
@@ -50,15 +47,6 @@ def test_without_download_the_error_lists_the_places(tmp_path, monkeypatch):
         "download=True",
     ):
         assert word in str(caught.value)
-
-
-def test_images_and_labels_must_fit(tmp_path):
-    contents = encode(IMAGES), encode(LABELS[:-1])
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in zip(FILES, contents, strict=True)}
-    for name, content in zip(FILES, contents, strict=True):
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=r"\(7, 5, 3\) and labels of \(6,\)"):
-        type("Odd", (Tiny,), {"checksums": sums})(tmp_path, train=False)
 
 
 # Samples

@@ -59,7 +59,6 @@ LAYERS = [  # name, positional arguments, options, shape of the input
 CELLS = options(num_layers=[1, 2], bidirectional=[False, True], bias=[True, False])
 LAYERS += [(name, (3, 4), o, (5, 2, 3)) for name in ("RNN", "LSTM", "GRU") for o in CELLS]
 LAYERS += [(name, (3, 4), {"batch_first": True}, (2, 5, 3)) for name in ("RNN", "LSTM", "GRU")]
-LAYERS += [(name, (3, 4), {}, (5, 3)) for name in ("RNN", "LSTM", "GRU")]  # no batch
 LAYERS += [("RNN", (3, 4), {"nonlinearity": "relu"}, (5, 2, 3))]
 # In their gradients of float64, PyTorch has constants of float32.
 SLACK = {"Hardsigmoid": 1e-7, "CELU": 1e-7}
@@ -91,11 +90,10 @@ def test_layers_agree_with_torch(torch, name, args, options, shape, dtype):
 
 
 @pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
-@pytest.mark.parametrize("batch", [(), (2,)])
-def test_a_given_state_agrees_with_torch(torch, name, batch):
+def test_a_given_state_agrees_with_torch(torch, name):
     ours, theirs = twins(torch, name, (3, 4, 2), {}, np.float64)
     rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal((5, *batch, 3)), *(rng.standard_normal((2, *batch, 4)) for _ in range(ours.states))]
+    arrays = [rng.standard_normal((5, 2, 3)), *(rng.standard_normal((2, 2, 4)) for _ in range(ours.states))]
     given = lambda x, *states: (x, states if len(states) > 1 else states[0])  # noqa: E731
     judge(torch, lambda *xs: ours(*given(*xs)), lambda *ts: theirs(*given(*ts)), arrays, np.float64)
 
@@ -229,7 +227,7 @@ MISTAKES = [
     ),
     (lambda: nn.Conv1d(4, 4, 20)(X1), ShapeError, "20.*9"),
     (lambda: nn.MaxPool1d(3)(X2), ShapeError, r"max_pool1d.*\(2, 4, 7, 9\)"),
-    (lambda: nn.AdaptiveAvgPool2d(0)(X2), ArgumentError, "AdaptiveAvgPool2d: output_size.*0"),
+    (lambda: nn.AdaptiveAvgPool2d(0)(X2), ArgumentError, "adaptive_avg_pool2d: output_size.*0"),
     (lambda: nn.Upsample()(X2), ArgumentError, "size.*scale_factor"),
     (lambda: nn.Upsample(size=3, scale_factor=2)(X2), ArgumentError, "size.*scale_factor"),
     (lambda: nn.Upsample(size=3, mode="cubic")(X2), ArgumentError, "'nearest' or 'bilinear'.*'cubic'"),
@@ -251,9 +249,9 @@ MISTAKES = [
     (lambda: nn.GRU(9, 4)(X1[:0]), ShapeError, "at least one step"),
     (lambda: nn.Unflatten(3, (2, 2))(X1), ArgumentError, "Unflatten.*3"),
     (lambda: nn.Unflatten(1, (3, 2))(X1), ShapeError, r"\(2, 3, 2, 9\)"),
-    (lambda: nn.ModuleList([3]), ArgumentError, "ModuleList: each of modules must be a Module, got a int"),
+    (lambda: nn.ModuleList([3]), DTypeError, "ModuleList: each of modules must be a Module, got int"),
     (lambda: nn.ModuleList([nn.ReLU()])[1], OutOfRangeError, "there are 1 modules, no number 1"),
-    (lambda: nn.ModuleList([nn.ReLU()]).__setitem__(0, 3), ArgumentError, "got a int"),
+    (lambda: nn.ModuleList([nn.ReLU()]).__setitem__(0, 3), DTypeError, "got int"),
     (lambda: nn.SmoothL1Loss(beta=-1.0)(X1, X1), ArgumentError, "beta.*-1"),
     (lambda: nn.HuberLoss(delta=0.0)(X1, X1), ArgumentError, "delta.*0"),
     (lambda: nn.KLDivLoss("batch")(X1, X1), ArgumentError, "'batchmean'.*'batch'"),

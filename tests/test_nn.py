@@ -53,7 +53,7 @@ def test_what_is_assigned_is_found_in_that_order():
     block.second = nn.ReLU()  # replaced, and so forgotten
     assert "second.weight" not in dict(block.named_parameters())
     del block.scale
-    with pytest.raises(AttributeError, match=r"Block has no attribute 'scale'; it has .*first"):
+    with pytest.raises(AttributeError, match=r"Block.* has no attribute 'scale'"):
         _ = block.scale
 
 
@@ -198,7 +198,7 @@ def test_a_failed_load_lists_everything_and_changes_nothing():
     words = r"missing: fc1\.bias, fc2\.bias; unexpected: stranger; misshapen: fc3\.bias .*\(10,\), given \(11,\)"
     with pytest.raises(nn.StateError, match=words):
         model.load_state_dict(state)
-    with pytest.raises(nn.StateError, match=r"fit\. misshapen: fc3\.bias"):  # nothing to be done about that
+    with pytest.raises(nn.StateError, match=r"fit\. misshapen: fc3\.bias"):
         model.load_state_dict(state, strict=False)
     with pytest.raises(KeyError, match="strict=False"):
         model.load_state_dict({})
@@ -245,8 +245,8 @@ MISTAKES = [
     (lambda: init.calculate_gain("gelu"), ArgumentError, "'linear', .*'gelu'"),
     (lambda: init.lecun_normal_(tl.zeros(3)), ShapeError, r"two axes, got shape \(3,\)"),
     (lambda: init.kaiming_normal_(tl.zeros(3, 3), mode="fan"), ArgumentError, "'fan_in' or 'fan_out', got 'fan'"),
-    (lambda: nn.Sequential(nn.ReLU(), tl.relu), ArgumentError, "element 1 of modules must be a Module, got a function"),
-    (lambda: nn.Sequential(nn.ReLU()).append(tl.relu), ArgumentError, "module must be a Module, got a function"),
+    (lambda: nn.Sequential(nn.ReLU(), tl.relu), DTypeError, "element 1 of modules must be a Module, got function"),
+    (lambda: nn.Sequential(nn.ReLU()).append(tl.relu), DTypeError, "module must be a Module, got function"),
     (lambda: nn.Sequential({"forward": nn.ReLU()}), ArgumentError, "forward"),
     (lambda: nn.Sequential(nn.ReLU())[3], tl.OutOfRangeError, "3"),
     (lambda: nn.Module()(1), NotImplementedError, "Module has no forward method"),
@@ -276,19 +276,11 @@ def options_of(cls):
 def test_a_module_has_the_options_of_its_function():
     assert options_of(nn.Tanh) == "()"
     assert options_of(nn.LeakyReLU) == "(negative_slope: float = 0.01)"
-    assert options_of(nn.HuberLoss) == "(reduction: Reduction = mean, delta: Delta = 1.0)"
+    assert options_of(nn.HuberLoss) == "(reduction: Reduction = mean, delta: PositiveReal = 1.0)"
     assert options_of(nn.MaxPool1d).startswith("(kernel_size: int, stride: int | None = None, padding: int = 0, ")
     assert nn.Softmax(dim=0).options == nn.Softmax(axis=0).options == nn.Softmax(0).options == {"axis": 0}
     assert nn.LeakyReLU.__doc__.startswith("ReLU with a slope for negative inputs")
     assert tl.leaky_relu.__doc__.splitlines()[0] in nn.LeakyReLU.__doc__
-
-
-def test_a_module_may_have_narrower_options_than_its_function():
-    assert np.isnan(tl.elu(-1.0, alpha=np.nan).item())
-    for make in (nn.ELU, nn.CELU, nn.LeakyReLU, nn.Softplus):
-        with pytest.raises(ArgumentError, match=rf"^{make.__name__}: \w+ must lie in \(-inf, inf\), got nan$"):
-            make(np.nan)
-    assert type(nn.ELU(2).options["alpha"]) is float
 
 
 def test_a_users_subclass_has_its_own_options():
@@ -306,6 +298,15 @@ def test_a_users_subclass_has_its_own_options():
         Scaled("x")
     with pytest.raises(TypeError, match=r"^Scaled\(\) takes \(negative_slope.*\): got an unexpected .* 'inplace'$"):
         Scaled(inplace=True)
+
+
+def test_older_pickles_have_the_options_as_attributes():
+    model = nn.Upsample.__new__(nn.Upsample)
+    model.__setstate__(
+        {"training": False, "size": (2, 4), "scale_factor": None, "mode": "nearest", "align_corners": None}
+    )
+    assert vars(model) == vars(nn.Upsample((2, 4)).eval())
+    assert model(tl.ones(1, 1, 1, 1)).shape == (1, 1, 2, 4)
 
 
 def test_sequences_take_a_kernel_size_of_one_element():

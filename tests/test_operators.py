@@ -108,7 +108,7 @@ def test_bits_of_floats_are_refused_with_the_logical_op():
         with pytest.raises(tl.DTypeError, match="logical_and"):
             call()
     for call in (lambda: n.astype("uint8") & 300, lambda: n.astype("uint8") | -1):  # as NumPy
-        with pytest.raises((tl.TinygradLenetError, OverflowError), match="uint8"):
+        with pytest.raises(tl.TinygradLenetError, match="uint8"):
             call()
     agree(tl.logical_and(x, n[0]), np.logical_and(A, 6))
     agree(tl.logical_not(n), np.array([False]))
@@ -130,7 +130,7 @@ def test_comparison_with_nan_is_ieee():
 
 def test_an_array_cannot_swallow_a_tensor_and_lose_its_gradient():
     a = A.copy()
-    with pytest.raises(tl.GradientError, match=r"np\.add: out= would go unrecorded.*total = total \+ tensor"):
+    with pytest.raises(tl.GradientError, match=r"np\.add: out= would go unrecorded.*x = x \+ tensor"):
         a += tl.tensor(B, requires_grad=True)
     np.testing.assert_array_equal(a, A)
     a += tl.tensor(B)
@@ -141,7 +141,7 @@ def test_an_array_cannot_swallow_a_tensor_and_lose_its_gradient():
 def test_what_does_not_fit_is_named_with_op_and_shapes(op):
     name = {"truediv": "div"}.get(op.__name__, op.__name__)
     with pytest.raises(
-        tl.ShapeError, match=rf"^{name}: .*x is float32 of shape \(2, 3\); y is float32 of shape \(2,\)"
+        tl.ShapeError, match=rf"^{name}: .*x=Tensor float32 of shape \(2, 3\); y=Tensor float32 of shape \(2,\)"
     ):
         op(tl.tensor(A), tl.ones(2))
     with pytest.raises(tl.DTypeError, match="str"):
@@ -271,7 +271,7 @@ def test_a_leaf_that_requires_a_gradient_is_changed_in_place_under_no_grad_only(
 
 def test_in_place_cannot_change_shape_or_kind_of_dtype():
     x = tl.ones(3)
-    with pytest.raises(tl.ShapeError, match=r"keeps the shape \(3,\), the result would have \(2, 3\)"):
+    with pytest.raises(tl.ShapeError, match=r"would change the shape \(3,\) to \(2, 3\)"):
         x += tl.ones(2, 3)
     x += np.ones(3)  # float64 into float32, as NumPy's same_kind
     assert x.dtype == np.float32
@@ -295,9 +295,9 @@ def test_bits_change_in_place_and_so_in_a_view(op):
         with pytest.raises(tl.GradientError, match="changed in place"):
             y.sum().backward()
     mask = tl.tensor([True, False])
-    with pytest.raises(tl.DTypeError, match="keeps the dtype bool"):
+    with pytest.raises(tl.DTypeError, match="would change the dtype bool to int64"):
         op(mask, np.array([1, 2]))
-    with pytest.raises(tl.ShapeError, match="keeps the shape"):
+    with pytest.raises(tl.ShapeError, match="would change the shape"):
         op(mask, tl.tensor([[True], [False]]))
 
 

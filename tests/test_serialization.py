@@ -198,7 +198,7 @@ def test_headers_that_others_may_write(tmp_path, header, shape, version):
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ([("x.npy", npy(HEADER, bytes(8))), ("x.npy", npy(HEADER, bytes(8)))], "'x.npy' twice"),
+        ([("x.npy", npy(HEADER, bytes(8))), ("x.npy", npy(HEADER, bytes(8)))], "one name twice"),
         ([("x.npy", npy(HEADER, bytes(8))), ("x", npy(HEADER, bytes(8)))], "one name twice"),
         ([("x.npy", npy(HEADER, bytes(7)))], r"found 7 bytes for an array of shape \(2,\) and dtype float32"),
         ([("x.npy", npy(HEADER, bytes(9)))], "found 9 bytes"),

@@ -215,7 +215,7 @@ def test_single_elements_become_python_numbers():
     assert [10, 20, 30][tl.arange(3)[1]] == 20
     assert list(range(tl.arange(4)[2])) == [0, 1]
     for convert in (lambda x: x.item(), float, int):
-        with pytest.raises(tl.ShapeError, match=r"one element, this tensor has shape \(2,\)"):
+        with pytest.raises(tl.ShapeError, match=r"one element, not for shape \(2,\)"):
             convert(tl.ones(2))
     for x in (tl.ones(2), tl.zeros(0)):
         with pytest.raises(tl.ShapeError, match=r"truth value .* ambiguous"):
@@ -287,7 +287,7 @@ def test_requires_grad_can_be_switched_on_leaves_only():
     assert y.requires_grad
     assert not y.is_leaf
     y.requires_grad = True  # it does already
-    with pytest.raises(tl.GradientError, match=r"leaf tensors only; use x\.detach\(\)"):
+    with pytest.raises(tl.GradientError, match=r"only leaves can .*; use x\.detach\(\)"):
         y.requires_grad = False
     x.requires_grad = False
     assert not (x * 2).requires_grad

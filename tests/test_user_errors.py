@@ -74,7 +74,7 @@ def test_what_the_users_code_raises_comes_out_as_it_is(door, error):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tl.grad(3, X), r"^grad: outputs are tensors, output 0 is a int$"),
+        (lambda: tl.grad(3, X), r"^grad: outputs must be tensors, output 0 is a int$"),
         (lambda: tl.grad(lambda x: x)(X), r"^grad: the function must return one number"),
         (lambda: tl.hvp(lambda x: x.sum(), X, [1.0]), r"^hvp: tangents must have the shapes"),
         (lambda: tl.vjp(lambda x: x, X)[1]([1.0]), r"^vjp: cotangents must have the shapes"),
@@ -82,11 +82,11 @@ def test_what_the_users_code_raises_comes_out_as_it_is(door, error):
         (lambda: testing.gradcheck(tl.tanh, X), r"^gradcheck: inputs must be a list"),
         (lambda: testing.gradcheck(tl.tanh, [X], order=3), r"^gradcheck: order must be 1 or 2"),
         (lambda: testing.gradcheck(lambda x: x.detach(), [X]), r"^argument 0, index \(\d, \d\): the recorded gradient"),
-        (lambda: training.evaluate(nn.Identity(), [(X, [[0]])]), r"^evaluate: expected logits \(N, C\)"),
-        (lambda: training.evaluate(nn.Identity(), data.DataLoader([(X, 1), (X,)])), r"^DataLoader: found samples of"),
+        (lambda: training.evaluate(nn.Identity(), [(X[0], [0])]), r"^evaluate: the model must return logits"),
+        (lambda: training.evaluate(nn.Identity(), data.DataLoader([(X, 1), (X,)])), r"^DataLoader: the samples of"),
         (lambda: data.DataLoader((X, X[:1])), r"^DataLoader: the data set has arrays of the shapes"),
         (lambda: data.random_split(X, [3]), r"^random_split: lengths \[3\] add up to 3"),
-        (lambda: data.RandomAffine()(X, 3), r"^RandomAffine: expected a NumPy generator"),
+        (lambda: data.RandomAffine()(X, 3), r"^RandomAffine: generator must be a Generator"),
         (lambda: tl.load("weights.txt"), r"^load: path, the name of the file, must end in"),
     ],
 )

@@ -1,8 +1,6 @@
 """The content of pictures."""
 
 import re
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -102,16 +100,16 @@ def lenet_view():
 def test_a_graph_has_every_op_and_parameter_once_and_each_edge_goes_forward():
     model, _, view = lenet_view()
     ops = ["conv2d", "relu", "max_pool2d"] * 2 + ["reshape"] + ["linear", "relu"] * 2 + ["linear", "softmax_nll"]
-    assert [n["title"] for n in view.nodes if "leaf" not in n] == ops
-    assert {n["title"] for n in view.nodes if n["kind"] == "parameter"} == {n for n, _ in model.named_parameters()}
+    assert [n.title for n in view.nodes if n.leaf is None] == ops
+    assert {n.title for n in view.nodes if n.kind == "parameter"} == {n for n, _ in model.named_parameters()}
     assert len(view.edges) == 12 + 10
-    assert {b for _, b in view.edges} == {i for i, n in enumerate(view.nodes) if "leaf" not in n}
+    assert {b for _, b in view.edges} == {i for i, n in enumerate(view.nodes) if n.leaf is None}
 
 
 def test_a_tensor_used_twice_has_two_edges_and_unnamed_ones_are_inputs():
     x = tl.ones(2, requires_grad=True)
     view = visualize.graph((x * x).sum())
-    assert [(n["title"], n["kind"]) for n in view.nodes] == [("input", "input"), ("mul", "op"), ("sum", "output")]
+    assert [(n.title, n.kind) for n in view.nodes] == [("input", "input"), ("mul", "op"), ("sum", "output")]
     assert view.edges == [(0, 1), (0, 1), (1, 2)]
 
 
@@ -126,12 +124,11 @@ def test_norms_of_gradients_are_shown_after_a_backward_pass():
     np.testing.assert_array_equal(x.grad.numpy(), [2, 2])  # looking changes nothing
 
 
-def test_all_three_formats_are_well_formed(tmp_path, monkeypatch):
+def test_all_three_formats_are_well_formed(tmp_path):
     from xml.etree import ElementTree
 
     _, loss, view = lenet_view()
     loss.backward()
-    monkeypatch.setitem(sys.modules, "graphviz", None)  # drawn here
     for name in ("g.svg", "g.dot", "g.md"):
         view.save(tmp_path / name)
     picture = ElementTree.parse(tmp_path / "g.svg").getroot()
@@ -143,30 +140,9 @@ def test_all_three_formats_are_well_formed(tmp_path, monkeypatch):
     assert dot.count("->") == mermaid.count("-->") == len(view.edges)
     assert dot.count("{") == dot.count("}")
     assert mermaid.startswith("```mermaid\nflowchart TB\n")
-    assert view._repr_svg_() in view._repr_html_()
+    assert view._repr_svg_() == view.svg()
     with pytest.raises(tl.ArgumentError, match=r"must end in \.svg, \.dot or \.md, got .*g\.png"):
         view.save(tmp_path / "g.png")
-
-
-def test_graphviz_lays_it_out_where_it_is_installed(monkeypatch):
-    _, _, view = lenet_view()
-
-    class Source:
-        def __init__(self, text):
-            self.text = text
-
-        def pipe(self, format, encoding):
-            return f"<svg>{format} {encoding} {len(self.text)}</svg>"
-
-    fake = types.SimpleNamespace(Source=Source, ExecutableNotFound=RuntimeError)
-    monkeypatch.setitem(sys.modules, "graphviz", fake)
-    assert view.svg() == f"<svg>svg utf-8 {len(view.dot())}</svg>"
-
-    def missing(self, **options):
-        raise RuntimeError("no dot")
-
-    monkeypatch.setattr(Source, "pipe", missing)
-    assert view.svg().startswith("<svg xmlns")
 
 
 def test_no_graph_and_a_freed_graph_are_refused():
@@ -174,5 +150,5 @@ def test_no_graph_and_a_freed_graph_are_refused():
         visualize.graph(tl.ones(2) * 2)
     loss = (tl.ones(2, requires_grad=True) * 2).sum()
     loss.backward()
-    with pytest.raises(tl.GradientError, match="draw it before backward"):
+    with pytest.raises(tl.GradientError, match="draw it before"):
         visualize.graph(loss)

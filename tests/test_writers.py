@@ -168,8 +168,8 @@ def test_only_what_a_dead_writer_left_is_removed(tmp_path):
         (tmp_path / name).write_text("mine")
     dead = tmp_path / f".tinygrad_lenet-{'0' * 32}.tmp"
     dead.write_text("half")
-    handle = os.open(tmp_path / f".tinygrad_lenet-{'1' * 32}.tmp", os.O_CREAT | os.O_RDWR)
-    assert files._lock(handle)
+    alive = open(tmp_path / f".tinygrad_lenet-{'1' * 32}.tmp", "xb")  # noqa: SIM115  # closed below
+    assert files._lock(alive)
     during = []
 
     def content(file):
@@ -181,7 +181,7 @@ def test_only_what_a_dead_writer_left_is_removed(tmp_path):
     assert dead.name not in during
     assert sorted(os.listdir(tmp_path)) == sorted(["a", f".tinygrad_lenet-{'1' * 32}.tmp", *own])
     assert (tmp_path / "a").read_bytes() == b"outer"
-    os.close(handle)
+    alive.close()
     files.write(tmp_path / "a", content)
     assert sorted(os.listdir(tmp_path)) == sorted(["a", *own])
     assert {(tmp_path / name).read_text() for name in own} == {"mine"}

@@ -107,12 +107,8 @@ class _Watched:
     """The plan of an op, with checks of the gradients that it receives and passes on."""
 
     def __init__(self, plan: Backward, line: str, infinite: bool) -> None:
-        self.plan, self.line, self.infinite = plan, line, infinite
-
-    @property
-    def op(self) -> Any:
-        """The op of the plan."""
-        return self.plan.op
+        self.plan, self.op = plan, plan.op
+        self.line, self.infinite = line, infinite
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
         """Check the gradients and pass them on."""

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from functools import partial
-from typing import Annotated, Any, TypeAlias, overload
+from typing import Any, overload
 
 import numpy as np
 
-from .checks import function, integer
+from .checks import Function, integer
 from .core.graph import now, pullback, sources
 from .core.modes import enable_grad, is_grad_enabled
 from .core.python_object import root_of, seed_of
 from .core.signature import checked
 from .core.tensor import Tensor, as_tensor
-from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, foreign, translated
+from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, foreign
 from .kernels.memory import storage
 from .ops.elementwise import clone
 from .ops.shape import stack
 
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
-
-Function: TypeAlias = Annotated[Callable[..., Any], function]
 
 
 @overload
@@ -90,22 +87,17 @@ def grad(
         if not x._requires_grad:
             raise GradientError(f"input {i} does not require a gradient; make it with requires_grad=True")
     roots = [root_of(y) for y in ys]
-    seeds: list[Any] = [seed_of(y, g) for y, g in zip(ys, gs, strict=True)]
+    seeds = [seed_of(y, g) for y, g in zip(ys, gs, strict=True)]
     taken = {id(storage(seed._data)) for seed in seeds}
     wanted = [x._node or x for x in xs]
-    since = now()
+    since, retain = now(), create_graph if retain_graph is None else retain_graph
     with foreign, enable_grad() if create_graph else nullcontext():
-        if not create_graph:
-            seeds = [seed._data for seed in seeds]
-        found = pullback(roots, seeds, set(wanted), create_graph if retain_graph is None else retain_graph)
+        found = pullback(roots, seeds if create_graph else [seed._data for seed in seeds], set(wanted), retain)
     results: list[Tensor | None] = []
     for i, vertex in enumerate(wanted):
         gradient = found.get(vertex)
         if gradient is None and not allow_unused:
-            raise GradientError(
-                f"the outputs do not depend on input {i} (was it detached or computed under no_grad()?); "
-                "pass allow_unused=True to get None for it"
-            )
+            raise GradientError(f"the outputs do not depend on input {i}; pass allow_unused=True to get None for it")
         if isinstance(gradient, np.ndarray):
             gradient = Tensor._wrap(gradient.copy())
         elif gradient is not None:
@@ -140,8 +132,7 @@ def _tensors(name: str, values: Any) -> list[Tensor]:
     found = [*values] if several else [values]
     for i, x in enumerate(found):
         if not isinstance(x, Tensor):
-            what = "tensors that require a gradient" if name == "inputs" else "tensors"
-            raise ArgumentError(f"{name} are {what}, {name[:-1]} {i} is a {type(x).__name__}")
+            raise ArgumentError(f"{name} must be tensors, {name[:-1]} {i} is a {type(x).__name__}")
     return found
 
 
@@ -207,12 +198,9 @@ class _Call:
             pulled = gradients(self.outputs, self.inputs, seeds, record=True)
         return gradients(pulled, tensors, directions, self.recorded(directions))
 
-    def jacobians(self, name: str) -> Any:
+    def jacobians(self) -> Any:
         """The Jacobian of each output for each argument."""
-        try:
-            return self.by_output([self.by_argument(self._rows(y)) for y in self.outputs])
-        except MemoryError as error:
-            raise translated(error, name, f"arguments={brief(self.inputs)}") from None
+        return self.by_output([self.by_argument(self._rows(y)) for y in self.outputs])
 
     def _rows(self, y: Tensor) -> list[Tensor]:
         """The Jacobian of one output for each input, row by row."""
@@ -354,7 +342,7 @@ def jacobian(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     tensor([[2., 1., 0.],
             [0., 3., 2.]])
     """
-    return _derivative("jacobian", fn, argnums, partial(_Call.jacobians, name="jacobian"))
+    return _derivative("jacobian", fn, argnums, _Call.jacobians)
 
 
 @checked
@@ -374,7 +362,7 @@ def hessian(fn: Function, argnums: int | tuple[int, ...] = 0) -> Function:
             [2., 0.]])
     """
     gradient = _derivative("grad", fn, argnums, _Call.gradient)
-    return _derivative("hessian", gradient, argnums, partial(_Call.jacobians, name="hessian"))
+    return _derivative("hessian", gradient, argnums, _Call.jacobians)
 
 
 @checked

@@ -6,25 +6,24 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import function, instance, listed
+from .checks import Function, instance, listed
 from .core.graph import Node, Vertex, ancestors, now, pullback, sources
 from .core.modes import enable_grad, is_grad_enabled, listener, listening, watcher
 from .core.python_object import root_of
 from .core.saved import changed, save
 from .core.signature import checked
 from .core.tensor import Tensor, Version
-from .errors import GradientError, OutOfMemoryError, TinygradLenetError, foreign, named
+from .core.values import mapped
+from .errors import GradientError, TinygradLenetError, foreign, named
 from .kernels.memory import storage
 
 __all__ = ["checkpoint"]
-
-Function: TypeAlias = Annotated[Callable[..., Any], function]
 
 
 @dataclass
@@ -71,7 +70,7 @@ class _State:
 
 
 class _Trace:
-    """The inputs of a call. As ops are deterministic, another call with equal inputs computes equal outputs.
+    """The inputs of a call. Ops are deterministic, so another call with equal inputs computes equal outputs.
 
     Only the recorded ops that the outputs depend on are compared: their names, their outside tensors by version
     counters, their numbers and arrays by fingerprints. So the function may also fill a cache or print a mean, and may
@@ -82,7 +81,6 @@ class _Trace:
         self.since = now()
         self.steps: list[_Step] = []
         self.outputs: list[Any] = []  # fingerprints
-        self.others: list[_Use] = []  # by ops that the outputs do not depend on; they may explain an error
         self.before: list[_State] = []  # of memory that the call changed in place
 
     @contextmanager
@@ -94,8 +92,6 @@ class _Trace:
             if out._node is not None:
                 uses: list[_Use] = []
                 self.steps.append(_Step(out._node.number, op.name, self._options(args, uses), uses))
-            else:
-                self.others += [_Use(None, a.shape, a._version, a._version[0]) for a in args if isinstance(a, Tensor)]
             if outer is not None:
                 outer(op, args, out)
 
@@ -127,15 +123,17 @@ class _Trace:
             numbers.add(node.number)
             if isinstance(node.plan.op, _Recomputation):  # an inner checkpoint, whose ops were heard too
                 numbers |= node.plan.op.numbers
-        others = [*self.others, *(use for step in self.steps if step.number not in numbers for use in step.uses)]
-        self.others = [replace(use, held=None) for use in others if use.version[0] == use.changes]
         self.steps = [step for step in self.steps if step.number in numbers]
         self.outputs = [_fingerprint(y._data) for y in outputs]
         return numbers
 
+    def uses(self) -> list[_Use]:
+        """The uses of outside tensors by all steps."""
+        return [use for step in self.steps for use in step.uses]
+
     def settle(self) -> None:
-        """Release the tensors and memory that nothing else holds; remember the values of such tensors."""
-        uses = [use for step in self.steps for use in step.uses]
+        """Release tensors and memory that nothing else holds; of such tensors, keep a fingerprint."""
+        uses = self.uses()
         arrays = [use.held._data for use in uses]
         holders: list[Any] = [*uses, *self.before]
         references = [weakref.ref(holder.held) for holder in holders]
@@ -151,7 +149,7 @@ class _Trace:
     def moved(self) -> TinygradLenetError | None:
         """An error if an outside tensor was changed in place after the call, and not by the call."""
         own = {id(state.version) for state in self.before}
-        for use in [*(use for step in self.steps for use in step.uses), *self.others]:
+        for use in self.uses():
             if use.version[0] != use.changes >= 0 and id(use.version) not in own:
                 return named(changed("a tensor that the function uses", use.shape, use.version), "checkpoint")
         return None
@@ -170,13 +168,8 @@ class _Trace:
         return None if self.outputs == first.outputs else "an output differs"
 
 
-def _refusal(text: str) -> TinygradLenetError:
-    """An error of the backward pass; no door adds the name there."""
-    return named(GradientError(text), "checkpoint")
-
-
 def _fingerprint(value: Any) -> Any:
-    """A key that is equal for equal values, to the bit, and almost never for different ones."""
+    """A key. Values with equal bits have equal keys; others almost never do."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         data: Any = value if value.flags.c_contiguous else value.tobytes()
         return value.shape, value.dtype.str, zlib.crc32(data)
@@ -187,14 +180,7 @@ def _fingerprint(value: Any) -> Any:
 
 def _replaced(result: Any, replace: Callable[[Tensor], Any]) -> Any:
     """A result with another value in place of each tensor that requires a gradient, in lists, tuples and dicts."""
-    if isinstance(result, Tensor):
-        return replace(result) if result._requires_grad else result
-    if isinstance(result, dict):
-        return {key: _replaced(value, replace) for key, value in result.items()}
-    if isinstance(result, (list, tuple)):
-        parts = [_replaced(value, replace) for value in result]
-        return type(result)(*parts) if hasattr(result, "_fields") else type(result)(parts)
-    return result
+    return mapped(result, lambda v: replace(v) if isinstance(v, Tensor) and v._requires_grad else v)
 
 
 def _split(flat: Any, outputs: Sequence[Tensor]) -> list[Any]:
@@ -216,7 +202,7 @@ class _Recomputation:
 
     @property
     def op(self) -> _Recomputation:
-        """Itself: the name for messages."""
+        """The op, whose name messages use: this object."""
         return self
 
     def call(self, args: Sequence[Any]) -> tuple[Any, list[Tensor], _Trace]:
@@ -233,58 +219,39 @@ class _Recomputation:
         try:
             with enable_grad():
                 _, outputs, trace = self.call(args)
-            difference = trace.difference(first)
-            if difference is not None:
-                raise _refusal(
-                    f"the function gave other values when it was called again for the backward pass: {difference}; "
-                    "name its random generators in generators=, and do not change what it uses in between"
-                )
         except Exception as error:
-            moved = first.moved()
-            if moved is not None:
-                raise moved from None
-            if isinstance(error, TinygradLenetError) and not isinstance(error, (GradientError, OutOfMemoryError)):
-                raise _refusal(
-                    f"the function failed when it was called again for the backward pass: {error}; do not change what "
-                    "it uses in between"
-                ) from error
-            raise
+            error.add_note("A checkpoint called its function again for the backward pass.")
+            raise first.moved() or error  # noqa: B904  # it is the same error
+        difference = trace.difference(first)
+        if difference is not None:
+            message = (
+                f"the function gave other values when it was called again for the backward pass: {difference}; name "
+                "its random generators in generators=, and do not change what it uses in between"
+            )
+            raise first.moved() or named(GradientError(message), "checkpoint")
         return outputs, trace.since
 
     @contextmanager
-    def rewound(self, before: list[_State], back: bool) -> Iterator[None]:
-        """Set the generators back for a block and, if ``back``, the memory that the first call changed.
-
-        After the block, both are what they were before it.
-        """
+    def rewound(self, before: list[_State]) -> Iterator[None]:
+        """Return the generators, and memory that the first call changed, to their state before it, for one block."""
         with ExitStack() as after:
             for generator, state in zip(self.generators, self.states, strict=True):
                 after.callback(setattr, generator.bit_generator, "state", generator.bit_generator.state)
                 generator.bit_generator.state = state
             for earlier in before:
                 after.callback(_State(earlier.version, earlier.held).restore)
-                if back:
-                    earlier.restore()
+                earlier.restore()
             yield
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
         """Call the function again, recorded, and pull the gradient back through that graph."""
         (args, _), (first, _) = node.saved or [(None, 0)] * 2  # pullback has checked that it is there
-        errors: list[Exception] = []
-        # A function may set tensors up in its first call only. If it fails with their earlier values, try the present.
-        for back in (True, False) if first.before else (False,):
-            with self.rewound(first.before, back):
-                try:
-                    outputs, since = self.call_again([a for a, _ in args], first)
-                except Exception as error:
-                    errors.append(error)
-                    continue
-                single = len(outputs) == 1 and seed.shape == outputs[0].shape
-                seeds = [seed] if single else _split(seed, outputs)
-                wanted = {parent for parent in node.parents if needed is None or parent in needed}
-                pullback([root_of(y) for y in outputs], seeds, wanted, isinstance(seed, Tensor), since, add)
-                return
-        raise errors[0]
+        with self.rewound(first.before):
+            outputs, since = self.call_again([a for a, _ in args], first)
+            single = len(outputs) == 1 and seed.shape == outputs[0].shape
+            seeds = [seed] if single else _split(seed, outputs)
+            wanted = {parent for parent in node.parents if needed is None or parent in needed}
+            pullback([root_of(y) for y in outputs], seeds, wanted, isinstance(seed, Tensor), since, add)
 
 
 @checked
@@ -299,7 +266,8 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
     The second call must compute the same as the first. The recorded ops are compared one by one: the outside tensors
     that they use must not have been changed in place or replaced, whether they require a gradient or not; numbers and
     arrays among their arguments must be equal; and the outputs must be equal to the last bit. Tensors that ``fn``
-    itself changes in place, such as running statistics, are set back for the second call and restored after it.
+    itself changes in place, such as running statistics, are set back for the second call and restored after it. So
+    ``fn`` must not set a tensor up in place in its first call only.
 
     Values that are not arguments of an op are not compared, such as an array or a number that only the ``forward`` or a
     rule of your own :func:`primitive` reads. Other side effects happen twice: a list that grows, a count that is a
@@ -335,7 +303,7 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
 
 
 def _recorded(plan: _Recomputation, given: list[tuple[Any, Any]]) -> tuple[Any, _Trace]:
-    """The result of the function on one node, which replaces its graph and has the inputs of the graph as parents."""
+    """The result as the output of one node that replaces the function's graph; its parents are the graph's inputs."""
     result, outputs, trace = plan.call([a for a, _ in given])
     if not outputs:
         return result, trace

@@ -20,7 +20,6 @@ from .errors import ArgumentError, DTypeError, brief
 T = TypeVar("T")
 _PACKAGE = __name__.partition(".")[0] + "."
 Check: TypeAlias = Callable[[str, Any], Any]  # (name, value) -> the value in its plain form
-said = brief  # a value in a message
 
 
 def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -65,7 +64,7 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
 
 
 def figure(name: str, value: Any) -> float:
-    """A metric, such as a loss: any number, infinity and NaN included."""
+    """A metric, such as a loss, as a float; infinity and NaN are allowed."""
     try:
         return number(name, value, "[-inf, inf]")
     except ArgumentError:
@@ -109,7 +108,7 @@ def function(name: str, value: Any) -> Callable[..., Any]:
 
 
 def listed(name: str, value: Any, what: str) -> list[Any]:
-    """The elements of an iterable other than a string."""
+    """The elements of an iterable other than a string or a 0-d array, as a list."""
     if (
         isinstance(value, Iterable)
         and not isinstance(value, (str, bytes, bytearray, memoryview))
@@ -144,7 +143,7 @@ def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
 
 
 def paddings(name: str, value: Any) -> Any:
-    """Padding: ``"valid"``, ``"same"``, two integers, or two pairs of integers."""
+    """Padding as ``"valid"``, ``"same"``, two integers, or two pairs of integers."""
     if isinstance(value, str):
         if value in ("same", "valid"):
             return value
@@ -164,16 +163,13 @@ def path(name: str, value: Any) -> str:
     """The name of a file or folder as text. File descriptors are refused."""
     try:
         found = os.fsdecode(value)
+        os.fsencode(found)
     except TypeError:
         raise DTypeError(f"{name} must be the name of a file, got {brief(value)}") from None
-    if not found:
-        raise ArgumentError(f"{name} must be the name of a file, got an empty one")
-    if "\0" in found:
-        raise ArgumentError(f"{name} holds a zero character, which a file name cannot have: {brief(found)}")
-    try:
-        os.fsencode(found)
     except UnicodeEncodeError as error:
-        raise ArgumentError(f"{name} cannot be written by the system as a file name, {brief(found)}: {error}") from None
+        raise ArgumentError(f"{name} cannot be written by the system as a file name, {brief(value)}: {error}") from None
+    if not found or "\0" in found:
+        raise ArgumentError(f"{name} must be the name of a file, got {brief(found)}")
     return found
 
 
@@ -190,7 +186,7 @@ def entries(state: Any, *names: str) -> list[Any]:
 
 
 def made(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T]) -> T:
-    """``make(shape)``, or an error if memory does not suffice."""
+    """``make(shape)``. Raise if it does not fit into memory."""
     try:
         return make(shape)
     except (MemoryError, ValueError, OverflowError):
@@ -209,6 +205,7 @@ PositiveReal: TypeAlias = Annotated[float, partial(number, interval="(0, inf)")]
 Probability: TypeAlias = Annotated[float, partial(number, interval="[0, 1]")]
 Decay: TypeAlias = Annotated[float, partial(number, interval="[0, 1)")]
 Decays: TypeAlias = Annotated[tuple[float, float], partial(two_numbers, interval="[0, 1)")]
+Function: TypeAlias = Annotated[Callable[..., Any], function]
 File: TypeAlias = Annotated[str | os.PathLike[str], path]
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 

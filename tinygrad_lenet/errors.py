@@ -4,7 +4,6 @@
     ├── ShapeError      (ValueError)    shapes that do not fit together
     ├── DTypeError      (TypeError)     a dtype or type that cannot be used here
     ├── ArgumentError   (ValueError)    an argument outside its range, or an unknown choice
-    │   └── TooLargeError (OverflowError) a number that its dtype cannot hold
     ├── OutOfRangeError (IndexError)    an index beyond the end of an axis
     ├── AxisError       (both of these) an axis that the tensor does not have
     ├── OutOfMemoryError (MemoryError)  a result that is larger than the memory
@@ -41,10 +40,6 @@ class DTypeError(TinygradLenetError, TypeError):
 
 class ArgumentError(TinygradLenetError, ValueError):
     """An argument lies outside its range, or names an unknown choice."""
-
-
-class TooLargeError(ArgumentError, OverflowError):
-    """A number that its dtype cannot hold."""
 
 
 class OutOfRangeError(TinygradLenetError, IndexError):
@@ -95,12 +90,7 @@ def brief(value: Any) -> str:
 
 def given(names: Iterable[str], values: Iterable[Any]) -> str:
     """The arguments of a call, for a message."""
-    return "; ".join(
-        f"{name} is {value.dtype} of shape {value.shape}"
-        if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
-        else f"{name}={brief(value)}"
-        for name, value in zip(names, values, strict=False)
-    )
+    return "; ".join(f"{name}={brief(value)}" for name, value in zip(names, values, strict=False))
 
 
 def _cut(text: str) -> str:
@@ -141,21 +131,18 @@ class _Foreign:
 foreign = _Foreign()
 
 
+_KINDS: dict[type[Exception], type[TinygradLenetError]] = {
+    MemoryError: OutOfMemoryError,
+    IndexError: OutOfRangeError,
+    TypeError: DTypeError,
+    AttributeError: DTypeError,
+    ValueError: ShapeError,
+}
+
+
 def translated(error: Exception, name: str, arguments: str) -> TinygradLenetError:
     """An exception of Python or NumPy as one of the package, with the function's name and arguments."""
-    kind = (
-        OutOfMemoryError
-        if isinstance(error, MemoryError)
-        else OutOfRangeError
-        if isinstance(error, IndexError)
-        else DTypeError
-        if isinstance(error, (TypeError, AttributeError))
-        else ShapeError
-        if isinstance(error, ValueError)
-        else TooLargeError
-        if isinstance(error, OverflowError)
-        else ArgumentError
-    )
+    kind = next((ours for theirs, ours in _KINDS.items() if isinstance(error, theirs)), ArgumentError)
     text = "not enough memory" if isinstance(error, MemoryError) and not str(error) else _cut(str(error))
     found = kind(f"{name}: {text} (given: {arguments})")
     found.caller = name

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BufferedReader
 from typing import IO
 
@@ -18,20 +19,18 @@ from . import checks
 from .errors import DataError, TinygradLenetError
 
 _TEMPORARY = re.compile(r"\.tinygrad_lenet-[0-9a-f]{32}\.tmp")
-_ACL = "system.posix_acl_access"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], object]) -> None:
     """Write a file, completely or not at all.
 
-    The content goes to a new file in the same folder, under a name that cannot be guessed. The new file is forced to
-    the disk and renamed in one step. A crash, a full disk, an interrupt or a power cut at any moment leaves the old
-    file or the new one. If several writers write the same file, the last one wins. The temporary file of a killed
-    writer is removed by the next call for the same folder.
+    The content is written to a temporary file in the same folder, forced to the disk, and renamed in one step. A crash,
+    a full disk, an interrupt or a power cut at any moment leaves the old file or the new one. If several writers write
+    the same file, the last one wins. The next call for the same folder removes the temporary file of a killed writer.
 
-    A symbolic link is followed, and the file that it points to is replaced. The new file keeps the mode and the access
-    list of the old one, and its owner if the system permits. Other hard links to the old file keep the old content.
+    A symbolic link is followed, and the file that it points to is replaced. The new file keeps the mode of the old one,
+    and its owner and group if the system permits. Other hard links to the old file keep the old content.
 
     Args:
         path: the file; an existing one is replaced.
@@ -52,8 +51,10 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
     """
     path = checks.path("path", path)
     try:
-        target, old = _resolved(path)
-        _replace(target, old, content)
+        old = _status(path)
+        if not os.path.basename(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _replace(os.path.realpath(path), old, content)
     except TinygradLenetError:
         raise
     except OSError as error:
@@ -76,15 +77,21 @@ def opened(path: str) -> BufferedReader:
     Traceback (most recent call last):
     tinygrad_lenet.errors.DataError: ... it is a folder, expected a regular file; give another path
     """
-    _check_regular(path, os.stat(path), "read")  # before opening it, which alone affects some devices
-    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a pipe may have taken its place by now
-    file = open(path, "rb", opener=_opener(flags))  # noqa: SIM115 - the caller closes it
-    try:
-        _check_regular(path, os.fstat(file.fileno()), "read")
-    except BaseException:
-        file.close()
-        raise
-    return file
+    _check_regular(path, os.stat(path), "read")
+    return open(path, "rb")
+
+
+def read_up_to(stream: IO[bytes], count: int) -> bytearray:
+    """The next ``count`` bytes, or fewer at the end of the stream. A large ``count`` alone takes no memory.
+
+    >>> import io
+    >>> read_up_to(io.BytesIO(b"12"), 2**60)
+    bytearray(b'12')
+    """
+    content = bytearray()
+    while len(content) < count and (piece := stream.read(min(count - len(content), 1 << 20))):
+        content += piece
+    return content
 
 
 @contextlib.contextmanager
@@ -93,8 +100,8 @@ def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
 
     Args:
         path: the file.
-        what: what the file is if its content cannot be read.
-        remedy: what to do in that case.
+        what: a description of the file for the message: "PATH is ...".
+        remedy: the end of the message: how to put it right.
 
     Raises:
         DataError: the block raised an exception; those of the package pass through.
@@ -118,31 +125,24 @@ def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
         raise DataError(f"{path} is {what} ({type(error).__name__}: {error}){remedy}") from error
 
 
-def _opener(flags: int, mode: int = 0o666) -> Callable[[str, int], int]:
-    """An opener for ``open`` that adds flags and sets the mode of a new file."""
-    return lambda path, usual: os.open(path, usual | flags, mode)
-
-
 def _check_regular(path: str, found: os.stat_result, verb: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
         raise DataError(f"{path} cannot be {verb}: it is {kind}, expected a regular file; give another path")
 
 
-def _resolved(path: str) -> tuple[str, os.stat_result | None]:
-    """The file at the end of all symbolic links, and its status; None if it does not exist yet."""
-    target = os.path.realpath(path) if os.path.islink(path) else path
+def _status(path: str) -> os.stat_result | None:
+    """The status of a regular file; None if it does not exist yet."""
     try:
-        _check_regular(path, os.stat(path), "written")
+        found = os.stat(path)
     except FileNotFoundError:
-        if not os.path.basename(path):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
-        return target, None
-    return target, os.stat(target)
+        return None
+    _check_regular(path, found, "written")
+    return found
 
 
 def _replace(target: str, old: os.stat_result | None, content: bytes | Callable[[IO[bytes]], object]) -> None:
-    folder = os.path.dirname(target) or "."
+    folder = os.path.dirname(target)
     _remove_leftovers(folder)
     name = os.path.join(folder, f".tinygrad_lenet-{os.urandom(16).hex()}.tmp")
     try:
@@ -152,8 +152,8 @@ def _replace(target: str, old: os.stat_result | None, content: bytes | Callable[
             else:
                 file.write(content)
             file.flush()
-            if old is not None:
-                _keep_mode(file.fileno(), target, old)
+            if old is not None and hasattr(os, "fchmod"):
+                _keep_mode(file.fileno(), old)
             os.fsync(file.fileno())
             if os.name == "nt":  # Windows does not rename open files
                 file.close()
@@ -167,64 +167,48 @@ def _replace(target: str, old: os.stat_result | None, content: bytes | Callable[
 def _new_file(name: str, mode: int) -> IO[bytes]:
     """A new file, locked so that no other writer takes it for a leftover."""
     while True:
-        file = open(name, "xb", opener=_opener(getattr(os, "O_NOFOLLOW", 0), mode))  # noqa: SIM115 - the caller closes it
-        _lock(file.fileno())
+        file = open(name, "xb", opener=partial(os.open, mode=mode))  # noqa: SIM115 - the caller closes it
+        _lock(file)
         if os.path.lexists(name):
             return file
         file.close()  # another writer removed it before it was locked
 
 
-def _lock(handle: int, wait: bool = True) -> bool:
+def _lock(file: IO[bytes], wait: bool = True) -> bool:
     """Lock a file until it is closed or the process ends; return whether it is locked now."""
     try:
-        import fcntl
+        import fcntl  # Windows lacks it
 
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (ImportError, OSError):
         return False
     return True
 
 
 def _remove_leftovers(folder: str) -> None:
-    """Remove the temporary files of killed writers: those that nobody has locked. Windows has no such locks."""
-    if os.name == "nt":
-        return
+    """Remove the temporary files of killed writers: those that nobody has locked."""
     with contextlib.suppress(OSError):  # a folder that cannot be listed
-        for path in [os.path.join(folder, name) for name in os.listdir(folder) if _TEMPORARY.fullmatch(name)]:
-            with contextlib.suppress(OSError):  # another writer was faster, or the file belongs to another user
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-                try:
-                    if _lock(handle, wait=False) and os.path.samestat(os.fstat(handle), os.lstat(path)):
-                        os.unlink(path)
-                finally:
-                    os.close(handle)
+        for name in filter(_TEMPORARY.fullmatch, os.listdir(folder)):
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError), open(path, "rb") as file:  # another writer may be faster
+                if _lock(file, wait=False):
+                    os.unlink(path)
 
 
-def _keep_mode(handle: int, target: str, old: os.stat_result) -> None:
-    """Give a file the mode and the access list of the old one, and its owner and group if the system permits."""
-    if not hasattr(os, "fchown"):
-        return
-    mode, new = stat.S_IMODE(old.st_mode), os.fstat(handle)
-    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
-        try:
-            os.fchown(handle, old.st_uid, old.st_gid)
-        except OSError:
-            mode &= 0o777
-            try:
-                os.fchown(handle, -1, old.st_gid)
-            except OSError:
-                mode = mode & 0o707 | (mode & 0o007) << 3  # our group gets the rights that all others had
-    if hasattr(os, "getxattr"):  # the list goes first: with it, the group bits of the mode limit all its entries
-        with contextlib.suppress(OSError):  # the old file has none
-            os.setxattr(handle, _ACL, os.getxattr(target, _ACL))
-    if stat.S_IMODE(os.fstat(handle).st_mode) != mode:
-        os.fchmod(handle, mode)
+def _keep_mode(handle: int, old: os.stat_result) -> None:
+    """Give a file the mode of the old one, and its owner and group if the system permits."""
+    mode = old.st_mode & 0o777
+    with contextlib.suppress(OSError):
+        os.fchown(handle, old.st_uid, -1)
+    try:
+        os.fchown(handle, -1, old.st_gid)
+    except OSError:
+        mode = mode & 0o707 | (mode & 0o007) << 3  # our group gets the rights that all others had
+    os.fchmod(handle, mode)
 
 
 def _sync_folder(folder: str) -> None:
     """Force the new name of a file to the disk, on systems that can open folders."""
-    if os.name != "posix":
-        return
     with contextlib.suppress(OSError):  # the file has its final name already
         handle = os.open(folder, os.O_RDONLY)
         try:

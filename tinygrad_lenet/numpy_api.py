@@ -21,8 +21,9 @@ from .core.names import NUMPY
 from .core.primitive import composite
 from .core.signature import VARIADIC, parameters
 from .core.tensor import Tensor
-from .errors import ArgumentError, DTypeError, GradientError, UnsupportedError
-from .ops import creation, rearrange, shape
+from .core.values import as_dtype, mapped
+from .errors import ArgumentError, GradientError, UnsupportedError
+from .ops import creation
 
 
 def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> Tensor:
@@ -30,17 +31,7 @@ def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) ->
     return creation.full(shape, fill_value, a.dtype if dtype is None else dtype)
 
 
-@composite
-def pad(x: Any, pad_width: Any, mode: Any = "constant", constant_values: Any = 0) -> Tensor:
-    """NumPy's ``pad``: the widths broadcast to a pair for each axis, while PyTorch's begin with the last axis."""
-    if isinstance(pad_width, dict) or np.ndim(constant_values):
-        raise UnsupportedError("np.pad of a Tensor takes widths in pairs, and one constant value; see tl.pad")
-    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
-    return rearrange.pad(x, widths, {"edge": "replicate", "wrap": "circular"}.get(mode, mode), constant_values)
-
-
 NUMPY |= {
-    np.pad: pad,
     np.full_like: _full_like,
     np.zeros_like: lambda a, dtype=None, shape=None: _full_like(a, 0, dtype, shape),
     np.ones_like: lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape),
@@ -63,11 +54,7 @@ _IN_C: dict[Any, Callable[..., None]] = {
 
 def _values(value: Any) -> Any:
     """The value with arrays in place of Tensors, also in lists and dicts."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(_values(v) for v in value)
-    if isinstance(value, dict):
-        return {k: _values(v) for k, v in value.items()}
-    return value.numpy() if isinstance(value, Tensor) else value
+    return mapped(value, lambda v: v.numpy() if isinstance(v, Tensor) else v)
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -78,25 +65,14 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return function(*_values(args), **_values(kwargs))
     ours = NUMPY.get(function)
     if ours is None:
-        raise UnsupportedError(
-            f"{name} has no counterpart with a gradient here; write it with functions of tinygrad_lenet, or, where no "
-            "gradient is needed, give it tensor.numpy()"
-        )
+        raise UnsupportedError(f"{name} has no counterpart with a gradient here; it takes tensor.numpy()")
     names = parameters(getattr(ours, "__wrapped__", ours))
     others: dict[Any, Any] = kwargs
     if not isinstance(function, np.ufunc):
         args, others = _arguments(function, ours, args, kwargs)
     unknown = [str(k) for k in others if k not in names]
     if unknown:
-        raise UnsupportedError(
-            f"{name} of a Tensor takes {', '.join(names)}; got {', '.join(unknown)}; for a dtype use .astype(...), in "
-            "place of out= and where= an expression"
-        )
-    if others.get("axis", 0) is None and function in (np.concatenate, np.argsort, np.take_along_axis):  # flattened
-        first = [shape.reshape(x, -1) for x in args[0]] if function is np.concatenate else shape.reshape(args[0], -1)
-        args, others = (first, *args[1:]), {**others, "axis": 0}
-    if function is np.where and len(args) == 1 and not others:
-        return np.nonzero(_values(args[0]))
+        raise UnsupportedError(f"{name} of a Tensor takes {', '.join(names)}; got {', '.join(unknown)}; see .astype")
     return ours(*args, **others)
 
 
@@ -151,15 +127,9 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any =
     if out is not None and not recorded and not any(isinstance(o, Tensor) for o in out):
         return getattr(ufunc, method)(*_values(inputs), out=out, **kwargs)  # array += tensor
     if out is not None:
-        raise GradientError(
-            f"np.{ufunc.__name__}: out= would go unrecorded (array += tensor is such a call); write "
-            "`total = total + tensor`, or use tensor.detach()"
-        )
+        raise GradientError(f"np.{ufunc.__name__}: out= would go unrecorded, as array += tensor; write x = x + tensor")
     if method != "__call__":
-        raise UnsupportedError(
-            f"np.{ufunc.__name__}.{method} has no counterpart here; see tl.sum, tl.prod, tl.amax, tl.amin, tl.cumsum "
-            "and tl.outer, or use tensor.numpy()"
-        )
+        raise UnsupportedError(f"np.{ufunc.__name__}.{method} has no counterpart here; see tl.sum, tl.amax, tl.cumsum")
     return _call(ufunc, inputs, kwargs)
 
 
@@ -213,12 +183,9 @@ def from_dlpack(x: Any) -> Tensor:
     except GradientError:
         raise
     except (BufferError, RuntimeError, ValueError) as error:
-        raise ArgumentError(
-            f"NumPy cannot share the memory of this {type(x).__name__}: {error}; detach it, or move it to "
-            "the CPU, first"
-        ) from None
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; got {array.dtype}")
+        kind = type(x).__name__
+        raise ArgumentError(f"NumPy cannot share the memory of this {kind}: {error}; use x.detach().cpu()") from None
+    as_dtype(array.dtype, "got")
     return Tensor._wrap(array, None, [math.nan, user_line()])
 
 

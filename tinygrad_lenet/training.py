@@ -14,12 +14,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer, said
+from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer
 from .core.modes import no_grad
 from .core.signature import checked
-from .core.tensor import Tensor, to_array
+from .core.tensor import Tensor
 from .core.values import narrowed
-from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, TinygradLenetError, foreign
+from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, brief, foreign
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite
 from .nn.module import evaluating
@@ -43,6 +43,7 @@ def accuracy(logits: Any, labels: Any) -> float:
 
     Raises:
         ArgumentError: the labels are not integers.
+        DTypeError: an argument does not hold numbers.
         OutOfRangeError: a label is not a class.
         ShapeError: the number of labels and rows differ, or there are none.
 
@@ -50,12 +51,12 @@ def accuracy(logits: Any, labels: Any) -> float:
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
     """
-    scores, targets = _numbers("logits", logits), _classes("labels", labels)
-    if scores.ndim != 2 or targets.shape != scores.shape[:1]:
+    scores = _number_array("logits", logits)
+    if scores.ndim != 2 or not scores.size:
+        raise ShapeError(f"logits must be (N, C), with samples and classes, got {scores.shape}")
+    targets = _classes("labels", labels, scores.shape[1])
+    if targets.shape != scores.shape[:1]:
         raise ShapeError(f"expected logits (N, C) and labels (N,), got {scores.shape} and {targets.shape}")
-    if not scores.size:
-        raise ShapeError("logits hold no samples or no classes, expected at least one")
-    _check_classes("labels", targets, scores.shape[1])
     right = scores.argmax(1) == targets
     return float((right & ~np.isnan(scores).any(1)).mean())  # a row with NaN has no largest logit
 
@@ -66,6 +67,7 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
 
     Raises:
         ArgumentError: the classes are not integers.
+        DTypeError: an argument does not hold numbers.
         OutOfRangeError: a class is not below ``num_classes``.
         ShapeError: the numbers of labels and predictions differ.
 
@@ -75,36 +77,31 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
            [1, 1]])
     """
     num_classes = integer("num_classes", num_classes, 1, 10_000)
-    true, predicted = _classes("labels", labels), _classes("predictions", predictions)
+    true, predicted = _classes("labels", labels, num_classes), _classes("predictions", predictions, num_classes)
     if true.ndim != 1 or true.shape != predicted.shape:
         raise ShapeError(f"expected two lists of classes (N,), got {true.shape} and {predicted.shape}")
-    _check_classes("labels", true, num_classes)
-    _check_classes("predictions", predicted, num_classes)
-    counts = np.bincount(true.astype(np.int64) * num_classes + predicted.astype(np.int64), minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
+    return np.bincount(true * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _numbers(name: str, value: Any) -> NDArray[Any]:
-    try:
-        return to_array(value)
-    except TinygradLenetError as error:
-        raise type(error)(f"in {name}: {error}") from None
-
-
-def _classes(name: str, value: Any) -> NDArray[Any]:
-    """An array of class numbers; those of a list stay integers."""
+def _number_array(name: str, value: Any) -> NDArray[Any]:
+    """The value as an array of numbers. Unlike in a Tensor, integers in a list stay integers."""
     try:
         array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
     except Exception as error:  # an object of the user's own may raise anything
-        raise ShapeError(f"{name} must be a list of integers ({error})") from None
-    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == np.floor(array)).all()):
-        raise ArgumentError(f"{name} must be integers, got {array.dtype}; pass logits.argmax(1)")
+        raise ShapeError(f"{name} must be an array of numbers ({error})") from None
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise DTypeError(f"{name} must be an array of numbers, got {brief(array)}")
     return array
 
 
-def _check_classes(name: str, classes: NDArray[Any], count: int) -> None:
-    if classes.size and not 0 <= classes.min() <= classes.max() < count:
-        raise OutOfRangeError(f"{name} must lie in 0 … {count - 1}, got {classes.min()} … {classes.max()}")
+def _classes(name: str, value: Any, count: int) -> NDArray[np.int64]:
+    """An array of class numbers below ``count``."""
+    array = _number_array(name, value)
+    if array.dtype.kind == "f" and not (array == np.floor(array)).all():
+        raise ArgumentError(f"{name} must be integers, got {array.dtype}; pass logits.argmax(1)")
+    if array.size and not 0 <= array.min() <= array.max() < count:
+        raise OutOfRangeError(f"{name} must lie in 0 … {count - 1}, got {array.min()} … {array.max()}")
+    return array.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -142,6 +139,7 @@ def evaluate(
         DTypeError: an argument has the wrong type.
         ShapeError: the shapes of logits and labels do not fit together.
         ArgumentError: the loader yields no batch, or the labels are not integers.
+        OutOfRangeError: a label is not a class.
 
     >>> import numpy as np
     >>> import tinygrad_lenet as tl
@@ -153,28 +151,24 @@ def evaluate(
     instance("model", model, Module)
     function("loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
-        raise DTypeError(f"loader must yield pairs of inputs and labels, got {said(loader)}")
+        raise DTypeError(f"loader must yield pairs of inputs and labels, got {brief(loader)}")
     total = 0.0
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[Any]] = []
     with evaluating(model), no_grad():
         for batch in loader:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise ShapeError(f"loader must yield pairs of inputs and labels, got {said(batch)}")
+                raise ShapeError(f"loader must yield pairs of inputs and labels, got {brief(batch)}")
             inputs, targets = batch
             with foreign:
                 scores = model(inputs)
             instance("the output of the model", scores, Tensor)
-            labels.append(_classes("labels", targets))
-            row = logits[0].shape[1:] if logits else scores.shape[1:]
-            if scores.ndim != 2 or labels[-1].shape != scores.shape[:1] or scores.shape[1:] != row:
-                raise ShapeError(
-                    f"expected logits (N, C) from the model, with one C for all batches, and labels (N,), "
-                    f"got {scores.shape} and {labels[-1].shape}"
-                )
+            if scores.ndim != 2 or (logits and scores.shape[1] != logits[0].shape[1]):
+                raise ShapeError(f"the model must return logits (N, C), with one C for all batches, got {scores.shape}")
             with foreign:
                 total += loss(scores, targets, reduction="sum").item()
             logits.append(scores.numpy())
+            labels.append(_classes("labels", targets, scores.shape[1]))
     if not labels:
         raise ArgumentError("the loader yields no batch, expected at least one")
     all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)
@@ -290,15 +284,13 @@ class ExponentialMovingAverage:
         """Restore a state of :meth:`state_dict`. Averages keep their dtype: float64 is rounded to float32."""
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
-        arrays = {name: _numbers(str(name), array) for name, array in averages.items()}
+        arrays = {name: _number_array(str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:
             raise ShapeError(f"the state is of weights {given}, this model has {own}")
         self.steps = integer("steps", steps, 0)
-        self.averages = {
-            name: narrowed(name, arrays[name], array.dtype).copy() for name, array in self.averages.items()
-        }
+        self.averages = {n: narrowed(n, arrays[n], array.dtype).copy() for n, array in self.averages.items()}
 
 
 class EarlyStopping:

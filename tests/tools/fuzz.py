@@ -151,7 +151,7 @@ class Runner:
     def _explained(self, error):
         text, cause = str(error), error
         while cause is not None:
-            if isinstance(cause, MemoryError) and "nested" not in str(cause) and "Parser" not in str(cause):
+            if isinstance(cause, MemoryError) and "nested" not in text and "Parser" not in str(cause):
                 raise Fault("wanted more memory than there is") from error
             cause = cause.__cause__ or cause.__context__
         if self.path not in text or len(text) < len(self.path) + 15:

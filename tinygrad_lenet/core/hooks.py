@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import function
-from ..errors import GradientError, named
+from ..errors import DTypeError, GradientError, brief
 from .python_object import PythonObject
 
 if TYPE_CHECKING:
@@ -61,10 +60,8 @@ def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Hook
     """
     if not self._requires_grad:
         raise GradientError("register_hook: this tensor requires no gradient; make it with requires_grad=True")
-    try:
-        function("hook", hook)
-    except TypeError as error:
-        raise named(error, "register_hook")  # type: ignore[arg-type]  # noqa: B904  # it is the same error
+    if not callable(hook):
+        raise DTypeError(f"register_hook: hook must be a function, got {brief(hook)}")
     shape, dtype, wrap = self.shape, self.dtype, self._wrap  # not the tensor itself: that would be a cycle
 
     def run(gradient: Any) -> Any:
@@ -73,10 +70,8 @@ def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Hook
         if found is None:
             return gradient
         if not isinstance(found, PythonObject) or found.shape != shape or found.dtype != dtype:
-            got = f"{found.dtype} of shape {found.shape}" if hasattr(found, "dtype") else type(found).__name__
-            raise GradientError(
-                f"a hook must return None or a Tensor of {dtype} and shape {shape}, this one gave {got}"
-            )
+            wanted = f"None or a Tensor of {dtype} and shape {shape}"
+            raise GradientError(f"a hook must return {wanted}, this one gave {brief(found)}")
         return found if recorded else found._data.copy()
 
     vertex = self._node or self

@@ -1,16 +1,19 @@
-"""Names for declaring ops: ``Array``, ``composite``, ``draw``; and the types of what ``@primitive`` and it return."""
+"""How ops are declared: ``Array``, ``composite`` and ``draw``; and the attributes of the declared functions."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypeVar, overload
 
-from ..checks import integer, number
-from ..errors import TinygradLenetError, named
+from ..checks import Real, integer
+from ..errors import TinygradLenetError
 from .names import known_as
-from .signature import Signature
-from .tensor import Tensor, to_array
+from .python_object import numbers
+from .signature import Signature, checked
+from .tensor import Tensor
+from .values import flattened
 
 if TYPE_CHECKING:
     from .primitive import Op
@@ -35,54 +38,35 @@ R = TypeVar("R", covariant=True)
 Rule: TypeAlias = Callable[..., Any]
 
 
-class Composite(Protocol[P, R]):
-    """A public function that is made of ops."""
+class Composite(Generic[P, R]):
+    """A public function that is made of ops, as type checkers see it: a function with these attributes."""
 
     __name__: str
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Compute."""
-
-    def known_as(
-        self,
-        *,
-        name: str = "",
-        method: bool = False,
-        operator: str = "",
-        numpy: Callable[..., Any] | tuple[Callable[..., Any], ...] = (),
-        torch: str = "",
-        onnx: Any = None,
-    ) -> None:
-        """Declare the names of the function.
-
-        Args:
-            name: its name in the package, if it is an alias, such as ``amax`` for ``max``.
-            method: whether Tensors have a method of that name.
-            operator: Python's operator, such as ``"add"``: ``x + y`` calls ``__add__``, and ``__radd__`` is added too.
-            numpy: the functions of NumPy that call this one if they are given a Tensor.
-            torch: PyTorch's name, after ``torch.``
-            onnx: for primitives, how :func:`tinygrad_lenet.onnx.export` writes the op: the name of an operator of ONNX
-                with the same inputs, and with the options as attributes of the same names; or a function that adds
-                nodes and returns the name of the result, ``lambda g, dtype, x: g.node("Mul", x, x)``. It receives the
-                graph, the dtype, and the arguments: the names of tensors, and options as they are.
-
-        Raises:
-            ArgumentError: Tensor has another attribute of that name.
-        """
+    __call__: Callable[P, R]
+    known_as = known_as
 
 
-class Primitive(Composite[P, Tensor], Protocol[P]):
+class Primitive(Composite[P, Tensor]):
     """A function of Tensors, arrays or numbers that returns a Tensor and has rules for its derivatives."""
 
-    @property
-    def op(self) -> Op:
-        """The record of the op: forward function, rules, test cases."""
+    op: Op  # the record of the op: forward function, rules, test cases
 
     def vjp(self, **rules: Rule | None) -> None:
-        """Declare the rule of each argument; ``None`` means that its gradient is zero or does not exist."""
+        """Declare the rule of each argument; ``None`` means that its gradient is zero or does not exist.
+
+        >>> import tinygrad_lenet as tl
+        >>> @tl.primitive
+        ... def square(x: tl.Array) -> tl.Array:
+        ...     return x * x
+        >>> square.vjp(x=lambda g, x: 2 * g * x)
+        """
+        self.op.signature.check_rules(rules)
+        self.op.rules.update(rules)
+        self.op.plans.clear()
 
     def check(self, *args: Any, **kwargs: Any) -> None:
         """Add the arguments of one test case. An op without a test case fails the tests."""
+        self.op.cases.append((args, kwargs))
 
 
 @overload
@@ -108,10 +92,10 @@ def composite(function: Any = None, *, view: bool = False, **names: Any) -> Any:
         except Exception as error:
             if not isinstance(error, TinygradLenetError) and _of_python(error):
                 raise
-            said = signature.said(args, kwargs)
-            signature.explain(error, signature.name, said, said, signature.about(error, args, kwargs))
+            text = signature.given(args, kwargs)
+            signature.explain(error, text, signature.about(error, args, kwargs))
 
-    call.known_as = functools.partial(known_as, call)  # type: ignore[attr-defined]  # a function may carry attributes
+    call.known_as = MethodType(known_as, call)  # type: ignore[attr-defined]  # a function may carry attributes
     known_as(call, **names)
     return call
 
@@ -128,20 +112,9 @@ def _owned(found: Any, values: Iterable[Any]) -> Any:
         return tuple([_owned(one, values) for one in found])
     if not isinstance(found, Tensor):
         return found
-    return found.clone() if _shares(found, values) or not found._data.flags.writeable else found
-
-
-def _shares(tensor: Tensor, values: Iterable[Any], depth: int = 9) -> bool:
-    """True if a tensor shares memory, and so the version counter, with one of the values or of those in lists there."""
-    for value in values:
-        if isinstance(value, Tensor):
-            if value._version is tensor._version:
-                return True
-        elif type(value) in (list, tuple, dict) and depth:
-            held = value.values() if type(value) is dict else value
-            if _shares(tensor, held, depth - 1):
-                return True
-    return False
+    # Tensors that share memory share the version counter.
+    shared = any(isinstance(v, Tensor) and v._version is found._version for v in flattened(values))
+    return found.clone() if shared or not found._data.flags.writeable else found
 
 
 class Draw(NamedTuple):
@@ -155,19 +128,13 @@ class Draw(NamedTuple):
     values: object = None
 
 
-def draw(*shape: int, low: float = -1.0, high: float = 1.0, values: Any = None) -> Draw:
+@checked
+def draw(*shape: int, low: Real = -1.0, high: Real = 1.0, values: Any = None) -> Draw:
     """Describe a test argument for :meth:`Primitive.check`: a shape and a range, or the values themselves.
 
     >>> import tinygrad_lenet as tl
     >>> tl.draw(3, 2, low=0.5)
     Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
     """
-    try:
-        lengths = tuple(integer("a length of the shape", n, 0) for n in shape)
-        low, high = number("low", low), number("high", high)
-    except TinygradLenetError as error:
-        raise named(error, "draw")  # noqa: B904  # it is the same error
-    try:
-        return Draw(lengths if values is None else to_array(values).shape, low, high, values)
-    except TinygradLenetError as error:
-        raise named(error, "draw", about="values: ")  # noqa: B904  # it is the same error
+    lengths = tuple(integer("a length of the shape", n, 0) for n in shape)
+    return Draw(lengths if values is None else numbers("values", values).shape, low, high, values)

@@ -47,7 +47,23 @@ def known_as(
     torch: str = "",
     onnx: Any = None,
 ) -> None:
-    """Declare the names of a function; see :meth:`Composite.known_as`."""
+    """Declare the names of a function.
+
+    Args:
+        function: a primitive or composite; given by ``function.known_as(...)``.
+        name: its name in the package, if it is an alias, such as ``amax`` for ``max``.
+        method: whether Tensors have a method of that name.
+        operator: Python's operator, such as ``"add"``: ``x + y`` calls ``__add__``, and ``__radd__`` is added too.
+        numpy: the functions of NumPy that call this one if they are given a Tensor.
+        torch: PyTorch's name, after ``torch.``
+        onnx: for primitives, how :func:`tinygrad_lenet.onnx.export` writes the op: the name of an operator of ONNX with
+            the same inputs, and with the options as attributes of the same names; or a function that adds nodes and
+            returns the name of the result, ``lambda g, dtype, x: g.node("Mul", x, x)``. It receives the graph, the
+            dtype, and the arguments: the names of tensors, and options as they are.
+
+    Raises:
+        ArgumentError: Tensor has another attribute of that name.
+    """
     name, numpy = name or function.__name__, (numpy,) if callable(numpy) else numpy
     if method:
         _attach(name, function)

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -71,16 +71,6 @@ class Op:
         self.cases: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.onnx: Any = None  # see known_as
         self.plans: dict[tuple[int, int], Plan] = {}  # by ``tracked`` (see result) and the number of arguments
-
-    def vjp(self, **rules: Rule | None) -> None:
-        """See :meth:`Primitive.vjp`."""
-        self.signature.check_rules(rules)
-        self.rules.update(rules)
-        self.plans.clear()
-
-    def check(self, *args: Any, **kwargs: Any) -> None:
-        """See :meth:`Primitive.check`."""
-        self.cases.append((args, kwargs))
 
     def result(self, args: tuple[Any, ...], plain: list[Any], tracked: int, out: Any) -> Tensor:
         """The output as a Tensor, recorded if an argument requires a gradient.
@@ -260,6 +250,8 @@ def primitive(forward: Any = None, *, view: bool = False) -> Any:
 
     forward.__annotations__["return"] = Tensor  # what callers get, and what help() shows
     REGISTRY[f"{forward.__module__}.{op.name}"] = op
-    call.vjp, call.check, call.op = op.vjp, op.check, op  # type: ignore[attr-defined]  # a function may carry attributes
-    call.known_as = functools.partial(known_as, call)  # type: ignore[attr-defined]
-    return call
+    found: Any = call
+    found.op = op
+    for method in (Primitive.vjp, Primitive.check, known_as):
+        setattr(found, method.__name__, MethodType(method, found))
+    return found

@@ -7,11 +7,13 @@ the fields.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .._methods import Methods
 from ..checks import flag
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from .modes import is_grad_enabled, no_grad, user_line, watcher
@@ -49,11 +51,8 @@ def _unwrap(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_unwrap(v) for v in value]
     if isinstance(value, PythonObject):
-        if value._requires_grad and is_grad_enabled():
-            raise GradientError(
-                "a list holds tensors that require a gradient, which would be lost; join them with tl.stack([...]), or "
-                "use their .detach()"
-            )
+        if value._recorded():
+            raise GradientError("a list of tensors would lose their gradients; join them with tl.stack([...])")
         return value._data
     return value
 
@@ -66,43 +65,39 @@ def copied(value: Any, dtype: DTypeLike | None) -> NDArray[Any]:
         raise translated(error, "tensor", f"data is {brief(value)}") from None
 
 
-class PythonObject:
-    """Base of Tensor: Python's protocols, checked attributes and changes in place."""
+# A type checker sees the type in the annotation of an attribute, and not that of a property.
+_property: Any = property
 
-    if not TYPE_CHECKING:
-        __slots__ = ()
+
+class PythonObject(Methods):
+    """Base of Tensor: its fields, Python's protocols, checked attributes and changes in place."""
+
+    __slots__ = ("__weakref__", "_data", "_grad", "_hooks", "_node", "_requires_grad", "_version")
+    _data: NDArray[Any]
+    _grad: Tensor | None
+    _hooks: list[Any] | None
+    _node: Node | None
+    _requires_grad: bool
+    _version: list[Any]
+
+    # The getters are written in C. They are faster than functions.
+    shape: tuple[int, ...] = _property(attrgetter("_data.shape"), doc="The length of each axis.")
+    ndim: int = _property(attrgetter("_data.ndim"), doc="The number of axes.")
+    size: int = _property(attrgetter("_data.size"), doc="The number of elements.")
+    dtype: np.dtype[Any] = _property(attrgetter("_data.dtype"), doc="The NumPy dtype of the elements.")
 
     if TYPE_CHECKING:
-        _data: NDArray[Any]
-        _grad: Tensor | None
-        _hooks: list[Any] | None
-        _node: Node | None
-        _requires_grad: bool
-        _version: list[Any]
-
-        @property
-        def shape(self) -> tuple[int, ...]:
-            """The length of each axis."""
-
-        @property
-        def ndim(self) -> int:
-            """The number of axes."""
-
-        @property
-        def size(self) -> int:
-            """The number of elements."""
-
-        @property
-        def dtype(self) -> np.dtype[Any]:
-            """The NumPy dtype of the elements."""
 
         @staticmethod
         def _wrap(array: NDArray[Any], node: Node | None = None, version: list[Any] | None = None) -> Tensor: ...
         def numpy(self) -> NDArray[Any]: ...
         def detach(self) -> Tensor: ...
-        def __getitem__(self, index: Any, /) -> Tensor: ...
 
     # Attributes
+
+    def _recorded(self) -> bool:
+        """Whether an op on this tensor is recorded."""
+        return self._requires_grad and is_grad_enabled()
 
     @property
     def requires_grad(self) -> bool:
@@ -113,14 +108,9 @@ class PythonObject:
     def requires_grad(self, value: bool) -> None:
         value = flag("requires_grad", value)
         if self._node is not None and not value:
-            raise GradientError(
-                "requires_grad can be switched off on leaf tensors only; use x.detach() to cut the graph here"
-            )
+            raise GradientError("only leaves can switch off requires_grad; use x.detach() to cut the graph here")
         if value and self.dtype.kind != "f":
-            raise DTypeError(
-                f"only tensors of floats can require a gradient, this one is {self.dtype}; convert it: "
-                "x.astype('float32')"
-            )
+            raise DTypeError(f"only floats can require a gradient, not {self.dtype}; use x.astype('float32')")
         self._requires_grad = value
 
     @property
@@ -133,8 +123,7 @@ class PythonObject:
         if value is not None and (
             not isinstance(value, PythonObject) or value.shape != self.shape or value.dtype != self.dtype
         ):
-            got = f"{value.dtype} of shape {value.shape}" if hasattr(value, "dtype") else type(value).__name__
-            raise ShapeError(f"grad must be None or a Tensor of {self.dtype} and shape {self.shape}, got {got}")
+            raise ShapeError(f"grad must be a Tensor of {self.dtype} and shape {self.shape}, got {brief(value)}")
         self._grad = value
 
     @property
@@ -152,32 +141,25 @@ class PythonObject:
             array = to_array(value, self.dtype)
         unchanged("data", array, to_array(value, None if typed else np.float64))
         if array.shape != self.shape:
-            raise ShapeError(
-                f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor for another shape"
-            )
+            raise ShapeError(f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor instead")
         with no_grad():
             self._write(..., array)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        if self._requires_grad and is_grad_enabled():
-            raise GradientError(
-                "this tensor requires a gradient, which an array would lose; use tensor.numpy() or tensor.detach(), or "
-                "convert under `with no_grad():`"
-            )
+        if self._recorded():
+            raise GradientError("this tensor requires a gradient, which an array would lose; use tensor.numpy()")
         return np.array(self._data, dtype) if copy else np.asarray(self.numpy(), dtype)
 
     def item(self) -> float:
         """The value of the only element as a Python number: a float, or an int or a bool, as the dtype is."""
         if self.size != 1:
-            raise ShapeError(
-                f"item() is for one element, this tensor has shape {self.shape}; use x.numpy() or x[i].item()"
-            )
+            raise ShapeError(f"item() is for one element, not for shape {self.shape}; use x.numpy() or x[i].item()")
         return self._data.item()  # type: ignore[no-any-return]  # a number, since dtypes are numeric
 
     @property
     def T(self) -> Tensor:
         """All axes reversed; a view."""
-        return self.transpose()  # type: ignore[attr-defined, no-any-return]  # a Tensor has it
+        return self.transpose()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
@@ -196,10 +178,7 @@ class PythonObject:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ShapeError(
-                f"the truth value of a tensor of shape {self.shape} is ambiguous; say (x > 0).numpy().all() or "
-                ".any(), or x is None"
-            )
+            raise ShapeError(f"the truth value of shape {self.shape} is ambiguous; use x.numpy().all() or .any()")
         return bool(self._data.item())
 
     def __format__(self, spec: str) -> str:
@@ -228,15 +207,10 @@ class PythonObject:
 
     def _write(self, key: Any, value: NDArray[Any]) -> None:
         """Change elements and count the change; raise if it would have to be recorded."""
-        if self._requires_grad and is_grad_enabled():
-            raise GradientError(
-                "a tensor that requires a gradient cannot be changed in place, since that would not be recorded; "
-                "write an expression, such as where(mask, value, x), or change it under `with no_grad():`"
-            )
+        if self._recorded():
+            raise GradientError("a tensor that requires a gradient cannot be changed in place; use where(), no_grad()")
         if not self._data.flags.writeable:
-            raise ArgumentError(
-                f"this tensor of shape {self.shape} is a read-only view (of broadcast_to?); change its clone() instead"
-            )
+            raise ArgumentError(f"this tensor of shape {self.shape} is a read-only view; change its clone() instead")
         watch = watcher()
         if watch is not None:
             watch(self, key, value)
@@ -254,59 +228,47 @@ class PythonObject:
             array = to_array(value) if isinstance(value, (PythonObject, np.ndarray)) else to_array(value, self.dtype)
         except TinygradLenetError as error:
             raise named(error, "x[...] = value")  # noqa: B904  # it is the same error
-        if isinstance(value, PythonObject) and value._requires_grad and is_grad_enabled():
-            raise GradientError(
-                "x[...] = value would not record the gradient of value; use where(mask, value, x) or value.detach()"
-            )
+        if isinstance(value, PythonObject) and value._recorded():
+            raise GradientError("x[...] = value would not record the gradient of value; use where(mask, value, x)")
         self._write(key, array)
 
     def _in_place(self, name: str, other: Any) -> Tensor:
         """Python's ``x += y``: in place if nothing needs to be recorded, else a new tensor under the old name."""
-        recorded = is_grad_enabled() and (
-            self._requires_grad or (isinstance(other, PythonObject) and other._requires_grad)
-        )
-        if recorded and not (self._node is None and self._requires_grad):
-            result: Tensor = getattr(self, f"__{name}__")(other)
+        recorded = self._recorded() or (isinstance(other, PythonObject) and other._recorded())
+        in_place = not recorded or (self._node is None and self._requires_grad)  # _write refuses such a leaf
+        result: Tensor = getattr(self.detach() if in_place else self, f"__{name}__")(other)
+        if not in_place:
             return result
-        result = getattr(self.detach(), f"__{name}__")(other)
         if result.shape != self.shape:
             raise ShapeError(
-                f"an update in place keeps the shape {self.shape}, the result would have {result.shape} (given: "
-                f"{brief(other)})"
+                f"an update in place by {brief(other)} would change the shape {self.shape} to {result.shape}"
             )
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise DTypeError(
-                f"an update in place keeps the dtype {self.dtype}, the result would be {result.dtype}; write x = x ... "
-                f"(given: {brief(other)})"
+                f"an update in place by {brief(other)} would change the dtype {self.dtype} to {result.dtype}"
             )
         self._write(..., result._data)
         return self  # type: ignore[return-value]  # a Tensor
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if self._node is not None:
-            raise GradientError(
-                "a tensor that hangs on a graph cannot be copied or pickled with it; copy x.detach() instead"
-            )
-        twin = type(self).__new__(type(self))
-        twin._data, twin._node, twin._version, twin._requires_grad = self._data.copy(), None, [0], self._requires_grad
-        twin._grad, twin._hooks = None if self._grad is None else self._wrap(self._grad._data.copy()), None
-        memo[id(self)] = twin
-        return twin  # type: ignore[return-value]  # a Tensor
-
     def __reduce__(self) -> Any:
         if self._node is not None:
-            raise GradientError(
-                "a tensor that hangs on a graph cannot be copied or pickled with it; pickle x.detach() instead"
-            )
+            raise GradientError("a tensor that hangs on a graph cannot be copied or pickled; copy x.detach() instead")
         return (type(self), (self._data, self._requires_grad))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        make, arguments = self.__reduce__()
+        twin: Tensor = make(*arguments)
+        twin._grad = None if self._grad is None else self._wrap(self._grad._data.copy())
+        memo[id(self)] = twin
+        return twin
 
 
 def root_of(output: Tensor) -> Node | Tensor:
     """The vertex at which a backward pass from this tensor begins: its node, or a leaf itself."""
     if not output._requires_grad:
         raise GradientError(
-            "this tensor does not depend on anything that requires a gradient; "
-            "make an input with requires_grad=True, and compute outside of no_grad()"
+            "this tensor does not depend on anything that requires a gradient; make an input with requires_grad=True, "
+            "and compute outside of no_grad()"
         )
     return output._node or output
 
@@ -316,8 +278,8 @@ def seed_of(output: Tensor, gradient: Any) -> Tensor:
     if gradient is None:
         if output.size != 1:
             raise ShapeError(
-                f"backward() starts from one element, this tensor has shape {output.shape}; "
-                "reduce it, as in y.sum().backward(), or pass gradient= of that shape"
+                f"backward() starts from one element, this tensor has shape {output.shape}; use y.sum().backward(), or "
+                "pass gradient= of that shape"
             )
         return output._wrap(np.ones(output.shape, output.dtype))
     seed: Tensor

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError, GradientError, given, translated
 from .tensor import Tensor, Version
+from .values import flattened, mapped
 
 
 def save(value: Any, plain: Any) -> tuple[Any, Any]:
@@ -23,15 +24,9 @@ def save(value: Any, plain: Any) -> tuple[Any, Any]:
     if type(plain) not in (np.ndarray, list, tuple):
         return plain, 0
     try:
-        return _copy(plain), 0
+        return mapped(plain, lambda v: v.copy() if isinstance(v, np.ndarray) else v), 0
     except RecursionError:
         raise ArgumentError("an argument is a list that holds itself, or lists too deep to be copied") from None
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    return type(value)([_copy(v) for v in value]) if type(value) in (list, tuple) else value
 
 
 def changed(what: str, shape: tuple[int, ...], version: Version) -> GradientError:
@@ -64,17 +59,11 @@ def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[
     return out, [0]
 
 
-def borrows(out: Any, values: Iterable[Any], depth: int = 9) -> bool:
-    """Whether an array is read-only, or shares memory with one of the values or an array in a list or dict among them.
-
-    A list may hold itself, so the search has a largest depth.
-    """
+def borrows(out: Any, values: Iterable[Any]) -> bool:
+    """Whether an array is read-only, or shares memory with one of the values or an array in a list or dict there."""
     view = out.base is not None
-    for value in values:
+    for value in flattened(values):
         array = value._data if isinstance(value, Tensor) else value
         if array is out or (view and isinstance(array, np.ndarray) and np.may_share_memory(array, out)):
-            return True
-        held = array.values() if type(array) is dict else array if type(array) in (list, tuple) else ()
-        if held and depth and borrows(out, held, depth - 1):
             return True
     return view and not (out.flags.writeable and out.size)  # np.may_share_memory is False for empty arrays

@@ -1,6 +1,6 @@
-"""The door of every public function: it settles the arguments of a call, and puts the caller's name before an error.
+"""The door of every public function: it checks and converts the arguments, and puts the name before an error.
 
-Primitives, composites and constructors go through it. So their bodies receive plain Python options, and need not pass
+Primitives, composites and constructors go through it. Their bodies receive plain Python options, and need not pass
 their names to checks. An option is checked by its annotation: ``int``, ``float``, ``bool``, ``str``, a range such as
 ``Positive`` or a ``Literal`` (see ``checks.py``), each also beside ``None``.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn, TypeVar, cast, get_args
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import numpy as np
 
@@ -23,17 +23,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 VARIADIC = 4  # the flag of a code object that has *args
 BY_NAME = 1 << 30  # the position of a parameter that is given by name only
 ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # others may be a fault of the op itself
-# Both spellings of the field: PyTorch's on the left, the one that the declarations use on the right.
+# PyTorch's names of arguments, and the names that the declarations use. Callers may use both.
 SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
-_QUICK: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (float, int),
-    "bool": (bool,),
-    "str": (str,),
-    "None": (type(None),),
-}
+_QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
 _MISSING: Any = object()
-# The words in annotations of options that hold no arrays.
+# Words in annotations: an option whose annotation has no other words holds no arrays.
 _PLAIN = {"int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"}
 _EXPECTED = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a word", "None": "None"}
 
@@ -54,11 +48,11 @@ class Option(NamedTuple):
     position: int
     name: str
     kinds: tuple[str, ...]
-    quick: frozenset[type]  # types that need no second look
+    quick: frozenset[type]  # types that pass unchecked
     check: Check | None  # of a ranged parameter
 
     def admit(self, value: Any) -> Any:
-        """The value as a Python object. NumPy's scalars would widen float32, and small integers overflow."""
+        """The value as a Python object: NumPy's scalars could widen float32 or overflow."""
         if self.check is not None:
             return None if value is None and "None" in self.kinds else self.check(self.name, value)
         plain = value
@@ -80,30 +74,23 @@ class Option(NamedTuple):
 
 
 @functools.cache
-def _written(annotation: str) -> int:
+def _operand(annotation: str) -> int:
+    """Whether an annotation declares a tensor: 1 for ``Array``, 2 for ``Array | None``, else 0."""
     first, *others = annotation.split(" ")
     return (1 + bool(others)) * (first.split(".")[-1] == "Array")
 
 
-def _operand(annotation: Any) -> int:
-    """1 for ``Array``, 2 for ``Array | None``, else 0."""
-    if isinstance(annotation, str):
-        return _written(annotation)
-    if getattr(annotation, "__name__", "") == "Array":
-        return 1
-    return 2 * any(getattr(a, "__name__", "") == "Array" for a in get_args(annotation))
-
-
 def _text(annotation: Any) -> str:
+    """The annotation as its author wrote it."""
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 @functools.cache
 def _kinds(text: str) -> tuple[tuple[str, ...], frozenset[type], bool]:
-    """The kinds of an annotation; the types that need no second look, if all kinds are known; whether it is plain."""
+    """The words of an annotation; the types that pass unchecked; whether such options hold no arrays."""
     kinds = tuple(text.split(" | "))
     known = all(kind in _QUICK for kind in kinds)
-    quick = frozenset(kind for word in kinds for kind in _QUICK[word]) if known else frozenset[type]()
+    quick = frozenset[type]().union(*(_QUICK[kind] for kind in kinds)) if known else frozenset[type]()
     return kinds, quick, {*re.findall(r"\w+", text)} <= _PLAIN
 
 
@@ -111,9 +98,10 @@ class Signature:
     """The parameters of a function: names, defaults, annotations, and how a call is turned into arguments."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        code, annotations = function.__code__, function.__annotations__
+        code = function.__code__
         defaults: tuple[Any, ...] = function.__defaults__ or ()
         self.function, self.name, self.names = function, function.__name__, parameters(function)
+        self.listing = ", ".join(self.names)
         self.variadic = bool(code.co_flags & VARIADIC)
         self.arity = code.co_argcount
         self.most = -1 if self.variadic else self.arity
@@ -121,16 +109,15 @@ class Signature:
         self.defaults = (_MISSING,) * self.required + defaults
         default_of: dict[str, Any] = dict(zip(self.names[: self.arity][::-1], defaults[::-1], strict=False))
         default_of |= function.__kwdefaults__ or {}
-        other = {theirs: ours for theirs, ours in SPELLINGS.items() if ours in self.names and theirs not in self.names}
-        self.spellings = other
-        self.operands = [_operand(annotations.get(name)) for name in self.names]
+        self.spellings = {a: b for a, b in SPELLINGS.items() if b in self.names and a not in self.names}
+        texts = [_text(function.__annotations__.get(name, "Any")) for name in self.names]
+        self.operands = [_operand(text) for text in texts]
         self.containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
         self.options: list[Option] = []
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
             if self.operands[i]:
                 continue
-            text = _text(annotations.get(name, "Any"))
-            kinds, quick, plain = _kinds(text)
+            kinds, quick, plain = _kinds(texts[i])
             check = None
             if quick:
                 quick |= {type(default_of[name])} if name in default_of else set()
@@ -178,22 +165,27 @@ class Signature:
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments by position, defaults filled in."""
         if len(args) > self.arity and not self.variadic:
-            raise TypeError(
-                f"{self.name}() takes {self.arity} arguments ({', '.join(self.names)}), {len(args)} were given"
-            )
-        filled, seen = [*args, *self.defaults[len(args) : self.arity]], set()
-        for key, value in kwargs.items():
-            name = key if key in self.names else SPELLINGS.get(key, key)
+            raise TypeError(f"{self.name}() takes {self.arity} arguments ({self.listing}), {len(args)} were given")
+        filled = [*args, *self.defaults[len(args) : self.arity]]
+        for name, value in self.respelled(kwargs).items():
             if name not in self.names:
-                raise TypeError(f"{self.name}() has no argument {key!r}; it has {', '.join(self.names)}")
-            if self.names.index(name) < len(args) or name in seen:
-                raise TypeError(f"{self.name}() got {name!r} twice, by position and by name or under two names")
-            seen.add(name)
+                raise TypeError(f"{self.name}() has no argument {name!r}; it has {self.listing}")
+            if self.names.index(name) < len(args):
+                raise TypeError(f"{self.name}() got {name!r} twice, by position and by name")
             filled[self.names.index(name)] = value
         for name, value in zip(self.names, filled[: self.required], strict=False):
             if value is _MISSING:
-                raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {', '.join(self.names)}")
+                raise TypeError(f"{self.name}() needs the argument {name!r}; it takes {self.listing}")
         return tuple(filled)
+
+    def respelled(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments given by name, under the names of the declaration."""
+        for theirs in self.spellings.keys() & kwargs.keys():
+            ours = self.spellings[theirs]
+            if ours in kwargs:
+                raise TypeError(f"{self.name}() got {ours!r} twice, also as {theirs!r}")
+            kwargs[ours] = kwargs.pop(theirs)
+        return kwargs
 
     def _admitted(self, args: tuple[Any, ...], plain: list[Any]) -> tuple[Any, ...]:
         found = list(args)
@@ -207,38 +199,37 @@ class Signature:
         """The operands as arrays. Numbers stay if an array is among the arguments, else they become float32."""
         alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
         for i, a in enumerate(plain):
-            at = min(i, len(self.operands) - 1)
-            if not self.operands[at] or (a is None and self.operands[at] == 2):
-                continue
             number = isinstance(a, (bool, int, float)) or (isinstance(a, np.generic) and a.dtype in NATIVE)
-            if alone or isinstance(a, np.ndarray) or not number:
+            if self.is_operand(i, a) and (alone or not number):
                 try:
                     plain[i] = to_array(a)
                 except TinygradLenetError as error:
-                    raise named(error, self.name, about=f"{self.names[at]}: ") from None
+                    raise named(error, self.name, about=f"{self.name_of(i)}: ") from None
         return plain
+
+    def is_operand(self, position: int, value: Any) -> bool:
+        """Whether an argument must become an array: it is declared ``Array``, or ``Array | None`` and is not None."""
+        kind = self.operands[min(position, len(self.operands) - 1)]
+        return kind == 1 or (kind == 2 and value is not None)
 
     def _again(self, error: Exception, args: tuple[Any, ...], plain: list[Any]) -> Any:
         """Call again with arrays if the body expected an array and received a number; else explain the error."""
         if isinstance(error, AttributeError) and any(isinstance(a, (bool, int, float)) for a in plain):
-            at = [i for i in range(len(plain)) if self.operands[min(i, len(self.operands) - 1)]]
+            at = [i for i, a in enumerate(plain) if self.is_operand(i, a)]
             try:
                 for i, a in zip(at, beside(*[plain[i] for i in at]), strict=True):
                     plain[i] = a
                 return self.function(*self._arrays(plain))
             except Exception as found:
                 error = found
-        return self.explain(error, self.name, "", given(self.names, args))
+        return self.explain(error, given(self.names, args))
 
     # For composites, constructors and methods: as the user called them
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function with its own spellings of the names, and with options as Python objects."""
-        for theirs in self.spellings.keys() & kwargs.keys() if kwargs else ():
-            ours = self.spellings[theirs]
-            if ours in kwargs:
-                raise TypeError(f"{self.name}() got {ours!r} twice, also as {theirs!r}")
-            kwargs[ours] = kwargs.pop(theirs)
+        if kwargs:
+            kwargs = self.respelled(kwargs)
         for option in self.options:
             i, key, _, quick, _ = option
             if i < len(args):
@@ -248,32 +239,27 @@ class Signature:
                 kwargs[key] = option.admit(kwargs[key])
         return self.function(*args, **kwargs)
 
-    def said(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """The arguments of a call, for a message."""
         places = self.names[: self.arity] + self.names[-1:] * 99 * self.variadic
         return given([*places[: len(args)], *kwargs], [*args, *kwargs.values()])
 
     def about(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """The name of the operand that gives no array, if this is what the error says, to begin a message with."""
-        if isinstance(error, TinygradLenetError):
-            for name, value in [*zip(self.names, args, strict=False), *kwargs.items()]:
-                if name in self.names and self.operands[self.names.index(name)]:
-                    try:
-                        to_array(value)
-                    except TinygradLenetError as own:
-                        if str(own) == str(error):
-                            return f"{name}: "
-                    except Exception:
-                        continue
+        """``"x: "`` if the error says that the operand ``x`` cannot become an array, else an empty text."""
+        for name, value in [*zip(self.names, args, strict=False), *kwargs.items()]:
+            if name in self.names and self.operands[self.names.index(name)]:
+                try:
+                    to_array(value)
+                except Exception as own:
+                    if str(own) == str(error):
+                        return f"{name}: "
         return ""
 
-    def explain(self, error: Exception, caller: str, known: str, unknown: str, about: str = "") -> NoReturn:
-        """Raise an error in the caller's name, with its arguments: ``known`` for errors of the package, else
-        ``unknown``.
-        """
+    def explain(self, error: Exception, arguments: str, about: str = "") -> NoReturn:
+        """Raise the error as one of the package, with the function's name and arguments."""
         if isinstance(error, TinygradLenetError):
-            raise named(error, caller, known, about)
-        raise translated(error, caller, unknown) from (None if isinstance(error, ORDINARY) else error)
+            raise named(error, self.name, arguments, about)
+        raise translated(error, self.name, arguments) from (None if isinstance(error, ORDINARY) else error)
 
     # For the rules of a primitive
 
@@ -285,7 +271,7 @@ class Signature:
         """Raise if a rule is for an unknown argument, is not a function, or names an unknown value."""
         for name, rule in rules.items():
             if name not in self.names:
-                raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {', '.join(self.names)}")
+                raise ArgumentError(f"{self.name}.vjp: no argument {name!r}; it has {self.listing}")
             if rule is not None and not callable(rule):
                 raise DTypeError(f"{self.name}.vjp: the rule of {name!r} must be a function or None, got {brief(rule)}")
             for word in parameters(rule)[1:] if rule else ():
@@ -301,7 +287,7 @@ class Signature:
             return ("shape", self.names.index(word.removesuffix("_shape")))
         raise ArgumentError(
             f"{self.name}.vjp: a rule asks for {word!r}; after the gradient it may name 'out', "
-            f"one of {', '.join(self.names)}, or one of these followed by '_shape'"
+            f"one of {self.listing}, or one of these followed by '_shape'"
         )
 
     def rule_of(self, position: int, rules: dict[str, Any]) -> Any:
@@ -316,18 +302,19 @@ class Signature:
 
 
 def beside(*values: Any) -> list[Any]:
-    """The values, with Python numbers as arrays of the dtype that NumPy 2 gives them beside the tensors and arrays.
+    """The values, with Python numbers as arrays of the dtype to which NumPy 2 promotes them beside the others.
 
     >>> beside(np.ones(2), 0.1, [0.1])
     [array([1., 1.]), array(0.1), [0.1]]
     """
     dtypes = [v.dtype for v in values if isinstance(v, (PythonObject, np.ndarray, np.generic))]
-    return [to_array(v, np.result_type(v, *dtypes)) if dtypes and number_like(v) else v for v in values]
-
-
-def number_like(value: Any) -> bool:
-    """Whether a value is a Python number, which has no dtype."""
-    return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
+    if not dtypes:
+        return list(values)
+    numbers = (bool, int, float)  # np.float64 is a float as well, but has a dtype
+    return [
+        to_array(v, np.result_type(v, *dtypes)) if isinstance(v, numbers) and not isinstance(v, np.generic) else v
+        for v in values
+    ]
 
 
 def checked(function: F) -> F:
@@ -335,31 +322,28 @@ def checked(function: F) -> F:
     errors begin with its name, or with that of the object's class. Errors that name an op already stay as they are.
     """
     signature: Signature | None = None
-    own_name, method = function.__name__, parameters(function)[:1] == ["self"]
-    written = f"{function.__qualname__}()"  # the name in Python's own errors about the arguments
-
-    def name_of(args: tuple[Any, ...]) -> str:
-        if not method:
-            return own_name
-        kind = type(args[0]).__name__
-        return kind if own_name.startswith("__") else f"{kind}.{own_name}"
+    own_name, written = function.__name__, f"{function.__qualname__}()"
+    method = parameters(function)[:1] == ["self"]
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal signature
         if signature is None:  # at the first call, when the names in annotations exist
             signature = Signature(function)
+        kind = type(args[0]).__name__ if method and args else ""
+        name = kind if own_name.startswith("__") else f"{kind}.{own_name}".removeprefix(".")
         try:
             return signature.call(args, kwargs)
         except TinygradLenetError as error:
-            name = name_of(args)
             # If methods of one class call each other, the error names the outermost.
-            if error.caller and not (method and error.caller.startswith(f"{type(args[0]).__name__}.")):
+            if error.caller and not (method and error.caller.startswith(f"{kind}.")):
                 raise
             raise named(error, name)  # noqa: B904  # it is the same error
-        except TypeError as error:
-            if args and str(error).startswith(written):
-                error.args = (str(error).replace(written, f"{name_of(args)}()", 1),)
+        except MemoryError as error:
+            raise translated(error, name, signature.given(args, kwargs)) from None
+        except TypeError as error:  # Python's own about the arguments: name the class, which may inherit the function
+            if str(error).startswith(written):
+                error.args = (str(error).replace(written, f"{name}()", 1),)
             raise
 
     return cast("F", call)

@@ -17,17 +17,15 @@ backward pass refuses to use a value whose version has changed.
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from numpy.typing import DTypeLike, NDArray
 
-from .._methods import Methods
 from ..checks import flag
 from ..errors import TinygradLenetError, named
 from .accumulation import accumulate
 from .graph import Node, pullback
-from .hooks import Hook, register_hook
+from .hooks import register_hook
 from .python_object import PythonObject, copied, root_of, seed_of
 from .python_object import to_array as to_array
 
@@ -36,7 +34,7 @@ from .python_object import to_array as to_array
 Version: TypeAlias = list[Any]
 
 
-class Tensor(PythonObject, Methods):
+class Tensor(PythonObject):
     """A multi-dimensional array that records what is computed from it.
 
     Args:
@@ -54,23 +52,16 @@ class Tensor(PythonObject, Methods):
     tensor([2., 4., 6.])
     """
 
-    __slots__ = ("__weakref__", "_data", "_grad", "_hooks", "_node", "_requires_grad", "_version")
+    __slots__ = ()
     __hash__ = object.__hash__  # == compares elements; a Tensor is still one object in a set
-
-    _data: NDArray[Any]
-    _grad: Tensor | None  # of a leaf: the sum of the gradients of all backward passes so far
-    _hooks: list[Hook] | None  # of a leaf: other tensors keep their hooks in the node
-    _node: Node | None  # the op that produced this tensor; None for a leaf
-    _requires_grad: bool
-    _version: Version
-
     register_hook = register_hook
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
         self._data = copied(data, dtype)
-        self._grad = self._node = self._hooks = None
-        self._version = [0]
-        self._requires_grad = False
+        self._node = None  # the op that produced this tensor; None for a leaf
+        self._grad = None  # of a leaf: the sum of the gradients of all backward passes so far
+        self._hooks = None  # of a leaf: other tensors keep their hooks in the node
+        self._version: Version = [0]
         self.requires_grad = requires_grad
 
     @staticmethod
@@ -83,12 +74,6 @@ class Tensor(PythonObject, Methods):
         self._requires_grad = node is not None
         self._version = [0] if version is None else version
         return self
-
-    if not TYPE_CHECKING:  # the types are in python_object.py
-        shape = property(attrgetter("_data.shape"), doc="The length of each axis.")
-        ndim = property(attrgetter("_data.ndim"), doc="The number of axes.")
-        size = property(attrgetter("_data.size"), doc="The number of elements.")
-        dtype = property(attrgetter("_data.dtype"), doc="The NumPy dtype of the elements.")
 
     @property
     def is_leaf(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,13 @@ def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]
             raise TypeError("name one of numbers")
         found = np.dtype(dtype)
     except Exception as error:
-        raise DTypeError(
-            f"{brief(dtype)} is not a dtype ({error}); give NumPy's, such as 'float32' or np.int64"
-        ) from None
+        raise DTypeError(f"{brief(dtype)} is not a dtype ({error}); an example is 'float32'") from None
     if found.kind not in "fiub" or found.itemsize > 8:
         raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
     return found.newbyteorder("=")
+
+
+_INDEX = "an index is made of integers, booleans, slices, None or ..."
 
 
 def as_index(index: Any) -> tuple[Any, ...]:
@@ -43,18 +44,34 @@ def _component(i: Any) -> Any:
             return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
         # A copy: the caller may change the array before the backward pass.
         array = np.array(i)
+    except TinygradLenetError:
+        raise
     except Exception as error:
-        if isinstance(error, TinygradLenetError):
-            raise
-        raise DTypeError(f"an index is made of integers, booleans, slices, None or ...: {error} ({brief(i)})") from None
+        raise DTypeError(f"{_INDEX}: {error} ({brief(i)})") from None
     if not array.size and isinstance(i, list):
         array = array.astype(np.intp)
     if array.dtype.kind not in "iub":
-        raise DTypeError(
-            f"an index is made of integers, booleans, slices, None or ..., got {array.dtype}; for a tensor use "
-            "x.astype('int64')"
-        )
+        raise DTypeError(f"{_INDEX}, got {array.dtype}; for a tensor use x.astype('int64')")
     return array if array.ndim or array.dtype == np.bool_ else int(array)
+
+
+def flattened(values: Iterable[Any], depth: int = 9) -> Iterator[Any]:
+    """The values, and the contents of lists, tuples and dicts. A list may hold itself, so the depth is limited."""
+    for value in values:
+        if type(value) not in (list, tuple, dict):
+            yield value
+        elif depth:
+            yield from flattened(value.values() if type(value) is dict else value, depth - 1)
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """``change(value)``; for a list, tuple or dict, the same with each of its values changed."""
+    if isinstance(value, dict):
+        return {key: mapped(v, change) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        changed = [mapped(v, change) for v in value]
+        return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)
+    return change(value)
 
 
 def narrowed(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -97,9 +114,5 @@ def converted(value: Any, dtype: DTypeLike | None, unwrap: Callable[[Any], Any])
     except MemoryError:
         raise
     except Exception as error:
-        raise named(
-            DTypeError(
-                f"{kind} gives no array of {wanted or 'numbers'} (are the rows of the list of equal length?): {error}"
-            ),
-            "tensor",
-        ) from None
+        message = f"{kind} gives no array of {wanted or 'numbers'} (are the rows of the list of equal length?): {error}"
+        raise named(DTypeError(message), "tensor") from None

@@ -1,4 +1,4 @@
-"""Normalisation of channels: a few passes over memory, in blocks that fit into the cache, on all cores.
+"""Normalisation of channels in few passes over memory, in blocks that fit into the cache, on all cores.
 
 Means, variances and sums of channels are float64.
 """
@@ -76,10 +76,9 @@ def _in_blocks(compute: Callable[[slice], Any], at: Channels) -> list[Any]:
     return results
 
 
-def _sums(compute: Callable[[slice], Array], at: Channels) -> Array:
+def _sums(compute: Callable[[slice], Array], at: Channels) -> Any:
     """The sums of each channel, (..., C): ``compute`` returns those of a block."""
-    total: Array = np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
-    return total
+    return np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
 
 
 def _column(values: Array, dtype: np.dtype[Any]) -> Array:
@@ -94,27 +93,28 @@ def _rounded(mean: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
 
 
 def moments(x: Array, at: Channels, room: Room = memory.empty) -> tuple[Array, Array]:
-    """Mean and (biased) variance of each channel of ``x``, (A, C, B).
+    """The mean and the (biased) variance of each channel of ``x``, (A, C, B).
 
-    Both are sums of distances from an approximate mean, that of the first elements, so that neither a large mean nor
-    its rounding costs digits. If it was far off, they are summed again, with the mean just found.
+    Both are computed from distances to an approximate mean, that of the first elements, so that neither a large mean
+    nor its rounding costs digits. If the approximation was poor, they are computed again with the mean just found.
     """
-    few, dtype = x[: -(-64 // max(1, x.shape[2])), :, :64], x.dtype
-    mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (few.shape[1] / max(1, few.size))
+    few, dtype = x[: -(-64 // x.shape[2]), :, :64], x.dtype
+    mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (1 / (len(few) * few.shape[2]))
     for _ in range(3):
         centre, _ = _rounded(mean, x.dtype)
         off, squares = _sums(functools.partial(_powers, x, centre, dtype, room), at) / at.each
         mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
-        if (off * off <= var).all() and np.isfinite(var).all():
+        if not np.isfinite(var).all():  # squares overflow
+            dtype = np.dtype(np.float64)
+        elif (off * off <= var).all():
             break
-        dtype = dtype if np.isfinite(var).all() else np.dtype(np.float64)  # if squares overflow
     if not np.isfinite(mean).all():  # distances from an infinite mean would be NaN
         mean = np.add.reduce(x, axis=(0, 2), dtype=np.float64) / at.each
     return mean, var
 
 
 def _powers(x: Array, centre: Array, dtype: np.dtype[Any], room: Room, rows: slice) -> Array:
-    """The sums over a block of the distances from the centre, and of their squares."""
+    """The sums of the distances from the centre in a block, and the sums of their squares."""
     block = x[rows]
     off = np.subtract(block, centre, out=room(block.shape, dtype), dtype=dtype)
     first = added(off, (0, 2))
@@ -122,7 +122,7 @@ def _powers(x: Array, centre: Array, dtype: np.dtype[Any], room: Room, rows: sli
 
 
 def _products(x: Array, g: Array, centre: Array, at: Channels, room: Room) -> tuple[Array, Array]:
-    """The sums of the gradients, and of their products with the distances from the centre."""
+    """The sums of the gradients, and the sums of their products with the distances from the centre."""
 
     def compute(rows: slice) -> Array:
         block, grads = x[rows], g[rows]
@@ -138,8 +138,8 @@ def normalize(
 ) -> None:
     """Write ``(x - mean) / sqrt(var + eps) * weight + bias`` to ``out``; both are (A, C, B)."""
     (centre, rest), factor = _rounded(mean, x.dtype), weight / np.sqrt(var + eps)
-    rest = np.where(np.isfinite(factor), rest, 0)  # else an infinite weight would make NaN everywhere
-    scale, shift = _column(factor, x.dtype), _column(bias - rest * np.where(rest == 0, 0, factor), x.dtype)
+    bounded = np.where(np.isfinite(factor), factor, 0)  # else an infinite weight would make NaN everywhere
+    scale, shift = _column(factor, x.dtype), _column(bias - rest * bounded, x.dtype)
 
     def compute(rows: slice) -> None:
         block = np.subtract(x[rows], centre, out=out[rows])
@@ -160,7 +160,7 @@ def input_grad(
     eps: float,
     room: Room = memory.empty,
 ) -> None:
-    """Write the gradient of :func:`normalize` for ``x`` to ``out``, with what flows through the moments."""
+    """Write the gradient of :func:`normalize` for ``x`` to ``out``, including that through mean and variance."""
     factor, (centre, rest) = 1 / np.sqrt(var + eps), _rounded(mean, x.dtype)
     total, common = (value / at.each for value in _products(x, g, centre, at, room))
     steep = (common - rest * total) * factor**2

@@ -1,18 +1,18 @@
 """Fast convolution: copy the windows of the images to columns; then convolution is one matrix product (im2col).
 
-The idea is ``weight.reshape(O, -1) @ unfold(x, at)``, and its gradient ``fold(weight.reshape(O, -1).T @ g, at)``, with
-the first two functions of this file. The rest computes the same products faster, in three ways. It works on blocks that
-fit into the cache, one core a block. It copies fewer pixels (see :class:`OutputBlock`). It computes the columns again
-for the gradients, since to keep them would take many times the memory of the images.
+The first two functions are the idea: the output is ``weight.reshape(O, -1) @ unfold(x, at)``, and the gradient of the
+images is ``fold(weight.reshape(O, -1).T @ g, at)``. The rest computes the same products faster. It works on blocks that
+fit into the cache, on all cores. It copies fewer pixels (see :class:`OutputBlock`). For the gradients it computes the
+columns again: to keep them would take many times the memory of the images.
 
-Each kernel has two layers. The geometry says into which blocks a convolution is cut, and how each block sees memory (a
-``View``: shape, strides and offset). It holds no arrays, and is cached for each size. The computation returns steps:
-calls without arguments that fill ``out`` when they are run (``steps.py``). In it, ``room(shape, dtype)`` gives scratch
-memory, and a function that takes ``steps`` appends the calls that will fill the array it returns. ``product`` returns
-the steps of ``np.matmul`` (``matmul.py``), and ``memory.empty`` is ``np.empty`` with recycled memory.
+Each kernel has two layers. The geometry is the list of blocks, each with the parts of memory that it reads and writes
+(a ``View`` is a shape, strides and an offset). It holds no arrays, and is cached for each size. The computation returns
+steps: calls without arguments that fill ``out`` when they are run (``steps.py``). There, ``room(shape, dtype)`` gives
+scratch memory. A function that takes ``steps`` appends the calls that will fill the array it returns. ``product``
+returns the steps of ``np.matmul`` (``matmul.py``), and ``memory.empty`` is ``np.empty`` with recycled memory.
 
-In memory images are (H, C, W, N), with the batch innermost: so the pixels of a window, for all images, are a few long
-contiguous runs (``windows.py``: ``padded``). The functions at the end take and return arrays of shape (N, C, H, W).
+In memory, images are (H, C, W, N). With the batch innermost, the pixels of a window, for all images, are a few long
+contiguous runs (see ``padded`` in ``windows.py``). The functions at the end take and return arrays (N, C, H, W).
 
 Source: Chellapilla, Puri, Simard, *High performance convolutional neural networks for document processing*, 2006.
 """
@@ -28,18 +28,18 @@ from numpy.typing import NDArray
 
 from . import memory, threads
 from .matmul import common_dtype, product
-from .steps import Blocked, Room, Steps, View, run
+from .steps import Blocked, Room, Steps, View, computed
 from .sums import single
 from .windows import Windows, aligned, cut, padded
 
 Array = NDArray[Any]
 
-_IMAGES = 256  # the most images in a block; far fewer would make runs short, and copies and products slow
-_BYTES = 1 << 20  # the most bytes of a block's columns, if possible: about the size of the cache
+_IMAGES = 256  # the largest number of images in a block; with far fewer, runs are short, copies and products slow
+_BYTES = 1 << 20  # the largest size of a block's columns, if possible: about that of the cache
 
 
 class Geometry(NamedTuple):
-    """The options of a convolution, settled for images of one size: where its windows are, and its groups."""
+    """The options of a convolution for images of one size: its windows and its groups."""
 
     windows: Windows
     groups: int
@@ -55,7 +55,7 @@ def unfold(x: Array, at: Windows) -> Array:
 
 
 def fold(columns: Array, at: Windows) -> Array:
-    """Images (N, C, H, W): every column is added to the pixels of its window (col2im)."""
+    """Add every column to the pixels of its window (col2im): images (N, C, H, W)."""
     n, (kh, kw), (oh, ow) = len(columns), at.kernel, at.grid
     c = columns.shape[1] // (kh * kw)
     patches = columns.reshape(n, c, kh, kw, oh, ow)
@@ -71,32 +71,32 @@ def fold(columns: Array, at: Windows) -> Array:
 def _blocks(rows: int, batch: int, row_bytes: int, reach: int, work: int) -> list[tuple[slice, slice]]:
     """Cut rows and batch into blocks (rows, chunk of the batch), the same for any number of threads.
 
-    ``row_bytes`` is the size of a row's columns for one image. Neighbouring blocks both copy the columns of ``reach``
-    rows. ``work`` is the number of multiply-adds in all.
+    ``row_bytes`` is the size of a row's columns for one image. Each block copies ``reach`` rows that its neighbour
+    copies too. ``work`` is the total number of multiply-adds.
     """
     chunks = cut(batch, _IMAGES)
-    # At least twice the reach, or neighbours would copy most of their columns twice.
+    # With fewer rows than twice the reach, most rows would be copied by two blocks.
     fitting = max(2 * reach, _BYTES // max(1, row_bytes * min(batch, _IMAGES)))
     # Enough blocks for eight threads, if there is enough work.
     shares = max(1, min(8, work // (threads.WORTH * max(1, len(chunks)))))
     most = max(1, min(fitting, -(-rows // shares)))
-    return [(part, chunk) for chunk in chunks for part in cut(rows, most)]
+    return [(part, chunk) for part in cut(rows, most) for chunk in chunks]
 
 
 class OutputBlock(NamedTuple):
     """A block of the output, and its columns of im2col, (groups, rows, kh * C / groups * kw, OW * N).
 
-    im2col copies each pixel up to kh * kw times, once for each position in the kernel. Here it is copied only for the
-    kw positions along the width. Along the height nothing is copied: the columns of an output row are ``kh`` adjacent
-    rows of the copied memory, so all columns are a view of it, in which neighbours overlap.
+    im2col copies each pixel up to kh * kw times, once for each position in the kernel. Here a pixel is copied only for
+    the kw positions along the width. Nothing is copied along the height: the columns of an output row are ``kh``
+    adjacent rows of the copied memory. So all columns are a view of it, and those of neighbouring rows overlap.
 
     The second convolution of LeNet-5 copies images (14, 6, 14, N) to ``strips`` (1, 14, 6, 5, 10, N). Its columns are a
-    view (1, 10, 5 * 6 * 5, 10 * N) of these.
+    view (1, 10, 5 * 6 * 5, 10 * N) of the strips.
     """
 
     rows: slice  # of the output
     chunk: slice  # of the batch
-    rank: int  # its place in the order in which the sums of blocks are added
+    number: int  # of the block: sums of blocks are added in this order
     strips: tuple[int, ...]  # the shape of the copied memory, (groups, H, C / groups, kw, OW, N)
     pixels: View  # of the images: the pixels to copy, in the shape of the strips
     columns: View  # of the strips, see _columns_view
@@ -105,16 +105,16 @@ class OutputBlock(NamedTuple):
 class ImageBlock(NamedTuple):
     """A block of the gradient of the images, and the output rows that it depends on.
 
-    The gradient of image row y depends on output rows (y - a * dh) / sh, for a in the kernel. The gradient of the
-    output is stretched: rows of zeros are put between its rows (sh - 1 of them) and around them. Then, along
-    the height, the input gradient is a convolution with stride 1 and a flipped kernel, whose columns are a view as in
-    :class:`OutputBlock`. Along the width the products are added to the pixels, as in :func:`fold`.
+    The gradient of image row y depends on the output rows (y - a * dh) / sh, for a in the kernel. The gradient of the
+    output is stretched: sh - 1 rows of zeros are inserted between its rows, and more around them. Along the height, the
+    gradient of the images is then a convolution with stride 1 and a flipped kernel, and its columns are a view as in
+    :class:`OutputBlock`. Along the width, the products are added to the pixels as in :func:`fold`.
     """
 
     rows: slice  # of the images
     chunk: slice  # of the batch
     stretched: tuple[int, ...]  # the shape of the stretched gradient, (H, O, OW, N)
-    zeros: tuple[slice, ...]  # its rows to fill with zeros; all, if zeros lie between others
+    zeros: tuple[slice, ...]  # its rows to fill with zeros; with a stride, all rows
     source: slice  # the output rows to copy
     target: slice  # their places in the stretched gradient
     columns: View  # of the stretched gradient
@@ -122,8 +122,9 @@ class ImageBlock(NamedTuple):
 
 
 def _columns_view(shape: tuple[int, ...], strides: tuple[int, ...]) -> View:
-    """The view (groups, rows, kh * depth, pixels) of memory with these strides, given with ``kh`` and ``depth`` as two
-    axes. If dilation or groups keep these from being joined without a copy, they stay two axes.
+    """The view (groups, rows, kh * depth, pixels) of memory; ``shape`` and ``strides`` have ``kh`` and ``depth`` apart.
+
+    They stay two axes if they cannot be joined without a copy, because of dilation or groups.
     """
     groups, rows, kh, depth, pixels = shape
     step = strides[2] if depth == 1 else strides[3]
@@ -147,16 +148,15 @@ def _output_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize:
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.windows.kernel, at.windows.stride, at.windows.dilation, at.windows.grid
     s_h, s_c, s_w, s_n = _strides((padded_h, channels, padded_w, batch), itemsize)  # of the images; t_ of the strips
     work = outs * c * kh * kw * oh * ow * batch
-    blocks, found = _blocks(oh, batch, channels * kw * ow * itemsize, kh, work), []
-    ranked = sorted(blocks, key=lambda block: (block[0].start, block[1].start))
-    for rows, chunk in blocks:
+    found = []
+    for number, (rows, chunk) in enumerate(_blocks(oh, batch, channels * kw * ow * itemsize, kh, work)):
         count, n = rows.stop - rows.start, chunk.stop - chunk.start
         strips = (groups, (count - 1) * sh + (kh - 1) * dh + 1, c, kw, ow, n)
         start = rows.start * sh * s_h + chunk.start * s_n
         pixels = View(strips, (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n), start)
         t_g, t_h, _, t_k, _, t_n = _strides(strips, itemsize)
         columns = _columns_view((groups, count, kh, c * kw, ow * n), (t_g, t_h * sh, t_h * dh, t_k, t_n))
-        found.append(OutputBlock(rows, chunk, ranked.index((rows, chunk)), strips, pixels, columns))
+        found.append(OutputBlock(rows, chunk, number, strips, pixels, columns))
     return found, work
 
 
@@ -171,9 +171,10 @@ def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: 
     for rows, chunk in _blocks(height, batch, outs * ow * itemsize, reach + 1, work):
         count, n = rows.stop - rows.start, chunk.stop - chunk.start
         stretched = (count + reach, outs, ow, n)
-        first = rows.start + at.windows.before[0] - reach  # its first row, counted so that row sh * i is output row i
+        # Its first row, counted so that output row i is row sh * i.
+        first = rows.start + at.windows.before[0] - reach
         low, high = max(0, -(-first // sh)), min(oh, (first + count + reach - 1) // sh + 1)
-        high = max(low, high)  # a block between two windows that are far apart depends on none
+        high = max(low, high)  # a block between two windows may depend on no output row
         target = slice(low * sh - first, max(0, (high - 1) * sh - first + 1), sh)
         zeros = (slice(None),) if sh > 1 else (slice(low - first), slice(high - first, None))
         s_h, s_o, _, s_n = _strides(stretched, itemsize)
@@ -187,7 +188,7 @@ def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: 
 
 
 def _matrices(columns: View, array: Array, room: Room, steps: Steps) -> Array:
-    """The columns in an array, (groups, rows, kh * depth, pixels): a view, or a copy where that is impossible."""
+    """The columns in an array, (groups, rows, kh * depth, pixels): a view, or a copy if the view has five axes."""
     view = columns.of(array)
     if view.ndim == 4:
         return view
@@ -198,7 +199,7 @@ def _matrices(columns: View, array: Array, room: Room, steps: Steps) -> Array:
 
 
 def _weight_matrix(turned: Array, shape: tuple[int, ...], dtype: np.dtype[Any], room: Room, steps: Steps) -> Array:
-    """A weight, its five axes in another order, as matrices: a view, or a copy where that is impossible."""
+    """A weight, its five axes in another order, as matrices: a view if possible, else a copy."""
     if 1 in turned.shape[1:] and turned.dtype == dtype:
         matrix = turned.reshape(shape)
         if np.may_share_memory(matrix, turned):
@@ -263,7 +264,7 @@ def input_grad_steps(images: Array, room: Room, g: Array, weight: Array, at: Geo
         count, _, _, n = target.shape
         by_group = target.reshape(count, groups, c, width, n).transpose(1, 0, 2, 3, 4)
         parts = products.reshape(groups, count, c, kw, ow, n)
-        for b in range(kw):  # as fold does, along the width only
+        for b in range(kw):  # as in fold, along the width only
             pixels = by_group[:, :, :, b * dw : b * dw + (ow - 1) * sw + 1 : sw]
             inner.append(partial(np.add, pixels, parts[:, :, :, b], pixels))
         return inner
@@ -291,7 +292,7 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
         products = room((groups, count, depth, o // groups), dtype)
         # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
         inner += product(columns, grads, products, room)
-        inner.append(partial(np.add.reduce, products, 1, None, sums[block.rank]))
+        inner.append(partial(np.add.reduce, products, 1, None, sums[block.number]))
         return inner
 
     steps += [Blocked(compute, blocks, work), partial(total.fill, 0)]
@@ -305,29 +306,31 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
-    """The output, (N, O, OH, OW)."""
+    """The convolution, (N, O, OH, OW)."""
     dtype = common_dtype(x, weight) if bias is None else common_dtype(x, weight, bias)
     if dtype == np.float16:
         return conv2d(single(x), single(weight), None if bias is None else single(bias), at).astype(dtype)
     out = memory.empty((at.windows.grid[0], len(weight), at.windows.grid[1], len(x)), dtype)
-    run(output_steps(out, memory.empty, x, weight, bias, at))
-    return out.transpose(3, 1, 0, 2)
+    return computed(output_steps, out, x, weight, bias, at).transpose(3, 1, 0, 2)
 
 
 def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
-    """The gradient for the images, (N, C, H, W): a pixel gets the gradient of each window times its weight there."""
+    """The gradient of the images, (N, C, H, W).
+
+    Each window that contains a pixel adds its gradient, times the weight at the place of the pixel.
+    """
     dtype = common_dtype(g, weight)
     if dtype == np.float16:
         return input_grad(single(g), single(weight), at).astype(dtype)
     if not np.isfinite(weight).all():
         return _input_grad_by_fold(g, weight, at, dtype)
     images = memory.empty((at.windows.size[0], weight.shape[1] * at.groups, at.windows.padded[1], len(g)), dtype)
-    run(input_grad_steps(images, memory.empty, g, weight, at))
+    computed(input_grad_steps, images, g, weight, at)
     return images[:, :, at.windows.inside[1]].transpose(3, 1, 0, 2)
 
 
 def _input_grad_by_fold(g: Array, weight: Array, at: Geometry, dtype: np.dtype[Any]) -> Array:
-    """:func:`input_grad` without stretching, for infinite weights: times the zeros in between they would give NaN."""
+    """:func:`input_grad` for infinite weights, without the inserted zeros: their products would be NaN."""
     n, o, oh, ow = g.shape
     by_group = g.reshape(n, at.groups, o // at.groups, oh * ow).astype(dtype, copy=False)
     kernel = weight.reshape(at.groups, o // at.groups, -1).swapaxes(1, 2).astype(dtype, copy=False)
@@ -335,10 +338,12 @@ def _input_grad_by_fold(g: Array, weight: Array, at: Geometry, dtype: np.dtype[A
 
 
 def weight_grad(x: Array, g: Array, at: Geometry) -> Array:
-    """The gradient for the weight, (O, C / groups, kh, kw)."""
+    """The gradient of the weight, (O, C / groups, kh, kw).
+
+    Each window adds its gradient, times the pixel at the place of a weight, to that weight.
+    """
     dtype = common_dtype(x, g)
     if dtype == np.float16:
         return weight_grad(single(x), single(g), at).astype(dtype)
     out = memory.empty((g.shape[1], x.shape[1] // at.groups, *at.windows.kernel), dtype)
-    run(weight_grad_steps(out, memory.empty, x, g, at))
-    return out
+    return computed(weight_grad_steps, out, x, g, at)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import memory
 from .masks import BITS, mask_bits
-from .steps import Room, Steps, run
+from .steps import Room, Steps, computed
 from .threads import spread
 
 Array = NDArray[Any]
@@ -23,20 +23,9 @@ _LARGE = 32_768  # elements from which memory is recycled and the cores share th
 _BOOL = np.dtype(np.bool_)
 
 
-def _zeros_under(x: Array, room: Room) -> Array:
-    """Memory for zeros that broadcasts against ``x`` in runs of a thousand: with one 0, np.maximum is half as fast."""
-    shape, length = [1] * x.ndim, 1
-    for axis in sorted(range(x.ndim), key=lambda axis: x.strides[axis]):
-        if length < 1024:
-            shape[axis] = x.shape[axis]
-            length *= x.shape[axis]
-    return memory.like(x, tuple(shape), x.dtype, room)
-
-
 def relu_steps(out: Array, room: Room, x: Array) -> Steps:
     """``max(x, 0)``."""
-    zeros = _zeros_under(x, room)
-    return [partial(zeros.fill, 0), partial(np.maximum, x, zeros, out=out)]
+    return [partial(np.maximum, x, 0, out=out)]
 
 
 def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:
@@ -45,7 +34,7 @@ def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:
     flags = none.view(np.int8)
     return [
         partial(np.less_equal, y, 0, none),
-        partial(np.subtract, flags, 1, flags),  # -1, which has all bits set, except where y is 0 or less
+        partial(np.subtract, flags, 1, flags),  # -1 (all bits set), but 0 where y is 0 or less
         partial(np.copyto, bits, flags),
         partial(np.bitwise_and, g.view(bits.dtype), bits, bits),
     ]
@@ -70,7 +59,7 @@ def sigmoid_steps(out: Array, room: Room, x: Array) -> Steps:
         partial(np.exp, out, out),
         partial(np.add, out, 1, below),
         partial(np.greater_equal, x, 0, positive),
-        partial(np.maximum, out, positive, out=out),  # e^min(x, 0): 1, or what it is already
+        partial(np.maximum, out, positive, out=out),  # e^min(x, 0): 1 where x >= 0
         partial(np.divide, out, below, out),
     ]
 
@@ -92,44 +81,44 @@ def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
 # The kernels: steps made and run at once
 
 
-def _computed(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Array) -> Array:
-    """Run the steps on parts of ``out`` and of the arrays, which have one shape; for ``passes`` see ``spread``."""
-    spread(lambda out, *parts: run(steps(out, memory.empty, *parts)), passes, out, *arrays)
+def _on_all_cores(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Array) -> Array:
+    """Run the steps on parts of ``out`` and of arrays of its shape, in parallel; for ``passes`` see ``spread``."""
+    spread(partial(computed, steps), passes, out, *arrays)
     return out
 
 
 def _small(x: Array, y: Array) -> bool:
-    """Whether one thread with fresh memory is as fast, or the arrays differ in shape or dtype."""
+    """Whether plain NumPy is as fast, or required because the arrays differ in shape or dtype."""
     return y.size < _LARGE or x.dtype != y.dtype or x.shape != y.shape or y.dtype.kind != "f"
 
 
 def relu(x: Array) -> Array:
     """``max(x, 0)``."""
-    return np.maximum(x, 0) if _small(x, x) else _computed(relu_steps, 2, memory.empty_like(x), x)
+    return np.maximum(x, 0) if _small(x, x) else _on_all_cores(relu_steps, 2, memory.empty_like(x), x)
 
 
 def where_positive(g: Array, y: Array) -> Any:
-    """0 where ``y`` is 0 or less, even where ``g`` is inf or NaN; else ``g``."""
+    """``g`` where ``y`` is positive or NaN, else 0, even where ``g`` is inf or NaN."""
     if _small(g, y):
         return mask_bits(g, y <= 0, False)
-    return _computed(where_positive_steps, 5, memory.empty_like(y), g, y)
+    return _on_all_cores(where_positive_steps, 5, memory.empty_like(y), g, y)
 
 
 def tanh(x: Array) -> Array:
     """``tanh(x)``."""
-    return np.tanh(x) if _small(x, x) else _computed(tanh_steps, 10, memory.empty_like(x), x)
+    return np.tanh(x) if _small(x, x) else _on_all_cores(tanh_steps, 10, memory.empty_like(x), x)
 
 
 def tanh_grad(g: Array, y: Array) -> Array:
     """``g * (1 - y * y)``."""
-    return g * (1 - y * y) if _small(g, y) else _computed(tanh_grad_steps, 4, memory.empty_like(y), g, y)
+    return g * (1 - y * y) if _small(g, y) else _on_all_cores(tanh_grad_steps, 4, memory.empty_like(y), g, y)
 
 
 def sigmoid(x: Array) -> Array:
     """``1 / (1 + e^-x)``, accurate and without overflow."""
-    return _computed(sigmoid_steps, 15, memory.empty_like(x, np.result_type(x, np.float16)), x)
+    return _on_all_cores(sigmoid_steps, 15, memory.empty_like(x, np.result_type(x, np.float16)), x)
 
 
 def sigmoid_grad(g: Array, x: Array) -> Array:
     """``g`` times the derivative of the sigmoid. ``out * (1 - out)`` would lose all digits for ``out`` near 1."""
-    return _computed(sigmoid_grad_steps, 15, memory.empty_like(x, np.result_type(g, x)), g, x)
+    return _on_all_cores(sigmoid_grad_steps, 15, memory.empty_like(x, np.result_type(g, x)), g, x)

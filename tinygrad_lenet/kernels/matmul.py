@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import memory
-from .steps import Blocked, Room, Steps, run
+from .steps import Blocked, Room, Steps, computed
 from .sums import single
 
 # Up to this number of multiply-adds OpenBLAS copies neither factor and uses one core. Above, it copies both, which for
@@ -92,12 +92,10 @@ def dot(a: NDArray[Any], b: NDArray[Any]) -> Any:
     """``a @ b`` of two matrices, on all cores if it is large, in recycled memory; float16 is computed in float32."""
     if a.dtype == b.dtype == np.float16:
         return dot(single(a), single(b)).astype(np.float16)
-    out = memory.empty((a.shape[0], b.shape[1]), common_dtype(a, b))
-    run(dot_steps(a, b, out, memory.empty))
-    return out
+    return computed(dot_steps, memory.empty((a.shape[0], b.shape[1]), common_dtype(a, b)), a, b)
 
 
-def dot_steps(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -> Steps:
+def dot_steps(out: NDArray[Any], room: Room, a: NDArray[Any], b: NDArray[Any]) -> Steps:
     """The steps of :func:`dot` into ``out``, of a dtype other than float16."""
     (m, k), n = a.shape, b.shape[1]
     if k == 1:  # matmul takes four times as long

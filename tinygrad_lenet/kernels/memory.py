@@ -1,17 +1,17 @@
 """Memory for large results, recycled.
 
-A fresh array of a megabyte is mapped, zeroed and unmapped by the operating system each time; a training step of
-LeNet-5 at batch 64 had 1,000 page faults, which took as long as its arithmetic. So large blocks are kept on shelves,
-one for each size, and handed out again once nobody uses the array that was made in them. A weak reference to that
-array tells when: every view holds the array, and when it dies, the reference's callback puts the block on the shelf.
-That may happen in any thread. (Reference counts would be a third of a microsecond faster to read, but mean something
-different in each version of Python.)
+The operating system maps, zeroes and unmaps a fresh array of a megabyte each time. A training step of LeNet-5 at batch
+64 had 1,000 page faults, which took as long as its arithmetic. So large blocks are kept on shelves, one for each size,
+and lent again when the array that was made in them is dead. A weak reference to that array tells when: every view
+keeps the array alive, and when it dies, the reference's callback puts the block on its shelf. That may happen in any
+thread. (Reference counts would be a third of a microsecond faster to read, but their values differ between versions of
+Python.)
 
-All threads share one pool. It tracks the blocks that were lent most recently, up to a limit of bytes, in use or idle.
-Beyond the limit it forgets the block that was lent the longest time ago. An idle block is then freed at once, a block
-in use together with its array. So idle memory never exceeds the limit, however much is in use.
+All threads share one pool. It tracks the blocks that were lent most recently, in use or idle, up to a limit of bytes.
+Beyond the limit it forgets the block that was lent the longest time ago: an idle block is freed at once, a block in use
+together with its array. So idle memory never exceeds the limit, however much is in use.
 
-Blocks begin at a multiple of 64 bytes, a cache line, where products of matrices run up to twice as fast.
+Blocks begin at a multiple of 64 bytes, a cache line, where matrix products run up to twice as fast.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from weakref import ReferenceType, ref
 import numpy as np
 from numpy.typing import NDArray
 
-_SMALL = 16 * 1024  # bytes below which the allocator of NumPy is as fast
+_SMALL = 16 * 1024  # bytes below which NumPy's allocator is as fast
 _LIMIT = 120 * 1024 * 1024  # bytes that the pool tracks; a step of LeNet-5 takes 9 MB at batch 64, 105 MB at 1,024
 _RECOUNT = 4096  # new blocks between two recounts
 _ALIGNMENT = 64
-_MAPPED = 128 * 1024  # bytes from which a block is mapped by itself
-_HUGE = 4 * 1024 * 1024  # bytes from which it has huge pages, as in NumPy
+_MAPPED = 128 * 1024  # bytes from which a block has a mapping of its own
+_HUGE = 4 * 1024 * 1024  # bytes from which the mapping has huge pages, as in NumPy
 _ndarray = np.ndarray
 
 Reference: TypeAlias = "ReferenceType[NDArray[Any]]"
@@ -42,22 +42,22 @@ Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]  # (s
 
 
 class _Block(np.ndarray[Any, Any]):
-    """Memory with a type of its own, so that views hold the array that was handed out.
+    """Memory with a type of its own, so that views of the lent array keep that array alive.
 
-    If the memory were a plain array, NumPy would let a view of the handed-out array hold the memory itself.
+    If the memory were a plain array, a view of the lent array would refer to the memory instead, as ``base``.
     """
 
     __slots__ = ("loan", "offset", "shelf", "shelve")
     offset: int  # of the first aligned byte
     shelf: dict[int, Reference]
     shelve: Callable[[Reference], object]
-    loan: Reference | None  # to the array that was handed out
+    loan: Reference | None  # to the lent array
 
 
 def _allocate(size: int) -> _Block:
-    """A block, which on Linux is mapped by itself if it is large, and so returned to the system when it is freed.
+    """A new block. On Linux a large one has a mapping of its own, which the system gets back when the block is freed.
 
-    The C library returns only what is free at the end of a thread's heap: eight threads left 800 MB behind, now 125 MB.
+    The C library returns only memory at the end of a thread's heap: eight threads left 800 MB behind, now 125 MB.
     ``tracemalloc`` does not see mapped blocks.
     """
     if sys.platform == "linux" and size >= _MAPPED:
@@ -66,7 +66,7 @@ def _allocate(size: int) -> _Block:
             if size >= _HUGE:
                 room.madvise(mmap.MADV_HUGEPAGE)
             return _Block(size, np.uint8, room)
-        except OSError:  # too many maps, no huge pages, or no memory: NumPy reports that
+        except OSError:  # too many mappings, no huge pages, or no memory, which NumPy reports
             pass
     return _Block(size, np.uint8)
 
@@ -74,9 +74,9 @@ def _allocate(size: int) -> _Block:
 class _Pool:
     """The blocks of this process, numbered.
 
-    There is no lock: an array may die in the middle of an allocation by the same thread. Each change of a dict is a
-    single call, which is complete or has not begun when another thread, an interrupt or a finaliser comes in between.
-    Only ``total`` may become wrong by that, until the next recount.
+    There is no lock: an array may die while the same thread allocates memory. Each change of a dict is a single call:
+    other threads, interrupts and finalisers run before or after it. Only ``total`` may become wrong, until the next
+    recount.
     """
 
     def __init__(self) -> None:
@@ -86,12 +86,13 @@ class _Pool:
         self.total = 0  # bytes of blocks
 
     def fresh(self, size: int) -> _Block:
-        """A new block, which the pool tracks unless it exceeds the limit by itself."""
+        """A new block, which the pool tracks unless it is larger than the limit."""
         block = _allocate(size + _ALIGNMENT)
         block.offset = -block.ctypes.data % _ALIGNMENT
         block.shelf = self.idle.setdefault(size, {}) if size <= _LIMIT else {}
         number = next(self.numbers)
-        block.shelve = partial(block.shelf.setdefault, number)  # not Python code: Python drops an interrupt in there
+        # Not a Python function: Python would drop an interrupt that came in it, since it runs as a callback.
+        block.shelve = partial(block.shelf.setdefault, number)
         if size > _LIMIT:
             return block
         self.total += size
@@ -103,19 +104,20 @@ class _Pool:
         return block
 
     def forget(self) -> None:
-        """Stop tracking the least recently lent block, which frees it unless it is in use."""
+        """Stop tracking the block that was lent the longest time ago, which frees it unless it is in use."""
         try:
             number, block = self.blocks.popitem(last=False)
         except KeyError:
             self.total = 0
             return
-        block.loan = None  # first: then nothing puts it on the shelf any more
+        block.loan = None  # first: without the reference there is no callback that puts it on the shelf
         block.shelf.pop(number, None)
         self.total -= block.size - _ALIGNMENT
 
     def recount(self) -> None:
-        """Correct the total, and remove the shelves of sizes that no block has any more."""
-        sizes = [block.size - _ALIGNMENT for block in list(dict.values(self.blocks))]  # OrderedDict's is not atomic
+        """Correct the total, and remove the shelves of sizes that no block has."""
+        blocks = list(dict.values(self.blocks))  # OrderedDict.values is not atomic
+        sizes = [block.size - _ALIGNMENT for block in blocks]
         self.total = sum(sizes)
         for size in set(self.idle).difference(sizes):
             self.idle.pop(size, None)
@@ -125,13 +127,13 @@ _pool = _Pool()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An uninitialised, C-contiguous array, as ``np.empty`` gives it."""
+    """An uninitialised, C-contiguous array, as from ``np.empty``."""
     size = prod(shape) * dtype.itemsize
     if size < _SMALL:
         return np.empty(shape, dtype)
     pool = _pool
     try:
-        number, _ = pool.idle[size].popitem()  # the latest
+        number, _ = pool.idle[size].popitem()  # the block that became idle last
         block = pool.blocks[number]
         pool.blocks.move_to_end(number)
     except KeyError:
@@ -142,7 +144,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Room = empty) -> NDArray[Any]:
-    """An uninitialised array of a shape, its axes in memory in the order of those of ``x``."""
+    """An uninitialised array of this shape, its axes in memory in the order of those of ``x``."""
     if x.flags.c_contiguous:
         return room(shape, dtype)
     order = sorted(range(x.ndim), key=x.strides.__getitem__, reverse=True)
@@ -151,24 +153,15 @@ def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Ro
 
 
 def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None, room: Room = empty) -> NDArray[Any]:
-    """An uninitialised array of the same shape, its axes in memory in the same order."""
+    """An uninitialised array of the shape of ``x``, its axes in memory in the same order."""
     if room is empty and x.nbytes < _SMALL:
         return np.empty_like(x, dtype, subok=False)
     return like(x, x.shape, x.dtype if dtype is None else dtype, room)
 
 
-def release() -> None:
-    """Give the blocks that nobody uses back to the system."""
-    for shelf in list(_pool.idle.values()):
-        for number in list(shelf):
-            if shelf.pop(number, None) is not None:
-                _pool.blocks.pop(number, None)
-    _pool.recount()
-
-
 def storage(array: NDArray[Any]) -> NDArray[Any]:
-    """The array that all views of one memory have in common."""
+    """The array that owns the memory of a view: the same for all views of one memory."""
     base = array.base
-    while type(base) is _ndarray:  # else it is a block of ours, or memory of another library
+    while type(base) is _ndarray:  # else it is a _Block, or memory of another library
         array, base = base, base.base
     return array

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from . import memory
 from .masks import BITS
-from .steps import Blocked, Room, Steps, run
+from .steps import Blocked, Room, Steps, computed
 from .windows import Windows, cut, padded
 
 Array = NDArray[Any]
@@ -52,7 +52,7 @@ class Block(NamedTuple):
     """Some rows of windows."""
 
     rows: slice
-    places: tuple[Any, ...]  # for each position of the kernel, row by row: the index of the windows' pixels there
+    places: tuple[Any, ...]  # for each position in the kernel, in row-major order, an index: the windows' pixels there
 
 
 @functools.lru_cache(maxsize=256)
@@ -63,7 +63,7 @@ def blocks(at: Windows, parts: int) -> list[Block]:
         cuts = [slice(0, count)]
     else:
         cuts = cut(count, -(-count // (parts + parts % 2)))  # an even number, for two threads
-    positions = [(a, b) for a in range(at.kernel[0]) for b in range(at.kernel[1])]
+    positions = [*np.ndindex(at.kernel)]
     return [Block(rows, tuple((..., *at.pixels(a, b, rows)) for a, b in positions)) for rows in cuts]
 
 
@@ -127,32 +127,28 @@ def mean_steps(out: Array, room: Room, x: Array, at: Averages) -> Steps:
     return steps
 
 
-def _collect(out: Array, room: Room, at: Windows, steps: Steps) -> Array:
-    """The array to which windows add gradients: ``out`` or, if padding or float32 sums do not fit into it, scratch
-    memory. An appended step clears it, unless each pixel is written exactly once.
+def _collect(out: Array, room: Room, at: Windows, steps: Steps) -> tuple[Array, Steps]:
+    """The array to which windows add gradients, and the steps that then copy it to ``out``.
+
+    It is ``out`` itself unless padding or float32 sums require scratch memory. An appended step clears it, unless each
+    pixel is written exactly once.
     """
     if at.tiling:
-        return out
-    dtype = _SINGLE if out.dtype == _HALF else out.dtype
-    sums = out
+        return out, []
+    sums, dtype = out, _SINGLE if out.dtype == _HALF else out.dtype
     if at.padded != at.size or dtype != out.dtype:
         sums = memory.like(out, (*out.shape[:2], *at.padded), dtype, room)
     steps.append(partial(sums.fill, 0))
-    return sums
-
-
-def _deliver(sums: Array, out: Array, at: Windows) -> Steps:
-    """The steps that copy collected gradients to ``out``, if they are elsewhere."""
-    return [] if sums is out else [partial(np.copyto, out, sums[(..., *at.inside)], "same_kind")]
+    return sums, [] if sums is out else [partial(np.copyto, out, sums[(..., *at.inside)], "same_kind")]
 
 
 def _first_maxima(images: Array, peak: Array, block: Block, room: Room) -> tuple[Array, list[Steps]]:
     """A mask, and for each position in the kernel the steps that set it where a window has its first maximum there."""
     won, free = memory.empty_like(peak, _BOOL, room), memory.empty_like(peak, _BOOL, room)
-    positions: list[Steps] = []
-    for place in block.places:
-        first = partial(np.logical_and, won, free, won) if positions else partial(np.logical_not, won, free)
-        positions.append([partial(np.equal, images[place], peak, won), first])
+    positions: list[Steps] = [[partial(np.equal, images[place], peak, won)] for place in block.places]
+    positions[0].append(partial(np.logical_not, won, free))
+    for position in positions[1:]:
+        position.append(partial(np.logical_and, won, free, won))
     for position in positions[1:-1]:
         position.append(partial(np.logical_xor, won, free, free))
     return won, positions
@@ -161,7 +157,8 @@ def _first_maxima(images: Array, peak: Array, block: Block, room: Room) -> tuple
 def unpool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Windows) -> Steps:
     """The steps of :func:`unpool` into ``out``, (N, C, H, W)."""
     steps: Steps = []
-    images, grads = _padded(x, at, room, steps, np.nan), _collect(out, room, at, steps)  # NaN never wins
+    images = _padded(x, at, room, steps, np.nan)  # NaN never wins
+    grads, deliver = _collect(out, room, at, steps)
     tiling, integer = at.tiling, BITS[g.dtype.itemsize]
     targets = grads.view(integer) if tiling else grads
 
@@ -182,7 +179,7 @@ def unpool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Wi
                 steps.append(partial(np.add, target, bits.view(g.dtype), target))
         return steps
 
-    return [*steps, _blocked(compute, at, images), *_deliver(grads, out, at)]
+    return [*steps, _blocked(compute, at, images), *deliver]
 
 
 def repool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Windows) -> Steps:
@@ -206,29 +203,27 @@ def share_steps(out: Array, room: Room, g: Array, averages: Averages) -> Steps:
     at, dtype = averages.windows, _SINGLE if g.dtype == _HALF else g.dtype
     weight, tiling = averages.weight(dtype), at.tiling
     steps: Steps = []
-    grads = _collect(out, room, at, steps)
-
-    def shared(rows: slice, steps: Steps) -> Array:
-        part = g[:, :, rows]
-        share = memory.empty_like(part, dtype, room)
-        factor = weight if isinstance(weight, float) else weight[rows]
-        steps.append(partial(np.multiply, part, factor, share, dtype=dtype))
-        return share
+    grads, deliver = _collect(out, room, at, steps)
 
     def compute(block: Block) -> Steps:
-        steps: Steps = []
-        share = shared(block.rows, steps)
+        upstream = g[:, :, block.rows]
+        share = memory.empty_like(upstream, dtype, room)
+        factor = weight if isinstance(weight, float) else weight[block.rows]
+        inner: Steps = [partial(np.multiply, upstream, factor, share, dtype=dtype)]
+        if at.many:
+            target = _tiles(grads, at)[:, :, block.rows]
+            inner.append(partial(np.copyto, target, share[:, :, :, None, :, None], "same_kind"))
         for place in block.places:
+            target = grads[place]
             if tiling:
-                steps.append(partial(np.copyto, grads[place], share, "same_kind"))
+                inner.append(partial(np.copyto, target, share, "same_kind"))
             else:
-                steps.append(partial(np.add, grads[place], share, grads[place]))
-        return steps
+                inner.append(partial(np.add, target, share, target))
+        return inner
 
     if at.many:
-        share = shared(slice(None), steps)
-        return [*steps, partial(np.copyto, _tiles(grads, at), share[:, :, :, None, :, None], "same_kind")]
-    return [*steps, _blocked(compute, at, out), *_deliver(grads, out, at)]
+        return compute(Block(slice(None), ()))
+    return [*steps, _blocked(compute, at, out), *deliver]
 
 
 # The kernels: steps made and run at once
@@ -244,34 +239,25 @@ def _made(x: Array, size: tuple[int, int], at: Windows, dtype: np.dtype[Any]) ->
 
 def max_pool2d(x: Array, at: Windows) -> Array:
     """The largest value in each window, (N, C, OH, OW)."""
-    out = _made(x, at.grid, at, x.dtype)
-    run(max_steps(out, memory.empty, x, at))
-    return out
+    return computed(max_steps, _made(x, at.grid, at, x.dtype), x, at)
 
 
 def unpool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
     """Each window's gradient, added to the pixel of its first maximum; ``peak`` is the max pooling of ``x``."""
-    out = _made(x, at.size, at, g.dtype)
-    run(unpool_steps(out, memory.empty, g, x, peak, at))
-    return out
+    return computed(unpool_steps, _made(x, at.size, at, g.dtype), g, x, peak, at)
 
 
 def repool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
     """From each window of ``g`` the element where ``x`` has its first maximum; 0 if there is none, because of NaN."""
-    out = memory.empty_like(peak, g.dtype)
-    run(repool_steps(out, memory.empty, g, x, peak, at))
-    return out
+    return computed(repool_steps, memory.empty_like(peak, g.dtype), g, x, peak, at)
 
 
 def avg_pool2d(x: Array, at: Averages) -> Array:
     """The mean of each window, (N, C, OH, OW)."""
-    out = _made(x, at.windows.grid, at.windows, x.dtype if x.dtype.kind == "f" else _SINGLE)
-    run(mean_steps(out, memory.empty, x, at))
-    return out
+    dtype = x.dtype if x.dtype.kind == "f" else _SINGLE
+    return computed(mean_steps, _made(x, at.windows.grid, at.windows, dtype), x, at)
 
 
 def avg_unpool(g: Array, at: Averages) -> Array:
     """Each window's gradient, divided equally among its pixels, (N, C, H, W)."""
-    out = memory.like(g, (*g.shape[:2], *at.windows.size), g.dtype)
-    run(share_steps(out, memory.empty, g, at))
-    return out
+    return computed(share_steps, memory.like(g, (*g.shape[:2], *at.windows.size), g.dtype), g, at)

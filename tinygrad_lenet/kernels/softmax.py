@@ -17,12 +17,12 @@ Array: TypeAlias = NDArray[Any]
 def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
     """Write ``-log(softmax(x)[i, index[i]])`` to ``out``, (N,).
 
-    The sum leaves out the largest logit of a row, and ``log1p`` adds it: so a loss that is nearly 0 keeps its digits.
+    The sum of exponentials leaves out the largest, which is 1, and ``log1p`` adds it: a loss near 0 keeps its digits.
     """
-    rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # of no rows
-    wide = WIDER.get(x.dtype, x.dtype)
+    rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # argmax needs a class
+    wide = WIDER.get(x.dtype, np.dtype(np.float64))
     d = np.subtract(x, x[rows, largest].reshape(-1, 1), out=memory.like(x, x.shape, wide, room), dtype=wide)
-    e = np.exp(d, out=memory.like(x, x.shape, wide if wide.kind == "f" else np.dtype(np.float64), room))
+    e = np.exp(d, out=memory.like(x, x.shape, wide, room))
     e[rows, largest] = 0
     np.subtract(np.log1p(np.add.reduce(e, 1)), d[rows, index], out=out, casting="same_kind")
 
@@ -30,8 +30,8 @@ def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
 def nll_grad(out: Array, softmax: Array, g: Array, index: Array) -> None:
     """Write the gradient of :func:`nll` to ``out``, (N, C); ``g`` is (N,) or ().
 
-    ``out`` has the memory layout of ``softmax``, and may be ``softmax``. The gradient is ``g * softmax``, but at the
-    target minus the sum of the others, which is more accurate than the softmax minus 1.
+    ``out`` has the memory layout of ``softmax``, and may be ``softmax``. The gradient is ``g * softmax``, except at the
+    target: there it is ``-g`` times the sum of the other probabilities, which is more accurate than ``softmax - 1``.
     """
     at = np.arange(len(index)), index
     if out is not softmax:

@@ -1,8 +1,8 @@
 """Steps: a kernel as a list of calls without arguments.
 
 A function that returns steps computes nothing itself. The caller passes the memory of the result (``out``) and a
-function that gives scratch memory (``room``). So the same steps can run once, with fresh memory, or be recorded and run
-again and again in the same memory.
+function that returns scratch memory (``room``). So steps can run once, in recycled memory, or be recorded and run again
+and again in the same memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from . import memory
 from .memory import Room as Room
 from .threads import parallel
 
@@ -22,7 +23,7 @@ Steps: TypeAlias = "list[Callable[[], object] | Blocked]"
 class Blocked(NamedTuple):
     """A step that computes a result block by block, in parallel on all cores.
 
-    The steps of a block are made just before they run, and are freed with their scratch memory before the next block.
+    The steps of a block are made just before they run. Before the next block they are freed, with their scratch memory.
     """
 
     steps: Callable[[Any], Steps]  # of one block
@@ -38,7 +39,7 @@ class Blocked(NamedTuple):
 
     def _some(self, start: int, stop: int) -> None:
         for block in self.blocks[start:stop]:
-            run(self.steps(block))  # no variable keeps a step, and with it scratch memory, alive
+            run(self.steps(block))  # no variable, which would keep a step and its scratch memory alive
 
 
 def run(steps: Steps) -> None:
@@ -47,8 +48,14 @@ def run(steps: Steps) -> None:
         step()
 
 
+def computed(steps: Callable[..., Steps], out: NDArray[Any], *arguments: Any) -> NDArray[Any]:
+    """Run ``steps(out, room, *arguments)`` once, with recycled memory, and return ``out``."""
+    run(steps(out, memory.empty, *arguments))
+    return out
+
+
 class View(NamedTuple):
-    """A view of the memory of an array, before the array exists: shape, strides and offset."""
+    """The shape, strides and offset of a view of an array that need not exist yet."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # in bytes, as is the offset

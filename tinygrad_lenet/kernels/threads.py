@@ -1,8 +1,8 @@
 """Large kernels on all cores, and two guards against Ctrl-C.
 
 :func:`parallel` cuts a kernel into ranges of rows, which threads compute side by side: NumPy releases the interpreter's
-lock while it copies and multiplies. The helper threads are started when they are first needed, and wait without
-spinning. A row is computed alike in every range, so results do not depend on the number of threads. If the helpers are
+lock while it copies and multiplies. The helper threads start when they are first needed, and wait without spinning. A
+row is computed in the same way in every range, so results do not depend on the number of threads. If the helpers are
 busy with the work of another thread, the caller computes everything itself.
 
 Ctrl-C may come at any moment. :func:`parallel` returns or raises only when all threads have stopped working;
@@ -24,13 +24,13 @@ from ..errors import ArgumentError
 
 Task = Callable[[int, int], object]
 
-WORTH = 25_000_000  # multiply-adds, about 0.4 milliseconds, for which it pays to wake a helper and to share the lock
+WORTH = 25_000_000  # multiply-adds, about 0.4 milliseconds: the least work for which waking a helper pays
 
 
 class _Share:
     """A range of rows, computed by the thread that claims it first: a helper, or the caller who takes it back.
 
-    Claiming and asking are single calls, which change nothing when they are repeated after an interrupt.
+    Claiming is a single call, and repeating it after an interrupt changes nothing.
     """
 
     __slots__ = ("bell", "claim", "error", "finished", "start", "stop", "task")
@@ -45,7 +45,7 @@ class _Share:
         self.error: BaseException | None = None
 
     def of(self, who: str) -> bool:
-        """Claim the share for "helper" or "caller", and return whether it belongs to that one."""
+        """Claim the share for "helper" or "caller"; return whether it belongs to that one."""
         return self.claim.setdefault("of", who) == who
 
     def compute(self) -> None:
@@ -54,7 +54,7 @@ class _Share:
 
 
 def _serve(shares: SimpleQueue[_Share]) -> None:
-    """Compute shares for ever: the loop of a helper thread."""
+    """Compute shares for ever, in a helper thread."""
     while True:
         share = shares.get()
         if share.of("helper"):
@@ -69,7 +69,7 @@ def _serve(shares: SimpleQueue[_Share]) -> None:
 
 
 class _Crew:
-    """The helpers of this process; a forked child, in which they do not run, starts its own."""
+    """The helper threads of this process. They do not run in a forked child, which starts its own."""
 
     def __init__(self) -> None:
         self.size: int | None = None
@@ -78,7 +78,7 @@ class _Crew:
     def reset(self) -> None:
         self.helpers = 0
         self.shares: SimpleQueue[_Share] = SimpleQueue()
-        self.served: dict[str, list[_Share]] = {}  # the shares of the call that they work for, under "now"
+        self.served: dict[str, list[_Share]] = {}  # under "now": the shares of the current call
 
 
 _crew = _Crew()
@@ -95,13 +95,10 @@ def get_num_threads() -> int:
     True
     """
     if _crew.size is None:
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            if os.environ.get(name, "").isdecimal():
-                _crew.size = max(1, int(os.environ[name]))
-                break
-        else:
-            affinity = getattr(os, "sched_getaffinity", None)
-            _crew.size = len(affinity(0)) if affinity else os.cpu_count() or 1
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        given = [os.environ.get(f"{name}_NUM_THREADS", "") for name in ("OMP", "OPENBLAS", "MKL")]
+        _crew.size = max(1, int(next(filter(str.isdecimal, given), cores)))
     return _crew.size
 
 
@@ -126,7 +123,7 @@ def set_num_threads(number: int) -> None:
 def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> None:
     """Call ``task`` with matching parts of arrays of one shape, cut along the axis that is outermost in memory.
 
-    ``passes`` is how often the task goes over the elements; a pass takes about the time of eight multiply-adds.
+    ``passes`` is the number of passes over the elements; a pass takes about the time of eight multiply-adds.
     """
     first = arrays[0]
     if 8 * passes * first.size < WORTH or not first.shape or any(array.shape != first.shape for array in arrays):
@@ -142,9 +139,9 @@ def spread(task: Callable[..., object], passes: int, *arrays: NDArray[Any]) -> N
 
 
 def parallel(task: Task, count: int, work: float) -> None:
-    """Call ``task(start, stop)`` for ranges that make up ``range(count)``; ``work`` is the multiply-adds in all.
+    """Call ``task(start, stop)`` for ranges that make up ``range(count)``; ``work`` is the number of multiply-adds.
 
-    When this returns or raises, even for an interrupt at any moment, all threads have stopped working on the task.
+    When this returns or raises, even because of an interrupt, all threads have stopped working on the task.
     """
     parts = int(min(get_num_threads(), count, 1 + work // WORTH))
     if parts < 2 or _crew.served:
@@ -189,7 +186,7 @@ def parallel(task: Task, count: int, work: float) -> None:
 
 
 def _finally(settle: Callable[[], object], compute: Callable[[], object], times: int) -> None:
-    """Call ``compute()``, then ``settle()`` in any case; if that is interrupted, again, up to ``times`` times."""
+    """Call ``compute()``, then in any case ``settle()``: again if it is interrupted, up to ``times`` times."""
     try:
         if times > 1:
             _finally(settle, compute, times - 1)

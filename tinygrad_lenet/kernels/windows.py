@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ShapeError
-from . import memory
-from .steps import Room, Steps, run
+from .steps import Room, Steps
 
 
 class Windows(NamedTuple):
-    """Windows over an image. Along the height, window i has the pixels ``i * stride + a * dilation - before``, ``a`` in
-    the kernel; likewise along the width.
+    """The windows of a kernel over an image.
+
+    Along the height, window i has the rows ``i * stride + a * dilation - before``, ``a`` in the kernel; likewise along
+    the width.
     """
 
     size: tuple[int, int]  # height and width of the image
@@ -24,7 +25,7 @@ class Windows(NamedTuple):
     stride: tuple[int, int]
     dilation: tuple[int, int]
     before: tuple[int, int]  # padding above, and to the left
-    padded: tuple[int, int]  # height and width with padding, and with what ceil_mode adds beyond it
+    padded: tuple[int, int]  # height and width with padding and the pixels that ceil_mode adds
     full: tuple[int, int]  # height and width with padding only
     grid: tuple[int, int]  # the number of windows: height and width of the output
 
@@ -64,35 +65,30 @@ def windows(
 ) -> Windows:
     """The windows of a kernel over images; for ``padding`` see ``ops.windows.windows``."""
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-    if padding == "valid":
-        padding = (0, 0)
+    pads: Any = padding
     if padding == "same":
         total = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(size, stride, reach, strict=True)]
         pads = tuple((t // 2, t - t // 2) for t in total)
-    elif isinstance(padding[0], tuple):
-        pads = padding
-    else:
+    elif padding == "valid":
+        pads = ((0, 0), (0, 0))
+    elif not isinstance(padding[0], tuple):
         pads = tuple((p, p) for p in padding)
-    grid, padded = [], []
-    full = tuple(n + b + a for n, (b, a) in zip(size, pads, strict=True))
+    full: Any = tuple(n + before + after for n, (before, after) in zip(size, pads, strict=True))
+    grid: list[Any] = []
+    padded: list[Any] = []
     for n, (before, _), whole, s, r in zip(size, pads, full, stride, reach, strict=True):
-        if whole < r - (s - 1) * ceil_mode:
+        last = whole - r + (s - 1) * ceil_mode  # where the last window may begin
+        if last < 0:
             raise ShapeError(
-                f"a kernel that spans {r} pixels does not fit into {whole} (image {size}, kernel "
-                f"{kernel}, dilation {dilation}, "
-                f"padding {pads}); use a smaller kernel or more padding"
+                f"a kernel that spans {r} pixels does not fit into {whole} (image {size}, kernel {kernel}, dilation "
+                f"{dilation}, padding {pads}); use a smaller kernel or more padding"
             )
-        steps = max(0, (whole - r) // s)
-        if (
-            ceil_mode and whole > r and (whole - r) % s and (steps + 1) * s < n + before
-        ):  # the last window must begin inside the image or before it
-            steps += 1
+        steps = last // s
+        if ceil_mode and 0 < n + before <= steps * s:  # it must begin inside the image or before it
+            steps -= 1
         grid.append(steps + 1)
         padded.append(max(whole, steps * s + r))
-    start = (pads[0][0], pads[1][0])
-    return Windows(
-        size, kernel, stride, dilation, start, (padded[0], padded[1]), (full[0], full[1]), (grid[0], grid[1])
-    )
+    return Windows(size, kernel, stride, dilation, (pads[0][0], pads[1][0]), tuple(padded), full, tuple(grid))
 
 
 def cut(length: int, most: int) -> list[slice]:
@@ -103,7 +99,7 @@ def cut(length: int, most: int) -> list[slice]:
 
 
 def aligned(x: NDArray[Any], dtype: np.dtype[Any], room: Room, steps: Steps) -> NDArray[Any]:
-    """The array in row-major order: itself, or a copy that an appended step makes."""
+    """The array itself if it is contiguous and of the dtype, else a copy that an appended step makes."""
     if x.flags.c_contiguous and x.dtype == dtype:
         return x
     out = room(x.shape, dtype)
@@ -116,9 +112,9 @@ def padded(
 ) -> NDArray[Any]:
     """Images (N, C, H, W), padded, as memory (H, C, W, N), which appended steps write.
 
-    With the batch innermost, a window is a few long contiguous runs, and the whole batch is one matrix product. With
+    With the batch innermost, a window is a few long contiguous runs, and the whole batch takes one matrix product. With
     the rows outermost, the rows of a window are adjacent. Convolution and pooling return their results in this layout,
-    transposed to (N, C, H, W), and elementwise ops keep it: only the images of the first layer are rearranged.
+    as a transposed view (N, C, H, W), and elementwise ops keep it: so only the images of the first layer are copied.
     """
     moved = x.transpose(2, 1, 3, 0)
     if at.padded == at.size:
@@ -130,11 +126,3 @@ def padded(
         steps.append(partial(border.fill, fill))
     steps.append(partial(np.copyto, out[rows, :, columns], moved))
     return out
-
-
-def rows_first(x: NDArray[Any], at: Windows, fill: float = 0.0) -> NDArray[Any]:
-    """Images (N, C, H, W), padded, as memory (H, C, W, N); see :func:`padded`."""
-    steps: Steps = []
-    images = padded(x, at, x.dtype, memory.empty, steps, fill)
-    run(steps)
-    return images

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ..checks import ranged
 from ..core.signature import SPELLINGS, Option, Signature, checked
 from ..core.tensor import Tensor
 from .module import Module
@@ -15,16 +14,15 @@ from .module import Module
 class Function(Module):
     """Base of modules that apply a function and have no parameters: ``class Tanh(Function, function=F.tanh)``.
 
-    The constructor takes the options of the function: its parameters that are not tensors, with their defaults and
-    checks. They are kept in ``options``. The docstring of the function is added to that of the class. Keywords narrow
-    the ranges of options: ``class ELU(Function, function=F.elu, alpha=Real)``.
+    The constructor takes the options of the function, which are the parameters that are not tensors, with their
+    defaults and checks. ``options`` holds them. The docstring of the class also contains that of the function.
     """
 
     function: ClassVar[Callable[..., Tensor]]
     _signature: ClassVar[inspect.Signature]  # of the constructor, without self
     _checks: ClassVar[list[Option]]
 
-    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None, **ranges: Any) -> None:
+    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None) -> None:
         super().__init_subclass__()
         if function is None:
             return
@@ -34,9 +32,6 @@ class Function(Module):
         door, parameters = Signature(inspect.unwrap(function)), inspect.signature(function).parameters
         options = [parameters[name] for name, kind in zip(door.names, door.operands, strict=True) if kind != 1]
         cls._signature, cls._checks = inspect.Signature(options), door.options
-        for i, option in enumerate(cls._checks):
-            if option.name in ranges:
-                cls._checks[i] = option._replace(quick=frozenset(), check=ranged(ranges[option.name]))
 
         @checked
         def __init__(self: Function, *args: Any, **options: Any) -> None:
@@ -58,6 +53,11 @@ class Function(Module):
         for option in self._checks:
             if type(self.options[option.name]) not in option.quick:
                 self.options[option.name] = option.admit(self.options[option.name])
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        if "options" not in attributes:  # older pickles of AdaptiveAvgPool2d and Upsample have them as attributes
+            attributes["options"] = {name: attributes.pop(name) for name in self._signature.parameters}
+        vars(self).update(attributes)
 
     def forward(self, x: Any) -> Tensor:
         """Apply the function."""

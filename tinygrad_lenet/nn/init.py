@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 
 from ..checks import NonNegative, Real, instance
-from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
@@ -36,7 +35,7 @@ Floats: TypeAlias = Annotated[Tensor, _floats]
 
 @checked
 def calculate_gain(nonlinearity: Activation, param: Real | None = None) -> float:
-    """The factor for the weights before a nonlinearity, which keeps the variance of activations; PyTorch's values.
+    """Return the factor for weights before a nonlinearity that preserves the variance of activations, as in PyTorch.
 
     Raises:
         ArgumentError: an unknown nonlinearity.
@@ -52,7 +51,7 @@ def calculate_gain(nonlinearity: Activation, param: Real | None = None) -> float
 
 @checked
 def fans(tensor: Tensor) -> tuple[int, int]:
-    """``fan_in`` and ``fan_out`` of a weight.
+    """Return ``fan_in`` and ``fan_out`` of a weight.
 
     Raises:
         ShapeError: fewer than two axes.
@@ -73,10 +72,9 @@ def _fan(tensor: Tensor, mode: str = "fan_in") -> int:
     return max(1, {"fan_in": fan_in, "fan_out": fan_out, "both": fan_in + fan_out}[mode])
 
 
-@no_grad()
 @checked
 def uniform_(tensor: Floats, a: Real = 0.0, b: Real = 1.0, generator: Seed = None) -> Tensor:
-    """Uniform between ``a`` and ``b``.
+    """Draw from the uniform distribution between ``a`` and ``b``.
 
     Raises:
         ArgumentError: an argument outside its range.
@@ -93,10 +91,9 @@ def uniform_(tensor: Floats, a: Real = 0.0, b: Real = 1.0, generator: Seed = Non
     return tensor
 
 
-@no_grad()
 @checked
 def normal_(tensor: Floats, mean: Real = 0.0, std: NonNegative = 1.0, generator: Seed = None) -> Tensor:
-    """Normal with a mean and a standard deviation.
+    """Draw from the normal distribution with a mean and a standard deviation.
 
     Raises:
         DTypeError: an argument of another type.
@@ -109,26 +106,24 @@ def normal_(tensor: Floats, mean: Real = 0.0, std: NonNegative = 1.0, generator:
     return tensor
 
 
-@no_grad()
 @checked
 def constant_(tensor: Tensor, value: Real) -> Tensor:
-    """The same value everywhere.
+    """Fill with one value.
 
     Raises:
-        DTypeError: an argument of another type.
+        DTypeError: an argument of another type, or a value that the dtype cannot hold.
 
     >>> import tinygrad_lenet as tl
     >>> tl.nn.init.constant_(tl.zeros(2), 0.5)
     tensor([0.5, 0.5])
     """
-    if instance("tensor", tensor, Tensor).dtype.kind != "f" and np.full((), value, tensor.dtype) != value:
-        raise DTypeError(f"the tensor is {tensor.dtype}, which cannot hold value={value}")
-    tensor[...] = value
+    instance("tensor", tensor, Tensor)
+    tensor.data = np.full(tensor.shape, value)
     return tensor
 
 
 def zeros_(tensor: Tensor) -> Tensor:
-    """Zeros.
+    """Fill with zeros.
 
     >>> import tinygrad_lenet as tl
     >>> tl.nn.init.zeros_(tl.ones(2))
@@ -138,7 +133,7 @@ def zeros_(tensor: Tensor) -> Tensor:
 
 
 def ones_(tensor: Tensor) -> Tensor:
-    """Ones.
+    """Fill with ones.
 
     >>> import tinygrad_lenet as tl
     >>> tl.nn.init.ones_(tl.zeros(2))
@@ -152,7 +147,7 @@ def ones_(tensor: Tensor) -> Tensor:
 
 @checked
 def lecun_uniform_(tensor: Floats, generator: Seed = None) -> Tensor:
-    """Uniform with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
+    """Draw uniformly, with variance ``1 / fan_in`` (LeCun et al., *Efficient BackProp*, 1998, section 4.6).
 
     Raises:
         DTypeError: an argument of another type.
@@ -169,7 +164,7 @@ def lecun_uniform_(tensor: Floats, generator: Seed = None) -> Tensor:
 
 @checked
 def lecun_normal_(tensor: Floats, generator: Seed = None) -> Tensor:
-    """Normal with variance ``1 / fan_in`` (LeCun, Bottou, Orr, Müller, *Efficient BackProp*, 1998, section 4.6).
+    """Draw normally, with variance ``1 / fan_in`` (LeCun et al., *Efficient BackProp*, 1998, section 4.6).
 
     Raises:
         DTypeError: an argument of another type.
@@ -185,7 +180,7 @@ def lecun_normal_(tensor: Floats, generator: Seed = None) -> Tensor:
 
 @checked
 def xavier_uniform_(tensor: Floats, gain: NonNegative = 1.0, generator: Seed = None) -> Tensor:
-    """Uniform with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 16).
+    """Draw uniformly, with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 16).
 
     Raises:
         DTypeError: an argument of another type.
@@ -202,7 +197,7 @@ def xavier_uniform_(tensor: Floats, gain: NonNegative = 1.0, generator: Seed = N
 
 @checked
 def xavier_normal_(tensor: Floats, gain: NonNegative = 1.0, generator: Seed = None) -> Tensor:
-    """Normal with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 12).
+    """Draw normally, with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 12).
 
     Raises:
         DTypeError: an argument of another type.
@@ -224,7 +219,7 @@ def _kaiming_std(tensor: Tensor, a: float, mode: Fan, nonlinearity: Activation) 
 def kaiming_uniform_(
     tensor: Floats, a: Real = 0.0, mode: Fan = "fan_in", nonlinearity: Activation = "leaky_relu", generator: Seed = None
 ) -> Tensor:
-    """Uniform with variance ``gain^2 / fan``, where ``a`` is the slope of a leaky ReLU (He et al., 2015, equation 15).
+    """Draw uniformly with variance ``gain^2 / fan`` (He et al., 2015, equation 15). ``a`` is the slope of a leaky ReLU.
 
     Raises:
         DTypeError: an argument of another type.
@@ -244,7 +239,7 @@ def kaiming_uniform_(
 def kaiming_normal_(
     tensor: Floats, a: Real = 0.0, mode: Fan = "fan_in", nonlinearity: Activation = "leaky_relu", generator: Seed = None
 ) -> Tensor:
-    """Normal with variance ``gain^2 / fan``, where ``a`` is the slope of a leaky ReLU (He et al., 2015, equation 15).
+    """Draw normally, with variance ``gain^2 / fan`` (He et al., 2015, equation 15). ``a`` is the slope of a leaky ReLU.
 
     Raises:
         DTypeError: an argument of another type.

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import lengths, made, said
+from ..checks import lengths, made
 from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError, DTypeError, foreign
+from ..errors import DTypeError, foreign
 from ..ops.creation import zeros
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
 from .module import Model, Module, Parameter, evaluating
@@ -78,7 +78,7 @@ def record_calls(model: Model) -> Iterator[list[Call]]:
 
 
 def _held(module: Module) -> int:
-    """The number of parameters that belong to a module directly, not to a layer within it."""
+    """The number of parameters of a module that do not belong to a layer within it."""
     inner = {id(p) for child in module.children() for p in child.parameters()}
     return sum(p.size for p in module.parameters() if id(p) not in inner)
 
@@ -113,8 +113,6 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
     1  ReLU()            (1, 3)           0              0
     total                                15             12
     """
-    if not isinstance(input_shape, (tuple, list)):
-        raise ArgumentError(f"input_shape must be positive integers, (N, ...), got {said(input_shape)}")
     images = made(lengths("input_shape", input_shape, 1), zeros)
     with evaluating(model), no_grad(), record_calls(model) as calls, foreign:
         model(images)
@@ -164,7 +162,7 @@ def first_nonfinite(model: Model, *inputs: Any) -> str:
 
 
 def _nonfinite(x: Any) -> str:
-    """The first element of an array that is NaN or infinite, and how many are, in words; "" if there is none."""
+    """Say which NaN or infinity an array holds first, and in how many elements; "" if there is none."""
     try:
         values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
     except Exception as error:  # an object of the user may raise anything

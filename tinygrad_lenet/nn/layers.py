@@ -1,6 +1,6 @@
 """Linear, convolution, embedding, dropout and reshaping layers.
 
-Names, arguments, defaults and initial values are PyTorch's.
+Names, arguments, defaults and initial values are PyTorch's. The functions check the options of windows at the call.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..checks import Count, Positive, Probability, lengths, made, said
+from ..checks import Count, Positive, Probability, lengths, made, pair
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, brief
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from .module import Module, Parameter, check_input, differs, tensor_of
-from .spatial import check_windows, sides
 
 
-def _uniform(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
+def uniform_parameter(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
     """A parameter drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for weights and biases."""
     bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
     return made(shape, lambda shape: Parameter(generator.uniform(-bound, bound, shape).astype(np.float32)))
@@ -49,8 +48,8 @@ class Linear(Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         generator = generator_of(generator)
-        self.weight = _uniform((out_features, in_features), in_features, generator)
-        self.bias = _uniform((out_features,), in_features, generator) if bias else None
+        self.weight = uniform_parameter((out_features, in_features), in_features, generator)
+        self.bias = uniform_parameter((out_features,), in_features, generator) if bias else None
 
     def forward(self, x: Any) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
@@ -83,17 +82,16 @@ class _Conv(Module):
     ) -> None:
         super().__init__()
         if in_channels % groups or out_channels % groups:
-            channels = f"in_channels={in_channels} and out_channels={out_channels}"
-            raise ArgumentError(f"groups={groups} must divide {channels}")
+            raise ArgumentError(f"groups={groups} must divide {in_channels=} and {out_channels=}")
         generator = generator_of(generator)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size = sides(self.dims, "kernel_size", kernel_size)
-        check_windows(self.dims, padding, stride=stride, dilation=dilation)
+        several = self.dims == 1 and isinstance(kernel_size, (tuple, list))
+        self.kernel_size = pair("kernel_size", kernel_size * 2 if several else kernel_size)[: self.dims]
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)
-        self.weight = _uniform(shape, math.prod(shape[1:]), generator)
-        self.bias = _uniform((out_channels,), math.prod(shape[1:]), generator) if bias else None
+        self.weight = uniform_parameter(shape, math.prod(shape[1:]), generator)
+        self.bias = uniform_parameter((out_channels,), math.prod(shape[1:]), generator) if bias else None
 
     def _options(self) -> dict[str, Any]:
         """The options of the function."""
@@ -110,7 +108,7 @@ class _Conv(Module):
         """The channels, the kernel size, and the options that differ from their defaults."""
         words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
         for name, value in self._options().items():
-            words += [f"{name}={value!r}"] if differs(value, 0 if name.endswith("padding") else 1) else []
+            words += [f"{name}={brief(value)}"] if differs(value, 0 if name.endswith("padding") else 1) else []
         words += ["bias=False"] if self.bias is None else []
         return ", ".join(words)
 
@@ -171,7 +169,6 @@ class _ConvTranspose(_Conv):
         generator: Seed = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, generator)
-        sides(self.dims, "output_padding", output_padding, least=0)
         self.output_padding = output_padding
 
 
@@ -282,6 +279,7 @@ class Dropout2d(Dropout):
 
     Raises:
         ArgumentError: ``p`` is not between 0 and 1.
+        ShapeError: the input does not have four axes, in evaluation too.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -290,6 +288,11 @@ class Dropout2d(Dropout):
     """
 
     function = F.dropout2d
+
+    def forward(self, x: Any) -> Tensor:
+        """Drop channels in training; return ``x`` in evaluation."""
+        check_input(self, x, (4,), layout="(N, C, H, W)")
+        return super().forward(x)
 
 
 class Flatten(Module):
@@ -316,9 +319,6 @@ class Unflatten(Module):
 
     One length may be -1; it is computed from the others.
 
-    Raises:
-        ArgumentError: a length is below -1, or several are -1.
-
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> nn.Unflatten(1, (2, -1))(tl.zeros(5, 6)).shape
@@ -329,21 +329,12 @@ class Unflatten(Module):
     def __init__(self, dim: int, unflattened_size: int | tuple[int, ...]) -> None:
         super().__init__()
         self.dim, self.unflattened_size = dim, lengths("unflattened_size", unflattened_size, -1)
-        if self.unflattened_size.count(-1) > 1:
-            raise ArgumentError(f"only one length of unflattened_size can be -1, got {self.unflattened_size}")
 
     def forward(self, x: Any) -> Tensor:
         """Reshape (..., n, ...) to (..., *unflattened_size, ...)."""
         x = tensor_of("x", x)
         axis = axis_of(self.dim, x.ndim)
-        length, sizes = x.shape[axis], self.unflattened_size
-        known = math.prod(n for n in sizes if n >= 0)
-        filled = [length // max(known, 1) if n < 0 else n for n in sizes]
-        shape = (*x.shape[:axis], *filled, *x.shape[axis + 1 :])
-        if math.prod(filled) != length:
-            what = f"axis {self.dim} of the input {x.shape} cannot be split into {said(sizes)}"
-            raise ShapeError(f"{what}, which would give {said(shape)}")
-        return reshape(x, shape)
+        return reshape(x, (*x.shape[:axis], *self.unflattened_size, *x.shape[axis + 1 :]))
 
     def extra_repr(self) -> str:
         """The axis and the lengths."""

@@ -80,12 +80,10 @@ class LeNet5(Module):
         self.reset(activation, generator)  # replaces the initial weights of the layers
 
     def forward(self, x: Any) -> Tensor:
-        """Images (N, in_channels, 28, 28) to logits (N, num_classes)."""
+        """Map images (N, in_channels, 28, 28) to logits (N, num_classes)."""
         x = tensor_of("x", x)
         if x.ndim != 4 or x.shape[1:] != (self.in_channels, 28, 28):
-            raise ShapeError(
-                f"expected images of shape (N, {self.in_channels}, 28, 28), got {x.shape}; pad or resize them"
-            )
+            raise ShapeError(f"expected images (N, {self.in_channels}, 28, 28), got {x.shape}; pad or resize them")
         x = self.conv1(x)  # (N, 6, 28, 28)
         x = self.norm1(x) if self.norm1 is not None else x
         x = self.pool(self.activation(x))  # (N, 6, 14, 14)
@@ -102,7 +100,7 @@ class LeNet5(Module):
     def reset(self, activation: Activation, generator: np.random.Generator) -> None:
         """Draw new weights and set the biases to 0.
 
-        He's rule is for layers before a ReLU, leaky ReLU or ELU, Glorot's rule for all others.
+        He's rule is used for layers before a ReLU, leaky ReLU or ELU, and Glorot's rule for all others.
         """
         generator = generator_of(generator)  # one generator for all layers, if a seed is given
         for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):

@@ -1,8 +1,7 @@
-"""Modules: layers and models that own parameters, as plain classes with plain attributes.
+"""Modules: layers and models that own parameters. They are plain classes with plain attributes.
 
-A module registers nothing. :func:`_members` finds its parameters, buffers and submodules by walking through its
-attributes, each time they are needed. ``Sequential`` and ``ModuleList`` hold other modules. The last functions check
-the inputs of layers.
+A module keeps no register: :func:`_members` searches its attributes for parameters, buffers and submodules whenever
+they are needed. ``Sequential`` and ``ModuleList`` hold other modules. The last functions check the inputs of layers.
 
 ``@checked`` (``core/signature.py``) checks arguments by their annotations, and begins an error with the name of the
 class or method.
@@ -14,17 +13,17 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import instance, integer, listed, said
+from ..checks import instance, integer, listed
 from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor, as_tensor
 from ..core.values import narrowed
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, named
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, named
 
 M = TypeVar("M", bound="Module")
 _PACKAGE = __name__.partition(".")[0] + "."
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Parameter(Tensor):
-    """A Tensor for a module to learn: it requires a gradient, and :meth:`Module.parameters` lists it.
+    """A Tensor that a module learns. It requires a gradient, and :meth:`Module.parameters` lists it.
 
     >>> from tinygrad_lenet import nn
     >>> nn.Parameter([1.0, 2.0])
@@ -97,9 +96,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward method; write one")
 
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Compute the output by :meth:`forward`, from which type checkers take the parameters and the result.
+        """Return ``self.forward(...)``. Type checkers know its parameters and its result.
 
-        In a module of the package, an error of :meth:`forward` begins with the name of the class.
+        If the module is one of the package, an error begins with the name of its class.
         """
         try:
             return self.forward(*args, **kwargs)
@@ -113,13 +112,10 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
         before = vars(self).get(name)
-        kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), None)
-        if kind is not None and value is not None and not isinstance(value, kind):
-            advice = "wrap it in a Module" if kind is Module else f"to set its values write {name}.data = ..."
-            error = DTypeError(
-                f"{name} is a {kind.__name__}, which {said(value)} cannot replace; {advice}, or `del` the old one first"
-            )
-            raise named(error, type(self).__name__)
+        kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), object)
+        if value is not None and not isinstance(value, kind):
+            text = f"{name} is a {kind.__name__}, which {brief(value)} cannot replace; give another, or `del` it first"
+            raise named(DTypeError(text), type(self).__name__)
         super().__setattr__(name, value)
 
     # Parameters, buffers and submodules
@@ -131,7 +127,7 @@ class Module:
     def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
         """The module itself and all below it, depth first, with dotted names.
 
-        A shared module appears once, or under all its names if not ``remove_duplicate``.
+        A shared module appears once; with ``remove_duplicate=False`` it appears under all its names.
         """
         seen: set[int] = set()
 
@@ -183,14 +179,17 @@ class Module:
     # Training, evaluation and state
 
     @checked
-    def train(self: M, mode: bool = True) -> M:
-        """Set training mode here and below: dropout is active, batch norm uses the batch. ``False`` ends it."""
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, here and in all modules below: dropout is active, and batch norm uses the batch.
+
+        ``train(False)`` sets evaluation mode.
+        """
         for module in self.modules():
             module.training = mode
         return self
 
-    def eval(self: M) -> M:
-        """Set evaluation mode here and below."""
+    def eval(self) -> Self:
+        """Set evaluation mode, here and in all modules below."""
         return self.train(False)
 
     def zero_grad(self) -> None:
@@ -207,15 +206,8 @@ class Module:
         return {name: tensor.numpy().copy() for name, tensor in self._named_state().items()}
 
     def _named_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers under all their names. Raise if two have the same name."""
-        found: dict[str, Tensor] = {}
-        for name, tensor in self._tensors(remove_duplicate=False):
-            if found.setdefault(name, tensor) is not tensor:
-                raise ArgumentError(
-                    f"two tensors would both be called {name!r} in a state dict; rename an attribute or a key so that "
-                    "it has no dot"
-                )
-        return found
+        """Parameters and buffers under all their names."""
+        return dict(self._tensors(remove_duplicate=False))
 
     @checked
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -224,37 +216,27 @@ class Module:
         Values are converted to the dtype of the parameter or buffer: float64 values are rounded to float32.
 
         Raises:
-            StateError: keys are missing or unexpected (only if ``strict``), shapes differ, or a tensor with two names
-                has two values.
+            StateError: shapes differ, or, if ``strict``, keys are missing or unexpected.
             DTypeError: not numbers, or numbers that the dtype cannot hold, such as 2.5 in an integer buffer. An error
                 changes nothing.
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
         own = self._named_state()
-        # Old files of PyTorch lack the count of batches, which no result depends on.
-        missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-        unexpected = [str(name) for name in state if name not in own]
-        arrays = {name: _array_for(name, state[name], tensor) for name, tensor in own.items() if name in state}
-        misshapen = [
+        arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
+        problems: dict[str, list[str]] = {}
+        if strict:
+            # Old files of PyTorch lack the count of batches, which no result depends on.
+            problems["missing"] = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
+            problems["unexpected"] = [str(name) for name in state if name not in own]
+        problems["misshapen"] = [
             f"{name} (expected {own[name].shape}, given {array.shape})"
             for name, array in arrays.items()
             if array.shape != own[name].shape
         ]
-        problems = {"missing": missing, "unexpected": unexpected} if strict else {}
-        found = [f"{what}: {', '.join(k)}" for what, k in {**problems, "misshapen": misshapen}.items() if k]
+        found = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
         if found:
-            advice = "" if misshapen else ", or pass strict=False"
-            raise StateError(
-                f"the state dict does not fit. {'; '.join(found)}. Build the model with the same options as the one "
-                f"that was saved{advice}"
-            )
-        first: dict[int, str] = {}
-        for name, array in arrays.items():
-            other = first.setdefault(id(own[name]), name)
-            if not np.array_equal(array, arrays[other], equal_nan=array.dtype.kind == "f"):
-                raise StateError(
-                    f"{other} and {name} are one tensor, but differ in the state dict; leave one out, with strict=False"
-                )
+            advice = "use the options of the saved model; strict=False allows missing and unexpected keys"
+            raise StateError(f"the state dict does not fit. {found}; {advice}")
         for name, array in arrays.items():
             own[name].data = array
 
@@ -269,47 +251,26 @@ class Module:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return "\n  ".join([head, *lines])
 
-    if not TYPE_CHECKING:  # type checkers would accept any name
-
-        def __getattr__(self, name):
-            # Python calls this only if the attribute does not exist.
-            raise AttributeError(
-                f"{type(self).__name__} has no attribute {name!r}; it has {', '.join(vars(self)) or 'none yet'}"
-            )
-
 
 Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # a module as an argument, for @checked
 
 
-def _members(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The Tensors and modules among attributes, and in lists, tuples and dicts among these, with dotted names.
+def _members(attributes: Mapping[Any, Any], outer: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The Tensors and modules among attributes, also those in lists, tuples and dicts, with dotted names.
 
-    Iterative, because containers may be nested deeper than Python's stack. A container within itself is skipped.
+    ``outer`` holds the enclosing containers, since a container that contains itself is skipped.
     """
-    levels: list[tuple[str, Any, Iterator[tuple[Any, Any]]]] = [("", attributes, iter(attributes.items()))]
-    while levels:
-        prefix, _, pairs = levels[-1]
-        for key, value in pairs:
-            if isinstance(value, (Tensor, Module)):
-                yield f"{prefix}{key}", value
-            elif isinstance(value, (list, tuple, dict)) and not any(value is outer for _, outer, _ in levels):
-                inner = [*(value.items() if isinstance(value, dict) else enumerate(value))]
-                levels.append((f"{prefix}{key}.", value, iter(inner)))
-                break
-        else:
-            levels.pop()
-
-
-def _array_for(name: str, value: Any, target: Tensor) -> NDArray[Any]:
-    """A value of a state dict as an array of the target's dtype."""
-    array = numbers(name, value)
-    if not target._data.flags.writeable:
-        raise ArgumentError(f"{name} is a read-only view, whose values cannot be set; make it a clone()")
-    return narrowed(name, array, target.dtype)
+    for key, value in attributes.items():
+        if isinstance(value, (Tensor, Module)):
+            yield str(key), value
+        elif isinstance(value, (list, tuple, dict)) and not any(value is container for container in outer):
+            inner = value if isinstance(value, dict) else dict(enumerate(value))
+            for name, member in _members(inner, (*outer, value)):
+                yield f"{key}.{name}", member
 
 
 class _Container(Module):
-    """The base of modules that are a sequence of others."""
+    """Base of modules that hold a sequence of others. Their names are "0", "1", "2", unless others are given."""
 
     def __len__(self) -> int:
         return sum(1 for _ in self.children())
@@ -319,12 +280,9 @@ class _Container(Module):
 
     @checked
     def __getitem__(self, index: int | slice) -> Any:
-        if not isinstance(index, slice):
-            return list(self.children())[self._position(index)]
-        try:
+        if isinstance(index, slice):
             return self._slice(list(self.named_children())[index])
-        except Exception as error:  # the ends of a slice may be objects of the user, which may raise anything
-            raise ArgumentError(f"{error}, got {said(index)}") from None
+        return list(self.children())[self._position(index)]
 
     def _slice(self, children: list[tuple[str, Module]]) -> Module:
         raise NotImplementedError
@@ -333,23 +291,25 @@ class _Container(Module):
         """The position counted from the start. Negative indices count from the end."""
         count, found = len(self), integer("an index", index)
         if not -count <= found < count:
-            raise OutOfRangeError(f"there are {count} modules, no number {said(found)}")
+            raise OutOfRangeError(f"there are {count} modules, no number {brief(found)}")
         return found % count
 
-    def _element(self, name: str, value: Any) -> Module:
-        """The value, which must be a module and must not contain this container."""
-        if not isinstance(value, Module):
-            raise ArgumentError(f"{name} must be a Module, got a {type(value).__name__}")
-        if any(module is self for module in value.modules()):
-            raise ArgumentError(f"{name} is a {type(value).__name__} that holds it itself, which would go on for ever")
-        return value
+    @checked
+    def append(self, module: Model) -> Self:
+        """Add a module at the end."""
+        number = len(self)
+        while str(number) in vars(self):
+            number += 1
+        setattr(self, str(number), module)
+        return self
 
 
 class Sequential(_Container):
     """Modules that are applied one after the other. Without modules, the output is the input itself.
 
     Raises:
-        ArgumentError: an element is not a module, or has the name of an attribute that every module has.
+        ArgumentError: a name is empty, contains a dot, or is that of an attribute of every module.
+        DTypeError: an element is not a module.
 
     >>> from tinygrad_lenet import nn
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -368,12 +328,9 @@ class Sequential(_Container):
         only = modules[0] if len(modules) == 1 else None
         named = only if isinstance(only, Mapping) else {str(i): module for i, module in enumerate(modules)}
         for name, module in named.items():
-            self._element(f"element {name} of modules", module)
-            if not isinstance(name, str) or not name or "." in name:
-                raise ArgumentError(f"an element is called by a word without dots, not {said(name)}")
-            if hasattr(type(self), name) or name == "training":
-                raise ArgumentError(f"every module has an attribute {name!r}; give the element another name")
-            setattr(self, name, module)
+            if not isinstance(name, str) or not name or "." in name or hasattr(type(self), name):
+                raise ArgumentError(f"a name must be a word without dots, and no attribute of modules, got {name!r}")
+            setattr(self, name, instance(f"element {name} of modules", module, Module))
 
     def forward(self, x: Any) -> Any:
         """Apply the modules in order."""
@@ -382,24 +339,14 @@ class Sequential(_Container):
                 x = value(x)
         return x
 
-    @checked
-    def append(self, module: Module) -> Sequential:
-        """Add a module at the end."""
-        self._element("module", module)
-        name = len(self)
-        while str(name) in vars(self):
-            name += 1
-        setattr(self, str(name), module)
-        return self
-
     def _slice(self, children: list[tuple[str, Module]]) -> Module:
         return Sequential(dict(children))
 
 
 class ModuleList(_Container):
-    """A list of modules, for the model's ``forward`` to apply. Their parameters are named ``0.weight`` and so on.
+    """A list of modules, which the model's ``forward`` applies. Their parameters are named ``0.weight`` and so on.
 
-    Modules in a plain list are found as well. This list is itself a module.
+    Modules in a plain list are found as well, but this list is a module itself.
 
     >>> from tinygrad_lenet import nn
     >>> layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
@@ -413,30 +360,22 @@ class ModuleList(_Container):
         self.extend(modules)
 
     @checked
-    def append(self, module: Module) -> ModuleList:
-        """Add a module at the end."""
-        return self.extend([module])
-
-    @checked
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
+    def extend(self, modules: Iterable[Module]) -> Self:
         """Add several modules at the end."""
-        several = listed("modules", modules, "Modules")
-        for module in several:
-            self._element("each of modules", module)
-        for module in several:
-            setattr(self, str(len(self)), module)
+        for module in [instance("each of modules", module, Module) for module in listed("modules", modules, "Modules")]:
+            self.append(module)
         return self
 
     def _slice(self, children: list[tuple[str, Module]]) -> Module:
         return ModuleList(module for _, module in children)
 
     @checked
-    def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, str(self._position(index)), self._element("module", module))
+    def __setitem__(self, index: int, module: Model) -> None:
+        setattr(self, str(self._position(index)), module)
 
 
 def differs(value: Any, default: Any) -> bool:
-    """Whether ``repr`` shows an option: it differs from its default, in its type or in its value."""
+    """Whether an option differs from its default, in its type or its value, so that ``repr`` shows it."""
     return type(value) is not type(default) or bool(value != default)
 
 
@@ -449,11 +388,11 @@ def tensor_of(name: str, value: Any) -> Tensor:
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
-    """Raise unless the input has one of the ranks ``ndim``, and ``features`` elements along axis 1."""
+    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along axis 1."""
     try:
         shape = tuple(np.shape(x))
     except Exception as error:
-        raise DTypeError(f"the input must be a Tensor, got {said(x)} ({error})") from None
+        raise DTypeError(f"the input must be a Tensor, got {brief(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[1] != features):
         raise misshapen(layer, layout, shape)
 

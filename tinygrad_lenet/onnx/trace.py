@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import said
 from ..core.modes import listening, no_grad, user_line
 from ..core.tensor import Tensor
-from ..errors import DTypeError, UnsupportedError, foreign
+from ..errors import DTypeError, UnsupportedError, brief, foreign
 from ..kernels.windows import Windows
 
 Named = Sequence[tuple[str, Tensor]]  # parameters and buffers
@@ -87,7 +86,7 @@ class Run:
             outputs = model(*inputs)
         several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
         if not several or not all(isinstance(t, Tensor) for t in several):
-            raise DTypeError(f"the model must give a Tensor or a tuple of them, it gave {said(outputs)}")
+            raise DTypeError(f"the model must give a Tensor or a tuple of them, it gave {brief(outputs)}")
         self.outputs = [self._argument(t) for t in several]
 
     def _add(self, name: str, tensor: Tensor) -> Value:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import entries, instance, integer, listed, number, said
+from ..checks import entries, instance, integer, listed, number
 from ..core.modes import user_line
 from ..core.python_object import numbers
 from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
 from ..core.values import narrowed
-from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, named
+from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, brief, named
 
 __all__ = ["Optimizer"]
 
@@ -37,7 +36,7 @@ class Optimizer:
         defaults: the options of a group that does not set its own.
 
     ``param_groups[0]["lr"]`` and the other options may be changed at any time; schedules do so. Parameters may be added
-    to a group or removed. ``state`` maps each parameter to its state, so the others keep their momentum.
+    to a group or removed from it. The others keep their momentum, since ``state`` maps each parameter to its own state.
 
     Float16 parameters are updated in float32 and rounded after each step. Their state is float32 and includes
     ``master_weight``, which accumulates steps that are too small for float16 (Micikevicius et al., *Mixed precision
@@ -73,12 +72,11 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: Options) -> None:
         given = _ordered(params)
         if not given:
-            raise ArgumentError("got no parameters; pass model.parameters()")
+            raise ArgumentError("got no parameters in params; pass model.parameters()")
         self.defaults = self._plain(defaults)
         self.param_groups: list[Options] = []
         self.state: dict[Tensor, Options] = {}
         self._members: list[Tensor] = []  # the parameters of all groups at the last check
-        self._checked: dict[int, Options] = {}  # the groups at the last check, by number
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
 
@@ -89,18 +87,19 @@ class Optimizer:
 
     @checked
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """Add parameters to learn from now on.
+        """Add a group of parameters. They begin without momentum or other state.
 
         Args:
             param_group: a dict with ``params``, one Tensor or a list of them, and the options that differ from the
                 defaults of the optimiser.
 
-        The parameters begin without momentum or other state. A schedule that exists already changes the new group from
-        its next step on, starting from the group's own rate.
+        From its next step on, an existing schedule changes the rate of the new group too. It starts from the rate that
+        the group has.
 
         Raises:
-            ArgumentError: no ``params``, a parameter that the optimiser already has, or an option outside its range.
-            DTypeError: ``param_group`` is not a dict, or its ``params`` are a set or not Tensors.
+            ArgumentError: ``param_group`` is not a dict with ``params``, the optimiser already has one of the
+                parameters, or an option is outside its range.
+            DTypeError: the ``params`` are a set or not Tensors.
             GradientError: a Tensor that does not require a gradient.
 
         >>> import tinygrad_lenet as tl
@@ -110,53 +109,40 @@ class Optimizer:
         >>> [group["lr"] for group in optimizer.param_groups]
         [0.5, 0.1]
         """
-        if not isinstance(param_group, Mapping):
-            raise DTypeError(f"a group must be a dict with 'params', got {said(param_group)}")
-        if "params" not in param_group:
-            raise ArgumentError("each group must have 'params', and may have the options that differ for them")
+        if not isinstance(param_group, Mapping) or "params" not in param_group:
+            raise ArgumentError(f"a group must be a dict with 'params', got {brief(param_group)}")
         new = _ordered(param_group["params"])
         members = self._check([*self._listed_members(), *new])
         self.param_groups.append({**self._plain({**self.defaults, **param_group}), "params": new})
         self._members = members
 
     def _plain(self, options: Mapping[str, Any]) -> Options:
-        """Checked options as Python numbers, which do not widen float32."""
+        """The options, checked, as Python numbers: NumPy's would widen float32."""
         return {name: self._checks[name](v) if name in self._checks else v for name, v in options.items()}
 
     def _checked_groups(self) -> list[Options]:
-        """The groups with checked options. A group is checked again only if it has changed."""
+        """The groups with checked options."""
         for i, group in enumerate(self.param_groups):
-            try:
-                same = group == self._checked[i]
-            except Exception:  # a new group, or an option that cannot be compared
-                same = False
-            if not same:
-                missing = [name for name in self.defaults if name not in group]
-                if missing:
-                    raise ArgumentError(f"group {i} lacks {', '.join(missing)}; add it by add_param_group")
-                self._checked[i] = self._plain(group)
-        return [self._checked[i] for i in range(len(self.param_groups))]
+            missing = [name for name in self.defaults if name not in group]
+            if missing:
+                raise ArgumentError(f"group {i} lacks {', '.join(missing)}; add it by add_param_group")
+        return [self._plain(group) for group in self.param_groups]
 
     def _listed_members(self) -> list[Any]:
         """The parameters of all groups, in order."""
-        found: list[Any] = []
         for group in self.param_groups:
-            params = group.get("params")
-            if not isinstance(params, (list, tuple)):  # a generator would be empty the second time
-                raise DTypeError(f"each group must have 'params', a list of Tensors, got {said(params)}")
-            found += params
-        return found
+            if not isinstance(group.get("params"), list):  # a generator would be empty the second time
+                group["params"] = _ordered(group.get("params"))
+        return [p for group in self.param_groups for p in group["params"]]
 
     def _check(self, members: list[Any]) -> list[Tensor]:
-        """The members. Raise if one occurs twice, or if a new one cannot be trained."""
+        """Return the members. Raise if one occurs twice, or if a new one cannot be trained."""
         seen, known = set[int](), set(map(id, self._members))
         for p in members:
             if not isinstance(p, Tensor):
                 raise DTypeError(f"params must be Tensors, got {type(p).__name__}; pass model.parameters()")
             if id(p) not in known and not (p.requires_grad and p.is_leaf):
                 raise GradientError(f"a parameter of shape {p.shape} is not a leaf that requires a gradient")
-            if not p._data.flags.writeable:
-                raise ArgumentError(f"a parameter of shape {p.shape} is a read-only view; make it a clone()")
             if id(p) in seen:
                 raise ArgumentError(f"a parameter of shape {p.shape} was given twice")
             seen.add(id(p))
@@ -171,26 +157,23 @@ class Optimizer:
         """Update every parameter that has a gradient."""
         line = user_line()
         try:  # check everything before anything changes
-            groups, members = self._checked_groups(), self._listed_members()
-            if len(members) != len(self._members) or any(map(operator.is_not, members, self._members)):
-                self._members = self._check(members)
+            groups = self._checked_groups()
+            self._members = self._check(self._listed_members())
         except TinygradLenetError as error:
             raise named(error, f"{type(self).__name__}.step")  # noqa: B904  # it is the same error
         for group, options in zip(self.param_groups, groups, strict=True):
             for p in group["params"]:
                 if p._grad is not None:
-                    state = self.state.get(p)
-                    if state is None:
-                        state = self.state[p] = _fresh(p)
+                    if p not in self.state:
+                        self.state[p] = _fresh(p)
+                    state = self.state[p]
                     state["step"] += 1
                     # A change in place: a graph that saved the old value must refuse to use it.
                     p._version[:] = p._version[0] + 1, line
-                    w, g = p._data, p._grad._data
-                    if w.itemsize > 2:
-                        self.update(w, g, state, options)
-                    else:  # float16
-                        wide = _master(w, state)
-                        self.update(wide, g.astype(np.float32), state, options)
+                    w = p._data
+                    wide = w if w.dtype == _working(p) else _master(w, state)
+                    self.update(wide, p._grad._data.astype(wide.dtype, copy=False), state, options)
+                    if wide is not w:
                         w[...] = wide
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
@@ -239,15 +222,10 @@ class Optimizer:
         params = self._listed_members()
         state: dict[Tensor, Options] = {}
         for key, values in instance("state", states, Mapping).items():  # type: ignore[type-abstract]
-            text = isinstance(key, str) and key.isdecimal()  # as JSON has it
-            i = integer("the number of a parameter", int(key) if text else key)
-            if not 0 <= i < len(params):
-                raise ArgumentError(f"the state is of parameter {said(i)}, this has {len(params)}")
-            values = instance(f"the state of parameter {i}", values, Mapping)  # type: ignore[type-abstract]
-            state[params[i]] = _fresh(params[i])
-            for name, value in values.items():
-                state[params[i]][name] = self._loaded(name, value, i, params[i])
+            i = integer("the number of a parameter", key, 0, len(params) - 1)
             entries(values, "step")
+            loaded = {name: self._loaded(name, value, i, params[i]) for name, value in values.items()}
+            state[params[i]] = _fresh(params[i]) | loaded
         for group in groups:
             entries(group, *self.defaults)
         updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
@@ -287,8 +265,8 @@ class Optimizer:
 def declared(cls: type[T]) -> type[T]:
     """Make the constructor of an optimiser or a schedule from its annotated attributes, as a dataclass does.
 
-    The annotations also check the arguments. ``InitVar`` tells type checkers that the options of an optimiser are not
-    its attributes: each group has its own ``lr``. ``_checks`` are for the options of groups.
+    The annotations also check the arguments, and the options of groups (``_checks``). ``InitVar`` tells type checkers
+    that the options of an optimiser are not its attributes: each group has its own ``lr``.
     """
     made: Any = dataclass(eq=False, repr=False)(cls)
     init = made.__init__
@@ -307,11 +285,7 @@ def _ordered(params: Any) -> list[Any]:
         raise DTypeError("params is a set, whose order changes from run to run; pass a list")
     if isinstance(params, Tensor):
         return [params]
-    if not isinstance(params, Iterable) or isinstance(params, (str, bytes, Mapping)):
-        raise DTypeError(
-            f"params must be Tensors, got a {type(params).__name__}; pass model.parameters(), or a list of dicts"
-        )
-    return list(params)
+    return listed("params", params, "Tensors, as model.parameters() gives them, or a list of dicts")
 
 
 def _fresh(p: Tensor) -> Options:
@@ -333,7 +307,7 @@ def _master(w: Array, state: Options) -> Array:
 
 
 def _buffer(state: Options, name: str, w: Array, value: float = 0.0) -> Array:
-    """The array ``name`` of a state; at the first step it is made, like ``w``, filled with ``value``."""
+    """The array ``name`` of a state. The first step creates it in the shape of ``w``, filled with ``value``."""
     if name not in state:
         state[name] = np.full_like(w, value)
     array: Array = state[name]

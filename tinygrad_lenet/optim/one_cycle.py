@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 from ..checks import Decay, NonNegative, PositiveReal, Probability, instance, integer
-from ..core.signature import checked
 from ..errors import ArgumentError
-from .base import Optimizer
+from .base import Optimizer, declared
 from .schedule import Schedule
 from .schedules import _cosine, _linear
 
@@ -17,6 +17,7 @@ __all__ = ["OneCycleLR"]
 Steps: TypeAlias = Annotated[int, partial(integer, least=1, most=2**53)]
 
 
+@declared
 class OneCycleLR(Schedule):
     """Raise the learning rate from ``max_lr / div_factor`` to ``max_lr``, then lower it far below the start.
 
@@ -36,7 +37,7 @@ class OneCycleLR(Schedule):
         max_momentum: its highest value.
         div_factor: the highest rate divided by the first.
         final_div_factor: the first rate divided by the last.
-        three_phase: whether the rate first falls to its start, as steeply as it rose, and from there to the end.
+        three_phase: whether the rate falls in two phases: to its start, as steeply as it rose, and then to its end.
 
     Raises:
         ArgumentError: no number of steps, an option outside its range, or an optimiser without momentum.
@@ -54,56 +55,46 @@ class OneCycleLR(Schedule):
     4e-06 0.95
     """
 
-    @checked
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        max_lr: NonNegative,
-        total_steps: Steps | None = None,
-        epochs: Steps | None = None,
-        steps_per_epoch: Steps | None = None,
-        pct_start: Probability = 0.3,
-        anneal_strategy: Literal["cos", "linear"] = "cos",
-        cycle_momentum: bool = True,
-        base_momentum: Decay = 0.85,
-        max_momentum: Decay = 0.95,
-        div_factor: PositiveReal = 25.0,
-        final_div_factor: PositiveReal = 1e4,
-        three_phase: bool = False,
-    ) -> None:
-        instance("optimizer", optimizer, Optimizer)
-        if total_steps is None and epochs is not None and steps_per_epoch is not None:
-            total_steps = integer("epochs * steps_per_epoch", epochs * steps_per_epoch, 1, 2**53)
-        if total_steps is None:
+    max_lr: NonNegative
+    total_steps: Steps | None = None
+    epochs: Steps | None = None
+    steps_per_epoch: Steps | None = None
+    pct_start: Probability = 0.3
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    cycle_momentum: bool = True
+    base_momentum: Decay = 0.85
+    max_momentum: Decay = 0.95
+    div_factor: PositiveReal = 25.0
+    final_div_factor: PositiveReal = 1e4
+    three_phase: bool = False
+
+    def __post_init__(self) -> None:
+        optimizer = instance("optimizer", self.optimizer, Optimizer)
+        if self.total_steps is None and self.epochs and self.steps_per_epoch:
+            self.total_steps = integer("epochs * steps_per_epoch", self.epochs * self.steps_per_epoch, 1, 2**53)
+        if self.total_steps is None:
             raise ArgumentError("give total_steps, or epochs and steps_per_epoch, all at least 1")
-        if cycle_momentum and not {"momentum", "betas"} & set(optimizer.defaults):
+        if self.cycle_momentum and not {"momentum", "betas"} & set(optimizer.defaults):
             raise ArgumentError(f"{type(optimizer).__name__} has no momentum to cycle; pass cycle_momentum=False")
-        self.total_steps, self.cycle_momentum = total_steps, cycle_momentum
-        self.anneal = _cosine if anneal_strategy == "cos" else _linear
-        low = max_lr / div_factor
-        top = float(pct_start * total_steps) - 1
+        self.anneal = _cosine if self.anneal_strategy == "cos" else _linear
+        low = self.max_lr / self.div_factor
+        peak, last = float(self.pct_start * self.total_steps) - 1, self.total_steps - 1
         # The start, as rate and momentum; and the end of each phase, as step, rate and momentum.
-        self.start = (low, max_momentum)
-        self.phases = [(top, max_lr, base_momentum), (total_steps - 1, low / final_div_factor, max_momentum)]
-        if three_phase:
-            self.phases.insert(1, (2 * top, low, max_momentum))
-        super().__init__(optimizer)
+        self.start = (low, self.max_momentum)
+        self.phases = [(peak, self.max_lr, self.base_momentum), (last, low / self.final_div_factor, self.max_momentum)]
+        if self.three_phase:
+            self.phases.insert(1, (2 * peak, low, self.max_momentum))
         for group in optimizer.param_groups:
             group["initial_lr"] = low
+        super().__post_init__()
 
     def _at(self, t: int) -> tuple[float, float]:
         """Learning rate and momentum at step ``t``."""
-        if t > self.total_steps:
-            raise ArgumentError(
-                f"step {t} of total_steps={self.total_steps}; make the schedule as long as the training"
-            )
-        begin, (lr, momentum) = 0.0, self.start
-        for end, next_lr, next_momentum in self.phases[:-1]:
-            if t <= end:
-                break
-            begin, lr, momentum = end, next_lr, next_momentum
-        else:
-            end, next_lr, next_momentum = self.phases[-1]
+        if t > self.phases[-1][0] + 1:
+            raise ArgumentError(f"step {t} of total_steps={self.total_steps}; make the schedule longer")
+        phase = bisect.bisect_left([end for end, *_ in self.phases[:-1]], t)
+        begin, lr, momentum = [(0.0, *self.start), *self.phases][phase]
+        end, next_lr, next_momentum = self.phases[phase]
         part = (t - begin) / (end - begin) if end != begin else 1.0
         return self.anneal(lr, next_lr, part), self.anneal(momentum, next_momentum, part)
 
@@ -114,28 +105,11 @@ class OneCycleLR(Schedule):
     def _chained(self, t: int, lr: float, base: float) -> float:
         return self.rate(t, base)
 
-    def _bases(self) -> list[float]:
-        return [self.start[0]] * len(self.optimizer.param_groups)
-
-    def _move(self, t: int, restart: bool = False) -> None:
-        super()._move(t, restart)
-        self._set_momentum()
-
-    def _set_momentum(self) -> None:
+    def _take(self, state: dict[str, Any]) -> None:
+        super()._take(state)
         momentum = self._at(self.last_epoch)[1]
         for group in self.optimizer.param_groups if self.cycle_momentum else ():
             if "betas" in group:
                 group["betas"] = (momentum, *group["betas"][1:])
             else:
                 group["momentum"] = momentum
-
-    def _checked_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        found = super()._checked_state(state)
-        self._at(found["last_epoch"])  # raises beyond the last step
-        return found
-
-    def _take(self, state: dict[str, Any]) -> None:
-        super()._take(state)
-        now = [group.get("betas", [group.get("momentum")])[0] for group in self.optimizer.param_groups]
-        if {*now} == {self.start[1]}:  # set by the construction of this schedule
-            self._set_momentum()

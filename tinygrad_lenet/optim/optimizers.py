@@ -15,7 +15,7 @@ from .base import Array, Optimizer, Options, _buffer, declared
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
 
-# By dtype: the square root of its smallest positive number; a number whose square can be added up 2^16 times.
+# By dtype: the square root of the smallest positive number, and a number whose square can be summed 2^16 times.
 _LEAST_ROOT = {"f": 2.0**-74.5, "d": 2.0**-537}
 _LARGEST = {"f": 2.0**55, "d": 2.0**503}
 
@@ -26,7 +26,7 @@ def _decayed(w: Array, g: Array, options: Options) -> Array:
 
 
 def _squarable(g: Array) -> Array:
-    """The gradient; if its squares overflow, with the finite elements clipped."""
+    """The gradient. If its squares overflow, its finite elements are clipped."""
     if np.vdot(g, g) < math.inf:
         return g
     largest = _LARGEST[g.dtype.char]

@@ -1,11 +1,12 @@
-"""The base of the schedules of the learning rate: one step changes the rate of each group of an optimiser."""
+"""The base of the schedules of the learning rate: a step changes the rate of each group of an optimiser."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
-from ..checks import entries, instance, integer, listed, number
+from ..checks import Check, entries, instance, integer, listed, number
 from ..core.signature import checked
 from ..errors import ArgumentError
 from .base import Optimizer, declared
@@ -13,9 +14,14 @@ from .base import Optimizer, declared
 __all__ = ["Schedule"]
 
 
+def each(name: str, value: Any, check: Check) -> list[Any]:
+    """The elements of a list, checked one by one."""
+    return [check(f"each of {name}", element) for element in listed(name, value, "a list")]
+
+
 def rates_of(name: str, value: Any, interval: str = "(-inf, inf)") -> list[float]:
     """A list of numbers in an interval."""
-    return [number(name, rate, interval) for rate in listed(name, value, "a list of numbers")]
+    return each(name, value, partial(number, interval=interval))
 
 
 @declared
@@ -41,11 +47,10 @@ class Rates:
 class Schedule(Rates):
     """Base of schedules that are a formula: construction and each :meth:`step` set the ``lr`` of each group.
 
-    Call :meth:`step` after ``optimizer.step()``, once an epoch or once a batch, as the schedule is meant.
+    Call :meth:`step` after ``optimizer.step()``, once an epoch or once a batch.
 
     A step changes the rate that a group has, as PyTorch's chainable forms do. So several schedules of one optimiser
-    combine, and a rate that you set yourself is the one that changes from then on. Only :class:`OneCycleLR` overwrites
-    the rate.
+    combine, and if you set a rate yourself, the next step starts from it. Only :class:`OneCycleLR` overwrites the rate.
 
     A subclass writes :meth:`rate`. If a group has the rate ``rate(t - 1, base)``, it gets ``rate(t, base)``. Any other
     rate is multiplied by the quotient of the two.
@@ -68,14 +73,8 @@ class Schedule(Rates):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        before = self._last_lr
         self.base_lrs: list[float] = []
         self._move(0)
-        # The rate that construction gave each group. None if the group kept a rate that had been changed before.
-        self._made: list[float | None] = [
-            group["lr"] if group["lr"] != lr or lr == group["initial_lr"] else None
-            for group, lr in zip(self.optimizer.param_groups, before, strict=True)
-        ]
 
     def rate(self, t: int, base: float) -> float:
         """The learning rate after ``t`` steps of a group that started at ``base``, if nothing else changes it."""
@@ -90,16 +89,15 @@ class Schedule(Rates):
     def step(self) -> None:
         """Set the rates of the next step."""
         self._move(self.last_epoch + 1)
-        self._made = []
 
     def _move(self, t: int, restart: bool = False) -> None:
-        """Go from step ``t - 1`` to ``t``; with ``restart``, start there from the formula. An error changes nothing."""
+        """Go from step ``t - 1`` to ``t``. With ``restart``, use the formula alone. An error changes nothing."""
         bases = self._bases()
         rates = self._rates(t, bases, None if restart else self._lrs())
         for group, base, rate in zip(self.optimizer.param_groups, bases, rates, strict=True):
             group.setdefault("initial_lr", base)
             group["lr"] = rate
-        self.last_epoch, self.base_lrs, self._last_lr = t, bases, rates
+        self._take({"last_epoch": t, "base_lrs": bases, "_last_lr": rates})
 
     def _bases(self) -> list[float]:
         """The initial rate of each group. A group added later starts at the rate it has."""
@@ -110,7 +108,7 @@ class Schedule(Rates):
         return [*self.base_lrs, *rates_of("lr", added, "[0, inf)")]
 
     def _rates(self, t: int, bases: list[float], lrs: list[float] | None) -> list[float]:
-        """The rates at step ``t``, from the rates ``lrs`` of the step before; by the formula if these are None."""
+        """The rates at step ``t``: from ``lrs``, the rates of the step before, or by the formula if ``lrs`` is None."""
         try:
             if lrs is None:
                 rates = [self.rate(t, base) for base in bases]
@@ -119,31 +117,22 @@ class Schedule(Rates):
         except OverflowError:
             rates = [math.inf]
         if not all(map(math.isfinite, rates)):
-            factors = "".join(f", {key} is {value}" for key, value in vars(self).items() if isinstance(value, float))
-            raise ArgumentError(
-                f"after {t} steps the learning rate is no longer finite; it began with "
-                f"{', '.join(map(str, bases))}{factors}; choose smaller ones"
-            )
+            options = {name: value for name, value in vars(self).items() if isinstance(value, float)}
+            raise ArgumentError(f"after {t} steps a rate is not finite; it began at {bases}; make {options} smaller")
         return rates
 
     @checked
     def state_dict(self) -> dict[str, Any]:
         """The step and the rates."""
-        rates = {"base_lrs": self._bases(), "_last_lr": self.get_last_lr(), "lrs": self._lrs()}
-        return {"last_epoch": self.last_epoch, **rates}
+        state = {"last_epoch": self.last_epoch, "base_lrs": self._bases()}
+        return {**state, "_last_lr": self.get_last_lr(), "lrs": self._lrs()}
 
     @checked
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state of :meth:`state_dict`.
-
-        The rates belong to the optimiser: load its state as well. A rate that was loaded or set by hand is kept. A rate
-        that only the construction of this schedule has set becomes the rate of the saved state.
-        """
+        """Continue from a state of :meth:`state_dict`, with the learning rates that the groups had then."""
         state = self._checked_state(state)
-        for i, (lr, made, rate) in enumerate(zip(self._lrs(), self._made, state["lrs"], strict=False)):
-            self._made[i] = rate if lr == made else None
-            if lr == made:
-                self.optimizer.param_groups[i]["lr"] = rate
+        for group, rate in zip(self.optimizer.param_groups, state["lrs"], strict=False):
+            group["lr"] = rate
         self._take(state)
 
     def _checked_state(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -152,9 +141,10 @@ class Schedule(Rates):
         epoch, bases = integer("last_epoch", epoch, 0), rates_of("base_lrs", bases, "[0, inf)")
         if len(bases) not in (len(self.base_lrs), len(self.optimizer.param_groups)):
             raise ArgumentError(f"the state is of {len(bases)} groups, this schedule of {len(self.base_lrs)}")
-        lrs = rates_of("lrs", state["lrs"]) if "lrs" in state else self._rates(epoch, bases, None)
+        lrs = rates_of("lrs", state.get("lrs", self._rates(epoch, bases, None)))
         last = rates_of("_last_lr", state.get("_last_lr", lrs))
         return {"last_epoch": epoch, "base_lrs": bases, "lrs": lrs, "_last_lr": last}
 
     def _take(self, state: dict[str, Any]) -> None:
+        """Set the attributes that a state holds."""
         self.last_epoch, self.base_lrs, self._last_lr = (state[k] for k in ("last_epoch", "base_lrs", "_last_lr"))

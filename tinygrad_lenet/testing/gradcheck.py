@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calculus import Function, gradients
-from ..checks import Count, NonNegative, PositiveReal, listed, said
+from ..calculus import gradients
+from ..checks import Count, Function, NonNegative, PositiveReal, listed
 from ..core.signature import checked
 from ..core.tensor import Tensor, to_array
-from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, foreign
+from ..errors import ArgumentError, DTypeError, GradientError, brief, foreign
 
 Arrays = Sequence[NDArray[Any]]
 # The largest rounding error of an output, in units of the last place of its Euclidean norm.
@@ -40,9 +40,7 @@ def _outputs(fn: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     several = list(found) if isinstance(found, (tuple, list)) else [found]
     for y in several:
         if not isinstance(y, Tensor):
-            raise ArgumentError(
-                f"the function fn must return a Tensor or a tuple of them, it returned a {type(y).__name__}"
-            )
+            raise ArgumentError(f"the function fn must return a Tensor or a tuple of them, got a {type(y).__name__}")
     return [y for y in several if y.dtype.kind == "f"]
 
 
@@ -73,22 +71,17 @@ def _all_slopes(fn: Function, arrays: Arrays, eps: float) -> Iterator[tuple[int,
 
 
 def _inputs(inputs: Any) -> list[NDArray[Any]]:
-    """The arguments of a function as arrays."""
+    """Copies of a function's arguments as arrays, with floats as float64."""
     if isinstance(inputs, (Tensor, np.ndarray)):
         raise ArgumentError("inputs must be a list of the function's arguments, got one tensor; write [x]")
-    return _arrays("inputs", listed("inputs", inputs, "a list of the function's arguments"))
-
-
-def _arrays(name: str, values: list[Any]) -> list[NDArray[Any]]:
-    """Copies of the values as arrays, with floats as float64."""
     arrays = []
-    for i, x in enumerate(values):
+    for i, x in enumerate(listed("inputs", inputs, "a list of the function's arguments")):
         try:
             array = np.array(x if isinstance(x, (np.ndarray, np.generic)) else to_array(x))
         except DTypeError as error:
-            raise DTypeError(f"{name}[{i}]: {error}") from None
+            raise DTypeError(f"inputs[{i}]: {error}") from None
         if array.dtype.kind not in "fiub":
-            raise DTypeError(f"{name}[{i}] must be an array of numbers, got {said(x)}")
+            raise DTypeError(f"inputs[{i}] must be an array of numbers, got {brief(x)}")
         arrays.append(array.astype(np.float64) if array.dtype.kind == "f" else array)
     return arrays
 
@@ -125,20 +118,16 @@ def numerical_jacobian(fn: Function, inputs: Sequence[Any], eps: PositiveReal = 
 
 
 @checked
-def numerical_gradient(
-    fn: Function, inputs: Sequence[Any], weights: Sequence[NDArray[Any]] | None = None, eps: PositiveReal = 1e-6
-) -> list[NDArray[Any]]:
-    """The gradient of ``fn`` by central differences, ``(f(x + eps) - f(x - eps)) / (2 eps)``, in float64.
+def numerical_gradient(fn: Function, inputs: Sequence[Any], eps: PositiveReal = 1e-6) -> list[NDArray[Any]]:
+    """The gradient of the sum of all outputs of ``fn`` by central differences, in float64.
 
     Args:
         fn: a function of Tensors that returns one Tensor or a tuple of them.
         inputs: arrays or Tensors. Integers and booleans are passed on unchanged; their gradients are zero.
-        weights: the factors of the outputs in the sum that is differentiated; 1 by default.
         eps: the step.
 
     Raises:
         DTypeError: an argument has the wrong type.
-        ShapeError: the weights do not fit the outputs.
         ArgumentError: ``inputs`` is not a list, or ``fn`` does not return Tensors.
 
     >>> import tinygrad_lenet as tl
@@ -147,17 +136,9 @@ def numerical_gradient(
     array([6., 8.])
     """
     arrays = _inputs(inputs)
-    values = _values(fn, arrays)
-    given = [1.0] * len(values) if weights is None else listed("weights", weights, "a list of arrays")
-    factors = _arrays("weights", given)
-    for w, y in zip(factors, values, strict=False):
-        if w.shape != y.shape and w.size != 1:
-            raise ShapeError(f"weights must be numbers of the shape of the output, {y.shape}, got {said(w)}")
-    if len(factors) != len(values):
-        raise ShapeError(f"weights must be one for each of {len(values)} outputs, got {len(factors)}")
     found = [np.zeros(a.shape) for a in arrays]
     for i, index, slopes in _all_slopes(fn, arrays, eps):
-        found[i][index] = sum(float((s * w).sum()) for s, w in zip(slopes, factors, strict=True))
+        found[i][index] = sum(float(slope.sum()) for slope in slopes)
     return found
 
 
@@ -288,8 +269,7 @@ class _Check:
     def check_memory(self, values: Arrays, upstream: Arrays) -> None:
         """Raise if memory is overwritten, shared or reused, or if a result depends on the layout of the inputs."""
         memory = {f"argument {i}": a for i, a in enumerate(self.arrays)}
-        for k, w in enumerate(upstream):
-            memory["the upstream gradient" + (f" of output {k}" if len(upstream) > 1 else "")] = w
+        memory |= {f"the upstream gradient of output {k}": w for k, w in enumerate(upstream)}
         before = {name: array.copy() for name, array in memory.items()}
         leaves = _leaves(self.arrays)
         outputs = _outputs(self.fn, leaves)
@@ -304,11 +284,8 @@ class _Check:
         memory |= {f"the gradient of argument {i}": g for i, g in zip(self.floats, found, strict=True)}
         for i, g, copy, twice in zip(self.floats, found, kept, doubled, strict=True):
             if not np.array_equal(g, copy, equal_nan=True):
-                raise self.error(
-                    f"argument {i}: its gradient changed when another one was computed: a buffer is used again"
-                )
-            doubling = f"argument {i}: the gradient is not proportional to the upstream gradient"
-            self.same(twice, np.asarray(-2 * copy), doubling)
+                raise self.error(f"argument {i}: its gradient changed with the next one: a buffer is used again")
+            self.same(twice, -2 * copy, f"argument {i}: the gradient is not proportional to the upstream gradient")
             for name, other in memory.items():
                 if other is not g and np.shares_memory(g, other):
                     raise self.error(f"argument {i}: its gradient shares memory with {name}")

@@ -12,22 +12,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..checks import Positive, instance, listed, said
+from ..checks import Positive, instance, listed
 from ..checks import figure as real
 from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, foreign
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, brief, foreign
 from ..nn import Module, record_calls
 from ..ops.softmax import softmax
+from ..training import _number_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 10_000  # images in one figure
 _STYLES = {"train": "o--", "validation": "s-", "test": "o-"}
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title><style>
+body {{font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em}}
+img {{max-width: 100%; display: block}} pre {{overflow-x: auto}}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
 
 
 def _figure(width: float, height: float, title: str = "") -> Figure:
@@ -55,25 +64,14 @@ def _grid(
     return figure
 
 
-def _numbers(name: str, value: Any) -> NDArray[Any]:
-    """The value as an array of numbers. Unlike in a Tensor, integers in a list stay integers."""
-    try:
-        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    except Exception as error:  # an object of the user's may raise anything
-        raise ShapeError(f"{name} must be an array of numbers ({error})") from None
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DTypeError(f"{name} must be an array of numbers, got {said(array)}")
-    return array
-
-
 def _words(name: str, value: Any) -> list[str]:
     words = list(value) if isinstance(value, str) else listed(name, value, "a list of words")
     if not all(isinstance(word, str) for word in words):
-        raise DTypeError(f"{name} must be a list of words, got {said(words)}")
+        raise DTypeError(f"{name} must be a list of words, got {brief(words)}")
     return words
 
 
-Numbers: TypeAlias = Annotated[Any, _numbers]
+Numbers: TypeAlias = Annotated[Any, _number_array]
 Words: TypeAlias = Annotated[Sequence[str], _words]
 
 
@@ -95,7 +93,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """
     for row in listed("history", history, "a list of rows, one for each epoch"):
         if not isinstance(row, Mapping) or "epoch" not in row:
-            raise DTypeError(f"each row of history must be a dict with 'epoch', got {said(row)}")
+            raise DTypeError(f"each row of history must be a dict with 'epoch', got {brief(row)}")
         for key, value in row.items():
             if key == "epoch" or str(key).endswith(("_loss", "_accuracy")):
                 real(f"{key} in history", value)
@@ -172,10 +170,8 @@ def mistakes(images: Numbers, labels: Numbers, logits: Numbers, classes: Words, 
     """
     size = len(images) if images.ndim == 4 and all(images.shape[1:]) else None
     if labels.shape != (size,) or logits.shape != (size, len(classes)):
-        raise ShapeError(
-            f"expected images (N, 1, H, W), labels (N,) and logits (N, {len(classes)}) for {len(classes)} classes, got "
-            f"{images.shape}, {labels.shape} and {logits.shape}"
-        )
+        expected = f"images (N, 1, H, W), labels (N,) and logits (N, {len(classes)}) for {len(classes)} classes"
+        raise ShapeError(f"expected {expected}, got {images.shape}, {labels.shape} and {logits.shape}")
     if labels.dtype.kind not in "iu" or ((labels < 0) | (labels >= len(classes))).any():
         raise OutOfRangeError(f"labels must be integers, 0 … {len(classes) - 1}")
     p = softmax(Tensor(np.asarray(logits, np.float64)), axis=1).numpy()
@@ -210,15 +206,14 @@ def tiles(
     pixels = np.nan_to_num(images * 1, nan=0, posinf=0, neginf=0)
     low, high = pixels.min(initial=0), pixels.max(initial=0)
     if symmetric:
-        high = max(-low, high)
-        low = -high
+        low, high = min(low, -high), max(-low, high)
     columns = min(columns, max(1, len(pixels)))
     size, colours = (1.1, 1.35 if names else 1.1), "RdBu_r" if symmetric else "gray_r"
     return _grid(pixels, names or [""] * len(pixels), columns, size, title, cmap=colours, vmin=low, vmax=high)
 
 
 @checked
-def kernels(weight: Numbers, title: str = "What the first layer looks for") -> Figure:
+def kernels(weight: Numbers, title: str = "Kernels of the first layer") -> Figure:
     """The kernels of a convolution, (O, C, kh, kw) or (O, kh, kw): positive weights in red, negative ones in blue.
 
     Raises:
@@ -281,7 +276,7 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
     body = []
     for section in listed("sections", sections, "pairs of a heading and its content"):
         if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):
-            raise DTypeError(f"sections must be pairs of a heading and its content, got {said(section)}")
+            raise DTypeError(f"sections must be pairs of a heading and its content, got {brief(section)}")
         heading, content = html.escape(section[0]), section[1]
         body.append(f"<h2>{heading}</h2>")
         for part in content if isinstance(content, list) else [content]:
@@ -293,11 +288,5 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
                 data = base64.b64encode(buffer.getvalue()).decode()
                 body.append(f'<img alt="{heading}" src="data:image/png;base64,{data}">')
             else:
-                raise DTypeError(f"in sections, content is Figures or text, got {said(part)}")
-    style = (
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:64em;margin:2em auto;padding:0 1em}"
-        "img{max-width:100%;display:block}pre{overflow-x:auto}"
-    )
-    title = html.escape(title)
-    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
-    return f"{head}\n<h1>{title}</h1>\n" + "\n".join(body) + "\n</html>\n"
+                raise DTypeError(f"in sections, content is Figures or text, got {brief(part)}")
+    return _PAGE.format(title=html.escape(title), body="\n".join(body))

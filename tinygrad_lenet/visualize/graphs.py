@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Callable
-from importlib import import_module
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -28,33 +28,75 @@ _LOOKS = {
     "output": ("#f8d7da", "box", ("[[", "]]")),
 }
 _GAP = 12  # between boxes of a row
+_HEAD = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right:.0f} {bottom:.0f}" width="{right:.0f}" \
+height="{bottom:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="11">
+<defs><marker id="end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">\
+<path d="M0 0L8 4L0 8z" fill="#555"/></marker></defs>
+<rect width="{right:.0f}" height="{bottom:.0f}" fill="white"/>"""
 
 
-def _norm(values: Any) -> float:
+@dataclass
+class Node:
+    """An op or a leaf of a drawing."""
+
+    kind: str  # a key of _LOOKS
+    title: str
+    shape: tuple[int, ...]
+    dtype: str
+    leaf: Tensor | None  # None for an op
+    norm: float | None = None  # of an op's gradient, after a backward pass
+
+    def note(self, gradient: Any) -> Any:
+        """Keep the norm of a gradient: a hook of the recorded graph."""
+        self.norm = _norm(gradient)
+        return gradient
+
+    def lines(self) -> list[str]:
+        """The text: the op or name, the shape and dtype, and the norm of the gradient if there is one."""
+        norm = _norm(self.leaf.grad) if self.leaf is not None and self.leaf.grad is not None else self.norm
+        shape = "×".join(map(str, self.shape)) or "scalar"
+        return [self.title, f"{shape} {self.dtype}", *([] if norm is None else [f"‖gradient‖ {norm:.3g}"])]
+
+
+def _norm(gradient: Any) -> float:
+    values = gradient.numpy() if isinstance(gradient, Tensor) else gradient
     return float(np.sqrt(np.sum(np.square(values, dtype=np.float64))))
 
 
-class GraphView:
-    """A drawing of the graph that a tensor was computed from, for a notebook or :meth:`save`.
+class _Box:
+    """The rectangle of a node in the picture; x and y are its centre."""
 
-    Every backward pass through the graph updates the gradient norms, also after this object was made.
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        self.width = max(map(len, lines)) * 6.2 + 16
+        self.height = 13.0 * len(lines) + 8
+        self.x = self.y = 0.0
+
+
+def _place(boxes: list[_Box], widths: list[float], left: float, y: float) -> None:
+    """Put boxes beside each other, each in the middle of a column."""
+    for box, width in zip(boxes, widths, strict=False):
+        box.x, box.y = left + width / 2, y
+        left += width + _GAP
+
+
+class GraphView:
+    """A drawing of the graph that a tensor was computed from: shown by a notebook, written by :meth:`save`.
+
+    Every later backward pass through the graph updates the norms of the gradients.
     """
 
     def __init__(self, output: Tensor, model: Module | None) -> None:
         if output._node is None:
-            raise GradientError(
-                "this tensor was computed from nothing that requires a gradient, so no graph was "
-                "recorded; make an input with requires_grad=True, or draw a model's output outside of no_grad()"
-            )
+            raise GradientError("no graph was recorded; make an input with requires_grad=True, and leave no_grad()")
         names = {id(p): name for name, p in (model.named_parameters() if model else ())}
         numbers: dict[Vertex, int] = {}
-        self.nodes: list[dict[str, Any]] = []
+        self.nodes: list[Node] = []
         self.edges: list[tuple[int, int]] = []
         for node in reversed(ancestors([output._node])):
             if node.saved is None:
-                raise GradientError(
-                    "a backward pass has freed this graph; draw it before backward(), or pass retain_graph=True to that"
-                )
+                raise GradientError("a backward pass has freed this graph; draw it before, or pass retain_graph=True")
             for leaf in node.parents:
                 if leaf not in numbers:  # a leaf indeed: parents that are nodes come first
                     name = names.get(id(leaf))
@@ -65,37 +107,21 @@ class GraphView:
 
     def _add(self, vertex: Vertex, kind: str, title: str) -> int:
         """Add a node to the drawing and return its number."""
-        shape, dtype = vertex.shape, str(vertex.dtype)
-        entry: dict[str, Any] = {"kind": kind, "title": title, "shape": shape, "dtype": dtype, "norm": None}
-        self.nodes.append(entry)
-        if isinstance(vertex, Tensor):
-            entry["leaf"] = vertex
-            return len(self.nodes) - 1
-
-        def note(gradient: Any) -> Any:
-            entry["norm"] = _norm(gradient.numpy() if isinstance(gradient, Tensor) else gradient)
-            return gradient
-
-        if vertex._hooks is None:
-            vertex._hooks = []
-        Hook(vertex._hooks, note)
+        leaf = vertex if isinstance(vertex, Tensor) else None
+        self.nodes.append(Node(kind, title, vertex.shape, str(vertex.dtype), leaf))
+        if not isinstance(vertex, Tensor):
+            if vertex._hooks is None:
+                vertex._hooks = []
+            Hook(vertex._hooks, self.nodes[-1].note)
         return len(self.nodes) - 1
-
-    def _lines(self, entry: dict[str, Any]) -> list[str]:
-        """The text of a node: its op or name, its shape and dtype, and the norm of its gradient if there is one."""
-        leaf = entry.get("leaf")
-        norm = entry["norm"] if leaf is None or leaf.grad is None else _norm(leaf.grad.numpy())
-        shape = "×".join(map(str, entry["shape"])) or "scalar"
-        lines = [entry["title"], f"{shape} {entry['dtype']}"]
-        return lines if norm is None else [*lines, f"‖gradient‖ {norm:.3g}"]
 
     def dot(self) -> str:
         """The graph in the language of Graphviz."""
         lines = ["digraph {", '  rankdir=TB; ranksep=0.25; nodesep=0.2; fontname="Helvetica"']
         lines.append('  node [style=filled, fontname="Helvetica", fontsize=10, height=0.3, margin="0.1,0.04"]')
-        for i, entry in enumerate(self.nodes):
-            fill, shape, _ = _LOOKS[entry["kind"]]
-            text = "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in self._lines(entry))
+        for i, node in enumerate(self.nodes):
+            fill, shape, _ = _LOOKS[node.kind]
+            text = "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in node.lines())
             lines.append(f'  n{i} [label="{text}", fillcolor="{fill}", shape={shape}]')
         lines += [f"  n{a} -> n{b}" for a, b in self.edges]
         return "\n".join([*lines, "}", ""])
@@ -103,88 +129,65 @@ class GraphView:
     def mermaid(self) -> str:
         """The graph in the language of Mermaid, which GitHub draws in Markdown files."""
         lines = ["flowchart TB"]
-        for i, entry in enumerate(self.nodes):
-            first, last = _LOOKS[entry["kind"]][2]
-            text = "<br/>".join(html.escape(line) for line in self._lines(entry))
-            lines.append(f'  n{i}{first}"{text}"{last}:::{entry["kind"]}')
+        for i, node in enumerate(self.nodes):
+            first, last = _LOOKS[node.kind][2]
+            text = "<br/>".join(html.escape(line) for line in node.lines())
+            lines.append(f'  n{i}{first}"{text}"{last}:::{node.kind}')
         lines += [f"  n{a} --> n{b}" for a, b in self.edges]
         lines += [f"  classDef {kind} fill:{fill},stroke:#555,color:#000" for kind, (fill, _, _) in _LOOKS.items()]
         return "\n".join([*lines, ""])
 
-    def svg(self) -> str:
-        """The graph as a picture, laid out by Graphviz if the package and the program are installed, else in rows."""
-        try:
-            graphviz = import_module("graphviz")
-            return str(graphviz.Source(self.dot()).pipe(format="svg", encoding="utf-8"))
-        except ModuleNotFoundError:
-            return self._rows()
-        except graphviz.ExecutableNotFound:
-            return self._rows()
-
-    _repr_svg_ = svg
-
-    def _repr_html_(self) -> str:
-        return f"<div>{self.svg()}</div>"
-
-    def _places(self, width: list[float], height: list[float]) -> tuple[list[float], list[float]]:
-        """The centres of the boxes: each op in a row below its parents, leaves to the right of them."""
-        rank = [0] * len(self.nodes)
+    def _layout(self) -> list[_Box]:
+        """The boxes of the nodes: each op in a row below its parents, leaves to the right of the ops."""
+        boxes, rank = [_Box(node.lines()) for node in self.nodes], [0] * len(self.nodes)
         for a, b in self.edges:  # in the order of the ops
             rank[b] = max(rank[b], rank[a] + 1)
-        rows: list[tuple[list[int], list[int]]] = [([], []) for _ in range(max(rank) + 1)]  # ops, leaves
-        for i, entry in enumerate(self.nodes):
-            if "leaf" in entry:  # one row above the first op that uses it
+        rows: list[tuple[list[_Box], list[_Box]]] = [([], []) for _ in range(max(rank) + 1)]  # ops, leaves
+        for i, node in enumerate(self.nodes):
+            if node.leaf is not None:  # one row above the first op that uses it
                 rank[i] = min(rank[b] for a, b in self.edges if a == i) - 1
-            rows[rank[i]]["leaf" in entry].append(i)
+            rows[rank[i]][node.leaf is not None].append(boxes[i])
         # Ops are centred at 0. Leaves begin to the right of them, in columns that are as wide as their widest leaf.
-        half = [sum(width[i] + _GAP for i in ops) / 2 for ops, _ in rows]
+        half = [sum(box.width + _GAP for box in ops) / 2 for ops, _ in rows]
         edge = max((h for h, (_, leaves) in zip(half, rows, strict=True) if leaves), default=0.0)
-        columns = [max(width[i] for i in column if i is not None) for column in zip_longest(*(row[1] for row in rows))]
-        x, y, top = [0.0] * len(rank), [0.0] * len(rank), 10.0
+        columns = [max(box.width for box in column if box) for column in zip_longest(*(leaves for _, leaves in rows))]
+        top = 10.0
         for h, (ops, leaves) in zip(half, rows, strict=True):
-            tallest = max(height[i] for i in ops + leaves)
-            for left, boxes in ((-h, [(i, width[i]) for i in ops]), (edge, zip(leaves, columns, strict=False))):
-                for i, room in boxes:
-                    x[i], y[i] = left + room / 2, top + tallest / 2
-                    left += room + _GAP
+            tallest = max(box.height for box in ops + leaves)
+            _place(ops, [box.width for box in ops], -h, top + tallest / 2)
+            _place(leaves, columns, edge, top + tallest / 2)
             top += tallest + 26
-        shift = 10 - min(a - w / 2 for a, w in zip(x, width, strict=True))
-        return [a + shift for a in x], y
+        shift = 10 - min(box.x - box.width / 2 for box in boxes)
+        for box in boxes:
+            box.x += shift
+        return boxes
 
-    def _rows(self) -> str:
-        """The graph as a picture in rows."""
-        texts = [self._lines(entry) for entry in self.nodes]
-        width = [max(len(line) for line in lines) * 6.2 + 16 for lines in texts]
-        height = [13.0 * len(lines) + 8 for lines in texts]
-        x, y = self._places(width, height)
-        right = max(a + w / 2 for a, w in zip(x, width, strict=True)) + 10
-        bottom = max(b + h / 2 for b, h in zip(y, height, strict=True)) + 26
-        parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right:.0f} {bottom:.0f}" width="{right:.0f}" '
-            f'height="{bottom:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="11">',
-            '<defs><marker id="end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-            '<path d="M0 0L8 4L0 8z" fill="#555"/></marker></defs>',
-            f'<rect width="{right:.0f}" height="{bottom:.0f}" fill="white"/>',
-        ]
-        for a, b in self.edges:
-            start, end = y[a] + height[a] / 2, y[b] - height[b] / 2
-            to = x[b] + max(-0.42 * width[b], min(0.42 * width[b], (x[a] - x[b]) / 4))
-            middle = (start + end) / 2
-            path = f"M{x[a]:.1f} {start:.1f}C{x[a]:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {end:.1f}"
+    def svg(self) -> str:
+        """The graph as a picture: each op in a row below its parents, leaves to the right of the ops."""
+        boxes = self._layout()
+        right = max(box.x + box.width / 2 for box in boxes) + 10
+        bottom = max(box.y + box.height / 2 for box in boxes) + 26
+        parts = [_HEAD.format(right=right, bottom=bottom)]
+        for first, last in self.edges:
+            a, b = boxes[first], boxes[last]
+            start, end = a.y + a.height / 2, b.y - b.height / 2
+            middle, to = (start + end) / 2, b.x + np.clip((a.x - b.x) / 4, -0.42 * b.width, 0.42 * b.width)
+            path = f"M{a.x:.1f} {start:.1f}C{a.x:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {end:.1f}"
             parts.append(f'<path d="{path}" fill="none" stroke="#555" marker-end="url(#end)"/>')
-        for i, lines in enumerate(texts):
-            fill, shape, _ = _LOOKS[self.nodes[i]["kind"]]
-            radius = height[i] / 2 if shape == "ellipse" else 3
-            above = y[i] - height[i] / 2
+        for node, box in zip(self.nodes, boxes, strict=True):
+            fill, shape, _ = _LOOKS[node.kind]
+            radius, above = box.height / 2 if shape == "ellipse" else 3, box.y - box.height / 2
             parts.append(
-                f'<rect x="{x[i] - width[i] / 2:.1f}" y="{above:.1f}" width="{width[i]:.1f}" '
-                f'height="{height[i]:.1f}" rx="{radius:.1f}" fill="{fill}" stroke="#555"/>'
+                f'<rect x="{box.x - box.width / 2:.1f}" y="{above:.1f}" width="{box.width:.1f}" '
+                f'height="{box.height:.1f}" rx="{radius:.1f}" fill="{fill}" stroke="#555"/>'
             )
-            for k, line in enumerate(lines):
-                place = f'x="{x[i]:.1f}" y="{above + 15 + 13 * k:.1f}" text-anchor="middle"'
+            for k, line in enumerate(box.lines):
+                place = f'x="{box.x:.1f}" y="{above + 15 + 13 * k:.1f}" text-anchor="middle"'
                 weight = "" if k else ' font-weight="bold"'
                 parts.append(f"<text {place}{weight}>{html.escape(line)}</text>")
         return "\n".join([*parts, "</svg>", ""])
+
+    _repr_svg_ = svg
 
     @checked
     def save(self, path: File) -> None:
@@ -225,7 +228,7 @@ def graph(tensor: Tensor, model: Module | None = None) -> GraphView:
     >>> model = nn.Linear(2, 1, generator=0)
     >>> loss = model(tl.ones(1, 2)).tanh().sum()
     >>> view = tl.visualize.graph(loss, model)
-    >>> [node["title"] for node in view.nodes]
+    >>> [node.title for node in view.nodes]
     ['weight', 'bias', 'linear', 'tanh', 'sum']
     >>> loss.backward()
     >>> print(view.mermaid().splitlines()[5])

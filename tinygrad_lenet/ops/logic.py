@@ -119,11 +119,9 @@ def _of_bits(function: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse values other than integers and booleans."""
 
     def checked(*values: Any) -> Any:
-        for dtype in map(np.result_type, values):
+        for name, dtype in zip("xy", map(np.result_type, values), strict=False):
             if dtype.kind not in "iub":
-                raise DTypeError(
-                    f"only integers and booleans have bits, got {dtype}; for truth use logical_and and so on"
-                )
+                raise DTypeError(f"{name} must hold integers or booleans, got {dtype}; for truth see logical_and")
         return function(*values)
 
     return checked

@@ -173,7 +173,7 @@ def cases(torch):
         yield f"avg_pool2d {a}", lambda x, a=a: tl.avg_pool2d(x, *a), lambda x, a=a: F.avg_pool2d(x, *a), [IMAGES]
     yield "max_pool1d", lambda x: tl.max_pool1d(x, 2, 1, 1), lambda x: F.max_pool1d(x, 2, 1, 1), [X]
     yield "avg_pool1d", lambda x: tl.avg_pool1d(x, 2, 1, 1), lambda x: F.avg_pool1d(x, 2, 1, 1), [X]
-    for s in (1, (4, 5), (2, 1)):  # windows of one size; else a product with a matrix
+    for s in (1, 2, 3, (3, 2), (4, 5), (6, 7), (None, 2)):
         yield (
             f"adaptive_avg_pool2d {s}",
             lambda x, s=s: tl.adaptive_avg_pool2d(x, s),
@@ -184,6 +184,12 @@ def cases(torch):
         {"size": (8, 10)},
         {"size": (3, 7)},
         {"scale_factor": 1.7},
+        *(
+            {"mode": "bilinear", "size": s, "align_corners": c}
+            for s in ((8, 10), (3, 7), (1, 1), (4, 5), (4, 9), (7, 9))
+            for c in (False, True)
+        ),
+        {"mode": "bilinear", "scale_factor": 0.6},
     ):
         yield f"interpolate {o}", lambda x, o=o: tl.interpolate(x, **o), lambda x, o=o: F.interpolate(x, **o), [IMAGES]
 

@@ -409,14 +409,15 @@ def resized(torch, x, **options):
     return ours, torch.nn.functional.interpolate(torch.tensor(x), **options).numpy()
 
 
-def test_the_nearest_pixel_is_pytorch_s_for_every_size_and_factor(torch):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_nearest_pixel_is_pytorch_s_for_every_size_and_factor(torch, dtype):
     rng = np.random.default_rng(0)
     for n in range(1, 201):
-        x = np.arange(n * 3, dtype=np.float32).reshape(1, 1, n, 3)
+        x = np.arange(n * 3, dtype=dtype).reshape(1, 1, n, 3)
         sizes = {n, 2 * n, *rng.integers(1, 201, 3).tolist()} & {*range(1, 201)}
         cases = [{"size": (m, 4)} for m in sizes]
         factors = {3.15, 2 + 1 / n, np.round(rng.uniform(0.1, 5), 2), rng.uniform(0.1, 3)}
-        cases += [{"scale_factor": (float(f), 1.5)} for f in factors if int(n * f) not in (0, n, 2 * n)]
+        cases += [{"scale_factor": (float(f), 1.5)} for f in factors if n * f >= 1]
         for options in cases:
             ours, theirs = resized(torch, x, **options)
             np.testing.assert_array_equal(ours, theirs, err_msg=f"{n}, {options}")
@@ -442,9 +443,9 @@ def test_sizes_and_factors_of_images_with_gradients(torch, mode):
             )
 
 
-@pytest.mark.parametrize("factor", [1.1, 1.2, 1.9, 2.1])
-def test_bilinear_factors_that_nearly_leave_or_double_the_size(torch, factor):
-    for n in (10, 19, 60):
+@pytest.mark.parametrize("factor", [1.1, 1.01, 1.2, 1.9, 2.1])
+def test_bilinear_factors_that_leave_or_double_the_size(torch, factor):
+    for n in (4, 9, 60):
         x = np.random.default_rng(0).standard_normal((1, 1, n, n))
         ours, theirs = resized(torch, x, scale_factor=factor, mode="bilinear")
         np.testing.assert_allclose(ours, theirs, atol=1e-12)

@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ulps import HUGE, RNG, large_row, linear_row, log, matrix_row, mp, plus, sigma, some, vector_row
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.ops import convolution, indexing, pooling, products, rearrange
+from tinygrad_lenet.ops import convolution, indexing, pooling, products, rearrange, resize
 from tinygrad_lenet.ops.windows import windows
 
 red = functools.partial(vector_row, "reductions")
@@ -406,6 +406,9 @@ pool(
 )
 PEAK = BLOCKS.reshape(1, 2, 2, 2, 2, 3).max((3, 5))
 won = (np.repeat(np.repeat(PEAK, 2, 2), 3, 3) == BLOCKS).astype(float)
+half = resize.means(3, 2), resize.bilinear(4, 2, None, False, np.float32)
+resized = lambda x: half[0].matrix @ x @ half[1].matrix.T
+pool("resample", lambda x: resize.resample(x, *half), resized, some(1, 2, 3, 4), bounds=(4, 4), sums="fb")
 pool("max_pool2d", lambda x: tl.max_pool2d(x, (2, 3)), lambda x: 6 * mean_pool(x * won), BLOCKS, bounds=(0, 0))
 pool(
     "unpool",

@@ -40,6 +40,7 @@ from .errors import OutOfMemoryError as OutOfMemoryError
 from .errors import OutOfRangeError as OutOfRangeError
 from .errors import ShapeError as ShapeError
 from .errors import TinygradLenetError as TinygradLenetError
+from .errors import TooLargeError as TooLargeError
 from .errors import UnsupportedError as UnsupportedError
 from .kernels.threads import get_num_threads as get_num_threads
 from .kernels.threads import set_num_threads as set_num_threads

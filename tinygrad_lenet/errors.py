@@ -4,6 +4,7 @@
     ├── ShapeError      (ValueError)    shapes that do not fit together
     ├── DTypeError      (TypeError)     a dtype or type that cannot be used here
     ├── ArgumentError   (ValueError)    an argument outside its range, or an unknown choice
+    │   └── TooLargeError (OverflowError) a number that its dtype cannot hold
     ├── OutOfRangeError (IndexError)    an index beyond the end of an axis
     ├── AxisError       (both of these) an axis that the tensor does not have
     ├── OutOfMemoryError (MemoryError)  a result that is larger than the memory
@@ -40,6 +41,10 @@ class DTypeError(TinygradLenetError, TypeError):
 
 class ArgumentError(TinygradLenetError, ValueError):
     """An argument lies outside its range, or names an unknown choice."""
+
+
+class TooLargeError(ArgumentError, OverflowError):
+    """A number that its dtype cannot hold."""
 
 
 class OutOfRangeError(TinygradLenetError, IndexError):
@@ -137,6 +142,7 @@ _KINDS: dict[type[Exception], type[TinygradLenetError]] = {
     TypeError: DTypeError,
     AttributeError: DTypeError,
     ValueError: ShapeError,
+    OverflowError: TooLargeError,
 }
 
 

@@ -112,9 +112,10 @@ def _owned(found: Any, values: Iterable[Any]) -> Any:
         return tuple([_owned(one, values) for one in found])
     if not isinstance(found, Tensor):
         return found
-    # Tensors that share memory share the version counter.
-    shared = any(isinstance(v, Tensor) and v._version is found._version for v in flattened(values))
-    return found.clone() if shared or not found._data.flags.writeable else found
+    for value in flattened(values):
+        if isinstance(value, Tensor) and value._version is found._version:  # they share memory too
+            return found.clone()
+    return found if found._data.flags.writeable else found.clone()
 
 
 class Draw(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -55,13 +55,15 @@ def _component(i: Any) -> Any:
     return array if array.ndim or array.dtype == np.bool_ else int(array)
 
 
-def flattened(values: Iterable[Any], depth: int = 9) -> Iterator[Any]:
+def flattened(values: Iterable[Any], depth: int = 9) -> list[Any]:
     """The values, and the contents of lists, tuples and dicts. A list may hold itself, so the depth is limited."""
+    found = []
     for value in values:
         if type(value) not in (list, tuple, dict):
-            yield value
+            found.append(value)
         elif depth:
-            yield from flattened(value.values() if type(value) is dict else value, depth - 1)
+            found += flattened(value.values() if type(value) is dict else value, depth - 1)
+    return found
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,12 @@ def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = Fal
     if dtype is None and x.dtype == np.float16:
         return as_array(added(x, axes, np.float32, keepdims)).astype(x.dtype)
     if x.size > _RUN * _RUN and x.dtype.kind == "f":
-        outer = [axis for axis in axes if abs(x.strides[axis]) > x.itemsize]  # not innermost in memory
-        if prod(x.shape[axis] for axis in outer) > 4 * _RUN:
+        outer, length = [], 1  # the axes that are not innermost in memory
+        for axis in axes:
+            if abs(x.strides[axis]) > x.itemsize:
+                outer.append(axis)
+                length *= x.shape[axis]
+        if length > 4 * _RUN:
             for axis in outer:
                 while x.shape[axis] > 4 * _RUN:
                     x = _in_runs(x, axis, dtype)

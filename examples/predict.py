@@ -30,7 +30,7 @@ def digit(path: Path) -> np.ndarray:
     The digit fits into 20 x 20 pixels, and its centre of mass is in the middle (LeCun et al., 1998, section III.A).
     """
     with (
-        files.reading(str(path), "no picture that Pillow can read"),
+        files.reading(str(path), "not a picture that Pillow can read"),
         files.opened(str(path)) as file,
         Image.open(file) as picture,
     ):

@@ -327,8 +327,8 @@ def test_predict_says_what_is_wrong(trained, tmp_path):
         (trained, "blank.png", "is blank"),
         (trained, "none.png", "there is no file none.png"),
         (trained, script, "cannot be read: cannot identify image"),
-        (trained, "bomb.png", "no picture that Pillow can read (DecompressionBombError"),
-        (trained, "word.ppm", "no picture that Pillow can read (ValueError"),
+        (trained, "bomb.png", "not a picture that Pillow can read (DecompressionBombError"),
+        (trained, "word.ppm", "not a picture that Pillow can read (ValueError"),
         (trained, ".", "it is a folder"),
         (script, "blank.png", "holds no weights; train some"),
     ]:

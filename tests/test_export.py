@@ -234,14 +234,14 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     with pytest.raises(tl.DataError, match="there is no file"):
         tl.onnx.load(path)
     path.write_bytes(b"no model at all")
-    with pytest.raises(tl.DataError, match="damaged, or no ONNX file"):
+    with pytest.raises(tl.DataError, match="damaged, or not an ONNX file"):
         tl.onnx.load(path)
     path.write_bytes(b"")
-    with pytest.raises(tl.DataError, match="no valid model"):
+    with pytest.raises(tl.DataError, match="not a valid model"):
         tl.onnx.load(path)
     made = tl.onnx.export(nn.Identity(), tl.zeros(1, 2), None)
     made.graph.node[0].op_type = "NonMaxSuppression"
-    with pytest.raises(tl.DataError, match="no valid model"):
+    with pytest.raises(tl.DataError, match="not a valid model"):
         tl.onnx.load(made)
     with pytest.raises(tl.ShapeError, match=r"expected 1 inputs \(input\), got 2"):
         tl.onnx.load(tl.onnx.export(nn.Identity(), tl.zeros(1, 2), None))(tl.zeros(1, 2), tl.zeros(1, 2))
@@ -273,19 +273,19 @@ def changed(change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m, g, t: setattr(t, "raw_data", t.raw_data[:-1]), "no valid model.*23 bytes"),
-        (lambda m, g, t: t.dims.append(2), "no valid model.*24 bytes"),
-        (lambda m, g, t: t.dims.__setitem__(0, -1), "no valid model"),
-        (lambda m, g, t: setattr(t, "data_type", 127), "no valid model"),
+        (lambda m, g, t: setattr(t, "raw_data", t.raw_data[:-1]), "not a valid model.*23 bytes"),
+        (lambda m, g, t: t.dims.append(2), "not a valid model.*24 bytes"),
+        (lambda m, g, t: t.dims.__setitem__(0, -1), "not a valid model"),
+        (lambda m, g, t: setattr(t, "data_type", 127), "not a valid model"),
         (lambda m, g, t: setattr(t, "data_type", onnx.TensorProto.BFLOAT16), "does not have.*dtypes"),
         (lambda m, g, t: setattr(g.input[0].type.tensor_type, "elem_type", onnx.TensorProto.STRING), "strings"),
-        (lambda m, g, t: setattr(m.opset_import[0], "domain", "ai.onnx.ml"), "no valid model"),
-        (lambda m, g, t: setattr(g.node[0], "domain", "mine"), "no valid model|no operator"),
-        (lambda m, g, t: setattr(g.node[0].attribute[0], "ref_attr_name", "x"), "no valid model"),
-        (lambda m, g, t: g.node.add().CopyFrom(g.node[0]), "no valid model"),  # a name is given twice
-        (lambda m, g, t: g.node[0].input.__setitem__(0, "nowhere"), "no valid model"),
-        (lambda m, g, t: g.node[0].input.__setitem__(0, g.node[0].output[0]), "no valid model"),  # a cycle
-        (lambda m, g, t: setattr(t, "data_location", onnx.TensorProto.EXTERNAL), "no valid model|another file"),
+        (lambda m, g, t: setattr(m.opset_import[0], "domain", "ai.onnx.ml"), "not a valid model"),
+        (lambda m, g, t: setattr(g.node[0], "domain", "mine"), "not a valid model|no operator"),
+        (lambda m, g, t: setattr(g.node[0].attribute[0], "ref_attr_name", "x"), "not a valid model"),
+        (lambda m, g, t: g.node.add().CopyFrom(g.node[0]), "not a valid model"),  # a name is given twice
+        (lambda m, g, t: g.node[0].input.__setitem__(0, "nowhere"), "not a valid model"),
+        (lambda m, g, t: g.node[0].input.__setitem__(0, g.node[0].output[0]), "not a valid model"),  # a cycle
+        (lambda m, g, t: setattr(t, "data_location", onnx.TensorProto.EXTERNAL), "not a valid model|another file"),
         (lambda m, g, t: sparse(g), "sparse tensors"),
     ],
 )

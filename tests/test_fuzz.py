@@ -188,7 +188,7 @@ CLAIMS = {
         struct.pack("<Q", 64) + b'{"a":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}'.ljust(64) % (2**58, 2**60),
         "damaged",
     ),
-    "onnx: 2^50 elements": (".onnx", onnx_model(dims=[2**50], raw_data=bytes(16)), "no valid model"),
+    "onnx: 2^50 elements": (".onnx", onnx_model(dims=[2**50], raw_data=bytes(16)), "not a valid model"),
     "onnx: 2^60 bytes of another file": (
         ".onnx",
         onnx_model({"location": "case.onnx", "length": 2**60}, dims=[4]),

@@ -190,7 +190,7 @@ def _pick(g: Graph, like: Output, x: Any, index: Any) -> str:
 
 
 def _sliced(g: Graph, name: str, parts: list[Any]) -> str:
-    """What slices and numbers pick, with new axes for None; every axis has its slice or number."""
+    """Nodes for the slices and numbers of an index, one for each axis, and for its new axes."""
     real = [i for i in parts if i is not None]
     bounds = [(*_bounds(i), axis) for axis, i in enumerate(real) if i != slice(None)]
     gone = [axis for axis, i in enumerate(real) if not isinstance(i, slice)]

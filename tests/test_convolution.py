@@ -74,7 +74,7 @@ def test_unfold_and_fold_equal_the_loops_and_fold_is_the_adjoint(case):
 def transposed(draw):
     kernel, groups = draw(st.sampled_from(KERNELS)), draw(st.integers(1, 3))
     stride, dilation = draw(one_or_two(1, 3)), draw(one_or_two(1, 3))
-    extra = tuple(draw(st.integers(0, s - 1)) for s in both(stride))
+    extra = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(both(stride), both(dilation), strict=True))
     size, padding = (draw(st.integers(1, 4)), draw(st.integers(1, 4))), draw(one_or_two(0, 2))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     x = rng.standard_normal((draw(st.integers(0, 3)), groups * draw(st.integers(1, 2)), *size))
@@ -93,6 +93,12 @@ def test_conv_transpose2d_equals_the_loops(case):
     expected = oracles.conv_transpose2d(x, weight, **exact)
     close(tl.conv_transpose2d(x, weight, **options), expected)
     close(tl.conv_transpose2d(x, weight, bias, **options), expected + bias.reshape(-1, 1, 1))
+
+
+def test_output_padding_may_exceed_the_stride_if_it_is_less_than_the_dilation():
+    x, weight = np.arange(1.0, 7.0).reshape(1, 1, 2, 3), np.arange(1.0, 7.0).reshape(1, 1, 3, 2)
+    exact = {"stride": (1, 2), "padding": (1, 1), "output_padding": (2, 2), "dilation": (3, 3), "groups": 1}
+    close(tl.conv_transpose2d(x, weight, **exact), oracles.conv_transpose2d(x, weight, **exact))
 
 
 @given(convolutions())
@@ -388,7 +394,7 @@ def test_arguments_that_make_no_sense_are_refused_with_what_was_given(options, m
 
 
 def test_output_padding_has_a_limit():
-    with pytest.raises(ArgumentError, match=r"output_padding \(0, 3\).*stride 2"):
+    with pytest.raises(ArgumentError, match=r"output_padding \(0, 3\).*stride 2.*dilation \(1, 3\)"):
         tl.conv_transpose2d(IMAGES, WEIGHT[:4], stride=2, output_padding=(0, 3), dilation=(1, 3))
 
 

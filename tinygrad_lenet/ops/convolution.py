@@ -31,6 +31,7 @@ from ..errors import ArgumentError, ShapeError
 from ..kernels import convolution as fast
 from ..kernels.convolution import Geometry
 from ..kernels.sums import single
+from .rearrange import pad
 from .reduction import sum
 from .windows import Padding, Pair, as_images, both, row_images, window_views, windows
 
@@ -270,14 +271,18 @@ def conv_transpose2d(
         raise ShapeError(f"{x.shape[1]} channels need a weight ({x.shape[1]}, O / groups, kh, kw), got {weight.shape}")
     outputs = weight.shape[1] * groups
     _check_bias(bias, weight.shape, outputs)
-    if any(e >= s for e, s in zip(extra, strides, strict=True)):
-        raise ArgumentError(f"output_padding {output_padding} must be less than stride {stride}")
+    if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
+        raise ArgumentError(f"output_padding {output_padding} must be less than stride {stride} or dilation {dilation}")
     size = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
         for n, s, p, d, k, e in zip(x.shape[2:], strides, pads, dilations, weight.shape[2:], extra, strict=True)
     )
     if min(size) < 1:
         raise ShapeError(f"images of {x.shape[2:]} with padding {padding} leave an output of {size}; use less padding")
+    # Where the output padding is a stride or more, the output has more windows than x has pixels: these are zeros.
+    missing = [(0, e // s) for e, s in zip(extra, strides, strict=True)]
+    if missing != [(0, 0), (0, 0)]:
+        x = pad(x, [(0, 0), (0, 0), *missing])
     half = bias is not None and x.dtype == weight.dtype == bias.dtype == np.float16
     x = single(x) if half else x  # rounded once, after the bias
     at = _geometry(size, weight.shape, outputs, strides, pads, dilations, groups)
@@ -289,11 +294,12 @@ def conv_transpose2d(
 # Sequences, as images of height 1
 
 
-def _row_kernels(weight: Array, shape: str) -> Tensor:
-    """Kernels for sequences as kernels of height 1."""
+def _row_kernels(weight: Array, channels: int, groups: int, axis: int) -> Tensor:
+    """Kernels for sequences as kernels of height 1; ``axis`` is that of the input channels."""
     w = as_tensor(weight)
-    if w.ndim != 3:
-        raise ShapeError(f"weight must have shape {shape}, got {w.shape}")
+    if w.ndim != 3 or w.shape[axis] * (groups if axis else 1) != channels:
+        shape = f"(O, {channels} / groups, k)" if axis else f"({channels}, O / groups, k)"
+        raise ShapeError(f"{channels} channels and groups={groups} need a weight {shape}, got {w.shape}")
     return w.unsqueeze(2)
 
 
@@ -329,9 +335,10 @@ def conv1d(
     >>> tl.conv1d(tl.tensor([[[1, 2, 3]]]), tl.tensor([[[1, 10]]]))
     tensor([[[21., 32.]]])
     """
-    kernels = _row_kernels(weight, "(O, C / groups, k)")
+    x = row_images(input)
+    kernels = _row_kernels(weight, x.shape[1], groups, 1)
     pads = padding if isinstance(padding, str) else (0, padding)
-    return conv2d(row_images(input), kernels, bias, (1, stride), pads, (1, dilation), groups).squeeze(2)
+    return conv2d(x, kernels, bias, (1, stride), pads, (1, dilation), groups).squeeze(2)
 
 
 @composite(torch="nn.functional.conv_transpose1d")
@@ -357,6 +364,7 @@ def conv_transpose1d(
     >>> tl.conv_transpose1d(tl.ones(1, 1, 2), tl.tensor([[[1, 2]]]), stride=2)
     tensor([[[1., 2., 1., 2.]]])
     """
-    x, kernels = row_images(input), _row_kernels(weight, "(C, O / groups, k)")
+    x = row_images(input)
+    kernels = _row_kernels(weight, x.shape[1], groups, 0)
     out = conv_transpose2d(x, kernels, bias, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation))
     return out.squeeze(2)

@@ -15,7 +15,7 @@ from .. import functional as F
 from ..checks import Count, Positive, Probability, lengths, made, pair
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError, brief
+from ..errors import ArgumentError, ShapeError, brief
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
 from .module import Module, Parameter, check_input, differs, tensor_of
@@ -334,7 +334,11 @@ class Unflatten(Module):
         """Reshape (..., n, ...) to (..., *unflattened_size, ...)."""
         x = tensor_of("x", x)
         axis = axis_of(self.dim, x.ndim)
-        return reshape(x, (*x.shape[:axis], *self.unflattened_size, *x.shape[axis + 1 :]))
+        known = math.prod(n for n in self.unflattened_size if n >= 0)
+        sizes = [x.shape[axis] // max(known, 1) if n < 0 else n for n in self.unflattened_size]
+        if math.prod(sizes) != x.shape[axis]:
+            raise ShapeError(f"axis {self.dim} of the input {x.shape} cannot be cut into {self.unflattened_size}")
+        return reshape(x, (*x.shape[:axis], *sizes, *x.shape[axis + 1 :]))
 
     def extra_repr(self) -> str:
         """The axis and the lengths."""

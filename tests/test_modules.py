@@ -248,7 +248,7 @@ MISTAKES = [
     (lambda: nn.LSTM(9, 4)(X1, (tl.zeros(1, 4, 4),)), ShapeError, "2 state"),
     (lambda: nn.GRU(9, 4)(X1[:0]), ShapeError, "at least one step"),
     (lambda: nn.Unflatten(3, (2, 2))(X1), ArgumentError, "Unflatten.*3"),
-    (lambda: nn.Unflatten(1, (3, 2))(X1), ShapeError, r"\(2, 3, 2, 9\)"),
+    (lambda: nn.Unflatten(1, (3, 2))(X1), ShapeError, r"axis 1 of the input \(2, 4, 9\) cannot be cut into \(3, 2\)"),
     (lambda: nn.ModuleList([3]), DTypeError, "ModuleList: each of modules must be a Module, got int"),
     (lambda: nn.ModuleList([nn.ReLU()])[1], OutOfRangeError, "there are 1 modules, no number 1"),
     (lambda: nn.ModuleList([nn.ReLU()]).__setitem__(0, 3), DTypeError, "got int"),

@@ -14,7 +14,7 @@ from ..checks import lengths, made
 from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import DTypeError, foreign
+from ..errors import ArgumentError, DTypeError, brief, foreign
 from ..ops.creation import zeros
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
 from .module import Model, Module, Parameter, evaluating
@@ -113,6 +113,8 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
     1  ReLU()            (1, 3)           0              0
     total                                15             12
     """
+    if not isinstance(input_shape, (tuple, list)):
+        raise ArgumentError(f"input_shape must be positive integers, (N, ...), got {brief(input_shape)}")
     images = made(lengths("input_shape", input_shape, 1), zeros)
     with evaluating(model), no_grad(), record_calls(model) as calls, foreign:
         model(images)

@@ -329,6 +329,8 @@ class Unflatten(Module):
     def __init__(self, dim: int, unflattened_size: int | tuple[int, ...]) -> None:
         super().__init__()
         self.dim, self.unflattened_size = dim, lengths("unflattened_size", unflattened_size, -1)
+        if self.unflattened_size.count(-1) > 1:
+            raise ArgumentError(f"only one length of unflattened_size can be -1, got {self.unflattened_size}")
 
     def forward(self, x: Any) -> Tensor:
         """Reshape (..., n, ...) to (..., *unflattened_size, ...)."""

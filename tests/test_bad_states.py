@@ -55,6 +55,7 @@ FAULTS = [
     (lambda: nn.PReLU(2**62), "PReLU: .*memory"),
     (lambda: nn.ZeroPad2d((1, 2)), "ZeroPad2d: padding"),
     (lambda: nn.Unflatten(1, (-1, -1)), "Unflatten: only one length"),
+    (lambda: nn.Unflatten(1, (2, 2))(np.zeros((0, 6), np.float32)), "Unflatten: axis 1"),  # was (0, 2, 2)
     (lambda: nn.GRU(2, 2, 1.5), "GRU: num_layers"),
     (lambda: nn.LSTM(2, 2)(X[0, :, :, :2], 5), "LSTM: state must be a pair"),
     (lambda: nn.LSTM(3, 2, batch_first=True)(np.zeros((2, 0, 3), np.float32)), r"LSTM: the input .* shape \(2, 0, 3\)"),
@@ -156,6 +157,7 @@ def test_faults_that_were_found(call, words):
 def test_what_is_odd_but_right():
     assert "(see above)" in repr(own_loop())
     assert [name for name, _ in own_list().named_parameters()] == ["layers.0.weight", "layers.0.bias"]
+    assert nn.Unflatten(1, (2, -1))(np.zeros((0, 6), np.float32)).shape == (0, 2, 3)
     assert nn.BatchNorm2d(0)(np.zeros((4, 0, 2, 2), np.float32)).shape == (4, 0, 2, 2)
     assert nn.Linear(0, 2)(np.zeros((4, 0), np.float32)).shape == (4, 2)
     nn.init.kaiming_normal_(tl.zeros(3, 0))

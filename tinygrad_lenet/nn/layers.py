@@ -319,6 +319,9 @@ class Unflatten(Module):
 
     One length may be -1; it is computed from the others.
 
+    Raises:
+        ArgumentError: more than one length is -1.
+
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
     >>> nn.Unflatten(1, (2, -1))(tl.zeros(5, 6)).shape

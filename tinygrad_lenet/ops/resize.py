@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -32,13 +31,15 @@ Mode: TypeAlias = Literal["nearest", "bilinear"]
 # The weights
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Weights:
     """The weights with which ``n`` pixels of an axis contribute to ``m`` new ones."""
 
-    matrix: NDArray[Any]  # (m, n)
-    terms: Terms  # the same sums, term by term
-    back: Terms  # the sums of the transposed matrix, for the gradient
+    __slots__ = ("back", "matrix", "terms")
+
+    def __init__(self, matrix: NDArray[Any], terms: Terms, back: Terms) -> None:
+        self.matrix = matrix  # (m, n)
+        self.terms = terms  # the same sums, term by term
+        self.back = back  # the sums of the transposed matrix, for the gradient
 
     def __repr__(self) -> str:
         return f"weights of {self.matrix.shape[1]} pixels for {self.matrix.shape[0]}"

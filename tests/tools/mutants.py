@@ -13,6 +13,15 @@ KERNELS = ["channels", "convolution", "elementwise", "masks", "matmul", "pooling
 # pattern), and why no test can tell them from the original.
 BLOCKS = "only chooses the blocks, and the tests with other _BYTES, _IMAGES, _TILE, _DEEP show that these do not matter"
 HARMLESS = [
+    ("activations", "np.minimum(np.abs(x), 40)", "40  ->  41", "beyond, the result is 0"),
+    ("activations", "np.where(x < 0, upper, 1 - upper)", ".*<=.*", "at 0 both are a half"),
+    ("activations", "minimum(x, 0)", "0  ->  1", "masked where x is above 0"),
+    (
+        "activations",
+        "where(x <= 0, g * exp(",
+        "(x <= 0  ->  x < 0|0  ->  1)",
+        "masked, or the slope is 1 on both sides",
+    ),
     ("contractions", "len(xs) < len(names)", ".*<=.*", "gives a tensor the shape that it has"),
     ("convolution", "single(columns[:0])", ".*", "only the dtype matters"),
     ("convolution", "max(2 * reach, _BYTES // max(1,", ".*", BLOCKS),
@@ -32,9 +41,14 @@ HARMLESS = [
     ("linalg", "np.sum(values * values", "1  ->  2", "Hadamard's bound holds for columns as for rows"),
     ("linalg", "1000.0 * np.finfo", ".*", "chooses between two ways that agree where both are exact"),
     ("linalg", "det(minors) * ", r"det\(minors\) \* .* ->  det\(minors\) / .*", "a sign is its own reciprocal"),
+    ("indexing", "x.ndim > 30", ".*", "chooses between two ways that agree"),
+    ("maths", "math.log(x) if x > 0", "x > 0  ->  x >= 0", "x is not 0 there"),
+    ("maths", "where(flat, 1, x)", "1  ->  2", "masked"),
+    ("normalization", "rough = x - mean(x", ".* [+] .*", "the mean of the sum is subtracted again"),
     ("maths", "where(y == 0, 1, x)", "(1  ->  2|0  ->  1)", "masked there, and 1 where the exponent is 0"),
     ("maths", "where(y == 0, 1, y - 1)", "1  ->  2", "masked"),
     ("maths", "where(out == 0, 1, out)", "1  ->  2", "0 divided by anything"),
+    ("products", "x.shape[-1] if x.ndim else 'in_features'", "1  ->  2", "the text of a message"),
     ("maths", "np.minimum(", ".*", "erfc(6) is less than a unit in the last place of 1; `near` is used below 1 only"),
     ("channels", "strides[axis]", ".*", "an array that lies otherwise is copied"),
     ("channels", "shape[axis] > 1 and", ".*", "an array that lies otherwise is copied"),

@@ -183,8 +183,9 @@ def test_reductions_over_one_axis(name, x, axis, keepdims):
 def test_running_sums(name, x, axis):
     valid = axis is None or -x.ndim <= axis < x.ndim
     if x.dtype == np.float16 and valid:  # ours are rounded once, NumPy's after each element
-        exact = getattr(np, name)(x, axis, dtype=np.float32).astype(np.float16)
-        np.testing.assert_array_equal(getattr(tl, name)(x, axis).numpy(), exact)
+        with np.errstate(all="ignore"):
+            exact = getattr(np, name)(x, axis, dtype=np.float32).astype(np.float16)
+            np.testing.assert_array_equal(getattr(tl, name)(x, axis).numpy(), exact)
     else:
         same(name, x, axis)
 

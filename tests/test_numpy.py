@@ -182,9 +182,10 @@ def test_reductions_over_one_axis(name, x, axis, keepdims):
 @given(x=arrays(min_dims=1), axis=st.none() | ONE_AXIS)
 def test_running_sums(name, x, axis):
     valid = axis is None or -x.ndim <= axis < x.ndim
-    if x.dtype == np.float16 and valid:  # ours are rounded once, NumPy's after each element
+    wider = {np.float16: np.float32, np.float32: np.float64}.get(x.dtype.type)
+    if name == "cumprod" and wider and valid:  # ours are rounded once, NumPy's after each element
         with np.errstate(all="ignore"):
-            exact = getattr(np, name)(x, axis, dtype=np.float32).astype(np.float16)
+            exact = getattr(np, name)(x, axis, dtype=wider).astype(x.dtype)
             np.testing.assert_array_equal(getattr(tl, name)(x, axis).numpy(), exact)
     else:
         same(name, x, axis)

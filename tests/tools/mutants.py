@@ -48,7 +48,7 @@ HARMLESS = [
     ("maths", "where(y == 0, 1, x)", "(1  ->  2|0  ->  1)", "masked there, and 1 where the exponent is 0"),
     ("maths", "where(y == 0, 1, y - 1)", "1  ->  2", "masked"),
     ("maths", "where(out == 0, 1, out)", "1  ->  2", "0 divided by anything"),
-    ("products", "x.shape[-1] if x.ndim else 'in_features'", "1  ->  2", "the text of a message"),
+    ("products", "x.shape[-1] if x.ndim else 'in_features'", ".*", "the text of a message"),
     ("maths", "np.minimum(", ".*", "erfc(6) is less than a unit in the last place of 1; `near` is used below 1 only"),
     ("channels", "strides[axis]", ".*", "an array that lies otherwise is copied"),
     ("channels", "shape[axis] > 1 and", ".*", "an array that lies otherwise is copied"),

@@ -20,7 +20,7 @@ from .core.saved import changed, save
 from .core.signature import checked
 from .core.tensor import Tensor, Version
 from .core.values import mapped
-from .errors import GradientError, TinygradLenetError, foreign, named
+from .errors import GradientError, OutOfMemoryError, TinygradLenetError, foreign, named
 from .kernels.memory import storage
 
 __all__ = ["checkpoint"]
@@ -221,6 +221,10 @@ class _Recomputation:
                 _, outputs, trace = self.call(args)
         except Exception as error:
             error.add_note("A checkpoint called its function again for the backward pass.")
+            refused = isinstance(error, TinygradLenetError) and not isinstance(error, (GradientError, OutOfMemoryError))
+            if refused:  # its ops received other arguments than in the first call
+                message = f"the function failed when it was called again for the backward pass: {error}"
+                raise first.moved() or named(GradientError(message), "checkpoint") from error
             raise first.moved() or error  # noqa: B904  # it is the same error
         difference = trace.difference(first)
         if difference is not None:

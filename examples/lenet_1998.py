@@ -115,7 +115,7 @@ class PartialConv2d(nn.Module):
         self.table = list(table)
         outputs, inputs = np.array([(o, int(c)) for o, row in enumerate(table) for c in row]).T
         connections = len(outputs)
-        # The number of each connection's kernel. Where there is no connection, the number after the last.
+        # places[o, c] is the index of the kernel from input c to output o, or ``connections`` if there is none.
         self.places = np.full((len(table), 1 + inputs.max()), connections)
         self.places[outputs, inputs] = np.arange(connections)
         bound = 2.4 / (np.bincount(outputs) * kernel_size**2)

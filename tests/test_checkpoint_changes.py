@@ -92,7 +92,7 @@ def test_a_checkpoint_says_what_changed_when_the_second_call_fails():
 
 
 class Holder:
-    """What a function may look things up in."""
+    """An object whose attributes a function reads."""
 
     def __init__(self, **values):
         vars(self).update(values)

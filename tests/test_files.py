@@ -1,4 +1,4 @@
-"""What is at a path that is written to or read: links, modes, owners, and things that are not regular files."""
+"""Reading and writing paths that are links or not regular files; modes and owners of written files."""
 
 import errno
 import os

@@ -121,7 +121,8 @@ class _Watched:
             gradient = gradient.whole() if isinstance(gradient, Part) else gradient
             rules = zip(getattr(self.plan, "rules", ()), node.parents, strict=False)
             names = " and ".join(repr(self.op.signature.name_of(k)) for (k, *_), p in rules if p is parent)
-            what, values = f"the gradient of argument {names or '?'}", to_array(gradient)
+            what = f"the gradient of argument {names or '?'}"
+            values = to_array(gradient)
 
             def context(at: Index) -> str:
                 return f", where that of its output is {upstream[at]}" if upstream.shape == values.shape else ""

@@ -90,7 +90,8 @@ def grad(
     seeds = [seed_of(y, g) for y, g in zip(ys, gs, strict=True)]
     taken = {id(storage(seed._data)) for seed in seeds}
     wanted = [x._node or x for x in xs]
-    since, retain = now(), create_graph if retain_graph is None else retain_graph
+    since = now()
+    retain = create_graph if retain_graph is None else retain_graph
     with foreign, enable_grad() if create_graph else nullcontext():
         found = pullback(roots, seeds if create_graph else [seed._data for seed in seeds], set(wanted), retain)
     results: list[Tensor | None] = []
@@ -144,7 +145,8 @@ class _Call:
         numbers = tuple(integer("argnums", n) for n in ((argnums,) if self.single else argnums))
         if not numbers or len({*numbers}) < len(numbers) or any(not -len(args) <= n < len(args) for n in numbers):
             raise ArgumentError(f"argnums must be distinct positions of {len(args)} arguments, got {brief(argnums)}")
-        outer, replaced = is_grad_enabled(), list(args)
+        outer = is_grad_enabled()
+        replaced = list(args)
         with enable_grad():
             for n in numbers:
                 replaced[n] = _input(f"argument {n}", args[n], outer)

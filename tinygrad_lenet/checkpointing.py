@@ -207,7 +207,8 @@ class _Recomputation:
 
     def call(self, args: Sequence[Any]) -> tuple[Any, list[Tensor], _Trace]:
         """The result of the function, its tensors that require a gradient, and the trace of the call."""
-        trace, outputs = _Trace(), list[Tensor]()
+        trace = _Trace()
+        outputs: list[Tensor] = []
         with trace.listening(), foreign:
             result = self.fn(*args)
         _replaced(result, outputs.append)
@@ -222,7 +223,7 @@ class _Recomputation:
         except Exception as error:
             error.add_note("A checkpoint called its function again for the backward pass.")
             refused = isinstance(error, TinygradLenetError) and not isinstance(error, (GradientError, OutOfMemoryError))
-            if refused:  # its ops received other arguments than in the first call
+            if refused:  # an op did not accept its arguments, which it did in the first call
                 message = f"the function failed when it was called again for the backward pass: {error}"
                 raise first.moved() or named(GradientError(message), "checkpoint") from error
             raise first.moved() or error  # noqa: B904  # it is the same error

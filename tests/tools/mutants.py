@@ -114,7 +114,7 @@ SWAPS = {
 
 
 def mutations(node):
-    """What an expression can be turned into."""
+    """The expressions that may take the place of one."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         yield ast.Constant(node.value + 1)
     elif isinstance(node, ast.Constant) and type(node.value) is bool:
@@ -145,7 +145,7 @@ def name_of(function):
 
 
 def rules(trees):
-    """Of each file of ``ops/`` the lambdas and functions that are rules, or that rules call."""
+    """For each file of ``ops/``, the lambdas and functions that are rules or are called by rules."""
     functions = {}  # by name: the folder's functions have different names
     for tree in trees.values():
         functions.update({node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))})
@@ -237,7 +237,7 @@ class Mutant:
 
     @property
     def tree(self):
-        """What can be compiled; not stored, since a thousand trees fill the memory."""
+        """The tree of the mutated file. It is not stored, since a thousand trees would fill the memory."""
         return ast.fix_missing_locations(_Replace(self.node, self.twin).visit_copy(self.original))
 
     def __str__(self):
@@ -272,7 +272,7 @@ def first_line(function):
 
 
 def place(function):
-    """What tells the functions of a file apart."""
+    """A key that differs for all functions of a file."""
     return first_line(function), function.col_offset
 
 

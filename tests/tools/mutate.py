@@ -54,7 +54,7 @@ def codes(code):
 
 
 def key(code):
-    """What tells the code objects of a file apart, even those of two lambdas in one line."""
+    """A key that differs for all code objects of a file, even for two lambdas in one line."""
     return code.co_qualname, code.co_firstlineno, tuple(code.co_positions())
 
 

@@ -87,6 +87,14 @@ def test_a_name_that_is_taken_is_refused(given, message):
         declare(given.pop("name", "op"), **given)
 
 
+def test_a_declaration_that_is_refused_leaves_nothing_behind():
+    before = [dict(table) for table in (names.NAMES, names.NUMPY, names.METHODS)]
+    with pytest.raises(tl.ArgumentError, match=r"np\.exp is"):
+        declare("unheard_of", method=True, numpy=(np.spacing, np.exp), torch="unheard_of")
+    assert before == [names.NAMES, names.NUMPY, names.METHODS]
+    assert not hasattr(tl.Tensor, "unheard_of")
+
+
 def test_a_declaration_may_run_again_as_in_a_notebook(example):
     again = importlib.util.spec_from_file_location("log_cosh", PATH)
     module = importlib.util.module_from_spec(again)

@@ -4,8 +4,8 @@
 
 ``x.tanh()`` and ``np.tanh(x)`` now call ``tanh``, and ``onnx.export`` writes it as ONNX's ``Tanh``. The functions that
 have a method, an operator, or a name in NumPy or PyTorch are the public ones: ``__all__``, the types of the methods in
-``_methods.pyi``, and the tables in README and tests list them. A composite is declared with
-its names: ``@composite(method=True, torch="flip")``.
+``_methods.pyi``, and the tables in README and tests list them. A composite may be given its names by its decorator:
+``@composite(method=True, torch="flip")``.
 """
 
 from __future__ import annotations
@@ -64,32 +64,37 @@ def known_as(
     Raises:
         ArgumentError: Tensor has another attribute of that name.
     """
-    name, numpy = name or function.__name__, (numpy,) if callable(numpy) else numpy
-    if method:
-        _attach(name, function)
-    if operator:
-        _attach(f"__{operator}__", function)
-    if operator in REFLECTED:
-        _attach(f"__r{operator}__", lambda self, other: function(other, self))
-    if operator in IN_PLACE:
-        _attach(f"__i{operator}__", lambda self, other: self._in_place(operator, other))
-    for theirs in numpy:
+    name = name or function.__name__
+    functions = (numpy,) if callable(numpy) else numpy
+    methods = _methods(function, name if method else "", operator)
+    for key in methods:
+        known = METHODS.get(key)
+        if known is None and any(key in vars(base) for base in Tensor.__mro__[:-1]):  # the last is object
+            raise ArgumentError(f"known_as: Tensor has an attribute {key!r} already; give the function another name")
+        _check_free(f"the method {key!r}", known, methods[key])
+    for theirs in functions:
         _check_free(f"np.{theirs.__name__}", NUMPY.get(theirs), function)
-        NUMPY[theirs] = function
+    # Nothing was changed so far, so that an error leaves no half of a declaration.
+    for key, call in methods.items():
+        setattr(Tensor, key, call)
+    METHODS.update(methods)
+    NUMPY.update(dict.fromkeys(functions, function))
     if onnx is not None:
         function.op.onnx = onnx
-    if method or operator or numpy or torch:
-        NAMES[f"{function.__module__}.{name}"] = Names(function, name, method, operator, numpy, torch)
+    if method or operator or functions or torch:
+        NAMES[f"{function.__module__}.{name}"] = Names(function, name, method, operator, functions, torch)
 
 
-def _attach(name: str, function: Callable[..., Any]) -> None:
-    """Set a method of Tensor."""
-    known = METHODS.get(name)
-    if known is None and any(name in vars(base) for base in Tensor.__mro__[:-1]):  # the last is object
-        raise ArgumentError(f"known_as: Tensor has an attribute {name!r} already; give the function another name")
-    _check_free(f"the method {name!r}", known, function)
-    METHODS[name] = function
-    setattr(Tensor, name, function)
+def _methods(function: Callable[..., Any], name: str, operator: str) -> dict[str, Callable[..., Any]]:
+    """The attributes of Tensor for a method and an operator."""
+    found = {name: function} if name else {}
+    if operator:
+        found[f"__{operator}__"] = function
+    if operator in REFLECTED:
+        found[f"__r{operator}__"] = lambda self, other: function(other, self)
+    if operator in IN_PLACE:
+        found[f"__i{operator}__"] = lambda self, other: self._in_place(operator, other)
+    return found
 
 
 def _check_free(name: str, known: Any, function: Any) -> None:

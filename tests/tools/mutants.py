@@ -69,6 +69,12 @@ HARMLESS = [
     ("pooling", "work = 25 * images.size", ".*", BLOCKS),
     ("pooling", "-(-images.nbytes // _ROOM)", ".*", BLOCKS),
     ("pooling", "_padded(g, at, room, steps, 0)", "0  ->  1", "padding is never picked"),
+    (
+        "rearrange",
+        "_diagonal(shared(g_), offset, g_shape[-1])",
+        "1  ->  2",
+        "the count is for ONNX, to which no gradient goes",
+    ),
     ("shape", "bool(x.shape[0] > 1 and x.strides[0] == x.itemsize)", ".*", "only chooses where in memory"),
     ("shape", "_batch_innermost(x)", r"(x\.ndim|len\(target\)|[12]  ->) .*", "only chooses where in memory"),
     ("sums", "x.size > _RUN * _RUN", ".*>=.*|.* or .*|_RUN [*] .*", "chooses between ways that agree"),

@@ -24,6 +24,13 @@ def test_axes_and_shifts_may_be_an_array():
         tl.roll(X, memoryview(b"\1\2"), (0, 1))
 
 
+def test_an_axis_is_not_a_float_even_if_the_same_axis_was_used_before():
+    tl.sum(X, (0, 1))
+    for axis in ((0.0, 1.0), (0, 1.0), [0, 1.0]):
+        with pytest.raises(tl.DTypeError, match="axis must be an integer"):
+            tl.sum(X, axis)
+
+
 def test_a_layer_of_float16_is_rounded_once():
     half = [np.array(a, np.float16) for a in ([[1, 1]], [[2048, 1]], [-2048])]
     out = tl.linear(*half)

@@ -75,6 +75,11 @@ HARMLESS = [
         "1  ->  2",
         "the count is for ONNX, to which no gradient goes",
     ),
+    ("resize", "reshape((-1,) + ", "1  ->  2", "NumPy computes any negative length from the others"),
+    ("shape", "getattr(value, 'ndim', 0)", "0  ->  1", "an array of NumPy has axes"),
+    ("shape", "{*map(type, axis)} <= {int}", ".* < .*", "the slower way gives the same"),
+    ("softmax", "np.where(np.isnan(total), 1, total)", "1  ->  2", "there the numerator is 0 or NaN"),
+    ("softmax", "v = v - v[np.arange", ".* [+] .*", "only differences within a row count; this choice rounds less"),
     ("shape", "bool(x.shape[0] > 1 and x.strides[0] == x.itemsize)", ".*", "only chooses where in memory"),
     ("shape", "_batch_innermost(x)", r"(x\.ndim|len\(target\)|[12]  ->) .*", "only chooses where in memory"),
     ("sums", "x.size > _RUN * _RUN", ".*>=.*|.* or .*|_RUN [*] .*", "chooses between ways that agree"),
@@ -186,7 +191,9 @@ def rules(trees):
 
 
 def skipped(function):
-    """Inside a function, what does not compute: docstring, annotations, messages, decorators."""
+    """The nodes of a function that are not changed: docstrings, annotations, messages, decorators; and default values,
+    which a signature has read before a mutant could change them.
+    """
     out = set()
     for node in ast.walk(function):
         parts = []
@@ -196,6 +203,8 @@ def skipped(function):
         elif isinstance(node, ast.FunctionDef):
             parts = [
                 *node.decorator_list,
+                *node.args.defaults,
+                *node.args.kw_defaults,
                 node.returns,
                 *(a.annotation for a in ast.walk(node.args) if isinstance(a, ast.arg)),
             ]

@@ -61,7 +61,8 @@ class Watch:
             return
         if event == "open":
             path, mode, flags = args
-            own = path == self.path or isinstance(path, int)
+            # "<string>" is where Python's tokenizer looks for the line of an error, in a header of NumPy's.
+            own = path in (self.path, "<string>") or isinstance(path, int)
             library = isinstance(path, str) and path.startswith(self.LIBRARIES) and path.endswith((".py", ".pyc"))
             writes = (mode or "r")[0] != "r" or (flags or 0) & (os.O_WRONLY | os.O_RDWR)
             if not (own or library) or writes:

@@ -9,9 +9,10 @@ import re
 import sys
 from pathlib import Path
 
+import tinygrad_lenet
 from tinygrad_lenet.core.names import IN_PLACE, METHODS, NAMES, REFLECTED
 
-PATH = Path(__file__).parents[2] / "tinygrad_lenet" / "_methods.pyi"
+PATH = Path(tinygrad_lenet.__file__).parent / "_methods.pyi"
 HEAD = '''"""The methods of Tensor. Made by ``python tests/tools/methods.py --write``."""
 
 from typing import Any, TypeAlias

@@ -7,7 +7,7 @@ import tinygrad_lenet as tl
 
 
 # onnxruntime computes these in float32, or their attributes are.
-SINGLE = ("Cast", "Elu", "Gelu", "GroupNormalization", "HardSigmoid", "HardSwish", "LeakyRelu", "Resize", "Selu")
+SINGLE = ("BatchNormalization", "Cast", "Elu", "Gelu", "GroupNormalization", "HardSigmoid", "HardSwish", "LeakyRelu", "Resize", "Selu")
 
 
 def runtime(model, arrays):

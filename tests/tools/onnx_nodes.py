@@ -561,6 +561,7 @@ def _batch_norm(d):
     shape = channels(d) if d.r.random() < 0.8 else (4, 2)
     d.some(epsilon=[0.1, 1e-3], momentum=[0.9, 0.5])
     if d.opset >= 14 and d.r.random() < 0.4:
+        shape = (shape[0] + 1, *shape[1:])  # of one value there is no variance
         d.attributes["training_mode"] = 1
         d.outputs = d.r.choice([1, 3])
     names = [i.type_str for i in d.schema.inputs]

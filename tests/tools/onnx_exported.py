@@ -94,7 +94,11 @@ def draw(seed, dynamo=False):
         options["do_constant_folding"] = r.random() < 0.8
     if dynamic and not isinstance(module, States):
         axes = [{0: torch.export.Dim.DYNAMIC} if dynamo else {0: "batch"} for _ in inputs]
-        options |= {"dynamic_shapes": axes} if dynamo else {"dynamic_axes": dict(zip(options["input_names"], axes))}
+        options |= (
+            {"dynamic_shapes": axes}
+            if dynamo
+            else {"dynamic_axes": dict(zip(options["input_names"], axes, strict=True))}
+        )
     text = f"{module} {[tuple(x.shape) for x in inputs]} {inputs[0].dtype} {options}"
     return text, exported(module, inputs, options), [x.numpy() for x in inputs]
 
@@ -102,7 +106,11 @@ def draw(seed, dynamo=False):
 def exported(module, inputs, options):
     """What PyTorch writes, or None if it refuses."""
     file = io.BytesIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
         try:
@@ -122,5 +130,7 @@ if __name__ == "__main__":
             outcome = "not exported" if model is None else compare(model, arrays)
         counts[outcome.split(":")[0]] += 1
         if outcome.startswith(("different", "error", "refused")):
-            print("seed", seed, " ".join(text.split()), f"\n  {' '.join(n.op_type for n in model.graph.node)}\n  {outcome}")
+            print(
+                "seed", seed, " ".join(text.split()), [node.op_type for node in model.graph.node], outcome, sep="\n  "
+            )
     print(dict(counts))

@@ -5,9 +5,19 @@ import onnxruntime
 
 import tinygrad_lenet as tl
 
-
 # onnxruntime computes these in float32, or their attributes are.
-SINGLE = ("BatchNormalization", "Cast", "Elu", "Gelu", "GroupNormalization", "HardSigmoid", "HardSwish", "LeakyRelu", "Resize", "Selu")
+SINGLE = (
+    "BatchNormalization",
+    "Cast",
+    "Elu",
+    "Gelu",
+    "GroupNormalization",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Resize",
+    "Selu",
+)
 
 
 def runtime(model, arrays):

@@ -213,7 +213,7 @@ def summary(reports):
         passed = [o for o in outcomes.values() if o[0] is True]
         lines.append(f"| {kind} | {count} | {len(outcomes)} | {len(passed)} | {sum(o[1] is True for o in passed)} |")
         refused = [error for o in outcomes.values() for error in o if isinstance(error, UnsupportedError)]
-        why.update(str(error).removeprefix(f"{error.caller}: ") for error in refused)
+        why.update(str(error).removeprefix(f"{error.caller}: ").partition("=")[0] for error in refused)
     reasons = "; ".join(f"{reason} ({count})" for reason, count in why.most_common())
     return [*lines, "", f"Those that do not pass ask for: {reasons}."]
 

@@ -361,7 +361,8 @@ def _pad(d):
     d.some(mode=["constant", "reflect", "edge", *(["wrap"] if d.opset >= 19 else [])])
     axes = d.axes(x.ndim, 1) if d.opset >= 18 and d.r.random() < 0.5 else None
     along = range(x.ndim) if axes is None else axes
-    most = [x.shape[a] - 1 if d.attributes.get("mode") == "reflect" else 2 for a in along]
+    beyond = {"reflect": 1, "wrap": 0}.get(d.attributes.get("mode"), -2)  # what the image must have beside the widths
+    most = [min(2, x.shape[a] - beyond) for a in along]
     least = -1 if d.r.random() < 0.2 else 0
     widths = [d.r.randint(max(least, 1 - x.shape[a]), m) for _ in range(2) for a, m in zip(along, most, strict=True)]
     value = d.array("T", ()) if d.r.random() < 0.5 else None
@@ -383,7 +384,7 @@ def _reshape(d):
     shape = list(x.shape)
     if d.r.random() < 0.5:
         d.r.shuffle(shape)
-    if shape and d.r.random() < 0.5:
+    if shape and (x.size or not d.attributes.get("allowzero")) and d.r.random() < 0.5:
         shape[d.r.randrange(len(shape))] = -1
     elif d.r.random() < 0.5:
         shape = [n if d.r.random() < 0.5 or n != m else 0 for n, m in zip(shape, x.shape, strict=True)]
@@ -567,7 +568,7 @@ def channels(d):
 @draws("InstanceNormalization")
 def _instance(d):
     shape = channels(d)
-    d.some(epsilon=[0.1, 1e-3])
+    d.attributes["epsilon"] = d.r.choice([0.1, 1e-2])  # with less, the deviation of equal values is a rounding error
     return [d.array("T", shape), d.array("T", shape[1:2]), d.array("T", shape[1:2])]
 
 
@@ -591,7 +592,7 @@ def _batch_norm(d):
 def _group_norm(d):
     shape = channels(d)
     d.attributes["num_groups"] = groups = d.r.choice([1, 2, shape[1]])
-    d.some(epsilon=[0.1, 1e-3])
+    d.attributes["epsilon"] = d.r.choice([0.1, 1e-2])
     n = shape[1] if d.opset >= 21 else groups
     return [d.array("T", shape), d.array("T", (n,)), d.array("T", (n,))]
 
@@ -599,7 +600,8 @@ def _group_norm(d):
 @draws("LayerNormalization")
 def _layer_norm(d):
     x = d.array("T", d.shape(1, empty=False))
-    d.some(axis=[d.axis(x.ndim)], epsilon=[0.1, 1e-3])
+    d.attributes["epsilon"] = d.r.choice([0.1, 1e-2])
+    d.some(axis=[d.axis(x.ndim)])
     shape = x.shape[d.attributes.get("axis", -1) % x.ndim :]
     d.outputs = d.r.choice([1, 1, 3])
     return [x, d.array("T", shape), *d.r.choice([[], [d.array("T", shape)]])]

@@ -222,7 +222,7 @@ class MAPLoss(nn.Module):
             )
         if classes.size and not 0 <= classes.min() <= classes.max() < scores.shape[1]:  # C is the class "rubbish"
             raise tl.ArgumentError(
-                f"MAPLoss: labels must lie in 0 … {scores.shape[1] - 1}, got {classes.min()} … {classes.max()}"
+                f"MAPLoss: labels must lie in 0 ... {scores.shape[1] - 1}, got {classes.min()} ... {classes.max()}"
             )
         rubbish = tl.full((len(scores), 1), -self.j, dtype=scores.dtype)
         return tl.cross_entropy(tl.concatenate([scores, rubbish], axis=1), classes, reduction=self.reduction)

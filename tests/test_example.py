@@ -263,7 +263,7 @@ def test_the_graph_shows_every_parameter_and_nothing_is_trained(command, tmp_pat
     names = [name for name, _ in nn.LeNet5().named_parameters()]
     text = (tmp_path / "graph.svg").read_text()
     assert [name for name in names if f">{name}<" not in text] == []
-    assert text.count("‖gradient‖") > 2 * len(names)
+    assert text.count("|gradient|") > 2 * len(names)
     assert os.listdir(tmp_path) == ["graph.svg"]
 
 

@@ -31,17 +31,18 @@ def program(name: str) -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except (tl.TinygradLenetError, OSError) as error:
-        _discard_unwritten()
-        broken = isinstance(error, BrokenPipeError)
-        sys.exit(f"{name}: {'stopped, since nothing reads its output any more' if broken else error}")
+        reason = _discard_unwritten() or (error.strerror if isinstance(error, BrokenPipeError) else None)
+        sys.exit(f"{name}: {f'stopped, since its output cannot be written: {reason}' if reason else error}")
 
 
-def _discard_unwritten() -> None:
-    """Drop text that stdout does not take. Python would write it again at its end, and report a second error."""
+def _discard_unwritten() -> str | None:
+    """Drop text that stdout does not take, and return why: Python would write it once more when it ends, and fail."""
     try:
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:  # such as a closed pipe, or a full disk
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error.strerror
+    return None
 
 
 def path(text: str) -> Path:

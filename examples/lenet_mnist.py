@@ -45,6 +45,11 @@ SETTINGS += ["pool", "batch_norm", "augment", "average", "validation", "patience
 GIVEN_ANEW = {"epochs", "lr", "patience"}
 
 
+def shown(value: Any) -> str:
+    """The value of an option, for a message."""
+    return "the default" if value is None else str(value)
+
+
 def resumable(args: argparse.Namespace, seed: int) -> dict[str, Any] | None:
     """The checkpoint that a run goes on from, or None if it begins anew.
 
@@ -63,16 +68,15 @@ def resumable(args: argparse.Namespace, seed: int) -> dict[str, Any] | None:
     # Checkpoints of earlier versions have one more option, the model.
     differ = [k for k in now if then.get(k) != now[k] and k not in GIVEN_ANEW & args.given]
     if differ:
-        text = "; ".join(f"{option(k)} {then.get(k)}, not {now[k]}" for k in differ)
+        text = "; ".join(f"{option(k)} {shown(then.get(k))}, not {shown(now[k])}" for k in differ)
         may = ", ".join(map(option, sorted(GIVEN_ANEW)))
         raise tl.ArgumentError(
             f"{path} is of a run with {text}; resume with the same options ({may} may be given anew)"
         )
     done, batch = len(state["history"]), state["loader"]["batch"]
     if args.epochs < done + bool(batch):
-        part = f" and {batch} batches of the next" if batch else ""
         raise tl.ArgumentError(
-            f"{path} is of a run that has done {done} epochs{part}, more than --epochs {args.epochs}; give at least "
+            f"{path} is past epoch {done}, batch {batch}, so --epochs {args.epochs} is too few; give at least "
             f"{done + bool(batch)}, or begin anew without --resume"
         )
     return state
@@ -145,7 +149,8 @@ class Run:
         if self.stopping:  # the patience may be another
             for row in self.history:
                 self.stopping.step(row["validation_accuracy"])
-        texts = [f"{option(name)} is {self.settings[name]}, was {state['settings'].get(name)}" for name in changed]
+        then, now = state["settings"], self.settings
+        texts = [f"{option(name)} is {shown(now[name])}, was {shown(then.get(name))}" for name in changed]
         return f" From here on, {'; '.join(texts)}." if changed else ""
 
     # Training
@@ -350,8 +355,8 @@ def run(args: argparse.Namespace) -> None:
             say(f"\nStopped in epoch {len(this.history) + 1}; what was learned so far is kept.")
         if this.stopping and this.stopping.stop and len(this.history) < args.epochs:
             say(
-                f"Stopped after epoch {len(this.history)} of {args.epochs}: no better validation accuracy for "
-                f"{args.patience} epochs. To go on, resume with a larger --patience."
+                f"Stopped after epoch {len(this.history)} of {args.epochs}: no better validation accuracy since epoch "
+                f"{this.stopping.best_epoch}. To go on, resume with a larger --patience."
             )
         if this.history:
             accuracies.append(this.history[-1]["test_accuracy"])
@@ -390,6 +395,8 @@ def main(argv: list[str] | None = None) -> None:
             draw_graph(Run(args, args.seed), args.draw_graph)
         else:
             run(args)
+        if (drawing := args.draw_augmentation or args.draw_graph) and not args.quiet:
+            print(f"Drawing: {drawing}")
 
 
 if __name__ == "__main__":

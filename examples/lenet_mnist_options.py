@@ -95,6 +95,9 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     for name, least in {**counts, "checkpoint_every": 0}.items():
         if getattr(args, name) < least:
             parser.error(f"{option(name)} must be at least {least}, got {getattr(args, name)}")
+    for name, most in {"epochs": 10**9, "runs": 1000}.items():
+        if getattr(args, name) > most:
+            parser.error(f"{option(name)} must be at most {most}, got {getattr(args, name)}")
     if args.lr is not None and not 0 < args.lr < math.inf:
         parser.error(f"--lr must be above 0 and finite, got {args.lr}")
     if not 0 <= args.weight_decay < math.inf:

@@ -151,6 +151,8 @@ class Run:
                 self.stopping.step(row["validation_accuracy"])
         then, now = state["settings"], self.settings
         texts = [f"{option(name)} is {shown(now[name])}, was {shown(then.get(name))}" for name in changed]
+        if {"epochs", "lr"} & set(changed):
+            texts.append("the learning rate follows the new schedule")
         return f" From here on, {'; '.join(texts)}." if changed else ""
 
     # Training

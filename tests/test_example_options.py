@@ -96,12 +96,13 @@ def scheduled(torch, lr, epochs):
     ids=["finished", "interrupted in an epoch", "shorter", "another rate", "another rate only", "recipe"],
 )
 def test_a_resumed_run_follows_the_schedule_of_its_new_options_from_its_present_step_on(
-    example, torch, first, stop_at, then, lrs, epochs
+    example, torch, capsys, first, stop_at, then, lrs, epochs
 ):
     found = [example(*first, stop_at=stop_at), example(*then, "--resume", "--metrics", "m")]
     done = len(found[0]) // STEPS * STEPS if stop_at and "--checkpoint-every" not in first else len(found[0])
     np.testing.assert_allclose(found[0], scheduled(torch, lrs[0], epochs[0])[: len(found[0])], rtol=1e-12)
     np.testing.assert_allclose(found[1], scheduled(torch, lrs[1], epochs[1])[done:], rtol=1e-12)
+    assert "the learning rate follows the new schedule" in capsys.readouterr().out
     rows = [json.loads(line) for line in Path("m").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, epochs[1] + 1))
 

@@ -61,7 +61,8 @@ def resumable(args: argparse.Namespace, seed: int) -> dict[str, Any] | None:
     if not args.resume or not path.exists():
         return None
     state: dict[str, Any] = tl.load_checkpoint(path)
-    if not isinstance(state, dict) or not {"seed", "settings", "history", "sums", "loader"} <= state.keys():
+    parts = {"model", "optimizer", "loader", "schedule", "seed", "settings", "history", "sums"}
+    if not isinstance(state, dict) or not parts <= state.keys():
         raise tl.DataError(f"{path} is a checkpoint of another program; give the one that this program wrote")
     then = {**state["settings"], "seed": state["seed"]}
     now = {"seed": seed, **{name: getattr(args, name) for name in SETTINGS}}

@@ -1,10 +1,12 @@
 """onnxruntime as the judge of what the package computes for a model in a file."""
 
 import numpy as np
+import onnx
 import onnxruntime
 
 import tinygrad_lenet as tl
 
+TOLERANCE = {"float16": 2e-3, "float32": 2e-5, "float64": 1e-9}
 # onnxruntime computes these in float32, or their attributes are.
 SINGLE = (
     "BatchNormalization",
@@ -50,8 +52,10 @@ def compare(model, arrays):
         b = np.asarray(b)
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             return f"different: output {i} has {a.dtype}{a.shape}, not {b.dtype}{b.shape}"
-        tolerance = {"float16": 2e-3, "float32": 2e-5, "float64": 1e-9}.get(b.dtype.name, 0)
-        tolerance = max(tolerance, 1e-6 * (b.dtype == "float64" and any(n.op_type in SINGLE for n in model.graph.node)))
+        given = (*arrays, *map(onnx.numpy_helper.to_array, model.graph.initializer), b)
+        coarse = [TOLERANCE[x.dtype.name] for x in given if x.dtype.name in TOLERANCE]
+        single = b.dtype == np.float64 and any(node.op_type in SINGLE for node in model.graph.node)
+        tolerance = max([*coarse, TOLERANCE["float32"]] if single else coarse, default=0) if b.dtype.kind == "f" else 0
         if not np.allclose(a.astype(float), b.astype(float), rtol=tolerance, atol=tolerance, equal_nan=True):
             return f"different: output {i} is {a.ravel()[:8]}, not {b.ravel()[:8]}"
     return "equal"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import math
 import os
@@ -241,6 +242,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", choices=choices, help="that of the training, for a file that does not say it")
     parser.add_argument("--show", action="store_true", help="print the network's input in characters")
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a picture may have letters that the terminal lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         trained = load(args.weights, args.activation, args.pool)
         for path in args.pictures:

@@ -200,7 +200,7 @@ def load(path: Path, activation: str | None = None, pool: str | None = None) -> 
         model = network(kind, {**options, **about}, state)
         model.load_state_dict(state)
     except tl.TinygradLenetError as error:
-        raise tl.DataError(f"{path} holds other weights than those of a LeNet-5: {error}") from error
+        raise tl.DataError(f"{path} holds other weights than those of a LeNet-5: {error!s:.400}") from error
     if kind == "LeNet5" and not {"activation", "pool"} <= {*options, *about}:
         raise tl.DataError(
             f"{path} does not say with which options of lenet_mnist.py it was trained, as files of today do; give both "

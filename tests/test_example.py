@@ -63,6 +63,9 @@ def test_it_leaves_curves_weights_and_metrics(command, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
     names = "epoch train_loss train_accuracy test_loss test_accuracy seconds images_per_second"
     assert [list(row) for row in rows] == [names.split()] * 2
+    about = tl.load_metadata(tmp_path / "lenet_mnist.npz")
+    options = {"model": "LeNet5", "activation": "relu", "pool": "max", "batch_norm": "True", "dataset": "MNIST"}
+    assert {name: about[name] for name in options} == options
     model = nn.LeNet5(batch_norm=True)
     with np.load(tmp_path / "lenet_mnist.npz") as state:
         model.load_state_dict(state)

@@ -1,5 +1,6 @@
 """predict.py: it reads one digit alike in every kind of file, and no file or weights lead it astray."""
 
+import argparse
 import os
 import struct
 import subprocess
@@ -268,3 +269,130 @@ def test_a_name_that_the_terminal_cannot_show(trained, pages, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(b"sieben-\\u2086.png: 7 (")
+
+
+# Weights
+
+
+@pytest.fixture
+def seven(pages, tmp_path):
+    return written(tmp_path / "7.png", pictures.pillow("PNG")(pages[2]))
+
+
+def test_the_file_says_which_network_it_is_of(predict, trained, seven, capfd):
+    old = trained.with_name("old.npz")
+    expected, message = ran(predict, capfd, trained, seven)
+    assert message == ""
+    assert expected.split(": ")[1].startswith("7 (")
+    model = nn.LeNet5(activation="tanh", pool="avg")
+    model.load_state_dict(tl.load(old))
+    p = model((predict.digit(seven)[None, None] - data.MNIST.mean) / data.MNIST.std).softmax(1).numpy()[0]
+    assert f"7: {p[7]:.1%}" in expected
+    message = refused(predict, capfd, old, seven)
+    assert "does not say with which options of lenet_mnist.py it was trained" in message
+    assert "give both --activation and --pool" in message
+    assert "give both" in refused(predict, capfd, old, seven, "--activation", "tanh")
+    assert "give both" in refused(predict, capfd, old, seven, "--pool", "avg")
+    for weights in (old, trained):
+        assert ran(predict, capfd, weights, seven, "--activation", "tanh", "--pool", "avg") == (expected, "")
+    other, _ = ran(predict, capfd, old, seven, "--activation", "relu", "--pool", "max")
+    assert other != expected
+    for option, value, true in (("--activation", "relu", "tanh"), ("--pool", "max", "avg")):
+        message = refused(predict, capfd, trained, seven, option, value)
+        assert f"is of a network with {option} {true}, got {value}; leave it out" in message
+    with pytest.raises(SystemExit):
+        predict.main([str(trained), str(seven), "--pool", "min"])
+    assert "invalid choice: 'min'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "leaky_relu", "elu"])
+@pytest.mark.parametrize(("pool", "batch_norm"), [("max", False), ("avg", True)])
+def test_every_network_is_made_as_it_was(predict, mnist, seven, tmp_path, kind, activation, pool, batch_norm):
+    if kind == "safetensors":
+        pytest.importorskip("safetensors")
+    sys.modules.pop("lenet_mnist", None)
+    description = pytest.importorskip("lenet_mnist", reason="matplotlib and tqdm").description
+    options = {"activation": activation, "pool": pool, "batch_norm": batch_norm}
+    model = nn.LeNet5(**options, generator=0).eval()
+    about = description(argparse.Namespace(**options, dataset="mnist"))
+    assert all(isinstance(word, str) for word in about.values())
+    tl.save(tmp_path / f"w.{kind}", model, about)
+    found, mean, std = predict.load(tmp_path / f"w.{kind}")
+    assert (mean, std) == (data.MNIST.mean, data.MNIST.std)
+    x = tl.tensor(predict.digit(seven)[None, None])
+    np.testing.assert_array_equal(found(x).numpy(), model(x).numpy())
+
+
+def test_weights_of_clothes_do_not_read_digits(predict, seven, tmp_path, capfd):
+    description = pytest.importorskip("lenet_mnist", reason="matplotlib and tqdm").description
+    about = description(argparse.Namespace(activation="relu", pool="max", batch_norm=False, dataset="fashion"))
+    assert (about["dataset"], about["mean"]) == ("FashionMNIST", str(data.FashionMNIST.mean))
+    tl.save(tmp_path / "w.npz", nn.LeNet5(generator=0), about)
+    message = refused(predict, capfd, tmp_path / "w.npz", seven)
+    assert "w.npz is trained on 'FashionMNIST', expected weights that read digits" in message
+    tl.save(tmp_path / "w.npz", nn.LeNet5(generator=0), {**about, "classes": ABOUT.get("classes", predict.CLASSES)})
+    _, mean, std = predict.load(tmp_path / "w.npz")
+    assert (mean, std) == (data.FashionMNIST.mean, data.FashionMNIST.std)
+
+
+def test_weights_of_1998(predict, mnist, seven, tmp_path, capfd):
+    model = predict.LeNet5Classic(generator=0)
+    image = predict.digit(seven)
+    expected = model(model.prepare(image[None, None])).softmax(1).numpy()[0]
+    for about in (None, {"model": "LeNet5Classic", "dataset": "MNIST", "classes": predict.CLASSES}):
+        tl.save(tmp_path / "w.npz", model, about)
+        np.testing.assert_array_equal(predict.probabilities(*predict.load(tmp_path / "w.npz"), image), expected)
+        message = refused(predict, capfd, tmp_path / "w.npz", seven, "--activation", "tanh")
+        assert "is of the network of 1998, which has no option --activation; leave it out" in message
+
+
+def changed(state, name, *values):
+    state[name] = state[name].copy()
+    state[name].flat[: len(values)] = values
+    return state
+
+
+MANY = "x" * 9000
+BAD = {
+    "NaN": (lambda s: changed(s, "conv1.weight", np.nan), {}, "weights that are NaN or infinite, in 'conv1.weight'"),
+    "infinite": (lambda s: changed(s, "fc3.bias", np.inf), {}, "weights that are NaN or infinite, in 'fc3.bias'"),
+    "huge": (
+        lambda s: {n: a * np.float32(1e30) for n, a in s.items()},
+        {"activation": "relu"},
+        "so large that the output is not finite",
+    ),
+    "shape": (lambda s: {**s, "fc3.bias": np.zeros(9, np.float32)}, {}, "other weights than those of a LeNet-5"),
+    "missing": (lambda s: {"fc3.bias": s["fc3.bias"]}, {}, "other weights than those of a LeNet-5"),
+    "empty": (lambda s: {}, {}, "other weights than those of a LeNet-5"),
+    "one more": (lambda s: {**s, MANY: np.zeros(3)}, {}, "other weights than those of a LeNet-5"),
+    "other network": (lambda s: s, {"model": "ResNet" + MANY}, "the model is 'ResNet"),
+    "1998": (lambda s: s, {"model": "LeNet5Classic"}, "other weights than those of a LeNet-5"),
+    "batch norm": (lambda s: s, {"batch_norm": "True"}, "other weights than those of a LeNet-5"),
+    "activation": (lambda s: s, {"activation": MANY}, "activation must be 'relu'"),
+    "pool": (lambda s: s, {"pool": "\033[2J"}, "pool must be 'max' or 'avg'"),
+    "classes": (lambda s: s, {"classes": "1, 0", "dataset": MANY}, "expected weights that read digits"),
+    "mean": (lambda s: s, {"mean": "some"}, "not as lenet_mnist.py writes it"),
+    "mean NaN": (lambda s: s, {"mean": "nan"}, "not as lenet_mnist.py writes it"),
+    "std": (lambda s: s, {"std": "0"}, "not as lenet_mnist.py writes it"),
+    "long": (lambda s: s, {"std": "1" * 9000}, "not as lenet_mnist.py writes it"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_other_weights_are_refused_with_a_sentence(predict, trained, seven, tmp_path, capfd, name):
+    change, about, words = BAD[name]
+    tl.save(tmp_path / "w.npz", change(tl.load(trained)), {**ABOUT, **about})
+    message = refused(predict, capfd, tmp_path / "w.npz", seven)
+    assert f"{tmp_path / 'w.npz'} " in message
+    assert words in message
+    assert message.isprintable()
+
+
+def test_a_file_that_holds_no_weights_is_refused(predict, trained, seven, tmp_path, capfd):
+    for path in (EXAMPLES / "predict.py", seven, tmp_path, tmp_path / "none.npz"):
+        assert "holds no weights; train some" in refused(predict, capfd, path, seven)
+    whole = trained.read_bytes()
+    for cut in (1, 30, len(whole) - 100):  # in the description, and before
+        path = written(tmp_path / "w.npz", whole[:-cut])
+        assert "holds no weights; train some" in refused(predict, capfd, path, seven)

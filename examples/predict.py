@@ -87,8 +87,8 @@ def decoded(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The lightness and the opacity of each pixel, from 0 to 1; the picture is upright, and reduced if it is large."""
     with (
         silent(),
-        files.reading(str(path), "not a picture that Pillow can read"),
-        files.opened(str(path)) as file,
+        files.reading(path, "not a picture that Pillow can read"),
+        files.opened(path) as file,
     ):
         if os.fstat(file.fileno()).st_size > MOST_BYTES:
             raise tl.DataError(f"{path} has more than {MOST_BYTES:,} bytes; make a smaller picture of it")
@@ -203,10 +203,10 @@ def load(path: Path, activation: str | None = None, pool: str | None = None) -> 
         raise tl.DataError(f"{path} holds other weights than those of a LeNet-5: {error!s:.400}") from error
     if kind == "LeNet5" and not {"activation", "pool"} <= {*options, *about}:
         raise tl.DataError(
-            f"{path} does not say with which options of lenet_mnist.py it was trained, as files of today do; give both "
-            "--activation and --pool"
+            f"{path} does not say which activation and pooling its network has; give the options that it was trained with, "
+            "both --activation and --pool"
         )
-    with files.reading(str(path), "not as lenet_mnist.py writes it"):
+    with files.reading(path, "not as lenet_mnist.py writes it"):
         mean, std = (float(about.get(name, getattr(data.MNIST, name))) for name in ("mean", "std"))
         if not (math.isfinite(mean) and 0 < std < math.inf):
             raise ValueError(f"the images have the mean {mean} and the standard deviation {std}")

@@ -289,10 +289,10 @@ def test_the_file_says_which_network_it_is_of(predict, trained, seven, capfd):
     p = model((predict.digit(seven)[None, None] - data.MNIST.mean) / data.MNIST.std).softmax(1).numpy()[0]
     assert f"7: {p[7]:.1%}" in expected
     message = refused(predict, capfd, old, seven)
-    assert "does not say with which options of lenet_mnist.py it was trained" in message
-    assert "give both --activation and --pool" in message
-    assert "give both" in refused(predict, capfd, old, seven, "--activation", "tanh")
-    assert "give both" in refused(predict, capfd, old, seven, "--pool", "avg")
+    assert "does not say which activation and pooling its network has" in message
+    assert "both --activation and --pool" in message
+    assert "both --activation" in refused(predict, capfd, old, seven, "--activation", "tanh")
+    assert "both --activation" in refused(predict, capfd, old, seven, "--pool", "avg")
     for weights in (old, trained):
         assert ran(predict, capfd, weights, seven, "--activation", "tanh", "--pool", "avg") == (expected, "")
     other, _ = ran(predict, capfd, old, seven, "--activation", "relu", "--pool", "max")

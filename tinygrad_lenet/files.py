@@ -65,7 +65,7 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
         ) from error
 
 
-def opened(path: str) -> BufferedReader:
+def opened(path: str | os.PathLike[str]) -> BufferedReader:
     """A regular file, opened for reading bytes; symbolic links are followed.
 
     Raises:
@@ -95,7 +95,7 @@ def read_up_to(stream: IO[bytes], count: int) -> bytearray:
 
 
 @contextlib.contextmanager
-def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
+def reading(path: str | os.PathLike[str], what: str, remedy: str = "") -> Iterator[None]:
     """A context for reading a file, which turns any exception into a DataError.
 
     Args:
@@ -125,7 +125,7 @@ def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
         raise DataError(f"{path} is {what} ({type(error).__name__}: {error}){remedy}") from error
 
 
-def _check_regular(path: str, found: os.stat_result, verb: str) -> None:
+def _check_regular(path: str | os.PathLike[str], found: os.stat_result, verb: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
         raise DataError(f"{path} cannot be {verb}: it is {kind}, expected a regular file; give another path")

@@ -203,8 +203,8 @@ def load(path: Path, activation: str | None = None, pool: str | None = None) -> 
         raise tl.DataError(f"{path} holds other weights than those of a LeNet-5: {error!s:.400}") from error
     if kind == "LeNet5" and not {"activation", "pool"} <= {*options, *about}:
         raise tl.DataError(
-            f"{path} does not say which activation and pooling its network has; give the options that it was trained with, "
-            "both --activation and --pool"
+            f"{path} does not say which activation and pooling its network has; give both --activation and --pool, "
+            "as in its training"
         )
     with files.reading(path, "not as lenet_mnist.py writes it"):
         mean, std = (float(about.get(name, getattr(data.MNIST, name))) for name in ("mean", "std"))

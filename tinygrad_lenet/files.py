@@ -51,7 +51,10 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
     """
     path = checks.path("path", path)
     try:
-        old = _status(path)
+        old = None
+        with contextlib.suppress(FileNotFoundError):  # a new file
+            old = os.stat(path)
+            _check_regular(path, old, "written")
         if not os.path.basename(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         _replace(os.path.realpath(path), old, content)
@@ -129,16 +132,6 @@ def _check_regular(path: str | os.PathLike[str], found: os.stat_result, verb: st
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
         raise DataError(f"{path} cannot be {verb}: it is {kind}, expected a regular file; give another path")
-
-
-def _status(path: str) -> os.stat_result | None:
-    """The status of a regular file; None if it does not exist yet."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    _check_regular(path, found, "written")
-    return found
 
 
 def _replace(target: str, old: os.stat_result | None, content: bytes | Callable[[IO[bytes]], object]) -> None:

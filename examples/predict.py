@@ -3,8 +3,9 @@
     python examples/predict.py lenet_mnist.npz picture.png ...
 
 Each picture shows one digit, dark on light or light on dark, or in one colour on a transparent background, in any size.
-The files may be PNG, JPEG, BMP, GIF, TIFF, WebP or PPM, with 1 to 32 bits for each pixel and channel; of an animation,
-the first picture is read. `digit` converts a picture to the form of MNIST's images.
+The files may be PNG, JPEG, BMP, GIF, TIFF, WebP or PPM, with 1 to 32 bits for each pixel and channel, and with up to 50
+million pixels (178 million if it is an ordinary JPEG); of an animation, the first picture is read. `digit` converts a
+picture to the form of MNIST's images.
 
 The weights are those that lenet_mnist.py or lenet_1998.py saved: the file says which network they are of.
 """
@@ -38,7 +39,7 @@ except ModuleNotFoundError:
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 50_000_000  # to decode
 MOST_BYTES = 6 * MOST_PIXELS  # of a file
-ENOUGH = 1024  # pixels of width and height: larger pictures are reduced to this
+ENOUGH = 1024  # pixels of width and height: larger pictures are reduced to less than twice as many
 CLASSES = ", ".join(data.MNIST.classes)
 BITS_PER_SAMPLE, SAMPLE_FORMAT, SIGNED = 258, 339, 2  # of TIFF files
 OPTIONS = {"activation": ("relu", "tanh", "sigmoid", "leaky_relu", "elu"), "pool": ("max", "avg")}
@@ -154,14 +155,15 @@ def deep(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
 
 def means(pixels: np.ndarray, n: int) -> np.ndarray:
     """The means of blocks of n x n pixels; what is left at the right and below is cut off."""
-    h, w = (size // n * n for size in pixels.shape)
-    found: np.ndarray = sum(pixels[i:h:n, j:w:n].astype(np.float64) for i in range(n) for j in range(n)) / n**2
+    a, b = (min(n, size) for size in pixels.shape)
+    h, w = (size // n * n for size, n in zip(pixels.shape, (a, b), strict=True))
+    found: np.ndarray = sum(pixels[i:h:a, j:w:b].astype(np.float64) for i in range(a) for j in range(b)) / (a * b)
     return found
 
 
 def factor(picture: Image.Image) -> int:
     """By how much a picture may be reduced."""
-    return max(1, min(math.isqrt(picture.width * picture.height) // ENOUGH, *picture.size))
+    return max(1, math.isqrt(picture.width * picture.height) // ENOUGH)
 
 
 def tag(picture: Image.Image, number: int) -> int:

@@ -161,6 +161,9 @@ def test_a_photo_of_64_megapixels_is_reduced_while_it_is_decoded(predict, traine
     check(
         predict, trained, tmp_path, lambda _: (tmp_path / "a.jpg").read_bytes(), pages[2], np.asarray(large.reduce(8))
     )
+    for mode in ("L", "I;16"):
+        Image.new(mode, (10_000_000, 1)).save(tmp_path / "long.png")
+        assert predict.decoded(tmp_path / "long.png")[0].size <= 5_000_000
     small = large.resize((4100, 2300))
     for kind, change in (("L", None), ("RGBA", None), ("I;16", np.uint16), ("F", np.float32)):
         pixels = np.asarray(small)

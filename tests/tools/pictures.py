@@ -7,7 +7,7 @@ import io
 import struct
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 SHAPE = 90, 70
 
@@ -84,7 +84,7 @@ def scaled(dtype, factor=1, offset=0):
 
 def frames(ending, mode, **options):
     """An animation, or several pages, of which the first shows the digit."""
-    others = [Image.new(mode, SHAPE[::-1], 9 if mode == "L" else "red")] * 2
+    others = [Image.new(mode, SHAPE[::-1], 9 if mode == "L" else "red")]
     return pillow(ending, to(mode), save_all=True, append_images=others, **options)
 
 
@@ -192,7 +192,8 @@ COLOURS = {
 }
 INKS = {f"{name} {kind}": pillow(kind, drawn(c), **LOSSLESS) for name, c in COLOURS.items() for kind in ("PNG", "WEBP")}
 INKS |= {f"{ink} LA {kind}": pillow(kind, drawn(ink, "L")) for ink in (0, 128, 255) for kind in ("PNG", "TIFF")}
-INKS["La TIFF"] = tiff(grey_and_alpha, 8, extra=1)
+if ("La", "La") in TiffImagePlugin.OPEN_INFO.values():  # an older Pillow refuses it
+    INKS["La TIFF"] = tiff(grey_and_alpha, 8, extra=1)
 COARSE_INKS = {
     f"{ink} P {kind}": pillow(kind, palette(ink), transparency=0) for ink in (0, 255) for kind in ("PNG", "GIF")
 }

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import logging
 import math
 import os
@@ -23,6 +22,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import command_line
 import numpy as np
 from lenet_1998 import LeNet5Classic
 
@@ -238,15 +238,13 @@ def probabilities(model: nn.Module, mean: float, std: float, image: np.ndarray) 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("weights", type=Path, help="a file that lenet_mnist.py or lenet_1998.py saved")
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="picture")
+    parser.add_argument("weights", type=command_line.path, help="a file that lenet_mnist.py or lenet_1998.py saved")
+    parser.add_argument("pictures", type=command_line.path, nargs="+", metavar="picture")
     for name, choices in OPTIONS.items():
         parser.add_argument(f"--{name}", choices=choices, help="that of the training, for a file that does not say it")
     parser.add_argument("--show", action="store_true", help="print the network's input in characters")
     args = parser.parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a picture may have letters that the terminal lacks
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
+    with command_line.program("predict.py"):
         trained = load(args.weights, args.activation, args.pool)
         for path in args.pictures:
             image = digit(path)
@@ -256,8 +254,6 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{path}: {p.argmax()} ({p.max():.1%})   " + "  ".join(f"{i}: {q:.1%}" for i, q in enumerate(p)))
             if args.show:
                 print("\n".join("".join(" .:-=+*#%@"[int(9 * v)] * 2 for v in row) for row in image))
-    except (tl.TinygradLenetError, OSError) as error:
-        sys.exit(f"predict.py: {str(error).removeprefix('predict.py: ')}")
 
 
 if __name__ == "__main__":

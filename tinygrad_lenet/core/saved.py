@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,10 @@ def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[
             if isinstance(a, Tensor):
                 array = a._data
                 if array is home or (home is not None and array.base is home) or np.may_share_memory(array, out):
+                    if not op.signature.trusted and array.flags.writeable:  # the body received a read-only view
+                        low, high = np.lib.array_utils.byte_bounds(out)
+                        with suppress(ValueError):  # elements may share memory, as those of np.broadcast_to
+                            out.flags.writeable = out.nbytes <= high - low
                     return out, a._version
     if borrows(out, plain):  # memory that the caller may write to
         try:

@@ -19,6 +19,7 @@ from .kernels.memory import storage
 from .ops.elementwise import clone
 from .ops.shape import stack
 
+__tracebackhide__ = True  # pytest shows the user's lines, and not those of this module
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
 
 

@@ -15,6 +15,7 @@ from .names import METHODS
 from .signature import ORDINARY, trusted
 from .tensor import Tensor
 
+__tracebackhide__ = True  # pytest shows the user's lines, and not those of this module
 BODY, RULE = "a body gets NumPy arrays", "a rule gets NumPy arrays (Tensors only with create_graph=True)"
 _COPY = "bodies and rules must not write to their arguments: copy first, x = np.copy(x), or compute anew, x = 2 * x"
 _ARRAYS = (np.ndarray, np.generic, Tensor)

@@ -169,6 +169,7 @@ WRITERS = {
     "a view": lambda x: times(x[:1]),
     "memoryview": lambda x: (memoryview(x).__setitem__(0, 9.0), x)[1],
 }
+WRITTEN = (tl.ArgumentError, tl.DTypeError, tl.GradientError)  # as the kind of the error of NumPy, or of a Tensor
 ADVICE = "must not write to their arguments: copy first"
 
 
@@ -177,7 +178,7 @@ ADVICE = "must not write to their arguments: copy first"
 def test_a_body_cannot_write_to_its_argument(name, view):
     own = op_with(body=WRITERS[name], view=view)
     for given in (np.array([2.0, 1.0]), tl.tensor([2.0, 1.0]), tl.tensor([2.0, 1.0], requires_grad=True)):
-        with pytest.raises(tl.ArgumentError, match=rf"^swish: .*read-only.*{ADVICE}, x = np\.copy\(x\)") as caught:
+        with pytest.raises(WRITTEN, match=rf"^swish: .*read-only.*{ADVICE}, x = np\.copy\(x\)") as caught:
             own(given)
         assert isinstance(caught.value.__cause__, (ValueError, TypeError))
         np.testing.assert_array_equal(given.detach().numpy() if isinstance(given, tl.Tensor) else given, [2, 1])
@@ -271,7 +272,7 @@ def test_a_rule_cannot_write_to_what_it_receives(what, order):
     scaled.vjp(x=rules[what], c=lambda g, x: g * x)
     x, c, seed = tl.tensor([2.0, 1.0], requires_grad=True), tl.tensor([3.0, 4.0]), tl.ones(2)
     values = [v.numpy().copy() for v in (x, c, seed)]
-    with pytest.raises(tl.ArgumentError, match=rf"^scaled: the rule of 'x': .*(read-only|in place).*{ADVICE}"):
+    with pytest.raises(WRITTEN, match=rf"^scaled: the rule of 'x': .*(read-only|in place).*{ADVICE}"):
         tl.grad(scaled(x, c), x, seed, create_graph=order is second)
     for v, before in zip((x, c, seed), values, strict=True):
         np.testing.assert_array_equal(v.numpy(), before)

@@ -5,6 +5,7 @@ The bodies and rules of the package are trusted, and are called directly.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,9 @@ from .names import METHODS
 from .signature import ORDINARY, trusted
 from .tensor import Tensor
 
-__tracebackhide__ = True  # pytest shows the user's lines, and not those of this module
 BODY, RULE = "a body gets NumPy arrays", "a rule gets NumPy arrays (Tensors only with create_graph=True)"
 _COPY = "bodies and rules must not write to their arguments: copy first, x = np.copy(x), or compute anew, x = 2 * x"
+_CONFUSED = re.compile("argument|counterpart|an array would lose|out= would go")  # in errors of NumPy and of Tensors
 _ARRAYS = (np.ndarray, np.generic, Tensor)
 
 
@@ -48,22 +49,17 @@ def readonly(value: Any) -> Any:
 def _explained(error: Exception, who: str, gets: str) -> Exception:
     """The error to raise: another one if arrays were taken for Tensors or vice versa, or an argument written to."""
     text, word = str(error), getattr(error, "name", None)
-    kind: type[TinygradLenetError] = type(error) if isinstance(error, TinygradLenetError) else DTypeError
     lacking = isinstance(getattr(error, "obj", None), _ARRAYS)  # an attribute
     if isinstance(error, (*ORDINARY, GradientError)) and ("read-only" in text or "in place" in text):
-        kind, advice = ArgumentError, _COPY
-    elif lacking and word in METHODS:
-        place = "tl." if trusted(METHODS[word]) else ""
-        advice = f"{gets}: write {place}{word}(...), which takes arrays and Tensors"
-    elif (
-        lacking
-        or (type(error) is TypeError and "argument" in text)
-        or (isinstance(error, GradientError) and "array" in text)
-        or isinstance(error, UnsupportedError)
-    ):
-        advice = f"{gets}: use operators, and functions such as tl.exp, which take arrays and Tensors"
+        advice = _COPY
+    elif lacking or (isinstance(error, (TypeError, GradientError, UnsupportedError)) and _CONFUSED.search(text)):
+        use = "use operators, and functions such as tl.exp, which take"
+        if lacking and word in METHODS:
+            use = f"write {'tl.' * trusted(METHODS[word])}{word}(...), which takes"
+        advice = f"{gets}: {use} arrays and Tensors"
     else:
         return error
-    better = kind(f"{who}: {text}; {advice}")
+    kind: Any = ArgumentError if isinstance(error, ValueError) else DTypeError
+    better = (type(error) if isinstance(error, TinygradLenetError) else kind)(f"{who}: {text}; {advice}")
     better.caller, better.__cause__ = who, error
     return better

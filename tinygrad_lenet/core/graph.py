@@ -30,7 +30,6 @@ from .accumulation import Gradients
 if TYPE_CHECKING:
     from .tensor import Tensor
 
-__tracebackhide__ = True  # pytest shows the user's lines, and not those of this module
 Vertex: TypeAlias = "Node | Tensor"  # what a gradient can flow to: a node, or a leaf
 
 _clock = itertools.count()

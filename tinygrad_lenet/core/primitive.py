@@ -51,7 +51,6 @@ from .saved import changed, save, settle
 from .signature import Signature, parameters, trusted
 from .tensor import Tensor, Version
 
-__tracebackhide__ = True  # pytest shows the user's lines, and not those of this module
 REGISTRY: dict[str, Op] = {}  # every op by module and name: tests, documentation and exports go through it
 _ndarray = np.ndarray
 _CONTAINERS = (list, tuple, dict)

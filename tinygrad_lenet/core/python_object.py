@@ -239,14 +239,11 @@ class PythonObject(Methods):
         result: Tensor = getattr(self.detach() if in_place else self, f"__{name}__")(other)
         if not in_place:
             return result
+        change = f"an update in place by {brief(other)} would change the"
         if result.shape != self.shape:
-            raise ShapeError(
-                f"an update in place by {brief(other)} would change the shape {self.shape} to {result.shape}"
-            )
+            raise ShapeError(f"{change} shape {self.shape} to {result.shape}")
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise DTypeError(
-                f"an update in place by {brief(other)} would change the dtype {self.dtype} to {result.dtype}"
-            )
+            raise DTypeError(f"{change} dtype {self.dtype} to {result.dtype}")
         self._write(..., result._data)
         return self  # type: ignore[return-value]  # a Tensor
 

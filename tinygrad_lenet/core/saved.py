@@ -52,9 +52,8 @@ def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[
                 array = a._data
                 if array is home or (home is not None and array.base is home) or np.may_share_memory(array, out):
                     if not op.signature.trusted and array.flags.writeable:  # the body received a read-only view
-                        low, high = np.lib.array_utils.byte_bounds(out)
                         with suppress(ValueError):  # elements may share memory, as those of np.broadcast_to
-                            out.flags.writeable = out.nbytes <= high - low
+                            out.flags.writeable = out.nbytes <= np.ptp(np.lib.array_utils.byte_bounds(out))
                     return out, a._version
     if borrows(out, plain):  # memory that the caller may write to
         try:

@@ -19,7 +19,6 @@ from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetErro
 from .python_object import PythonObject, to_array
 from .values import NATIVE
 
-__tracebackhide__ = True  # pytest shows the user's lines, and not those of this module
 F = TypeVar("F", bound=Callable[..., Any])
 VARIADIC = 4  # the flag of a code object that has *args
 BY_NAME = 1 << 30  # the position of a parameter that is given by name only

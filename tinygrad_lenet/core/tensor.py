@@ -29,8 +29,6 @@ from .hooks import register_hook
 from .python_object import PythonObject, copied, root_of, seed_of
 from .python_object import to_array as to_array
 
-__tracebackhide__ = True  # pytest shows the user's lines, and not those of this module
-
 # [number of in-place changes], and after the first [number, the user's line that made the last one]. A list, so that
 # views can share it. The number is NaN, which equals nothing, once another library can write to the memory.
 Version: TypeAlias = list[Any]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from ..calculus import gradients
 from ..checks import Count, Function, NonNegative, PositiveReal, listed
+from ..core.python_object import numbers
 from ..core.signature import checked
-from ..core.tensor import Tensor, to_array
-from ..errors import ArgumentError, DTypeError, GradientError, brief, foreign
+from ..core.tensor import Tensor
+from ..errors import ArgumentError, GradientError, foreign
 
-__tracebackhide__ = True  # pytest shows the user's lines, and not those of this module
 Arrays = Sequence[NDArray[Any]]
 # The largest rounding error of an output, in units of the last place of its Euclidean norm.
 _ROUNDINGS = 16 * np.finfo(np.float64).eps
@@ -77,13 +77,9 @@ def _inputs(inputs: Any) -> list[NDArray[Any]]:
         raise ArgumentError("inputs must be a list of the function's arguments, got one tensor; write [x]")
     arrays = []
     for i, x in enumerate(listed("inputs", inputs, "a list of the function's arguments")):
-        try:
-            array = np.array(x if isinstance(x, (np.ndarray, np.generic)) else to_array(x))
-        except DTypeError as error:
-            raise DTypeError(f"inputs[{i}]: {error}") from None
-        if array.dtype.kind not in "fiub":
-            raise DTypeError(f"inputs[{i}] must be an array of numbers, got {brief(x)}")
-        arrays.append(array.astype(np.float64) if array.dtype.kind == "f" else array)
+        array = np.array(numbers(f"inputs[{i}]", x))
+        whole = array.dtype.kind == "b" or (array.dtype.kind in "iu" and hasattr(x, "dtype"))  # unlike a list
+        arrays.append(array if whole else array.astype(np.float64))
     return arrays
 
 

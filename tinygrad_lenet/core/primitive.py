@@ -24,6 +24,7 @@ The rest of ``core/`` need not be opened:
 - ``signature.py`` knows the arguments of a function: names, defaults, checks of options, messages.
 - ``saved.py`` keeps gradients right if data changes. A Tensor counts changes in place: that number is its version.
   ``save`` copies an argument whose changes no Tensor would count, and ``settle`` an output that shares its memory.
+  ``guarded`` passes read-only arguments to the bodies and rules of the user's own ops, and explains their errors.
 - ``modes.py`` knows whether this thread records, and who listens to every op, such as the ONNX export.
 """
 
@@ -38,7 +39,6 @@ import numpy as np
 
 from ..checks import flag
 from ..errors import ArgumentError, DTypeError, GradientError, brief
-from .callbacks import BODY, RULE, guarded
 from .graph import Node, Vertex
 from .interface import Array as Array
 from .interface import Draw as Draw
@@ -47,7 +47,7 @@ from .interface import composite as composite
 from .interface import draw as draw
 from .modes import is_grad_enabled, listener, recording
 from .names import known_as
-from .saved import changed, save, settle
+from .saved import BODY, RULE, changed, guarded, save, settle
 from .signature import Signature, parameters, trusted
 from .tensor import Tensor, Version
 

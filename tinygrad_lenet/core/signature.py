@@ -292,10 +292,8 @@ class Signature:
             return ("arg", self.names.index(word))
         if word.removesuffix("_shape") in self.names:
             return ("shape", self.names.index(word.removesuffix("_shape")))
-        raise ArgumentError(
-            f"{self.name}.vjp: a rule asks for {word!r}; after the gradient it may name 'out', "
-            f"one of {self.listing}, or one of these followed by '_shape'"
-        )
+        allowed = f"'out', one of {self.listing}, or one of these followed by '_shape'"
+        raise ArgumentError(f"{self.name}.vjp: a rule asks for {word!r}; after the gradient it may name {allowed}")
 
     def rule_of(self, position: int, rules: dict[str, Any]) -> Any:
         """The rule of an argument; None if its gradient is 0. Raise if no rule was declared."""

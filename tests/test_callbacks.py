@@ -256,6 +256,29 @@ def test_a_body_that_keeps_its_argument_cannot_change_it_later():
     np.testing.assert_array_equal(x.grad.numpy(), [4, 2])
 
 
+def test_a_body_may_reuse_the_array_that_it_returns():
+    buffer = np.zeros(2, np.float32)
+    double = op_with(lambda g: 2 * g, lambda x: np.multiply(x, 2, out=buffer))
+    first, second = double(tl.ones(2)), double(tl.zeros(2))
+    buffer[...] = 7
+    np.testing.assert_array_equal(first.numpy(), [2, 2])
+    np.testing.assert_array_equal(second.numpy(), [0, 0])
+
+
+def test_a_rule_may_reuse_the_array_that_it_returns():
+    buffer, kept = np.zeros(2, np.float32), tl.full((2,), 3.0)
+    square = op_with(lambda g, x: np.multiply(g, 2 * x, out=buffer), lambda x: x * x)
+    x, y = tl.tensor([1.0, 2.0], requires_grad=True), tl.tensor([3.0, 4.0], requires_grad=True)
+    (square(x) + square(y)).backward(tl.ones(2))
+    buffer[...] = 7
+    np.testing.assert_array_equal(x.grad.numpy(), [2, 4])
+    np.testing.assert_array_equal(y.grad.numpy(), [6, 8])
+    x.grad = None
+    op_with(lambda g: kept)(x).backward(tl.ones(2))
+    x.grad[...] = 7
+    np.testing.assert_array_equal(kept.numpy(), [3, 3])
+
+
 @pytest.mark.parametrize("order", [first, second])
 @pytest.mark.parametrize("what", ["g", "x", "out", "c"])
 def test_a_rule_cannot_write_to_what_it_receives(what, order):

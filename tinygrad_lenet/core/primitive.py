@@ -66,7 +66,7 @@ class Op:
         self.forward, self.view, self.name = forward, view, forward.__name__
         self.signature = Signature(forward)
         if not self.signature.trusted:
-            self.signature.function = guarded(forward, self.name, BODY)
+            self.signature.function = guarded(forward, self.name, BODY, view)
         self.names, self.containers = self.signature.names, self.signature.containers
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
@@ -215,8 +215,7 @@ def primitive(forward: Any = None, *, view: bool = False) -> Any:
 
     Parameters annotated ``Array`` are tensors: the caller may pass a Tensor, an array, a number or a list, and the body
     receives NumPy arrays. The other parameters are options. Those annotated ``int``, ``float``, ``bool`` or ``str`` are
-    checked, and the body receives Python's own types. The body must not write to the arrays that it receives, which are
-    read-only, nor keep or reuse the array that it returns.
+    checked, and the body receives Python's own types. The arrays that it receives are read-only.
 
     ``op.vjp(x=rule)`` declares the rule of the argument ``x``. The rule takes ``g``, the gradient of the output, and
     after it, by name, the values that it needs: an argument, its shape as ``x_shape``, or the output as ``out``. It is
@@ -225,8 +224,8 @@ def primitive(forward: Any = None, *, view: bool = False) -> Any:
     both, so write ``tl.sigmoid(x)`` and not ``x.sigmoid()``. The rule may ignore broadcasting, which is undone later.
     ``None`` in place of a rule says that the gradient is 0.
 
-    The result owns its memory: it is copied if it shares memory with an argument. With ``@primitive(view=True)`` it may
-    be a view of a tensor; then a change in place of one shows in the other.
+    The result owns its memory: what the body returns is copied. With ``@primitive(view=True)`` it may be a view of a
+    tensor; then a change in place of one shows in the other.
 
     Raises:
         DTypeError: ``forward`` is not a function written with ``def``.

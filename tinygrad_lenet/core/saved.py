@@ -1,7 +1,7 @@
 """Protection of data: copies of saved values, the error if one has changed, and the memory of results.
 
-The bodies and rules of the user's own ops receive read-only arguments (``guarded``). Those of the package are trusted,
-and are called directly.
+Bodies and rules of the user's own ops receive read-only arguments, and their results are copied (``guarded``). Those of
+the package are trusted, and are called directly.
 """
 
 from __future__ import annotations
@@ -85,14 +85,19 @@ def borrows(out: Any, values: Iterable[Any]) -> bool:
     return view and not (out.flags.writeable and out.size)  # np.may_share_memory is False for empty arrays
 
 
-def guarded(function: Callable[..., Any], who: str, gets: str) -> Callable[..., Any]:
-    """The function, called with read-only arguments; ``who`` and ``gets`` describe it and them in messages."""
+def guarded(function: Callable[..., Any], who: str, gets: str, view: bool = False) -> Callable[..., Any]:
+    """The function, called with read-only arguments. Unless it is declared a view, its result is copied: it may be an
+    argument, or an array that the function keeps. ``who`` and ``gets`` describe function and arguments in messages.
+    """
 
     def call(*values: Any) -> Any:
         try:
-            return function(*map(readonly, values))
+            found = function(*map(readonly, values))
         except Exception as error:
             raise _explained(error, who, gets)  # noqa: B904  # its cause is set
+        if isinstance(found, Tensor) and not any(isinstance(v, Tensor) for v in values):
+            found = found._data  # the function called ops with arrays
+        return found.copy("K") if isinstance(found, np.ndarray) and not view else found
 
     return call
 

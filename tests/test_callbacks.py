@@ -186,6 +186,7 @@ def test_a_body_cannot_write_to_its_argument(name, view):
     assert copying(tl.tensor([2.0, 1.0])).size
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape")
 def test_every_argument_is_protected():
     @tl.primitive
     def last(x: tl.Array, *others: tl.Array) -> tl.Array:

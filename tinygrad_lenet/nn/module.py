@@ -98,16 +98,13 @@ class Module:
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return ``self.forward(...)``. Type checkers know its parameters and its result.
 
-        If the module is one of the package, an error begins with the name of its class.
+        If the module is a layer of the package, an error begins with its class and its options.
         """
         try:
             return self.forward(*args, **kwargs)
         except TinygradLenetError as error:
-            if not type(self).forward.__module__.startswith(_PACKAGE):  # the user's own
-                error.caller = error.caller or "?"
-            if error.caller:
-                raise
-            raise named(error, type(self).__name__)  # noqa: B904  # it is the same error
+            _name_layer(error, self)
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
@@ -334,9 +331,13 @@ class Sequential(_Container):
 
     def forward(self, x: Any) -> Any:
         """Apply the modules in order."""
-        for value in vars(self).values():
+        for name, value in vars(self).items():
             if isinstance(value, Module):
-                x = value(x)
+                try:
+                    x = value(x)
+                except Exception as error:
+                    error.add_note(f"in layer {name} of {type(self).__name__}")
+                    raise
         return x
 
     def _slice(self, children: list[tuple[str, Module]]) -> Module:
@@ -399,8 +400,30 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
 
 def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:
     """The error for an input of the wrong shape. It names the layer with its options."""
-    caller = f"{type(layer).__name__}({layer.extra_repr()})"
-    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), caller)
+    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), _title(layer))
+
+
+def _title(layer: Module) -> str:
+    """The name of the class, and the options if there are any."""
+    try:
+        options = " ".join(layer.extra_repr().split())[:200]
+    except Exception:  # an option may be an object of the user's, whose repr fails
+        options = "..."
+    return type(layer).__name__ + (f"({options})" if options else "")
+
+
+def _name_layer(error: TinygradLenetError, layer: Any) -> None:
+    """Let an error begin with the layer, unless the user's code or a module within the layer raised it.
+
+    That of ``detect_anomaly`` begins with the op, whose line it gives.
+    """
+    ours = type(layer).forward.__module__.startswith(_PACKAGE)
+    error.caller = error.caller or ("" if ours else "?")
+    inner = error.caller and (
+        isinstance(error, FloatingPointError) or any(isinstance(v, Module) for v in vars(layer).values())
+    )
+    if ours and error.caller != "?" and not inner:
+        named(error, _title(layer))
 
 
 @contextmanager

@@ -166,7 +166,9 @@ def test_a_wrong_size_after_flatten_names_the_layer_and_where_it_is():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential({"flat": nn.Flatten(), "fc": nn.Linear(401, 10)}))
     with pytest.raises(ShapeError) as caught:
         model(tl.zeros(2, 1, 12, 12))
-    assert str(caught.value) == "Linear(401, 10): expected input of shape (..., 401), got (2, 400)"
+    assert str(caught.value) == (
+        "Linear(401, 10): expected x (..., 401) and a weight (out_features, 401), got (2, 400) and (10, 401)"
+    )
     assert caught.value.__notes__ == ["in layer fc of Sequential", "in layer 1 of Sequential"]
 
 
@@ -212,7 +214,7 @@ def test_errors_of_the_user_s_code_keep_their_words():
         def forward(self, x):
             return super().forward(x)
 
-    with pytest.raises(ShapeError, match=r"^Wider\(2, 3\): expected input of shape \(..., 2\), got \(4,\)$"):
+    with pytest.raises(ShapeError, match=r"^linear: expected x \(..., 2\) .*, got \(4,\) and"):
         Wider(2, 3)(tl.ones(4))
     layer = nn.Linear(2, 3)
     layer.bias = nn.Parameter(tl.ones(4))  # the input is right

@@ -18,7 +18,7 @@ from ..core.tensor import Tensor
 from ..errors import ArgumentError, ShapeError, brief
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
-from .module import Module, Parameter, check_input, differs, misshapen, tensor_of
+from .module import Module, Parameter, check_input, differs, tensor_of
 
 
 def uniform_parameter(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
@@ -53,12 +53,7 @@ class Linear(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        try:
-            return F.linear(x, self.weight, self.bias)
-        except ShapeError:
-            if np.shape(x)[-1:] == (self.in_features,):
-                raise
-            raise misshapen(self, f"(..., {self.in_features})", np.shape(x)) from None
+        return F.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """The numbers of features."""

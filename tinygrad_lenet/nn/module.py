@@ -405,11 +405,7 @@ def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLen
 
 def _title(layer: Module) -> str:
     """The name of the class, and the options if there are any."""
-    try:
-        options = " ".join(layer.extra_repr().split())[:200]
-    except Exception:  # an option may be an object of the user's, whose repr fails
-        options = "..."
-    return type(layer).__name__ + (f"({options})" if options else "")
+    return f"{type(layer).__name__}({layer.extra_repr()})".removesuffix("()")
 
 
 def _name_layer(error: TinygradLenetError, layer: Any) -> None:
@@ -419,10 +415,8 @@ def _name_layer(error: TinygradLenetError, layer: Any) -> None:
     """
     ours = type(layer).forward.__module__.startswith(_PACKAGE)
     error.caller = error.caller or ("" if ours else "?")
-    inner = error.caller and (
-        isinstance(error, FloatingPointError) or any(isinstance(v, Module) for v in vars(layer).values())
-    )
-    if ours and error.caller != "?" and not inner:
+    inner = isinstance(error, FloatingPointError) or any(isinstance(value, Module) for value in vars(layer).values())
+    if ours and error.caller != "?" and not (error.caller and inner):
         named(error, _title(layer))
 
 

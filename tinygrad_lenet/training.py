@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -117,8 +117,8 @@ class Evaluation:
 
     loss: float
     accuracy: float
-    logits: NDArray[Any]
-    labels: NDArray[Any]
+    logits: NDArray[Any] = field(repr=False)
+    labels: NDArray[Any] = field(repr=False)
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -265,6 +265,9 @@ class ExponentialMovingAverage:
             else:
                 average[...] = now
 
+    def __repr__(self) -> str:
+        return f"ExponentialMovingAverage(decay={self.decay}, {self.steps} steps)"
+
     @contextmanager
     def applied(self) -> Iterator[Module]:
         """A context in which the averages are the model's weights."""
@@ -327,6 +330,9 @@ class EarlyStopping:
             return False
         self.best, self.best_epoch = value, self.epoch
         return True
+
+    def __repr__(self) -> str:
+        return f"EarlyStopping(patience={self.patience}, best={self.best} in epoch {self.best_epoch})"
 
     @property
     def stop(self) -> bool:

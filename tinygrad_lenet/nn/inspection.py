@@ -69,8 +69,8 @@ class Call:
 
     name: str
     module: Module
-    inputs: tuple[Any, ...]
-    output: Any
+    inputs: tuple[Any, ...] = field(repr=False)
+    output: Any = field(repr=False)
     _start: int = field(default=0, repr=False, compare=False)  # see now() in core/graph.py
 
 

@@ -127,12 +127,12 @@ ZEROS = np.zeros(2)
     ("samples", "words"),
     [
         ([[ZEROS, 1]] * 3 + [[np.zeros(3), 1]], r"sample 3\[0\] has shape \(3,\), but sample 0\[0\] has shape \(2,\)"),
-        ([[1, 2], [1, 2], [1]], "sample 2 has 1 parts, but sample 0 has 2 parts"),
-        ([(1, 2), 1], r"sample 1 has shape \(\), but sample 0 has 2 parts"),
-        ([{"x": [1]}, {"x": [1, 2]}], r"sample 1\['x'\] has 2 parts, but sample 0\['x'\] has 1 parts"),
-        ([{"x": 1}, {"y": 1}], r"sample 1 has the keys 'y', but sample 0 has the keys 'x'"),
-        ([{"x": 1}, {"x": 1, "y": 1}], "sample 1 has the keys"),
-        ([{"x": 1}, [1]], "sample 1 has 1 parts, but sample 0 has the keys"),
+        ([[1, 2], [1, 2], [1]], "sample 2 has length 1, but sample 0 has length 2"),
+        ([(1, 2), 1], r"sample 1 has shape \(\), but sample 0 has length 2"),
+        ([{"x": [1]}, {"x": [1, 2]}], r"sample 1\['x'\] has length 2, but sample 0\['x'\] has length 1"),
+        ([{"x": 1}, {"y": 1}], r"sample 1 has keys \[\"'y'\"\], but sample 0 has keys"),
+        ([{"x": 1}, {"x": 1, "y": 1}], "sample 1 has keys"),
+        ([{"x": 1}, [1]], "sample 1 has length 1, but sample 0 has keys"),
     ],
 )
 def test_samples_that_differ_are_named(samples, words):

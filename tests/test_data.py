@@ -186,7 +186,7 @@ def test_arguments_that_cannot_be(arguments, error, words):
     ("samples", "error", "words"),
     [
         ([np.zeros(2), np.zeros(3)], ShapeError, r"sample 1 has shape \(3,\), but sample 0 has shape \(2,\)"),
-        ([(1, 2), (1, 2, 3)], ShapeError, "sample 1 has 3 parts, but sample 0 has 2 parts"),
+        ([(1, 2), (1, 2, 3)], ShapeError, "sample 1 has length 3, but sample 0 has length 2"),
         (["a", "b"], DTypeError, "U1"),
         ([None], DTypeError, "object"),
     ],

@@ -85,7 +85,7 @@ def test_what_the_users_code_raises_comes_out_as_it_is(door, error):
         (lambda: training.evaluate(nn.Identity(), [(X[0], [0])]), r"^evaluate: the model must return logits"),
         (
             lambda: training.evaluate(nn.Identity(), data.DataLoader([(X, 1), (X,)])),
-            r"^DataLoader: sample 1 has 1 parts",
+            r"^DataLoader: sample 1 has length 1",
         ),
         (lambda: data.DataLoader((X, X[:1])), r"^DataLoader: the data set has arrays of the shapes"),
         (lambda: data.random_split(X, [3]), r"^random_split: lengths \[3\] add up to 3"),

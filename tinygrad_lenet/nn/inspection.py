@@ -19,7 +19,7 @@ from ..errors import ArgumentError, DTypeError, brief, foreign
 from ..ops.convolution import _conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..ops.creation import zeros
 from ..ops.products import _linear_weight_grad, linear, matmul
-from .module import Model, Module, Parameter, evaluating
+from .module import _PACKAGE, Model, Module, Parameter, evaluating
 
 
 class _Text(str):
@@ -29,7 +29,6 @@ class _Text(str):
     __repr__ = str.__str__
 
 
-_PACKAGE = __name__.partition(".")[0]
 # The multiply-adds of each op that sums products, from its first two arguments and its output.
 _MULTIPLY_ADDS: dict[Any, Callable[[Any, Any, Any], int]] = {
     matmul.op: lambda x, _, out: out.size * np.shape(x)[-1],
@@ -43,9 +42,9 @@ _MULTIPLY_ADDS: dict[Any, Callable[[Any, Any, Any], int]] = {
 
 def _work(op: Any, args: tuple[Any, ...], out: Tensor) -> tuple[int, int]:
     """The multiply-adds of an op; and 1 if they are not known, else 0."""
-    module = op.forward.__module__
-    known = _MULTIPLY_ADDS[op](args[0], args[1], out) if op in _MULTIPLY_ADDS else 0
-    return known, module.partition(".")[0] != _PACKAGE or module.endswith(".linalg")
+    if op in _MULTIPLY_ADDS:
+        return _MULTIPLY_ADDS[op](args[0], args[1], out), 0
+    return 0, not op.forward.__module__.startswith(_PACKAGE) or op.forward.__module__.endswith(".linalg")
 
 
 def _count(work: Iterable[tuple[int, int]]) -> str:

@@ -278,11 +278,9 @@ class _Container(Module):
     @checked
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return self._slice(list(self.named_children())[index])
+            found = list(self.named_children())[index]
+            return Sequential(dict(found)) if isinstance(self, Sequential) else ModuleList(m for _, m in found)
         return list(self.children())[self._position(index)]
-
-    def _slice(self, children: list[tuple[str, Module]]) -> Module:
-        raise NotImplementedError
 
     def _position(self, index: Any) -> int:
         """The position counted from the start. Negative indices count from the end."""
@@ -340,9 +338,6 @@ class Sequential(_Container):
                     raise
         return x
 
-    def _slice(self, children: list[tuple[str, Module]]) -> Module:
-        return Sequential(dict(children))
-
 
 class ModuleList(_Container):
     """A list of modules, which the model's ``forward`` applies. Their parameters are named ``0.weight`` and so on.
@@ -366,9 +361,6 @@ class ModuleList(_Container):
         for module in [instance("each of modules", module, Module) for module in listed("modules", modules, "Modules")]:
             self.append(module)
         return self
-
-    def _slice(self, children: list[tuple[str, Module]]) -> Module:
-        return ModuleList(module for _, module in children)
 
     @checked
     def __setitem__(self, index: int, module: Model) -> None:

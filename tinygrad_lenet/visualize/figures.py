@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
-from ..checks import Positive, instance, listed
+from ..checks import Positive, listed
 from ..checks import figure as real
 from ..core.modes import no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, brief, foreign
-from ..nn import Module, record_calls
+from ..nn import record_calls
+from ..nn.module import Model
 from ..ops.softmax import softmax
 from ..training import _number_array
 
@@ -260,7 +261,7 @@ def kernels(weight: Numbers, title: str = "Kernels of the first layer") -> Figur
 
 
 @checked
-def feature_maps(model: Module, images: Any, limit: Positive = 16) -> list[Figure]:
+def feature_maps(model: Model, images: Any, limit: Positive = 16) -> list[Figure]:
     """The outputs of the layers for one image (1, C, H, W): a Figure for each layer whose output has height and width.
 
     Args:
@@ -277,7 +278,6 @@ def feature_maps(model: Module, images: Any, limit: Positive = 16) -> list[Figur
     >>> [figure.get_suptitle() for figure in tl.visualize.feature_maps(model, tl.zeros(1, 1, 8, 8))]
     ['0: Conv2d, 4 × 6 × 6', '1: ReLU, 4 × 6 × 6', 'output: Sequential, 4 × 6 × 6']
     """
-    instance("model", model, Module)
     with no_grad(), record_calls(model) as calls, foreign:
         model(images)
     figures = Figures()

@@ -19,7 +19,8 @@ from ..errors import ArgumentError, DTypeError, brief, foreign
 from ..ops.convolution import _conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..ops.creation import zeros
 from ..ops.products import _linear_weight_grad, linear, matmul
-from .module import _PACKAGE, Model, Module, Parameter, evaluating
+from .module import Model, Module, Parameter, evaluating
+from .naming import _PACKAGE
 
 
 class _Text(str):

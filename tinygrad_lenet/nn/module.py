@@ -24,9 +24,9 @@ from ..core.signature import checked
 from ..core.tensor import Tensor, as_tensor
 from ..core.values import narrowed
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, named
+from .naming import name_layer, title
 
 M = TypeVar("M", bound="Module")
-_PACKAGE = __name__.partition(".")[0] + "."
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
@@ -103,7 +103,7 @@ class Module:
         try:
             return self.forward(*args, **kwargs)
         except TinygradLenetError as error:
-            _name_layer(error, self)
+            name_layer(error, self, any(isinstance(value, Module) for value in vars(self).values()))
             raise
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -392,24 +392,7 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
 
 def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:
     """The error for an input of the wrong shape. It names the layer with its options."""
-    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), _title(layer))
-
-
-def _title(layer: Module) -> str:
-    """The name of the class, and the options if there are any."""
-    return f"{type(layer).__name__}({layer.extra_repr()})".removesuffix("()")
-
-
-def _name_layer(error: TinygradLenetError, layer: Any) -> None:
-    """Let an error begin with the layer, unless the user's code or a module within the layer raised it.
-
-    That of ``detect_anomaly`` begins with the op, whose line it gives.
-    """
-    ours = type(layer).forward.__module__.startswith(_PACKAGE)
-    error.caller = error.caller or ("" if ours else "?")
-    inner = isinstance(error, FloatingPointError) or any(isinstance(value, Module) for value in vars(layer).values())
-    if ours and error.caller != "?" and not (error.caller and inner):
-        named(error, _title(layer))
+    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), title(layer))
 
 
 @contextmanager

@@ -62,10 +62,8 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
         raise
     except OSError as error:
         state = "the old file is unchanged" if os.path.exists(path) else "there was none before"
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}; {state}. Make room, or choose a folder that "
-            "can be written to"
-        ) from error
+        advice = "Make room, or choose a folder that can be written to"
+        raise DataError(f"{path} cannot be written: {error.strerror or error}; {state}. {advice}") from error
 
 
 def opened(path: str | os.PathLike[str]) -> BufferedReader:

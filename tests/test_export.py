@@ -202,9 +202,6 @@ def test_what_follows_the_batch_size_is_computed_from_it(model):
 
 
 def test_what_is_no_graph_is_refused():
-    def through_numpy(x):
-        return x * float(x.sum())
-
     def a_branch(x):
         return x.exp() if len(x) > 1 else x
 
@@ -213,8 +210,9 @@ def test_what_is_no_graph_is_refused():
         return x + 1
 
     x = tl.ones(1, 2)
+    rng = np.random.default_rng(0)
     with pytest.raises(tl.UnsupportedError, match=r"test_export.py, line \d+, mul gets .* no op recorded why"):
-        tl.onnx.export(through_numpy, x, None)
+        tl.onnx.export(lambda x: x * rng.random(), x, None)
     with pytest.raises(tl.UnsupportedError, match="takes another way for other values or another batch size"):
         tl.onnx.export(a_branch, x, None)
     with pytest.raises(
@@ -224,7 +222,7 @@ def test_what_is_no_graph_is_refused():
     with pytest.raises(tl.UnsupportedError, match=r"nothing for round .*the batch size; pass dynamic_batch=False"):
         tl.onnx.export(lambda x: x.round(len(x)), x, None)
     with pytest.raises(tl.UnsupportedError, match=r"an output is a tensor .* no op recorded why"):
-        tl.onnx.export(lambda x: tl.tensor(x.numpy() * 2), x, None)
+        tl.onnx.export(lambda x: tl.tensor(rng.random(2)), x, None)
     with pytest.raises(tl.ArgumentError, match="first axis of length 1 or more"):
         tl.onnx.export(nn.Identity(), tl.tensor(1.0), None)
 

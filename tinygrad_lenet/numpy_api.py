@@ -11,6 +11,7 @@ array API standard.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -37,10 +38,12 @@ NUMPY |= {
     np.ones_like: lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape),
 }
 # Functions that only inspect values: they have no gradient to lose.
-_FACTS = "shape ndim size isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere "
-_FACTS += "flatnonzero array_repr array_str array2string save savez savez_compressed savetxt result_type can_cast "
-_FACTS += "may_share_memory shares_memory iscomplexobj isrealobj bincount digitize searchsorted"
-FACTS = {getattr(np, name) for name in _FACTS.split()}
+_FACTS = "isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere flatnonzero "
+_FACTS += "array_repr array_str array2string save savez savez_compressed savetxt bincount digitize searchsorted"
+_OF_SHAPES = "shape ndim size result_type can_cast may_share_memory shares_memory iscomplexobj isrealobj"
+OF_SHAPES = {getattr(np, name) for name in _OF_SHAPES.split()}  # these read no values
+FACTS = {getattr(np, name) for name in _FACTS.split()} | OF_SHAPES
+_READ = operator.methodcaller("numpy")
 _NAMES = {"a_min": "min", "a_max": "max", "correction": "ddof"}
 _IRRELEVANT = {"kind", "stable", "optimize", "overwrite_input", "subok"}  # options that do not change the result
 # Functions written in C may have no signature.
@@ -52,9 +55,9 @@ _IN_C: dict[Any, Callable[..., None]] = {
 }
 
 
-def _values(value: Any) -> Any:
+def _values(value: Any, read: Callable[[Any], Any] = _READ) -> Any:
     """The value with arrays in place of Tensors, also in lists and dicts."""
-    return mapped(value, lambda v: v.numpy() if isinstance(v, Tensor) else v)
+    return mapped(value, lambda v: read(v) if isinstance(v, Tensor) else v)
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -62,7 +65,8 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     # Ufuncs have no __module__ before NumPy 2.2.
     name = f"np.{'linalg.' * (getattr(function, '__module__', '') == 'numpy.linalg')}{function.__name__}"
     if function in FACTS:
-        return function(*_values(args), **_values(kwargs))
+        read = Tensor.numpy if function in OF_SHAPES else _READ  # an export refuses to give the values of its input
+        return function(*_values(args, read), **_values(kwargs, read))
     ours = NUMPY.get(function)
     if ours is None:
         raise UnsupportedError(f"{name} has no counterpart with a gradient here; it takes tensor.numpy()")

@@ -1,18 +1,21 @@
 """The recording of a model: it is run twice, and the two runs are compared.
 
 One run shows the ops and their arguments. A second run, with another batch size and other values, shows which numbers
-follow the batch size (``Batch``). It also shows which depend on the input in a way that no op records: these are
-refused.
+follow the batch size (``Batch``). A tensor that depends on the input has a class of its own during a run, which refuses
+to give its values to Python: the file would hold one value, or one branch of an ``if``, for every input.
 """
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.hooks import Hook
 from ..core.modes import listening, no_grad, user_line
 from ..core.tensor import Tensor
 from ..errors import DTypeError, UnsupportedError, brief, foreign
@@ -26,6 +29,7 @@ class Value(NamedTuple):
 
     name: str
     array: NDArray[Any]
+    live: bool  # whether it depends on the input
 
 
 class Batch(int):
@@ -73,6 +77,61 @@ def input_names(inputs: Sequence[Tensor], named: Named) -> list[str]:
     return names
 
 
+# The methods of a tensor that give its values to Python, NumPy and other libraries.
+_READING = ["__array__", "__bool__", "__deepcopy__", "__dlpack__", "__float__", "__index__", "__int__", "__reduce__"]
+_READING += ["item", "numpy", "tolist"]
+
+
+class Guard(ExitStack):
+    """Marks the tensors of a run that depend on its input, until it exits: they refuse to give their values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[tuple[UnsupportedError, str]] = []
+
+        def reading(name: str) -> Callable[..., Any]:
+            return lambda *_, **options: self.refuse(f"{name.strip('_')}() reads")
+
+        def described(x: Tensor) -> str:
+            return f"tensor(of an input, shape={x.shape}, dtype={x.dtype})"
+
+        methods: dict[str, Any] = {name: reading(name) for name in _READING}
+        methods["__format__"] = lambda x, spec: self.refuse("format() reads") if spec else described(x)
+        methods["data"] = property(reading("data"), reading("data"))
+        methods["detach"] = lambda x: self.mark(Tensor.detach(x))
+        self.kind = type("Traced", (Tensor,), {"__slots__": (), "__repr__": described, **methods})
+
+    def mark(self, tensor: Tensor) -> Tensor:
+        """The tensor, in the class that refuses to give its values."""
+        self.callback(setattr, tensor, "__class__", type(tensor))
+        tensor.__class__ = self.kind
+        if tensor._node is not None:  # a backward pass that records itself is a part of the model
+            tensor._node._hooks = tensor._node._hooks or []
+            what = "a gradient without create_graph=True reads"
+            hook = Hook(tensor._node._hooks, lambda g: g if isinstance(g, Tensor) else self.refuse(what))
+            self.callback(hook.remove)
+        return tensor
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise an error that names the user's line."""
+        path, _, number = user_line().rpartition(", line ")
+        source = linecache.getline(path, int(number)).strip()
+        text = (
+            f"at {path}, line {number}{f' ({source})' * bool(source)}, {what} a value that depends on the input: the "
+            "file would hold this one value, or one branch, for every input; compute it with ops, such as "
+            "tl.where(condition, x, y)"
+        )
+        self.refused.append((UnsupportedError(text), text))
+        raise self.refused[-1][0]
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        if self.refused and (error is None or isinstance(error, Exception)):
+            first, text = self.refused[0]  # the model may have caught it
+            first.args, first.caller = (text,), ""  # without the names of the functions that it passed
+            raise first
+
+
 class Run:
     """One run of a model: its steps and outputs."""
 
@@ -80,40 +139,79 @@ class Run:
         self.steps: list[Step] = []
         self.kept: list[Any] = []  # all arrays, so that none is freed and its address used again
         self.values: dict[tuple[Any, ...], Value] = {}
-        for name, tensor in (*named, *zip(input_names(inputs, named), inputs, strict=True)):
-            self._add(name, tensor)
-        with no_grad(), listening(self._hear), foreign:
-            outputs = model(*inputs)
-        several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
-        if not several or not all(isinstance(t, Tensor) for t in several):
-            raise DTypeError(f"the model must give a Tensor or a tuple of them, it gave {brief(outputs)}")
-        self.outputs = [self._argument(t) for t in several]
+        with Guard() as self.guard:
+            for name, tensor in named:
+                self._add(name, tensor, False)
+            for name, tensor in zip(input_names(inputs, named), inputs, strict=True):
+                self._add(name, tensor, True)
+            with no_grad(), listening(self._hear, self._watch), foreign:
+                outputs = model(*inputs)
+            several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+            if not several or not all(isinstance(t, Tensor) for t in several):
+                raise DTypeError(f"the model must give a Tensor or a tuple of them, it gave {brief(outputs)}")
+            self.outputs = [self._argument(t) for t in several]
 
-    def _add(self, name: str, tensor: Tensor) -> Value:
+    def _add(self, name: str, tensor: Tensor, live: bool) -> Value:
         self.kept.append(tensor)
-        value = Value(name, tensor.numpy())
+        value = Value(name, Tensor.numpy(tensor), live)
         if tensor.size:
             self.values[_key(value.array)] = value
+            if live:
+                self.guard.mark(tensor)
         return value
 
     def _argument(self, argument: Any) -> Any:
         """An argument with each tensor or array in it as a Value or a Constant."""
         if isinstance(argument, (Tensor, np.ndarray)):
             self.kept.append(argument)
-            array = argument.numpy() if isinstance(argument, Tensor) else argument
-            return self.values.get(_key(array)) or Constant(array.copy(), array.shape)
+            array = Tensor.numpy(argument) if isinstance(argument, Tensor) else argument
+            value = self.values.get(_key(array))
+            if value is None and (isinstance(argument, self.guard.kind) or self._shares(array)):
+                self.guard.refuse("an op reads, through a view that the graph does not know,")
+            return value or Constant(array.copy(), array.shape)
         if isinstance(argument, (list, tuple)):
             given = [self._argument(a) for a in argument]
             return type(argument)(*given) if hasattr(argument, "_fields") else tuple(given)
         return argument
 
+    def _shares(self, array: NDArray[Any]) -> bool:
+        """Whether an array is a view of a tensor that depends on the input."""
+        return array.base is not None and any(
+            value.live and np.may_share_memory(value.array, array) for value in self.values.values()
+        )
+
     def _hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:
         if not any(map(_holds_tensor, args)):
             return  # an op on arrays inside another op, or one that makes a constant
         given = tuple(self._argument(a) for a in args)
-        if out.size and _key(out.numpy()) in self.values:
-            return  # a view of all elements in their order
-        self.steps.append(Step(op, given, self._add(f"/{op.name}_{len(self.steps)}", out), user_line()))
+        known = self.values.get(_key(out.numpy())) if out.size else None
+        if known is None:
+            live = any(value.live for value in values_in(given))
+            self.steps.append(Step(op, given, self._add(f"/{op.name}_{len(self.steps)}", out, live), user_line()))
+        elif known.live:  # a view of all elements in their order
+            self.guard.mark(out)
+
+    def _watch(self, tensor: Tensor, index: Any, array: NDArray[Any]) -> None:
+        """Before a change in place. ``x += y`` gives ``x`` the value of an op; other changes make it a constant."""
+        value = self.values.get(_key(array))
+        whole = index is ... and array.dtype == tensor.dtype
+        if (isinstance(tensor, self.guard.kind) or (value and value.live)) and not (value and whole):
+            self.guard.refuse("a change in place concerns")
+        self.guard.callback(np.copyto, tensor._data, tensor._data.copy())
+        for key, other in [*self.values.items()]:
+            if np.may_share_memory(other.array, tensor._data):
+                del self.values[key]
+        if value and whole:
+            self.values[_key(tensor._data)] = value
+            if value.live:
+                self.guard.mark(tensor)
+
+
+def values_in(argument: Any) -> list[Value]:
+    """The values in an argument."""
+    if isinstance(argument, Value):
+        return [argument]
+    return [value for a in argument for value in values_in(a)] if isinstance(argument, tuple) else []
 
 
 def trace(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_or
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError, brief
+from .errors import ArgumentError, DTypeError, brief, listing
 
 T = TypeVar("T")
 _PACKAGE = __name__.partition(".")[0] + "."
@@ -180,7 +180,7 @@ def entries(state: Any, *names: str) -> list[Any]:
     missing = [name for name in names if name not in state]
     if missing:
         raise ArgumentError(
-            f"the state lacks {', '.join(missing)}, it has {brief(list(state))}; is it of something else?"
+            f"the state lacks {listing(missing)}, it has {brief(list(state))}; is it of something else?"
         )
     return [state[name] for name in names]
 

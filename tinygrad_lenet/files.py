@@ -16,7 +16,7 @@ from io import BufferedReader
 from typing import IO
 
 from . import checks
-from .errors import DataError, TinygradLenetError
+from .errors import DataError, TinygradLenetError, as_cause
 
 _TEMPORARY = re.compile(r"\.tinygrad_lenet-[0-9a-f]{32}\.tmp")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -62,7 +62,7 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
         raise DataError(
             f"{path} cannot be written: {error.strerror or error}; {state}. Make room, or choose a folder that "
             "can be written to"
-        ) from error
+        ) from as_cause(error)
 
 
 def opened(path: str) -> BufferedReader:
@@ -118,11 +118,11 @@ def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from as_cause(error)
     except MemoryError as error:
         raise DataError(f"{path} cannot be read: it takes more memory than there is") from error
     except Exception as error:  # a damaged file may lead to any exception
-        raise DataError(f"{path} is {what} ({type(error).__name__}: {error}){remedy}") from error
+        raise DataError(f"{path} is {what} ({type(error).__name__}: {error}){remedy}") from as_cause(error)
 
 
 def _check_regular(path: str, found: os.stat_result, verb: str) -> None:

@@ -168,7 +168,7 @@ def path(name: str, value: Any) -> str:
         raise DTypeError(f"{name} must be the name of a file, got {brief(value)}") from None
     except UnicodeEncodeError as error:
         raise ArgumentError(f"{name} cannot be written by the system as a file name, {brief(value)}: {error}") from None
-    if not found or "\0" in found:
+    if not found or "\0" in found or len(found) > 4096:  # Linux's limit
         raise ArgumentError(f"{name} must be the name of a file, got {brief(found)}")
     return found
 

@@ -136,12 +136,8 @@ def listing(names: Iterable[object]) -> str:
 
 def as_cause(error: BaseException) -> BaseException | None:
     """The error as the cause of another, which quotes it; None if a traceback would print a long text."""
-    link: BaseException | None = error
-    while link is not None:
-        if len(str(link)) > 2000 or not "".join(str(link).split()).isprintable():
-            return None
-        link = link.__cause__ or link.__context__
-    return error
+    texts = [str(error), str(error.__cause__), str(error.__context__)]
+    return error if all(len(text) <= 2000 and text.replace("\n", "").isprintable() for text in texts) else None
 
 
 def given(names: Iterable[str], values: Iterable[Any]) -> str:

@@ -11,7 +11,6 @@ array API standard.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -40,10 +39,9 @@ NUMPY |= {
 # Functions that only inspect values: they have no gradient to lose.
 _FACTS = "isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere flatnonzero "
 _FACTS += "array_repr array_str array2string save savez savez_compressed savetxt bincount digitize searchsorted"
-_OF_SHAPES = "shape ndim size result_type can_cast may_share_memory shares_memory iscomplexobj isrealobj"
-OF_SHAPES = {getattr(np, name) for name in _OF_SHAPES.split()}  # these read no values
+OF_SHAPES = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.may_share_memory, np.shares_memory}
+OF_SHAPES |= {np.iscomplexobj, np.isrealobj}
 FACTS = {getattr(np, name) for name in _FACTS.split()} | OF_SHAPES
-_READ = operator.methodcaller("numpy")
 _NAMES = {"a_min": "min", "a_max": "max", "correction": "ddof"}
 _IRRELEVANT = {"kind", "stable", "optimize", "overwrite_input", "subok"}  # options that do not change the result
 # Functions written in C may have no signature.
@@ -55,9 +53,9 @@ _IN_C: dict[Any, Callable[..., None]] = {
 }
 
 
-def _values(value: Any, read: Callable[[Any], Any] = _READ) -> Any:
-    """The value with arrays in place of Tensors, also in lists and dicts."""
-    return mapped(value, lambda v: read(v) if isinstance(v, Tensor) else v)
+def _values(value: Any, function: Any = None) -> Any:
+    """The value with arrays in place of Tensors, also in lists and dicts. An export allows it if only shapes matter."""
+    return mapped(value, lambda v: v if not isinstance(v, Tensor) else v._data if function in OF_SHAPES else v.numpy())
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -65,8 +63,7 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     # Ufuncs have no __module__ before NumPy 2.2.
     name = f"np.{'linalg.' * (getattr(function, '__module__', '') == 'numpy.linalg')}{function.__name__}"
     if function in FACTS:
-        read = Tensor.numpy if function in OF_SHAPES else _READ  # an export refuses to give the values of its input
-        return function(*_values(args, read), **_values(kwargs, read))
+        return function(*_values(args, function), **_values(kwargs, function))
     ours = NUMPY.get(function)
     if ours is None:
         raise UnsupportedError(f"{name} has no counterpart with a gradient here; it takes tensor.numpy()")

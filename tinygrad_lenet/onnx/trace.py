@@ -87,19 +87,17 @@ class Guard(ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self.refused: list[tuple[UnsupportedError, str]] = []
+        self.refused: list[str] = []
 
         def reading(name: str) -> Callable[..., Any]:
             return lambda *_, **options: self.refuse(f"{name.strip('_')}() reads")
 
-        def described(x: Tensor) -> str:
-            return f"tensor(of an input, shape={x.shape}, dtype={x.dtype})"
-
         methods: dict[str, Any] = {name: reading(name) for name in _READING}
-        methods["__format__"] = lambda x, spec: self.refuse("format() reads") if spec else described(x)
+        methods["__repr__"] = lambda x: f"tensor(of an input, shape={x.shape}, dtype={x.dtype})"
+        methods["__format__"] = lambda x, spec: self.refuse("format() reads") if spec else repr(x)
         methods["data"] = property(reading("data"), reading("data"))
         methods["detach"] = lambda x: self.mark(Tensor.detach(x))
-        self.kind = type("Traced", (Tensor,), {"__slots__": (), "__repr__": described, **methods})
+        self.kind = type("Traced", (Tensor,), {"__slots__": (), **methods})
 
     def mark(self, tensor: Tensor) -> Tensor:
         """The tensor, in the class that refuses to give its values."""
@@ -118,18 +116,16 @@ class Guard(ExitStack):
         source = linecache.getline(path, int(number)).strip()
         text = (
             f"at {path}, line {number}{f' ({source})' * bool(source)}, {what} a value that depends on the input: the "
-            "file would hold this one value, or one branch, for every input; compute it with ops, such as "
-            "tl.where(condition, x, y)"
         )
-        self.refused.append((UnsupportedError(text), text))
-        raise self.refused[-1][0]
+        text += "file would hold this one value, or one branch; write it with ops, such as tl.where(condition, x, y)"
+        self.refused.append(text)
+        raise UnsupportedError(text)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         super().__exit__(kind, error, trace)
         if self.refused and (error is None or isinstance(error, Exception)):
-            first, text = self.refused[0]  # the model may have caught it
-            first.args, first.caller = (text,), ""  # without the names of the functions that it passed
-            raise first
+            # The model may have caught it, and functions that it passed have added their names.
+            raise UnsupportedError(self.refused[0]) from error
 
 
 class Run:
@@ -155,10 +151,13 @@ class Run:
         self.kept.append(tensor)
         value = Value(name, Tensor.numpy(tensor), live)
         if tensor.size:
-            self.values[_key(value.array)] = value
-            if live:
-                self.guard.mark(tensor)
+            self._set(tensor, value)
         return value
+
+    def _set(self, tensor: Tensor, value: Value) -> None:
+        self.values[_key(Tensor.numpy(tensor))] = value
+        if value.live:
+            self.guard.mark(tensor)
 
     def _argument(self, argument: Any) -> Any:
         """An argument with each tensor or array in it as a Value or a Constant."""
@@ -166,19 +165,13 @@ class Run:
             self.kept.append(argument)
             array = Tensor.numpy(argument) if isinstance(argument, Tensor) else argument
             value = self.values.get(_key(array))
-            if value is None and (isinstance(argument, self.guard.kind) or self._shares(array)):
-                self.guard.refuse("an op reads, through a view that the graph does not know,")
+            if value is None and isinstance(argument, self.guard.kind):
+                self.guard.refuse("an op reads, through a view of what was changed in place,")
             return value or Constant(array.copy(), array.shape)
         if isinstance(argument, (list, tuple)):
             given = [self._argument(a) for a in argument]
             return type(argument)(*given) if hasattr(argument, "_fields") else tuple(given)
         return argument
-
-    def _shares(self, array: NDArray[Any]) -> bool:
-        """Whether an array is a view of a tensor that depends on the input."""
-        return array.base is not None and any(
-            value.live and np.may_share_memory(value.array, array) for value in self.values.values()
-        )
 
     def _hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:
         if not any(map(_holds_tensor, args)):
@@ -193,18 +186,15 @@ class Run:
 
     def _watch(self, tensor: Tensor, index: Any, array: NDArray[Any]) -> None:
         """Before a change in place. ``x += y`` gives ``x`` the value of an op; other changes make it a constant."""
-        value = self.values.get(_key(array))
-        whole = index is ... and array.dtype == tensor.dtype
-        if (isinstance(tensor, self.guard.kind) or (value and value.live)) and not (value and whole):
+        value, whole = self.values.get(_key(array)), index is ... and array.dtype == tensor.dtype
+        live = isinstance(tensor, self.guard.kind) or (value is not None and value.live)
+        if live and not (value and whole):
             self.guard.refuse("a change in place concerns")
         self.guard.callback(np.copyto, tensor._data, tensor._data.copy())
-        for key, other in [*self.values.items()]:
-            if np.may_share_memory(other.array, tensor._data):
-                del self.values[key]
+        known = self.values.items()
+        self.values = {key: v for key, v in known if not np.may_share_memory(v.array, tensor._data)}
         if value and whole:
-            self.values[_key(tensor._data)] = value
-            if value.live:
-                self.guard.mark(tensor)
+            self._set(tensor, value)
 
 
 def values_in(argument: Any) -> list[Value]:

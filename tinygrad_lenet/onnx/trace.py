@@ -95,7 +95,6 @@ class Guard(ExitStack):
         methods: dict[str, Any] = {name: reading(name) for name in _READING}
         methods["__repr__"] = lambda x: f"tensor(of an input, shape={x.shape}, dtype={x.dtype})"
         methods["__format__"] = lambda x, spec: self.refuse("format() reads") if spec else repr(x)
-        methods["data"] = property(reading("data"), reading("data"))
         methods["detach"] = lambda x: self.mark(Tensor.detach(x))
         self.kind = type("Traced", (Tensor,), {"__slots__": (), **methods})
 
@@ -114,10 +113,9 @@ class Guard(ExitStack):
         """Raise an error that names the user's line."""
         path, _, number = user_line().rpartition(", line ")
         source = linecache.getline(path, int(number)).strip()
-        text = (
-            f"at {path}, line {number}{f' ({source})' * bool(source)}, {what} a value that depends on the input: the "
-        )
-        text += "file would hold this one value, or one branch; write it with ops, such as tl.where(condition, x, y)"
+        where = f"at {path}, line {number}{f' ({source})' * bool(source)}"
+        text = f"{where}, {what} a value that depends on the input: the file would hold this one value, or one branch; "
+        text += "write it with ops, such as tl.where(condition, x, y)"
         self.refused.append(text)
         raise UnsupportedError(text)
 
@@ -191,8 +189,7 @@ class Run:
         if live and not (value and whole):
             self.guard.refuse("a change in place concerns")
         self.guard.callback(np.copyto, tensor._data, tensor._data.copy())
-        known = self.values.items()
-        self.values = {key: v for key, v in known if not np.may_share_memory(v.array, tensor._data)}
+        self.values = {k: v for k, v in self.values.items() if not np.may_share_memory(v.array, tensor._data)}
         if value and whole:
             self._set(tensor, value)
 
@@ -219,9 +216,7 @@ def trace(
 
     first, second = Run(model, inputs, named), Run(model, [changed(x) for x in inputs], named)
     if [s.op.name for s in first.steps] != [s.op.name for s in second.steps]:
-        raise UnsupportedError(
-            "the model takes another way for other values or another batch size (if, for); a graph cannot"
-        )
+        raise UnsupportedError("the model takes another way for other values or another batch size (if, for)")
     sizes = (len(inputs[0]), len(inputs[0]) + 1) if dynamic else (1, 1)
     steps = [a._replace(args=_merged(a.args, b.args, sizes, a)) for a, b in zip(first.steps, second.steps, strict=True)]
     return steps, [_merged(a, b, sizes, None) for a, b in zip(first.outputs, second.outputs, strict=True)]

@@ -128,7 +128,7 @@ def brief(value: Any) -> str:
 def listing(names: Iterable[object]) -> str:
     """Names for a message; of many, the first and their number.
 
-    >>> listing("abc"), listing(range(1_000))[-22:]
+    >>> listing("abc"), listing(range(1_000))[-20:]
     ('a, b, c', ', ... (1,000 in all)')
     """
     listed = [*names]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_or
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError, brief
+from .errors import ArgumentError, DTypeError, brief, listing
 
 T = TypeVar("T")
 _PACKAGE = __name__.partition(".")[0] + "."
@@ -165,7 +165,7 @@ def path(name: str, value: Any) -> str:
         raise DTypeError(f"{name} must be the name of a file, got {brief(value)}") from None
     except UnicodeEncodeError as error:
         raise ArgumentError(f"{name} cannot be written by the system as a file name, {brief(value)}: {error}") from None
-    if not found or "\0" in found:
+    if not found or "\0" in found or len(found) > 4096:  # Linux's limit
         raise ArgumentError(f"{name} must be the name of a file, got {brief(found)}")
     return found
 
@@ -177,7 +177,7 @@ def entries(state: Any, *names: str) -> list[Any]:
     missing = [name for name in names if name not in state]
     if missing:
         found = brief(list(state))
-        raise ArgumentError(f"the state lacks {', '.join(missing)}, it has {found}; is it of something else?")
+        raise ArgumentError(f"the state lacks {listing(missing)}, it has {found}; is it of something else?")
     return [state[name] for name in names]
 
 

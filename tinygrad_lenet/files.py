@@ -16,7 +16,7 @@ from io import BufferedReader
 from typing import IO
 
 from . import checks
-from .errors import DataError, TinygradLenetError
+from .errors import DataError, TinygradLenetError, as_cause
 
 _TEMPORARY = re.compile(r"\.tinygrad_lenet-[0-9a-f]{32}\.tmp")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -63,7 +63,8 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
     except OSError as error:
         state = "the old file is unchanged" if os.path.exists(path) else "there was none before"
         advice = "Make room, or choose a folder that can be written to"
-        raise DataError(f"{path} cannot be written: {error.strerror or error}; {state}. {advice}") from error
+        text = f"{path} cannot be written: {error.strerror or error}; {state}. {advice}"
+        raise DataError(text) from as_cause(error)
 
 
 def opened(path: str | os.PathLike[str]) -> BufferedReader:
@@ -119,11 +120,11 @@ def reading(path: str | os.PathLike[str], what: str, remedy: str = "") -> Iterat
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from as_cause(error)
     except MemoryError as error:
         raise DataError(f"{path} cannot be read: it takes more memory than there is") from error
     except Exception as error:  # a damaged file may lead to any exception
-        raise DataError(f"{path} is {what} ({type(error).__name__}: {error}){remedy}") from error
+        raise DataError(f"{path} is {what} ({type(error).__name__}: {error}){remedy}") from as_cause(error)
 
 
 def _check_regular(path: str | os.PathLike[str], found: os.stat_result, verb: str) -> None:

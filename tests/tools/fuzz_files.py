@@ -213,7 +213,7 @@ def archive(rng, members):
 COMMENTS = [b'{"a": "b"}', b'{"\\u00e9": "", "": "\\n"}', b'{"a": 1}', b'{"a": "\\ud800"}', b'{"a": "", "a": ""}']
 COMMENTS += [b"[]", b"comment", b"PK\5\6" + bytes(18), b"x" * 300, b"[" * 60_000, b'{"a":' * 9000, b"null", b"9" * 5000]
 NAMES = ["../../x.npy", "/etc/x.npy", "C:\\x.npy", "a\0b.npy", "", ".npy", "x/", "..", "ü.npy", "\udcff.npy"]
-NAMES += ["a" * 5000 + ".npy", "weight", "__class__.npy", "0.npy"]
+NAMES += ["a" * 5000 + ".npy", "weight", "__class__.npy", "0.npy", "\x1b[2J\r\n\u202e.npy", "n" * 60_000]
 
 
 def zipped(members, comment=b""):
@@ -325,7 +325,7 @@ class Safetensors(Target):
             entry = {"dtype": pick(rng, DTYPES[x.dtype.str[1:]], *words), "shape": shape}
             entry["data_offsets"] = pick(rng, offsets, offsets[::-1], offsets[:1], None, [0.0, 1.0])
             entry = pick(rng, entry, {}, [], {**entry, "more": 1}, {"dtype": "F32"}, None)
-            name = pick(rng, f"t{i}", "", "t0", "../x", "a\0b", "__metadata__", "é" * 500)
+            name = pick(rng, f"t{i}", "", "t0", "../x", "a\0b", "__metadata__", "é" * 500, "\x1b[31m\n" * 2000)
             entries.append(f"{json.dumps(name)}: {json.dumps(entry)}")
             body += x.tobytes()
         if rng.random() < 0.1:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """The value as an array that a Tensor can hold. Python numbers become float32. May share memory with ``value``."""
     if isinstance(value, PythonObject):
-        value = value._data
+        value = value.numpy()
     if dtype is None and type(value) is np.ndarray and value.dtype in NATIVE:
         return value
     return converted(value, dtype, _unwrap)
@@ -36,7 +36,7 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
 def numbers(name: str, value: Any) -> NDArray[Any]:
     """A value of a state or an input as an array, in its own dtype. May share memory with ``value``."""
     try:
-        array = value._data if isinstance(value, PythonObject) else np.asarray(value)
+        array = value.numpy() if isinstance(value, PythonObject) else np.asarray(value)
     except Exception as error:  # an object of the user may raise anything
         raise DTypeError(f"{name} must be an array of numbers ({error})") from None
     if array.dtype.kind not in "fiub":
@@ -53,7 +53,7 @@ def _unwrap(value: Any) -> Any:
     if isinstance(value, PythonObject):
         if value._recorded():
             raise GradientError("a list of tensors would lose their gradients; join them with tl.stack([...])")
-        return value._data
+        return value.numpy()
     return value
 
 

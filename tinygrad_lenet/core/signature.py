@@ -175,7 +175,7 @@ class Signature:
         filled = [*args, *self.defaults[len(args) : self.arity]]
         for name, value in self.respelled(kwargs).items():
             if name not in self.names:
-                raise TypeError(f"{self.name}() has no argument {name!r}; it has {self.listing}")
+                raise TypeError(f"{self.name}() has no argument {brief(name)}; it has {self.listing}")
             if self.names.index(name) < len(args):
                 raise TypeError(f"{self.name}() got {name!r} twice, by position and by name")
             filled[self.names.index(name)] = value

@@ -23,7 +23,7 @@ from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor, as_tensor
 from ..core.values import narrowed
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, named
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, listing, named
 from .naming import name_layer, title
 
 M = TypeVar("M", bound="Module")
@@ -230,7 +230,7 @@ class Module:
             for name, array in arrays.items()
             if array.shape != own[name].shape
         ]
-        found = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
+        found = "; ".join(f"{problem}: {listing(names)}" for problem, names in problems.items() if names)
         if found:
             advice = "use the options of the saved model; strict=False allows missing and unexpected keys"
             raise StateError(f"the state dict does not fit. {found}; {advice}")

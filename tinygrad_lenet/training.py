@@ -284,7 +284,8 @@ class ExponentialMovingAverage:
         """Restore a state of :meth:`state_dict`. Averages keep their dtype: float64 is rounded to float32."""
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
-        arrays = {name: _number_array(str(name), array) for name, array in averages.items()}
+        averages, plain = self.model._current(averages)
+        arrays = {name: _number_array(str(name), array) for name, array in averages.items() if name not in plain}
         given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:

@@ -151,7 +151,7 @@ def first_nonfinite(model: Model, *inputs: Any) -> str:
     for i, x in enumerate(inputs):
         if found := _nonfinite(x):
             return f"input {i} {found}"
-    for name, tensor in model._tensors():
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if found := _nonfinite(tensor):
             return f"{'parameter' if isinstance(tensor, Parameter) else 'buffer'} {name} {found}"
     with no_grad(), record_calls(model) as calls, np.errstate(all="ignore"), foreign:

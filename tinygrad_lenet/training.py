@@ -284,8 +284,11 @@ class ExponentialMovingAverage:
         """Restore a state of :meth:`state_dict`. Averages keep their dtype: float64 is rounded to float32."""
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
-        averages, plain = self.model._current(averages)
-        arrays = {name: _number_array(str(name), array) for name, array in averages.items() if name not in plain}
+        averages = self.model._renamed(averages)
+        for name, _, saved in self.model._search(Tensor, remove_duplicate=False):
+            if saved is None:  # a Tensor that is not a buffer: earlier versions averaged it
+                averages.pop(name, None)
+        arrays = {name: _number_array(str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:

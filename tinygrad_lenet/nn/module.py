@@ -92,11 +92,11 @@ class Module:
     """
 
     training: bool = True
-    _buffers: Mapping[str, bool] = {}  # the names of buffers, and whether they are part of the state; never changed
+    _buffers: dict[str, bool] = {}  # noqa: RUF012  # the names of buffers, and whether they are part of the state
 
     def __init__(self) -> None:
         self.training = True
-        self._buffers = {**self._buffers}
+        self._buffers = dict(self._buffers)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output. Each subclass defines it."""
@@ -117,6 +117,8 @@ class Module:
             raise named(error, type(self).__name__)  # noqa: B904  # it is the same error
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name not in vars(self) or isinstance(value, Parameter):
+            self._buffers.pop(name, None)  # a buffer that was deleted, or is learned from now on
         # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
         before = vars(self).get(name)
         other = Tensor if name in self._buffers else object
@@ -124,17 +126,14 @@ class Module:
         if value is not None and not isinstance(value, kind):
             text = f"{name} is a {kind.__name__}, which {brief(value)} cannot replace; give another, or `del` it first"
             raise named(DTypeError(text), type(self).__name__)
-        for key, tensor in _members({name: value}, Tensor):
-            _refuse_untrained(key, tensor, self)
+        if isinstance(value, (Tensor, list, tuple, dict)):
+            for key, tensor in _members({name: value}, Tensor):
+                _refuse_untrained(key, tensor, self)
         super().__setattr__(name, value)
-
-    def __delattr__(self, name: str) -> None:
-        super().__delattr__(name)
-        self._buffers = {other: persistent for other, persistent in self._buffers.items() if other != name}
 
     def __getstate__(self) -> dict[str, Any]:
         """The attributes for a copy or a pickle. Of a Tensor that hangs on a graph, only the values are copied."""
-        state = {**vars(self), "_buffers": self._buffers}
+        state = {**vars(self), "_buffers": dict(self._buffers)}
         detached = {id(t): t.detach() for _, t in _members(state, Tensor) if not t.is_leaf}
         for name, value in state.items():
             if any(id(t) in detached for _, t in _members({name: value}, Tensor)):
@@ -152,24 +151,21 @@ class Module:
         """The modules directly below this one, with their names."""
         return _members(vars(self), Module)
 
-    def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """The module itself and all below it, depth first, with dotted names.
+    def named_modules(
+        self, prefix: str = "", remove_duplicate: bool = True, _seen: set[int] | None = None
+    ) -> Iterator[tuple[str, Module]]:
+        """The module itself and all below it, depth first, with dotted names that begin with ``prefix``.
 
         A shared module appears once; with ``remove_duplicate=False`` it appears under all its names.
         """
-        seen: set[int] = set()
-
-        def below(name: str, module: Module) -> Iterator[tuple[str, Module]]:
-            if id(module) in seen:
-                return
-            seen.add(id(module))
-            yield name, module
-            for key, child in module.named_children():
-                yield from below(f"{name}.{key}" if name else key, child)
+        seen = set() if _seen is None else _seen
+        if id(self) not in seen:
+            seen.add(id(self))
+            yield prefix, self
+            for name, child in self.named_children():
+                yield from child.named_modules(f"{prefix}.{name}" if prefix else name, remove_duplicate, seen)
             if not remove_duplicate:
-                seen.remove(id(module))  # so that only cycles are left out
-
-        return below(prefix, self)
+                seen.remove(id(self))  # so that only cycles are left out
 
     def modules(self) -> Iterator[Module]:
         """The module itself and all below it, depth first."""
@@ -179,13 +175,13 @@ class Module:
         """The modules directly below this one."""
         return (module for _, module in self.named_children())
 
-    def _held(self, kind: type[T], remove_duplicate: bool = True) -> Iterator[tuple[str, T, bool | None]]:
+    def _search(self, kind: type[T], remove_duplicate: bool = True) -> Iterator[tuple[str, T, bool | None]]:
         """All objects of a class in the attributes, with dotted names; a shared one once, or under all its names.
 
         The third value says whether the state dict holds it. It is None for objects other than parameters and buffers.
         """
         seen: set[tuple[int, bool]] = set()
-        for prefix, module in self.named_modules("", remove_duplicate):
+        for prefix, module in self.named_modules(remove_duplicate=remove_duplicate):
             for name, value in _members(vars(module), kind):
                 saved = isinstance(value, Parameter) or module._buffers.get(name)
                 if not (remove_duplicate and (id(value), saved is None) in seen):
@@ -194,7 +190,7 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """The parameters with their dotted names, in the order of assignment; a shared one once."""
-        for name, tensor, _ in self._held(Tensor):
+        for name, tensor, _ in self._search(Tensor):
             _refuse_untrained(name, tensor, self)  # it may have been appended to a list
             if isinstance(tensor, Parameter):
                 yield name, tensor
@@ -227,12 +223,11 @@ class Module:
         if tensor is not None and isinstance(instance("tensor", tensor, Tensor), Parameter):
             raise DTypeError("tensor must not be a Parameter, which is learned; assign it, or pass its detach()")
         setattr(self, name, tensor)
-        self._buffers = {**self._buffers, name: persistent}
+        vars(self).setdefault("_buffers", {})[name] = persistent  # super().__init__() may be missing
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """The buffers with their dotted names; see :meth:`register_buffer`."""
-        tensors = self._held(Tensor)
-        return ((n, t) for n, t, saved in tensors if saved is not None and not isinstance(t, Parameter))
+        return ((n, t) for n, t, saved in self._search(Tensor) if not isinstance(t, Parameter) and saved is not None)
 
     def buffers(self) -> Iterator[Tensor]:
         """The buffers; see :meth:`register_buffer`."""
@@ -269,17 +264,13 @@ class Module:
 
     def _named_state(self) -> dict[str, Tensor]:
         """What the state dict holds: parameters and persistent buffers under all their names."""
-        return {name: tensor for name, tensor, saved in self._held(Tensor, remove_duplicate=False) if saved}
+        return {name: tensor for name, tensor, saved in self._search(Tensor, remove_duplicate=False) if saved}
 
-    def _current(self, state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """A state dict with today's names, and Tensors in it that are plain attributes: earlier versions saved them."""
-        found, own = dict(state), self._named_state()
-        for name in own.keys() - found.keys():
-            older = re.sub("[^.]*$", r"options.\g<0>", name, count=1)  # the weight of a loss
-            if older in found.keys() - own.keys():
-                found[name] = found.pop(older)
-        plain = {n: t for n, t, saved in self._held(Tensor, remove_duplicate=False) if saved is None and n in found}
-        return found, plain
+    def _renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state dict with today's names; in earlier versions the weight of a loss was ``options.weight``."""
+        own = self._named_state()
+        today = {re.sub("[^.]*$", r"options.\g<0>", name, count=1): name for name in own if name not in state}
+        return {name if name in own else today.get(name, name): value for name, value in state.items()}
 
     @checked
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -293,8 +284,9 @@ class Module:
                 changes nothing.
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
-        state, plain = self._current(state)
-        own = {**plain, **self._named_state()}
+        state, every = self._renamed(state), self._search(Tensor, remove_duplicate=False)
+        # Earlier versions saved every Tensor, not only buffers.
+        own = {name: tensor for name, tensor, saved in every if saved or (saved is None and name in state)}
         arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
         shapes = {name: (own[name].shape, array.shape) for name, array in arrays.items()}
         problems = {
@@ -316,7 +308,7 @@ class Module:
         They are dicts of numbers and arrays, which :func:`tinygrad_lenet.save_checkpoint` writes. A run that is
         continued with them draws the masks that it would have drawn. A shared generator appears once.
         """
-        return {name: generator.bit_generator.state for name, generator, _ in self._held(np.random.Generator)}
+        return {name: generator.bit_generator.state for name, generator, _ in self._search(np.random.Generator)}
 
     @checked
     def load_random_state(self, state: Mapping[str, Any]) -> None:
@@ -332,7 +324,7 @@ class Module:
         >>> bool((model(tl.ones(9)) == twin(tl.ones(9))).all())
         True
         """
-        own = {name: generator.bit_generator for name, generator, _ in self._held(np.random.Generator)}
+        own = {name: generator.bit_generator for name, generator, _ in self._search(np.random.Generator)}
         entries(state, *own)
         if len(state) > len(own):
             raise ArgumentError(f"the state is of the generators {brief([*state])}, this module has {brief([*own])}")
@@ -350,7 +342,7 @@ class Module:
 
     @reprlib.recursive_repr("(see above)")  # modules may hold each other
     def __repr__(self) -> str:
-        count = sum(parameter.size for parameter in self.parameters())
+        count = sum(parameter.size for _, parameter, _ in self._search(Parameter))
         head = f"{type(self).__name__}({self.extra_repr()})" + (f"  # {count:,} parameters" if count else "")
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return "\n  ".join([head, *lines])

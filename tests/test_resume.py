@@ -152,3 +152,10 @@ def test_an_error_in_the_last_state_changes_none():
     with pytest.raises(ArgumentError, match=r"1\.generator must be the state of a PCG64"):
         model.load_random_state({"0.generator": nn.Dropout(generator=7).random_state()["generator"], "1.generator": {}})
     assert model.random_state() == before
+
+
+def test_a_checkpoint_finds_the_generators_of_a_module_also_in_lists():
+    model = Noisy(0)
+    x = tl.randn(4, 1, 6, 6, generator=0)
+    tl.checkpoint(model, x).sum().backward()  # which draws the same numbers again, or would raise
+    assert model.out.weight.grad is not None

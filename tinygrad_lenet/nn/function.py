@@ -20,7 +20,7 @@ class Function(Module):
     """
 
     function: ClassVar[Callable[..., Tensor]]
-    _operands: ClassVar[list[str]]  # the options that may be Tensors
+    _kinds: ClassVar[dict[str, int]]  # the options by name; 2 for those that may be Tensors
     _signature: ClassVar[inspect.Signature]  # of the constructor, without self
     _checks: ClassVar[list[Option]]
 
@@ -32,9 +32,9 @@ class Function(Module):
         if cls.__doc__ and function.__doc__:  # python -OO removes docstrings
             cls.__doc__ = f"{cls.__doc__}\n\nThe function:\n\n{inspect.cleandoc(function.__doc__)}"
         door, parameters = Signature(inspect.unwrap(function)), inspect.signature(function).parameters
-        options = [parameters[name] for name, kind in zip(door.names, door.operands, strict=True) if kind != 1]
+        cls._kinds = {name: kind for name, kind in zip(door.names, door.operands, strict=True) if kind != 1}
+        options = [parameters[name] for name in cls._kinds]
         cls._signature, cls._checks = inspect.Signature(options), door.options
-        cls._operands = [name for name, kind in zip(door.names, door.operands, strict=True) if kind == 2]
 
         @checked
         def __init__(self: Function, *args: Any, **options: Any) -> None:
@@ -56,7 +56,7 @@ class Function(Module):
             if type(bound.arguments[option.name]) not in option.quick:
                 bound.arguments[option.name] = option.admit(bound.arguments[option.name])
         for name, value in bound.arguments.items():
-            if name in self._operands and (value is None or type(value) is Tensor):
+            if self._kinds[name] == 2 and (value is None or type(value) is Tensor):
                 self.register_buffer(name, value)
             else:
                 setattr(self, name, value)
@@ -67,7 +67,7 @@ class Function(Module):
     @property
     def options(self) -> dict[str, Any]:
         """The options by name."""
-        return {name: getattr(self, name) for name in self._signature.parameters}
+        return {name: getattr(self, name) for name in self._kinds}
 
     def forward(self, x: Any) -> Tensor:
         """Apply the function."""

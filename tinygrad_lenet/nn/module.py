@@ -71,8 +71,9 @@ class Module:
 
     Assign parameters and other modules as attributes, or in lists, tuples and dicts: they are found there, in the order
     of assignment. :meth:`register_buffer` adds a buffer: a Tensor that is part of the state but not learned, such as a
-    running mean. Every other Tensor is a plain attribute, which is not saved. It may hang on a graph, such as the
-    activations of the last call; a copy or a pickle of the module then holds its values.
+    running mean. Every other Tensor is a plain attribute, which the state dict does not hold. If it was computed from
+    the parameters, such as the activations of the last call, it keeps their graph alive; a copy or a pickle of the
+    module has its values only. A Tensor that you made with ``requires_grad=True`` is refused: nothing would train it.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -121,8 +122,8 @@ class Module:
             self._buffers.pop(name, None)  # a buffer that was deleted, or is learned from now on
         # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
         before = vars(self).get(name)
-        other = Tensor if name in self._buffers else object
-        kind = next((kind for kind in (Parameter, Module) if isinstance(before, kind)), other)
+        kind: type = Parameter if isinstance(before, Parameter) else Module if isinstance(before, Module) else object
+        kind = Tensor if name in self._buffers else kind
         if value is not None and not isinstance(value, kind):
             text = f"{name} is a {kind.__name__}, which {brief(value)} cannot replace; give another, or `del` it first"
             raise named(DTypeError(text), type(self).__name__)

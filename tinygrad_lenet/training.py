@@ -22,7 +22,7 @@ from .core.values import narrowed
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, brief, foreign
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite
-from .nn.module import evaluating
+from .nn.inspection import evaluating
 
 __all__ = [
     "EarlyStopping",

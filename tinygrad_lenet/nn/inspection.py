@@ -17,7 +17,7 @@ from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, brief, foreign
 from ..ops.creation import zeros
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
-from .module import Model, Module, Parameter, evaluating
+from .module import Model, Module, Parameter
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,17 @@ def record_calls(model: Model) -> Iterator[list[Call]]:
             vars(module).pop("forward", None)
             if forward is not None:
                 vars(module)["forward"] = forward
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[Module]:
+    """Set evaluation mode within the block, and restore the mode of each module after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _held(module: Module) -> int:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +26,16 @@ from ..core.tensor import Tensor, as_tensor
 from ..core.values import mapped, narrowed
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, named
 
-M = TypeVar("M", bound="Module")
 T = TypeVar("T")
 _PACKAGE = __name__.partition(".")[0] + "."
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
-if TYPE_CHECKING:
 
-    class _Forward(Protocol[P, R]):
-        """An object that is called with the parameters of its method ``forward``, and returns its result."""
+class _Forward(Protocol[P, R]):
+    """An object that is called with the parameters of its method ``forward``, and returns its result."""
 
-        def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 class Parameter(Tensor):
@@ -71,9 +68,9 @@ class Module:
 
     Assign parameters and other modules as attributes, or in lists, tuples and dicts: they are found there, in the order
     of assignment. :meth:`register_buffer` adds a buffer: a Tensor that is part of the state but not learned, such as a
-    running mean. Every other Tensor is a plain attribute, which the state dict does not hold. If it was computed from
-    the parameters, such as the activations of the last call, it keeps their graph alive; a copy or a pickle of the
-    module has its values only. A Tensor that you made with ``requires_grad=True`` is refused: nothing would train it.
+    running mean. Every other Tensor is a plain attribute, which is not saved. If it was computed from parameters, it
+    keeps their graph alive, but a copy or a pickle of the module has its values only. A leaf that requires a gradient
+    is refused, since only parameters are trained.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -204,8 +201,7 @@ class Module:
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a buffer as the attribute ``name``: a Tensor that is not learned, such as a running mean.
 
-        The state dict holds it if ``persistent``. A Tensor that is assigned to the attribute later is the buffer then;
-        with None there is none. ``del`` forgets the name.
+        The state dict holds it if ``persistent``. Another Tensor, or None for no buffer, may be assigned to it later.
 
         Raises:
             ArgumentError: the name is empty, contains a dot, or is that of another attribute.
@@ -215,9 +211,8 @@ class Module:
         >>> from tinygrad_lenet import nn
         >>> model = nn.Module()
         >>> model.register_buffer("mean", tl.zeros(2))
-        >>> model.mean = tl.ones(2)
         >>> model.state_dict()
-        {'mean': array([1., 1.], dtype=float32)}
+        {'mean': array([0., 0.], dtype=float32)}
         """
         if not name or "." in name or (name not in self._buffers and hasattr(self, name)):
             raise ArgumentError(f"name must be a word without dots, and no other attribute, got {brief(name)}")
@@ -304,10 +299,10 @@ class Module:
             own[name].data = array
 
     def random_state(self) -> dict[str, Any]:
-        """The states of all NumPy generators in the modules' attributes, such as that of :class:`Dropout`, by name.
+        """The states of all NumPy generators in the attributes, such as that of :class:`Dropout`, by dotted name.
 
-        They are dicts of numbers and arrays, which :func:`tinygrad_lenet.save_checkpoint` writes. A run that is
-        continued with them draws the masks that it would have drawn. A shared generator appears once.
+        Save them by :func:`tinygrad_lenet.save_checkpoint`, and a continued run draws what the stopped one would have
+        drawn. A shared generator appears once.
         """
         return {name: generator.bit_generator.state for name, generator, _ in self._search(np.random.Generator)}
 
@@ -355,8 +350,7 @@ Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # a module
 def _members(attributes: Mapping[Any, Any], kind: type[T], outer: tuple[Any, ...] = ()) -> Iterator[tuple[str, T]]:
     """The objects of a class among attributes, also those in lists, tuples and dicts, with dotted names.
 
-    ``outer`` holds the enclosing containers: a container that contains itself is skipped, and so are those below 99
-    others.
+    ``outer`` holds the enclosing containers, at most 99. A container that contains itself is skipped.
     """
     for key, value in attributes.items():
         if isinstance(value, kind):
@@ -506,14 +500,3 @@ def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLen
     """The error for an input of the wrong shape. It names the layer with its options."""
     caller = f"{type(layer).__name__}({layer.extra_repr()})"
     return named(ShapeError(f"expected input of shape {layout}, got {shape}"), caller)
-
-
-@contextmanager
-def evaluating(model: M) -> Iterator[M]:
-    """Set evaluation mode within the block, and restore the mode of each module after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield model.eval()
-    finally:
-        for module, training in modes:
-            module.training = training

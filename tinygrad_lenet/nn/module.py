@@ -68,9 +68,8 @@ class Module:
 
     Assign parameters and other modules as attributes, or in lists, tuples and dicts: they are found there, in the order
     of assignment. :meth:`register_buffer` adds a buffer: a Tensor that is part of the state but not learned, such as a
-    running mean. Every other Tensor is a plain attribute, which is not saved. If it was computed from parameters, it
-    keeps their graph alive, but a copy or a pickle of the module has its values only. A leaf that requires a gradient
-    is refused, since only parameters are trained.
+    running mean. Every other Tensor is a plain attribute, which is not saved; of an activation, copies and pickles of
+    the module have the values only. A leaf that requires a gradient is refused, since only parameters are trained.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -152,9 +151,8 @@ class Module:
     def named_modules(
         self, prefix: str = "", remove_duplicate: bool = True, _seen: set[int] | None = None
     ) -> Iterator[tuple[str, Module]]:
-        """The module itself and all below it, depth first, with dotted names that begin with ``prefix``.
-
-        A shared module appears once; with ``remove_duplicate=False`` it appears under all its names.
+        """The module itself and all below it, depth first, with dotted names; a shared one once, or, with
+        ``remove_duplicate=False``, under all its names.
         """
         seen = set() if _seen is None else _seen
         if id(self) not in seen:
@@ -174,9 +172,8 @@ class Module:
         return (module for _, module in self.named_children())
 
     def _search(self, kind: type[T], remove_duplicate: bool = True) -> Iterator[tuple[str, T, bool | None]]:
-        """All objects of a class in the attributes, with dotted names; a shared one once, or under all its names.
-
-        The third value says whether the state dict holds it. It is None for objects other than parameters and buffers.
+        """All objects of a class in the attributes, with dotted names; a shared one once, or under all its names. The
+        third value says whether the state dict holds it; None for what is neither parameter nor buffer.
         """
         seen: set[tuple[int, bool]] = set()
         for prefix, module in self.named_modules(remove_duplicate=remove_duplicate):
@@ -280,9 +277,10 @@ class Module:
                 changes nothing.
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
-        state, every = self._renamed(state), self._search(Tensor, remove_duplicate=False)
-        # Earlier versions saved every Tensor, not only buffers.
-        own = {name: tensor for name, tensor, saved in every if saved or (saved is None and name in state)}
+        own, state = self._named_state(), self._renamed(state)
+        for name, tensor, saved in self._search(Tensor, remove_duplicate=False):
+            if saved is None and name in state and np.shape(state[name]) == tensor.shape:
+                own[name] = tensor  # earlier versions saved every Tensor, not only buffers
         arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
         shapes = {name: (own[name].shape, array.shape) for name, array in arrays.items()}
         problems = {

@@ -16,12 +16,12 @@ import numpy as np
 from ..checks import Positive, instance, listed
 from ..checks import figure as real
 from ..core.modes import no_grad
+from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, brief, foreign
 from ..nn import Module, record_calls
 from ..ops.softmax import softmax
-from ..training import _number_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def _words(name: str, value: Any) -> list[str]:
     return words
 
 
-Numbers: TypeAlias = Annotated[Any, _number_array]
+Numbers: TypeAlias = Annotated[Any, numbers]
 Words: TypeAlias = Annotated[Sequence[str], _words]
 
 

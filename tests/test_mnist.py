@@ -110,7 +110,7 @@ def test_mnist_is_mnist(real, train, counts):
     assert data.images.shape == (sum(counts), 28, 28)
     assert data.images.dtype == np.uint8
     assert len(data) == sum(counts)
-    assert repr(data) == f"MNIST({sum(counts)} {'training' if train else 'test'} images of 28×28 pixels)"
+    assert repr(data) == f"MNIST({sum(counts)} {'training' if train else 'test'} images of 28x28 pixels)"
 
 
 def test_mnist_is_normalized_with_the_training_set(real):

@@ -165,7 +165,7 @@ def test_products_that_do_not_fit_are_named():
         (
             lambda x: x.transpose(0, 5),
             tl.ArgumentError,
-            "transpose: there is no axis 5; a tensor with 2 axes has axes -2 … 1",
+            "transpose: there is no axis 5; a tensor with 2 axes has axes -2 ... 1",
         ),
         (
             lambda x: x.squeeze(0),

@@ -15,7 +15,9 @@
     └── DownloadError   (OSError)       no mirror gave the right file
 
 Each also derives from the built-in exception in brackets, so ``except ValueError`` keeps working. Every message says
-what was given, what was expected, and how to put it right. The functions below build the messages.
+what was given, what was expected, and how to put it right. Messages are ASCII, so that any terminal prints them; only
+names and values of the user's own, such as a file's name, are repeated as they are. The functions below build the
+messages.
 """
 
 from __future__ import annotations

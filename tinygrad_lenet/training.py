@@ -90,7 +90,7 @@ def _classes(name: str, value: Any, count: int) -> NDArray[np.int64]:
     if array.dtype.kind == "f" and not (array == np.floor(array)).all():
         raise ArgumentError(f"{name} must be integers, got {array.dtype}; pass logits.argmax(1)")
     if array.size and not 0 <= array.min() <= array.max() < count:
-        raise OutOfRangeError(f"{name} must lie in 0 … {count - 1}, got {array.min()} … {array.max()}")
+        raise OutOfRangeError(f"{name} must lie in 0 ... {count - 1}, got {array.min()} ... {array.max()}")
     return array.astype(np.int64)
 
 

@@ -186,6 +186,8 @@ class Runner:
                 failing.append(self.items[number].nodeid)
             for file, (first, column) in called if passed else []:
                 self.users.setdefault((file, first, column), []).append(number)
+        if not self.users:
+            sys.exit("no test calls any of the functions: see that the tests pass")
         print(len(lines), f"tests without a mutant: {time.monotonic() - began:.0f} s", flush=True)
         if failing:
             print("left out, since they fail if calls are counted:", *failing, flush=True)

@@ -173,7 +173,7 @@ def mistakes(images: Numbers, labels: Numbers, logits: Numbers, classes: Words, 
         expected = f"images (N, 1, H, W), labels (N,) and logits (N, {len(classes)}) for {len(classes)} classes"
         raise ShapeError(f"expected {expected}, got {images.shape}, {labels.shape} and {logits.shape}")
     if labels.dtype.kind not in "iu" or ((labels < 0) | (labels >= len(classes))).any():
-        raise OutOfRangeError(f"labels must be integers, 0 … {len(classes) - 1}")
+        raise OutOfRangeError(f"labels must be integers, 0 ... {len(classes) - 1}")
     p = softmax(Tensor(np.asarray(logits, np.float64)), axis=1).numpy()
     guess = p.argmax(1)
     wrong = np.flatnonzero(guess != labels)
@@ -247,7 +247,7 @@ def feature_maps(model: Module, images: Any, limit: Positive = 16) -> list[Figur
     >>> from tinygrad_lenet import nn
     >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
     >>> [figure.get_suptitle() for figure in tl.visualize.feature_maps(model, tl.zeros(1, 1, 8, 8))]
-    ['0: Conv2d, 4 × 6 × 6', '1: ReLU, 4 × 6 × 6', 'output: Sequential, 4 × 6 × 6']
+    ['0: Conv2d, 4 x 6 x 6', '1: ReLU, 4 x 6 x 6', 'output: Sequential, 4 x 6 x 6']
     """
     instance("model", model, Module)
     with no_grad(), record_calls(model) as calls, foreign:
@@ -255,7 +255,7 @@ def feature_maps(model: Module, images: Any, limit: Positive = 16) -> list[Figur
     figures = []
     for call in calls:
         if isinstance(call.output, Tensor) and call.output.ndim == 4 and min(call.output.shape[2:]) > 1:
-            size = " × ".join(map(str, call.output.shape[1:]))
+            size = " x ".join(map(str, call.output.shape[1:]))
             title = f"{call.name or 'output'}: {type(call.module).__name__}, {size}"
             figures.append(tiles(call.output.numpy()[0, :limit], title))
     return figures

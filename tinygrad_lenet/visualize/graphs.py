@@ -55,8 +55,8 @@ class Node:
     def lines(self) -> list[str]:
         """The text: the op or name, the shape and dtype, and the norm of the gradient if there is one."""
         norm = _norm(self.leaf.grad) if self.leaf is not None and self.leaf.grad is not None else self.norm
-        shape = "×".join(map(str, self.shape)) or "scalar"
-        return [self.title, f"{shape} {self.dtype}", *([] if norm is None else [f"‖gradient‖ {norm:.3g}"])]
+        shape = "x".join(map(str, self.shape)) or "scalar"
+        return [self.title, f"{shape} {self.dtype}", *([] if norm is None else [f"|gradient| {norm:.3g}"])]
 
 
 def _norm(gradient: Any) -> float:
@@ -232,7 +232,7 @@ def graph(tensor: Tensor, model: Module | None = None) -> GraphView:
     ['weight', 'bias', 'linear', 'tanh', 'sum']
     >>> loss.backward()
     >>> print(view.mermaid().splitlines()[5])
-      n4[["sum<br/>scalar float32<br/>‖gradient‖ 1"]]:::output
+      n4[["sum<br/>scalar float32<br/>|gradient| 1"]]:::output
     """
     instance("tensor", tensor, Tensor)
     if model is not None:

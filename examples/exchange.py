@@ -88,7 +88,8 @@ def exchange(folder: Path, epochs: int) -> None:
         print("onnxruntime is not installed: skipped")
     report("ONNX, and back", ours(tl.onnx.load(folder / "lenet.onnx")))
 
-    tl.save(folder / "lenet.safetensors", model)
+    about = {"model": "LeNet5", "activation": "relu", "pool": "max", "dataset": "MNIST"}  # predict.py asks for it
+    tl.save(folder / "lenet.safetensors", model, about)
     if importlib.util.find_spec("torch"):
         import torch
         from safetensors.torch import load_file, save

@@ -428,7 +428,9 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     for epoch, found in enumerate(train(model, train_set, args.epochs, args.seed), 1):
         test = training.evaluate(model, test_loader, lambda *pair, reduction: MAPLoss(reduction=reduction)(*pair))
-        tl.save(args.save, model)
+        tl.save(
+            args.save, model, {"model": "LeNet5Classic", "dataset": "MNIST", "classes": ", ".join(test_set.classes)}
+        )
         print(
             f"epoch {epoch}/{args.epochs}:  train loss {found['loss']:.4f}, accuracy {found['accuracy']:.2%};  "
             f"test loss {test.loss:.4f}, accuracy {test.accuracy:.2%};  {time.perf_counter() - start:.0f} s",

@@ -325,6 +325,13 @@ def draw_graph(this: Run, path: Path) -> None:
     view.save(path)
 
 
+def description(args: argparse.Namespace) -> dict[str, str]:
+    """What one has to know to use the weights: the network and its options, and what it was trained on."""
+    dataset, options = DATASETS[args.dataset], {n: str(getattr(args, n)) for n in ("activation", "pool", "batch_norm")}
+    images = {"dataset": dataset.__name__, "mean": str(dataset.mean), "std": str(dataset.std)}
+    return {"model": "LeNet5", **options, **images, "classes": ", ".join(dataset.classes)}
+
+
 def run(args: argparse.Namespace) -> None:
     say = (lambda *_: None) if args.quiet or args.json else lambda text: print(text, flush=True)
     start, accuracies, stopped = time.perf_counter(), [], False
@@ -367,7 +374,7 @@ def run(args: argparse.Namespace) -> None:
             break
 
     averaged = this.average is not None and this.history
-    tl.save(args.save, this.average.averages if averaged else this.model)
+    tl.save(args.save, this.average.averages if averaged else this.model, description(args))
     if accuracies:
         result = {**summarise(accuracies), "seconds": round(time.perf_counter() - start, 1)}
         how = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"

@@ -9,14 +9,13 @@ import struct
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import data, nn, optim
+from tinygrad_lenet import nn
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "lenet_mnist.py"
 MNIST = EXAMPLE.parent / "data" / "mnist"
@@ -66,6 +65,9 @@ def test_it_leaves_curves_weights_and_metrics(command, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
     names = "epoch train_loss train_accuracy test_loss test_accuracy seconds images_per_second"
     assert [list(row) for row in rows] == [names.split()] * 2
+    about = tl.load_metadata(tmp_path / "lenet_mnist.npz")
+    options = {"model": "LeNet5", "activation": "relu", "pool": "max", "batch_norm": "True", "dataset": "MNIST"}
+    assert {name: about[name] for name in options} == options
     model = nn.LeNet5(batch_norm=True)
     with np.load(tmp_path / "lenet_mnist.npz") as state:
         model.load_state_dict(state)
@@ -279,79 +281,6 @@ def test_the_graph_shows_every_parameter_and_nothing_is_trained(command, tmp_pat
     assert [name for name in names if f">{name}<" not in text] == []
     assert text.count("|gradient|") > 2 * len(names)
     assert os.listdir(tmp_path) == ["graph.svg"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Weights of a short training on the real images."""
-    folder = tmp_path_factory.mktemp("trained")
-    images, labels = data.MNIST(EXAMPLE.parent / "data", train=False)[:3000]
-    model = nn.LeNet5(generator=0)
-    optimizer = optim.Adam(model.parameters(), lr=2e-3)
-    for x, y in data.DataLoader((images, labels), 50, shuffle=True, seed=0):
-        optimizer.zero_grad()
-        tl.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    np.savez(folder / "w.npz", **model.state_dict())
-    return folder / "w.npz"
-
-
-@pytest.mark.parametrize("kind", ["light on dark", "dark on light", "transparent", "off centre", "tiny"])
-def test_predict_reads_ordinary_pictures(trained, tmp_path, kind):
-    image = pytest.importorskip("PIL.Image")
-    mnist = data.MNIST(EXAMPLE.parent / "data", train=False)
-    paths = []
-    for i in range(3000, 3012):
-        pixels = mnist.images[i]
-        if kind == "transparent":
-            layers = np.zeros((28, 28, 4), np.uint8)
-            layers[..., 3] = pixels
-            picture = image.fromarray(layers).resize((90, 90))
-        elif kind == "off centre":
-            wide = np.full((60, 200), 230, np.uint8)
-            wide[20:48, 150:178] -= (pixels * 0.8).astype(np.uint8)
-            picture = image.fromarray(wide).resize((800, 240))
-        else:
-            size = {"tiny": (20, 20)}.get(kind, (230, 210))
-            picture = image.fromarray(255 - pixels if kind == "dark on light" else pixels).resize(size).convert("RGB")
-        paths.append(tmp_path / f"{i}.png")
-        picture.save(paths[-1])
-    done = subprocess.run(
-        [sys.executable, EXAMPLE.with_name("predict.py"), trained, *paths], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = [int(line.split(": ")[1].split()[0]) for line in done.stdout.splitlines()]
-    assert (np.array(found) == mnist.labels[3000:3012]).sum() >= 10
-    for line in done.stdout.splitlines():
-        shares = [float(word[:-1]) for word in line.split()[3:] if word.endswith("%")]
-        assert len(shares) == 10
-        assert abs(sum(shares) - 100) < 1
-
-
-def test_predict_says_what_is_wrong(trained, tmp_path):
-    image = pytest.importorskip("PIL.Image")
-    image.new("L", (30, 30), 77).save(tmp_path / "blank.png")
-    picture = bytearray((tmp_path / "blank.png").read_bytes())
-    picture[16:24] = struct.pack(">II", 10**5, 10**5)
-    picture[29:33] = struct.pack(">I", zlib.crc32(picture[12:29]))
-    (tmp_path / "bomb.png").write_bytes(picture)
-    (tmp_path / "word.ppm").write_bytes(b"P5 one 1 255 \0")
-    script = EXAMPLE.with_name("predict.py")
-    for weights, picture, words in [
-        (trained, "blank.png", "is blank"),
-        (trained, "none.png", "there is no file none.png"),
-        (trained, script, "cannot be read: cannot identify image"),
-        (trained, "bomb.png", "not a picture that Pillow can read (DecompressionBombError"),
-        (trained, "word.ppm", "not a picture that Pillow can read (ValueError"),
-        (trained, ".", "it is a folder"),
-        (script, "blank.png", "holds no weights; train some"),
-    ]:
-        done = subprocess.run(
-            [sys.executable, script, weights, picture], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 1
-        assert words in done.stderr
-        assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):

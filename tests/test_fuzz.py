@@ -48,8 +48,8 @@ PLANTED = f"""if True:
     def named(self, path, error):
         raise error
     def changed(self, path):
-        found = right(self, path)
-        return {{name: array + 1 for name, array in found.items()}}
+        arrays, metadata = right(self, path)
+        return [{{name: array + 1 for name, array in arrays.items()}}, metadata]
     plants = [
         ("KeyError", lambda self, path: {{}}["x"]),
         ("does not say", lambda self, path: named(self, path, fuzz_files.tl.DataError("broken"))),

@@ -358,6 +358,8 @@ def test_a_short_run_learns_and_predict_reads_its_weights(mnist, tmp_path):
     assert done.stderr == ""
     accuracy = float(done.stdout.split("test loss")[1].split("accuracy ")[1].split("%")[0])
     assert accuracy > 60  # 69.6 %; chance is 10 %
+    classes = ", ".join("0123456789")
+    assert tl.load_metadata(tmp_path / "w.npz") == {"model": "LeNet5Classic", "dataset": "MNIST", "classes": classes}
     model = LeNet5Classic()
     model.load_state_dict(tl.load(tmp_path / "w.npz"))
     test_set = data.MNIST(mnist.parent, train=False, normalize=False)

@@ -210,7 +210,7 @@ class _Recomputation:
         trace = _Trace()
         outputs: list[Tensor] = []
         with trace.listening(), foreign:
-            result = self.fn(*args)
+            result = self.fn(*[save(a, a)[0] for a in args])  # copies of arrays, which the function may write to
         _replaced(result, outputs.append)
         self.numbers = trace.end(outputs)
         return result, outputs, trace

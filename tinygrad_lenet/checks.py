@@ -109,11 +109,8 @@ def function(name: str, value: Any) -> Callable[..., Any]:
 
 def listed(name: str, value: Any, what: str) -> list[Any]:
     """The elements of an iterable other than a string or a 0-d array, as a list."""
-    if (
-        isinstance(value, Iterable)
-        and not isinstance(value, (str, bytes, bytearray, memoryview))
-        and getattr(value, "ndim", True)
-    ):
+    text = isinstance(value, (str, bytes, bytearray, memoryview))
+    if isinstance(value, Iterable) and not text and getattr(value, "ndim", True):
         return list(value)
     raise DTypeError(f"{name} must be {what}, got {brief(value)}")
 
@@ -179,9 +176,8 @@ def entries(state: Any, *names: str) -> list[Any]:
         raise DTypeError(f"a state is a dict, got {type(state).__name__}; pass what state_dict() gave")
     missing = [name for name in names if name not in state]
     if missing:
-        raise ArgumentError(
-            f"the state lacks {', '.join(missing)}, it has {brief(list(state))}; is it of something else?"
-        )
+        found = brief(list(state))
+        raise ArgumentError(f"the state lacks {', '.join(missing)}, it has {found}; is it of something else?")
     return [state[name] for name in names]
 
 
@@ -190,9 +186,8 @@ def made(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T]) -> T:
     try:
         return make(shape)
     except (MemoryError, ValueError, OverflowError):
-        raise ArgumentError(
-            f"an array of shape {brief(shape)} is more than fits into memory; give smaller numbers"
-        ) from None
+        text = f"an array of shape {brief(shape)} is more than fits into memory; give smaller numbers"
+        raise ArgumentError(text) from None
 
 
 # The ranges of annotated parameters. Each carries its check, which the door of a function calls.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -24,16 +24,7 @@ from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, S
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite
 from .nn.inspection import evaluating
-
-__all__ = [
-    "EarlyStopping",
-    "Evaluation",
-    "ExponentialMovingAverage",
-    "accuracy",
-    "check_finite",
-    "confusion_matrix",
-    "evaluate",
-]
+from .nn.module import Model
 
 Extreme: TypeAlias = Literal["max", "min"]
 
@@ -107,8 +98,8 @@ class Evaluation:
 
     loss: float
     accuracy: float
-    logits: NDArray[Any]
-    labels: NDArray[Any]
+    logits: NDArray[Any] = field(repr=False)
+    labels: NDArray[Any] = field(repr=False)
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -118,7 +109,7 @@ class Evaluation:
 
 @checked
 def evaluate(
-    model: Module, loader: Iterable[tuple[Any, ...]], loss: Callable[..., Tensor] = cross_entropy
+    model: Model, loader: Iterable[tuple[Any, ...]], loss: Callable[..., Tensor] = cross_entropy
 ) -> Evaluation:
     """Evaluate a model on all batches (inputs, labels) of a loader.
 
@@ -138,7 +129,6 @@ def evaluate(
     >>> tl.training.evaluate(nn.Identity(), data.DataLoader((x, y), batch_size=2)).accuracy
     1.0
     """
-    instance("model", model, Module)
     function("loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
         raise DTypeError(f"loader must yield pairs of inputs and labels, got {brief(loader)}")
@@ -166,7 +156,7 @@ def evaluate(
 
 
 @checked
-def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
+def check_finite(model: Model, loss: Tensor, *inputs: Any) -> None:
     """Raise an error if the loss or a gradient is NaN or infinite.
 
     Call it after ``loss.backward()`` and before ``optimizer.step()``. For LeNet-5, it takes about one percent of the
@@ -190,7 +180,6 @@ def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
     Traceback (most recent call last):
     tinygrad_lenet.errors.GradientError: check_finite: the loss is nan: parameter weight holds nan in 1 of 1 elements
     """
-    instance("model", model, Module)
     if not np.isfinite(instance("loss", loss, Tensor).item()):
         with foreign:
             where = first_nonfinite(model, *inputs) or "it begins in the loss itself; the output of the model is finite"
@@ -231,8 +220,8 @@ class ExponentialMovingAverage:
     """
 
     @checked
-    def __init__(self, model: Module, decay: Decay = 0.999) -> None:
-        self.model, self.decay = instance("model", model, Module), decay
+    def __init__(self, model: Model, decay: Decay = 0.999) -> None:
+        self.model, self.decay = model, decay
         self.steps = 0
         # An update adds about a thousandth of a weight, which float16 would round away.
         self.averages = {
@@ -254,6 +243,9 @@ class ExponentialMovingAverage:
                 average += (1 - d) * (now - average)
             else:
                 average[...] = now
+
+    def __repr__(self) -> str:
+        return f"ExponentialMovingAverage(decay={self.decay}, {self.steps} steps)"
 
     @contextmanager
     def applied(self) -> Iterator[Module]:
@@ -322,6 +314,9 @@ class EarlyStopping:
         self.best, self.best_epoch = value, self.epoch
         return True
 
+    def __repr__(self) -> str:
+        return f"EarlyStopping(patience={self.patience}, best={self.best} in epoch {self.best_epoch})"
+
     @property
     def stop(self) -> bool:
         """Whether to stop."""
@@ -337,3 +332,6 @@ class EarlyStopping:
         epoch, best_epoch, best = entries(state, "epoch", "best_epoch", "best")
         epoch, best = integer("epoch", epoch, 0), figure("best", best)
         self.epoch, self.best_epoch, self.best = epoch, integer("best_epoch", best_epoch, 0, epoch), best
+
+
+__all__ = sorted(n for n, made in vars().items() if getattr(made, "__module__", "") == __name__ and n[0] != "_")

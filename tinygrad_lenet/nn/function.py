@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ..core.signature import SPELLINGS, Option, Signature, checked
 from ..core.tensor import Tensor
+from ..errors import brief
 from .module import Module
 
 
@@ -75,4 +76,5 @@ class Function(Module):
 
     def extra_repr(self) -> str:
         """The options."""
-        return ", ".join(f"{name}={value}" for name, value in self.options.items() if value is not None)
+        options = {name: value for name, value in self.options.items() if value is not None}
+        return ", ".join(f"{n}={v if isinstance(v, str) else brief(v)}" for n, v in options.items())

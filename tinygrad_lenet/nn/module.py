@@ -25,9 +25,9 @@ from ..core.signature import checked
 from ..core.tensor import Tensor, as_tensor
 from ..core.values import mapped, narrowed
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, named
+from .naming import name_layer, title
 
 T = TypeVar("T")
-_PACKAGE = __name__.partition(".")[0] + "."
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
@@ -102,16 +102,13 @@ class Module:
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return ``self.forward(...)``. Type checkers know its parameters and its result.
 
-        If the module is one of the package, an error begins with the name of its class.
+        If the module is a layer of the package, an error begins with its class and its options.
         """
         try:
             return self.forward(*args, **kwargs)
         except TinygradLenetError as error:
-            if not type(self).forward.__module__.startswith(_PACKAGE):  # the user's own
-                error.caller = error.caller or "?"
-            if error.caller:
-                raise
-            raise named(error, type(self).__name__)  # noqa: B904  # it is the same error
+            name_layer(error, self, any(isinstance(value, Module) for value in vars(self).values()))
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in vars(self) or isinstance(value, Parameter):
@@ -378,11 +375,9 @@ class _Container(Module):
     @checked
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return self._slice(list(self.named_children())[index])
+            found = list(self.named_children())[index]
+            return Sequential(dict(found)) if isinstance(self, Sequential) else ModuleList(m for _, m in found)
         return list(self.children())[self._position(index)]
-
-    def _slice(self, children: list[tuple[str, Module]]) -> Module:
-        raise NotImplementedError
 
     def _position(self, index: Any) -> int:
         """The position counted from the start. Negative indices count from the end."""
@@ -431,13 +426,14 @@ class Sequential(_Container):
 
     def forward(self, x: Any) -> Any:
         """Apply the modules in order."""
-        for value in vars(self).values():
+        for name, value in vars(self).items():
             if isinstance(value, Module):
-                x = value(x)
+                try:
+                    x = value(x)
+                except Exception as error:
+                    error.add_note(f"in layer {name} of {type(self).__name__}")
+                    raise
         return x
-
-    def _slice(self, children: list[tuple[str, Module]]) -> Module:
-        return Sequential(dict(children))
 
 
 class ModuleList(_Container):
@@ -462,9 +458,6 @@ class ModuleList(_Container):
         for module in [instance("each of modules", module, Module) for module in listed("modules", modules, "Modules")]:
             self.append(module)
         return self
-
-    def _slice(self, children: list[tuple[str, Module]]) -> Module:
-        return ModuleList(module for _, module in children)
 
     @checked
     def __setitem__(self, index: int, module: Model) -> None:
@@ -496,5 +489,4 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
 
 def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:
     """The error for an input of the wrong shape. It names the layer with its options."""
-    caller = f"{type(layer).__name__}({layer.extra_repr()})"
-    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), caller)
+    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), title(layer))

@@ -183,7 +183,7 @@ def _reduce(d):
 
 @draws("ArgMax", "ArgMin")
 def _arg(d):
-    x = d.array("T", d.shape(1))
+    x = d.array("T", d.shape(1, empty=False))
     d.some(keepdims=[0, 1], select_last_index=[0, 1], axis=[d.axis(x.ndim)])
     return [x]
 

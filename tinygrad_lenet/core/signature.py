@@ -166,7 +166,7 @@ class Signature:
                     break
             return args, plain, tracked, self.function(*(self._arrays(plain) if convert else plain))
         except Exception as error:
-            self.explain(error, given(self.names, args))
+            return args, plain, tracked, self._again(error, args, plain)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments by position, defaults filled in."""
@@ -202,14 +202,8 @@ class Signature:
         return tuple(found)
 
     def _arrays(self, plain: list[Any]) -> list[Any]:
-        """The operands as arrays. In ops of the package, numbers stay if an array is among the arguments, since NumPy
-        computes with them faster. Other bodies get arrays of the dtype that the number has beside the others.
-        """
+        """The operands as arrays. Numbers stay if an array is among the arguments, else they become float32."""
         alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
-        if not alone and not self.trusted:
-            at = [i for i, a in enumerate(plain) if self.is_operand(i, a)]
-            for i, a in zip(at, beside(*[plain[i] for i in at]), strict=True):
-                plain[i] = a
         for i, a in enumerate(plain):
             number = isinstance(a, (bool, int, float)) or (isinstance(a, np.generic) and a.dtype in NATIVE)
             if self.is_operand(i, a) and (alone or not number):
@@ -223,6 +217,18 @@ class Signature:
         """Whether an argument must become an array: it is declared ``Array``, or ``Array | None`` and is not None."""
         kind = self.operands[min(position, len(self.operands) - 1)]
         return kind == 1 or (kind == 2 and value is not None)
+
+    def _again(self, error: Exception, args: tuple[Any, ...], plain: list[Any]) -> Any:
+        """Call again with arrays if the body expected an array and received a number; else explain the error."""
+        if isinstance(error, AttributeError) and any(isinstance(a, (bool, int, float)) for a in plain):
+            at = [i for i, a in enumerate(plain) if self.is_operand(i, a)]
+            try:
+                for i, a in zip(at, beside(*[plain[i] for i in at]), strict=True):
+                    plain[i] = a
+                return self.function(*self._arrays(plain))
+            except Exception as found:
+                error = found
+        return self.explain(error, given(self.names, args))
 
     # For composites, constructors and methods: as the user called them
 

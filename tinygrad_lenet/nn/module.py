@@ -93,6 +93,7 @@ class Module:
 
     def __init__(self) -> None:
         self.training = True
+        self._buffers = {**self._buffers}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output. Each subclass defines it."""

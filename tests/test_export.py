@@ -246,7 +246,7 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     with pytest.raises(tl.DataError, match="not a valid model"):
         tl.onnx.load(path)
     made = tl.onnx.export(nn.Identity(), tl.zeros(1, 2), None)
-    made.graph.node[0].op_type = "NonMaxSuppression"
+    made.graph.node[0].op_type = "Gemm"
     with pytest.raises(tl.DataError, match="not a valid model"):
         tl.onnx.load(made)
     with pytest.raises(tl.ShapeError, match=r"expected 1 inputs \(input\), got 2"):
@@ -259,7 +259,7 @@ def test_models_of_old_operators_are_refused_until_they_are_converted():
     made = tl.onnx.export(nn.Sequential(nn.Conv2d(1, 2, 3, generator=0), nn.ReLU()), tl.zeros(1, 1, 5, 5), None)
     made.opset_import[0].version, made.ir_version = 9, 4
     with pytest.raises(
-        tl.UnsupportedError, match=r"opset 9, older than 13; call load\(onnx.version_converter.convert_"
+        tl.UnsupportedError, match=r"opset 9, not one of 13 to .*, or call onnx.version_converter.convert_"
     ):
         tl.onnx.load(made)
     x = tl.rand(2, 1, 5, 5, generator=1)

@@ -20,7 +20,7 @@ class Block(nn.Module):
         self.second = nn.Linear(3, 2, generator=0)
         self.scale = nn.Parameter([2.0])
         self.first = nn.Sequential(nn.Linear(2, 2, generator=1), nn.ReLU())
-        self.count = tl.zeros(2)
+        self.register_buffer("count", tl.zeros(2))
         self.label = "anything"
 
     def forward(self, x):

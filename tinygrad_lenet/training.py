@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer
 from .core.modes import no_grad
+from .core.python_object import numbers
 from .core.signature import checked
 from .core.tensor import Tensor
 from .core.values import narrowed
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, brief, foreign
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite
-from .nn.module import Model, evaluating
+from .nn.inspection import evaluating
+from .nn.module import Model
 
 Extreme: TypeAlias = Literal["max", "min"]
 
@@ -41,7 +43,7 @@ def accuracy(logits: Any, labels: Any) -> float:
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
     """
-    scores = _number_array("logits", logits)
+    scores = numbers("logits", logits)
     if scores.ndim != 2 or not scores.size:
         raise ShapeError(f"logits must be (N, C), with samples and classes, got {scores.shape}")
     targets = _classes("labels", labels, scores.shape[1])
@@ -73,20 +75,9 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
     return np.bincount(true * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _number_array(name: str, value: Any) -> NDArray[Any]:
-    """The value as an array of numbers. Unlike in a Tensor, integers in a list stay integers."""
-    try:
-        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    except Exception as error:  # an object of the user's own may raise anything
-        raise ShapeError(f"{name} must be an array of numbers ({error})") from None
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DTypeError(f"{name} must be an array of numbers, got {brief(array)}")
-    return array
-
-
 def _classes(name: str, value: Any, count: int) -> NDArray[np.int64]:
     """An array of class numbers below ``count``."""
-    array = _number_array(name, value)
+    array = numbers(name, value)
     if array.dtype.kind == "f" and not (array == np.floor(array)).all():
         raise ArgumentError(f"{name} must be integers, got {array.dtype}; pass logits.argmax(1)")
     if array.size and not 0 <= array.min() <= array.max() < count:
@@ -275,7 +266,11 @@ class ExponentialMovingAverage:
         """Restore a state of :meth:`state_dict`. Averages keep their dtype: float64 is rounded to float32."""
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
-        arrays = {name: _number_array(str(name), array) for name, array in averages.items()}
+        averages = self.model._renamed(averages)
+        for name, _, saved in self.model._search(Tensor, remove_duplicate=False):
+            if saved is None:  # a Tensor that is not a buffer: earlier versions averaged it
+                averages.pop(name, None)
+        arrays = {name: numbers(str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:

@@ -19,7 +19,7 @@ from ..errors import ArgumentError, DTypeError, brief, foreign
 from ..ops.convolution import _conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..ops.creation import zeros
 from ..ops.products import _linear_weight_grad, linear, matmul
-from .module import Model, Module, Parameter, evaluating
+from .module import Model, Module, Parameter
 from .naming import _PACKAGE
 
 
@@ -113,6 +113,17 @@ def record_calls(model: Model) -> Iterator[list[Call]]:
                 vars(module)["forward"] = forward
 
 
+@contextmanager
+def evaluating(model: Module) -> Iterator[Module]:
+    """Set evaluation mode within the block, and restore the mode of each module after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def _held(module: Module) -> int:
     """The number of parameters of a module that do not belong to a layer within it."""
     inner = {id(p) for child in module.children() for p in child.parameters()}
@@ -196,7 +207,7 @@ def first_nonfinite(model: Model, *inputs: Any) -> str:
     for i, x in enumerate(inputs):
         if found := _nonfinite(x):
             return f"input {i} {found}"
-    for name, tensor in model._tensors():
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if found := _nonfinite(tensor):
             return f"{'parameter' if isinstance(tensor, Parameter) else 'buffer'} {name} {found}"
     with no_grad(), record_calls(model) as calls, np.errstate(all="ignore"), foreign:

@@ -17,13 +17,13 @@ import numpy as np
 from ..checks import Positive, listed
 from ..checks import figure as real
 from ..core.modes import no_grad
+from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, brief, foreign
 from ..nn import record_calls
 from ..nn.module import Model
 from ..ops.softmax import softmax
-from ..training import _number_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +100,7 @@ def _words(name: str, value: Any) -> list[str]:
     return words
 
 
-Numbers: TypeAlias = Annotated[Any, _number_array]
+Numbers: TypeAlias = Annotated[Any, numbers]
 Words: TypeAlias = Annotated[Sequence[str], _words]
 
 

@@ -122,7 +122,6 @@ DRAWS |= {
         d.some(**({"start": [*range(-5, 6)], "end": [*range(-5, 6)]} if d.opset >= 15 else {}))
         or [d.array("T", d.shape())]
     ),
-    "Det": lambda d: [d.array("T", (*d.shape(0, 2), *(d.r.randint(1, 3),) * 2))],
 }
 
 

@@ -26,6 +26,9 @@ from .nn import Module, first_nonfinite
 from .nn.inspection import evaluating
 from .nn.module import Model
 
+__all__ = ["EarlyStopping", "Evaluation", "ExponentialMovingAverage"]
+__all__ += ["accuracy", "check_finite", "confusion_matrix", "evaluate"]
+
 Extreme: TypeAlias = Literal["max", "min"]
 
 
@@ -332,6 +335,3 @@ class EarlyStopping:
         epoch, best_epoch, best = entries(state, "epoch", "best_epoch", "best")
         epoch, best = integer("epoch", epoch, 0), figure("best", best)
         self.epoch, self.best_epoch, self.best = epoch, integer("best_epoch", best_epoch, 0, epoch), best
-
-
-__all__ = sorted(n for n, made in vars().items() if getattr(made, "__module__", "") == __name__ and n[0] != "_")

@@ -298,7 +298,7 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
     if not is_grad_enabled():
         with foreign:
             return fn(*args)
-    found = [g for _, g, _ in fn._search(np.random.Generator)] if hasattr(fn, "_search") else []  # of a module
+    found = [g for _, g in fn._search(np.random.Generator)] if hasattr(fn, "_search") else []  # of a module
     plan = _Recomputation(fn, list({id(g): g for g in (*generators, *found)}.values()))
     result, trace = _recorded(plan, [save(a, a) for a in args])
     trace.settle()

@@ -265,8 +265,8 @@ class ExponentialMovingAverage:
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
         averages = self.model._renamed(averages)
-        for name, _, saved in self.model._search(Tensor, remove_duplicate=False):
-            if saved is None:  # a Tensor that is not a buffer: earlier versions averaged it
+        for name, _ in self.model._search(Tensor, remove_duplicate=False):
+            if name not in self.averages:  # a Tensor that is not part of the state: earlier versions averaged it
                 averages.pop(name, None)
         arrays = {name: numbers(str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}

@@ -47,7 +47,7 @@ ROWS = [
     *(Row(f"train LeNet-5, ReLU/max, batch {n}", "train", "lenet", n, 1.0, n in (8, 64, 256)) for n in TRAIN),
     *(Row(f"train LeNet-5, tanh/average, batch {n}", "train", "lenet tanh/avg", n, 1.0) for n in TRAIN),
     *(Row(f"inference LeNet-5, batch {n}", "infer", "lenet", n, 1.0) for n in (1, 64, 1024)),
-    Row("train VGG-like on 32×32×3, batch 64", "train", "vgg", 64, 1.5),
+    Row("train VGG-like on 32x32x3, batch 64", "train", "vgg", 64, 1.5),
     Row("train MLP 784-512-512-10, batch 128", "train", "mlp", 128, 1.0),
     Row("record and differentiate an op of 4 elements", "record", "", 64, 1.0),
 ]
@@ -223,7 +223,7 @@ def distort() -> None:
         "noise": data.GaussianNoise(),
     }
     rng = np.random.default_rng(0)
-    print("images of 28×28 distorted in a second, in batches of 64 and of 1,024: median of 15")
+    print("images of 28x28 distorted in a second, in batches of 64 and of 1,024: median of 15")
     for name, transform in transforms.items():
         rates = []
         for size in (64, 1024):
@@ -337,7 +337,7 @@ def draw_growth(results: dict[str, Any], path: Path) -> None:
             axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_ylim(0.8 * min(found[key]), 1.25 * max(found[key]))
             axes.grid(alpha=0.3)
-    figure.suptitle("A training step of 3×3 convolutions, and a pass over a sequence: how time and memory grow")
+    figure.suptitle("A training step of 3x3 convolutions, and a pass over a sequence: how time and memory grow")
     write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=100))
 
 

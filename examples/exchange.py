@@ -13,12 +13,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, files, nn, optim, training
 
 HERE = Path(__file__).parent / "data"
+FILES = ("lenet.onnx", "lenet.safetensors", "torch.safetensors")
 
 
 def train(model: nn.Module, epochs: int) -> None:
@@ -86,7 +88,8 @@ def exchange(folder: Path, epochs: int) -> None:
         print("onnxruntime is not installed: skipped")
     report("ONNX, and back", ours(tl.onnx.load(folder / "lenet.onnx")))
 
-    tl.save(folder / "lenet.safetensors", model)
+    about = {"model": "LeNet5", "activation": "relu", "pool": "max", "dataset": "MNIST"}  # predict.py asks for it
+    tl.save(folder / "lenet.safetensors", model, about)
     if importlib.util.find_spec("torch"):
         import torch
         from safetensors.torch import load_file, save
@@ -104,14 +107,29 @@ def exchange(folder: Path, epochs: int) -> None:
         print("PyTorch is not installed: skipped")
 
 
-def main(argv: list[str] | None = None) -> None:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=1, help="passes over the training set")
-    parser.add_argument("--folder", type=Path, help="where to leave the files; a temporary folder if not given")
+    parser.add_argument(
+        "--folder", type=command_line.path, help="where to leave the files; a temporary folder if not given"
+    )
     args = parser.parse_args(argv)
+    if args.epochs < 0:
+        parser.error(f"--epochs must be at least 0, got {args.epochs}")
     if args.folder and not args.folder.is_dir():  # better now than after training
-        parser.error(f"there is no folder {args.folder}; make it first")
-    with tempfile.TemporaryDirectory() as temporary:
+        parser.error(f"--folder: there is no folder {args.folder}; make it first")
+    if args.folder:
+        command_line.check_outputs(parser, [("--folder", args.folder / name) for name in FILES])
+    missing = [name for name in ("onnx", "safetensors") if importlib.util.find_spec(name) is None]
+    if missing:
+        extras = ",".join(missing)
+        parser.error(f"this example needs {' and '.join(missing)}; pip install 'tinygrad_lenet[{extras}]'")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    with command_line.program("exchange.py"), tempfile.TemporaryDirectory() as temporary:
+        args = arguments(argv)
         exchange(args.folder or Path(temporary), args.epochs)
 
 

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 
 import tinygrad_lenet as tl
@@ -222,7 +223,7 @@ class MAPLoss(nn.Module):
             )
         if classes.size and not 0 <= classes.min() <= classes.max() < scores.shape[1]:  # C is the class "rubbish"
             raise tl.ArgumentError(
-                f"MAPLoss: labels must lie in 0 … {scores.shape[1] - 1}, got {classes.min()} … {classes.max()}"
+                f"MAPLoss: labels must lie in 0 ... {scores.shape[1] - 1}, got {classes.min()} ... {classes.max()}"
             )
         rubbish = tl.full((len(scores), 1), -self.j, dtype=scores.dtype)
         return tl.cross_entropy(tl.concatenate([scores, rubbish], axis=1), classes, reduction=self.reduction)
@@ -403,15 +404,16 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--epochs", type=int, default=20, help="passes over the training set")
     add("--seed", type=int, default=0, help="of the initial weights and the order of the images")
     add("--examples", type=int, default=60_000, metavar="N", help="train on the first N images only")
-    add("--save", type=Path, metavar="FILE", default=Path("lenet_1998.npz"), help="where to keep the weights")
+    save = Path("lenet_1998.npz")
+    add("--save", type=command_line.path, metavar="FILE", default=save, help="where to keep the weights")
     args = parser.parse_args(argv)
     for name, least in {"epochs": 1, "seed": 0, "examples": 1}.items():
         if getattr(args, name) < least:
             parser.error(f"--{name} must be at least {least}, got {getattr(args, name)}")
-    if args.save.suffix not in (".npz", ".safetensors"):
-        parser.error(f"--save must end in .npz or .safetensors, got {args.save}")
-    if not args.save.parent.is_dir():  # better to find out before training
-        parser.error(f"the folder of {args.save} does not exist; make it first")
+    if args.examples > 60_000:
+        parser.error(f"--examples must be at most 60000, the number of training images, got {args.examples}")
+    command_line.check_weights(parser, args.save)
+    command_line.check_outputs(parser, [("--save", args.save)])
     return args
 
 
@@ -426,7 +428,9 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     for epoch, found in enumerate(train(model, train_set, args.epochs, args.seed), 1):
         test = training.evaluate(model, test_loader, lambda *pair, reduction: MAPLoss(reduction=reduction)(*pair))
-        tl.save(args.save, model)
+        tl.save(
+            args.save, model, {"model": "LeNet5Classic", "dataset": "MNIST", "classes": ", ".join(test_set.classes)}
+        )
         print(
             f"epoch {epoch}/{args.epochs}:  train loss {found['loss']:.4f}, accuracy {found['accuracy']:.2%};  "
             f"test loss {test.loss:.4f}, accuracy {test.accuracy:.2%};  {time.perf_counter() - start:.0f} s",
@@ -436,13 +440,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = arguments(argv)
-    try:
-        run(args)
-    except KeyboardInterrupt:
-        sys.exit(f"\nStopped; {args.save} has the weights after the last whole epoch, if there was one.")
-    except (tl.TinygradLenetError, OSError) as error:
-        sys.exit(f"lenet_1998.py: {error}")
+    with command_line.program("lenet_1998.py"):
+        args = arguments(argv)
+        try:
+            run(args)
+        except KeyboardInterrupt:
+            sys.exit(f"\nStopped; {args.save} has the weights after the last whole epoch, if there was one.")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@
 trains on the 60,000 images of MNIST, tests on the other 10,000, and writes a picture of the curves and the learned
 weights. The model is written as a forward pass only: see tinygrad_lenet/nn/lenet.py. `--help` lists the options.
 
-`--resume` continues a stopped run from its last checkpoint. The result has the same bits as that of a run that was
-never stopped.
+`--resume` continues a stopped run from its last checkpoint. With the same options, the result has the same bits as that
+of a run that was never stopped. `--epochs`, `--lr` and `--patience` may be given anew: `--resume --epochs 12` trains a
+run of 8 epochs for four more. From its present step on, the learning rate then follows the schedule of the new options.
+This is not one run of 12 epochs, whose first 8 would have followed that schedule too.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import statistics
 import sys
 import time
@@ -24,103 +25,62 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
+from command_line import option
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, files, nn, optim, training, visualize
 
 try:
-    from matplotlib.backend_bases import FigureCanvasBase  # visualize needs it too: fail now, not after training
+    from lenet_mnist_options import DATASETS, OPTIMIZERS, arguments, checkpoint_path, picture_format
     from tqdm import tqdm
 except ModuleNotFoundError as missing:
     sys.exit(f"This example needs {missing.name}, one of its extras. Install them with:  pip install -e '.[examples]'")
 
-DATASETS = {"mnist": data.MNIST, "fashion": data.FashionMNIST}
-# For each optimiser, its constructor and its peak learning rate, chosen on a validation split of the training set.
-OPTIMIZERS = {
-    "sgd": (0.03, lambda ps, lr, decay: optim.SGD(ps, lr=lr, momentum=0.9, nesterov=True, weight_decay=decay)),
-    "adam": (2e-3, lambda ps, lr, decay: optim.Adam(ps, lr=lr)),
-    "adamw": (2e-3, lambda ps, lr, decay: optim.AdamW(ps, lr=lr)),
-    "rmsprop": (1e-3, lambda ps, lr, decay: optim.RMSprop(ps, lr=lr)),
-    "adagrad": (2e-2, lambda ps, lr, decay: optim.Adagrad(ps, lr=lr)),
-}
-# The defaults that --recipe sets; chosen on a validation split, never on the test set.
-RECIPES: dict[str, dict[str, Any]] = {
-    "quick": {},
-    "plain": {"epochs": 20, "lr": 0.02, "weight_decay": 1e-3, "average": 0.999, "label_smoothing": 0.1},
-    "best": {"epochs": 30, "lr": 0.03, "weight_decay": 5e-4, "average": 0.999, "augment": True, "label_smoothing": 0.1},
-}
 AUGMENT = data.RandomAffine(degrees=10, translate=0.07, scale=(0.9, 1.1), shear=10)
+# The options that must not change when a run is resumed, but for those that may be given anew.
+SETTINGS = ["epochs", "batch_size", "accumulate", "lr", "optimizer", "weight_decay", "label_smoothing", "activation"]
+SETTINGS += ["pool", "batch_norm", "augment", "average", "validation", "patience", "dataset"]
+GIVEN_ANEW = {"epochs", "lr", "patience"}
 
 
-def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    add = parser.add_argument
-    add("--recipe", choices=RECIPES, default="quick", help="a set of defaults; options given as well take precedence")
-    add("--epochs", type=int, default=8, help="passes over the training set")
-    add("--batch-size", type=int, default=64, help="images in a step")
-    add("--accumulate", type=int, default=1, metavar="N", help="split batches into N parts and add up their gradients")
-    add("--lr", type=float, help="peak learning rate; by default, one that suits the optimizer")
-    add("--optimizer", choices=OPTIMIZERS, default="sgd")
-    add("--weight-decay", type=float, default=1e-4, help="for sgd")
-    add("--label-smoothing", type=float, default=0.0, metavar="E", help="share of the target spread over all classes")
-    add("--activation", choices=["relu", "tanh", "sigmoid", "leaky_relu", "elu"], default="relu")
-    add("--pool", choices=["max", "avg"], default="max")
-    add("--batch-norm", action="store_true", help="normalise after each convolution")
-    add("--augment", action=argparse.BooleanOptionalAction, default=False, help="distort the training images")
-    add("--draw-augmentation", type=Path, metavar="FILE", help="only draw examples of the distortions")
-    add("--draw-graph", type=Path, metavar="FILE", help="only draw the graph of the network and its loss (.svg)")
-    add("--average", type=float, default=0.0, metavar="D", help="test with a moving average of the weights, decay D")
-    add("--seed", type=int, default=0, help="of the initial weights and the order of the images")
-    add("--runs", type=int, default=1, metavar="N", help="train N times, with consecutive seeds")
-    add("--validation", type=int, default=0, metavar="N", help="hold out N training images to measure on")
-    add("--patience", type=int, default=0, metavar="N", help="stop after N epochs without a better validation accuracy")
-    add("--dataset", choices=DATASETS, default="mnist")
-    add("--data", type=Path, metavar="DIR", help="folder to search for the data first")
-    add("--checkpoint", type=Path, metavar="FILE", default=Path("lenet_mnist.ckpt"), help="where to write checkpoints")
-    add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also write one after every STEPS steps")
-    add("--resume", action="store_true", help="continue from the checkpoint, if there is one")
-    add("--plot", type=Path, metavar="FILE", default=Path("lenet_mnist.png"), help="where to draw the curves")
-    add("--report", type=Path, metavar="FILE", help="where to write an HTML page with all results")
-    add("--save", type=Path, metavar="FILE", default=Path("lenet_mnist.npz"), help="where to write the weights")
-    add("--summary", action="store_true", help="print the table of the network's layers first")
-    add("--metrics", type=Path, metavar="FILE", help="where to write one JSON object for each epoch")
-    add("--quiet", action="store_true", help="print only the result")
-    add("--json", action="store_true", help="print only JSON: an object for each epoch and for the result")
-    parser.set_defaults(**RECIPES[parser.parse_known_args(argv)[0].recipe])
-    args = parser.parse_args(argv)
-    counts = {"epochs": 1, "batch_size": 1, "seed": 0, "runs": 1, "accumulate": 1, "validation": 0, "patience": 0}
-    for name, least in {**counts, "checkpoint_every": 0}.items():
-        if getattr(args, name) < least:
-            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
-    if args.lr is not None and not args.lr > 0:
-        parser.error(f"--lr must be above 0, got {args.lr}")
-    if not 0 <= args.label_smoothing < 1:
-        parser.error(f"--label-smoothing must lie in [0, 1), got {args.label_smoothing}")
-    if not 0 <= args.average < 1:
-        parser.error(f"--average must lie in [0, 1), got {args.average}")
-    if args.patience and not args.validation:
-        parser.error("--patience needs --validation: the test set must not decide when to stop")
-    pictures = {"", *(f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes())}
-    endings = {"save": {".npz", ".safetensors"}, "draw_graph": {".svg", ".dot", ".md"}}
-    named: dict[str, str] = {}
-    for name in ("plot", "save", "metrics", "checkpoint", "report", "draw_augmentation", "draw_graph"):
-        file, option = getattr(args, name), f"--{name.replace('_', '-')}"
-        if file is None:
-            continue
-        path = os.path.realpath(file)
-        ending, allowed = (file.suffix, endings[name]) if name in endings else (file.suffix.lower(), pictures)
-        if not os.path.isdir(os.path.dirname(path)):  # fail now, not after training
-            parser.error(f"the folder of {file} does not exist; make it first")
-        if (os.path.exists(file) or os.path.islink(path)) and not os.path.isfile(file):
-            parser.error(f"{file} is not a regular file, and is not written over; choose another name")
-        if name not in ("metrics", "checkpoint", "report") and ending not in allowed:
-            parser.error(f"{option} must end in {', '.join(sorted(allowed - {''}))}, got {file}")
-        if named.setdefault(path, option) != option:
-            parser.error(f"{named[path]} and {option} are one file, {file}; choose two")
-    return args
+def shown(value: Any) -> str:
+    """The value of an option, for a message."""
+    return "the default" if value is None else str(value)
+
+
+def resumable(args: argparse.Namespace, seed: int) -> dict[str, Any] | None:
+    """The checkpoint that a run goes on from, or None if it begins anew.
+
+    Raises:
+        ArgumentError: the run cannot go on with these options.
+        DataError: the file is damaged, or a checkpoint of another program.
+    """
+    path = checkpoint_path(args, seed)
+    if not args.resume or not path.exists():
+        return None
+    state: dict[str, Any] = tl.load_checkpoint(path)
+    parts = {"model", "optimizer", "loader", "schedule", "seed", "settings", "history", "sums"}
+    if not isinstance(state, dict) or not parts <= state.keys():
+        raise tl.DataError(f"{path} is a checkpoint of another program; give the one that this program wrote")
+    then = {**state["settings"], "seed": state["seed"]}
+    now = {"seed": seed, **{name: getattr(args, name) for name in SETTINGS}}
+    # Checkpoints of earlier versions have one more option, the model.
+    differ = [k for k in now if then.get(k) != now[k] and k not in GIVEN_ANEW & args.given]
+    if differ:
+        text = "; ".join(f"{option(k)} {shown(then.get(k))}, not {shown(now[k])}" for k in differ)
+        may = ", ".join(map(option, sorted(GIVEN_ANEW)))
+        raise tl.ArgumentError(
+            f"{path} is of a run with {text}; resume with the same options ({may} may be given anew)"
+        )
+    done, batch = len(state["history"]), state["loader"]["batch"]
+    if args.epochs < done + bool(batch):
+        raise tl.ArgumentError(
+            f"{path} is past epoch {done}, batch {batch}, so --epochs {args.epochs} is too few; give at least "
+            f"{done + bool(batch)}, or begin anew without --resume"
+        )
+    return state
 
 
 class Run:
@@ -133,6 +93,10 @@ class Run:
         kind = DATASETS[args.dataset]
         self.train_set, self.test_set = (kind(root, train=part) for part in (True, False))
         chosen, held = self.train_set, []
+        if args.validation >= len(self.train_set):
+            raise tl.ArgumentError(
+                f"--validation must leave some of the {len(self.train_set)} training images, got {args.validation}"
+            )
         if args.validation:
             chosen, held = data.random_split(
                 self.train_set, [len(self.train_set) - args.validation, args.validation], seed=0
@@ -157,17 +121,9 @@ class Run:
     # Checkpoints
 
     @property
-    def path(self) -> Path:
-        """The checkpoint's file. With --runs, each run has its own."""
-        path: Path = self.args.checkpoint
-        return path if self.args.runs == 1 else path.with_stem(f"{path.stem}-{self.seed}")
-
-    @property
     def settings(self) -> dict[str, Any]:
-        """The options that must not change when a run is resumed."""
-        names = "epochs batch_size accumulate lr optimizer weight_decay label_smoothing activation pool batch_norm"
-        names += " augment average validation patience dataset"
-        return {name: getattr(self.args, name) for name in names.split()}
+        """The options that a checkpoint holds."""
+        return {name: getattr(self.args, name) for name in SETTINGS}
 
     def parts(self) -> dict[str, Any]:
         """The objects with a state_dict."""
@@ -178,21 +134,27 @@ class Run:
         """Write a checkpoint."""
         state = {name: part.state_dict() for name, part in self.parts().items()}
         own = {"seed": self.seed, "settings": self.settings, "history": self.history, "sums": self.sums}
-        tl.save_checkpoint(self.path, {**state, **own})
+        tl.save_checkpoint(checkpoint_path(self.args, self.seed), {**state, **own})
 
-    def resume(self) -> None:
-        """Restore the state from the checkpoint."""
-        state = tl.load_checkpoint(self.path)
-        then, now = (
-            {"seed": s, **settings} for s, settings in ((state["seed"], state["settings"]), (self.seed, self.settings))
-        )
-        # Checkpoints of earlier versions have one more option, the model.
-        differ = [f"--{k.replace('_', '-')} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]]
-        if differ:
-            raise tl.ArgumentError(f"{self.path} is of a run with {'; '.join(differ)}; resume with the same options")
+    def resume(self, state: dict[str, Any]) -> str:
+        """Restore the state of a checkpoint, and return a text about the options that changed."""
+        schedule = self.schedule.state_dict()
         for name, part in self.parts().items():
-            part.load_state_dict(state[name])
+            if name != "stopping":
+                part.load_state_dict(state[name])
         self.history, self.sums = state["history"], state["sums"]
+        changed = [name for name in SETTINGS if state["settings"].get(name) != self.settings[name]]
+        if {"epochs", "lr"} & set(changed):  # the new schedule at the same step; without "lrs", by its formula
+            step = state["schedule"]["last_epoch"]
+            self.schedule.load_state_dict({"last_epoch": step, "base_lrs": schedule["base_lrs"]})
+        if self.stopping:  # the patience may be another
+            for row in self.history:
+                self.stopping.step(row["validation_accuracy"])
+        then, now = state["settings"], self.settings
+        texts = [f"{option(name)} is {shown(now[name])}, was {shown(then.get(name))}" for name in changed]
+        if {"epochs", "lr"} & set(changed):
+            texts.append("the learning rate follows the new schedule")
+        return f" From here on, {'; '.join(texts)}." if changed else ""
 
     # Training
 
@@ -333,7 +295,7 @@ def summarise(accuracies: list[float]) -> dict[str, Any]:
 
 def save_picture(path: Path, figure: Any, dpi: int) -> None:
     """Write a figure in the format of the path's ending."""
-    files.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=dpi))
+    files.write(path, lambda file: figure.savefig(file, format=picture_format(path), dpi=dpi))
 
 
 def draw_augmentation(train_set: data.MNIST, path: Path) -> None:
@@ -363,6 +325,13 @@ def draw_graph(this: Run, path: Path) -> None:
     view.save(path)
 
 
+def description(args: argparse.Namespace) -> dict[str, str]:
+    """What one has to know to use the weights: the network and its options, and what it was trained on."""
+    dataset, options = DATASETS[args.dataset], {n: str(getattr(args, n)) for n in ("activation", "pool", "batch_norm")}
+    images = {"dataset": dataset.__name__, "mean": str(dataset.mean), "std": str(dataset.std)}
+    return {"model": "LeNet5", **options, **images, "classes": ", ".join(dataset.classes)}
+
+
 def run(args: argparse.Namespace) -> None:
     say = (lambda *_: None) if args.quiet or args.json else lambda text: print(text, flush=True)
     start, accuracies, stopped = time.perf_counter(), [], False
@@ -374,61 +343,70 @@ def run(args: argparse.Namespace) -> None:
         if args.metrics:
             files.write(args.metrics, "".join(rows).encode())
 
-    for seed in range(args.seed, args.seed + args.runs):
+    seeds = range(args.seed, args.seed + args.runs)
+    for seed, state in [(seed, resumable(args, seed)) for seed in seeds]:  # each is checked before the first one trains
         this = Run(args, seed)
         count = sum(parameter.size for parameter in this.model.parameters())
         kind = f"{args.activation} and {args.pool} pooling"
         say(f"LeNet5 with {count:,} parameters, {kind}, seed {seed}; {this.train_set}, {this.test_set}")
         if args.summary:
             print(nn.summary(this.model, next(iter(this.test_loader))[0][:1].shape))
-        if args.resume and this.path.exists():
-            this.resume()
+        if state:
+            changed = this.resume(state)
             batch = this.loader.state_dict()["batch"]
-            say(f"Going on after epoch {len(this.history)}, batch {batch}, of {this.path}.")
+            say(f"Going on after epoch {len(this.history)}, batch {batch}, of {checkpoint_path(args, seed)}.{changed}")
             note(*this.history)
+        elif args.resume:
+            say(f"There is no checkpoint {checkpoint_path(args, seed)} yet: beginning anew.")
         try:
             this.train(note)
         except KeyboardInterrupt:
             stopped = True
             say(f"\nStopped in epoch {len(this.history) + 1}; what was learned so far is kept.")
+        if this.stopping and this.stopping.stop and len(this.history) < args.epochs:
+            say(
+                f"Stopped after epoch {len(this.history)} of {args.epochs}: no better validation accuracy since epoch "
+                f"{this.stopping.best_epoch}. To go on, resume with a larger --patience."
+            )
         if this.history:
             accuracies.append(this.history[-1]["test_accuracy"])
         if stopped:
             break
 
     averaged = this.average is not None and this.history
-    tl.save(args.save, this.average.averages if averaged else this.model)
+    tl.save(args.save, this.average.averages if averaged else this.model, description(args))
     if accuracies:
         result = {**summarise(accuracies), "seconds": round(time.perf_counter() - start, 1)}
+        how = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"
+        title = f"LeNet5 on {type(this.train_set).__name__}: {how}"
+        save_picture(args.plot, visualize.curves(this.history, title), 120)
+        if args.report:
+            this.write_report(title)
         if args.json:
             print(json.dumps(result))
         else:
             spread = ""
             if len(accuracies) > 1:
                 each = ", ".join(f"{accuracy:.2%}" for accuracy in accuracies)
-                spread = f" ± {100 * result['confidence_95']:.2f} (95 % confidence; {len(accuracies)} seeds: {each})"
+                spread = f" +- {100 * result['confidence_95']:.2f} (95 % confidence; {len(accuracies)} seeds: {each})"
             print(f"Test accuracy {result['test_accuracy']:.2%}{spread} after {result['seconds']:.0f} seconds.")
-        how = f"{args.activation}, {args.pool} pooling, {args.optimizer}, batches of {args.batch_size}"
-        title = f"LeNet5 on {type(this.train_set).__name__}: {how}"
-        save_picture(args.plot, visualize.curves(this.history, title), 120)
         say(f"Curves: {args.plot}")
         if args.report:
-            this.write_report(title)
             say(f"Report: {args.report}")
     say(f"Weights: {args.save}")
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = arguments(argv)
-    try:
+    with command_line.program("lenet_mnist.py"):
+        args = arguments(argv, __doc__.split("\n")[0])
         if args.draw_augmentation:
             draw_augmentation(Run(args, args.seed).train_set, args.draw_augmentation)
         elif args.draw_graph:
             draw_graph(Run(args, args.seed), args.draw_graph)
         else:
             run(args)
-    except (tl.TinygradLenetError, OSError) as error:
-        sys.exit(f"lenet_mnist.py: {error}")
+        if (drawing := args.draw_augmentation or args.draw_graph) and not args.quiet:
+            print(f"Drawing: {drawing}")
 
 
 if __name__ == "__main__":

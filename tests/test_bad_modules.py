@@ -130,6 +130,21 @@ for cls, *options in [
 ]:  # fmt: skip
     name = type(cls()).function.__name__
     case(cls.__name__, making(cls, used(2, 3)), call(*options), names=(name, name.strip("_")))
+
+
+def learned(cls, make):
+    """Weights that require a gradient are refused, unless they are Parameters."""
+
+    def parameter(value):
+        leaf = isinstance(value, tl.Tensor) and value.requires_grad and value.is_leaf
+        return nn.Parameter(value) if leaf else value
+
+    def use(*args, **kwargs):
+        return make(*map(parameter, args), **{name: parameter(value) for name, value in kwargs.items()})
+
+    return signed(use, cls.__name__, cls)
+
+
 LOSSES = [
     (nn.CrossEntropyLoss, call(t(3, low=0), -100, "mean", 0.1)), (nn.NLLLoss, call(t(3, low=0), -100, "sum")),
     (nn.MSELoss, call("mean")), (nn.L1Loss, call("sum")), (nn.BCEWithLogitsLoss, call(t(3), "mean", t(3))),
@@ -140,7 +155,7 @@ TARGETS = {}
 for cls, options in LOSSES:
     classes = cls in (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
     TARGETS[cls] = np.array([2, 0]) if classes else rng(1).uniform(0, 1, (2, 3)).astype(np.float32)
-    use = making(cls, lambda loss: loss(floats(2, 3), TARGETS[type(loss)]))
+    use = learned(cls, making(cls, lambda loss: loss(floats(2, 3), TARGETS[type(loss)])))
     name = cls.function.__name__
     case(cls.__name__, use, options, names=(name,), words=("array", "classes"))
     case(

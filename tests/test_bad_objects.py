@@ -271,10 +271,11 @@ case(
     "save",
     tl.save,
     call("a.npz", {"a": np.ones((2, 3))}),
-    call("a.safetensors", {"a": np.ones((2, 3))}),
+    call("a.safetensors", {"a": np.ones((2, 3))}, {"a": "b"}),
     call("b.npz", nn.Linear(2, 3)),
 )
 case("load", tl.load, call("c.npz"), words=("file",), strict=False)
+case("load_metadata", tl.load_metadata, call("c.npz"), words=("file",), strict=False)
 ROWS = [{"epoch": 1, "train_loss": 1.0, "test_accuracy": 0.5}, {"epoch": 2, "train_loss": 0.5, "test_accuracy": 0.7}]
 shown = {"share": 20}
 

@@ -414,6 +414,6 @@ def test_two_processes_may_fill_one_cache(mirror, tmp_path):
         print(Tiny({str(tmp_path)!r}, train=False))"""
     command = [sys.executable, "-W", "error", "-c", code]
     runs = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [run.communicate(timeout=60)[0] for run in runs] == ["Tiny(7 test images of 5×3 pixels)\n"] * 2
+    assert [run.communicate(timeout=60)[0] for run in runs] == ["Tiny(7 test images of 5x3 pixels)\n"] * 2
     assert len(mirror.asked) == 4
     assert_tiny(Tiny(tmp_path, train=False, download=False), tmp_path / "tiny")

@@ -47,12 +47,21 @@ PLANTED = f"""if True:
     right, kept = fuzz_files.Npz.read, []
     def named(self, path, error):
         raise error
+    def long(path, text):
+        error = fuzz_files.tl.DataError("")
+        error.args = (path + text,)
+        return error
+    def caused(path):
+        raise fuzz_files.tl.DataError(path + " is of no use") from ValueError("x" * 10_000)
     def changed(self, path):
-        found = right(self, path)
-        return {{name: array + 1 for name, array in found.items()}}
+        arrays, metadata = right(self, path)
+        return [{{name: array + 1 for name, array in arrays.items()}}, metadata]
     plants = [
         ("KeyError", lambda self, path: {{}}["x"]),
         ("does not say", lambda self, path: named(self, path, fuzz_files.tl.DataError("broken"))),
+        ("shows what it must not: DataError of", lambda self, path: named(self, path, long(path, "x" * 10_000))),
+        ("shows what it must not: DataError:", lambda self, path: named(self, path, long(path, "is \\x1b[31m red"))),
+        ("shows what it must not: ValueError of", lambda self, path: caused(path)),
         ("expected", changed),
         ("another reader", lambda self, path: right(self, path) if path.startswith("no") else {{}}),
         ("seconds", lambda self, path: time.sleep(9)),
@@ -79,7 +88,7 @@ PLANTED = f"""if True:
 def test_planted_faults_are_found():
     done = run("-c", PLANTED)
     found = [line.split(" | ") for line in done.stdout.splitlines()]
-    assert len(found) == 10, done.stdout + done.stderr
+    assert len(found) == 13, done.stdout + done.stderr
     for words, why in found:
         assert words in why or "left files" in words, (words, why)  # making a folder is heard, too
 

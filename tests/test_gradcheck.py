@@ -135,15 +135,23 @@ def test_writing_to_an_input_is_caught():
         x += 1e-3
         return out
 
-    with pytest.raises(GradientCheckError, match=r"not deterministic|argument 0 was written to"):
+    with pytest.raises(ArgumentError, match=r"^own: output array is read-only; .*copy first"):
         gradcheck(square_with(forward, lambda g, x: 2 * g * x), [X])
 
     def rule(g, x):
         x *= 2
         return g * x
 
-    with pytest.raises(GradientCheckError, match="argument 0 was written to"):
+    with pytest.raises(ArgumentError, match=r"^own: the rule of 'x': output array is read-only; .*copy first"):
         gradcheck(square_with(np.square, rule), [X])
+
+    def function(x):
+        with tl.no_grad():
+            x *= 2
+        return x * x
+
+    with pytest.raises(GradientCheckError, match="argument 0 was written to"):
+        gradcheck(function, [X])
 
 
 def test_writing_to_the_upstream_gradient_is_caught():
@@ -151,7 +159,7 @@ def test_writing_to_the_upstream_gradient_is_caught():
         g *= 2
         return g * x
 
-    with pytest.raises(GradientCheckError, match="the upstream gradient of output 0 was written to"):
+    with pytest.raises(ArgumentError, match=r"^own: the rule of 'x': output array is read-only; .*copy first"):
         gradcheck(square_with(np.square, rule), [X])
 
 
@@ -168,12 +176,12 @@ def test_a_function_that_is_wrong_for_another_layout_is_caught():
         gradcheck(square_with(np.square, rule), [X])
 
     def in_place(x):
-        y = x.view()
-        y += 0.0  # harmless, but not for data that cannot be written to
-        return y * y
+        with tl.no_grad():
+            x += 0.0  # harmless, but not for data that cannot be written to
+        return x * x
 
     with pytest.raises(GradientCheckError, match=r"with read-only inputs the function fails: .*read-only"):
-        gradcheck(square_with(in_place, lambda g, x: 2 * g * x), [X])
+        gradcheck(in_place, [X])
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])

@@ -1,11 +1,11 @@
 """The network, the loss and the optimiser of 1998, which examples/lenet_1998.py defines."""
 
 import doctest
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
+import lenet_1998
 import numpy as np
 import pytest
 import test_old_files as old
@@ -20,14 +20,6 @@ OLD = Path(__file__).parent / "files" / "9d5ff89"  # its package had these class
 RNG = np.random.default_rng
 
 
-def imported():
-    spec = importlib.util.spec_from_file_location("lenet_1998", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-lenet_1998 = imported()
 C3_TABLE, CODES = lenet_1998.C3_TABLE, lenet_1998.CODES
 LeNet5Classic, PartialConv2d = lenet_1998.LeNet5Classic, lenet_1998.PartialConv2d
 ScaledTanh, Subsampling = lenet_1998.ScaledTanh, lenet_1998.Subsampling
@@ -323,8 +315,8 @@ def test_the_diagonal_method_is_its_formula_and_goes_on_after_a_checkpoint(tmp_p
         (lambda: Subsampling(6)(tl.zeros(2, 1, 4, 4)), ShapeError, r"Subsampling.*\(N, 6, H, W\)"),
         (lambda: PartialConv2d(["00"], 3), ArgumentError, "each row of table"),
         (lambda: PartialConv2d(["0", ""], 3), ArgumentError, "each row of table"),
-        (lambda: MAPLoss()([[1.0, 2.0]], [2]), ArgumentError, "labels must lie in 0 … 1, got 2"),
-        (lambda: MAPLoss()([[1.0, 2.0]], [-1]), ArgumentError, "labels must lie in 0 … 1, got -1"),
+        (lambda: MAPLoss()([[1.0, 2.0]], [2]), ArgumentError, "labels must lie in 0 ... 1, got 2"),
+        (lambda: MAPLoss()([[1.0, 2.0]], [-1]), ArgumentError, "labels must lie in 0 ... 1, got -1"),
         (lambda: MAPLoss()([[1.0, 2.0]], [True]), ShapeError, "integer labels .*bool"),
         (lambda: MAPLoss()([[1.0, 2.0]], [0, 1]), ShapeError, r"\(1, 2\) and \(2,\)"),
         (lambda: gauss_newton_diagonal(nn.Sequential(nn.ReLU()), [1.0], [1.0]), DTypeError, "no rule for ReLU"),
@@ -366,6 +358,8 @@ def test_a_short_run_learns_and_predict_reads_its_weights(mnist, tmp_path):
     assert done.stderr == ""
     accuracy = float(done.stdout.split("test loss")[1].split("accuracy ")[1].split("%")[0])
     assert accuracy > 60  # 69.6 %; chance is 10 %
+    classes = ", ".join("0123456789")
+    assert tl.load_metadata(tmp_path / "w.npz") == {"model": "LeNet5Classic", "dataset": "MNIST", "classes": classes}
     model = LeNet5Classic()
     model.load_state_dict(tl.load(tmp_path / "w.npz"))
     test_set = data.MNIST(mnist.parent, train=False, normalize=False)
@@ -385,11 +379,16 @@ def test_a_short_run_learns_and_predict_reads_its_weights(mnist, tmp_path):
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--seed", "-1"], "--seed must be at least 0"),
         (["--examples", "0"], "--examples must be at least 1"),
+        (["--examples", "60001"], "--examples must be at most 60000"),
+        (["--save", ""], "--save: the name is empty"),
+        (["--save", "tests.npz/"], "tests.npz is not a regular file"),
         (["--save", "x.pt"], "--save must end in"),
         (["--save", "no/such/folder/x.npz"], "does not exist; make it first"),
     ],
 )
-def test_options_that_cannot_be_are_refused_before_training(capsys, options, words):
+def test_options_that_cannot_be_are_refused_before_training(capsys, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tests.npz").mkdir()
     with pytest.raises(SystemExit):
         lenet_1998.main(options)
     assert words in capsys.readouterr().err

@@ -1,11 +1,15 @@
 """MNIST and data sets like it: where their files are found, and what they hold."""
 
+import os
+from pathlib import Path
+from typing import ClassVar
+
 import numpy as np
 import pytest
-from idx_files import IMAGES, LABELS, REPOSITORY, Tiny, encode, put
+from idx_files import FILES, IMAGES, LABELS, REPOSITORY, Tiny, encode, put
 
 from tinygrad_lenet.data import MNIST, FashionMNIST
-from tinygrad_lenet.errors import DataError, OutOfRangeError
+from tinygrad_lenet.errors import DataError, DownloadError, OutOfRangeError
 
 REAL = REPOSITORY / "examples" / "data" / "mnist"
 
@@ -47,6 +51,77 @@ def test_without_download_the_error_lists_the_places(tmp_path, monkeypatch):
         "download=True",
     ):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["Tiny/raw", "raw", "", "tiny"])
+def test_the_folders_and_names_of_torchvision_and_others_are_found(tmp_path, place):
+    for i, ending in enumerate(("", ".gz")):
+        for j, change in enumerate((str, str.upper, lambda name: name.replace("-idx", ".idx"))):
+            root = tmp_path / f"{i}{j}"
+            for path in list(put(root / place, ending).iterdir()):
+                path.rename(path.with_name(change(path.name)))
+            np.testing.assert_array_equal(Tiny(root, train=False, download=False).images, IMAGES)
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(tmp_path / "here" / "Tiny" / "raw")
+    for root in ("~/here", Path("~/here")):
+        assert len(Tiny(root, train=False, download=False)) == 7
+
+
+def test_an_unpacked_file_comes_before_a_packed_one(tmp_path):
+    folder = put(tmp_path / "tiny")
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+        (folder / f"{name}.gz").write_bytes(b"damaged")
+        (folder / name.replace("-idx", ".idx")).write_bytes(b"damaged")
+    assert len(Tiny(tmp_path, train=False, download=False)) == 7
+    (folder / "t10k-images-idx3-ubyte").unlink()
+    (folder / "t10k-images-idx3-ubyte").mkdir()  # as some archives have it
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz is damaged"):
+        Tiny(tmp_path, train=False, download=False)
+
+
+def test_the_error_says_which_file_is_missing_and_where_mnist_is(tmp_path):
+    folder = put(tmp_path / "tiny")
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"neither t10k-labels-idx1-ubyte .*(?s:.*)examples/data/mnist"):
+        Tiny(tmp_path, train=False, download=False)
+    with pytest.raises(DownloadError, match=r"Put the file into .*tiny, or .*examples/data/mnist"):
+        Tiny(tmp_path, train=False)
+    with pytest.raises(DataError, match=r"images-idx3-ubyte\.gz \(not a folder that can be read\)"):
+        Tiny(folder / "t10k-images-idx3-ubyte.gz", train=False, download=False)
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    folder = str(put(tmp_path / "tiny"))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # the user of the tests may read everything
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(folder))
+    with pytest.raises(DataError, match=r"tiny \(not a folder that can be read\)"):
+        Tiny(tmp_path, train=False, download=False)
+
+
+class Unchecked(Tiny):
+    checksums: ClassVar = {}
+
+
+def test_a_subclass_needs_no_checksums(tmp_path):
+    put(tmp_path / "tiny", images=encode(IMAGES[::-1]))
+    np.testing.assert_array_equal(Unchecked(tmp_path, train=False).images, IMAGES[::-1])
+    with pytest.raises(DataError, match="found content with the SHA-256"):
+        Tiny(tmp_path, train=False)
+
+
+@pytest.mark.parametrize("images", [IMAGES[:3], IMAGES[0], IMAGES[None], IMAGES.astype("i2"), LABELS])
+def test_images_and_labels_must_fit_together(tmp_path, images):
+    put(tmp_path / "tiny", images=encode(images))
+    with pytest.raises(DataError, match=r"^Unchecked: expected uint8 images \(N, H, W\) and labels \(N,\), found"):
+        Unchecked(tmp_path, train=False)
 
 
 # Samples
@@ -110,7 +185,7 @@ def test_mnist_is_mnist(real, train, counts):
     assert data.images.shape == (sum(counts), 28, 28)
     assert data.images.dtype == np.uint8
     assert len(data) == sum(counts)
-    assert repr(data) == f"MNIST({sum(counts)} {'training' if train else 'test'} images of 28×28 pixels)"
+    assert repr(data) == f"MNIST({sum(counts)} {'training' if train else 'test'} images of 28x28 pixels)"
 
 
 def test_mnist_is_normalized_with_the_training_set(real):

@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_named_with_op_and_shapes(op):
 def test_products_that_do_not_fit_are_named():
     with pytest.raises(tl.ShapeError, match=r"^matmul: \(2, 3\) @ \(2, 3\)"):
         tl.tensor(A) @ tl.tensor(A)
-    with pytest.raises(tl.ShapeError, match=r"x of shape \(2, 3\) needs a weight of shape \(out_features, 3\)"):
+    with pytest.raises(tl.ShapeError, match=r"expected x \(..., 2\) .* got \(2, 3\) and \(4, 2\)"):
         tl.linear(tl.tensor(A), tl.ones(4, 2))
 
 
@@ -165,7 +165,7 @@ def test_products_that_do_not_fit_are_named():
         (
             lambda x: x.transpose(0, 5),
             tl.ArgumentError,
-            "transpose: there is no axis 5; a tensor with 2 axes has axes -2 … 1",
+            "transpose: there is no axis 5; a tensor with 2 axes has axes -2 ... 1",
         ),
         (
             lambda x: x.squeeze(0),

@@ -127,7 +127,9 @@ OWNERS["getitem"] = [lambda x: x[np.arange(x.shape[0])], lambda x: x[x == x], la
 OWNERS["round"] += [lambda x: tl.round(x, 9), np.round]
 OWNERS["clone"] += [lambda x: +x, np.positive, np.copy]
 # What makes tensors of no tensor, and what is not an op.
-OTHERS = "arange eye full ones rand randn zeros tensor as_tensor from_dlpack draw load load_checkpoint save "
+OTHERS = (
+    "arange eye full ones rand randn zeros tensor as_tensor from_dlpack draw load load_checkpoint load_metadata save "
+)
 OTHERS += "save_checkpoint primitive grad value_and_grad vjp jvp jacobian hessian hvp checkpoint no_grad enable_grad "
 OTHERS += "is_grad_enabled get_num_threads set_num_threads detect_anomaly set_detect_anomaly"
 

@@ -248,15 +248,8 @@ def without_option(layer, name):
     """A layer that forgets an option."""
 
     def plant(patch):
-        forward = layer.forward
-
         def wrong(self, *args):
-            kept = self.options
-            self.options = {k: v for k, v in kept.items() if k != name}
-            try:
-                return forward(self, *args)
-            finally:
-                self.options = kept
+            return type(self).function(*args, **{k: v for k, v in self.options.items() if k != name})
 
         patch.setattr(layer, "forward", wrong)
 

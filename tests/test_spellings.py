@@ -297,7 +297,7 @@ def test_defaults_are_pytorchs(torch):
         (lambda: tl.linear(CUBE, np.ones((2, 5))), r"linear: x of shape \(2, 4, 6\).*\(2, 5\)"),
         (lambda: tl.linear(CUBE, np.ones(6)), r"linear: .*\(6,\)"),
         (lambda: tl.linear(np.array(1.0), np.ones((2, 5))), r"linear: x of shape \(\).*out_features"),
-        (lambda: tl.sum(CUBE, 3), "there is no axis 3; a tensor with 3 axes has axes -3 … 2"),
+        (lambda: tl.sum(CUBE, 3), "there is no axis 3; a tensor with 3 axes has axes -3 ... 2"),
         (lambda: tl.sum(np.array(1.0), 0), "there is no axis 0; this tensor has no axes"),
         (lambda: tl.stack([CUBE, CUBE[0]]), r"stack: .* one shape, got \(2, 4, 6\), \(4, 6\)"),
         (lambda: tl.concatenate([CUBE, CUBE[0]], 1), r"concatenate: .*axis 1 only, got \(2, 4, 6\), \(4, 6\)"),

@@ -87,4 +87,4 @@ def test_hypothesis_is_imported_with_the_strategies_and_missed_with_a_hint():
     subprocess.run([sys.executable, "-c", PROBE], check=True, timeout=60)
     missing = "import sys; sys.modules['hypothesis'] = None; " + PROBE.replace("'hypothesis' not in", "'torch' not in")
     run = subprocess.run([sys.executable, "-c", missing], capture_output=True, text=True, timeout=60)
-    assert 'needs hypothesis: pip install "tinygrad_lenet[test]"' in run.stderr
+    assert 'needs hypothesis: pip install "tinygrad_lenet[check]"' in run.stderr

@@ -400,7 +400,29 @@ def test_the_usual_variables_are_respected(name):
     assert done.stdout == "5\n"
 
 
-@pytest.mark.parametrize("number", [0, -1, 1.5, "2", None])
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+VALUES = {"": None, " 4 ": 4, "\t3\n": 3, "007": 7, "+2": 2, "4,2": 4, " 4 , 3,2": 4, "9999": 9999}
+VALUES |= dict.fromkeys(["0", "-1", "4;2", "4,", ",4", "4,x", "abc", "1.5", "4 2", "0x4", "1e3", "four", "\u0664"])
+VALUES |= dict.fromkeys(["9" * 5000, "10000", "1_0", "\uff15", "\udc80", "0" * 5000, "-" * 5000, " ", ",", "None"])
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value[:12]))
+@pytest.mark.parametrize("first", ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_a_variable_holds_a_number_or_a_list_as_in_openmp_or_is_ignored(monkeypatch, first, value):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(first, value)
+    monkeypatch.setattr(threads._crew, "size", None)
+    assert tl.get_num_threads() == (VALUES[value] or CORES)
+    if first == "OMP_NUM_THREADS":
+        monkeypatch.setenv("MKL_NUM_THREADS", "6")
+        monkeypatch.setattr(threads._crew, "size", None)
+        assert tl.get_num_threads() == (VALUES[value] or 6)
+
+
+@pytest.mark.parametrize(
+    "number", [0, -1, 1.5, "2", None, -(10**5000), "9" * 10**6], ids=lambda value: type(value).__name__
+)
 def test_a_number_of_threads_that_cannot_be_is_refused(number):
     with pytest.raises(tl.ArgumentError, match="set_num_threads"):
         tl.set_num_threads(number)

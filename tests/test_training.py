@@ -174,7 +174,7 @@ def test_check_finite_passes_what_is_finite_and_names_what_is_not():
         (lambda: training.accuracy(np.ones((2, 3)), [0]), ShapeError, r"\(2, 3\) and \(1,\)"),
         (lambda: training.accuracy(np.ones((0, 3)), np.ones(0, int)), ShapeError, "with samples and classes"),
         (lambda: training.confusion_matrix([0, 1], [0], 2), ShapeError, r"\(2,\) and \(1,\)"),
-        (lambda: training.confusion_matrix([0, 2], [0, 1], 2), OutOfRangeError, "0 … 1, got 0 … 2"),
+        (lambda: training.confusion_matrix([0, 2], [0, 1], 2), OutOfRangeError, "0 ... 1, got 0 ... 2"),
         (lambda: training.confusion_matrix([0.5], [1.0], 2), ArgumentError, "integers, got float64"),
         (lambda: training.evaluate(nn.Identity(), []), ArgumentError, "no batch"),
         (lambda: training.ExponentialMovingAverage(nn.Identity(), 1), ArgumentError, r"\[0, 1\), got 1"),

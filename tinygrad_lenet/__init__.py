@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from .ops.unfold import *
     from .serialization import load as load
     from .serialization import load_checkpoint as load_checkpoint
+    from .serialization import load_metadata as load_metadata
     from .serialization import save as save
     from .serialization import save_checkpoint as save_checkpoint
 else:  # hidden from type checkers, which would accept any name
@@ -98,7 +99,7 @@ else:  # hidden from type checkers, which would accept any name
     # The module of each name that is imported at its first use: these take nearly a third of the import time.
     _LAZY = dict.fromkeys(("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"), "")
     _LAZY |= {"checkpoint": "checkpointing", "detect_anomaly": "anomaly"}
-    _LAZY |= dict.fromkeys(("load", "load_checkpoint", "save", "save_checkpoint"), "serialization")
+    _LAZY |= dict.fromkeys(("load", "load_checkpoint", "load_metadata", "save", "save_checkpoint"), "serialization")
     _LAZY |= dict.fromkeys(("grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"), "calculus")
 
     def __getattr__(name: str) -> Any:

@@ -238,11 +238,9 @@ def _like(what: str, values: Any, models: Sequence[Tensor]) -> list[Tensor]:
     several = values if isinstance(values, tuple) else (values,)
     dtypes = [*(m.dtype for m in models), *[None] * len(several)]  # float32 would round numbers and lists
     found = [_as_tensor(what, v, dtype) for v, dtype in zip(several, dtypes, strict=False)]
-    if [v.shape for v in found] != [m.shape for m in models]:
-        raise ShapeError(
-            f"{what} must have the shapes {', '.join(str(m.shape) for m in models)}, got "
-            f"{', '.join(str(v.shape) for v in found)}; several are passed as a tuple"
-        )
+    wanted, got = (", ".join(str(t.shape) for t in tensors) for tensors in (models, found))
+    if got != wanted:
+        raise ShapeError(f"{what} must have the shapes {wanted}, got {got}; several are passed as a tuple")
     return found
 
 

@@ -210,7 +210,7 @@ class _Recomputation:
         trace = _Trace()
         outputs: list[Tensor] = []
         with trace.listening(), foreign:
-            result = self.fn(*args)
+            result = self.fn(*[save(a, a)[0] for a in args])  # copies of arrays, which the function may write to
         _replaced(result, outputs.append)
         self.numbers = trace.end(outputs)
         return result, outputs, trace
@@ -299,8 +299,7 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
     if not is_grad_enabled():
         with foreign:
             return fn(*args)
-    modules = fn.modules() if hasattr(fn, "modules") else ()
-    found = [g for module in modules for g in vars(module).values() if isinstance(g, np.random.Generator)]
+    found = [g for _, g, _ in fn._search(np.random.Generator)] if hasattr(fn, "_search") else []  # of a module
     plan = _Recomputation(fn, list({id(g): g for g in (*generators, *found)}.values()))
     result, trace = _recorded(plan, [save(a, a) for a in args])
     trace.settle()

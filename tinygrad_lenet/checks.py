@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_or
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError, brief
+from .errors import ArgumentError, DTypeError, brief, listing
 
 T = TypeVar("T")
 _PACKAGE = __name__.partition(".")[0] + "."
@@ -109,11 +109,8 @@ def function(name: str, value: Any) -> Callable[..., Any]:
 
 def listed(name: str, value: Any, what: str) -> list[Any]:
     """The elements of an iterable other than a string or a 0-d array, as a list."""
-    if (
-        isinstance(value, Iterable)
-        and not isinstance(value, (str, bytes, bytearray, memoryview))
-        and getattr(value, "ndim", True)
-    ):
+    text = isinstance(value, (str, bytes, bytearray, memoryview))
+    if isinstance(value, Iterable) and not text and getattr(value, "ndim", True):
         return list(value)
     raise DTypeError(f"{name} must be {what}, got {brief(value)}")
 
@@ -168,7 +165,7 @@ def path(name: str, value: Any) -> str:
         raise DTypeError(f"{name} must be the name of a file, got {brief(value)}") from None
     except UnicodeEncodeError as error:
         raise ArgumentError(f"{name} cannot be written by the system as a file name, {brief(value)}: {error}") from None
-    if not found or "\0" in found:
+    if not found or "\0" in found or len(found) > 4096:  # Linux's limit
         raise ArgumentError(f"{name} must be the name of a file, got {brief(found)}")
     return found
 
@@ -179,9 +176,8 @@ def entries(state: Any, *names: str) -> list[Any]:
         raise DTypeError(f"a state is a dict, got {type(state).__name__}; pass what state_dict() gave")
     missing = [name for name in names if name not in state]
     if missing:
-        raise ArgumentError(
-            f"the state lacks {', '.join(missing)}, it has {brief(list(state))}; is it of something else?"
-        )
+        found = brief(list(state))
+        raise ArgumentError(f"the state lacks {listing(missing)}, it has {found}; is it of something else?")
     return [state[name] for name in names]
 
 
@@ -190,9 +186,8 @@ def made(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T]) -> T:
     try:
         return make(shape)
     except (MemoryError, ValueError, OverflowError):
-        raise ArgumentError(
-            f"an array of shape {brief(shape)} is more than fits into memory; give smaller numbers"
-        ) from None
+        text = f"an array of shape {brief(shape)} is more than fits into memory; give smaller numbers"
+        raise ArgumentError(text) from None
 
 
 # The ranges of annotated parameters. Each carries its check, which the door of a function calls.

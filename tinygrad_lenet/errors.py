@@ -15,20 +15,47 @@
     └── DownloadError   (OSError)       no mirror gave the right file
 
 Each also derives from the built-in exception in brackets, so ``except ValueError`` keeps working. Every message says
-what was given, what was expected, and how to put it right. The functions below build the messages.
+what was given, what was expected, and how to put it right. Messages are ASCII, so that any terminal prints them; only
+names and values of the user's own, such as a file's name, are repeated as they are. The functions below build the
+messages.
 """
 
 from __future__ import annotations
 
+import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+
+def printable(text: str, most: int = 2000) -> str:
+    """Text for a message, on one line and at most that long. Control characters, which could fool a terminal, become
+    escapes.
+
+    >>> printable("a\\n\\x1b[31mb"), printable("9" * 100, 8)
+    ('a \\\\x1b[31mb', '9999 ... 99')
+    """
+    if len(text) > most:
+        text = f"{text[: most // 2]} ... {text[-most // 4 :]}"
+    if text.isprintable():
+        return text
+    text = re.sub(r"\s*\n\s*", " ", text)
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= most else printable(text, most)
 
 
 class TinygradLenetError(Exception):
     """Base of every exception that the package raises on purpose."""
 
     caller = ""  # the public function that the message names; "?" if the user's code raised the error
+    plain: Callable[[str], str] = staticmethod(printable)  # a message's text as it is shown
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(self.plain(a) if isinstance(a, str) else a for a in args))
+
+    def add_note(self, note: str) -> None:
+        """Add a line that a traceback shows after the message."""
+        super().add_note(printable(note))
 
 
 class ShapeError(TinygradLenetError, ValueError):
@@ -76,31 +103,48 @@ class DataError(TinygradLenetError, ValueError):
 
 
 class DownloadError(TinygradLenetError, OSError):
-    """No mirror served the right file."""
+    """No mirror served the right file. The message has a line for each mirror."""
+
+    plain = staticmethod(lambda text: "\n".join(map(printable, text.split("\n"))))
 
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxlevel = 3
 
 
 def brief(value: Any) -> str:
     """A short text for a value in a message."""
     try:
         if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype"):
-            return repr(value) if not value.shape else f"{type(value).__name__} {value.dtype} of shape {value.shape}"
-        return _short.repr(value)
+            text = repr(value) if not value.shape else f"{type(value).__name__} {value.dtype} of shape {value.shape}"
+        else:
+            text = _short.repr(value)
+        return printable(text, 400)
     except Exception:
         return f"a {type(value).__name__}"
+
+
+def listing(names: Iterable[object]) -> str:
+    """Names for a message; of many, the first and their number.
+
+    >>> listing("abc"), listing(range(1_000))[-20:]
+    ('a, b, c', ', ... (1,000 in all)')
+    """
+    listed = [*names]
+    text = ", ".join(printable(str(name), 80) for name in listed[:20])
+    return text if len(listed) <= 20 else f"{text}, ... ({len(listed):,} in all)"
+
+
+def as_cause(error: BaseException) -> BaseException | None:
+    """The error as the cause of another, which quotes it; None if a traceback would print a long text."""
+    texts = [str(error), str(error.__cause__), str(error.__context__)]
+    return error if all(len(text) <= 2000 and text.replace("\n", "").isprintable() for text in texts) else None
 
 
 def given(names: Iterable[str], values: Iterable[Any]) -> str:
     """The arguments of a call, for a message."""
     return "; ".join(f"{name}={brief(value)}" for name, value in zip(names, values, strict=False))
-
-
-def _cut(text: str) -> str:
-    """The text, shortened if it is long: a shape may have a thousand lengths."""
-    return text if len(text) <= 2000 else f"{text[:1000]} ... {text[-500:]}"
 
 
 def named(error: TinygradLenetError, caller: str, arguments: str = "", about: str = "") -> TinygradLenetError:
@@ -109,10 +153,10 @@ def named(error: TinygradLenetError, caller: str, arguments: str = "", about: st
     ``arguments`` describes the function's arguments. It is added to the error of an op, whose reader does not know
     them; the function's own checks mention them already. ``about`` names the argument that the error is about.
     """
-    text = _cut(str(error))
+    text = str(error)
     add = arguments and error.caller and "(given: " not in text
     text = f"{caller}: {about}{text.removeprefix(f'{error.caller}: ') if error.caller else text}"
-    error.args = (f"{text} (given: {arguments})" if add else text,)
+    error.args = (error.plain(f"{text} (given: {arguments})" if add else text),)
     error.caller = caller
     return error
 
@@ -149,7 +193,7 @@ _KINDS: dict[type[Exception], type[TinygradLenetError]] = {
 def translated(error: Exception, name: str, arguments: str) -> TinygradLenetError:
     """An exception of Python or NumPy as one of the package, with the function's name and arguments."""
     kind = next((ours for theirs, ours in _KINDS.items() if isinstance(error, theirs)), ArgumentError)
-    text = "not enough memory" if isinstance(error, MemoryError) and not str(error) else _cut(str(error))
+    text = "not enough memory" if isinstance(error, MemoryError) and not str(error) else str(error)
     found = kind(f"{name}: {text} (given: {arguments})")
     found.caller = name
     return found

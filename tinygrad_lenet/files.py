@@ -16,7 +16,7 @@ from io import BufferedReader
 from typing import IO
 
 from . import checks
-from .errors import DataError, TinygradLenetError
+from .errors import DataError, TinygradLenetError, as_cause
 
 _TEMPORARY = re.compile(r"\.tinygrad_lenet-[0-9a-f]{32}\.tmp")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -51,7 +51,10 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
     """
     path = checks.path("path", path)
     try:
-        old = _status(path)
+        old = None
+        with contextlib.suppress(FileNotFoundError):  # a new file
+            old = os.stat(path)
+            _check_regular(path, old, "written")
         if not os.path.basename(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         _replace(os.path.realpath(path), old, content)
@@ -59,13 +62,12 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
         raise
     except OSError as error:
         state = "the old file is unchanged" if os.path.exists(path) else "there was none before"
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}; {state}. Make room, or choose a folder that "
-            "can be written to"
-        ) from error
+        advice = "Make room, or choose a folder that can be written to"
+        text = f"{path} cannot be written: {error.strerror or error}; {state}. {advice}"
+        raise DataError(text) from as_cause(error)
 
 
-def opened(path: str) -> BufferedReader:
+def opened(path: str | os.PathLike[str]) -> BufferedReader:
     """A regular file, opened for reading bytes; symbolic links are followed.
 
     Raises:
@@ -95,7 +97,7 @@ def read_up_to(stream: IO[bytes], count: int) -> bytearray:
 
 
 @contextlib.contextmanager
-def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
+def reading(path: str | os.PathLike[str], what: str, remedy: str = "") -> Iterator[None]:
     """A context for reading a file, which turns any exception into a DataError.
 
     Args:
@@ -118,27 +120,17 @@ def reading(path: str, what: str, remedy: str = "") -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from as_cause(error)
     except MemoryError as error:
         raise DataError(f"{path} cannot be read: it takes more memory than there is") from error
     except Exception as error:  # a damaged file may lead to any exception
-        raise DataError(f"{path} is {what} ({type(error).__name__}: {error}){remedy}") from error
+        raise DataError(f"{path} is {what} ({type(error).__name__}: {error}){remedy}") from as_cause(error)
 
 
-def _check_regular(path: str, found: os.stat_result, verb: str) -> None:
+def _check_regular(path: str | os.PathLike[str], found: os.stat_result, verb: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
         raise DataError(f"{path} cannot be {verb}: it is {kind}, expected a regular file; give another path")
-
-
-def _status(path: str) -> os.stat_result | None:
-    """The status of a regular file; None if it does not exist yet."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    _check_regular(path, found, "written")
-    return found
 
 
 def _replace(target: str, old: os.stat_result | None, content: bytes | Callable[[IO[bytes]], object]) -> None:

@@ -37,10 +37,11 @@ NUMPY |= {
     np.ones_like: lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape),
 }
 # Functions that only inspect values: they have no gradient to lose.
-_FACTS = "shape ndim size isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere "
-_FACTS += "flatnonzero array_repr array_str array2string save savez savez_compressed savetxt result_type can_cast "
-_FACTS += "may_share_memory shares_memory iscomplexobj isrealobj bincount digitize searchsorted"
-FACTS = {getattr(np, name) for name in _FACTS.split()}
+_FACTS = "isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere flatnonzero "
+_FACTS += "array_repr array_str array2string save savez savez_compressed savetxt bincount digitize searchsorted"
+OF_SHAPES = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.may_share_memory, np.shares_memory}
+OF_SHAPES |= {np.iscomplexobj, np.isrealobj}
+FACTS = {getattr(np, name) for name in _FACTS.split()} | OF_SHAPES
 _NAMES = {"a_min": "min", "a_max": "max", "correction": "ddof"}
 _IRRELEVANT = {"kind", "stable", "optimize", "overwrite_input", "subok"}  # options that do not change the result
 # Functions written in C may have no signature.
@@ -52,9 +53,9 @@ _IN_C: dict[Any, Callable[..., None]] = {
 }
 
 
-def _values(value: Any) -> Any:
-    """The value with arrays in place of Tensors, also in lists and dicts."""
-    return mapped(value, lambda v: v.numpy() if isinstance(v, Tensor) else v)
+def _values(value: Any, function: Any = None) -> Any:
+    """The value with arrays in place of Tensors, also in lists and dicts. An export allows it if only shapes matter."""
+    return mapped(value, lambda v: v if not isinstance(v, Tensor) else v._data if function in OF_SHAPES else v.numpy())
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -62,7 +63,7 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     # Ufuncs have no __module__ before NumPy 2.2.
     name = f"np.{'linalg.' * (getattr(function, '__module__', '') == 'numpy.linalg')}{function.__name__}"
     if function in FACTS:
-        return function(*_values(args), **_values(kwargs))
+        return function(*_values(args, function), **_values(kwargs, function))
     ours = NUMPY.get(function)
     if ours is None:
         raise UnsupportedError(f"{name} has no counterpart with a gradient here; it takes tensor.numpy()")

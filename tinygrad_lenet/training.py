@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,23 +16,15 @@ from numpy.typing import NDArray
 
 from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer
 from .core.modes import no_grad
+from .core.python_object import numbers
 from .core.signature import checked
 from .core.tensor import Tensor
 from .core.values import narrowed
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, brief, foreign
 from .functional import cross_entropy
 from .nn import Module, first_nonfinite
-from .nn.module import evaluating
-
-__all__ = [
-    "EarlyStopping",
-    "Evaluation",
-    "ExponentialMovingAverage",
-    "accuracy",
-    "check_finite",
-    "confusion_matrix",
-    "evaluate",
-]
+from .nn.inspection import evaluating
+from .nn.module import Model
 
 Extreme: TypeAlias = Literal["max", "min"]
 
@@ -51,7 +43,7 @@ def accuracy(logits: Any, labels: Any) -> float:
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
     """
-    scores = _number_array("logits", logits)
+    scores = numbers("logits", logits)
     if scores.ndim != 2 or not scores.size:
         raise ShapeError(f"logits must be (N, C), with samples and classes, got {scores.shape}")
     targets = _classes("labels", labels, scores.shape[1])
@@ -83,24 +75,13 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> NDArray
     return np.bincount(true * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _number_array(name: str, value: Any) -> NDArray[Any]:
-    """The value as an array of numbers. Unlike in a Tensor, integers in a list stay integers."""
-    try:
-        array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-    except Exception as error:  # an object of the user's own may raise anything
-        raise ShapeError(f"{name} must be an array of numbers ({error})") from None
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DTypeError(f"{name} must be an array of numbers, got {brief(array)}")
-    return array
-
-
 def _classes(name: str, value: Any, count: int) -> NDArray[np.int64]:
     """An array of class numbers below ``count``."""
-    array = _number_array(name, value)
+    array = numbers(name, value)
     if array.dtype.kind == "f" and not (array == np.floor(array)).all():
         raise ArgumentError(f"{name} must be integers, got {array.dtype}; pass logits.argmax(1)")
     if array.size and not 0 <= array.min() <= array.max() < count:
-        raise OutOfRangeError(f"{name} must lie in 0 … {count - 1}, got {array.min()} … {array.max()}")
+        raise OutOfRangeError(f"{name} must lie in 0 ... {count - 1}, got {array.min()} ... {array.max()}")
     return array.astype(np.int64)
 
 
@@ -117,8 +98,8 @@ class Evaluation:
 
     loss: float
     accuracy: float
-    logits: NDArray[Any]
-    labels: NDArray[Any]
+    logits: NDArray[Any] = field(repr=False)
+    labels: NDArray[Any] = field(repr=False)
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -128,7 +109,7 @@ class Evaluation:
 
 @checked
 def evaluate(
-    model: Module, loader: Iterable[tuple[Any, ...]], loss: Callable[..., Tensor] = cross_entropy
+    model: Model, loader: Iterable[tuple[Any, ...]], loss: Callable[..., Tensor] = cross_entropy
 ) -> Evaluation:
     """Evaluate a model on all batches (inputs, labels) of a loader.
 
@@ -148,7 +129,6 @@ def evaluate(
     >>> tl.training.evaluate(nn.Identity(), data.DataLoader((x, y), batch_size=2)).accuracy
     1.0
     """
-    instance("model", model, Module)
     function("loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
         raise DTypeError(f"loader must yield pairs of inputs and labels, got {brief(loader)}")
@@ -176,7 +156,7 @@ def evaluate(
 
 
 @checked
-def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
+def check_finite(model: Model, loss: Tensor, *inputs: Any) -> None:
     """Raise an error if the loss or a gradient is NaN or infinite.
 
     Call it after ``loss.backward()`` and before ``optimizer.step()``. For LeNet-5, it takes about one percent of the
@@ -200,7 +180,6 @@ def check_finite(model: Module, loss: Tensor, *inputs: Any) -> None:
     Traceback (most recent call last):
     tinygrad_lenet.errors.GradientError: check_finite: the loss is nan: parameter weight holds nan in 1 of 1 elements
     """
-    instance("model", model, Module)
     if not np.isfinite(instance("loss", loss, Tensor).item()):
         with foreign:
             where = first_nonfinite(model, *inputs) or "it begins in the loss itself; the output of the model is finite"
@@ -241,8 +220,8 @@ class ExponentialMovingAverage:
     """
 
     @checked
-    def __init__(self, model: Module, decay: Decay = 0.999) -> None:
-        self.model, self.decay = instance("model", model, Module), decay
+    def __init__(self, model: Model, decay: Decay = 0.999) -> None:
+        self.model, self.decay = model, decay
         self.steps = 0
         # An update adds about a thousandth of a weight, which float16 would round away.
         self.averages = {
@@ -265,6 +244,9 @@ class ExponentialMovingAverage:
             else:
                 average[...] = now
 
+    def __repr__(self) -> str:
+        return f"ExponentialMovingAverage(decay={self.decay}, {self.steps} steps)"
+
     @contextmanager
     def applied(self) -> Iterator[Module]:
         """A context in which the averages are the model's weights."""
@@ -284,7 +266,11 @@ class ExponentialMovingAverage:
         """Restore a state of :meth:`state_dict`. Averages keep their dtype: float64 is rounded to float32."""
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
-        arrays = {name: _number_array(str(name), array) for name, array in averages.items()}
+        averages = self.model._renamed(averages)
+        for name, _, saved in self.model._search(Tensor, remove_duplicate=False):
+            if saved is None:  # a Tensor that is not a buffer: earlier versions averaged it
+                averages.pop(name, None)
+        arrays = {name: numbers(str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}
         own = {name: array.shape for name, array in self.averages.items()}
         if given != own:
@@ -328,6 +314,9 @@ class EarlyStopping:
         self.best, self.best_epoch = value, self.epoch
         return True
 
+    def __repr__(self) -> str:
+        return f"EarlyStopping(patience={self.patience}, best={self.best} in epoch {self.best_epoch})"
+
     @property
     def stop(self) -> bool:
         """Whether to stop."""
@@ -343,3 +332,6 @@ class EarlyStopping:
         epoch, best_epoch, best = entries(state, "epoch", "best_epoch", "best")
         epoch, best = integer("epoch", epoch, 0), figure("best", best)
         self.epoch, self.best_epoch, self.best = epoch, integer("best_epoch", best_epoch, 0, epoch), best
+
+
+__all__ = sorted(n for n, made in vars().items() if getattr(made, "__module__", "") == __name__ and n[0] != "_")

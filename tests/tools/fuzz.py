@@ -4,9 +4,9 @@
 
 FORMAT is ``idx``, ``npz``, ``safetensors``, ``checkpoint``, ``onnx`` or ``all``. Each input is read once. Right is data
 that an independent reader reads as well, or an error of the package that names the file; a fault is everything else:
-another exception, other data, more than two seconds of work, more memory than the file accounts for, anything
-executed, another file opened. Prints what came out, the slowest and the most memory; a fault's input is kept, and the
-exit code is 1.
+another exception, a message (of its causes and notes too) that is long or holds control characters, other data, more
+than two seconds of work, more memory than the file accounts for, anything executed, another file opened. Prints what
+came out, the slowest and the most memory; a fault's input is kept, and the exit code is 1.
 
 ``mutate`` makes files with wrong fields behind right checksums (``fuzz_files.py``), and damages bytes: input I of seed
 S is always the same, and ``--only I`` runs it alone. ``atheris``, to be installed, is led by the readers' coverage.
@@ -150,7 +150,13 @@ class Runner:
         self.outcomes[outcome] += 1
 
     def _explained(self, error):
+        from hostile_text import check_message
+
         text, cause = str(error), error
+        try:
+            check_message(error)
+        except AssertionError as why:
+            raise Fault(f"a message that shows what it must not: {why}") from error
         while cause is not None:
             if isinstance(cause, MemoryError) and "nested" not in text and "Parser" not in str(cause):
                 raise Fault("wanted more memory than there is") from error

@@ -199,7 +199,7 @@ def archive(rng, members):
         lengths += field("<H", pick(rng, 0, 9, 65535, chance=0.02)) + bytes(8)
         index += b"PK\1\2" + bytes([20, 3]) + field("<H", version) + common + lengths + field("<I", at) + raw + wide
     count, size, at = (number(rng, n, 0.03) for n in (len(members), len(index), len(body)))
-    comment = pick(rng, b"", b"comment", b"PK\5\6" + bytes(18), b"x" * 300, chance=0.03)
+    comment = pick(rng, b"", *COMMENTS, chance=0.1)
     end = b"PK\5\6" + bytes(4) + field("<H", count) * 2 + field("<I", size) + field("<I", at)
     if rng.random() < 0.03:  # the end of large archives, and where it lies
         sizes = [number(rng, n, 0.3) for n in (44, len(members), len(members), len(index), len(body))]
@@ -210,13 +210,16 @@ def archive(rng, members):
     return pick(rng, b"", b"before", chance=0.02) + body + index + end
 
 
+COMMENTS = [b'{"a": "b"}', b'{"\\u00e9": "", "": "\\n"}', b'{"a": 1}', b'{"a": "\\ud800"}', b'{"a": "", "a": ""}']
+COMMENTS += [b"[]", b"comment", b"PK\5\6" + bytes(18), b"x" * 300, b"[" * 60_000, b'{"a":' * 9000, b"null", b"9" * 5000]
 NAMES = ["../../x.npy", "/etc/x.npy", "C:\\x.npy", "a\0b.npy", "", ".npy", "x/", "..", "ü.npy", "\udcff.npy"]
-NAMES += ["a" * 5000 + ".npy", "weight", "__class__.npy", "0.npy"]
+NAMES += ["a" * 5000 + ".npy", "weight", "__class__.npy", "0.npy", "\x1b[2J\r\n\u202e.npy", "n" * 60_000]
 
 
-def zipped(members):
+def zipped(members, comment=b""):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as file:
+        file.comment = comment
         for name, content in members.items():
             file.writestr(zipfile.ZipInfo(name), content)
     return stream.getvalue()
@@ -249,17 +252,22 @@ class Npz(Target):
         stream = io.BytesIO()
         np.savez_compressed(stream, a=np.zeros((50, 50)), b=np.arange(5))
         self.seeds = [zipped({f"{i}.npy": x for i, x in enumerate(self.inner)}), stream.getvalue(), zipped({})]
+        self.seeds.append(zipped({"a.npy": self.inner[0]}, COMMENTS[1]))
 
     def read(self, path):
-        return tl.load(path)
+        return [tl.load(path), tl.load_metadata(path)]
 
     def oracle(self, path):
+        comment = Path(path).read_bytes().rpartition(b"PK\5\6")[2][16:]
+        length, comment = int.from_bytes(comment[:2], "little"), comment[2:]
+        assert len(comment) >= length
+        metadata = dict(sorted(json.loads(comment[:length] or "{}").items()))
         try:
             with open(path, "rb") as file, np.lib.npyio.NpzFile(file) as found:  # np.load, whatever the first bytes are
-                return dict(found)
+                return [dict(found), metadata]
         except EOFError:  # the packed size is wrong, and the content has its checksum
             found = {name.removesuffix(".npy"): content for name, content in unzipped(path).items()}
-            return {name: np.load(io.BytesIO(content)) for name, content in found.items()}
+            return [{name: np.load(io.BytesIO(content)) for name, content in found.items()}, metadata]
 
     def wrap(self, inner):
         return zipped({"a.npy": inner})
@@ -289,18 +297,19 @@ class Safetensors(Target):
         self.inner = [seed[8 : 8 + seed[0]] + b"\n" + seed[8 + seed[0] :] for seed in self.seeds]
 
     def read(self, path):
-        return dict(sorted(tl.load(path).items()))
+        return [dict(sorted(tl.load(path).items())), tl.load_metadata(path)]
 
     def oracle(self, path):
         content = Path(path).read_bytes()
         (length,) = struct.unpack("<Q", content[:8])
         head, body = json.loads(content[8 : 8 + length]), content[8 + length :]
-        head.pop("__metadata__", None)
+        metadata = dict(sorted((head.pop("__metadata__", None) or {}).items()))
         codes = {word: code for code, word in DTYPES.items()} | {"U16": "u2", "U64": "u8"}
-        return {
+        arrays = {
             name: np.frombuffer(body[slice(*entry["data_offsets"])], codes[entry["dtype"]]).reshape(entry["shape"])
             for name, entry in sorted(head.items())
         }
+        return [arrays, metadata]
 
     def wrap(self, inner):
         head, _, body = inner.partition(b"\n")
@@ -316,7 +325,7 @@ class Safetensors(Target):
             entry = {"dtype": pick(rng, DTYPES[x.dtype.str[1:]], *words), "shape": shape}
             entry["data_offsets"] = pick(rng, offsets, offsets[::-1], offsets[:1], None, [0.0, 1.0])
             entry = pick(rng, entry, {}, [], {**entry, "more": 1}, {"dtype": "F32"}, None)
-            name = pick(rng, f"t{i}", "", "t0", "../x", "a\0b", "__metadata__", "é" * 500)
+            name = pick(rng, f"t{i}", "", "t0", "../x", "a\0b", "__metadata__", "é" * 500, "\x1b[31m\n" * 2000)
             entries.append(f"{json.dumps(name)}: {json.dumps(entry)}")
             body += x.tobytes()
         if rng.random() < 0.1:

@@ -194,11 +194,10 @@ class Library:
             return model, optimizer, schedules
         if not importlib.util.find_spec("safetensors"):
             ending = ending.replace("safetensors", "npz")
-        dropouts = [module for module in model.modules() if hasattr(module, "generator")]
         state = {
             "optimizer": optimizer.state_dict(),
             "schedules": [schedule.state_dict() for schedule in schedules],
-            "random": [module.generator.bit_generator.state for module in dropouts],
+            "random": model.random_state(),
             "training": model.training,
         }
         with tempfile.TemporaryDirectory() as folder:
@@ -215,9 +214,7 @@ class Library:
         optimizer.load_state_dict(state["optimizer"])
         for schedule, its in zip(schedules, state["schedules"], strict=True):
             schedule.load_state_dict(its)
-        dropouts = [module for module in model.modules() if hasattr(module, "generator")]
-        for module, its in zip(dropouts, state["random"], strict=True):
-            module.generator.bit_generator.state = its
+        model.load_random_state(state["random"])
         return model.train(state["training"]), optimizer, schedules
 
     def take(self, model, optimizer, states):

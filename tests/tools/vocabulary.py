@@ -71,7 +71,7 @@ OWN = {
         ["data", "functional", "linalg", "nn", "onnx", "optim", "testing", "training", "visualize"], "modules"
     ),
     "reference": "the definitions of the ops",
-    **dict.fromkeys(["load", "save"], "weights of .npz and .safetensors files"),
+    **dict.fromkeys(["load", "load_metadata", "save"], "weights of .npz and .safetensors files"),
     **dict.fromkeys(["load_checkpoint", "save_checkpoint"], "whole or not at all, and nothing that is executed"),
 }
 

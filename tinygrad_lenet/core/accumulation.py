@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,30 +19,27 @@ if TYPE_CHECKING:
 _ndarray = np.ndarray
 
 
-class Part(ABC):
+class Part:
     """A gradient that is zero except at some elements. Rules of ops that pick elements may return one.
 
     Parts are added in place to one array, or joined by one op if the pass records itself. If each part were an array
-    with zeros, a loop over the slices of a tensor would take time quadratic in their number.
+    with zeros, a loop over the slices of a tensor would take time quadratic in their number. Subclasses define the
+    methods.
     """
 
     __slots__ = ("dtype", "shape")
     dtype: np.dtype[Any]
     shape: tuple[int, ...]  # of the whole gradient
 
-    @abstractmethod
     def after(self, earlier: Any) -> Any:
         """The sum of this and an earlier gradient: a new array, or a Part if the pass records itself."""
 
-    @abstractmethod
     def add_to(self, total: Any) -> None:
         """Add it to an array in place."""
 
-    @abstractmethod
     def whole(self) -> Any:
         """The whole gradient as a new array, or as a Tensor if the pass records itself."""
 
-    @abstractmethod
     def seed(self, op: Any) -> Any:
         """The gradient for the rules of an op: whole, or still a part if the op is a view that can pass it on."""
 

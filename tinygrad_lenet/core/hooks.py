@@ -66,7 +66,8 @@ def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Hook
 
     def run(gradient: Any) -> Any:
         recorded = isinstance(gradient, PythonObject)
-        found = hook(gradient if recorded else wrap(np.array(gradient)))
+        # The hook may write to what it sees, so it sees a copy; a Tensor that requires a gradient cannot be written to.
+        found = hook(gradient if recorded and gradient._requires_grad else wrap(np.array(gradient)))
         if found is None:
             return gradient
         if not isinstance(found, PythonObject) or found.shape != shape or found.dtype != dtype:

@@ -24,6 +24,7 @@ The rest of ``core/`` need not be opened:
 - ``signature.py`` knows the arguments of a function: names, defaults, checks of options, messages.
 - ``saved.py`` keeps gradients right if data changes. A Tensor counts changes in place: that number is its version.
   ``save`` copies an argument whose changes no Tensor would count, and ``settle`` an output that shares its memory.
+  ``guarded`` passes read-only arguments to the bodies and rules of the user's own ops, and explains their errors.
 - ``modes.py`` knows whether this thread records, and who listens to every op, such as the ONNX export.
 """
 
@@ -46,8 +47,8 @@ from .interface import composite as composite
 from .interface import draw as draw
 from .modes import is_grad_enabled, listener, recording
 from .names import known_as
-from .saved import changed, save, settle
-from .signature import Signature, parameters
+from .saved import BODY, RULE, changed, guarded, save, settle
+from .signature import Signature, parameters, trusted
 from .tensor import Tensor, Version
 
 REGISTRY: dict[str, Op] = {}  # every op by module and name: tests, documentation and exports go through it
@@ -64,6 +65,8 @@ class Op:
     def __init__(self, forward: Callable[..., Array], view: bool = False) -> None:
         self.forward, self.view, self.name = forward, view, forward.__name__
         self.signature = Signature(forward)
+        if not self.signature.trusted:
+            self.signature.function = guarded(forward, self.name, BODY, view)
         self.names, self.containers = self.signature.names, self.signature.containers
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
@@ -128,6 +131,8 @@ class Plan:
             rule = op.signature.rule_of(position, op.rules) if tracked >> position & 1 else None
             if rule is not None:
                 places = [self._place(word, position, count) for word in parameters(rule)[1:]]
+                if not trusted(rule):
+                    rule = guarded(rule, f"{op.name}: the rule of {op.signature.name_of(position)!r}", RULE)
                 self.rules.append((position, rule, places))
 
     def _place(self, word: str, position: int, count: int) -> int | slice:
@@ -180,13 +185,18 @@ class Plan:
             if needed is None or parent in needed:
                 position, rule, places = self.rules[i]
                 gradient = rule(seed, *map(values.__getitem__, places))
-                if isinstance(gradient, Tensor) and not recorded:  # the rule called an op, which returns a Tensor
-                    gradient = gradient._data
+                if isinstance(gradient, Tensor):
+                    if not recorded:  # the rule called an op, which returns a Tensor
+                        gradient = gradient._data
+                elif recorded and isinstance(gradient, (np.ndarray, np.generic)):  # a constant: the pass stays recorded
+                    gradient = Tensor._wrap(np.asarray(gradient))
                 if gradient is not None:
                     try:
                         add(parent, gradient)
-                    except (IndexError, ValueError):  # not a shape that broadcasting could make
-                        what = f"gave a gradient of shape {np.shape(gradient)}, which does not fit {parent.shape}"
+                    except (AttributeError, IndexError, ValueError):  # not an array, or one of another shape
+                        what = f"gave {brief(gradient)}, which is not an array of shape {parent.shape}"
+                        if hasattr(gradient, "shape"):
+                            what = f"gave a gradient of shape {gradient.shape}, which does not fit {parent.shape}"
                         name = self.op.signature.name_of(position)
                         raise GradientError(f"{self.op.name}: the rule of {name!r} {what}") from None
 
@@ -205,15 +215,17 @@ def primitive(forward: Any = None, *, view: bool = False) -> Any:
 
     Parameters annotated ``Array`` are tensors: the caller may pass a Tensor, an array, a number or a list, and the body
     receives NumPy arrays. The other parameters are options. Those annotated ``int``, ``float``, ``bool`` or ``str`` are
-    checked, and the body receives Python's own types.
+    checked, and the body receives Python's own types. The arrays that it receives are read-only.
 
     ``op.vjp(x=rule)`` declares the rule of the argument ``x``. The rule takes ``g``, the gradient of the output, and
     after it, by name, the values that it needs: an argument, its shape as ``x_shape``, or the output as ``out``. It is
-    written in operators and ops of the package, so that it can be differentiated itself. It may ignore broadcasting,
-    which is undone later. ``None`` in place of a rule says that the gradient is 0.
+    written in operators and ops of the package, so that it can be differentiated itself. Its arguments are read-only:
+    NumPy arrays, and Tensors in a backward pass that is recorded (``create_graph=True``). Operators and functions take
+    both, so write ``tl.sigmoid(x)`` and not ``x.sigmoid()``. The rule may ignore broadcasting, which is undone later.
+    ``None`` in place of a rule says that the gradient is 0.
 
-    The result owns its memory: it is copied if it shares memory with an argument. With ``@primitive(view=True)`` it may
-    be a view of a tensor; then a change in place of one shows in the other.
+    The result owns its memory: what the body returns is copied. With ``@primitive(view=True)`` it may be a view of a
+    tensor; then a change in place of one shows in the other.
 
     Raises:
         DTypeError: ``forward`` is not a function written with ``def``.

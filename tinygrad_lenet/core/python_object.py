@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """The value as an array that a Tensor can hold. Python numbers become float32. May share memory with ``value``."""
     if isinstance(value, PythonObject):
-        value = value._data
+        value = value.numpy()
     if dtype is None and type(value) is np.ndarray and value.dtype in NATIVE:
         return value
     return converted(value, dtype, _unwrap)
@@ -36,7 +36,7 @@ def to_array(value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
 def numbers(name: str, value: Any) -> NDArray[Any]:
     """A value of a state or an input as an array, in its own dtype. May share memory with ``value``."""
     try:
-        array = value._data if isinstance(value, PythonObject) else np.asarray(value)
+        array = value.numpy() if isinstance(value, PythonObject) else np.asarray(value)
     except Exception as error:  # an object of the user may raise anything
         raise DTypeError(f"{name} must be an array of numbers ({error})") from None
     if array.dtype.kind not in "fiub":
@@ -53,7 +53,7 @@ def _unwrap(value: Any) -> Any:
     if isinstance(value, PythonObject):
         if value._recorded():
             raise GradientError("a list of tensors would lose their gradients; join them with tl.stack([...])")
-        return value._data
+        return value.numpy()
     return value
 
 
@@ -239,14 +239,11 @@ class PythonObject(Methods):
         result: Tensor = getattr(self.detach() if in_place else self, f"__{name}__")(other)
         if not in_place:
             return result
+        change = f"an update in place by {brief(other)} would change the"
         if result.shape != self.shape:
-            raise ShapeError(
-                f"an update in place by {brief(other)} would change the shape {self.shape} to {result.shape}"
-            )
+            raise ShapeError(f"{change} shape {self.shape} to {result.shape}")
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise DTypeError(
-                f"an update in place by {brief(other)} would change the dtype {self.dtype} to {result.dtype}"
-            )
+            raise DTypeError(f"{change} dtype {self.dtype} to {result.dtype}")
         self._write(..., result._data)
         return self  # type: ignore[return-value]  # a Tensor
 
@@ -266,10 +263,8 @@ class PythonObject(Methods):
 def root_of(output: Tensor) -> Node | Tensor:
     """The vertex at which a backward pass from this tensor begins: its node, or a leaf itself."""
     if not output._requires_grad:
-        raise GradientError(
-            "this tensor does not depend on anything that requires a gradient; make an input with requires_grad=True, "
-            "and compute outside of no_grad()"
-        )
+        how = "make an input with requires_grad=True, and compute outside of no_grad()"
+        raise GradientError(f"this tensor does not depend on anything that requires a gradient; {how}")
     return output._node or output
 
 
@@ -277,10 +272,8 @@ def seed_of(output: Tensor, gradient: Any) -> Tensor:
     """The gradient at which a backward pass begins: the given one, or 1."""
     if gradient is None:
         if output.size != 1:
-            raise ShapeError(
-                f"backward() starts from one element, this tensor has shape {output.shape}; use y.sum().backward(), or "
-                "pass gradient= of that shape"
-            )
+            how = "use y.sum().backward(), or pass gradient= of that shape"
+            raise ShapeError(f"backward() starts from one element, this tensor has shape {output.shape}; {how}")
         return output._wrap(np.ones(output.shape, output.dtype))
     seed: Tensor
     if isinstance(gradient, PythonObject):

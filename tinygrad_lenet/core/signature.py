@@ -42,6 +42,11 @@ def parameters(function: Callable[..., Any]) -> list[str]:
     return list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & VARIADIC)])
 
 
+def trusted(function: Any) -> bool:
+    """Whether a function belongs to the package."""
+    return str(getattr(function, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+
+
 class Option(NamedTuple):
     """A parameter that is a number, a boolean or a string."""
 
@@ -101,6 +106,7 @@ class Signature:
         code = function.__code__
         defaults: tuple[Any, ...] = function.__defaults__ or ()
         self.function, self.name, self.names = function, function.__name__, parameters(function)
+        self.trusted = trusted(function)
         self.listing = ", ".join(self.names)
         self.variadic = bool(code.co_flags & VARIADIC)
         self.arity = code.co_argcount
@@ -169,7 +175,7 @@ class Signature:
         filled = [*args, *self.defaults[len(args) : self.arity]]
         for name, value in self.respelled(kwargs).items():
             if name not in self.names:
-                raise TypeError(f"{self.name}() has no argument {name!r}; it has {self.listing}")
+                raise TypeError(f"{self.name}() has no argument {brief(name)}; it has {self.listing}")
             if self.names.index(name) < len(args):
                 raise TypeError(f"{self.name}() got {name!r} twice, by position and by name")
             filled[self.names.index(name)] = value
@@ -259,7 +265,8 @@ class Signature:
         """Raise the error as one of the package, with the function's name and arguments."""
         if isinstance(error, TinygradLenetError):
             raise named(error, self.name, arguments, about)
-        raise translated(error, self.name, arguments) from (None if isinstance(error, ORDINARY) else error)
+        hidden = self.trusted and isinstance(error, ORDINARY)  # the author of an op needs to see the line of its body
+        raise translated(error, self.name, arguments) from (None if hidden else error)
 
     # For the rules of a primitive
 
@@ -285,10 +292,8 @@ class Signature:
             return ("arg", self.names.index(word))
         if word.removesuffix("_shape") in self.names:
             return ("shape", self.names.index(word.removesuffix("_shape")))
-        raise ArgumentError(
-            f"{self.name}.vjp: a rule asks for {word!r}; after the gradient it may name 'out', "
-            f"one of {self.listing}, or one of these followed by '_shape'"
-        )
+        allowed = f"'out', one of {self.listing}, or one of these followed by '_shape'"
+        raise ArgumentError(f"{self.name}.vjp: a rule asks for {word!r}; after the gradient it may name {allowed}")
 
     def rule_of(self, position: int, rules: dict[str, Any]) -> Any:
         """The rule of an argument; None if its gradient is 0. Raise if no rule was declared."""

@@ -69,7 +69,7 @@ def flattened(values: Iterable[Any], depth: int = 9) -> list[Any]:
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """``change(value)``; for a list, tuple or dict, the same with each of its values changed."""
     if isinstance(value, dict):
-        return {key: mapped(v, change) for key, v in value.items()}
+        return value | {key: mapped(v, change) for key, v in value.items()}  # an OrderedDict stays one
     if isinstance(value, (list, tuple)):
         changed = [mapped(v, change) for v in value]
         return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import re
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -20,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
 
 Task = Callable[[int, int], object]
 
@@ -90,6 +91,9 @@ def get_num_threads() -> int:
     """The number of threads that a large kernel uses: as set, else as in ``OMP_NUM_THREADS``, ``OPENBLAS_NUM_THREADS``
     or ``MKL_NUM_THREADS``, else one for each core.
 
+    The first of these variables counts that holds a number from 1 to 9,999, or a list such as ``4,2``, which OpenMP has
+    for nested loops and of which the first number counts. Other values are ignored.
+
     >>> import tinygrad_lenet as tl
     >>> tl.get_num_threads() >= 1
     True
@@ -98,7 +102,8 @@ def get_num_threads() -> int:
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         given = [os.environ.get(f"{name}_NUM_THREADS", "") for name in ("OMP", "OPENBLAS", "MKL")]
-        _crew.size = max(1, int(next(filter(str.isdecimal, given), cores)))
+        found = (re.fullmatch(r"\s*\+?0*([1-9][0-9]{0,3})\s*(,\s*\+?[0-9]+\s*)*", value) for value in given)
+        _crew.size = next((int(match[1]) for match in found if match), cores)
     return _crew.size
 
 
@@ -116,7 +121,7 @@ def set_num_threads(number: int) -> None:
     >>> tl.set_num_threads(before)
     """
     if type(number) is not int or number < 1:
-        raise ArgumentError(f"set_num_threads: number must be an integer of at least 1, got {number!r}")
+        raise ArgumentError(f"set_num_threads: number must be an integer of at least 1, got {brief(number)}")
     _crew.size = number
 
 

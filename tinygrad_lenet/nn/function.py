@@ -8,17 +8,20 @@ from typing import Any, ClassVar
 
 from ..core.signature import SPELLINGS, Option, Signature, checked
 from ..core.tensor import Tensor
+from ..errors import brief
 from .module import Module
 
 
 class Function(Module):
     """Base of modules that apply a function and have no parameters: ``class Tanh(Function, function=F.tanh)``.
 
-    The constructor takes the options of the function, which are the parameters that are not tensors, with their
-    defaults and checks. ``options`` holds them. The docstring of the class also contains that of the function.
+    The constructor takes the options of the function, which are the parameters that it does not need to be called, with
+    their defaults and checks. They become attributes; a Tensor, such as the weights of classes, becomes a buffer. The
+    docstring of the class also contains that of the function.
     """
 
     function: ClassVar[Callable[..., Tensor]]
+    _kinds: ClassVar[dict[str, int]]  # the options by name; 2 for those that may be Tensors
     _signature: ClassVar[inspect.Signature]  # of the constructor, without self
     _checks: ClassVar[list[Option]]
 
@@ -30,7 +33,8 @@ class Function(Module):
         if cls.__doc__ and function.__doc__:  # python -OO removes docstrings
             cls.__doc__ = f"{cls.__doc__}\n\nThe function:\n\n{inspect.cleandoc(function.__doc__)}"
         door, parameters = Signature(inspect.unwrap(function)), inspect.signature(function).parameters
-        options = [parameters[name] for name, kind in zip(door.names, door.operands, strict=True) if kind != 1]
+        cls._kinds = {name: kind for name, kind in zip(door.names, door.operands, strict=True) if kind != 1}
+        options = [parameters[name] for name in cls._kinds]
         cls._signature, cls._checks = inspect.Signature(options), door.options
 
         @checked
@@ -49,15 +53,22 @@ class Function(Module):
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}() takes {self._signature}: {error}") from None
         bound.apply_defaults()
-        self.options = bound.arguments
         for option in self._checks:
-            if type(self.options[option.name]) not in option.quick:
-                self.options[option.name] = option.admit(self.options[option.name])
+            if type(bound.arguments[option.name]) not in option.quick:
+                bound.arguments[option.name] = option.admit(bound.arguments[option.name])
+        for name, value in bound.arguments.items():
+            if self._kinds[name] == 2 and (value is None or type(value) is Tensor):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        if "options" not in attributes:  # older pickles of AdaptiveAvgPool2d and Upsample have them as attributes
-            attributes["options"] = {name: attributes.pop(name) for name in self._signature.parameters}
-        vars(self).update(attributes)
+        super().__setstate__(attributes | attributes.pop("options", {}))  # older pickles have a dict of options
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by name."""
+        return {name: getattr(self, name) for name in self._kinds}
 
     def forward(self, x: Any) -> Tensor:
         """Apply the function."""
@@ -65,4 +76,5 @@ class Function(Module):
 
     def extra_repr(self) -> str:
         """The options."""
-        return ", ".join(f"{name}={value}" for name, value in self.options.items() if value is not None)
+        options = {name: value for name, value in self.options.items() if value is not None}
+        return ", ".join(f"{n}={v if isinstance(v, str) else brief(v)}" for n, v in options.items())

@@ -3,21 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..checks import lengths, made
-from ..core.modes import no_grad
+from ..core.graph import now
+from ..core.modes import listening, no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, brief, foreign
+from ..ops.convolution import _conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..ops.creation import zeros
-from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
-from .module import Model, Module, Parameter, evaluating
+from ..ops.products import _linear_weight_grad, linear, matmul
+from .module import Model, Module, Parameter
+from .naming import _PACKAGE
+
+
+class _Text(str):
+    """A string whose repr is the string itself, so that a console or a notebook shows its lines as ``print`` does."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+# The multiply-adds of each op that sums products, from its first two arguments and its output.
+_MULTIPLY_ADDS: dict[Any, Callable[[Any, Any, Any], int]] = {
+    matmul.op: lambda x, _, out: out.size * np.shape(x)[-1],
+    linear.op: lambda x, _, out: out.size * np.shape(x)[-1],
+    _linear_weight_grad.op: lambda g, x, _: np.size(g) * np.shape(x)[-1],
+    _conv2d.op: lambda _, weight, out: out.size * math.prod(np.shape(weight)[1:]),
+    conv2d_input_grad.op: lambda g, weight, _: np.size(g) * math.prod(np.shape(weight)[1:]),
+    conv2d_weight_grad.op: lambda _, g, out: np.size(g) * math.prod(out.shape[1:]),
+}
+
+
+def _work(op: Any, args: tuple[Any, ...], out: Tensor) -> tuple[int, int]:
+    """The multiply-adds of an op; and 1 if they are not known, else 0."""
+    if op in _MULTIPLY_ADDS:
+        return _MULTIPLY_ADDS[op](args[0], args[1], out), 0
+    return 0, not op.forward.__module__.startswith(_PACKAGE) or op.forward.__module__.endswith(".linalg")
+
+
+def _count(work: Iterable[tuple[int, int]]) -> str:
+    """The sum of multiply-adds, with a "?" for those that are not known."""
+    known, more = map(sum, zip((0, 0), *work, strict=True))
+    return " + ".join([f"{known:,}"] * (known > 0 or not more) + ["?"] * (more > 0))
 
 
 @dataclass(frozen=True)
@@ -35,8 +69,9 @@ class Call:
 
     name: str
     module: Module
-    inputs: tuple[Any, ...]
-    output: Any
+    inputs: tuple[Any, ...] = field(repr=False)
+    output: Any = field(repr=False)
+    _start: int = field(default=0, repr=False, compare=False)  # see now() in core/graph.py
 
 
 @contextmanager
@@ -60,8 +95,9 @@ def record_calls(model: Model) -> Iterator[list[Call]]:
 
     def recorded(name: str, module: Module, forward: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
+            start = now()
             output = forward(*args, **kwargs)
-            calls.append(Call(name, module, args, output))
+            calls.append(Call(name, module, args, output, start))
             return output
 
         return call
@@ -77,31 +113,44 @@ def record_calls(model: Model) -> Iterator[list[Call]]:
                 vars(module)["forward"] = forward
 
 
+@contextmanager
+def evaluating(model: Module) -> Iterator[Module]:
+    """Set evaluation mode within the block, and restore the mode of each module after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def _held(module: Module) -> int:
     """The number of parameters of a module that do not belong to a layer within it."""
     inner = {id(p) for child in module.children() for p in child.parameters()}
     return sum(p.size for p in module.parameters() if id(p) not in inner)
 
 
-def _multiply_adds(call: Call) -> int:
-    """The multiply-adds of a linear layer or a convolution, without the bias; 0 for other layers."""
-    weight = getattr(call.module, "weight", None)
-    if not isinstance(weight, Tensor) or not isinstance(call.output, Tensor):
-        return 0
-    if isinstance(call.module, (Linear, Conv1d, Conv2d)):
-        return call.output.size * math.prod(weight.shape[1:])
-    if isinstance(call.module, (ConvTranspose1d, ConvTranspose2d)):
-        return int(np.size(call.inputs[0])) * math.prod(weight.shape[1:])
-    return 0
+def _shapes(output: Any) -> str:
+    """The shape of an output, or of each tensor in it."""
+    if isinstance(output, (list, tuple)):
+        return ", ".join(map(_shapes, output))
+    return str(np.shape(output)) if hasattr(output, "shape") else type(output).__name__
 
 
 @checked
 def summary(model: Model, input_shape: Sequence[int]) -> str:
     """A table of a model's layers in the order of their calls: output shape, parameters, multiply-adds.
 
+    The multiply-adds are those of convolutions and products of matrices, counted as they are computed, also in modules
+    of your own; each row has those outside of the modules within it. Elementwise ops, sums, pooling and resizing count
+    0. A "?" stands for ops whose work is not known: your own primitives, and those of linear algebra such as ``inv``.
+
     Args:
         model: any module that takes one Tensor.
         input_shape: the shape of a batch, (N, ...). The multiply-adds are for the whole batch.
+
+    Returns:
+        A string, which consoles and notebooks show as ``print`` does.
 
     Raises:
         ArgumentError: ``input_shape`` is not a shape, or the batch does not fit into memory.
@@ -116,21 +165,28 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
     if not isinstance(input_shape, (tuple, list)):
         raise ArgumentError(f"input_shape must be positive integers, (N, ...), got {brief(input_shape)}")
     images = made(lengths("input_shape", input_shape, 1), zeros)
-    with evaluating(model), no_grad(), record_calls(model) as calls, foreign:
+    events: list[tuple[int, int, tuple[int, int]]] = []  # of each op: its time, the calls that had ended, its work
+    hear = listening(lambda *op: events.append((now(), len(calls), _work(*op))))
+    with evaluating(model), no_grad(), record_calls(model) as calls, hear, foreign:
         model(images)
-    rows, counted = [], set()
-    for call in calls:
+    work: list[list[tuple[int, int]]] = [[] for _ in (*calls, "outside of all")]
+    for time, ended, found in events:  # of all calls that began before the op, the innermost ends first
+        place = next((i for i in range(ended, len(calls)) if calls[i]._start < time), -1)
+        work[place].append(found)
+    rows: list[tuple[str, ...]] = []
+    counted = set()
+    for call, inside in zip(calls, work, strict=False):
         own = 0 if id(call.module) in counted else _held(call.module)
         counted.add(id(call.module))
-        if own or not any(True for _ in call.module.children()):  # leave out modules that only contain others
+        if own or _count(inside) != "0" or not any(True for _ in call.module.children()):  # not a mere container
             kind = f"{type(call.module).__name__}({call.module.extra_repr()})"
-            rows.append((call.name or "(itself)", kind, str(np.shape(call.output)), own, _multiply_adds(call)))
+            rows.append((call.name or "(itself)", kind, _shapes(call.output), f"{own:,}", _count(inside)))
     first = max([len(name) for name, *_ in rows], default=0)
-    table = [("layer", "output shape", "parameters", "multiply-adds")]
-    table += [(f"{name:<{first}}  {kind}", shape, f"{own:,}", f"{work:,}") for name, kind, shape, own, work in rows]
-    table += [("total", "", f"{sum(p.size for p in model.parameters()):,}", f"{sum(row[4] for row in rows):,}")]
+    table: list[tuple[str, ...]] = [("layer", "output shape", "parameters", "multiply-adds")]
+    table += [(f"{name:<{first}}  {kind}", *numbers) for name, kind, *numbers in rows]
+    table += [("total", "", f"{sum(p.size for p in model.parameters()):,}", _count(found for _, _, found in events))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table)
+    return _Text("\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table))
 
 
 @checked
@@ -151,7 +207,7 @@ def first_nonfinite(model: Model, *inputs: Any) -> str:
     for i, x in enumerate(inputs):
         if found := _nonfinite(x):
             return f"input {i} {found}"
-    for name, tensor in model._tensors():
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if found := _nonfinite(tensor):
             return f"{'parameter' if isinstance(tensor, Parameter) else 'buffer'} {name} {found}"
     with no_grad(), record_calls(model) as calls, np.errstate(all="ignore"), foreign:

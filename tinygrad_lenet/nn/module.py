@@ -1,7 +1,8 @@
 """Modules: layers and models that own parameters. They are plain classes with plain attributes.
 
-A module keeps no register: :func:`_members` searches its attributes for parameters, buffers and submodules whenever
-they are needed. ``Sequential`` and ``ModuleList`` hold other modules. The last functions check the inputs of layers.
+Parameters and submodules are in no register: :func:`_members` searches the attributes for them whenever they are
+needed. Only the names of buffers are registered. ``Sequential`` and ``ModuleList`` hold other modules. The last
+functions check the inputs of layers.
 
 ``@checked`` (``core/signature.py``) checks arguments by their annotations, and begins an error with the name of the
 class or method.
@@ -9,33 +10,32 @@ class or method.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import instance, integer, listed
+from ..checks import entries, instance, integer, listed
 from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor, as_tensor
-from ..core.values import narrowed
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, named
+from ..core.values import mapped, narrowed
+from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, listing, named
+from .naming import name_layer, title
 
-M = TypeVar("M", bound="Module")
-_PACKAGE = __name__.partition(".")[0] + "."
+T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
-if TYPE_CHECKING:
 
-    class _Forward(Protocol[P, R]):
-        """An object that is called with the parameters of its method ``forward``, and returns its result."""
+class _Forward(Protocol[P, R]):
+    """An object that is called with the parameters of its method ``forward``, and returns its result."""
 
-        def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 class Parameter(Tensor):
@@ -66,8 +66,10 @@ class StateError(TinygradLenetError, KeyError):
 class Module:
     """Base of layers and models. A subclass writes ``__init__`` and ``forward``.
 
-    Assign parameters, buffers and other modules as attributes, or in lists, tuples and dicts: they are found there, in
-    the order of assignment. A buffer is a Tensor that is part of the state but not learned, such as a running mean.
+    Assign parameters and other modules as attributes, or in lists, tuples and dicts: they are found there, in the order
+    of assignment. :meth:`register_buffer` adds a buffer: a Tensor that is part of the state but not learned, such as a
+    running mean. Every other Tensor is a plain attribute, which is not saved; of an activation, copies and pickles of
+    the module have the values only. A leaf that requires a gradient is refused, since only parameters are trained.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -87,9 +89,11 @@ class Module:
     """
 
     training: bool = True
+    _buffers: dict[str, bool] = {}  # noqa: RUF012  # the names of buffers, and whether they are part of the state
 
     def __init__(self) -> None:
         self.training = True
+        self._buffers = dict(self._buffers)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output. Each subclass defines it."""
@@ -98,50 +102,63 @@ class Module:
     def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return ``self.forward(...)``. Type checkers know its parameters and its result.
 
-        If the module is one of the package, an error begins with the name of its class.
+        If the module is a layer of the package, an error begins with its class and its options.
         """
         try:
             return self.forward(*args, **kwargs)
         except TinygradLenetError as error:
-            if not type(self).forward.__module__.startswith(_PACKAGE):  # the user's own
-                error.caller = error.caller or "?"
-            if error.caller:
-                raise
-            raise named(error, type(self).__name__)  # noqa: B904  # it is the same error
+            name_layer(error, self, any(isinstance(value, Module) for value in vars(self).values()))
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name not in vars(self) or isinstance(value, Parameter):
+            self._buffers.pop(name, None)  # a buffer that was deleted, or is learned from now on
         # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
         before = vars(self).get(name)
-        kind = next((kind for kind in (Parameter, Tensor, Module) if isinstance(before, kind)), object)
+        kind: type = Parameter if isinstance(before, Parameter) else Module if isinstance(before, Module) else object
+        kind = Tensor if name in self._buffers else kind
         if value is not None and not isinstance(value, kind):
             text = f"{name} is a {kind.__name__}, which {brief(value)} cannot replace; give another, or `del` it first"
             raise named(DTypeError(text), type(self).__name__)
+        if isinstance(value, (Tensor, list, tuple, dict)):
+            for key, tensor in _members({name: value}, Tensor):
+                _refuse_untrained(key, tensor, self)
         super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes for a copy or a pickle. Of a Tensor that hangs on a graph, only the values are copied."""
+        state = {**vars(self), "_buffers": dict(self._buffers)}
+        detached = {id(t): t.detach() for _, t in _members(state, Tensor) if not t.is_leaf}
+        for name, value in state.items():
+            if any(id(t) in detached for _, t in _members({name: value}, Tensor)):
+                state[name] = mapped(value, lambda v: detached.get(id(v), v))
+        return state
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        if "_buffers" not in attributes:  # a pickle of an earlier version, in which every Tensor was a buffer
+            attributes["_buffers"] = {n: True for n, t in _members(attributes, Tensor) if not isinstance(t, Parameter)}
+        vars(self).update(attributes)
 
     # Parameters, buffers and submodules
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules directly below this one, with their names."""
-        return ((name, value) for name, value in _members(vars(self)) if isinstance(value, Module))
+        return _members(vars(self), Module)
 
-    def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """The module itself and all below it, depth first, with dotted names.
-
-        A shared module appears once; with ``remove_duplicate=False`` it appears under all its names.
+    def named_modules(
+        self, prefix: str = "", remove_duplicate: bool = True, _seen: set[int] | None = None
+    ) -> Iterator[tuple[str, Module]]:
+        """The module itself and all below it, depth first, with dotted names; a shared one once, or, with
+        ``remove_duplicate=False``, under all its names.
         """
-        seen: set[int] = set()
-
-        def below(name: str, module: Module) -> Iterator[tuple[str, Module]]:
-            if id(module) in seen:
-                return
-            seen.add(id(module))
-            yield name, module
-            for key, child in module.named_children():
-                yield from below(f"{name}.{key}" if name else key, child)
+        seen = set() if _seen is None else _seen
+        if id(self) not in seen:
+            seen.add(id(self))
+            yield prefix, self
+            for name, child in self.named_children():
+                yield from child.named_modules(f"{prefix}.{name}" if prefix else name, remove_duplicate, seen)
             if not remove_duplicate:
-                seen.remove(id(module))  # so that only cycles are left out
-
-        return below(prefix, self)
+                seen.remove(id(self))  # so that only cycles are left out
 
     def modules(self) -> Iterator[Module]:
         """The module itself and all below it, depth first."""
@@ -151,29 +168,59 @@ class Module:
         """The modules directly below this one."""
         return (module for _, module in self.named_children())
 
-    def _tensors(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
-        """All parameters and buffers, with dotted names; a shared one once, or under all its names."""
-        seen: set[int] = set()
-        for prefix, module in self.named_modules("", remove_duplicate):
-            for name, value in _members(vars(module)):
-                if isinstance(value, Tensor) and not (remove_duplicate and id(value) in seen):
-                    seen.add(id(value))
-                    yield (f"{prefix}.{name}" if prefix else name), value
+    def _search(self, kind: type[T], remove_duplicate: bool = True) -> Iterator[tuple[str, T, bool | None]]:
+        """All objects of a class in the attributes, with dotted names; a shared one once, or under all its names. The
+        third value says whether the state dict holds it; None for what is neither parameter nor buffer.
+        """
+        seen: set[tuple[int, bool]] = set()
+        for prefix, module in self.named_modules(remove_duplicate=remove_duplicate):
+            for name, value in _members(vars(module), kind):
+                saved = isinstance(value, Parameter) or module._buffers.get(name)
+                if not (remove_duplicate and (id(value), saved is None) in seen):
+                    seen.add((id(value), saved is None))
+                    yield (f"{prefix}.{name}" if prefix else name), value, saved
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """The parameters with their dotted names, in the order of assignment; a shared one once."""
-        return ((name, tensor) for name, tensor in self._tensors() if isinstance(tensor, Parameter))
+        for name, tensor, _ in self._search(Tensor):
+            _refuse_untrained(name, tensor, self)  # it may have been appended to a list
+            if isinstance(tensor, Parameter):
+                yield name, tensor
 
     def parameters(self) -> Iterator[Parameter]:
         """The parameters, to pass to an optimiser."""
         return (parameter for _, parameter in self.named_parameters())
 
+    @checked
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a buffer as the attribute ``name``: a Tensor that is not learned, such as a running mean.
+
+        The state dict holds it if ``persistent``. Another Tensor, or None for no buffer, may be assigned to it later.
+
+        Raises:
+            ArgumentError: the name is empty, contains a dot, or is that of another attribute.
+            DTypeError: ``tensor`` is not a Tensor, or it is learned.
+
+        >>> import tinygrad_lenet as tl
+        >>> from tinygrad_lenet import nn
+        >>> model = nn.Module()
+        >>> model.register_buffer("mean", tl.zeros(2))
+        >>> model.state_dict()
+        {'mean': array([0., 0.], dtype=float32)}
+        """
+        if not name or "." in name or (name not in self._buffers and hasattr(self, name)):
+            raise ArgumentError(f"name must be a word without dots, and no other attribute, got {brief(name)}")
+        if tensor is not None and isinstance(instance("tensor", tensor, Tensor), Parameter):
+            raise DTypeError("tensor must not be a Parameter, which is learned; assign it, or pass its detach()")
+        setattr(self, name, tensor)
+        vars(self).setdefault("_buffers", {})[name] = persistent  # super().__init__() may be missing
+
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """The buffers with their dotted names: Tensors that are part of the state but not learned."""
-        return ((name, tensor) for name, tensor in self._tensors() if not isinstance(tensor, Parameter))
+        """The buffers with their dotted names; see :meth:`register_buffer`."""
+        return ((n, t) for n, t, saved in self._search(Tensor) if not isinstance(t, Parameter) and saved is not None)
 
     def buffers(self) -> Iterator[Tensor]:
-        """The buffers: Tensors that are part of the state but not learned."""
+        """The buffers; see :meth:`register_buffer`."""
         return (buffer for _, buffer in self.named_buffers())
 
     # Training, evaluation and state
@@ -206,8 +253,14 @@ class Module:
         return {name: tensor.numpy().copy() for name, tensor in self._named_state().items()}
 
     def _named_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers under all their names."""
-        return dict(self._tensors(remove_duplicate=False))
+        """What the state dict holds: parameters and persistent buffers under all their names."""
+        return {name: tensor for name, tensor, saved in self._search(Tensor, remove_duplicate=False) if saved}
+
+    def _renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state dict with today's names; in earlier versions the weight of a loss was ``options.weight``."""
+        own = self._named_state()
+        today = {re.sub("[^.]*$", r"options.\g<0>", name, count=1): name for name in own if name not in state}
+        return {name if name in own else today.get(name, name): value for name, value in state.items()}
 
     @checked
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -221,24 +274,58 @@ class Module:
                 changes nothing.
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
-        own = self._named_state()
+        own, state = self._named_state(), self._renamed(state)
+        for name, tensor, saved in self._search(Tensor, remove_duplicate=False):
+            if saved is None and name in state and np.shape(state[name]) == tensor.shape:
+                own[name] = tensor  # earlier versions saved every Tensor, not only buffers
         arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
-        problems: dict[str, list[str]] = {}
-        if strict:
+        shapes = {name: (own[name].shape, array.shape) for name, array in arrays.items()}
+        problems = {
             # Old files of PyTorch lack the count of batches, which no result depends on.
-            problems["missing"] = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
-            problems["unexpected"] = [str(name) for name in state if name not in own]
-        problems["misshapen"] = [
-            f"{name} (expected {own[name].shape}, given {array.shape})"
-            for name, array in arrays.items()
-            if array.shape != own[name].shape
-        ]
-        found = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
+            "missing": [n for n in own if strict and n not in state and not n.endswith("num_batches_tracked")],
+            "unexpected": [str(name) for name in state if strict and name not in own],
+            "misshapen": [f"{name} (expected {a}, given {b})" for name, (a, b) in shapes.items() if a != b],
+        }
+        found = "; ".join(f"{problem}: {listing(names)}" for problem, names in problems.items() if names)
         if found:
             advice = "use the options of the saved model; strict=False allows missing and unexpected keys"
             raise StateError(f"the state dict does not fit. {found}; {advice}")
         for name, array in arrays.items():
             own[name].data = array
+
+    def random_state(self) -> dict[str, Any]:
+        """The states of all NumPy generators in the attributes, such as that of :class:`Dropout`, by dotted name.
+
+        Save them by :func:`tinygrad_lenet.save_checkpoint`, and a continued run draws what the stopped one would have
+        drawn. A shared generator appears once.
+        """
+        return {name: generator.bit_generator.state for name, generator, _ in self._search(np.random.Generator)}
+
+    @checked
+    def load_random_state(self, state: Mapping[str, Any]) -> None:
+        """Set the generators to the states that :meth:`random_state` gave. An error changes nothing.
+
+        Raises:
+            ArgumentError: names are missing or unexpected, or a state is not that of such a generator.
+
+        >>> import tinygrad_lenet as tl
+        >>> from tinygrad_lenet import nn
+        >>> model, twin = nn.Dropout(generator=0), nn.Dropout(generator=1)
+        >>> twin.load_random_state(model.random_state())
+        >>> bool((model(tl.ones(9)) == twin(tl.ones(9))).all())
+        True
+        """
+        own = {name: generator.bit_generator for name, generator, _ in self._search(np.random.Generator)}
+        entries(state, *own)
+        if len(state) > len(own):
+            raise ArgumentError(f"the state is of the generators {brief([*state])}, this module has {brief([*own])}")
+        for name, generator in own.items():
+            try:
+                type(generator)(0).state = state[name]
+            except Exception as error:  # the state may be anything
+                raise ArgumentError(f"{name} must be the state of a {type(generator).__name__} ({error})") from None
+        for name, generator in own.items():
+            generator.state = state[name]
 
     def extra_repr(self) -> str:
         """The options of the layer, which ``repr`` shows."""
@@ -246,7 +333,7 @@ class Module:
 
     @reprlib.recursive_repr("(see above)")  # modules may hold each other
     def __repr__(self) -> str:
-        count = sum(parameter.size for parameter in self.parameters())
+        count = sum(parameter.size for _, parameter, _ in self._search(Parameter))
         head = f"{type(self).__name__}({self.extra_repr()})" + (f"  # {count:,} parameters" if count else "")
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return "\n  ".join([head, *lines])
@@ -255,18 +342,25 @@ class Module:
 Model: TypeAlias = Annotated[Module, partial(instance, kind=Module)]  # a module as an argument, for @checked
 
 
-def _members(attributes: Mapping[Any, Any], outer: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """The Tensors and modules among attributes, also those in lists, tuples and dicts, with dotted names.
+def _members(attributes: Mapping[Any, Any], kind: type[T], outer: tuple[Any, ...] = ()) -> Iterator[tuple[str, T]]:
+    """The objects of a class among attributes, also those in lists, tuples and dicts, with dotted names.
 
-    ``outer`` holds the enclosing containers, since a container that contains itself is skipped.
+    ``outer`` holds the enclosing containers, at most 99. A container that contains itself is skipped.
     """
     for key, value in attributes.items():
-        if isinstance(value, (Tensor, Module)):
+        if isinstance(value, kind):
             yield str(key), value
-        elif isinstance(value, (list, tuple, dict)) and not any(value is container for container in outer):
+        elif isinstance(value, (list, tuple, dict)) and len(outer) < 99 and not any(value is c for c in outer):
             inner = value if isinstance(value, dict) else dict(enumerate(value))
-            for name, member in _members(inner, (*outer, value)):
+            for name, member in _members(inner, kind, (*outer, value)):
                 yield f"{key}.{name}", member
+
+
+def _refuse_untrained(name: str, tensor: Tensor, module: Module) -> None:
+    """Raise if a tensor that requires a gradient would silently not be trained."""
+    if tensor.requires_grad and tensor.is_leaf and not isinstance(tensor, Parameter):
+        text = f"{name} requires a gradient, but only a Parameter is trained; assign nn.Parameter(x), or x.detach()"
+        raise named(DTypeError(text), type(module).__name__)
 
 
 class _Container(Module):
@@ -281,11 +375,9 @@ class _Container(Module):
     @checked
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return self._slice(list(self.named_children())[index])
+            found = list(self.named_children())[index]
+            return Sequential(dict(found)) if isinstance(self, Sequential) else ModuleList(m for _, m in found)
         return list(self.children())[self._position(index)]
-
-    def _slice(self, children: list[tuple[str, Module]]) -> Module:
-        raise NotImplementedError
 
     def _position(self, index: Any) -> int:
         """The position counted from the start. Negative indices count from the end."""
@@ -334,13 +426,14 @@ class Sequential(_Container):
 
     def forward(self, x: Any) -> Any:
         """Apply the modules in order."""
-        for value in vars(self).values():
+        for name, value in vars(self).items():
             if isinstance(value, Module):
-                x = value(x)
+                try:
+                    x = value(x)
+                except Exception as error:
+                    error.add_note(f"in layer {name} of {type(self).__name__}")
+                    raise
         return x
-
-    def _slice(self, children: list[tuple[str, Module]]) -> Module:
-        return Sequential(dict(children))
 
 
 class ModuleList(_Container):
@@ -365,9 +458,6 @@ class ModuleList(_Container):
         for module in [instance("each of modules", module, Module) for module in listed("modules", modules, "Modules")]:
             self.append(module)
         return self
-
-    def _slice(self, children: list[tuple[str, Module]]) -> Module:
-        return ModuleList(module for _, module in children)
 
     @checked
     def __setitem__(self, index: int, module: Model) -> None:
@@ -399,16 +489,4 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
 
 def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:
     """The error for an input of the wrong shape. It names the layer with its options."""
-    caller = f"{type(layer).__name__}({layer.extra_repr()})"
-    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), caller)
-
-
-@contextmanager
-def evaluating(model: M) -> Iterator[M]:
-    """Set evaluation mode within the block, and restore the mode of each module after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield model.eval()
-    finally:
-        for module, training in modes:
-            module.training = training
+    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), title(layer))

@@ -83,7 +83,35 @@ def _of_bits(kind: str) -> Emit:
     return emit
 
 
+def _within(kind: str) -> Emit:
+    """``scale * f(x / scale)``, or ``f(scale * x) / scale`` for Softplus."""
+    inner, outer = ("Mul", "Div") if kind == "Softplus" else ("Div", "Mul")
+
+    def emit(g: Graph, like: Output, x: Any, scale: float, *_: Any) -> str:
+        return g.node(outer, g.node(kind, g.node(inner, x, like.dtype.type(scale))), like.dtype.type(scale))
+
+    return emit
+
+
+@emits("clip", "hardtanh")
+def _clip(g: Graph, like: Output, x: Any, *limits: Any) -> str:
+    return g.node("Clip", g.of(x, like.dtype), *(None if v is None else g.of(v, like.dtype) for v in limits))
+
+
+@emits("_pad")
+def _pad(g: Graph, like: Output, x: Any, widths: Any, value: float) -> str:
+    return g.node("Pad", x, g.ints([w[0] for w in widths] + [w[1] for w in widths]), like.dtype.type(value))
+
+
 EMIT |= {f"bitwise_{kind.lower()}": _of_bits(kind) for kind in ("And", "Or", "Xor", "Not")}
+EMIT |= {"celu": _within("Elu"), "softplus": _within("Softplus")}
+EMIT |= {
+    "_cumsum": lambda g, like, x, axis: g.node("CumSum", g.of(x, like.dtype), np.int64(axis)),
+    "_join": lambda g, like, axis, ends, *xs: g.node("Concat", *(g.of(x, like.dtype) for x in xs), axis=int(axis)),
+    "broadcast_to": lambda g, like, x, shape: g.node("Expand", x, g.ints(shape)),
+    "cast": lambda g, like, x, dtype: g.cast(x, like.dtype),
+    "where": lambda g, like, c, *xs: g.node("Where", g.of(c, bool), *(g.of(x, like.dtype) for x in xs)),
+}
 
 
 @emits("select")
@@ -92,39 +120,12 @@ def _select(g: Graph, like: Output, x: Any, mask: Any, when: bool) -> str:
     return g.node("Where", g.of(mask, bool), *(branches if when else branches[::-1]))
 
 
-@emits("where")
-def _where(g: Graph, like: Output, condition: Any, x: Any, y: Any) -> str:
-    return g.node("Where", g.of(condition, bool), g.of(x, like.dtype), g.of(y, like.dtype))
-
-
-@emits("cast")
-def _cast(g: Graph, like: Output, x: Any, dtype: Any) -> str:
-    return g.cast(x, like.dtype)
-
-
 @emits("round")
 def _round(g: Graph, like: Output, x: Any, decimals: int) -> str:
     if not decimals:
         return g.node("Round", g.of(x, like.dtype))
     scale = like.dtype.type(10.0**decimals)
     return g.node("Div", g.node("Round", g.node("Mul", g.of(x, like.dtype), scale)), scale)
-
-
-@emits("clip", "hardtanh")
-def _clip(g: Graph, like: Output, x: Any, low: Any, high: Any) -> str:
-    return g.node("Clip", g.of(x, like.dtype), *(None if v is None else g.of(v, like.dtype) for v in (low, high)))
-
-
-@emits("celu")  # alpha * elu(x / alpha)
-def _celu(g: Graph, like: Output, x: Any, alpha: float) -> str:
-    scale = like.dtype.type(alpha)
-    return g.node("Mul", g.node("Elu", g.node("Div", x, scale)), scale)
-
-
-@emits("softplus")
-def _softplus(g: Graph, like: Output, x: Any, beta: float, threshold: float) -> str:
-    scale = like.dtype.type(beta)
-    return g.node("Div", g.node("Softplus", g.node("Mul", x, scale)), scale)
 
 
 # Shapes
@@ -142,21 +143,6 @@ def _reshape(g: Graph, like: Output, x: Any, *shape: Any) -> str:
 def _permute(g: Graph, like: Output, x: Any, *axes: Any) -> str:
     order = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple) else axes
     return g.node("Transpose", x, perm=[int(a) % like.ndim for a in order])
-
-
-@emits("broadcast_to")
-def _broadcast_to(g: Graph, like: Output, x: Any, shape: Any) -> str:
-    return g.node("Expand", x, g.ints(shape))
-
-
-@emits("_join")
-def _concat(g: Graph, like: Output, axis: int, ends: Any, *tensors: Any) -> str:
-    return g.node("Concat", *(g.of(t, like.dtype) for t in tensors), axis=int(axis))
-
-
-@emits("_pad")
-def _pad(g: Graph, like: Output, x: Any, widths: Any, value: float) -> str:
-    return g.node("Pad", x, g.ints([w[0] for w in widths] + [w[1] for w in widths]), like.dtype.type(value))
 
 
 @emits("_pick")
@@ -233,11 +219,6 @@ def _of_truths(kind: str) -> Emit:
 
 
 EMIT |= {"count_nonzero": _of_truths("ReduceSum"), "any": _of_truths("ReduceMax"), "all": _of_truths("ReduceMin")}
-
-
-@emits("_cumsum")
-def _cumsum(g: Graph, like: Output, x: Any, axis: int) -> str:
-    return g.node("CumSum", g.of(x, like.dtype), np.int64(axis))
 
 
 @emits("softmax_nll")

@@ -1,18 +1,21 @@
 """The recording of a model: it is run twice, and the two runs are compared.
 
 One run shows the ops and their arguments. A second run, with another batch size and other values, shows which numbers
-follow the batch size (``Batch``). It also shows which depend on the input in a way that no op records: these are
-refused.
+follow the batch size (``Batch``). A tensor that depends on the input has a class of its own during a run, which refuses
+to give its values to Python: the file would hold one value, or one branch of an ``if``, for every input.
 """
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.hooks import Hook
 from ..core.modes import listening, no_grad, user_line
 from ..core.tensor import Tensor
 from ..errors import DTypeError, UnsupportedError, brief, foreign
@@ -26,6 +29,7 @@ class Value(NamedTuple):
 
     name: str
     array: NDArray[Any]
+    live: bool  # whether it depends on the input
 
 
 class Batch(int):
@@ -73,6 +77,55 @@ def input_names(inputs: Sequence[Tensor], named: Named) -> list[str]:
     return names
 
 
+# The methods of a tensor that give its values to Python, NumPy and other libraries.
+_READING = ["__array__", "__bool__", "__deepcopy__", "__dlpack__", "__float__", "__index__", "__int__", "__reduce__"]
+_READING += ["item", "numpy", "tolist"]
+
+
+class Guard(ExitStack):
+    """Marks the tensors of a run that depend on its input, until it exits: they refuse to give their values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[str] = []
+
+        def reading(name: str) -> Callable[..., Any]:
+            return lambda *_, **options: self.refuse(f"{name.strip('_')}() reads")
+
+        methods: dict[str, Any] = {name: reading(name) for name in _READING}
+        methods["__repr__"] = lambda x: f"tensor(of an input, shape={x.shape}, dtype={x.dtype})"
+        methods["__format__"] = lambda x, spec: self.refuse("format() reads") if spec else repr(x)
+        methods["detach"] = lambda x: self.mark(Tensor.detach(x))
+        self.kind = type("Traced", (Tensor,), {"__slots__": (), **methods})
+
+    def mark(self, tensor: Tensor) -> Tensor:
+        """The tensor, in the class that refuses to give its values."""
+        self.callback(setattr, tensor, "__class__", type(tensor))
+        tensor.__class__ = self.kind
+        if tensor._node is not None:  # a backward pass that records itself is a part of the model
+            tensor._node._hooks = tensor._node._hooks or []
+            what = "a gradient without create_graph=True reads"
+            hook = Hook(tensor._node._hooks, lambda g: g if isinstance(g, Tensor) else self.refuse(what))
+            self.callback(hook.remove)
+        return tensor
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise an error that names the user's line."""
+        path, _, number = user_line().rpartition(", line ")
+        source = linecache.getline(path, int(number)).strip()
+        where = f"at {path}, line {number}{f' ({source})' * bool(source)}"
+        text = f"{where}, {what} a value that depends on the input: the file would hold this one value, or one branch; "
+        text += "write it with ops, such as tl.where(condition, x, y)"
+        self.refused.append(text)
+        raise UnsupportedError(text)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        if self.refused and (error is None or isinstance(error, Exception)):
+            # The model may have caught it, and functions that it passed have added their names.
+            raise UnsupportedError(self.refused[0]) from error
+
+
 class Run:
     """One run of a model: its steps and outputs."""
 
@@ -80,28 +133,39 @@ class Run:
         self.steps: list[Step] = []
         self.kept: list[Any] = []  # all arrays, so that none is freed and its address used again
         self.values: dict[tuple[Any, ...], Value] = {}
-        for name, tensor in (*named, *zip(input_names(inputs, named), inputs, strict=True)):
-            self._add(name, tensor)
-        with no_grad(), listening(self._hear), foreign:
-            outputs = model(*inputs)
-        several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
-        if not several or not all(isinstance(t, Tensor) for t in several):
-            raise DTypeError(f"the model must give a Tensor or a tuple of them, it gave {brief(outputs)}")
-        self.outputs = [self._argument(t) for t in several]
+        with Guard() as self.guard:
+            for name, tensor in named:
+                self._add(name, tensor, False)
+            for name, tensor in zip(input_names(inputs, named), inputs, strict=True):
+                self._add(name, tensor, True)
+            with no_grad(), listening(self._hear, self._watch), foreign:
+                outputs = model(*inputs)
+            several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+            if not several or not all(isinstance(t, Tensor) for t in several):
+                raise DTypeError(f"the model must give a Tensor or a tuple of them, it gave {brief(outputs)}")
+            self.outputs = [self._argument(t) for t in several]
 
-    def _add(self, name: str, tensor: Tensor) -> Value:
+    def _add(self, name: str, tensor: Tensor, live: bool) -> Value:
         self.kept.append(tensor)
-        value = Value(name, tensor.numpy())
+        value = Value(name, Tensor.numpy(tensor), live)
         if tensor.size:
-            self.values[_key(value.array)] = value
+            self._set(tensor, value)
         return value
+
+    def _set(self, tensor: Tensor, value: Value) -> None:
+        self.values[_key(Tensor.numpy(tensor))] = value
+        if value.live:
+            self.guard.mark(tensor)
 
     def _argument(self, argument: Any) -> Any:
         """An argument with each tensor or array in it as a Value or a Constant."""
         if isinstance(argument, (Tensor, np.ndarray)):
             self.kept.append(argument)
-            array = argument.numpy() if isinstance(argument, Tensor) else argument
-            return self.values.get(_key(array)) or Constant(array.copy(), array.shape)
+            array = Tensor.numpy(argument) if isinstance(argument, Tensor) else argument
+            value = self.values.get(_key(array))
+            if value is None and isinstance(argument, self.guard.kind):
+                self.guard.refuse("an op reads, through a view of what was changed in place,")
+            return value or Constant(array.copy(), array.shape)
         if isinstance(argument, (list, tuple)):
             given = [self._argument(a) for a in argument]
             return type(argument)(*given) if hasattr(argument, "_fields") else tuple(given)
@@ -111,9 +175,30 @@ class Run:
         if not any(map(_holds_tensor, args)):
             return  # an op on arrays inside another op, or one that makes a constant
         given = tuple(self._argument(a) for a in args)
-        if out.size and _key(out.numpy()) in self.values:
-            return  # a view of all elements in their order
-        self.steps.append(Step(op, given, self._add(f"/{op.name}_{len(self.steps)}", out), user_line()))
+        known = self.values.get(_key(out.numpy())) if out.size else None
+        if known is None:
+            live = any(value.live for value in values_in(given))
+            self.steps.append(Step(op, given, self._add(f"/{op.name}_{len(self.steps)}", out, live), user_line()))
+        elif known.live:  # a view of all elements in their order
+            self.guard.mark(out)
+
+    def _watch(self, tensor: Tensor, index: Any, array: NDArray[Any]) -> None:
+        """Before a change in place. ``x += y`` gives ``x`` the value of an op; other changes make it a constant."""
+        value, whole = self.values.get(_key(array)), index is ... and array.dtype == tensor.dtype
+        live = isinstance(tensor, self.guard.kind) or (value is not None and value.live)
+        if live and not (value and whole):
+            self.guard.refuse("a change in place concerns")
+        self.guard.callback(np.copyto, tensor._data, tensor._data.copy())
+        self.values = {k: v for k, v in self.values.items() if not np.may_share_memory(v.array, tensor._data)}
+        if value and whole:
+            self._set(tensor, value)
+
+
+def values_in(argument: Any) -> list[Value]:
+    """The values in an argument."""
+    if isinstance(argument, Value):
+        return [argument]
+    return [value for a in argument for value in values_in(a)] if isinstance(argument, tuple) else []
 
 
 def trace(
@@ -131,9 +216,7 @@ def trace(
 
     first, second = Run(model, inputs, named), Run(model, [changed(x) for x in inputs], named)
     if [s.op.name for s in first.steps] != [s.op.name for s in second.steps]:
-        raise UnsupportedError(
-            "the model takes another way for other values or another batch size (if, for); a graph cannot"
-        )
+        raise UnsupportedError("the model takes another way for other values or another batch size (if, for)")
     sizes = (len(inputs[0]), len(inputs[0]) + 1) if dynamic else (1, 1)
     steps = [a._replace(args=_merged(a.args, b.args, sizes, a)) for a, b in zip(first.steps, second.steps, strict=True)]
     return steps, [_merged(a, b, sizes, None) for a, b in zip(first.outputs, second.outputs, strict=True)]

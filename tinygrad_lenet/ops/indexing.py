@@ -175,7 +175,7 @@ def _indices_along(x: Tensor, indices: Array, axis: int, name: str) -> tuple[Any
         raise ShapeError(f"{name} must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
     n = x.shape[at]
     if found.size and not (-n <= found.min() and found.max() < n):
-        raise OutOfRangeError(f"{name} must lie in {-n} … {n - 1} on axis {axis} of {x.shape}, got {found}")
+        raise OutOfRangeError(f"{name} must lie in {-n} ... {n - 1} on axis {axis} of {x.shape}, got {found}")
     return found, at
 
 
@@ -308,7 +308,7 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     index = _index_array("tensor", tensor)
     count = num_classes if num_classes != -1 else int(index.max()) + 1 if index.size else 0
     if index.size and (index.min() < 0 or index.max() >= count):
-        raise OutOfRangeError(f"the class indices in tensor must lie in 0 … {count - 1}, got {index}")
+        raise OutOfRangeError(f"the class indices in tensor must lie in 0 ... {count - 1}, got {index}")
     return Tensor._wrap((index[..., None] == np.arange(count)).astype(np.int64))
 
 
@@ -317,7 +317,7 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
     """The rows of a table at the given indices, PyTorch's ``embedding``: (...,) to (..., D).
 
     Args:
-        input: integers of any shape, 0 … V - 1.
+        input: integers of any shape, 0 ... V - 1.
         weight: the table, (V, D).
         padding_idx: the row that gets no gradient.
 
@@ -336,10 +336,10 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
         raise ShapeError(f"weight must be a table (V, D), got {table.shape}")
     bad = index[(index < 0) | (index >= len(table))]
     if bad.size:
-        raise OutOfRangeError(f"indices must lie in 0 … {len(table) - 1}, got {bad[0]} in input")
+        raise OutOfRangeError(f"indices must lie in 0 ... {len(table) - 1}, got {bad[0]} in input")
     rows = getitem(table, index)
     if padding_idx is None:
         return rows
     if not -len(table) <= padding_idx < len(table):
-        raise OutOfRangeError(f"padding_idx must lie in 0 … {len(table) - 1}, got {padding_idx}")
+        raise OutOfRangeError(f"padding_idx must lie in 0 ... {len(table) - 1}, got {padding_idx}")
     return where((index == padding_idx % len(table))[..., None], rows.detach(), rows)

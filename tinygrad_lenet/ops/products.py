@@ -89,8 +89,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     (2, 4)
     """
     if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
-        features = x.shape[-1] if x.ndim else "in_features"
-        raise ShapeError(f"x of shape {x.shape} needs a weight of shape (out_features, {features}), got {weight.shape}")
+        n = weight.shape[1] if weight.ndim == 2 else "in_features"
+        raise ShapeError(f"expected x (..., {n}) and a weight (out_features, {n}), got {x.shape} and {weight.shape}")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}")
     if x.dtype == np.float16 and common_dtype(x, weight, *(() if bias is None else (bias,))) == np.float16:

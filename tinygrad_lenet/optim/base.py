@@ -268,7 +268,7 @@ def declared(cls: type[T]) -> type[T]:
     The annotations also check the arguments, and the options of groups (``_checks``). ``InitVar`` tells type checkers
     that the options of an optimiser are not its attributes: each group has its own ``lr``.
     """
-    made: Any = dataclass(eq=False, repr=False)(cls)
+    made: Any = dataclass(eq=False, repr=cls.__repr__ is not Optimizer.__repr__)(cls)
     init = made.__init__
     for name in vars(cls).keys() & init.__annotations__:
         delattr(made, name)  # a default is not an attribute of the class

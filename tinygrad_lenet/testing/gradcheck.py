@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ..calculus import gradients
 from ..checks import Count, Function, NonNegative, PositiveReal, listed
+from ..core.python_object import numbers
 from ..core.signature import checked
-from ..core.tensor import Tensor, to_array
-from ..errors import ArgumentError, DTypeError, GradientError, brief, foreign
+from ..core.tensor import Tensor
+from ..errors import ArgumentError, GradientError, foreign
 
 Arrays = Sequence[NDArray[Any]]
 # The largest rounding error of an output, in units of the last place of its Euclidean norm.
@@ -76,13 +77,9 @@ def _inputs(inputs: Any) -> list[NDArray[Any]]:
         raise ArgumentError("inputs must be a list of the function's arguments, got one tensor; write [x]")
     arrays = []
     for i, x in enumerate(listed("inputs", inputs, "a list of the function's arguments")):
-        try:
-            array = np.array(x if isinstance(x, (np.ndarray, np.generic)) else to_array(x))
-        except DTypeError as error:
-            raise DTypeError(f"inputs[{i}]: {error}") from None
-        if array.dtype.kind not in "fiub":
-            raise DTypeError(f"inputs[{i}] must be an array of numbers, got {brief(x)}")
-        arrays.append(array.astype(np.float64) if array.dtype.kind == "f" else array)
+        array = np.array(numbers(f"inputs[{i}]", x))
+        whole = array.dtype.kind == "b" or (array.dtype.kind in "iu" and hasattr(x, "dtype"))  # unlike a list
+        arrays.append(array if whole else array.astype(np.float64))
     return arrays
 
 
@@ -200,9 +197,9 @@ def gradcheck(
         check.run()
         if order > 1:
             replace(check, arrays=arrays, rng=np.random.default_rng(seed)).second_order().run()
-    except GradientCheckError:
+    except GradientCheckError as error:
         if raise_exception:
-            raise
+            raise error.with_traceback(None)  # noqa: B904  # the same error, without the lines of this module
         return False
     return True
 
@@ -285,7 +282,8 @@ class _Check:
         for i, g, copy, twice in zip(self.floats, found, kept, doubled, strict=True):
             if not np.array_equal(g, copy, equal_nan=True):
                 raise self.error(f"argument {i}: its gradient changed with the next one: a buffer is used again")
-            self.same(twice, -2 * copy, f"argument {i}: the gradient is not proportional to the upstream gradient")
+            linear = "the gradient is not proportional to the upstream gradient (a rule must be linear in g)"
+            self.same(twice, -2 * copy, f"argument {i}: {linear}")
             for name, other in memory.items():
                 if other is not g and np.shares_memory(g, other):
                     raise self.error(f"argument {i}: its gradient shares memory with {name}")
@@ -314,8 +312,9 @@ class _Check:
         recorded = np.array([float((gradient[index] * step).sum()) for index, step in steps])
         finite = value[np.isfinite(value)]
         noise = float(_ROUNDINGS * np.sqrt(np.sum(np.square(finite))) / eps)  # of the slopes, by rounding
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             error = np.abs(recorded - numerical)
+            ratio = recorded / numerical
             excess = error - self.rtol * np.abs(numerical)
             relative = error / np.maximum(np.abs(numerical), 1e-300)
         wrong = ~(excess <= self.atol + noise)  # NaN is wrong too
@@ -332,6 +331,8 @@ class _Check:
         hint = ""
         if abs(right - left) > 1e-3 * max(abs(left), abs(right)) + 10 * noise:
             hint = f"; the slope is {left:.6g} on the left and {right:.6g} on the right: the point is a kink or a tie"
+        elif wrong.all() and np.ptp(ratio) < 1e-3 * abs(ratio[at]):
+            hint = f"; it is {ratio[at]:.4g} times the numerical one everywhere: is a sign or a factor wrong?"
         raise self.error(
             f"{where}, {place}: the recorded gradient is {recorded[at]:.9g}, the numerical one {numerical[at]:.9g} "
             f"(relative error {relative[at]:.2g}; {count}){hint}"

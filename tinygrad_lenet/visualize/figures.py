@@ -9,19 +9,21 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
-from ..checks import Positive, instance, listed
+from ..checks import Positive, listed
 from ..checks import figure as real
 from ..core.modes import no_grad
+from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, brief, foreign
-from ..nn import Module, record_calls
+from ..nn import record_calls
+from ..nn.module import Model
 from ..ops.softmax import softmax
-from ..training import _number_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,12 +33,38 @@ _STYLES = {"train": "o--", "validation": "s-", "test": "o-"}
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em}}
-img {{max-width: 100%; display: block}} pre {{overflow-x: auto}}
-</style>
+img {{max-width: 100%; display: block}} pre {{overflow-x: auto}}</style>
 <h1>{title}</h1>
 {body}
 </html>
 """
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+def _html(figure: Any, alt: str = "") -> str:
+    """A Figure as an element of an HTML page."""
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(_png(figure)).decode()}">'
+
+
+class Figures(list["Figure"]):
+    """A list of Figures, which a notebook shows one below the other."""
+
+    def _repr_html_(self) -> str:
+        return "\n".join(map(_html, self))
+
+
+class Page(str):
+    """An HTML page, which a notebook shows in a frame, so that its styles stay in it."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return f'<iframe width="100%" height="600" srcdoc="{html.escape(self)}"></iframe>'
 
 
 def _figure(width: float, height: float, title: str = "") -> Figure:
@@ -45,6 +73,7 @@ def _figure(width: float, height: float, title: str = "") -> Figure:
     except ModuleNotFoundError:
         raise ArgumentError("pictures need matplotlib; pip install 'tinygrad_lenet[examples]'") from None
     figure = Figure(layout="constrained", figsize=(width, height))
+    vars(figure)["_repr_png_"] = partial(_png, figure)  # for notebooks, which show only the figures of pyplot
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -71,7 +100,7 @@ def _words(name: str, value: Any) -> list[str]:
     return words
 
 
-Numbers: TypeAlias = Annotated[Any, _number_array]
+Numbers: TypeAlias = Annotated[Any, numbers]
 Words: TypeAlias = Annotated[Sequence[str], _words]
 
 
@@ -108,7 +137,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
                 axes.plot(*zip(*points, strict=True), style, markersize=4, label=legend)
         axes.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(len(history), 1) + 0.5))
         axes.set_yscale("log" if quantity == "loss" else "linear")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3, which="both")
         if axes.lines:
             axes.legend()
@@ -173,7 +202,7 @@ def mistakes(images: Numbers, labels: Numbers, logits: Numbers, classes: Words, 
         expected = f"images (N, 1, H, W), labels (N,) and logits (N, {len(classes)}) for {len(classes)} classes"
         raise ShapeError(f"expected {expected}, got {images.shape}, {labels.shape} and {logits.shape}")
     if labels.dtype.kind not in "iu" or ((labels < 0) | (labels >= len(classes))).any():
-        raise OutOfRangeError(f"labels must be integers, 0 … {len(classes) - 1}")
+        raise OutOfRangeError(f"labels must be integers, 0 ... {len(classes) - 1}")
     p = softmax(Tensor(np.asarray(logits, np.float64)), axis=1).numpy()
     guess = p.argmax(1)
     wrong = np.flatnonzero(guess != labels)
@@ -232,7 +261,7 @@ def kernels(weight: Numbers, title: str = "Kernels of the first layer") -> Figur
 
 
 @checked
-def feature_maps(model: Module, images: Any, limit: Positive = 16) -> list[Figure]:
+def feature_maps(model: Model, images: Any, limit: Positive = 16) -> list[Figure]:
     """The outputs of the layers for one image (1, C, H, W): a Figure for each layer whose output has height and width.
 
     Args:
@@ -247,15 +276,14 @@ def feature_maps(model: Module, images: Any, limit: Positive = 16) -> list[Figur
     >>> from tinygrad_lenet import nn
     >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
     >>> [figure.get_suptitle() for figure in tl.visualize.feature_maps(model, tl.zeros(1, 1, 8, 8))]
-    ['0: Conv2d, 4 × 6 × 6', '1: ReLU, 4 × 6 × 6', 'output: Sequential, 4 × 6 × 6']
+    ['0: Conv2d, 4 x 6 x 6', '1: ReLU, 4 x 6 x 6', 'output: Sequential, 4 x 6 x 6']
     """
-    instance("model", model, Module)
     with no_grad(), record_calls(model) as calls, foreign:
         model(images)
-    figures = []
+    figures = Figures()
     for call in calls:
         if isinstance(call.output, Tensor) and call.output.ndim == 4 and min(call.output.shape[2:]) > 1:
-            size = " × ".join(map(str, call.output.shape[1:]))
+            size = " x ".join(map(str, call.output.shape[1:]))
             title = f"{call.name or 'output'}: {type(call.module).__name__}, {size}"
             figures.append(tiles(call.output.numpy()[0, :limit], title))
     return figures
@@ -283,10 +311,7 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
             if isinstance(part, str):
                 body.append(f"<pre>{html.escape(part)}</pre>")
             elif hasattr(part, "savefig"):
-                buffer = io.BytesIO()
-                part.savefig(buffer, format="png", dpi=100)
-                data = base64.b64encode(buffer.getvalue()).decode()
-                body.append(f'<img alt="{heading}" src="data:image/png;base64,{data}">')
+                body.append(_html(part, heading))
             else:
                 raise DTypeError(f"in sections, content is Figures or text, got {brief(part)}")
-    return _PAGE.format(title=html.escape(title), body="\n".join(body))
+    return Page(_PAGE.format(title=html.escape(title), body="\n".join(body)))

@@ -19,6 +19,8 @@ from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, GradientError
 from ..nn import Module
+from ..nn.inspection import _Text as Text
+from ..nn.module import Model
 
 # For each kind of node: fill colour, shape in DOT, brackets in Mermaid.
 _LOOKS = {
@@ -55,8 +57,8 @@ class Node:
     def lines(self) -> list[str]:
         """The text: the op or name, the shape and dtype, and the norm of the gradient if there is one."""
         norm = _norm(self.leaf.grad) if self.leaf is not None and self.leaf.grad is not None else self.norm
-        shape = "×".join(map(str, self.shape)) or "scalar"
-        return [self.title, f"{shape} {self.dtype}", *([] if norm is None else [f"‖gradient‖ {norm:.3g}"])]
+        shape = "x".join(map(str, self.shape)) or "scalar"
+        return [self.title, f"{shape} {self.dtype}", *([] if norm is None else [f"|gradient| {norm:.3g}"])]
 
 
 def _norm(gradient: Any) -> float:
@@ -124,7 +126,7 @@ class GraphView:
             text = "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in node.lines())
             lines.append(f'  n{i} [label="{text}", fillcolor="{fill}", shape={shape}]')
         lines += [f"  n{a} -> n{b}" for a, b in self.edges]
-        return "\n".join([*lines, "}", ""])
+        return Text("\n".join([*lines, "}", ""]))
 
     def mermaid(self) -> str:
         """The graph in the language of Mermaid, which GitHub draws in Markdown files."""
@@ -135,7 +137,7 @@ class GraphView:
             lines.append(f'  n{i}{first}"{text}"{last}:::{node.kind}')
         lines += [f"  n{a} --> n{b}" for a, b in self.edges]
         lines += [f"  classDef {kind} fill:{fill},stroke:#555,color:#000" for kind, (fill, _, _) in _LOOKS.items()]
-        return "\n".join([*lines, ""])
+        return Text("\n".join([*lines, ""]))
 
     def _layout(self) -> list[_Box]:
         """The boxes of the nodes: each op in a row below its parents, leaves to the right of the ops."""
@@ -185,9 +187,12 @@ class GraphView:
                 place = f'x="{box.x:.1f}" y="{above + 15 + 13 * k:.1f}" text-anchor="middle"'
                 weight = "" if k else ' font-weight="bold"'
                 parts.append(f"<text {place}{weight}>{html.escape(line)}</text>")
-        return "\n".join([*parts, "</svg>", ""])
+        return Text("\n".join([*parts, "</svg>", ""]))
 
     _repr_svg_ = svg
+
+    def __repr__(self) -> str:
+        return f"GraphView({len(self.nodes)} nodes; save('graph.svg') writes a picture)"
 
     @checked
     def save(self, path: File) -> None:
@@ -208,7 +213,7 @@ class GraphView:
 
 
 @checked
-def graph(tensor: Tensor, model: Module | None = None) -> GraphView:
+def graph(tensor: Tensor, model: Model | None = None) -> GraphView:
     """The recorded graph that a tensor was computed from, as a drawing.
 
     Args:
@@ -232,9 +237,7 @@ def graph(tensor: Tensor, model: Module | None = None) -> GraphView:
     ['weight', 'bias', 'linear', 'tanh', 'sum']
     >>> loss.backward()
     >>> print(view.mermaid().splitlines()[5])
-      n4[["sum<br/>scalar float32<br/>‖gradient‖ 1"]]:::output
+      n4[["sum<br/>scalar float32<br/>|gradient| 1"]]:::output
     """
     instance("tensor", tensor, Tensor)
-    if model is not None:
-        instance("model", model, Module)
     return GraphView(tensor, model)

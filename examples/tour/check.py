@@ -11,6 +11,7 @@ gradients with differences, as lesson 1 does. Needs pip install 'tinygrad_lenet[
 import argparse
 import ast
 import copy
+import inspect
 import sys
 import traceback
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 try:
-    from exercises import LESSONS, TooSlow, Wrong
+    from exercises import LESSONS, TooSlow, Wrong, show
     from hypothesis import HealthCheck, Phase, given, settings
 except ModuleNotFoundError as missing:
     sys.exit(f"check.py needs {missing.name}. Install it with:  pip install 'tinygrad_lenet[check]' matplotlib")
@@ -67,7 +68,8 @@ def compare(got, right, name="the result"):
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         place = f"{name}[{', '.join(map(str, index))}]" if index else name
-        raise Wrong(f"{place} is {found[index]:.6g}, expected {right[index]:.6g}; {wrong.sum()} of {wrong.size} differ")
+        more = f"; {wrong.sum()} of {wrong.size} differ" if wrong.size > 1 else ""
+        raise Wrong(f"{place} is {found[index]:.6g}, expected {right[index]:.6g}{more}")
 
 
 def same(got, other):
@@ -93,7 +95,8 @@ def judge(exercise, names):
             seen.append((before, result))
             compare(result, exercise.right(*before))
         except Wrong as error:
-            raise Wrong(f"{error}\n      for {exercise.show(before)}") from None
+            drawn = exercise.show(before) if exercise.show else show(before, inspect.signature(answer).parameters)
+            raise Wrong(f"{error}\n      for {drawn}") from None
 
     try:
         attempt()

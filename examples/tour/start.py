@@ -57,7 +57,7 @@ def main(argv=None):
         for file in FILES:
             if file.name not in kept:
                 shutil.copyfile(file, folder / file.name)
-        for source in (HERE / "exercises", HERE.parent / "data"):
+        for source in filter(Path.is_dir, (HERE / "exercises", HERE.parent / "data")):  # a release lacks the data
             shutil.copytree(
                 source, folder / source.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
             )

@@ -25,7 +25,7 @@ mpl.rcParams.update(
 
 def find(name):
     """A file or folder of the examples: beside the lessons, or one folder up."""
-    return next(place / name for place in (HERE, HERE.parent) if (place / name).exists())
+    return next((place / name for place in (HERE, HERE.parent) if (place / name).exists()), HERE / name)
 
 
 def save(name):

@@ -19,14 +19,15 @@ class Wrong(Exception):
     """What is wrong with an answer."""
 
 
-def show(arguments):
+def show(arguments, names):
     """Arguments in a line for a message: small arrays in full, large ones by their shape."""
     words = []
-    for value in arguments:
+    for name, value in zip(names, arguments, strict=True):
         if isinstance(value, np.ndarray):
-            words.append(str(value.tolist()) if value.size <= 12 else f"an array of shape {value.shape}")
+            text = str(value.tolist()) if value.size <= 12 else f"an array of shape {value.shape}"
         else:
-            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+        words.append(f"{name} = {text}")
     return ", ".join(words)
 
 
@@ -45,7 +46,7 @@ class Exercise:
     hints: tuple = ()
     call: Callable = lambda names, answer, *arguments: answer(*arguments)
     rule: Callable | None = None  # runs gradcheck on the answer
-    show: Callable = show
+    show: Callable | None = None  # describes the arguments; by default, each with its name
 
 
 def floats(*shape, low=-2.0, high=2.0):

@@ -62,7 +62,7 @@ ONE = [
             "What one step gives is a column of the matrix.",
             "np.stack(columns, axis=1) makes a matrix of columns.",
         ),
-        show=lambda arguments: f"f(x) = a @ sin(x), a and x being {show(arguments)}",
+        show=lambda arguments: f"f(x) = a @ sin(x), {show(arguments, 'ax')}",
     ),
 ]
 
@@ -313,6 +313,6 @@ FOUR = [
             "squared_error(w, b, x, y) of the lesson is the error of one point.",
             "The mean has the slope of the sum, divided by len(xs).",
         ),
-        show=lambda arguments: f"w = 0.5, b = -0.25, rate 0.1, and xs, ys = {show(arguments)}",
+        show=lambda arguments: f"w = 0.5, b = -0.25, rate = 0.1, {show(arguments, ('xs', 'ys'))}",
     ),
 ]

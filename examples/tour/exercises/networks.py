@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 import tinygrad_lenet as tl
 from tinygrad_lenet import optim
 
-from .exercise import Exercise, Wrong, check_rule, drawn, floats, small, vjp
+from .exercise import Exercise, Wrong, check_rule, drawn, floats, show, small, vjp
 
 # Lesson 9: cross-entropy
 
@@ -100,6 +100,7 @@ TEN = [
         drawn(small(1, 3), small(1, 3))(lambda n, m: (floats(n, m), floats(n, m))),
         right=tanh_with(lambda x, y, g: vjp(tl.tanh, x, g)),
         call=in_engine,
+        show=lambda arguments: show(arguments, "xg"),
         mistakes={
             "the slope is 1 - y^2 with y = tanh(x), not 1 - x^2": tanh_with(lambda x, y, g: g * (1 - x**2)),
             "the slope is 1 - y^2, not 1 - y": tanh_with(lambda x, y, g: g * (1 - y)),
@@ -118,6 +119,7 @@ TEN = [
         ),
         right=pooled,
         call=in_engine,
+        show=lambda arguments: show(arguments, "xg"),
         mistakes={
             "1 / 4 is missing in the rule": lambda x, g: pooled(x, g, 4.0),
             "the rule divides by 2, not by 4": lambda x, g: pooled(x, g, 2.0),

@@ -140,10 +140,7 @@ CALLS = {
     "unsqueeze": [call(t(2, 3), 0), call(t(2, 3), -1)],
     "var": [call(t(2, 3)), call(t(2, 3), 1, True, 1)],
     "zeros": [call(2, 3), call((2, 3), dtype="float64")],
-    "linalg.cholesky": [call(t(values=[[2.0, 0.5], [0.5, 1.0]])), call(t(values=[[2.0, 0.5], [0.5, 1.0]]), True)],
     "linalg.norm": [call(t(2, 3)), call(t(2, 3), 1, (0, 1)), call(t(3), 3), call(t(2, 3), "fro", (0, 1), True)],
-    "linalg.slogdet": [call(t(values=[[2.0, 0.5], [0.5, 1.0]]))],
-    "linalg.solve": [call(t(values=[[2.0, 0.5], [0.5, 1.0]]), t(2)), call(t(values=[[2.0, 0.5], [0.5, 1.0]]), t(2, 3))],
     "tensor": [call(t(2, 3)), call(t(2), "float64", True), call(1.5), call([[1, 2], [3, 4]])],
     "as_tensor": [call(t(2, 3)), call(2)],
     "Tensor": [call(t(2, 3)), call(t(2), True, "float64")],
@@ -345,7 +342,7 @@ def test_the_judge_finds_faults():
         return tl.tensor(x)
 
     def from_inside(x):
-        return np.linalg.inv(x)
+        return tl.tensor(np.linalg.inv(x.numpy() if isinstance(x, tl.Tensor) else x))
 
     def accepts_anything(x, flag: "bool" = False):
         return tl.tensor(x)

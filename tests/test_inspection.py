@@ -129,7 +129,7 @@ def test_work_that_is_not_known_is_no_zero():
     rows = work(nn.Sequential(linear, Own(doubled), Own(lambda x: doubled(linear(x))), nn.ReLU()), (4, 4))
     assert rows == {"0": "64", "1": "?", "2": "?", "3": "0", "total": "128 + ?"}
     assert work(Own(lambda x, w: doubled(x @ w), 4, 4), (4, 4))["total"] == "64 + ?"
-    assert work(Own(lambda x: np.linalg.inv(x + tl.eye(4))), (4, 4)) == {"(itself)": "?", "total": "?"}
+    assert work(Own(doubled), (4, 4)) == {"(itself)": "?", "total": "?"}
 
 
 def test_an_op_is_counted_once_whatever_the_call_it_is_in_does():

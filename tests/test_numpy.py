@@ -18,7 +18,7 @@ FLOATS, INTEGERS = [np.float64, np.float32, np.float16], [np.int64, np.int32, np
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.5, np.inf, -np.inf, np.nan]
 # What a function may differ in, in units in the last place; of all others the bits are the same.
 ULPS = dict.fromkeys(["einsum", "inner", "kron", "matmul", "std", "tensordot", "dot", "mean", "var", "trace"], 8)
-ULPS |= {"linalg." + name: 64 for name in ("det", "inv", "norm", "slogdet", "solve", "cholesky")}
+ULPS["linalg.norm"] = 64
 BASES = (IndexError, ValueError, TypeError, OverflowError)
 COVERED = set()
 
@@ -381,29 +381,6 @@ def test_einsum(name, data, pattern, sides):
         shapes = [tuple(1 if data.draw(st.integers(0, 5)) == 0 else n for n in s) for s in shapes]
     # NumPy adds up int8 in int8, which overflows; ours in int64, as both do in sum.
     same(name, pattern, *(data.draw(arrays(s, [*FLOATS[:2], np.int64], special=False)) for s in shapes))
-
-
-SQUARES = [(2, 2), (3, 2, 2), (0, 0), (2, 3), (2,), (1, 3, 3)]
-
-
-@covers("linalg.det", "linalg.inv", "linalg.slogdet", "linalg.cholesky")
-@given(shape=st.sampled_from(SQUARES), dtype=st.sampled_from([*FLOATS[:2], np.int64]), seed=st.integers(0, 99))
-def test_matrices(name, shape, dtype, seed):
-    a = np.random.default_rng(seed).uniform(-1, 1, shape)
-    if len(shape) > 1 and shape[-1] == shape[-2]:
-        a = a @ a.swapaxes(-1, -2) + np.eye(shape[-1])
-    same(name, (a * 4).astype(dtype))
-
-
-@covers("linalg.solve")
-@given(
-    lead=st.sampled_from([(), (2,)]),
-    right=st.sampled_from([(3,), (3, 2), (2, 3, 1), (4,), (4, 1)]),
-    seed=st.integers(0, 99),
-)
-def test_solve(name, lead, right, seed):
-    rng = np.random.default_rng(seed)
-    same(name, rng.uniform(-1, 1, (*lead, 3, 3)) + 3 * np.eye(3), rng.uniform(-1, 1, right))
 
 
 @covers("linalg.norm")

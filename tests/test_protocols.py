@@ -20,7 +20,7 @@ MASK = B > 0.5
 ARGUMENTS = {
     "reshape": [(9,)], "moveaxis": [0, 1], "swapaxes": [0, 1], "expand_dims": [0], "broadcast_to": [(2, 3, 3)],
     "roll": [1, 0], "tile": [(2, 1)], "repeat": [2, 0], "split": [3, 1], "take_along_axis": [np.argsort(A), 1],
-    "norm": [1, 0], "clip": [0.3, 0.6], "full_like": [7.0], "solve": [B], "pad": [((1, 0), (0, 2))],
+    "norm": [1, 0], "clip": [0.3, 0.6], "full_like": [7.0], "pad": [((1, 0), (0, 2))],
     **{name: [B] for name in ("dot", "inner", "outer", "kron", "tensordot")},
 }  # fmt: skip
 FIRST = {"concatenate": [A, B], "stack": [A, B], "squeeze": A[None]}
@@ -97,7 +97,7 @@ tril(m=a,k=1) triu(m=a,k=-1) diagonal(a=c,offset=1,axis1=1,axis2=2) trace(a=c,of
 take_along_axis(arr=a,indices=i,axis=1)
 clip(a=a,a_min=0.3,a_max=0.6) clip(a,0.3,None) clip(a,None,None) clip(a,a_max=0.6,a_min=None) round(a=a,decimals=1)
 copy(a=a) copy(a,subok=True) dot(a=a,b=v) dot(a,b=v) outer(a=v,b=v) kron(a=a,b=v) tensordot(a=a,b=a,axes=0)
-tensordot(a,a,axes=([0],[1])) einsum("ij,jk",a,a,optimize=True) linalg.inv(a=s) linalg.det(a=s) linalg.solve(a=s,b=v)
+tensordot(a,a,axes=([0],[1])) einsum("ij,jk",a,a,optimize=True)
 linalg.norm(x=a) linalg.norm(a,1,0,True) linalg.norm(a,None,(0,1),True) linalg.norm(c,1,axis=(0,2))
 zeros_like(a,dtype=np.float32) zeros_like(a,np.float32) zeros_like(a,shape=(2,)) ones_like(a,None) ones_like(a=a)
 full_like(a,fill_value=0.1) full_like(a,7,np.int64) full_like(a=a,fill_value=7,shape=(2,))
@@ -106,7 +106,7 @@ full_like(a,fill_value=0.1) full_like(a,7,np.int64) full_like(a=a,fill_value=7,s
 
 @pytest.mark.parametrize("spelled", SPELLED.split())
 def test_functions_of_numpy_by_the_names_and_places_that_it_gives_to_its_arguments(spelled):
-    arrays = {"a": A, "c": C, "v": A[0], "s": A @ A.T + np.eye(3)}
+    arrays = {"a": A, "c": C, "v": A[0]}
     there = {"np": np, "i": ORDER}
     try:
         expected = eval(f"np.{spelled}", there | arrays)
@@ -121,9 +121,9 @@ def test_functions_of_numpy_by_the_names_and_places_that_it_gives_to_its_argumen
 
 def test_gradients_flow_through_functions_of_numpy():
     x = tracked(A)
-    np.sum(np.where(MASK, np.exp(x), 0) * np.linalg.inv(x)).backward()
+    np.sum(np.where(MASK, np.exp(x), 0) * np.linalg.norm(x, axis=0)).backward()
     y = tracked(A)
-    (tl.where(MASK, y.exp(), 0) * tl.linalg.inv(y)).sum().backward()
+    (tl.where(MASK, y.exp(), 0) * tl.linalg.norm(y, axis=0)).sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), y.grad.numpy())
 
 
@@ -164,6 +164,8 @@ def test_tensors_are_saved_as_arrays(tmp_path):
         (np.cbrt, tl.UnsupportedError, "np.cbrt has no counterpart with a gradient here"),
         (lambda t: np.quantile(t, 0.5), tl.UnsupportedError, r"np.quantile has no counterpart.*tensor.numpy\(\)"),
         (np.linalg.eigh, tl.UnsupportedError, "np.linalg.eigh has no counterpart"),
+        (np.linalg.inv, tl.UnsupportedError, r"np.linalg.inv has no counterpart with a gradient.*tensor.numpy\(\)"),
+        (lambda t: np.linalg.solve(A, t), tl.UnsupportedError, "np.linalg.solve has no counterpart"),
         (np.add.reduce, tl.UnsupportedError, "np.add.reduce has no counterpart here; see tl.sum"),
         (lambda t: np.sum(t, dtype="f4"), tl.UnsupportedError, r"np.sum of a Tensor.*got dtype; .*\.astype"),
         (lambda t: np.sum(t, 0, np.float32), tl.UnsupportedError, "got dtype"),

@@ -37,10 +37,6 @@ LARGER = {
     ),
     "_unpool-0": (draw(300, 4, 2, 2), np.ones((300, 4, 4, 4)), np.ones((300, 4, 2, 2)), windows((4, 4), 2, 2, 0, 1)),
     "_normalize_x-0": (draw(300, 2, 2, 9), draw(300, 2, 2, 9), draw(2), 1e-3, None),
-    "inv-0": (draw(300, 4, 4, low=1, high=3),),
-    "det-0": (draw(300, 4, 4),),
-    "det-2": (draw(values=np.ones((300, 4, 4))),),
-    "_cholesky-0": (draw(values=np.tile([[4.0, 1.0, -0.5], [1.0, 3.0, 0.7], [-0.5, 0.7, 2.0]], (500, 1, 1))),),
 }
 
 
@@ -67,11 +63,10 @@ def materialise(args, dtype):
     return values, drawn
 
 
-def enlargements(args, stacks):
+def enlargements(args):
     """The arguments with all axes longer; with the first axis longer; or with one axis of one argument longer."""
-    if not stacks:
-        for factor in FACTORS:
-            yield [longer(a, factor, range(9)) for a in args]
+    for factor in FACTORS:
+        yield [longer(a, factor, range(9)) for a in args]
     for factor in FACTORS:
         yield [longer(a, factor, (0,)) for a in args]
     for one in (i for i, a in enumerate(args) if isinstance(a, Draw)):
@@ -86,8 +81,7 @@ def large(op, case):
     args, kwargs = op.cases[case]
     if f"{op.name}-{case}" in LARGER:
         return LARGER[f"{op.name}-{case}"]
-    matrices = op.forward.__module__.endswith("linalg")  # of which there are to be many, not large ones
-    for found in enlargements(args, matrices):
+    for found in enlargements(args):
         shapes = [a.shape for a in found if isinstance(a, Draw)]
         if max(map(math.prod, shapes), default=0) < MOST:
             with contextlib.suppress(tl.TinygradLenetError):

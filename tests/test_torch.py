@@ -326,7 +326,7 @@ def test_picking(torch, name, dtype, data):
     judge(torch, ours, there, arrays, dtype)
 
 
-# Products and linear algebra
+# Products, and norms of matrices
 
 PATTERNS = "ij,jk->ik bij,bjk->bik ii->i iij->ji ij->j i,j->ij ij,ij-> ij,kj,k->i abc,cd,bd->a ij,ij->i a,b,c,abc->"
 PATTERNS += " ba aab,bc->ac ...ij,...jk->...ik i...->... ...,..."
@@ -350,22 +350,17 @@ BILINEAR = {  # ours, PyTorch's, shapes
     "outer": (tl.outer, "outer", [(3,), (4,)]),
     "kron": (tl.kron, "kron", [(2, 3), (4, 2)]),
     "tensordot": (lambda x, y: tl.tensordot(x, y, ([1, 2], [1, 0])), None, [(2, 3, 4), (4, 3, 5)]),
-    "linalg.solve": (tl.linalg.solve, "linalg.solve", [(2, 3, 3), (2, 3, 2)]),
-    "solve of a vector": (tl.linalg.solve, "linalg.solve", [(3, 3), (3,)]),
-    "linalg.inv": (tl.linalg.inv, "linalg.inv", [(2, 3, 3)]),
-    "linalg.det": (tl.linalg.det, "linalg.det", [(2, 3, 3)]),
-    "linalg.slogdet": (tl.linalg.slogdet, "linalg.slogdet", [(2, 3, 3)]),
     **{
         f"linalg.norm {ord}": (lambda x, ord=ord: tl.linalg.norm(x, ord, (1, 2)), ord, [(2, 3, 4)])
         for ord in ("fro", 1, -1, np.inf, -np.inf)
     },
 }
-JUDGED |= {"dot", "inner", "outer", "kron", "tensordot", "solve", "inv", "det", "slogdet", "cholesky"}
+JUDGED |= {"dot", "inner", "outer", "kron", "tensordot"}
 
 
 @pytest.mark.parametrize("name", BILINEAR)
 @given(seed=st.integers(0, 999))
-def test_linear_algebra(torch, name, seed):
+def test_products_and_norms_of_matrices(torch, name, seed):
     ours, there, shapes = BILINEAR[name]
     rng = np.random.default_rng(seed)
     arrays = [rng.standard_normal(s) for s in shapes]
@@ -375,19 +370,7 @@ def test_linear_algebra(torch, name, seed):
         function = lambda x: torch.linalg.matrix_norm(x, there, (1, 2))  # noqa: E731
     else:
         function = find(torch, "torch", there)
-        function = (lambda f: lambda *x: tuple(f(*x)) if "slog" in name else f(*x))(function)
-    assume(("linalg" not in name and "solve" not in name) or np.linalg.cond(arrays[0]).max() < 30)
     judge(torch, ours, function, arrays, np.float64, seed)
-
-
-@pytest.mark.parametrize("upper", [False, True])
-@given(seed=st.integers(0, 999))
-def test_cholesky(torch, upper, seed):
-    a = np.random.default_rng(seed).standard_normal((2, 3, 3))
-    a = a @ a.swapaxes(-1, -2) + np.eye(3)
-    judge(
-        torch, lambda x: tl.linalg.cholesky(x, upper), lambda x: torch.linalg.cholesky(x, upper=upper), [a], np.float64
-    )
 
 
 # The vocabulary itself

@@ -269,7 +269,7 @@ KINDS = [
     "normalisation",
     "products, convolution",
 ]
-KINDS += ["pooling", "linalg", "shape, picking"]
+KINDS += ["pooling", "shape, picking"]
 
 
 def together(errors):

@@ -437,31 +437,6 @@ for lengths, axis in (((1_000_000,), 0), ((250_000, 4), 0), ((4, 250_000), 1), (
     )
 
 
-def inverse(a):
-    return np.array(mp.inverse(mp.matrix(a.tolist())).tolist(), object)
-
-
-SQUARE = np.float32([[4, 1, -0.5], [1.3, 3, 0.7], [-0.5, 0.9, 2]])
-matrices = functools.partial(matrix_row, "linalg")
-matrices("inv", tl.linalg.inv, inverse, SQUARE, bounds=(8, 8))
-matrices("solve", tl.linalg.solve, lambda a, b: inverse(a) @ b, SQUARE, some(3, 2), bounds=(8, 8))
-matrices("det", tl.linalg.det, lambda a: mp.det(mp.matrix(a.tolist())), SQUARE, bounds=(8, 8))
-matrices(
-    "logabsdet",
-    lambda a: tl.linalg.slogdet(a)[1],
-    lambda a: mp.log(abs(mp.det(mp.matrix(a.tolist())))),
-    SQUARE,
-    bounds=(8, 8),
-)
-matrices(
-    "cholesky",
-    tl.linalg.cholesky,
-    lambda a: np.array(mp.cholesky(mp.matrix(((a + a.T) / 2).tolist())).tolist(), object),
-    SQUARE,
-    bounds=(8, 8),
-)
-
-
 def standardized(x, weight, bias):
     d = x - x.sum(0) / len(x)
     return d / np.frompyfunc(mp.sqrt, 1, 1)((d * d).sum(0) / len(x) + EPS) * weight + bias

@@ -141,9 +141,6 @@ class Torch:
         there = self.torch.nn.functional.pad
         return there(x, widths, mode, value) if mode == "constant" else there(x, widths, mode)
 
-    def slogdet(self, x):
-        return tuple(self.torch.linalg.slogdet(x))
-
     def avg_pool2d(self, x, *args, **options):
         return self.torch.nn.functional.avg_pool2d(x, *args, **options)
 

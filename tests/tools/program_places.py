@@ -252,19 +252,6 @@ class Places:
         operands = [self.m.fresh(*(length[c] for c in term)) for term in pattern.split("->")[0].split(",")]
         return f"{pattern!r}, {', '.join(operands)}"
 
-    def good(self):
-        """A matrix of small condition."""
-        a = self.rng.standard_normal((*((2,) * self.m.chance(0.4)), 3, 3)).round(2)
-        return self.m.leaf((0.3 * a + 1.5 * np.eye(3)).astype(self.m.pick(self.m.dtypes)), plain=True)
-
-    def positive(self):
-        """A matrix that is symmetric and positive definite."""
-        a = self.rng.standard_normal((3, 3)).round(2)
-        return self.m.leaf((0.3 * a @ a.T + np.eye(3)).astype(self.m.pick(self.m.dtypes)), plain=True)
-
-    def column(self):
-        return self.m.fresh(3, 2) if self.m.env[self.get("good")].ndim < 3 else self.m.fresh(2, 3, 2)
-
     # Of networks: images have two channels
 
     def image(self):

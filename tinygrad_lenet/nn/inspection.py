@@ -45,7 +45,7 @@ def _work(op: Any, args: tuple[Any, ...], out: Tensor) -> tuple[int, int]:
     """The multiply-adds of an op; and 1 if they are not known, else 0."""
     if op in _MULTIPLY_ADDS:
         return _MULTIPLY_ADDS[op](args[0], args[1], out), 0
-    return 0, not op.forward.__module__.startswith(_PACKAGE) or op.forward.__module__.endswith(".linalg")
+    return 0, not op.forward.__module__.startswith(_PACKAGE)
 
 
 def _count(work: Iterable[tuple[int, int]]) -> str:
@@ -143,7 +143,7 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
 
     The multiply-adds are those of convolutions and products of matrices, counted as they are computed, also in modules
     of your own; each row has those outside of the modules within it. Elementwise ops, sums, pooling and resizing count
-    0. A "?" stands for ops whose work is not known: your own primitives, and those of linear algebra such as ``inv``.
+    0. A "?" stands for ops whose work is not known: your own primitives.
 
     Args:
         model: any module that takes one Tensor.

@@ -129,7 +129,7 @@ def check_files(parser: argparse.ArgumentParser, args: argparse.Namespace, names
     files = {name: getattr(args, name) for name in names if getattr(args, name)}
     pictures = {f".{kind}" for kind in Figure().canvas.get_supported_filetypes()}
     endings = {"plot": {*pictures, ""}, "draw_augmentation": {*pictures, ""}}
-    endings |= {"draw_graph": {".svg", ".dot", ".md"}, "report": {".html", ".htm"}}
+    endings |= {"draw_graph": {".svg", ".dot"}, "report": {".html", ".htm"}}
     for name, path in files.items():
         ending = path.suffix if name == "draw_graph" else path.suffix.lower()
         if name == "save":

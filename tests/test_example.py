@@ -320,7 +320,7 @@ def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):
         (["--save", "x.pt"], "--save must end in .npz, .safetensors, got x.pt"),
         (["--plot", "x.xyz"], "--plot must end in "),
         (["--draw-augmentation", "x.npz"], "--draw-augmentation must end in "),
-        (["--draw-graph", "x.png"], "--draw-graph must end in .dot, .md, .svg, got x.png"),
+        (["--draw-graph", "x.png"], "--draw-graph must end in .dot, .svg, got x.png"),
         (["--checkpoint", "./lenet_mnist.npz"], "--save and --checkpoint are one file"),
         (["--metrics", "x.html", "--report", "x.html"], "--metrics and --report are one file"),
         (["--metrics", "loop"], "loop is not a regular file"),

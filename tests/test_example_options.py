@@ -182,7 +182,7 @@ def arguments(*options):
         ("--save w.bin", "--save must end in .npz, .safetensors, got w.bin"),
         ("--plot p.xyz", "--plot must end in .*, got p.xyz"),
         ("--draw-augmentation p.html", "--draw-augmentation must end in "),
-        ("--draw-graph p.png", "--draw-graph must end in .dot, .md, .svg"),
+        ("--draw-graph p.png", "--draw-graph must end in .dot, .svg"),
         ("--report r.pdf", "--report must end in .htm, .html, got r.pdf"),
         ("--save /proc/w.npz", "--save: /proc/w.npz cannot be written: "),
         ("--metrics " + 300 * "n", "--metrics: n* cannot be written: File name too long"),

@@ -201,7 +201,6 @@ def test_files_are_written_read_and_equal(tmp_path):
         lambda x: x.var(axis=1) + x.std(axis=1, ddof=1) + x.logsumexp(1),
         lambda x: tl.einsum("ij,kj->ik", x, x[:, :6]),
         lambda x: x.flip(0),
-        lambda x: tl.conv1d(x.T[None], np.ones((1, 6, 3), np.float32), padding="same"),  # a sequence of any length
     ],
 )
 def test_what_follows_the_batch_size_is_computed_from_it(model):
@@ -233,6 +232,24 @@ def test_what_is_no_graph_is_refused():
         tl.onnx.export(lambda x: tl.tensor(rng.random(2)), x, None)
     with pytest.raises(tl.ArgumentError, match="first axis of length 1 or more"):
         tl.onnx.export(nn.Identity(), tl.tensor(1.0), None)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: tl.conv1d(x.T[None], np.ones((1, 2, 3), np.float32), padding="same"),
+        lambda x: tl.conv1d(x.T[None], np.ones((1, 2, 1), np.float32)),
+        lambda x: tl.conv_transpose1d(x.T[None], np.ones((2, 1, 2), np.float32), stride=2),
+        lambda x: tl.max_pool1d(x.T[None], len(x)),
+        lambda x: tl.avg_pool1d(x.T[None], 1),
+        lambda x: tl.interpolate(x.T[None, None], scale_factor=2, mode="bilinear"),
+    ],
+)
+def test_images_as_wide_as_the_batch_are_refused(model):
+    with pytest.raises(tl.UnsupportedError, match=r"test_export.py, line \d+") as caught:
+        tl.onnx.export(model, tl.ones(4, 2), None)
+    assert "dynamic_batch=False" in str(caught.value)
+    agree(model, np.random.default_rng(0).standard_normal((4, 2)).astype(np.float32), dynamic_batch=False)
 
 
 def test_files_that_are_no_models_are_refused(tmp_path):

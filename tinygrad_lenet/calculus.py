@@ -13,8 +13,8 @@ from .core.graph import now, pullback, sources
 from .core.modes import enable_grad, is_grad_enabled
 from .core.python_object import root_of, seed_of
 from .core.signature import checked
-from .core.tensor import Tensor, as_tensor
-from .errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, foreign
+from .core.tensor import Tensor, tensor_of
+from .errors import ArgumentError, DTypeError, GradientError, ShapeError, brief, foreign
 from .kernels.memory import storage
 from .ops.elementwise import clone
 from .ops.shape import stack
@@ -215,7 +215,7 @@ class _Call:
 
 def _input(what: str, value: Any, outer: bool) -> Tensor:
     """An argument as a tensor that requires a gradient; connected to the caller's graph if there is one."""
-    x = _as_tensor(what, value)
+    x = tensor_of(f"in {what}", value)
     if x.dtype.kind != "f":
         raise DTypeError(f"{what} is {x.dtype}; convert it to floats: x.astype('float32')")
     if outer and x.requires_grad:
@@ -225,19 +225,11 @@ def _input(what: str, value: Any, outer: bool) -> Tensor:
     return x
 
 
-def _as_tensor(what: str, value: Any, dtype: Any = None) -> Tensor:
-    """A Tensor; numbers and lists get the dtype, if one is given."""
-    try:
-        return as_tensor(value) if dtype is None or hasattr(value, "dtype") else Tensor(value, dtype=dtype)
-    except TinygradLenetError as error:
-        raise type(error)(f"in {what}: {error}") from None
-
-
 def _like(what: str, values: Any, models: Sequence[Tensor]) -> list[Tensor]:
     """One value, or a tuple of them, as tensors with the shapes of the models."""
     several = values if isinstance(values, tuple) else (values,)
     dtypes = [*(m.dtype for m in models), *[None] * len(several)]  # float32 would round numbers and lists
-    found = [_as_tensor(what, v, dtype) for v, dtype in zip(several, dtypes, strict=False)]
+    found = [tensor_of(f"in {what}", v, dtype) for v, dtype in zip(several, dtypes, strict=False)]
     wanted, got = (", ".join(str(t.shape) for t in tensors) for tensors in (models, found))
     if got != wanted:
         raise ShapeError(f"{what} must have the shapes {wanted}, got {got}; several are passed as a tuple")

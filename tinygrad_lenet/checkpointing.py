@@ -222,8 +222,8 @@ class _Recomputation:
                 _, outputs, trace = self.call(args)
         except Exception as error:
             error.add_note("A checkpoint called its function again for the backward pass.")
-            refused = isinstance(error, TinygradLenetError) and not isinstance(error, (GradientError, OutOfMemoryError))
-            if refused:  # an op did not accept its arguments, which it did in the first call
+            # An op did not accept its arguments, which it did in the first call.
+            if isinstance(error, TinygradLenetError) and not isinstance(error, (GradientError, OutOfMemoryError)):
                 message = f"the function failed when it was called again for the backward pass: {error}"
                 raise first.moved() or named(GradientError(message), "checkpoint") from error
             raise first.moved() or error  # noqa: B904  # it is the same error
@@ -253,8 +253,7 @@ class _Recomputation:
         (args, _), (first, _) = node.saved or [(None, 0)] * 2  # pullback has checked that it is there
         with self.rewound(first.before):
             outputs, since = self.call_again([a for a, _ in args], first)
-            single = len(outputs) == 1 and seed.shape == outputs[0].shape
-            seeds = [seed] if single else _split(seed, outputs)
+            seeds = _split(seed.reshape(-1), outputs)
             wanted = {parent for parent in node.parents if needed is None or parent in needed}
             pullback([root_of(y) for y in outputs], seeds, wanted, isinstance(seed, Tensor), since, add)
 
@@ -299,7 +298,7 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
     if not is_grad_enabled():
         with foreign:
             return fn(*args)
-    found = [g for _, g, _ in fn._search(np.random.Generator)] if hasattr(fn, "_search") else []  # of a module
+    found = [g for _, g in fn._search(np.random.Generator)] if hasattr(fn, "_search") else []  # of a module
     plan = _Recomputation(fn, list({id(g): g for g in (*generators, *found)}.values()))
     result, trace = _recorded(plan, [save(a, a) for a in args])
     trace.settle()

@@ -6,7 +6,7 @@ A batch that does not fit into memory needs no helper: gradients accumulate in `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import Decay, NonNegative, Positive, entries, figure, function, instance, integer
+from .checks import Decay, Function, NonNegative, Positive, entries, figure, instance, integer
 from .core.modes import no_grad
 from .core.python_object import numbers
 from .core.signature import checked
@@ -25,6 +25,9 @@ from .functional import cross_entropy
 from .nn import Module, first_nonfinite
 from .nn.inspection import evaluating
 from .nn.module import Model
+
+__all__ = ["EarlyStopping", "Evaluation", "ExponentialMovingAverage"]
+__all__ += ["accuracy", "check_finite", "confusion_matrix", "evaluate"]
 
 Extreme: TypeAlias = Literal["max", "min"]
 
@@ -43,13 +46,11 @@ def accuracy(logits: Any, labels: Any) -> float:
     >>> tl.training.accuracy(tl.tensor([[0.1, 0.9], [0.8, 0.2]]), [1, 1])
     0.5
     """
-    scores = numbers("logits", logits)
-    if scores.ndim != 2 or not scores.size:
-        raise ShapeError(f"logits must be (N, C), with samples and classes, got {scores.shape}")
-    targets = _classes("labels", labels, scores.shape[1])
-    if targets.shape != scores.shape[:1]:
-        raise ShapeError(f"expected logits (N, C) and labels (N,), got {scores.shape} and {targets.shape}")
-    right = scores.argmax(1) == targets
+    scores, targets = numbers("logits", logits), numbers("labels", labels)
+    if scores.ndim != 2 or not scores.size or targets.shape != scores.shape[:1]:
+        expected = "logits (N, C), with samples and classes, and labels (N,)"
+        raise ShapeError(f"expected {expected}, got {scores.shape} and {targets.shape}")
+    right = scores.argmax(1) == _classes("labels", targets, scores.shape[1])
     return float((right & ~np.isnan(scores).any(1)).mean())  # a row with NaN has no largest logit
 
 
@@ -108,9 +109,7 @@ class Evaluation:
 
 
 @checked
-def evaluate(
-    model: Model, loader: Iterable[tuple[Any, ...]], loss: Callable[..., Tensor] = cross_entropy
-) -> Evaluation:
+def evaluate(model: Model, loader: Iterable[tuple[Any, ...]], loss: Function = cross_entropy) -> Evaluation:
     """Evaluate a model on all batches (inputs, labels) of a loader.
 
     The model is in evaluation mode meanwhile, and returns to its own mode. The loss of a batch is
@@ -129,7 +128,6 @@ def evaluate(
     >>> tl.training.evaluate(nn.Identity(), data.DataLoader((x, y), batch_size=2)).accuracy
     1.0
     """
-    function("loss", loss)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, np.ndarray)):
         raise DTypeError(f"loader must yield pairs of inputs and labels, got {brief(loader)}")
     total = 0.0
@@ -267,8 +265,8 @@ class ExponentialMovingAverage:
         steps, averages = entries(state, "steps", "averages")
         entries(averages)
         averages = self.model._renamed(averages)
-        for name, _, saved in self.model._search(Tensor, remove_duplicate=False):
-            if saved is None:  # a Tensor that is not a buffer: earlier versions averaged it
+        for name, _ in self.model._search(Tensor, remove_duplicate=False):
+            if name not in self.averages:  # a Tensor that is not part of the state: earlier versions averaged it
                 averages.pop(name, None)
         arrays = {name: numbers(str(name), array) for name, array in averages.items()}
         given = {name: array.shape for name, array in arrays.items()}
@@ -332,6 +330,3 @@ class EarlyStopping:
         epoch, best_epoch, best = entries(state, "epoch", "best_epoch", "best")
         epoch, best = integer("epoch", epoch, 0), figure("best", best)
         self.epoch, self.best_epoch, self.best = epoch, integer("best_epoch", best_epoch, 0, epoch), best
-
-
-__all__ = sorted(n for n, made in vars().items() if getattr(made, "__module__", "") == __name__ and n[0] != "_")

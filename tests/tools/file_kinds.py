@@ -21,7 +21,6 @@ WRITERS = {
     ".txt": lambda path, n: files.write(path, lambda file: file.write(b"%d" % n * 3000)),
     ".svg": lambda path, n: graph().save(path),
     ".dot": lambda path, n: graph().save(path),
-    ".md": lambda path, n: graph().save(path),
 }
 if importlib.util.find_spec("safetensors"):
     WRITERS[".safetensors"] = lambda path, n: tl.save(path, {"array": np.full(3000, n)})

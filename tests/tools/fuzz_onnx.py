@@ -63,7 +63,7 @@ WORDS = ["", "a" * 300, "\0", str(2**60), "\x1b[2J\r\n\u202e", "w" * 15_000]
 WORDS += """x y forward values training __class__ __dict__ _nodes 0.weight é ai.onnx ai.onnx.ml ../secret
 /etc/passwd case.onnx . location offset length -1 a/../../secret""".split()
 OPERATORS = """Conv Gemm Reshape If Loop Scan LSTM Einsum Split Pad Resize TopK Constant SequenceEmpty Identity
-Where Cast NoSuch Gather OneHot Dropout BatchNormalization Slice Squeeze ReduceSum""".split()
+Where Cast NoSuch Gather GatherElements Dropout BatchNormalization Slice Squeeze ReduceSum""".split()
 
 
 def value(rng, field):

@@ -92,8 +92,7 @@ def composite(function: Any = None, *, view: bool = False, **names: Any) -> Any:
         except Exception as error:
             if not isinstance(error, TinygradLenetError) and _of_python(error):
                 raise
-            text = signature.given(args, kwargs)
-            signature.explain(error, text, signature.about(error, args, kwargs))
+            signature.explain(error, signature.given(args, kwargs))
 
     call.known_as = MethodType(known_as, call)  # type: ignore[attr-defined]  # a function may carry attributes
     known_as(call, **names)

@@ -195,8 +195,6 @@ class Plan:
                         add(parent, gradient)
                     except (AttributeError, IndexError, ValueError):  # not an array, or one of another shape
                         what = f"gave {brief(gradient)}, which is not an array of shape {parent.shape}"
-                        if hasattr(gradient, "shape"):
-                            what = f"gave a gradient of shape {gradient.shape}, which does not fit {parent.shape}"
                         name = self.op.signature.name_of(position)
                         raise GradientError(f"{self.op.name}: the rule of {name!r} {what}") from None
 

@@ -275,10 +275,8 @@ def seed_of(output: Tensor, gradient: Any) -> Tensor:
             how = "use y.sum().backward(), or pass gradient= of that shape"
             raise ShapeError(f"backward() starts from one element, this tensor has shape {output.shape}; {how}")
         return output._wrap(np.ones(output.shape, output.dtype))
-    seed: Tensor
-    if isinstance(gradient, PythonObject):
-        seed = gradient  # type: ignore[assignment]  # a Tensor
-    else:  # numbers and lists take the dtype of the tensor: float32 would round them
+    seed: Tensor = gradient
+    if not isinstance(gradient, PythonObject):  # numbers and lists take the tensor's dtype: float32 would round them
         seed = output._wrap(copied(gradient, getattr(gradient, "dtype", output.dtype)))
     if seed.shape != output.shape:
         raise ShapeError(f"the gradient to start from must have the tensor's shape {output.shape}, got {seed.shape}")

@@ -250,21 +250,10 @@ class Signature:
         places = self.names[: self.arity] + self.names[-1:] * 99 * self.variadic
         return given([*places[: len(args)], *kwargs], [*args, *kwargs.values()])
 
-    def about(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """``"x: "`` if the error says that the operand ``x`` cannot become an array, else an empty text."""
-        for name, value in [*zip(self.names, args, strict=False), *kwargs.items()]:
-            if name in self.names and self.operands[self.names.index(name)]:
-                try:
-                    to_array(value)
-                except Exception as own:
-                    if str(own) == str(error):
-                        return f"{name}: "
-        return ""
-
-    def explain(self, error: Exception, arguments: str, about: str = "") -> NoReturn:
+    def explain(self, error: Exception, arguments: str) -> NoReturn:
         """Raise the error as one of the package, with the function's name and arguments."""
         if isinstance(error, TinygradLenetError):
-            raise named(error, self.name, arguments, about)
+            raise named(error, self.name, arguments)
         hidden = self.trusted and isinstance(error, ORDINARY)  # the author of an op needs to see the line of its body
         raise translated(error, self.name, arguments) from (None if hidden else error)
 

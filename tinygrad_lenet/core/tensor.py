@@ -135,3 +135,11 @@ def as_tensor(data: Any) -> Tensor:
     (tensor([1., 2.]), True)
     """
     return data if isinstance(data, Tensor) else Tensor(data)
+
+
+def tensor_of(name: str, value: Any, dtype: DTypeLike | None = None) -> Tensor:
+    """An argument as a Tensor; numbers and lists get the dtype, if one is given. An error begins with the name."""
+    try:
+        return as_tensor(value) if dtype is None or hasattr(value, "dtype") else Tensor(value, dtype=dtype)
+    except TinygradLenetError as error:
+        raise type(error)(f"{name}: {error}") from None

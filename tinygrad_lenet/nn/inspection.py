@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,6 @@ from ..ops.convolution import _conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..ops.creation import zeros
 from ..ops.products import _linear_weight_grad, linear, matmul
 from .module import Model, Module, Parameter
-from .naming import _PACKAGE
 
 
 class _Text(str):
@@ -41,17 +40,17 @@ _MULTIPLY_ADDS: dict[Any, Callable[[Any, Any, Any], int]] = {
 }
 
 
-def _work(op: Any, args: tuple[Any, ...], out: Tensor) -> tuple[int, int]:
-    """The multiply-adds of an op; and 1 if they are not known, else 0."""
+def _work(op: Any, args: tuple[Any, ...], out: Tensor) -> int | None:
+    """The multiply-adds of an op; None if they are not known."""
     if op in _MULTIPLY_ADDS:
-        return _MULTIPLY_ADDS[op](args[0], args[1], out), 0
-    return 0, not op.forward.__module__.startswith(_PACKAGE)
+        return _MULTIPLY_ADDS[op](args[0], args[1], out)
+    return 0 if op.signature.trusted else None
 
 
-def _count(work: Iterable[tuple[int, int]]) -> str:
+def _count(work: Sequence[int | None]) -> str:
     """The sum of multiply-adds, with a "?" for those that are not known."""
-    known, more = map(sum, zip((0, 0), *work, strict=True))
-    return " + ".join([f"{known:,}"] * (known > 0 or not more) + ["?"] * (more > 0))
+    known, unknown = sum(n or 0 for n in work), None in work
+    return "?" if unknown and not known else f"{known:,}" + " + ?" * unknown
 
 
 @dataclass(frozen=True)
@@ -165,11 +164,11 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
     if not isinstance(input_shape, (tuple, list)):
         raise ArgumentError(f"input_shape must be positive integers, (N, ...), got {brief(input_shape)}")
     images = made(lengths("input_shape", input_shape, 1), zeros)
-    events: list[tuple[int, int, tuple[int, int]]] = []  # of each op: its time, the calls that had ended, its work
+    events: list[tuple[int, int, int | None]] = []  # of each op: its time, the calls that had ended, its work
     hear = listening(lambda *op: events.append((now(), len(calls), _work(*op))))
     with evaluating(model), no_grad(), record_calls(model) as calls, hear, foreign:
         model(images)
-    work: list[list[tuple[int, int]]] = [[] for _ in (*calls, "outside of all")]
+    work: list[list[int | None]] = [[] for _ in (*calls, "outside of all")]
     for time, ended, found in events:  # of all calls that began before the op, the innermost ends first
         place = next((i for i in range(ended, len(calls)) if calls[i]._start < time), -1)
         work[place].append(found)
@@ -184,7 +183,7 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
     first = max([len(name) for name, *_ in rows], default=0)
     table: list[tuple[str, ...]] = [("layer", "output shape", "parameters", "multiply-adds")]
     table += [(f"{name:<{first}}  {kind}", *numbers) for name, kind, *numbers in rows]
-    table += [("total", "", f"{sum(p.size for p in model.parameters()):,}", _count(found for _, _, found in events))]
+    table += [("total", "", f"{sum(p.size for p in model.parameters()):,}", _count([found for _, _, found in events]))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return _Text("\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table))
 

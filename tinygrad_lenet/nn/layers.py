@@ -14,11 +14,11 @@ import numpy as np
 from .. import functional as F
 from ..checks import Count, Positive, Probability, lengths, made, pair
 from ..core.signature import checked
-from ..core.tensor import Tensor
-from ..errors import ArgumentError, ShapeError, brief
+from ..core.tensor import Tensor, tensor_of
+from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
-from .module import Module, Parameter, check_input, differs, tensor_of
+from .module import Module, Parameter, changed_options, check_input
 
 
 def uniform_parameter(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
@@ -106,11 +106,9 @@ class _Conv(Module):
 
     def extra_repr(self) -> str:
         """The channels, the kernel size, and the options that differ from their defaults."""
-        words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
-        for name, value in self._options().items():
-            words += [f"{name}={brief(value)}"] if differs(value, 0 if name.endswith("padding") else 1) else []
-        words += ["bias=False"] if self.bias is None else []
-        return ", ".join(words)
+        channels = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        defaults = {name: 0 if name.endswith("padding") else 1 for name in self._options()}
+        return ", ".join([channels, *changed_options(self, defaults), *["bias=False"] * (self.bias is None)])
 
 
 class Conv2d(_Conv):
@@ -240,8 +238,8 @@ class Embedding(Module):
 
     def extra_repr(self) -> str:
         """The numbers of rows and columns."""
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+        size = f"{self.num_embeddings}, {self.embedding_dim}"
+        return ", ".join([size, *changed_options(self, {"padding_idx": None})])
 
 
 class Dropout(Module):

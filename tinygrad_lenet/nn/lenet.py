@@ -14,13 +14,13 @@ import numpy as np
 
 from ..checks import Positive
 from ..core.signature import checked
-from ..core.tensor import Tensor
+from ..core.tensor import Tensor, tensor_of
 from ..errors import ShapeError
 from ..ops.creation import Seed, generator_of
 from . import init
 from .activations import ELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from .layers import Conv2d, Flatten, Linear
-from .module import Module, tensor_of
+from .module import Module
 from .normalization import BatchNorm2d
 from .spatial import AvgPool2d, MaxPool2d
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..checks import entries, instance, integer, listed
 from ..core.python_object import numbers
 from ..core.signature import checked
-from ..core.tensor import Tensor, as_tensor
+from ..core.tensor import Tensor
 from ..core.values import mapped, narrowed
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, listing, named
 from .naming import name_layer, title
@@ -89,11 +89,11 @@ class Module:
     """
 
     training: bool = True
-    _buffers: dict[str, bool] = {}  # noqa: RUF012  # the names of buffers, and whether they are part of the state
+    _buffers: Mapping[str, bool] = {}  # the names of buffers, and whether the state holds them; replaced, not changed
 
     def __init__(self) -> None:
         self.training = True
-        self._buffers = dict(self._buffers)
+        self._buffers = {**self._buffers}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output. Each subclass defines it."""
@@ -111,8 +111,9 @@ class Module:
             raise
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in vars(self) or isinstance(value, Parameter):
-            self._buffers.pop(name, None)  # a buffer that was deleted, or is learned from now on
+        if name in self._buffers and (name not in vars(self) or isinstance(value, Parameter)):
+            # A buffer that was deleted, or is learned from now on.
+            self._buffers = {n: saved for n, saved in self._buffers.items() if n != name}
         # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
         before = vars(self).get(name)
         kind: type = Parameter if isinstance(before, Parameter) else Module if isinstance(before, Module) else object
@@ -127,7 +128,7 @@ class Module:
 
     def __getstate__(self) -> dict[str, Any]:
         """The attributes for a copy or a pickle. Of a Tensor that hangs on a graph, only the values are copied."""
-        state = {**vars(self), "_buffers": dict(self._buffers)}
+        state = {"_buffers": self._buffers, **vars(self)}
         detached = {id(t): t.detach() for _, t in _members(state, Tensor) if not t.is_leaf}
         for name, value in state.items():
             if any(id(t) in detached for _, t in _members({name: value}, Tensor)):
@@ -168,21 +169,23 @@ class Module:
         """The modules directly below this one."""
         return (module for _, module in self.named_children())
 
-    def _search(self, kind: type[T], remove_duplicate: bool = True) -> Iterator[tuple[str, T, bool | None]]:
-        """All objects of a class in the attributes, with dotted names; a shared one once, or under all its names. The
-        third value says whether the state dict holds it; None for what is neither parameter nor buffer.
+    def _search(
+        self, kind: type[T], remove_duplicate: bool = True, wanted: Callable[..., Any] = lambda *_: True
+    ) -> Iterator[tuple[str, T]]:
+        """The objects of a class in the attributes, with dotted names; a shared one once, or under all its names.
+
+        ``wanted(module, name, object)`` says whether an object of a module is meant.
         """
-        seen: set[tuple[int, bool]] = set()
+        seen: set[int] = set()
         for prefix, module in self.named_modules(remove_duplicate=remove_duplicate):
             for name, value in _members(vars(module), kind):
-                saved = isinstance(value, Parameter) or module._buffers.get(name)
-                if not (remove_duplicate and (id(value), saved is None) in seen):
-                    seen.add((id(value), saved is None))
-                    yield (f"{prefix}.{name}" if prefix else name), value, saved
+                if wanted(module, name, value) and not (remove_duplicate and id(value) in seen):
+                    seen.add(id(value))
+                    yield (f"{prefix}.{name}" if prefix else name), value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """The parameters with their dotted names, in the order of assignment; a shared one once."""
-        for name, tensor, _ in self._search(Tensor):
+        for name, tensor in self._search(Tensor):
             _refuse_untrained(name, tensor, self)  # it may have been appended to a list
             if isinstance(tensor, Parameter):
                 yield name, tensor
@@ -213,11 +216,11 @@ class Module:
         if tensor is not None and isinstance(instance("tensor", tensor, Tensor), Parameter):
             raise DTypeError("tensor must not be a Parameter, which is learned; assign it, or pass its detach()")
         setattr(self, name, tensor)
-        vars(self).setdefault("_buffers", {})[name] = persistent  # super().__init__() may be missing
+        self._buffers = {**self._buffers, name: persistent}
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """The buffers with their dotted names; see :meth:`register_buffer`."""
-        return ((n, t) for n, t, saved in self._search(Tensor) if not isinstance(t, Parameter) and saved is not None)
+        return self._search(Tensor, wanted=lambda module, name, _: name in module._buffers)
 
     def buffers(self) -> Iterator[Tensor]:
         """The buffers; see :meth:`register_buffer`."""
@@ -254,7 +257,7 @@ class Module:
 
     def _named_state(self) -> dict[str, Tensor]:
         """What the state dict holds: parameters and persistent buffers under all their names."""
-        return {name: tensor for name, tensor, saved in self._search(Tensor, remove_duplicate=False) if saved}
+        return dict(self._search(Tensor, False, lambda m, name, t: isinstance(t, Parameter) or m._buffers.get(name)))
 
     def _renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """A state dict with today's names; in earlier versions the weight of a loss was ``options.weight``."""
@@ -275,9 +278,9 @@ class Module:
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
         own, state = self._named_state(), self._renamed(state)
-        for name, tensor, saved in self._search(Tensor, remove_duplicate=False):
-            if saved is None and name in state and np.shape(state[name]) == tensor.shape:
-                own[name] = tensor  # earlier versions saved every Tensor, not only buffers
+        for name, tensor in self._search(Tensor, remove_duplicate=False):
+            if name in state and np.shape(state[name]) == tensor.shape:
+                own[name] = tensor  # in earlier versions the state held every Tensor, not only buffers
         arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
         shapes = {name: (own[name].shape, array.shape) for name, array in arrays.items()}
         problems = {
@@ -299,7 +302,7 @@ class Module:
         Save them by :func:`tinygrad_lenet.save_checkpoint`, and a continued run draws what the stopped one would have
         drawn. A shared generator appears once.
         """
-        return {name: generator.bit_generator.state for name, generator, _ in self._search(np.random.Generator)}
+        return {name: generator.bit_generator.state for name, generator in self._search(np.random.Generator)}
 
     @checked
     def load_random_state(self, state: Mapping[str, Any]) -> None:
@@ -315,7 +318,7 @@ class Module:
         >>> bool((model(tl.ones(9)) == twin(tl.ones(9))).all())
         True
         """
-        own = {name: generator.bit_generator for name, generator, _ in self._search(np.random.Generator)}
+        own = {name: generator.bit_generator for name, generator in self._search(np.random.Generator)}
         entries(state, *own)
         if len(state) > len(own):
             raise ArgumentError(f"the state is of the generators {brief([*state])}, this module has {brief([*own])}")
@@ -333,7 +336,7 @@ class Module:
 
     @reprlib.recursive_repr("(see above)")  # modules may hold each other
     def __repr__(self) -> str:
-        count = sum(parameter.size for _, parameter, _ in self._search(Parameter))
+        count = sum(parameter.size for _, parameter in self._search(Parameter))
         head = f"{type(self).__name__}({self.extra_repr()})" + (f"  # {count:,} parameters" if count else "")
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return "\n  ".join([head, *lines])
@@ -464,17 +467,10 @@ class ModuleList(_Container):
         setattr(self, str(self._position(index)), module)
 
 
-def differs(value: Any, default: Any) -> bool:
-    """Whether an option differs from its default, in its type or its value, so that ``repr`` shows it."""
-    return type(value) is not type(default) or bool(value != default)
-
-
-def tensor_of(name: str, value: Any) -> Tensor:
-    """An argument as a Tensor. An error begins with the argument's name."""
-    try:
-        return as_tensor(value)
-    except TinygradLenetError as error:
-        raise type(error)(f"{name}: {error}") from None
+def changed_options(layer: Module, defaults: Mapping[str, Any]) -> list[str]:
+    """The options of a layer that differ from their defaults, in type or value, for ``repr``."""
+    options = [(name, getattr(layer, name), default) for name, default in defaults.items()]
+    return [f"{name}={brief(v)}" for name, v, default in options if type(v) is not type(default) or v != default]
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..core.signature import trusted
 from ..errors import TinygradLenetError, named
-
-_PACKAGE = __name__.partition(".")[0] + "."
 
 
 def title(layer: Any) -> str:
@@ -19,7 +18,7 @@ def name_layer(error: TinygradLenetError, layer: Any, outer: bool) -> None:
 
     That of ``detect_anomaly`` begins with the op, whose line it gives.
     """
-    ours = type(layer).forward.__module__.startswith(_PACKAGE)
+    ours = trusted(type(layer).forward)
     error.caller = error.caller or ("" if ours else "?")
     inner = error.caller and (outer or isinstance(error, FloatingPointError))
     if ours and error.caller != "?" and not inner:

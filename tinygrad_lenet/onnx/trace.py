@@ -15,11 +15,9 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.hooks import Hook
 from ..core.modes import listening, no_grad, user_line
 from ..core.tensor import Tensor
 from ..errors import DTypeError, UnsupportedError, brief, foreign
-from ..kernels.windows import Windows
 
 Named = Sequence[tuple[str, Tensor]]  # parameters and buffers
 
@@ -102,11 +100,8 @@ class Guard(ExitStack):
         """The tensor, in the class that refuses to give its values."""
         self.callback(setattr, tensor, "__class__", type(tensor))
         tensor.__class__ = self.kind
-        if tensor._node is not None:  # a backward pass that records itself is a part of the model
-            tensor._node._hooks = tensor._node._hooks or []
-            what = "a gradient without create_graph=True reads"
-            hook = Hook(tensor._node._hooks, lambda g: g if isinstance(g, Tensor) else self.refuse(what))
-            self.callback(hook.remove)
+        if tensor._node is not None:  # recorded under enable_grad, for a gradient, which is not exported
+            self.refuse("a gradient reads")
         return tensor
 
     def refuse(self, what: str) -> NoReturn:
@@ -222,13 +217,6 @@ def trace(
     return steps, [_merged(a, b, sizes, None) for a, b in zip(first.outputs, second.outputs, strict=True)]
 
 
-def attributes(at: Windows) -> dict[str, Any]:
-    """ONNX's attributes of windows; the size of the images is not among them."""
-    after = [f - n - b for f, n, b in zip(at.full, at.size, at.before, strict=True)]
-    pads = [*at.before, *after]
-    return {"kernel_shape": at.kernel, "strides": at.stride, "pads": pads, "dilations": at.dilation}
-
-
 def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
     """The argument of a step, from its values in both runs: equal, or a multiple of the batch size."""
     if isinstance(a, Value):
@@ -241,9 +229,6 @@ def _merged(a: Any, b: Any, sizes: tuple[int, int], step: Step | None) -> Any:
                 return a
             if a.array.size and (a.array == a.array.flat[0]).all() and (b.array == a.array.flat[0]).all():
                 return Constant(a.array, shape)
-    elif isinstance(a, Windows) and isinstance(b, Windows):
-        if attributes(a) == attributes(b):
-            return a._replace(size=_merged(a.size, b.size, sizes, step))
     elif isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         merged = tuple(_merged(x, y, sizes, step) for x, y in zip(a, b, strict=True))
         return type(a)(*merged) if hasattr(a, "_fields") else merged

@@ -13,13 +13,12 @@ from ..kernels.pooling import Averages
 from ..kernels.windows import Windows
 from .builder import Graph
 from .emitters import Output, emits
-from .trace import Batch, attributes
 
 
-def _check_size(at: Windows) -> None:
-    """Raise if the size of the image, which the file must state, follows the batch size."""
-    if any(isinstance(n, Batch) for n in at.size):
-        raise UnsupportedError("images as many pixels wide as the batch; pass dynamic_batch=False")
+def attributes(at: Windows) -> dict[str, Any]:
+    """ONNX's attributes of windows; the size of the images is not among them."""
+    after = [f - n - b for f, n, b in zip(at.full, at.size, at.before, strict=True)]
+    return {"kernel_shape": at.kernel, "strides": at.stride, "pads": [*at.before, *after], "dilations": at.dilation}
 
 
 @emits("conv2d")
@@ -31,7 +30,6 @@ def _conv2d(g: Graph, like: Output, x: Any, weight: Any, bias: Any, at: Geometry
 @emits("conv2d_input_grad")
 def _conv_transpose(g: Graph, like: Output, x: Any, weight: Any, at: Geometry) -> str:
     of = at.windows
-    _check_size(of)
     reach = [d * (k - 1) + 1 for k, d in zip(of.kernel, of.dilation, strict=True)]
     covered = [(m - 1) * s + r for m, s, r in zip(x.array.shape[2:], of.stride, reach, strict=True)]
     extra = [f - c for f, c in zip(of.full, covered, strict=True)]  # pixels of the image beyond the last window
@@ -50,7 +48,6 @@ def _unfold(g: Graph, like: Output, x: Any, at: Windows) -> str:
 
 @emits("fold")
 def _fold(g: Graph, like: Output, x: Any, at: Windows) -> str:
-    _check_size(at)
     options = attributes(at)
     return g.node("Col2Im", x, g.ints(at.size), g.ints(options.pop("kernel_shape")), **options)
 

@@ -123,15 +123,16 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     for row in listed("history", history, "a list of rows, one for each epoch"):
         if not isinstance(row, Mapping) or "epoch" not in row:
             raise DTypeError(f"each row of history must be a dict with 'epoch', got {brief(row)}")
-        for key, value in row.items():
-            if key == "epoch" or str(key).endswith(("_loss", "_accuracy")):
-                real(f"{key} in history", value)
+
+    def value(row: Mapping[str, float], key: str) -> float:
+        return real(f"{key} in history", row[key])
+
     figure = _figure(10, 4, title)
     quantities = [("loss", "loss", 1, "{:.4f}"), ("accuracy", "accuracy (%)", 100, "{:.2f} %")]
     for axes, (quantity, label, factor, last) in zip(figure.subplots(1, 2), quantities, strict=True):
         for part, style in _STYLES.items():
             key = f"{part}_{quantity}"
-            points = [(row["epoch"], factor * row[key]) for row in history if key in row]
+            points = [(value(row, "epoch"), factor * value(row, key)) for row in history if key in row]
             if points:
                 legend = f"{part}, last {last.format(points[-1][1])}"
                 axes.plot(*zip(*points, strict=True), style, markersize=4, label=legend)
@@ -165,8 +166,7 @@ def confusion(matrix: Numbers, classes: Words) -> Figure:
     wrong = matrix * (1 - np.eye(len(classes), dtype=int))
     axes.imshow(wrong, cmap="Reds", vmax=max(1, 1.5 * wrong.max()))
     for (i, j), count in np.ndenumerate(matrix):
-        color = "#060" if i == j else "black"
-        axes.text(j, i, str(count or ""), ha="center", va="center", color=color, fontsize=9)
+        axes.text(j, i, str(count or ""), ha="center", va="center", color="#060" if i == j else "black", fontsize=9)
     axes.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 3 else 60)
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted", ylabel="true", title=f"{wrong.sum():,} mistakes in {matrix.sum():,}")

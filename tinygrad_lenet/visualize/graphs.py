@@ -1,10 +1,9 @@
-"""A picture of the recorded graph as DOT, Mermaid or SVG, in plain Python."""
+"""A picture of the recorded graph as DOT or SVG, in plain Python."""
 
 from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -22,12 +21,12 @@ from ..nn import Module
 from ..nn.inspection import _Text as Text
 from ..nn.module import Model
 
-# For each kind of node: fill colour, shape in DOT, brackets in Mermaid.
+# For each kind of node: its fill colour, and its shape in DOT.
 _LOOKS = {
-    "op": ("#dbe9f6", "box", ("[", "]")),
-    "parameter": ("#fde9c9", "ellipse", ("([", "])")),
-    "input": ("#e2f0d9", "ellipse", ("([", "])")),
-    "output": ("#f8d7da", "box", ("[[", "]]")),
+    "op": ("#dbe9f6", "box"),
+    "parameter": ("#fde9c9", "ellipse"),
+    "input": ("#e2f0d9", "ellipse"),
+    "output": ("#f8d7da", "box"),
 }
 _GAP = 12  # between boxes of a row
 _HEAD = """\
@@ -122,22 +121,11 @@ class GraphView:
         lines = ["digraph {", '  rankdir=TB; ranksep=0.25; nodesep=0.2; fontname="Helvetica"']
         lines.append('  node [style=filled, fontname="Helvetica", fontsize=10, height=0.3, margin="0.1,0.04"]')
         for i, node in enumerate(self.nodes):
-            fill, shape, _ = _LOOKS[node.kind]
+            fill, shape = _LOOKS[node.kind]
             text = "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in node.lines())
             lines.append(f'  n{i} [label="{text}", fillcolor="{fill}", shape={shape}]')
         lines += [f"  n{a} -> n{b}" for a, b in self.edges]
         return Text("\n".join([*lines, "}", ""]))
-
-    def mermaid(self) -> str:
-        """The graph in the language of Mermaid, which GitHub draws in Markdown files."""
-        lines = ["flowchart TB"]
-        for i, node in enumerate(self.nodes):
-            first, last = _LOOKS[node.kind][2]
-            text = "<br/>".join(html.escape(line) for line in node.lines())
-            lines.append(f'  n{i}{first}"{text}"{last}:::{node.kind}')
-        lines += [f"  n{a} --> n{b}" for a, b in self.edges]
-        lines += [f"  classDef {kind} fill:{fill},stroke:#555,color:#000" for kind, (fill, _, _) in _LOOKS.items()]
-        return Text("\n".join([*lines, ""]))
 
     def _layout(self) -> list[_Box]:
         """The boxes of the nodes: each op in a row below its parents, leaves to the right of the ops."""
@@ -177,7 +165,7 @@ class GraphView:
             path = f"M{a.x:.1f} {start:.1f}C{a.x:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {end:.1f}"
             parts.append(f'<path d="{path}" fill="none" stroke="#555" marker-end="url(#end)"/>')
         for node, box in zip(self.nodes, boxes, strict=True):
-            fill, shape, _ = _LOOKS[node.kind]
+            fill, shape = _LOOKS[node.kind]
             radius, above = box.height / 2 if shape == "ellipse" else 3, box.y - box.height / 2
             parts.append(
                 f'<rect x="{box.x - box.width / 2:.1f}" y="{above:.1f}" width="{box.width:.1f}" '
@@ -196,19 +184,16 @@ class GraphView:
 
     @checked
     def save(self, path: File) -> None:
-        """Write the graph to a file whose name ends in ``.svg``, ``.dot`` or ``.md`` (Mermaid in Markdown).
+        """Write the graph to a file whose name ends in ``.svg`` or ``.dot``.
 
         Raises:
             ArgumentError: the name has another ending.
             DataError: the file cannot be written, or is not a regular file. An existing file is left unchanged.
         """
-        formats: dict[str, Callable[[], str]] = {".svg": self.svg, ".dot": self.dot, ".md": self.mermaid}
         ending = os.path.splitext(path)[1]
-        if ending not in formats:
-            raise ArgumentError(f"path must end in .svg, .dot or .md, got {path}")
-        text = formats[ending]()
-        if ending == ".md":
-            text = f"```mermaid\n{text}```\n"
+        if ending not in (".svg", ".dot"):
+            raise ArgumentError(f"path must end in .svg or .dot, got {path}")
+        text = self.svg() if ending == ".svg" else self.dot()
         files.write(path, text.encode())
 
 
@@ -221,8 +206,8 @@ def graph(tensor: Tensor, model: Model | None = None) -> GraphView:
         model: a module; its parameters are labelled with their names.
 
     Returns:
-        An object that a notebook displays. ``.save("graph.svg")`` writes a file; ``".dot"`` and ``".md"`` (Mermaid)
-        work as well. After a backward pass each node also shows the norm of its gradient. Inputs that do not require a
+        An object that a notebook displays. ``.save("graph.svg")`` writes a file, and so does ``.save("graph.dot")``
+        for Graphviz. After a backward pass each node also shows the norm of its gradient. Inputs that do not require a
         gradient are not recorded, and so not drawn.
 
     Raises:
@@ -236,8 +221,8 @@ def graph(tensor: Tensor, model: Model | None = None) -> GraphView:
     >>> [node.title for node in view.nodes]
     ['weight', 'bias', 'linear', 'tanh', 'sum']
     >>> loss.backward()
-    >>> print(view.mermaid().splitlines()[5])
-      n4[["sum<br/>scalar float32<br/>|gradient| 1"]]:::output
+    >>> view.nodes[-1].lines()
+    ['sum', 'scalar float32', '|gradient| 1']
     """
     instance("tensor", tensor, Tensor)
     return GraphView(tensor, model)

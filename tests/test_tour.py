@@ -16,7 +16,8 @@ import tinygrad_lenet as tl
 
 pytest.importorskip("matplotlib", reason="matplotlib, which draws the pictures of the tour, is not installed")
 
-import tour_answers as answers
+from tour_answers import RIGHT
+from tour_wrong_answers import WRONG
 
 TOUR = Path(__file__).parents[1] / "examples" / "tour"
 LESSONS = sorted(TOUR.glob("[01]*_*.py"))
@@ -94,9 +95,9 @@ def test_each_lesson_has_two_holes_with_three_hints(checker):
         assert all(len(exercise.hints) == 3 for exercise in checker.LESSONS[number])
 
 
-CASES = [(name, None, "not filled in yet") for name in answers.RIGHT]
-CASES += [(name, function, ": right") for name, function in answers.RIGHT.items()]
-CASES += [(name, function, words) for name, found in answers.WRONG.items() for function, words in found]
+CASES = [(name, None, "not filled in yet") for name in RIGHT]
+CASES += [(name, function, ": right") for name, function in RIGHT.items()]
+CASES += [(name, function, words) for name, found in WRONG.items() for function, words in found]
 
 
 @pytest.mark.parametrize(("name", "answer", "words"), CASES)
@@ -120,7 +121,7 @@ def source(answer):
 
 
 def test_every_exercise_has_a_wrong_answer():
-    assert set(answers.WRONG) == set(answers.RIGHT)
+    assert set(WRONG) == set(RIGHT)
 
 
 def test_from_the_start_to_a_right_answer(tmp_path):
@@ -134,18 +135,18 @@ def test_from_the_start_to_a_right_answer(tmp_path):
     lesson = folder / "04_adding.py"
     text = lesson.read_text()
     kept = text[: text.index("def backward(order)")]
-    wrong = answers.WRONG["backward"][0][0]
-    lesson.write_text(kept + source(wrong) + "\n\n" + source(answers.RIGHT["train_step"]))
+    wrong = WRONG["backward"][0][0]
+    lesson.write_text(kept + source(wrong) + "\n\n" + source(RIGHT["train_step"]))
     found = run(folder, "check.py", "4", "--hint")
     assert found.returncode == 1
     assert "`=` in place of `+=`" in found.stdout
     assert "Hint 1" in found.stdout
-    lesson.write_text(kept + source(answers.RIGHT["backward"]) + "\n\n" + source(answers.RIGHT["train_step"]))
+    lesson.write_text(kept + source(RIGHT["backward"]) + "\n\n" + source(RIGHT["train_step"]))
     found = run(folder, "check.py", "4")
     assert found.returncode == 0, found.stdout + found.stderr
     again = run(tmp_path, TOUR / "start.py", "copy")
     assert "were there already" in again.stdout
-    assert lesson.read_text().endswith(source(answers.RIGHT["train_step"]))
+    assert lesson.read_text().endswith(source(RIGHT["train_step"]))
 
 
 def test_notebooks_hold_the_lessons(monkeypatch):

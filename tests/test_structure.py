@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import methods
 import pytest
 import size
+import vocabulary
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import data, functional, nn, optim, testing
@@ -317,6 +319,23 @@ def test_a_signature_says_what_is_given_and_that_a_tensor_comes_back():
 
 
 # What is derived from the names
+
+
+READMES = [ROOT / folder / "README.md" for folder in (".", "tests", "benchmarks", "examples", "examples/tour")]
+
+
+def test_the_front_page_is_short_and_its_lengths_are_right():
+    assert len((ROOT / "README.md").read_text().split()) <= 900
+    assert vocabulary.block("files")[0] == size.table(), "run: python tests/tools/size.py --write"
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_links_and_pictures_exist(readme):
+    for path in [readme, *readme.parent.glob("README.*.md")]:
+        if not path.exists():
+            continue
+        for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+            assert target.startswith("http") or (path.parent / target).exists(), f"{path}: {target}"
 
 
 def test_the_types_of_the_methods_are_current():

@@ -1,29 +1,32 @@
 """How long the package is, in lines of code: without comments, docstrings and blank lines.
 
-    python tests/tools/size.py
-
-prints the rooms of the package, and the afternoon path: the ten files that a reader opens first.
+python tests/tools/size.py            prints the rooms of the package, and the afternoon path
+python tests/tools/size.py --write    puts the path, the ten files that a reader opens first, into the README
 """
 
 from __future__ import annotations
 
 import ast
 import io
+import sys
 import tokenize
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "tinygrad_lenet"
 CORE = ["core/graph", "core/primitive", "core/tensor"]
-AFTERNOON = [
-    *CORE,
-    "ops/elementwise",
-    "ops/convolution",
-    "kernels/convolution",
-    "ops/pooling",
-    "ops/losses",
-    "nn/module",
-    "nn/lenet",
-]
+SHOWS = {
+    "core/graph": "nodes, and the pass from the newest to the oldest",
+    "core/primitive": "an op: a function of arrays with a rule for each argument",
+    "core/tensor": "the array that remembers",
+    "ops/elementwise": "rules as a page of calculus",
+    "ops/convolution": "a convolution, whose gradients are convolutions",
+    "kernels/convolution": "im2col, block by block",
+    "ops/pooling": "max and average pooling",
+    "ops/losses": "softmax cross-entropy and others",
+    "nn/module": "parameters, buffers, state",
+    "nn/lenet": "LeNet-5, as a forward pass only",
+}
+AFTERNOON = [*SHOWS]
 _WITHOUT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -60,8 +63,19 @@ def rooms(lines: dict[str, int]) -> dict[str, int]:
     return found
 
 
+def table() -> list[str]:
+    """The README's table of the afternoon path."""
+    lines = sizes()
+    rows = [f"| [`{name}.py`](tinygrad_lenet/{name}.py) | {lines[name]} | {shows} |" for name, shows in SHOWS.items()]
+    return ["| file | lines | what it shows |", "| --- | ---: | --- |", *rows]
+
+
 def main() -> None:
     """Print both tables."""
+    if "--write" in sys.argv:
+        from vocabulary import write
+
+        write("files", table())
     lines = sizes()
     for room, count in rooms(lines).items():
         print(f"{room:24}{count:7,}")

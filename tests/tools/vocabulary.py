@@ -1,7 +1,7 @@
-"""The words of the package beside PyTorch's: the table in the README, and what the tests compare by it.
+"""The words of the package beside PyTorch's: the table in examples/README.md, and what the tests compare by it.
 
 python tests/tools/vocabulary.py            prints the table
-python tests/tools/vocabulary.py --write    puts it into the README
+python tests/tools/vocabulary.py --write    puts it into examples/README.md
 """
 
 import sys
@@ -11,7 +11,8 @@ import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
 from tinygrad_lenet.core.names import NAMES
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in ("tests", "benchmarks", "examples"))]
 
 
 def words(text, **renamed):
@@ -77,7 +78,7 @@ OWN = {
 
 
 def table():
-    """The lines of the README between the marks."""
+    """The lines of the table."""
     lines = [
         "| kind | here, and in brackets PyTorch's name where it is another | PyTorch's place |",
         "| --- | --- | --- |",
@@ -102,17 +103,19 @@ def find(torch, place, name):
 
 
 def block(name):
-    """The README's lines between ``<!-- name ... -->`` and ``<!-- end of name -->``, and where they stand."""
-    text = README.read_text()
-    start = text.index("-->", text.index(f"<!-- {name}")) + 3
+    """The lines between ``<!-- name ... -->`` and ``<!-- end of name -->``, their README, and where they are in it."""
+    readme = next(readme for readme in READMES if f"<!-- {name}: " in readme.read_text())
+    text = readme.read_text()
+    start = text.index("-->", text.index(f"<!-- {name}: ")) + 3
     end = text.index(f"<!-- end of {name} -->")
-    return text[start:end].strip().splitlines(), slice(start, end)
+    return text[start:end].strip().splitlines(), readme, slice(start, end)
 
 
 def write(name, lines):
     """Put lines there."""
-    text, (_, at) = README.read_text(), block(name)
-    README.write_text("\n".join([text[: at.start], "", *lines, "", text[at.stop :]]))
+    _, readme, at = block(name)
+    text = readme.read_text()
+    readme.write_text("\n".join([text[: at.start], "", *lines, "", text[at.stop :]]))
 
 
 if __name__ == "__main__":

@@ -277,7 +277,7 @@ STEPS = {
     "+=": lambda x, w: plus(x, w),
     "mean": lambda x, w: x - x.mean(axis=1, keepdims=True),
     "where": lambda x, w: tl.where(x > 0, x, w),
-    "where of a number": lambda x, w: tl.where(x.sum() > 0, x, -x),
+    "where of a number": lambda x, w: tl.where(x[0, 1] > 0, x, -x),
     "x if w": lambda x, w: x if w.sum() > 0 else -x,
     "float of w": lambda x, w: x * float(w[0]),
     "shape": lambda x, w: x * x.shape[1] if len(x) else x,

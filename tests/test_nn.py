@@ -275,7 +275,7 @@ def options_of(cls):
 
 def test_a_module_has_the_options_of_its_function():
     assert options_of(nn.Tanh) == "()"
-    assert options_of(nn.LeakyReLU) == "(negative_slope: float = 0.01)"
+    assert options_of(nn.LeakyReLU) == "(negative_slope: Real = 0.01)"
     assert options_of(nn.HuberLoss) == "(reduction: Reduction = mean, delta: PositiveReal = 1.0)"
     assert options_of(nn.MaxPool1d).startswith("(kernel_size: int, stride: int | None = None, padding: int = 0, ")
     assert nn.Softmax(dim=0).options == nn.Softmax(axis=0).options == nn.Softmax(0).options == {"axis": 0}

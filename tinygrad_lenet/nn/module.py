@@ -279,7 +279,7 @@ class Module:
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
         own, state = self._named_state(), self._renamed(state)
         for name, tensor in self._search(Tensor, remove_duplicate=False):
-            if name in state and np.shape(state[name]) == tensor.shape:
+            if name in state and numbers(name, state[name]).shape == tensor.shape:
                 own[name] = tensor  # in earlier versions the state held every Tensor, not only buffers
         arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
         shapes = {name: (own[name].shape, array.shape) for name, array in arrays.items()}

@@ -110,7 +110,7 @@ class PythonObject(Methods):
         if self._node is not None and not value:
             raise GradientError("only leaves can switch off requires_grad; use x.detach() to cut the graph here")
         if value and self.dtype.kind != "f":
-            raise DTypeError(f"only floats can require a gradient, not a Tensor of {self.dtype}; use x.astype('float32')")
+            raise DTypeError(f"only floats can require a gradient, not a Tensor of {self.dtype}; use astype('float32')")
         self._requires_grad = value
 
     @property

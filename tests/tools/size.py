@@ -12,7 +12,9 @@ import sys
 import tokenize
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[2] / "tinygrad_lenet"
+import tinygrad_lenet
+
+PACKAGE = Path(tinygrad_lenet.__file__).parent
 CORE = ["core/graph", "core/primitive", "core/tensor"]
 SHOWS = {
     "core/graph": "nodes, and the pass from the newest to the oldest",

@@ -1,4 +1,4 @@
-"""What the examples' command lines share: output on any terminal, and files that are checked before the work begins."""
+"""Shared by the examples: printing on any terminal, and checks of files before the work begins."""
 
 from __future__ import annotations
 

@@ -326,7 +326,7 @@ def draw_graph(this: Run, path: Path) -> None:
 
 
 def description(args: argparse.Namespace) -> dict[str, str]:
-    """What one has to know to use the weights: the network and its options, and what it was trained on."""
+    """The description saved with the weights: the network, its options and the data set."""
     dataset, options = DATASETS[args.dataset], {n: str(getattr(args, n)) for n in ("activation", "pool", "batch_norm")}
     images = {"dataset": dataset.__name__, "mean": str(dataset.mean), "std": str(dataset.std)}
     return {"model": "LeNet5", **options, **images, "classes": ", ".join(dataset.classes)}

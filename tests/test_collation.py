@@ -57,7 +57,7 @@ def assert_same(ours, theirs):
 @few
 @given(st.recursive(st.sampled_from(LEAVES), structures, max_leaves=6), st.integers(1, 5), st.integers(0, 99))
 def test_a_batch_has_the_parts_that_pytorch_gives_it(make, count, seed):
-    collate = pytest.importorskip("torch.utils.data").default_collate
+    collate = pytest.importorskip("torch.utils.data", reason="PyTorch, an oracle, is not installed").default_collate
     samples = [make(np.random.default_rng([seed, i])) for i in range(count)]
     (batch,) = DataLoader(samples)
     theirs = collate(samples)
@@ -112,7 +112,7 @@ def test_the_transform_gets_the_first_array():
 
 
 def test_data_sets_of_pytorch_give_batches():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch, an oracle, is not installed")
     data = torch.utils.data.TensorDataset(torch.arange(6.0).reshape(3, 2), torch.arange(3))
     ((x, y),) = DataLoader(data)
     assert (x.tolist(), y.tolist(), x.dtype) == ([[0, 1], [2, 3], [4, 5]], [0, 1, 2], np.float32)

@@ -296,7 +296,7 @@ LOOKS = {"seed", "recipe", "activation", "pool", "batch_norm", "augment", "label
 
 
 def allowed(*pair):
-    """Whether two options go together, written down a second time."""
+    """Whether two options may be given together: a second, independent statement of the rules."""
     if "patience" in pair:
         return "validation" in pair
     if drawing := {"draw_augmentation", "draw_graph"} & {*pair}:

@@ -174,7 +174,7 @@ READERS = {".ckpt": tl.load_checkpoint, ".idx": read_idx, ".onnx": lambda path: 
 
 
 def shown(error):
-    """What a traceback prints of errors: without the frames."""
+    """The text of a traceback without its frames."""
     return "".join(traceback.TracebackException.from_exception(error, limit=0).format())
 
 

@@ -1,4 +1,4 @@
-"""What the state of a module is: parameters and registered buffers, and no other Tensor, as in PyTorch."""
+"""The state of a module holds parameters and registered buffers, and no other Tensor, as in PyTorch."""
 
 import collections
 import copy
@@ -292,7 +292,7 @@ def test_a_forgotten_super_init_changes_nothing():
 
 
 def again_pickled_local(model):
-    """What pickle does, for a class that it does not find."""
+    """Load a pickle whose class pickle does not find."""
     twin = type(model).__new__(type(model))
     twin.__setstate__(pickle.loads(pickle.dumps(model.__getstate__())))
     return twin
@@ -302,7 +302,7 @@ def again_pickled_local(model):
 
 
 def old(cls, **attributes):
-    """What an older pickle makes."""
+    """The module that an older pickle gives."""
     model = cls.__new__(cls)
     model.__setstate__({"training": True, **attributes})
     return model

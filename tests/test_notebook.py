@@ -1,4 +1,4 @@
-"""What a notebook or a console shows of an object that is the last expression of a cell."""
+"""A notebook and a console show an object that is the last expression of a cell."""
 
 import base64
 import copy

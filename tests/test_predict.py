@@ -59,7 +59,7 @@ def pages(mnist):
 
 
 def ran(predict, capfd, *args):
-    """What predict.py prints, and the message that it ends with; nothing else is written anywhere."""
+    """The output of predict.py and its last message. Checks that it writes nothing else."""
     message = ""
     try:
         predict.main([str(arg) for arg in args])

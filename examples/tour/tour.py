@@ -1,4 +1,4 @@
-"""What the lessons share: the digits, the style of the pictures, and where they are saved."""
+"""Shared by the lessons: the digits, and the style and place of the pictures."""
 
 from pathlib import Path
 

@@ -104,7 +104,7 @@ def draw(seed, dynamo=False):
 
 
 def exported(module, inputs, options):
-    """What PyTorch writes, or None if it refuses."""
+    """The model that PyTorch exports, or None if it refuses."""
     file = io.BytesIO()
     with (
         warnings.catch_warnings(),

@@ -60,7 +60,7 @@ def model_of(kind, seed):
 
 
 def text(model, arrays):
-    """What a model is, in a line."""
+    """A description of a model in one line."""
     node = model.graph.node[0]
     given = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
     shapes = [f"{a.dtype}{a.shape}" + (f"={a.tolist()}" if a.size < 9 else "") for a in arrays]

@@ -116,7 +116,8 @@ def readonly(value: Any) -> Any:
 
 def _explained(error: Exception, who: str, gets: str) -> Exception:
     """The error to raise: another one if arrays were taken for Tensors or vice versa, or an argument written to."""
-    text, word = str(error), getattr(error, "name", None)
+    text = str(error)
+    word = getattr(error, "name", None)
     lacking = isinstance(getattr(error, "obj", None), _ARRAYS)  # an attribute
     if isinstance(error, (*ORDINARY, GradientError)) and ("read-only" in text or "in place" in text):
         advice = _COPY

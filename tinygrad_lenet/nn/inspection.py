@@ -49,7 +49,8 @@ def _work(op: Any, args: tuple[Any, ...], out: Tensor) -> int | None:
 
 def _count(work: Sequence[int | None]) -> str:
     """The sum of multiply-adds, with a "?" for those that are not known."""
-    known, unknown = sum(n or 0 for n in work), None in work
+    known = sum(n or 0 for n in work)
+    unknown = None in work
     return "?" if unknown and not known else f"{known:,}" + " + ?" * unknown
 
 

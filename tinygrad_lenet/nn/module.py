@@ -277,7 +277,8 @@ class Module:
                 changes nothing.
         """
         instance("state", state, Mapping, "pass what state_dict() or load() gave")  # type: ignore[type-abstract]
-        own, state = self._named_state(), self._renamed(state)
+        own = self._named_state()
+        state = self._renamed(state)
         for name, tensor in self._search(Tensor, remove_duplicate=False):
             if name in state and numbers(name, state[name]).shape == tensor.shape:
                 own[name] = tensor  # in earlier versions the state held every Tensor, not only buffers

@@ -1,4 +1,4 @@
-"""What an exercise is, and how arguments are drawn."""
+"""The class of an exercise, and strategies that draw its arguments."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class TooSlow(Exception):
 
 
 class Wrong(Exception):
-    """What is wrong with an answer."""
+    """A wrong answer. The message says where it is wrong."""
 
 
 def show(arguments, names):

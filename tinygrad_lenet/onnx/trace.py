@@ -179,7 +179,8 @@ class Run:
 
     def _watch(self, tensor: Tensor, index: Any, array: NDArray[Any]) -> None:
         """Before a change in place. ``x += y`` gives ``x`` the value of an op; other changes make it a constant."""
-        value, whole = self.values.get(_key(array)), index is ... and array.dtype == tensor.dtype
+        value = self.values.get(_key(array))
+        whole = index is ... and array.dtype == tensor.dtype
         live = isinstance(tensor, self.guard.kind) or (value is not None and value.live)
         if live and not (value and whole):
             self.guard.refuse("a change in place concerns")

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from .checks import Function, integer
-from .core.graph import now, pullback, sources
+from .core.graph import now, pullback, pulled, sources
 from .core.modes import enable_grad, is_grad_enabled
 from .core.python_object import root_of, seed_of
 from .core.signature import checked
@@ -93,14 +93,14 @@ def grad(
     since = now()
     retain = create_graph if retain_graph is None else retain_graph
     with foreign, enable_grad() if create_graph else nullcontext():
-        found = pullback(roots, seeds if create_graph else [seed._data for seed in seeds], set(wanted), retain)
+        found = (pullback if create_graph else pulled)(roots, seeds, set(wanted), retain)
     results: list[Tensor | None] = []
     for i, vertex in enumerate(wanted):
         gradient = found.get(vertex)
         if gradient is None and not allow_unused:
             raise GradientError(f"the outputs do not depend on input {i}; pass allow_unused=True to get None for it")
         if isinstance(gradient, np.ndarray):
-            gradient = Tensor._wrap(gradient.copy())
+            gradient = clone(Tensor._wrap(gradient))
         elif gradient is not None:
             # A rule may give one array to two parents, or return its seed. A rule or a hook may return a tensor from
             # elsewhere, or a view of one. The gradients returned here share no memory.

@@ -11,6 +11,7 @@ from ..kernels.memory import storage
 from ..kernels.sums import added, as_array, single
 from ..kernels.threads import exclusively
 from .hooks import hooked
+from .modes import tracer
 from .python_object import PythonObject
 
 if TYPE_CHECKING:
@@ -126,6 +127,11 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
     """Add gradients to the ``.grad`` of leaves: to all of them or, if Ctrl-C interrupts it, to none."""
 
+    trace = tracer()
+    if trace is not None:
+        trace.accumulate(gradients, seed)
+        return
+
     def act() -> None:
         taken = {id(storage(seed))}
         found: list[tuple[Any, Any, Any]] = []
@@ -133,7 +139,7 @@ def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
             if leaf._grad is not None:
                 array = np.asarray(leaf._grad._data + array)
             elif id(storage(array)) in taken or not array.flags.writeable:
-                array = array.copy()  # a rule may have passed one array to several parents
+                array = np.array(array)  # a rule may have passed one array to several parents
             taken.add(id(storage(array)))
             found.append((leaf, leaf._grad, leaf._wrap(array)))
         try:

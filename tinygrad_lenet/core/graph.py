@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..errors import GradientError
 from .accumulation import Gradients
+from .modes import no_grad, tracer
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -145,6 +146,16 @@ def pullback(
                     node.release()
         raise
     return gradients.finish() if since < 0 else gradients.of  # the outer pass finishes them
+
+
+def pulled(
+    roots: Sequence[Vertex], seeds: Sequence[Tensor], wanted: set[Vertex] | None = None, retain: bool = False
+) -> dict[Vertex, Any]:
+    """:func:`pullback` of arrays: plain NumPy, unless a trace listens, which hears the rules if they get Tensors."""
+    if tracer() is None:
+        return pullback(roots, [seed._data for seed in seeds], wanted, retain)
+    with no_grad():
+        return {vertex: g._data for vertex, g in pullback(roots, seeds, wanted, retain).items()}
 
 
 def _path_to(wanted: set[Vertex], order: list[Node]) -> set[Vertex]:

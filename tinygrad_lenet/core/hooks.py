@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DTypeError, GradientError, brief
+from .modes import tracer
 from .python_object import PythonObject
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Hook:
 
 def hooked(vertex: Vertex, gradient: Any) -> Any:
     """The gradient of a node or leaf after its hooks have seen, and perhaps replaced, it."""
+    trace = tracer()
+    if trace is not None:
+        trace.refuse("a hook receives a gradient")
     for hook in tuple(vertex._hooks or ()):
         gradient = hook.run(gradient)
     return gradient

@@ -113,8 +113,8 @@ def listening(
         _watcher.set(before[1])
 
 
-# What ``tl.compile`` records a function with (replay/trace.py); None unless it is recording. Beside the ops it hears of
-# effects, of changes in place, and of values that Python reads.
+# The trace that ``tl.compile`` records (replay/trace.py); usually None. Beside the ops it hears of effects, of gradients
+# and of values that Python reads.
 _tracer: ContextVar[Any] = ContextVar("tracer", default=None)
 tracer = _tracer.get
 
@@ -122,11 +122,11 @@ tracer = _tracer.get
 @contextmanager
 def tracing(trace: Any) -> Iterator[None]:
     """Let ``trace`` record what this thread or task does inside the block."""
-    before, mark = _tracer.get(), _thread.mark
-    trace.mine = lambda: _thread.mark is mark  # a new thread may inherit the context
+    before = _tracer.get()
     try:
         _tracer.set(trace)
-        yield
+        with listening(trace.hear, trace.write):
+            yield
     finally:
         _tracer.set(before)
 

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from .._methods import Methods
 from ..checks import flag
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
-from .modes import is_grad_enabled, no_grad, user_line, watcher
+from .modes import is_grad_enabled, no_grad, tracer, user_line, watcher
 from .values import NATIVE, as_index, converted, unchanged
 
 if TYPE_CHECKING:
@@ -95,6 +95,12 @@ class PythonObject(Methods):
 
     # Attributes
 
+    def _read(self, how: str) -> None:
+        """Tell a trace that Python reads the values: a replay would not."""
+        trace = tracer()
+        if trace is not None:
+            trace.refuse(f"{how} reads the values of a tensor")
+
     def _recorded(self) -> bool:
         """Whether an op on this tensor is recorded."""
         return self._requires_grad and is_grad_enabled()
@@ -116,6 +122,9 @@ class PythonObject(Methods):
     @property
     def grad(self) -> Tensor | None:
         """The sum of the gradients of all calls of :meth:`backward`, in the tensor's shape and dtype; None before."""
+        trace = tracer()
+        if trace is not None:
+            trace.read_grad(self)
         return self._grad
 
     @grad.setter
@@ -124,6 +133,9 @@ class PythonObject(Methods):
             not isinstance(value, PythonObject) or value.shape != self.shape or value.dtype != self.dtype
         ):
             raise ShapeError(f"grad must be a Tensor of {self.dtype} and shape {self.shape}, got {brief(value)}")
+        trace = tracer()
+        if trace is not None:
+            trace.set_grad(self)
         self._grad = value
 
     @property
@@ -152,6 +164,7 @@ class PythonObject(Methods):
 
     def item(self) -> float:
         """The value of the only element as a Python number: a float, or an int or a bool, as the dtype is."""
+        self._read("item()")
         if self.size != 1:
             raise ShapeError(f"item() is for one element, not for shape {self.shape}; use x.numpy() or x[i].item()")
         return self._data.item()  # type: ignore[no-any-return]  # a number, since dtypes are numeric
@@ -163,6 +176,7 @@ class PythonObject(Methods):
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
+        self._read("tolist()")
         return self._data.tolist()
 
     def __float__(self) -> float:
@@ -177,11 +191,13 @@ class PythonObject(Methods):
         return int(self.item())
 
     def __bool__(self) -> bool:
+        self._read("bool()")
         if self.size != 1:
             raise ShapeError(f"the truth value of shape {self.shape} is ambiguous; use x.numpy().all() or .any()")
         return bool(self._data.item())
 
     def __format__(self, spec: str) -> str:
+        self._read("format()")
         return format(self._data.item(), spec) if spec and self.size == 1 else format(str(self), spec)
 
     def __len__(self) -> int:
@@ -193,6 +209,7 @@ class PythonObject(Methods):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
+        self._read("repr()")
         values = np.array2string(self._data, separator=", ", prefix="tensor(", threshold=1000)
         notes = [] if self.dtype in (np.float32, np.bool_) else [f"dtype={self.dtype}"]
         if self._node is not None:
@@ -225,7 +242,10 @@ class PythonObject(Methods):
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
             key = as_index(index)
-            array = to_array(value) if isinstance(value, (PythonObject, np.ndarray)) else to_array(value, self.dtype)
+            if isinstance(value, PythonObject):
+                array = value._data
+            else:
+                array = to_array(value, None if isinstance(value, np.ndarray) else self.dtype)
         except TinygradLenetError as error:
             raise named(error, "x[...] = value")  # noqa: B904  # it is the same error
         if isinstance(value, PythonObject) and value._recorded():

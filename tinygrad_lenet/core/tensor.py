@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from ..checks import flag
 from ..errors import TinygradLenetError, named
 from .accumulation import accumulate
-from .graph import Node, pullback
+from .graph import Node, pulled
 from .hooks import register_hook
 from .python_object import PythonObject, copied, root_of, seed_of
 from .python_object import to_array as to_array
@@ -82,6 +82,7 @@ class Tensor(PythonObject):
 
     def numpy(self) -> NDArray[Any]:
         """The values as a read-only view, which shows later changes of the tensor. ``.copy()`` it to write to it."""
+        self._read("numpy()")
         view = self._data.view()
         view.flags.writeable = False
         return view
@@ -109,10 +110,10 @@ class Tensor(PythonObject):
         """
         try:
             retain_graph = retain_graph is True or flag("retain_graph", retain_graph)
-            root, seed = root_of(self), seed_of(self, gradient)._data  # an array: the pass is not recorded
+            root, seed = root_of(self), seed_of(self, gradient)
         except TinygradLenetError as error:
             raise named(error, "backward")  # noqa: B904  # it is the same error
-        accumulate(pullback([root], [seed], retain=retain_graph), seed)
+        accumulate(pulled([root], [seed], retain=retain_graph), seed._data)
 
 
 def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import entries, instance, integer, listed
+from ..core.modes import tracer
 from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor
@@ -63,6 +64,9 @@ class StateError(TinygradLenetError, KeyError):
         return str(self.args[0])  # KeyError would show the repr
 
 
+changes = [0]  # the number of assignments to attributes of modules, which a replay watches
+
+
 class Module:
     """Base of layers and models. A subclass writes ``__init__`` and ``forward``.
 
@@ -104,6 +108,9 @@ class Module:
 
         If the module is a layer of the package, an error begins with its class and its options.
         """
+        trace = tracer()
+        if trace is not None:
+            trace.modules[id(self)] = self
         try:
             return self.forward(*args, **kwargs)
         except TinygradLenetError as error:
@@ -111,6 +118,7 @@ class Module:
             raise
 
     def __setattr__(self, name: str, value: Any) -> None:
+        changes[0] += 1
         if name in self._buffers and (name not in vars(self) or isinstance(value, Parameter)):
             # A buffer that was deleted, or is learned from now on.
             self._buffers = {n: saved for n, saved in self._buffers.items() if n != name}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import entries, instance, integer, listed, number
-from ..core.modes import user_line
+from ..core.modes import effect, user_line
 from ..core.python_object import numbers
 from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
@@ -128,12 +128,16 @@ class Optimizer:
                 raise ArgumentError(f"group {i} lacks {', '.join(missing)}; add it by add_param_group")
         return [self._plain(group) for group in self.param_groups]
 
-    def _listed_members(self) -> list[Any]:
-        """The parameters of all groups, in order."""
+    def _listed_groups(self) -> list[Options]:
+        """The groups, each with a list of parameters."""
         for group in self.param_groups:
             if not isinstance(group.get("params"), list):  # a generator would be empty the second time
                 group["params"] = _ordered(group.get("params"))
-        return [p for group in self.param_groups for p in group["params"]]
+        return self.param_groups
+
+    def _listed_members(self) -> list[Any]:
+        """The parameters of all groups, in order."""
+        return [p for group in self._listed_groups() for p in group["params"]]
 
     def _check(self, members: list[Any]) -> list[Tensor]:
         """Return the members. Raise if one occurs twice, or if a new one cannot be trained."""
@@ -151,30 +155,12 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""
         for p in self._listed_members():
-            p._grad = None
+            p.grad = None
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        line = user_line()
-        try:  # check everything before anything changes
-            groups = self._checked_groups()
-            self._members = self._check(self._listed_members())
-        except TinygradLenetError as error:
-            raise named(error, f"{type(self).__name__}.step")  # noqa: B904  # it is the same error
-        for group, options in zip(self.param_groups, groups, strict=True):
-            for p in group["params"]:
-                if p._grad is not None:
-                    if p not in self.state:
-                        self.state[p] = _fresh(p)
-                    state = self.state[p]
-                    state["step"] += 1
-                    # A change in place: a graph that saved the old value must refuse to use it.
-                    p._version[:] = p._version[0] + 1, line
-                    w = p._data
-                    wide = w if w.dtype == _working(p) else _master(w, state)
-                    self.update(wide, p._grad._data.astype(wide.dtype, copy=False), state, options)
-                    if wide is not w:
-                        w[...] = wide
+        groups = [[p for p in group["params"] if getattr(p, "_grad", None) is not None] for group in self._listed_groups()]
+        _apply(self, groups, [[p._grad._data for p in group] for group in groups], user_line())
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """Change ``w`` in place. The gradient ``g`` must not be changed.
@@ -259,6 +245,29 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{type(self).__name__}({'; '.join(options)})"
+
+
+@effect
+def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Array]], line: str) -> None:
+    """Update some parameters of each group by their gradients."""
+    try:  # check everything before anything changes
+        groups = optimizer._checked_groups()
+        optimizer._members = optimizer._check(optimizer._listed_members())
+    except TinygradLenetError as error:
+        raise named(error, f"{type(optimizer).__name__}.step")  # noqa: B904  # it is the same error
+    for options, some, arrays in zip(groups, params, grads, strict=True):
+        for p, g in zip(some, arrays, strict=True):
+            if p not in optimizer.state:
+                optimizer.state[p] = _fresh(p)
+            state = optimizer.state[p]
+            state["step"] += 1
+            # A change in place: a graph that saved the old value must refuse to use it.
+            p._version[:] = p._version[0] + 1, line
+            w = p._data
+            wide = w if w.dtype == _working(p) else _master(w, state)
+            optimizer.update(wide, g.astype(wide.dtype, copy=False), state, options)
+            if wide is not w:
+                w[...] = wide
 
 
 @dataclass_transform()

@@ -1,0 +1,143 @@
+"""A trace as a program: memory by lifetime, and each step as calls without arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..core.values import mapped
+from ..errors import UnsupportedError
+from ..kernels.steps import Blocked
+from .trace import Step, Value, values_in
+
+_ALIGNMENT = 64
+
+
+class Arena:
+    """Memory in blocks, which are lent again when they are given back."""
+
+    def __init__(self) -> None:
+        self.idle: list[Any] = []
+        self.bytes = 0
+
+    def take(self, size: int) -> Any:
+        """A block of at least this size: the smallest idle one that fits and is not far too large, or a new one."""
+        fitting = [block for block in self.idle if size <= block.size <= 2 * size + 4096]
+        if fitting:
+            block = min(fitting, key=lambda block: block.size)
+            self.idle = [other for other in self.idle if other is not block]
+            return block
+        self.bytes += size
+        memory = np.empty(size + _ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % _ALIGNMENT
+        return memory[start : start + size]
+
+    def room(self, lent: list[Any]) -> Callable[[tuple[int, ...], Any], Any]:
+        """A function that returns scratch memory, and appends its block to a list."""
+
+        def room(shape: tuple[int, ...], dtype: Any) -> Any:
+            block = self.take(max(1, prod(shape) * np.dtype(dtype).itemsize))
+            lent.append(block)
+            return np.ndarray(shape, dtype, block)
+
+        return room
+
+
+def bounds(value: Value) -> tuple[int, int]:
+    """The first byte of an array, and the byte after its last one, counted from its first element."""
+    reach = [(n - 1) * stride for n, stride in zip(value.shape, value.strides, strict=True)]
+    if 0 in value.shape:
+        return 0, 1
+    return sum(r for r in reach if r < 0), sum(r for r in reach if r > 0) + value.dtype.itemsize
+
+
+class Program:
+    """A traced function in memory of its own."""
+
+    def __init__(self, steps: Sequence[Step], outputs: Iterable[Value], inputs: Iterable[Value]) -> None:
+        self.steps = steps
+        self.arrays: dict[Value, Any] = {}
+        self.arena, self.scratch = Arena(), Arena()
+        self._blocks: dict[Value, Any] = {}  # of whole values
+        self._last = {v.whole: i for i, step in enumerate(steps) for v in (*values_in(step.args), *values_in(step.out))}
+        self._last |= {v.whole: len(steps) for v in (*outputs, *inputs)}
+        for value in inputs:
+            self.array(value)
+        self.calls: list[Callable[[], object]] = []
+        self.ends: list[int] = []  # the number of calls up to the end of each step
+        for i, step in enumerate(steps):
+            self.calls += self._calls(step)
+            self.ends.append(len(self.calls))
+            for value in {v.whole for v in (*values_in(step.args), *values_in(step.out))}:
+                if self._last[value] == i and value in self._blocks:
+                    self.arena.idle.append(self._blocks.pop(value))
+
+    def array(self, value: Value) -> Any:
+        """The array of a value."""
+        if value.array is not None:
+            return value.array
+        found = self.arrays.get(value)
+        if found is None:
+            whole = value.whole
+            low, high = bounds(whole)
+            if whole not in self._blocks:
+                self._blocks[whole] = self.arena.take(high - low)
+            offset = value.address - whole.address - low
+            found = np.ndarray(value.shape, value.dtype, self._blocks[whole], offset, value.strides)
+            self.arrays[value] = found
+        return found
+
+    def _calls(self, step: Step) -> list[Callable[[], object]]:
+        args = mapped(step.args, lambda leaf: self.array(leaf) if isinstance(leaf, Value) else leaf)
+        if step.out is None:
+            return [partial(step.op, *args, *step.rest)]
+        out = self.array(step.out)
+        if step.out.whole is not step.out:
+            return []  # a view
+        op, lent = step.op, list[Any]()
+        if op.steps is not None:
+            plain = op.signature._arrays([*args])
+            steps = op.steps(out, self.scratch.room(lent), *plain)
+            if steps is not None:
+                calls = flat(steps)
+                self.scratch.idle += lent
+                return calls
+        return [partial(_general, op, out, args)]
+
+    def run(self) -> None:
+        """Compute everything once."""
+        calls = iter(self.calls)
+        try:
+            for call in calls:
+                call()
+        except Exception as error:
+            done = len(self.calls) - calls.__length_hint__()
+            step = next(step for step, end in zip(self.steps, self.ends, strict=True) if done <= end)
+            error.add_note(f"In a replay by tl.compile: {step.name}, at {step.line}.")
+            raise
+
+
+def flat(steps: Iterable[Any]) -> list[Callable[[], object]]:
+    """The calls of steps, those of all blocks included."""
+    found: list[Callable[[], object]] = []
+    for step in steps:
+        if isinstance(step, Blocked):
+            for block in step.blocks:
+                found += flat(step.steps(block))
+        else:
+            found.append(step)
+    return found
+
+
+def _general(op: Any, out: Any, args: tuple[Any, ...]) -> None:
+    """An op without a plan: computed as ever, and copied to its place."""
+    found = np.asarray(op.signature.compute(args, {})[3])
+    if found.shape != out.shape or found.dtype != out.dtype:
+        raise UnsupportedError(f"{op.name}: the shape of its result depends on values, which a replay cannot follow")
+    np.copyto(out, found)
+
+

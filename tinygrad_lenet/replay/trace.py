@@ -1,0 +1,219 @@
+"""The trace of a function: its ops and effects in order, with a :class:`Value` in place of each array.
+
+The function runs once as ever, while a :class:`Trace` listens. It hears every op with its arguments and its output. A
+backward pass is heard too: the rules are made of ops, and get Tensors. An array is known by its identity. An array that
+no op made, and that belongs to no tensor from outside, is a constant.
+
+A trace does not hear Python. What Python computes from the values of tensors would be frozen. So a trace notes when
+Python reads a value, which refuses the replay; and two traces are compared before one is replayed (``difference``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from weakref import ref
+
+import numpy as np
+
+from ..core.modes import no_grad, user_line
+from ..core.tensor import Tensor
+from ..core.values import mapped
+from ..kernels.memory import storage
+from ..ops.elementwise import add, clone
+
+
+class Value:
+    """An array of the trace: where it comes from, and its place in memory."""
+
+    __slots__ = ("address", "array", "dtype", "home", "kind", "shape", "strides", "tensor", "whole")
+
+    def __init__(self, kind: str, array: Any, tensor: Tensor | None, parents: Sequence[Value] = ()) -> None:
+        self.kind = kind  # "input", "outside", "gradient" (of a leaf, before the call), "constant", or "result" of an op
+        self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
+        self.address = address(array)
+        self.tensor = tensor  # the tensor from outside, or the leaf of a gradient
+        self.home = id(storage(array))
+        self.whole: Value = next((v.whole for v in parents if v.home == self.home), self)  # in whose memory it lies
+        # Arrays from outside, and views of them, are used as they are; others get memory in a program.
+        self.array = array if self.whole.kind in ("outside", "constant") else None
+
+
+class Step:
+    """An op or an effect of the trace."""
+
+    __slots__ = ("args", "line", "op", "out", "rest")
+
+    def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None, rest: tuple[Any, ...] = ()) -> None:
+        self.op = op  # a primitive's op, or the function of an effect
+        self.args = args  # with Values in place of arrays
+        self.rest = rest  # further arguments of an effect, which two traces need not have in common
+        self.out = out  # None for an effect
+        self.line = user_line()
+
+    @property
+    def name(self) -> str:
+        """The name of the op or the effect."""
+        return getattr(self.op, "name", None) or str(self.op.__name__).strip("_")
+
+
+def address(array: Any) -> int:
+    """Where the first element of an array lies."""
+    return int(array.__array_interface__["data"][0])
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The contents of nested lists, tuples and dicts, in order."""
+    if isinstance(tree, (list, tuple)):
+        return [leaf for part in tree for leaf in leaves(part)]
+    if isinstance(tree, dict):
+        return [leaf for part in tree.values() for leaf in leaves(part)]
+    return [tree]
+
+
+def values_in(tree: Any) -> list[Value]:
+    """The Values in nested lists, tuples and dicts."""
+    return [leaf for leaf in leaves(tree) if isinstance(leaf, Value)]
+
+
+def write(target: Any, key: Any, value: Any, tensor: Tensor, line: str) -> None:
+    """The effect of ``tensor[key] = value``."""
+    tensor._version[:] = tensor._version[0] + 1, line
+    target[key] = value
+
+
+class Trace:
+    """Listens while a function runs (``core/modes.py`` and ``core/accumulation.py`` call its methods)."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self.steps: list[Step] = []
+        self.refusal = ""
+        self.modules: dict[int, Any] = {}  # those that were called
+        self.optimizers: list[Any] = []  # those whose parameters were updated
+        self.touched: dict[int, Tensor] = {}  # leaves whose .grad was set
+        self.absent: list[Tensor] = []  # leaves whose .grad was None before
+        self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
+        self._homes: dict[int, tuple[Any, Value]] = {}  # by the identity of the array that owns the memory
+        self.gradients: list[Value] = []  # of leaves, before the call
+        self.inputs = [self._new("input", x._data, x) for x in inputs]
+
+    def refuse(self, why: str) -> None:
+        """Note why the function cannot be replayed."""
+        self.refusal = self.refusal or f"{why}, at {user_line()}"
+
+    # Arrays and their Values
+
+    def _new(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> Value:
+        value = Value(kind, array, tensor, parents)
+        self._remember(self._known, array, value)
+        self._remember(self._homes, storage(array), value.whole)
+        return value
+
+    def _remember(self, table: dict[int, tuple[Any, Value]], array: Any, value: Value) -> None:
+        """Know an array by its identity while it lives: a weak reference, so that its memory is recycled as ever."""
+        key = id(array)
+        table[key] = ref(array, lambda _: table.pop(key, None)), value
+
+    def value(self, array: Any, tensor: Tensor | None = None) -> Value:
+        """The Value of an array; ``tensor`` is the Tensor that holds it, if one does."""
+        found = self._known.get(id(array))
+        if found is not None:
+            return found[1]
+        home = self._homes.get(id(storage(array)))
+        if home is not None and home[1].kind not in ("constant", "outside"):
+            self.refuse("an array is taken out of a tensor")
+        if tensor is not None and tensor._node is not None:
+            self.refuse("a tensor from outside has a graph of its own")
+        return self._new("outside" if tensor is not None else "constant", array, tensor)
+
+    def _valued(self, tree: Any) -> Any:
+        """Arguments with Values in place of tensors and arrays."""
+
+        def of(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor):
+                return self.value(leaf._data, leaf)
+            return self.value(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+        return mapped(tree, of)
+
+    # What the engine tells
+
+    def hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:
+        """An op has computed ``out``."""
+        if id(out._data) not in self._known:
+            given = self._valued(args)
+            self.steps.append(Step(op, given, self._new("result", out._data, None, values_in(given))))
+
+    def write(self, tensor: Tensor, key: Any, array: Any) -> None:
+        """A tensor is about to be changed in place."""
+        target = self.value(tensor._data, tensor)
+        if target.whole.kind in ("input", "gradient"):
+            self.refuse(f"an {'argument' if target.whole.kind == 'input' else 'earlier gradient'} is changed in place")
+        self.steps.append(Step(write, (target, self._valued(key), self.value(array)), None, (tensor, user_line())))
+
+    def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+        """An effect has happened."""
+        if hasattr(args[0], "param_groups"):
+            self.optimizers.append(args[0])
+        given = mapped(args, lambda leaf: self.value(leaf) if isinstance(leaf, np.ndarray) else leaf)
+        self.steps.append(Step(function, given, None))
+
+    def accumulate(self, gradients: Mapping[Any, Any], seed: Any) -> None:
+        """A backward pass adds to the ``.grad`` of leaves: here by ops."""
+        taken = {id(storage(seed))}
+        for leaf, array in gradients.items():
+            if any(leaf is value.tensor for value in self.inputs):
+                self.refuse("backward() gives an argument of the function a gradient")
+            found = Tensor._wrap(array)
+            with no_grad():
+                if leaf.grad is not None:
+                    found = add(leaf.grad, found)
+                elif id(storage(array)) in taken or not array.flags.writeable:
+                    found = clone(found)
+            taken.add(id(storage(found._data)))
+            leaf.grad = found
+
+    def read_grad(self, leaf: Tensor) -> None:
+        """Someone asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
+        if id(leaf) in self.touched:
+            return
+        if leaf._grad is None:
+            if self.value(leaf._data, leaf).kind == "outside":  # else the function has made it
+                self.absent.append(leaf)
+        elif id(leaf._grad._data) not in self._known:
+            self.gradients.append(self._new("gradient", leaf._grad._data, leaf))
+
+    def set_grad(self, leaf: Tensor) -> None:
+        """The ``.grad`` of a leaf is about to be set."""
+        self.touched[id(leaf)] = leaf
+
+
+def needed(steps: Iterable[Step], outputs: Iterable[Value]) -> list[Step]:
+    """The steps without those whose results no one uses."""
+    wanted, found = set(outputs), []
+    for step in reversed([*steps]):
+        if step.out is None or step.op.effect or step.out in wanted:
+            wanted.update(values_in(step.args))
+            found.append(step)
+    return found[::-1]
+
+
+def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
+    """Where two traces of one function differ, or "": then Python did something else, which a replay would not do."""
+    for a, b in zip(first, second, strict=False):
+        if a.op is not b.op:
+            return f"{a.name} at the first call, {b.name} at the second, at {b.line}"
+        xs, ys = leaves(a.args), leaves(b.args)
+        if len(xs) != len(ys) or not all(map(_same, xs, ys)):
+            return f"{b.name} gets other constants or options at the second call, at {b.line}"
+    if len(first) != len(second):
+        return f"{len(first)} steps at the first call, {len(second)} at the second"
+    return ""
+
+
+def _same(x: Any, y: Any) -> bool:
+    if isinstance(x, Value) and isinstance(y, Value):
+        fixed = x.kind in ("outside", "constant")
+        same = fixed == (y.kind in ("outside", "constant")) and (x.shape, x.dtype) == (y.shape, y.dtype)
+        return same and (not fixed or x.array is y.array or x.array.tobytes() == y.array.tobytes())
+    return x is y or (type(x) is type(y) and bool(x == y or x != x))

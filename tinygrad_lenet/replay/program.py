@@ -108,14 +108,15 @@ class Program:
                 return calls
         return [partial(_general, op, out, args)]
 
-    def run(self) -> None:
-        """Compute everything once."""
-        calls = iter(self.calls)
+    def run(self, first: int = 0, last: int | None = None) -> None:
+        """Compute the steps from ``first`` to before ``last``."""
+        start, stop = ((self.ends[i - 1] if i else 0) for i in (first, len(self.steps) if last is None else last))
+        calls = iter(self.calls[start:stop])
         try:
             for call in calls:
                 call()
         except Exception as error:
-            done = len(self.calls) - calls.__length_hint__()
+            done = stop - calls.__length_hint__()
             step = next(step for step, end in zip(self.steps, self.ends, strict=True) if done <= end)
             error.add_note(f"In a replay by tl.compile: {step.name}, at {step.line}.")
             raise

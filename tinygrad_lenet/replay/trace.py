@@ -95,7 +95,11 @@ class Trace:
         self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
         self._homes: dict[int, tuple[Any, Value]] = {}  # by the identity of the array that owns the memory
         self.gradients: list[Value] = []  # of leaves, before the call
-        self.inputs = [self._new("input", x._data, x) for x in inputs]
+        self.inputs = [self.input(x) for x in inputs]
+
+    def input(self, tensor: Tensor) -> Value:
+        """The Value of a tensor that each replay gets anew."""
+        return self._new("input", tensor._data, tensor)
 
     def refuse(self, why: str) -> None:
         """Note why the function cannot be replayed."""

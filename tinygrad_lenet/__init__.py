@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from .calculus import value_and_grad as value_and_grad
     from .calculus import vjp as vjp
     from .checkpointing import checkpoint as checkpoint
+    from .replay import compile as compile
     from .ops.activations import *
     from .ops.contractions import *
     from .ops.convolution import *
@@ -98,7 +99,7 @@ else:  # hidden from type checkers, which would accept any name
     globals().update(_public())
     # The module of each name that is imported at its first use: these take nearly a third of the import time.
     _LAZY = dict.fromkeys(("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"), "")
-    _LAZY |= {"checkpoint": "checkpointing", "detect_anomaly": "anomaly"}
+    _LAZY |= {"checkpoint": "checkpointing", "detect_anomaly": "anomaly", "compile": "replay"}
     _LAZY |= dict.fromkeys(("load", "load_checkpoint", "load_metadata", "save", "save_checkpoint"), "serialization")
     _LAZY |= dict.fromkeys(("grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"), "calculus")
 

@@ -36,6 +36,7 @@ class Compiled(Generic[P, R]):
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.recordings: list[tuple[Any, Recording]] = []  # with their keys, newest first
+        self.traced = 0
         self._busy = threading.RLock()
         self._cells = getattr(fn, "__closure__", None) or ()
         self._names = [*_global_names(fn)]
@@ -59,6 +60,7 @@ class Compiled(Generic[P, R]):
                         return recording.replay([x for x in given if isinstance(x, Tensor)])
                     first = recording
             recording = Recording(self.fn, args, kwargs)
+            self.traced += 1
             if first is not None and not recording.refusal:
                 recording.plan(first)
             if recording.refusal:

@@ -1,68 +1,165 @@
-"""Steps that are listed once compute again and again, from what their arrays hold by then."""
+"""Steps that are listed once compute the bits of the op again and again, from what their arrays hold by then."""
 
 import numpy as np
 import pytest
+from test_registry import OPS, materialise
 
-from tinygrad_lenet.kernels import elementwise, pooling
-from tinygrad_lenet.kernels.steps import Blocked
+from tinygrad_lenet.kernels.convolution import Geometry
+from tinygrad_lenet.kernels.pooling import Averages
+from tinygrad_lenet.kernels.steps import Scratch, listed
 from tinygrad_lenet.ops.windows import windows
 
-RNG = np.random.default_rng(0)
+PLANNED = {name.rpartition(".")[2]: op for name, op in OPS.items() if op.steps is not None}
+SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan]
 
 
-def calls(steps):
-    """The steps of all blocks as one list of calls."""
-    for step in steps:
-        if isinstance(step, Blocked):
-            yield from (call for block in step.blocks for call in calls(step.steps(block)))
-        else:
-            yield step
+def in_order(x, order):
+    """A copy of an array whose axes lie in memory in this order, the outermost first."""
+    return x.transpose(order).copy().transpose(np.argsort(order))
 
 
-def compare(steps, eager, arrays, *geometry):
-    """Run recorded steps on new values, and the eager function."""
-    out = np.empty_like(eager(*arrays, *geometry))
-    recorded = [*calls(steps(out, np.empty, *arrays, *geometry))]
-    for _ in range(2):
-        for array in arrays:
-            array[...] = RNG.integers(-9, 10, array.shape)
-        expected = eager(*arrays, *geometry)
-        out[...] = 99
-        for call in recorded:
-            call()
-        np.testing.assert_array_equal(out, expected, strict=True)
+def batch_innermost(x):
+    """As in the results of a convolution: (H, C, W, N), or (features, N)."""
+    return in_order(x, (2, 1, 3, 0) if x.ndim == 4 else range(x.ndim)[::-1])
 
 
-WINDOWS = [
-    windows((4, 6), 2, 2, 0, 1),
-    windows((4, 6), (4, 6), (4, 6), 0, 1),
-    windows((4, 6), (3, 2), (2, 1), 0, (1, 2)),
-    windows((4, 6), 3, 2, 1, 1),
-    windows((4, 6), (2, 3), 1, "same", 1),
-    windows((4, 6), (3, 2), 2, ((1, 0), (0, 1)), 1, True),
-    windows((4, 6), 2, 3, 0, 1, True),
-    windows((4, 6), 1, 1, 0, 1),
+LAYOUTS = {
+    "rows": np.array,
+    "batch innermost": batch_innermost,
+    "gaps": lambda x: np.repeat(x, 2, -1)[..., ::2] if x.ndim else x.copy(),
+}
+
+
+def refill(x, rng, special):
+    """New contents: floats with ties, and perhaps infinities and NaN; other dtypes from the values they have."""
+    if x.dtype.kind == "f":
+        x[...] = rng.integers(-4, 5, x.shape) * rng.random(x.shape) if special else rng.standard_normal(x.shape)
+        if special and x.size:
+            few = rng.random(x.shape) < 0.05
+            x[few] = rng.choice(SPECIAL, x.shape)[few]
+    else:
+        x[...] = rng.choice(x.ravel(), x.shape)
+
+
+def laid_out_like(found):
+    order = sorted(range(found.ndim), key=lambda axis: -found.strides[axis])
+    return in_order(np.zeros(found.shape, found.dtype), order)
+
+
+def same_as_forward(op, args, count=1, special=(False, True, False)):
+    """Compare listed steps with the op's function, on contents that change; return False if the op has no steps."""
+    arrays = [a for a in args if isinstance(a, np.ndarray)]
+    rng, room = np.random.default_rng(0), Scratch()
+    with np.errstate(all="ignore"):
+        out = laid_out_like(np.asarray(op.forward(*args)))
+        steps = op.steps(out, room, *args)
+        if steps is None:
+            return False
+        calls = listed(steps, room, count)
+        for kind in special:
+            for array in arrays:
+                refill(array, rng, kind)
+            expected = np.asarray(op.forward(*args))
+            room.release()
+            out.fill(99)
+            for block in (block for free in room.free.values() for block in free):
+                block.fill(255)  # NaN
+            for call in calls:
+                call()
+            assert out.dtype == expected.dtype
+            assert out.tobytes() == expected.tobytes(), f"differ by {np.nanmax(np.abs(out - expected))}"
+    return True
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", PLANNED)
+def test_cases_of_the_registry(name, layout, dtype):
+    op = PLANNED[name]
+    done = []
+    for case in op.cases:
+        values, kwargs, _ = materialise(case, dtype)
+        args = [
+            LAYOUTS[layout](a.astype(dtype) if a.dtype == np.float64 else a) if isinstance(a, np.ndarray) else a
+            for a in values
+        ]
+        args += op.signature.defaults[len(args) : op.signature.arity]
+        for key, value in kwargs.items():
+            args[op.names.index(key)] = value
+        done.append(same_as_forward(op, args))
+    assert any(done) or dtype == np.float16
+
+
+def arrays(*shapes, dtype=np.float32):
+    return [np.zeros(shape, dtype) for shape in shapes]
+
+
+def convolutions():
+    for n, c, o, size, kernel, groups, *more in (
+        (1, 1, 6, (28, 28), 5, 1, 1, 2, 1),
+        (8, 6, 16, (14, 14), 5, 1, 1, 0, 1),
+        (300, 6, 16, (14, 14), 5, 1, 1, 0, 1),
+        (70, 32, 32, (16, 16), 3, 1, 1, 1, 1),
+        (9, 8, 12, (15, 13), (3, 2), 4, (2, 1), (1, 2), (1, 2)),
+        (9, 8, 12, (15, 13), 1, 1, 1, 0, 1),
+        (5, 4, 4, (9, 9), (3, 1), 4, 2, 1, 1),
+    ):
+        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        at = Geometry(windows(size, kernel, *more), groups)
+        x, g, w, b = arrays((n, c, *size), (n, o, *at.windows.grid), (o, c // groups, *kernel), (o,))
+        yield "_conv2d", [x, w, b, at]
+        yield "_conv2d", [x, w, None, at]
+        yield "conv2d_input_grad", [g, w, at]
+        yield "conv2d_weight_grad", [x, g, at]
+
+
+def poolings():
+    for n, c, size, *options in (
+        (8, 6, (28, 28), 2, 2, 0, 1),
+        (64, 16, (60, 60), 2, 2, 0, 1),
+        (9, 3, (9, 8), 3, 2, 1, 1),
+    ):
+        at = windows(size, *options)
+        x, g, peak = arrays((n, c, *size), (n, c, *at.grid), (n, c, *at.grid))
+        yield "_max_pool2d", [x, at]
+        yield "_unpool", [g, x, peak, at]
+        yield "_repool", [x.copy(), x, peak, at]
+        yield "_avg_pool2d", [x, Averages(at, True, None)]
+        yield "_avg_unpool", [g, Averages(at, False, None)]
+
+
+def products():
+    for n, i, o in ((8, 400, 120), (64, 400, 120), (256, 784, 512), (3, 5000, 70), (700, 1, 300)):
+        x, w, b, g = arrays((n, i), (o, i), (o,), (n, o))
+        yield "linear", [x, w, b]
+        yield "linear", [x, w, None]
+        yield "linear", [x.reshape(1, n, i), w, b]
+        yield "linear", [x, w, b.astype(np.float64)]
+        yield "_linear_weight_grad", [g, x]
+        yield "_linear_weight_grad", [g.reshape(n, 1, o), x.reshape(n, 1, i)]
+        yield "matmul", [x, w.T.copy()]
+        yield "matmul", [g.T, x]
+
+
+def elementwise():
+    for name, op in PLANNED.items():
+        if op.forward.__module__.endswith(("activations", "elementwise", "maths", "logic")):
+            count = sum(op.signature.operands)
+            options = [*op.signature.defaults[count : op.signature.arity]]
+            for shapes in [((300, 700),) * count, ((64, 6, 14, 14),) * count]:
+                yield name, [*arrays(*shapes), *options]
+            yield name, [*arrays((200, 300)), *arrays(*[(200, 300)] * (count - 1), dtype=np.float64), *options]
+
+
+LARGE = [
+    pytest.param(name, args, id=f"{name}-{i}")
+    for make in (convolutions, poolings, products, elementwise)
+    for i, (name, args) in enumerate(make())
 ]
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("at", WINDOWS)
-@pytest.mark.parametrize("room", [64, 10**9], ids=["many blocks", "one block"])
-def test_pooling(monkeypatch, at, dtype, room):
-    monkeypatch.setattr(pooling, "_ROOM", room)
-    x, g, peak = np.zeros((2, 3, 4, 6), dtype), np.zeros((2, 3, *at.grid), dtype), np.zeros((2, 3, *at.grid), dtype)
-    compare(pooling.max_steps, pooling.max_pool2d, [x], at)
-    compare(pooling.unpool_steps, pooling.unpool, [g, x, peak], at)
-    compare(pooling.repool_steps, pooling.repool, [x.copy(), x, peak], at)
-    if at.dilation == (1, 1):
-        averages = pooling.Averages(at, False, None)
-        compare(pooling.mean_steps, pooling.avg_pool2d, [x], averages)
-        compare(pooling.share_steps, pooling.avg_unpool, [g], averages)
-
-
-@pytest.mark.parametrize("name", ["relu", "where_positive", "tanh", "tanh_grad", "sigmoid", "sigmoid_grad"])
-@pytest.mark.parametrize("shape", [(3, 4), (200, 200)])
-def test_activations(name, shape):
-    function = getattr(elementwise, name)
-    arrays = [np.zeros(shape, np.float32) for _ in range(function.__code__.co_argcount)]
-    compare(getattr(elementwise, f"{name}_steps"), function, arrays)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("name", "args"), LARGE)
+def test_large_arrays(name, args, layout):
+    args = [LAYOUTS[layout](a) if isinstance(a, np.ndarray) else a for a in args]
+    same_as_forward(PLANNED[name], args)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from . import memory, threads
 from .matmul import common_dtype, product
-from .steps import Blocked, Room, Steps, View, computed
+from .steps import Blocked, Choice, Room, Steps, View, computed
 from .sums import single
 from .windows import Windows, aligned, cut, padded
 
@@ -217,8 +217,9 @@ def _columns(images: Array, block: OutputBlock, room: Room, steps: Steps) -> Arr
 
 
 def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | None, at: Geometry) -> Steps:
-    """The steps of :func:`conv2d` into ``out``, (OH, O, OW, N)."""
+    """The steps of :func:`conv2d` into ``out``, (N, O, OH, OW), of a dtype other than float16."""
     (o, c, kh, kw), groups, dtype = weight.shape, at.groups, out.dtype
+    outs_by_row = out.transpose(2, 1, 3, 0)
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
     by_row = weight.reshape(groups, o // groups, c, kh, kw).transpose(0, 1, 3, 2, 4)
@@ -227,7 +228,7 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
     def compute(block: OutputBlock) -> Steps:
         inner: Steps = []
         columns = _columns(images, block, room, inner)
-        target = out[block.rows, :, :, block.chunk]
+        target = outs_by_row[block.rows, :, :, block.chunk]
         whole = target.flags.c_contiguous  # then the product can be written to it directly
         sums = target if whole else room(target.shape, dtype)
         by_group = sums.reshape(len(sums), groups, o // groups, columns.shape[3]).transpose(1, 0, 2, 3)
@@ -242,11 +243,15 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
     return [*steps, Blocked(compute, blocks, work)]
 
 
-def input_grad_steps(images: Array, room: Room, g: Array, weight: Array, at: Geometry) -> Steps:
-    """The steps of :func:`input_grad` for finite weights into ``images``, (H, C, padded W, N)."""
-    (o, c, kh, kw), groups, dtype = weight.shape, at.groups, images.dtype
+def input_grad_steps(out: Array, room: Room, g: Array, weight: Array, at: Geometry) -> Steps:
+    """The steps of :func:`input_grad` into ``out``, (N, C, H, W), of a dtype other than float16."""
+    (o, c, kh, kw), groups, dtype = weight.shape, at.groups, out.dtype
     sw, dw, ow, width = at.windows.stride[1], at.windows.dilation[1], at.windows.grid[1], at.windows.padded[1]
-    by_row = g.transpose(2, 1, 3, 0)
+    by_row, images = g.transpose(2, 1, 3, 0), out.transpose(2, 1, 3, 0)
+    deliver: Steps = []
+    if width != at.windows.size[1]:
+        result, images = images, room((at.windows.size[0], c * groups, width, len(g)), dtype)
+        deliver = [partial(np.copyto, result, images[:, :, at.windows.inside[1]])]
     steps: Steps = []
     flipped = weight.reshape(groups, o // groups, c, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
     kernel = _weight_matrix(flipped, (groups, 1, c * kw, kh * o // groups), dtype, room, steps)
@@ -270,7 +275,10 @@ def input_grad_steps(images: Array, room: Room, g: Array, weight: Array, at: Geo
         return inner
 
     blocks, work = _image_blocks(at, c * groups, o, len(g), dtype.itemsize)
-    return [*steps, Blocked(compute, blocks, work)]
+    fast: Steps = [*steps, Blocked(compute, blocks, work), *deliver]
+    finite = np.empty(weight.shape, np.bool_)
+    choice = Choice(finite.all, fast, [partial(_input_grad_by_fold, out, g, weight, at)])
+    return [partial(np.isfinite, weight, finite), choice]
 
 
 def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) -> Steps:
@@ -311,7 +319,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
     if dtype == np.float16:
         return conv2d(single(x), single(weight), None if bias is None else single(bias), at).astype(dtype)
     out = memory.empty((at.windows.grid[0], len(weight), at.windows.grid[1], len(x)), dtype)
-    return computed(output_steps, out, x, weight, bias, at).transpose(3, 1, 0, 2)
+    return computed(output_steps, out.transpose(3, 1, 0, 2), x, weight, bias, at)
 
 
 def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
@@ -322,19 +330,17 @@ def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
     dtype = common_dtype(g, weight)
     if dtype == np.float16:
         return input_grad(single(g), single(weight), at).astype(dtype)
-    if not np.isfinite(weight).all():
-        return _input_grad_by_fold(g, weight, at, dtype)
-    images = memory.empty((at.windows.size[0], weight.shape[1] * at.groups, at.windows.padded[1], len(g)), dtype)
-    computed(input_grad_steps, images, g, weight, at)
-    return images[:, :, at.windows.inside[1]].transpose(3, 1, 0, 2)
+    height, width = at.windows.size
+    out = memory.empty((height, weight.shape[1] * at.groups, width, len(g)), dtype)
+    return computed(input_grad_steps, out.transpose(3, 1, 0, 2), g, weight, at)
 
 
-def _input_grad_by_fold(g: Array, weight: Array, at: Geometry, dtype: np.dtype[Any]) -> Array:
+def _input_grad_by_fold(out: Array, g: Array, weight: Array, at: Geometry) -> None:
     """:func:`input_grad` for infinite weights, without the inserted zeros: their products would be NaN."""
     n, o, oh, ow = g.shape
-    by_group = g.reshape(n, at.groups, o // at.groups, oh * ow).astype(dtype, copy=False)
-    kernel = weight.reshape(at.groups, o // at.groups, -1).swapaxes(1, 2).astype(dtype, copy=False)
-    return fold(np.matmul(kernel, by_group).reshape(n, -1, oh * ow), at.windows)
+    by_group = g.reshape(n, at.groups, o // at.groups, oh * ow).astype(out.dtype, copy=False)
+    kernel = weight.reshape(at.groups, o // at.groups, -1).swapaxes(1, 2).astype(out.dtype, copy=False)
+    np.copyto(out, fold(np.matmul(kernel, by_group).reshape(n, -1, oh * ow), at.windows))
 
 
 def weight_grad(x: Array, g: Array, at: Geometry) -> Array:

@@ -23,31 +23,39 @@ _LARGE = 32_768  # elements from which memory is recycled and the cores share th
 _BOOL = np.dtype(np.bool_)
 
 
+def ufunc_steps(function: np.ufunc) -> Callable[..., Steps]:
+    """The steps of a ufunc with one result."""
+    return lambda out, room, *arguments: [partial(function, *arguments, out=out)]
+
+
 def relu_steps(out: Array, room: Room, x: Array) -> Steps:
     """``max(x, 0)``."""
-    return [partial(np.maximum, x, 0, out=out)]
+    return [partial(np.maximum, x, np.zeros((), out.dtype), out=out)]
 
 
-def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:
+def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | None:
     """``g`` where ``y`` is positive or NaN, else 0."""
+    if g.shape != y.shape or g.dtype.itemsize != out.dtype.itemsize:
+        return None
     bits, none = out.view(BITS[g.dtype.itemsize]), memory.empty_like(y, _BOOL, room)
     flags = none.view(np.int8)
     return [
-        partial(np.less_equal, y, 0, none),
-        partial(np.subtract, flags, 1, flags),  # -1 (all bits set), but 0 where y is 0 or less
+        partial(np.less_equal, y, np.zeros((), y.dtype), none),
+        partial(np.subtract, flags, np.int8(1), flags),  # -1 (all bits set), but 0 where y is 0 or less
         partial(np.copyto, bits, flags),
         partial(np.bitwise_and, g.view(bits.dtype), bits, bits),
     ]
 
 
-def tanh_steps(out: Array, room: Room, x: Array) -> Steps:
-    """``tanh(x)``."""
-    return [partial(np.tanh, x, out)]
+tanh_steps = ufunc_steps(np.tanh)
 
 
-def tanh_grad_steps(out: Array, room: Room, g: Array, y: Array) -> Steps:
+def tanh_grad_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | None:
     """``g * (1 - y * y)``."""
-    return [partial(np.multiply, y, y, out), partial(np.subtract, 1, out, out), partial(np.multiply, out, g, out)]
+    if g.shape != y.shape or g.dtype != y.dtype:
+        return None
+    one = np.ones((), y.dtype)
+    return [partial(np.multiply, y, y, out), partial(np.subtract, one, out, out), partial(np.multiply, g, out, out)]
 
 
 def sigmoid_steps(out: Array, room: Room, x: Array) -> Steps:
@@ -81,7 +89,7 @@ def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
 # The kernels: steps made and run at once
 
 
-def _on_all_cores(steps: Callable[..., Steps], passes: int, out: Array, *arrays: Array) -> Array:
+def _on_all_cores(steps: Callable[..., Any], passes: int, out: Array, *arrays: Array) -> Array:
     """Run the steps on parts of ``out`` and of arrays of its shape, in parallel; for ``passes`` see ``spread``."""
     spread(partial(computed, steps), passes, out, *arrays)
     return out

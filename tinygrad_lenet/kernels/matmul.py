@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,53 @@ def dot_steps(out: NDArray[Any], room: Room, a: NDArray[Any], b: NDArray[Any]) -
     if m * k * n <= _TILE or out.dtype.kind != "f" or a.dtype != b.dtype:
         return [partial(np.matmul, a, b, out)]
     return [Blocked(lambda rows: product(a[rows], b, out[rows], room), _stripes(m, k, n), m * k * n)]
+
+
+def product_steps(out: NDArray[Any], room: Room, x: NDArray[Any], y: NDArray[Any]) -> Steps:
+    """The steps of ``x @ y`` of arrays with any axes."""
+    return dot_steps(out, room, x, y) if x.ndim == y.ndim == 2 else [partial(np.matmul, x, y, out)]
+
+
+def batch_innermost(x: NDArray[Any]) -> bool:
+    """Whether a matrix (N, features) has the batch as the last axis in memory."""
+    return x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous
+
+
+def _matrix(x: NDArray[Any], room: Room, steps: Steps) -> NDArray[Any]:
+    """An array (..., n) as a matrix: a view if possible, else a copy that an appended step makes."""
+    shape = (prod(x.shape[:-1]), x.shape[-1])  # -1 would be ambiguous for rows of length 0
+    if x.ndim == 2:
+        return x
+    if not x.flags.c_contiguous:
+        copy = room(x.shape, x.dtype)
+        steps.append(partial(np.copyto, copy, x))
+        x = copy
+    return x.reshape(shape)
+
+
+def linear_steps(
+    out: NDArray[Any], room: Room, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None
+) -> Steps:
+    """The steps of ``x @ weight.T + bias`` into ``out``, which has the memory layout of ``x``."""
+    steps: Steps = []
+    if batch_innermost(x):
+        a, b, result = weight, x.T, out.T
+    else:
+        a, b = _matrix(x, room, steps), weight.T
+        result = out.reshape(len(a), len(weight))
+    narrow = common_dtype(x, weight)  # the bias may have a wider dtype
+    total = result if result.dtype == narrow else room(result.shape, narrow)
+    steps += dot_steps(total, room, a, b)
+    if bias is not None:
+        steps.append(partial(np.add, total, bias if a is not weight else bias[:, None], result))
+    return steps
+
+
+def linear_weight_steps(out: NDArray[Any], room: Room, g: NDArray[Any], x: NDArray[Any]) -> Steps:
+    """The steps of the sum over the batch of ``g`` times ``x``, (..., O) and (..., I), into ``out``, (O, I)."""
+    steps: Steps = []
+    a, b = _matrix(g, room, steps), _matrix(x, room, steps)
+    return [*steps, *dot_steps(out, room, a.T, b)]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,13 +1,22 @@
 """Steps: a kernel as a list of calls without arguments.
 
 A function that returns steps computes nothing itself. The caller passes the memory of the result (``out``) and a
-function that returns scratch memory (``room``). So steps can run once, in recycled memory, or be recorded and run again
-and again in the same memory.
+function that returns scratch memory (``room``). So steps can run once, in recycled memory, or be listed and run again
+and again in the same memory:
+
+    room = Scratch()
+    calls = listed(steps(out, room, *arrays), room)
+    room.release()  # the next kernel may use the scratch memory
+    for call in calls:
+        call()
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,15 +24,17 @@ from numpy.typing import NDArray
 
 from . import memory
 from .memory import Room as Room
-from .threads import parallel
+from .threads import WORTH, parallel
 
-Steps: TypeAlias = "list[Callable[[], object] | Blocked]"
+Call: TypeAlias = Callable[[], object]
+Steps: TypeAlias = "list[Call | Blocked | Choice]"
 
 
 class Blocked(NamedTuple):
     """A step that computes a result block by block, in parallel on all cores.
 
     The steps of a block are made just before they run. Before the next block they are freed, with their scratch memory.
+    :func:`listed` makes the steps of all blocks at once, to be kept.
     """
 
     steps: Callable[[Any], Steps]  # of one block
@@ -33,7 +44,8 @@ class Blocked(NamedTuple):
     def __call__(self) -> None:
         """Run all blocks."""
         if len(self.blocks) == 1:
-            run(self.steps(self.blocks[0]))
+            for step in self.steps(self.blocks[0]):
+                step()
         else:
             parallel(self._some, len(self.blocks), self.work)
 
@@ -41,8 +53,96 @@ class Blocked(NamedTuple):
         for block in self.blocks[start:stop]:
             run(self.steps(block))  # no variable, which would keep a step and its scratch memory alive
 
+    def listed(self, room: Scratch, threads: int) -> list[Call]:
+        """The calls of all blocks in order; or one call that runs parts of the blocks side by side."""
+        count, outer = len(self.blocks), room.thread
+        shares = int(max(1, min(threads, count, 1 + self.work // WORTH)))
+        parts: list[list[Call]] = []
+        for i in range(shares):
+            room.thread, mark, calls = outer + i, len(room.lent), []
+            for block in self.blocks[count * i // shares : count * (i + 1) // shares]:
+                calls += listed(self.steps(block), room)
+                room.release(mark)
+            parts.append(calls)
+        room.thread = outer
+        return parts[0] if shares == 1 else [partial(parallel, partial(_run_parts, parts), shares, self.work)]
 
-def run(steps: Steps) -> None:
+
+class Choice(NamedTuple):
+    """A step that reads values each time it runs: ``steps`` if ``test()`` is true, else ``otherwise``."""
+
+    test: Callable[[], object]
+    steps: Any  # Steps
+    otherwise: list[Call]
+
+    def __call__(self) -> None:
+        """Run one of the two."""
+        _either(self.test, self.steps, self.otherwise)
+
+    def listed(self, room: Scratch, threads: int) -> list[Call]:
+        """One call."""
+        return [partial(_either, self.test, listed(self.steps, room, threads), self.otherwise)]
+
+
+def _either(test: Callable[[], object], steps: Sequence[Call], otherwise: Sequence[Call]) -> None:
+    for step in steps if test() else otherwise:
+        step()
+
+
+def _run_parts(parts: list[list[Call]], start: int, stop: int) -> None:
+    for calls in parts[start:stop]:
+        run(calls)
+
+
+class Scratch:
+    """The scratch memory of steps that are kept. Call it as the ``room`` of a kernel.
+
+    What is released is lent again: the steps run one after the other. Parts of a kernel that run side by side have
+    memory of their own.
+    """
+
+    def __init__(self) -> None:
+        self.free: dict[int, list[NDArray[Any]]] = defaultdict(list)  # by thread
+        self.lent: list[tuple[int, NDArray[Any]]] = []
+        self.thread = 0
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Uninitialised memory, C-contiguous, until it is released."""
+        size, free = prod(shape) * np.dtype(dtype).itemsize, self.free[self.thread]
+        fitting = [i for i, block in enumerate(free) if size <= block.size <= 2 * size + 4096]
+        if fitting:
+            block = free.pop(min(fitting, key=lambda i: free[i].size))
+        else:
+            raw = np.empty(size + 64, np.uint8)
+            start = -raw.ctypes.data % 64  # a cache line, as in ``memory.empty``
+            block = raw[start : start + max(1, size)]
+        self.lent.append((self.thread, block))
+        return np.ndarray(shape, dtype, block)
+
+    def release(self, mark: int = 0) -> None:
+        """Take back what was lent since ``len(lent)`` was ``mark``."""
+        for thread, block in self.lent[mark:]:
+            self.free[thread].append(block)
+        del self.lent[mark:]
+
+
+def listed(steps: Steps, room: Scratch, threads: int = 1) -> list[Call]:
+    """The steps as calls that may run again and again, on at most ``threads`` threads.
+
+    They give the same bits for any number of threads, as the blocks do not depend on it. ``room`` is that of the steps.
+    """
+    calls: list[Call] = []
+    for step in steps:
+        calls += step.listed(room, threads) if isinstance(step, (Blocked, Choice)) else [step]
+    return calls
+
+
+def but_for_half(steps: Callable[..., Steps]) -> Callable[..., Steps | None]:
+    """The steps, or None for results in float16, which a kernel computes in float32."""
+    return lambda out, *arguments: None if out.dtype == np.float16 else steps(out, *arguments)
+
+
+def run(steps: Sequence[Any]) -> None:
     """Run the steps in order."""
     for step in steps:
         step()

@@ -108,6 +108,9 @@ _max_pool2d.check(draw(2, 2, 4, 6), windows((4, 6), 2, 2, 0, 1))
 _max_pool2d.check(draw(2, 2, 7, 6), windows((7, 6), (3, 2), (2, 1), (1, 0), 1))
 _max_pool2d.check(draw(1, 2, 6, 5), windows((6, 5), 2, 2, 0, 2, True))
 _IMAGE, _PEAK = np.array([[[[3.0, 1.0, 2.0, 5.0], [0.0, 4.0, 7.0, 6.0]]]]), np.array([[[[4.0, 7.0]]]])
+_max_pool2d.planned(fast.max_steps)
+_unpool.planned(fast.unpool_steps)
+_repool.planned(fast.repool_steps)
 _unpool.check(draw(1, 1, 1, 2), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
 _repool.check(draw(1, 1, 2, 4), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
 
@@ -178,6 +181,8 @@ _avg_pool2d.op.name = "avg_pool2d"
 _avg_pool2d.check(draw(2, 2, 4, 6), Averages(windows((4, 6), 2, 2, 0, 1), True, None))
 _avg_pool2d.check(draw(2, 2, 7, 6), Averages(windows((7, 6), (3, 2), (2, 1), (1, 0), 1), True, None))
 _avg_pool2d.check(draw(1, 2, 6, 5), Averages(windows((6, 5), (2, 3), 2, (1, 1), 1, True), False, None))
+_avg_pool2d.planned(fast.mean_steps)
+_avg_unpool.planned(fast.share_steps)
 _avg_unpool.check(draw(2, 2, 3, 2), Averages(windows((7, 4), (3, 2), 2, 0, 1), True, None))
 
 

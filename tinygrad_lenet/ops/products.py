@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from ..core.primitive import Array, draw, primitive
 from ..errors import ShapeError
-from ..kernels.matmul import common_dtype, dot
+from ..kernels import memory
+from ..kernels.matmul import batch_innermost, common_dtype, dot, linear_steps, linear_weight_steps, product_steps
+from ..kernels.steps import but_for_half, computed
 from ..kernels.sums import single
 
 
@@ -66,6 +67,7 @@ matmul.check(draw(4), draw(4))
 matmul.check(draw(4), draw(2, 4, 3))
 matmul.check(draw(2, 3, 4), draw(4))
 matmul.check(draw(5, 1, 3, 4), draw(2, 4, 2))
+matmul.planned(but_for_half(product_steps))
 matmul.known_as(method=True, operator="matmul", numpy=np.matmul, torch="matmul", onnx="MatMul")
 
 
@@ -93,30 +95,30 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         raise ShapeError(f"expected x (..., {n}) and a weight (out_features, {n}), got {x.shape} and {weight.shape}")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}")
-    if x.dtype == np.float16 and common_dtype(x, weight, *(() if bias is None else (bias,))) == np.float16:
-        wide = linear.op.forward(single(x), single(weight), None if bias is None else single(bias))
-        return wide.astype(np.float16)
-    if x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous:
-        out = dot(weight, x.T)
-        return out.T if bias is None else _plus(out, bias[:, None]).T
-    out = dot(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T).reshape(*x.shape[:-1], weight.shape[0])
-    return out if bias is None else _plus(out, bias)
-
-
-def _plus(out: Array, bias: Array) -> Array:
-    """``out + bias``, in place unless the bias has a wider dtype."""
-    return np.add(out, bias, out=out if common_dtype(out, bias) == out.dtype else None)
+    dtype = common_dtype(x, weight) if bias is None else common_dtype(x, weight, bias)
+    if x.dtype == weight.dtype == np.float16:
+        wide: Array = linear.op.forward(single(x), single(weight), None if bias is None else single(bias))
+        return wide.astype(dtype)
+    if batch_innermost(x):
+        out = memory.empty((len(weight), len(x)), dtype).T
+    else:
+        out = memory.empty((*x.shape[:-1], len(weight)), dtype)
+    return computed(linear_steps, out, x, weight, bias)
 
 
 @primitive
 def _linear_weight_grad(g: Array, x: Array) -> Array:
     """The gradient of :func:`linear` with respect to its weight: the sum over the batch of ``g`` times ``x``."""
-    rows = math.prod(x.shape[:-1])  # -1 would be ambiguous for rows of length 0
-    return dot(g.reshape(rows, g.shape[-1]).T, x.reshape(rows, x.shape[-1]))
+    dtype = common_dtype(g, x)
+    if dtype == np.float16:
+        return _linear_weight_grad.op.forward(single(g), single(x)).astype(np.float16)
+    return computed(linear_weight_steps, memory.empty((g.shape[-1], x.shape[-1]), dtype), g, x)
 
 
 linear.vjp(x=lambda g, weight: linear(g, weight.T), weight=lambda g, x: _linear_weight_grad(g, x), bias=lambda g: g)
 _linear_weight_grad.vjp(g=lambda g_, x: linear(x, g_), x=lambda g_, g: linear(g, g_.T))
+linear.planned(lambda out, room, x, *more: None if x.dtype == np.float16 else linear_steps(out, room, x, *more))
+_linear_weight_grad.planned(but_for_half(linear_weight_steps))
 _linear_weight_grad.check(draw(3, 2), draw(3, 4))
 _linear_weight_grad.check(draw(2, 3, 2), draw(2, 3, 4))
 linear.check(draw(3, 4), draw(2, 4), draw(2))

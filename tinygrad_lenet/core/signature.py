@@ -164,7 +164,7 @@ class Signature:
                 if type(args[i]) not in quick:
                     args = self._admitted(args, plain)
                     break
-            return args, plain, tracked, self.function(*(self._arrays(plain) if convert else plain))
+            return args, plain, tracked, self.function(*(self.arrays(plain) if convert else plain))
         except Exception as error:
             return args, plain, tracked, self._again(error, args, plain)
 
@@ -201,7 +201,7 @@ class Signature:
                 found[i] = plain[i] = option.admit(args[i])
         return tuple(found)
 
-    def _arrays(self, plain: list[Any]) -> list[Any]:
+    def arrays(self, plain: list[Any]) -> list[Any]:
         """The operands as arrays. Numbers stay if an array is among the arguments, else they become float32."""
         alone = not any(isinstance(a, (np.ndarray, np.generic)) for a in plain)
         for i, a in enumerate(plain):
@@ -225,7 +225,7 @@ class Signature:
             try:
                 for i, a in zip(at, beside(*[plain[i] for i in at]), strict=True):
                     plain[i] = a
-                return self.function(*self._arrays(plain))
+                return self.function(*self.arrays(plain))
             except Exception as found:
                 error = found
         return self.explain(error, given(self.names, args))

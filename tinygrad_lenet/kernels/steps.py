@@ -105,17 +105,22 @@ class Scratch:
         self.free: dict[int, list[NDArray[Any]]] = defaultdict(list)  # by thread
         self.lent: list[tuple[int, NDArray[Any]]] = []
         self.thread = 0
+        self.bytes = 0  # in all
+
+    def take(self, size: int) -> NDArray[Any]:
+        """A block of at least this many bytes, until it is appended to ``free``: the smallest that is not far larger."""
+        free = self.free[self.thread]
+        fitting = [i for i, block in enumerate(free) if size <= block.size <= 2 * size + 4096]
+        if fitting:
+            return free.pop(min(fitting, key=lambda i: free[i].size))
+        self.bytes += size
+        raw = np.empty(size + 64, np.uint8)
+        start = -raw.ctypes.data % 64  # a cache line, as in ``memory.empty``
+        return raw[start : start + max(1, size)]
 
     def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Uninitialised memory, C-contiguous, until it is released."""
-        size, free = prod(shape) * np.dtype(dtype).itemsize, self.free[self.thread]
-        fitting = [i for i, block in enumerate(free) if size <= block.size <= 2 * size + 4096]
-        if fitting:
-            block = free.pop(min(fitting, key=lambda i: free[i].size))
-        else:
-            raw = np.empty(size + 64, np.uint8)
-            start = -raw.ctypes.data % 64  # a cache line, as in ``memory.empty``
-            block = raw[start : start + max(1, size)]
+        block = self.take(prod(shape) * np.dtype(dtype).itemsize)
         self.lent.append((self.thread, block))
         return np.ndarray(shape, dtype, block)
 

@@ -4,47 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..core.values import mapped
 from ..errors import UnsupportedError
-from ..kernels.steps import Blocked
+from ..kernels.steps import Scratch, listed
+from ..kernels.threads import get_num_threads
 from .trace import Step, Value, values_in
-
-_ALIGNMENT = 64
-
-
-class Arena:
-    """Memory in blocks, which are lent again when they are given back."""
-
-    def __init__(self) -> None:
-        self.idle: list[Any] = []
-        self.bytes = 0
-
-    def take(self, size: int) -> Any:
-        """A block of at least this size: the smallest idle one that fits and is not far too large, or a new one."""
-        fitting = [block for block in self.idle if size <= block.size <= 2 * size + 4096]
-        if fitting:
-            block = min(fitting, key=lambda block: block.size)
-            self.idle = [other for other in self.idle if other is not block]
-            return block
-        self.bytes += size
-        memory = np.empty(size + _ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % _ALIGNMENT
-        return memory[start : start + size]
-
-    def room(self, lent: list[Any]) -> Callable[[tuple[int, ...], Any], Any]:
-        """A function that returns scratch memory, and appends its block to a list."""
-
-        def room(shape: tuple[int, ...], dtype: Any) -> Any:
-            block = self.take(max(1, prod(shape) * np.dtype(dtype).itemsize))
-            lent.append(block)
-            return np.ndarray(shape, dtype, block)
-
-        return room
 
 
 def bounds(value: Value) -> tuple[int, int]:
@@ -61,7 +29,7 @@ class Program:
     def __init__(self, steps: Sequence[Step], outputs: Iterable[Value], inputs: Iterable[Value]) -> None:
         self.steps = steps
         self.arrays: dict[Value, Any] = {}
-        self.arena, self.scratch = Arena(), Arena()
+        self.memory = Scratch()
         self._blocks: dict[Value, Any] = {}  # of whole values
         self._last = {v.whole: i for i, step in enumerate(steps) for v in (*values_in(step.args), *values_in(step.out))}
         self._last |= {v.whole: len(steps) for v in (*outputs, *inputs)}
@@ -74,7 +42,7 @@ class Program:
             self.ends.append(len(self.calls))
             for value in {v.whole for v in (*values_in(step.args), *values_in(step.out))}:
                 if self._last[value] == i and value in self._blocks:
-                    self.arena.idle.append(self._blocks.pop(value))
+                    self.memory.free[0].append(self._blocks.pop(value))
 
     def array(self, value: Value) -> Any:
         """The array of a value."""
@@ -85,7 +53,7 @@ class Program:
             whole = value.whole
             low, high = bounds(whole)
             if whole not in self._blocks:
-                self._blocks[whole] = self.arena.take(high - low)
+                self._blocks[whole] = self.memory.take(high - low)
             offset = value.address - whole.address - low
             found = np.ndarray(value.shape, value.dtype, self._blocks[whole], offset, value.strides)
             self.arrays[value] = found
@@ -98,15 +66,13 @@ class Program:
         out = self.array(step.out)
         if step.out.whole is not step.out:
             return []  # a view
-        op, lent = step.op, list[Any]()
-        if op.steps is not None:
-            plain = op.signature._arrays([*args])
-            steps = op.steps(out, self.scratch.room(lent), *plain)
-            if steps is not None:
-                calls = flat(steps)
-                self.scratch.idle += lent
-                return calls
-        return [partial(_general, op, out, args)]
+        op = step.op
+        steps = op.steps and op.steps(out, self.memory, *op.signature.arrays([*args]))
+        if steps is None:
+            return [partial(_general, op, out, args)]
+        calls = listed(steps, self.memory, get_num_threads())
+        self.memory.release()
+        return calls
 
     def run(self, first: int = 0, last: int | None = None) -> None:
         """Compute the steps from ``first`` to before ``last``."""
@@ -120,18 +86,6 @@ class Program:
             step = next(step for step, end in zip(self.steps, self.ends, strict=True) if done <= end)
             error.add_note(f"In a replay by tl.compile: {step.name}, at {step.line}.")
             raise
-
-
-def flat(steps: Iterable[Any]) -> list[Callable[[], object]]:
-    """The calls of steps, those of all blocks included."""
-    found: list[Callable[[], object]] = []
-    for step in steps:
-        if isinstance(step, Blocked):
-            for block in step.blocks:
-                found += flat(step.steps(block))
-        else:
-            found.append(step)
-    return found
 
 
 def _general(op: Any, out: Any, args: tuple[Any, ...]) -> None:

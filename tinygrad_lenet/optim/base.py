@@ -159,7 +159,9 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        groups = [[p for p in group["params"] if getattr(p, "_grad", None) is not None] for group in self._listed_groups()]
+        groups = [
+            [p for p in group["params"] if getattr(p, "_grad", None) is not None] for group in self._listed_groups()
+        ]
         _apply(self, groups, [[p._grad._data for p in group] for group in groups], user_line())
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:

@@ -7,13 +7,16 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable
 from types import CodeType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 
+from ..checks import flag
 from ..core.modes import is_grad_enabled, listener, tracer
 from ..core.tensor import Tensor
+from ..errors import ArgumentError, DTypeError, brief
 from .recording import PLAIN, Recording
+from .state import compare, report
 from .trace import leaves
 
 P = ParamSpec("P")
@@ -32,9 +35,12 @@ def _key(leaf: Any) -> Any:
 class Compiled(Generic[P, R]):
     """A function that replays what it did; see :func:`compile`."""
 
-    def __init__(self, fn: Callable[P, R]) -> None:
+    def __init__(self, fn: Callable[P, R], check: bool = False) -> None:
+        if not callable(fn):
+            raise DTypeError(f"compile: fn must be a function, got {brief(fn)}")
         functools.update_wrapper(self, fn)
-        self.fn = fn
+        self.fn: Callable[..., Any] = fn
+        self.check = check
         self.recordings: list[tuple[Any, Recording]] = []  # with their keys, newest first
         self.traced = 0
         self._busy = threading.RLock()
@@ -46,6 +52,9 @@ class Compiled(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Replay the function, or call it."""
+        return self._call(args, kwargs)  # type: ignore[no-any-return]  # what the function returns
+
+    def _call(self, args: Any, kwargs: Any) -> Any:
         if tracer() is not None or listener() is not None:
             return self.fn(*args, **kwargs)
         given = leaves((args, kwargs))
@@ -57,18 +66,33 @@ class Compiled(Generic[P, R]):
                     if recording.refusal:
                         return self.fn(*args, **kwargs)
                     if recording.program is not None:
-                        return recording.replay([x for x in given if isinstance(x, Tensor)])
+                        tensors = [x for x in given if isinstance(x, Tensor)]
+                        if self.check:
+                            return compare(recording, tensors, lambda: self.fn(*args, **kwargs))
+                        return recording.replay(tensors)
                     first = recording
             recording = Recording(self.fn, args, kwargs)
             self.traced += 1
             if first is not None and not recording.refusal:
                 recording.plan(first)
             if recording.refusal:
-                text = f"tl.compile: {self.__name__} is not replayed, but called as ever: {recording.refusal}"
+                text = f"tl.compile: {brief(self.fn)} is not replayed, but called as ever: {recording.refusal}"
                 warnings.warn(text, stacklevel=2)
             self.recordings = [(key, recording), *(r for r in self.recordings if r[1] is not first)][:_MOST]
             result, recording.result = recording.result, None
             return result
+
+    def report(self) -> str:
+        """The newest program as a table: its ops, the shapes of their results, and the time of each in a trial run.
+
+        Raises:
+            ArgumentError: there is no program before the third call.
+        """
+        recording = next((r for _, r in self.recordings if r.program is not None), None)
+        if recording is None:
+            why = next((r.refusal for _, r in self.recordings if r.refusal), "it is made at the second call")
+            raise ArgumentError(f"report: there is no program: {why}")
+        return report(recording)
 
     def _outside(self) -> list[Any]:
         """What the function finds in its closure and in global variables."""
@@ -90,7 +114,56 @@ def _global_names(fn: Any) -> Iterable[str]:
         codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
 
 
-def compile(fn: Callable[P, R]) -> Compiled[P, R]:
-    """Record a function of tensors at its first calls, and replay it at the next.
+@overload
+def compile(fn: Callable[P, R], /) -> Compiled[P, R]: ...
+@overload
+def compile(*, check: bool = ...) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
+def compile(fn: Any = None, *, check: bool = False) -> Any:
+    """Record a function of tensors at its first two calls, and replay it at the next: the same ops, computed into
+    memory that is made once, without the Python in between.
+
+    The function may be a forward pass, a value with its gradient, or a whole training step. It takes and returns
+    tensors, also in lists, tuples and dicts. New shapes or dtypes of the arguments are recorded anew. Two recordings
+    are compared before the third call replays one.
+
+    A replay has the bits of the function. These may change between calls: the values of all tensors, parameters and
+    buffers; the mode, attributes and layers of modules; the options, state and parameters of optimisers;
+    ``requires_grad``, gradients and random generators; variables in the closure and global variables that the function
+    names. Other state of Python is frozen after the second call: attributes of your own objects, a file, the time.
+
+    A function that reads values cannot be replayed, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``; nor one
+    that draws random numbers by NumPy itself, or has hooks. It is called as ever, and a warning names the line.
+
+    A returned tensor has a graph, as ever, but no second derivatives: take first derivatives inside of the function for
+    these. ``detect_anomaly`` and ``tl.onnx.export`` call the function itself.
+
+    Args:
+        fn: the function, or a module.
+        check: at each replay, call the function too, from the same state, and raise if anything differs. Slow.
+
+    Returns:
+        A function with the same arguments. Its ``report()`` lists the last program: ops, memory, time of each.
+
+    Raises:
+        DTypeError: ``fn`` is not a function.
+        TinygradLenetError: with ``check``, if a replay differs from the function.
+
+    >>> import tinygrad_lenet as tl
+    >>> from tinygrad_lenet import nn, optim
+    >>> model = nn.Linear(2, 1, generator=0)
+    >>> optimizer = optim.SGD(model.parameters(), lr=0.1)
+    >>> @tl.compile
+    ... def step(x, y):
+    ...     loss = tl.mse_loss(model(x), y)
+    ...     optimizer.zero_grad()
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     return loss
+    >>> x, y = tl.tensor([[1.0, 2.0], [3.0, 4.0]]), tl.tensor([[1.0], [2.0]])
+    >>> losses = [step(x, y).item() for _ in range(50)]
+    >>> losses[-1] < 0.1 * losses[0]
+    True
     """
-    return Compiled(fn)
+    if fn is None:
+        return functools.partial(Compiled, check=flag("check", check))
+    return Compiled(fn, flag("check", check))

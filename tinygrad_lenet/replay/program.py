@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Program:
             for call in calls:
                 call()
         except Exception as error:
-            done = stop - calls.__length_hint__()
+            done = stop - length_hint(calls)
             step = next(step for step, end in zip(self.steps, self.ends, strict=True) if done <= end)
             error.add_note(f"In a replay by tl.compile: {step.name}, at {step.line}.")
             raise
@@ -94,5 +95,3 @@ def _general(op: Any, out: Any, args: tuple[Any, ...]) -> None:
     if found.shape != out.shape or found.dtype != out.dtype:
         raise UnsupportedError(f"{op.name}: the shape of its result depends on values, which a replay cannot follow")
     np.copyto(out, found)
-
-

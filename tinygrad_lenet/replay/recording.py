@@ -18,6 +18,7 @@ from ..core.values import mapped
 from ..errors import GradientError
 from ..nn.module import changes
 from .program import Program
+from .rewrite import pool_first
 from .trace import Step, Trace, Value, difference, leaves, needed, values_in
 
 PLAIN = (int, float, complex, bool, str, bytes, type(None))
@@ -73,6 +74,7 @@ class Recording:
         known = {*map(id, first.absent)}
         self.absent = [p for p in self.absent if id(p) in known]
         if not self.refusal:
+            pool_first(self.steps, self.outputs)
             self.program = self._program()
 
     def _program(self) -> Program:
@@ -142,7 +144,9 @@ class Backward:
     def __init__(self, trace: Trace, output: Tensor, since: int) -> None:
         self.output = trace.value(output._data, output)
         self._start = len(trace.steps)
-        self._inputs = {x.tensor._node or x.tensor: i for i, x in enumerate(trace.inputs) if x.tensor is not None}
+        self._inputs: dict[Vertex, int] = {
+            x.tensor._node or x.tensor: i for i, x in enumerate(trace.inputs) if x.tensor is not None
+        }
         self.seed = trace.input(Tensor._wrap(np.ones(output.shape, output.dtype)))
         root, sums = output._node or output, Gradients()
         with no_grad():
@@ -150,9 +154,10 @@ class Backward:
             found = sums.finish()
         self.gradients: dict[Any, Value] = {}  # by the position of an argument, or by the leaf from outside
         for vertex, gradient in found.items():
-            place = self._inputs.get(vertex, vertex)
-            if isinstance(place, int) or trace.value(vertex._data, vertex).kind == "outside":
-                self.gradients[place] = trace.value(gradient._data)
+            if vertex in self._inputs:
+                self.gradients[self._inputs[vertex]] = trace.value(gradient._data)
+            elif isinstance(vertex, Tensor) and trace.value(vertex._data, vertex).kind == "outside":
+                self.gradients[vertex] = trace.value(gradient._data)
         self._leases: list[tuple[Program, Callable[[], Any]]] = []
 
     def split(self, steps: Sequence[Step], all_steps: Sequence[Step]) -> list[Value]:

@@ -11,6 +11,7 @@ Python reads a value, which refuses the replay; and two traces are compared befo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any
 from weakref import ref
 
@@ -27,9 +28,12 @@ class Value:
     """An array of the trace: where it comes from, and its place in memory."""
 
     __slots__ = ("address", "array", "dtype", "home", "kind", "shape", "strides", "tensor", "whole")
+    tensor: Any
+    array: Any
 
     def __init__(self, kind: str, array: Any, tensor: Tensor | None, parents: Sequence[Value] = ()) -> None:
-        self.kind = kind  # "input", "outside", "gradient" (of a leaf, before the call), "constant", or "result" of an op
+        # "input", "outside", "gradient" (of a leaf, before the call), "constant", or "result" of an op.
+        self.kind = kind
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
         self.address = address(array)
         self.tensor = tensor  # the tensor from outside, or the leaf of a gradient
@@ -37,6 +41,12 @@ class Value:
         self.whole: Value = next((v.whole for v in parents if v.home == self.home), self)  # in whose memory it lies
         # Arrays from outside, and views of them, are used as they are; others get memory in a program.
         self.array = array if self.whole.kind in ("outside", "constant") else None
+
+    def twin(self) -> Value:
+        """A result of the same shape and layout, in memory of its own."""
+        twin = copy(self)
+        twin.kind, twin.array, twin.tensor, twin.whole = "result", None, None, twin
+        return twin
 
 
 class Step:

@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from .calculus import value_and_grad as value_and_grad
     from .calculus import vjp as vjp
     from .checkpointing import checkpoint as checkpoint
-    from .replay import compile as compile
     from .ops.activations import *
     from .ops.contractions import *
     from .ops.convolution import *
@@ -90,6 +89,7 @@ if TYPE_CHECKING:
     from .ops.softmax import *
     from .ops.sorting import *
     from .ops.unfold import *
+    from .replay import compile as compile
     from .serialization import load as load
     from .serialization import load_checkpoint as load_checkpoint
     from .serialization import load_metadata as load_metadata

@@ -15,6 +15,7 @@ from ..checks import flag
 from ..core.modes import is_grad_enabled, listener, tracer
 from ..core.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, brief
+from ..nn.module import Parameter
 from .recording import PLAIN, Recording
 from .state import compare, report
 from .trace import leaves
@@ -24,12 +25,18 @@ R = TypeVar("R")
 _MOST = 16  # recordings of a function that are kept
 
 
-def _key(leaf: Any) -> Any:
+def _key(argument: Any) -> Any:
     """The part of an argument that a recording depends on."""
-    if isinstance(leaf, Tensor):
-        data = leaf._data
-        return data.shape, data.dtype, data.strides, leaf._requires_grad
-    return type(leaf), leaf
+    if isinstance(argument, Parameter):  # the function may also know it from outside
+        return argument
+    if isinstance(argument, Tensor):
+        data = argument._data
+        return data.shape, data.dtype, data.strides, argument._requires_grad
+    if isinstance(argument, (list, tuple)):
+        return type(argument), [_key(part) for part in argument]
+    if isinstance(argument, dict):
+        return [*argument], [_key(part) for part in argument.values()]
+    return argument
 
 
 class Compiled(Generic[P, R]):
@@ -42,7 +49,7 @@ class Compiled(Generic[P, R]):
         self.fn: Callable[..., Any] = fn
         self.check = check
         self.recordings: list[tuple[Any, Recording]] = []  # with their keys, newest first
-        self.traced = 0
+        self.traced = self.replayed = 0
         self._busy = threading.RLock()
         self._cells = getattr(fn, "__closure__", None) or ()
         self._names = [*_global_names(fn)]
@@ -57,8 +64,8 @@ class Compiled(Generic[P, R]):
     def _call(self, args: Any, kwargs: Any) -> Any:
         if tracer() is not None or listener() is not None:
             return self.fn(*args, **kwargs)
-        given = leaves((args, kwargs))
-        key = (is_grad_enabled(), self._outside(), [_key(leaf) for leaf in given])
+        outside = self._outside()
+        key = (is_grad_enabled(), outside, _key(args), _key(kwargs))
         with self._busy:
             first = None
             for known, recording in self.recordings:
@@ -66,18 +73,22 @@ class Compiled(Generic[P, R]):
                     if recording.refusal:
                         return self.fn(*args, **kwargs)
                     if recording.program is not None:
-                        tensors = [x for x in given if isinstance(x, Tensor)]
+                        self.replayed += 1
+                        tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
                         if self.check:
                             return compare(recording, tensors, lambda: self.fn(*args, **kwargs))
                         return recording.replay(tensors)
                     first = recording
-            recording = Recording(self.fn, args, kwargs)
+            recording = Recording(self.fn, args, kwargs, outside)
             self.traced += 1
             if first is not None and not recording.refusal:
                 recording.plan(first)
-            if recording.refusal:
-                text = f"tl.compile: {brief(self.fn)} is not replayed, but called as ever: {recording.refusal}"
-                warnings.warn(text, stacklevel=2)
+            why = recording.refusal
+            if self.traced == _MOST and self.replayed < _MOST:
+                why = why or "nearly each call has other shapes, numbers or global variables, and is recorded anew"
+            if why:
+                name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
+                warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)
             self.recordings = [(key, recording), *(r for r in self.recordings if r[1] is not first)][:_MOST]
             result, recording.result = recording.result, None
             return result

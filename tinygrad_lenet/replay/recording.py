@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from operator import is_
 from typing import Any
 from weakref import ref
@@ -16,7 +17,7 @@ from ..core.saved import changed
 from ..core.tensor import Tensor
 from ..core.values import mapped
 from ..errors import GradientError
-from ..nn.module import changes
+from ..nn.module import Module, changes
 from .program import Program
 from .rewrite import pool_first
 from .trace import Step, Trace, Value, difference, leaves, needed, values_in
@@ -27,7 +28,7 @@ PLAIN = (int, float, complex, bool, str, bytes, type(None))
 class Recording:
     """One traced call: its steps, its results, and the state under which a replay does the same."""
 
-    def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, outside: Iterable[Any]) -> None:
         self.program: Program | None = None
         self.trace = trace = Trace([x for x in leaves((args, kwargs)) if isinstance(x, Tensor)])
         self.inputs = [*trace.inputs]
@@ -48,24 +49,29 @@ class Recording:
         if self.backward is not None:  # a second backward pass may need them again
             self.outputs += self.backward.split(self.steps, trace.steps)
         self.before, self.absent = trace.gradients, trace.absent
-        self.modules, self.changes = [*trace.modules.values()], changes[0]
-        self.fingerprint, self.lists = _fingerprint(self.modules), [[*some] for some in self._lists()]
+        within = [m for root in (*outside, *leaves((args, kwargs))) if isinstance(root, Module) for m in root.modules()]
+        self.modules = [*({id(m): m for m in within} | trace.modules).values()]
+        self.fingerprint, self.changes, self.lists = _fingerprint(self.modules), changes[0], self._lists()
+        self.flags = [(t, t._requires_grad) for t in trace.watched.values()]
         self.refusal = trace.refusal
 
     def _lists(self) -> list[Any]:
-        """The lists of parameters, layers and the like on which the recording depends."""
-        groups = [group["params"] for optimizer in self.trace.optimizers for group in optimizer.param_groups]
-        return groups + [a for m in self.modules for a in vars(m).values() if isinstance(a, list)]
+        """The contents of all lists of parameters, layers and the like on which the recording depends."""
+        groups = [[*group["params"]] for optimizer in self.trace.optimizers for group in optimizer.param_groups]
+        return groups + [leaves(a) for m in self.modules for a in vars(m).values() if isinstance(a, (list, dict))]
 
     def holds(self) -> bool:
         """Whether the state outside of the function is that of the recording."""
         if any(p._grad is not None for p in self.absent) or any(v.tensor._grad is None for v in self.before):
             return False
+        if any(t._requires_grad is not flag or t._hooks for t, flag in self.flags):
+            return False
         if self.changes != changes[0]:
             if _fingerprint(self.modules) != self.fingerprint:
                 return False
             self.changes = changes[0]
-        return all(len(a) == len(b) and all(map(is_, a, b)) for a, b in zip(self.lists, self._lists(), strict=False))
+        now = self._lists()
+        return [*map(len, now)] == [*map(len, self.lists)] and all(map(is_, chain(*now), chain(*self.lists)))
 
     def plan(self, first: Recording) -> None:
         """Make the program if the first trace was the same; else refuse."""
@@ -73,6 +79,8 @@ class Recording:
         self.grads = {p: self.grads[p] for p in first.grads if p in self.grads}  # others were made by the function
         known = {*map(id, first.absent)}
         self.absent = [p for p in self.absent if id(p) in known]
+        for value in self.inputs:
+            value.tensor = None  # the program does not need it
         if not self.refusal:
             pool_first(self.steps, self.outputs)
             self.program = self._program()

@@ -100,6 +100,7 @@ class Trace:
         self.refusal = ""
         self.modules: dict[int, Any] = {}  # those that were called
         self.optimizers: list[Any] = []  # those whose parameters were updated
+        self.watched: dict[int, Tensor] = {}  # tensors from outside
         self.touched: dict[int, Tensor] = {}  # leaves whose .grad was set
         self.absent: list[Tensor] = []  # leaves whose .grad was None before
         self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
@@ -131,6 +132,8 @@ class Trace:
     def value(self, array: Any, tensor: Tensor | None = None) -> Value:
         """The Value of an array; ``tensor`` is the Tensor that holds it, if one does."""
         found = self._known.get(id(array))
+        if tensor is not None and (found is None or found[1].kind == "outside"):
+            self.watched[id(tensor)] = tensor
         if found is not None:
             return found[1]
         home = self._homes.get(id(storage(array)))

@@ -35,7 +35,7 @@ ROWS = [
     {"numpy_api", "functional"},
     {"calculus", "checkpointing", "anomaly", "reference"},
     {"nn", "optim", "data"},
-    {"training"},
+    {"training", "replay"},
     {"serialization", "onnx", "visualize", "testing", "distributed"},
     {"__init__"},
 ]

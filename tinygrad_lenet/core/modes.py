@@ -113,7 +113,7 @@ def listening(
         _watcher.set(before[1])
 
 
-# The trace that ``tl.compile`` records (replay/trace.py); usually None. Beside the ops it hears of effects, of gradients
+# The trace that ``tl.compile`` records (replay/trace.py), or None. Beside the ops it hears of effects, of gradients
 # and of values that Python reads.
 _tracer: ContextVar[Any] = ContextVar("tracer", default=None)
 tracer = _tracer.get

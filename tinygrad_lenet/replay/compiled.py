@@ -64,8 +64,9 @@ class Compiled(Generic[P, R]):
     def _call(self, args: Any, kwargs: Any) -> Any:
         if tracer() is not None or listener() is not None:
             return self.fn(*args, **kwargs)
-        outside = self._outside()
-        key = (is_grad_enabled(), outside, _key(args), _key(kwargs))
+        outside, tensors = self._outside(), [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
+        same = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
+        key = (is_grad_enabled(), outside, _key(args), _key(kwargs), [*map(same.index, same)])
         with self._busy:
             first = None
             for known, recording in self.recordings:
@@ -74,7 +75,6 @@ class Compiled(Generic[P, R]):
                         return self.fn(*args, **kwargs)
                     if recording.program is not None:
                         self.replayed += 1
-                        tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
                         if self.check:
                             return compare(recording, tensors, lambda: self.fn(*args, **kwargs))
                         return recording.replay(tensors)

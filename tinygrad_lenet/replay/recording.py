@@ -52,7 +52,7 @@ class Recording:
         within = [m for root in (*outside, *leaves((args, kwargs))) if isinstance(root, Module) for m in root.modules()]
         self.modules = [*({id(m): m for m in within} | trace.modules).values()]
         self.fingerprint, self.changes, self.lists = _fingerprint(self.modules), changes[0], self._lists()
-        self.flags = [(t, t._requires_grad) for t in trace.watched.values()]
+        self.flags = [(t, t._requires_grad, bool(t._hooks)) for t in trace.watched.values()]
         self.refusal = trace.refusal
 
     def _lists(self) -> list[Any]:
@@ -64,7 +64,7 @@ class Recording:
         """Whether the state outside of the function is that of the recording."""
         if any(p._grad is not None for p in self.absent) or any(v.tensor._grad is None for v in self.before):
             return False
-        if any(t._requires_grad is not flag or t._hooks for t, flag in self.flags):
+        if any(t._requires_grad is not flag or bool(t._hooks) is not hooks for t, flag, hooks in self.flags):
             return False
         if self.changes != changes[0]:
             if _fingerprint(self.modules) != self.fingerprint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from operator import is_
 from typing import Any
 from weakref import ref
@@ -51,14 +50,18 @@ class Recording:
         self.before, self.absent = trace.gradients, trace.absent
         within = [m for root in (*outside, *leaves((args, kwargs))) if isinstance(root, Module) for m in root.modules()]
         self.modules = [*({id(m): m for m in within} | trace.modules).values()]
-        self.fingerprint, self.changes, self.lists = _fingerprint(self.modules), changes[0], self._lists()
+        self.fingerprint, self.changes = _fingerprint(self.modules), changes[0]
+        self.containers = [
+            a for m in self.modules for k, a in vars(m).items() if isinstance(a, (list, dict)) and k[0] != "_"
+        ]
+        self.members = self._members()
         self.flags = [(t, t._requires_grad, bool(t._hooks)) for t in trace.watched.values()]
         self.refusal = trace.refusal
 
-    def _lists(self) -> list[Any]:
-        """The contents of all lists of parameters, layers and the like on which the recording depends."""
-        groups = [[*group["params"]] for optimizer in self.trace.optimizers for group in optimizer.param_groups]
-        return groups + [leaves(a) for m in self.modules for a in vars(m).values() if isinstance(a, (list, dict))]
+    def _members(self) -> list[Any]:
+        """The parameters of optimisers, group by group, and the contents of the lists and dicts of modules."""
+        groups = [group["params"] for optimizer in self.trace.optimizers for group in optimizer.param_groups]
+        return [part for some in (*groups, *self.containers) for part in (None, *leaves(some))]
 
     def holds(self) -> bool:
         """Whether the state outside of the function is that of the recording."""
@@ -70,8 +73,8 @@ class Recording:
             if _fingerprint(self.modules) != self.fingerprint:
                 return False
             self.changes = changes[0]
-        now = self._lists()
-        return [*map(len, now)] == [*map(len, self.lists)] and all(map(is_, chain(*now), chain(*self.lists)))
+        members = self._members()
+        return len(members) == len(self.members) and all(map(is_, members, self.members))
 
     def plan(self, first: Recording) -> None:
         """Make the program if the first trace was the same; else refuse."""

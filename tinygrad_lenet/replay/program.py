@@ -27,7 +27,10 @@ def bounds(value: Value) -> tuple[int, int]:
 class Program:
     """A traced function in memory of its own."""
 
-    def __init__(self, steps: Sequence[Step], outputs: Iterable[Value], inputs: Iterable[Value]) -> None:
+    def __init__(
+        self, steps: Sequence[Step], outputs: Iterable[Value], inputs: Iterable[Value], threads: int | None = None
+    ) -> None:
+        self.threads = get_num_threads() if threads is None else threads
         self.steps = steps
         self.arrays: dict[Value, Any] = {}
         self.memory = Scratch()
@@ -64,14 +67,16 @@ class Program:
         args = mapped(step.args, lambda leaf: self.array(leaf) if isinstance(leaf, Value) else leaf)
         if step.out is None:
             return [partial(step.op, *args, *step.rest)]
+        if step.out.whole is not step.out:  # a view
+            if step.out.array is None and step.out.whole.array is not None:  # of an array of another program
+                self.arrays[step.out] = step.op.signature.compute(args, {})[3]
+            return []
         out = self.array(step.out)
-        if step.out.whole is not step.out:
-            return []  # a view
         op = step.op
         steps = op.steps and op.steps(out, self.memory, *op.signature.arrays([*args]))
         if steps is None:
             return [partial(_general, op, out, args)]
-        calls = listed(steps, self.memory, get_num_threads())
+        calls = listed(steps, self.memory, self.threads)
         self.memory.release()
         return calls
 

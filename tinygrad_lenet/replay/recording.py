@@ -17,6 +17,7 @@ from ..core.tensor import Tensor
 from ..core.values import mapped
 from ..errors import GradientError
 from ..nn.module import Module, changes
+from .chunks import Chunks
 from .program import Program
 from .rewrite import pool_first
 from .trace import Step, Trace, Value, difference, leaves, needed, values_in
@@ -28,7 +29,7 @@ class Recording:
     """One traced call: its steps, its results, and the state under which a replay does the same."""
 
     def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, outside: Iterable[Any]) -> None:
-        self.program: Program | None = None
+        self.program: Any = None
         self.trace = trace = Trace([x for x in leaves((args, kwargs)) if isinstance(x, Tensor)])
         self.inputs = [*trace.inputs]
         self.backward: Backward | None = None
@@ -82,13 +83,18 @@ class Recording:
         self.grads = {p: self.grads[p] for p in first.grads if p in self.grads}  # others were made by the function
         known = {*map(id, first.absent)}
         self.absent = [p for p in self.absent if id(p) in known]
-        for value in self.inputs:
-            value.tensor = None  # the program does not need it
         if not self.refusal:
             pool_first(self.steps, self.outputs)
             self.program = self._program()
+        for value in self.inputs:
+            value.tensor = None  # the program does not need it
 
-    def _program(self) -> Program:
+    def _program(self) -> Any:
+        """A program, in chunks of the batch if that pays."""
+        if self.backward is None:
+            chunks = Chunks(self.steps, self.outputs, self.inputs)
+            if chunks.worth():
+                return chunks.bind()
         lasting = [*self.inputs, *self.before, *([self.backward.seed] if self.backward else [])]
         return Program(self.steps, self.outputs, lasting)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from .checks import Function, instance, listed
 from .core.graph import Node, Vertex, ancestors, now, pullback, sources
-from .core.modes import enable_grad, is_grad_enabled, listener, listening, watcher
+from .core.modes import effect, enable_grad, is_grad_enabled, listener, listening, watcher
 from .core.python_object import root_of
 from .core.saved import changed, save
 from .core.signature import checked
@@ -22,6 +23,7 @@ from .core.tensor import Tensor, Version
 from .core.values import mapped
 from .errors import GradientError, OutOfMemoryError, TinygradLenetError, foreign, named
 from .kernels.memory import storage
+from .ops.shape import concatenate
 
 __all__ = ["checkpoint"]
 
@@ -60,13 +62,37 @@ class _State:
     """The contents and the version of memory at this time."""
 
     def __init__(self, version: Version, memory: Any) -> None:
-        self.version, self.stamp = version, version[:]
-        self.held, self.copy = memory, memory.copy()
+        self.version, self.held = version, memory
+        self.note()
 
+    @effect
+    def note(self) -> None:
+        """Remember how it is now."""
+        self.stamp, self.copy = self.version[:], self.held.copy()
+
+    @effect
     def restore(self) -> None:
-        """Write them back."""
+        """Write that back."""
         self.held[...] = self.copy
         self.version[:] = self.stamp
+
+
+class _Draws(_State):
+    """The state of a random generator at this time."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self.held = generator
+        self.note()
+
+    @effect
+    def note(self) -> None:
+        """Remember how it is now."""
+        self.copy = self.held.bit_generator.state
+
+    @effect
+    def restore(self) -> None:
+        """Put the generator back."""
+        self.held.bit_generator.state = self.copy
 
 
 class _Trace:
@@ -196,8 +222,7 @@ class _Recomputation:
     view = True  # the function may return its argument
 
     def __init__(self, fn: Function, generators: Sequence[np.random.Generator]) -> None:
-        self.fn, self.generators = fn, generators
-        self.states = [generator.bit_generator.state for generator in generators]
+        self.fn, self.generators = fn, [_Draws(generator) for generator in generators]
         self.numbers: set[int] = set()  # of the nodes that it replaces
 
     @property
@@ -240,11 +265,10 @@ class _Recomputation:
     def rewound(self, before: list[_State]) -> Iterator[None]:
         """Return the generators, and memory that the first call changed, to their state before it, for one block."""
         with ExitStack() as after:
-            for generator, state in zip(self.generators, self.states, strict=True):
-                after.callback(setattr, generator.bit_generator, "state", generator.bit_generator.state)
-                generator.bit_generator.state = state
-            for earlier in before:
-                after.callback(_State(earlier.version, earlier.held).restore)
+            for earlier in (*self.generators, *before):
+                current = copy.copy(earlier)
+                current.note()
+                after.callback(current.restore)
                 earlier.restore()
             yield
 
@@ -316,7 +340,7 @@ def _recorded(plan: _Recomputation, given: list[tuple[Any, Any]]) -> tuple[Any, 
         node = Node(plan, parents, result.shape, result.dtype, saved)
         return Tensor._wrap(result._data, node, result._version), trace
     # A node has one output: join several, and split them again.
-    flat = np.concatenate([y._data.reshape(-1) for y in outputs])
-    joined = Tensor._wrap(flat, Node(plan, parents, flat.shape, flat.dtype, saved))
+    flat = concatenate([y.detach().reshape(-1) for y in outputs])
+    joined = Tensor._wrap(flat._data, Node(plan, parents, flat.shape, flat.dtype, saved))
     parts = iter([part.astype(y.dtype) for part, y in zip(_split(joined, outputs), outputs, strict=True)])
     return _replaced(result, lambda tensor: next(parts)), trace

@@ -17,7 +17,7 @@ from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetErro
 from .names import METHODS
 from .signature import ORDINARY, trusted
 from .tensor import Tensor, Version
-from .values import flattened, mapped
+from .values import flattened, is_sealed, mapped
 
 BODY, RULE = "a body gets NumPy arrays", "a rule gets NumPy arrays (Tensors only with create_graph=True)"
 _COPY = "bodies and rules must not write to their arguments: copy first, x = np.copy(x), or compute anew, x = 2 * x"
@@ -37,7 +37,7 @@ def save(value: Any, plain: Any) -> tuple[Any, Any]:
     if type(plain) not in (np.ndarray, list, tuple):
         return plain, 0
     try:
-        return mapped(plain, lambda v: v.copy() if isinstance(v, np.ndarray) else v), 0
+        return mapped(plain, lambda v: v.copy() if isinstance(v, np.ndarray) and not is_sealed(v) else v), 0
     except RecursionError:
         raise ArgumentError("an argument is a list that holds itself, or lists too deep to be copied") from None
 

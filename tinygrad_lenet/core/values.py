@@ -31,19 +31,31 @@ def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]
 _INDEX = "an index is made of integers, booleans, slices, None or ..."
 
 
-def as_index(index: Any) -> tuple[Any, ...]:
-    """The index of ``x[index]`` as a tuple that NumPy accepts; arrays in it are copied."""
-    return tuple([_component(i) for i in (index if isinstance(index, tuple) else (index,))])
+def sealed(array: NDArray[Any]) -> NDArray[Any]:
+    """An array that owns its memory, made read-only: it need not be copied to be saved."""
+    array.flags.writeable = False
+    return array
 
 
-def _component(i: Any) -> Any:
+def is_sealed(value: Any) -> bool:
+    """Whether a value is an array that :func:`sealed` returned."""
+    return isinstance(value, np.ndarray) and value.base is None and not value.flags.writeable
+
+
+def as_index(index: Any, own: Callable[[Any], NDArray[Any]] = np.array) -> tuple[Any, ...]:
+    """The index of ``x[index]`` as a tuple that NumPy accepts; ``own`` copies the arrays in it, unless they are sealed:
+    the caller may change an array before the backward pass.
+    """
+    return tuple([_component(i, own) for i in (index if isinstance(index, tuple) else (index,))])
+
+
+def _component(i: Any, own: Callable[[Any], NDArray[Any]]) -> Any:
     if i is None or i is Ellipsis or isinstance(i, (bool, int)):
         return i
     try:
         if isinstance(i, slice):
             return slice(*(p if p is None else p.__index__() for p in (i.start, i.stop, i.step)))
-        # A copy: the caller may change the array before the backward pass.
-        array = np.array(i)
+        array = i if is_sealed(i) else own(i)
     except TinygradLenetError:
         raise
     except Exception as error:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..checks import integer
-from ..core.primitive import composite
+from ..core.primitive import Array, composite, primitive
 from ..core.tensor import Tensor
 from ..core.values import as_dtype
 from ..errors import ArgumentError
@@ -146,6 +146,15 @@ def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_gr
     return _owned(np.eye(*_lengths((n, n if m is None else m)), dtype=_dtype(dtype)), requires_grad)
 
 
+@primitive(effect=True)
+def drawn(method: str, shape: tuple[int, ...], generator: Any, dtype: DTypeLike) -> Array:
+    """Random numbers that a method of a NumPy generator gives for a shape. An op, so that a replay draws anew."""
+    return getattr(generator_of(generator), method)(shape).astype(dtype)
+
+
+drawn.check("random", (3, 2), 0, np.float64)
+
+
 @composite(torch="rand")
 def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in [0, 1). ``generator`` is a NumPy generator or a seed, or None for fresh entropy.
@@ -158,7 +167,7 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
     >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
     True
     """
-    return _owned(generator_of(generator).random(_lengths(shape)).astype(_dtype(dtype)), requires_grad)
+    return _owned(drawn("random", _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
 
 
 @composite(torch="randn")
@@ -175,7 +184,7 @@ def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, re
     >>> bool(abs(x.mean()) < 0.1), bool(abs(x.std() - 1) < 0.1)
     (True, True)
     """
-    return _owned(generator_of(generator).standard_normal(_lengths(shape)).astype(_dtype(dtype)), requires_grad)
+    return _owned(drawn("standard_normal", _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

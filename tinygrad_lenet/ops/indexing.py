@@ -10,10 +10,11 @@ from ..core.accumulation import Part
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.signature import beside
 from ..core.tensor import Tensor, as_tensor
-from ..core.values import as_index
+from ..core.values import as_index, is_sealed, sealed
 from ..errors import DTypeError, OutOfRangeError, ShapeError
 from ..kernels.sums import single
-from .elementwise import add, where
+from .elementwise import add, clone, maximum, where
+from .reduction import amax
 from .shape import axis_of, broadcast_to, permute, reshape
 
 
@@ -145,6 +146,15 @@ _put.check((3, 4), (((1, slice(0, 2)),), ((Ellipsis,),)), draw(2), draw(3, 4))
 _put.check((3, 4), (((1, slice(1)),), ((slice(1, 3),), _Method("transpose", (1, 0)), (1,))), draw(1), draw(2))
 
 
+def _own_index(i: Any) -> Any:
+    """Return a sealed copy of an array in an index. Integers are copied by an op; the values of a mask say how many
+    elements there are, and those of a single number where a view begins, so that no op can do it.
+    """
+    if not isinstance(i, Tensor) or not i.ndim or i.dtype.kind not in "iu":
+        return np.array(i)
+    return i._data if is_sealed(i._data) else sealed(clone(i)._data)
+
+
 @composite(view=True, operator="getitem", torch="Tensor.__getitem__")
 def getitem(x: Array, index: Any) -> Tensor:
     """``x[index]`` as in NumPy, with any mix of slices, integers, ``None``, ``...``, and integer and boolean arrays.
@@ -157,15 +167,29 @@ def getitem(x: Array, index: Any) -> Tensor:
     >>> x[:, -1], x[0, [0, 0, 2]], x[x > 4]
     (tensor([3., 6.]), tensor([1., 1., 3.]), tensor([5., 6.]))
     """
-    return _pick(x, as_index(index))
+    return _pick(x, as_index(index, _own_index))
 
 
 def _index_array(name: str, values: Array) -> Any:
-    """An array of indices."""
-    found = np.asarray(values)
+    """Return a Tensor or an array of indices."""
+    found = values if isinstance(values, Tensor) else np.asarray(values)
     if found.dtype.kind not in "iu":
         raise DTypeError(f"{name} must hold integers, got {found.dtype}; convert: {name}.astype('int64')")
     return found
+
+
+@primitive(effect=True)
+def _within(index: Array, low: int, high: int, message: str) -> Array:
+    """Return a sealed copy of indices; raise unless they lie in ``low ... high - 1``."""
+    if index.size and not (low <= index.min() and index.max() < high):
+        bad = index[(index < low) | (index >= high)]
+        raise OutOfRangeError(message.format(bad[0], index))
+    return sealed(np.array(index))
+
+
+_within.vjp(index=None)
+_within.check(np.array([2, 0]), 0, 3, "")
+_within.known_as(onnx=lambda g, t, index, *_: index)
 
 
 def _indices_along(x: Tensor, indices: Array, axis: int, name: str) -> tuple[Any, int]:
@@ -174,24 +198,23 @@ def _indices_along(x: Tensor, indices: Array, axis: int, name: str) -> tuple[Any
     if found.ndim != x.ndim:
         raise ShapeError(f"{name} must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
     n = x.shape[at]
-    if found.size and not (-n <= found.min() and found.max() < n):
-        raise OutOfRangeError(f"{name} must lie in {-n} ... {n - 1} on axis {axis} of {x.shape}, got {found}")
-    return found, at
+    message = f"{name} must lie in {-n} ... {n - 1} on axis {axis} of {x.shape}, got {{1}}"
+    return _within(found, -n, n, message)._data, at
 
 
-def _grid(shape: tuple[int, ...], at: int, indices: Any) -> tuple[Any, ...]:
+def grid(shape: tuple[int, ...], at: int, indices: Any) -> tuple[Any, ...]:
     """The index arrays of all axes, which broadcast: ``indices`` for one axis, and all places for the others."""
-    grid: list[Any] = list(np.ogrid[tuple(map(slice, shape))])
-    grid[at] = indices
-    return tuple(grid)
+    found: list[Any] = list(np.ogrid[tuple(map(slice, shape))])
+    found[at] = indices
+    return tuple(found)
 
 
-def _positions(x: Tensor, index: Array, axis: int) -> tuple[Any, ...]:
-    """The index arrays of gather and scatter: ``index`` may be shorter than ``x`` on the other axes."""
+def _positions(x: Tensor, index: Array, axis: int) -> tuple[Any, int]:
+    """The indices of gather and scatter, and their axis: ``index`` may be shorter than ``x`` on the other axes."""
     found, at = _indices_along(x, index, axis, "index")
     if any(i != at and n > m for i, (n, m) in enumerate(zip(found.shape, x.shape, strict=True))):
         raise ShapeError(f"away from axis {axis}, index {found.shape} must not be longer than the tensor {x.shape}")
-    return _grid(found.shape, at, found)
+    return found, at
 
 
 @composite(method=True, numpy=np.take_along_axis, torch="take_along_dim")
@@ -213,7 +236,7 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Tensor:
     found, at = _indices_along(x, indices, axis, "indices")
     if any(i != at and n != m and 1 not in (n, m) for i, (n, m) in enumerate(zip(found.shape, x.shape, strict=True))):
         raise ShapeError(f"away from axis {axis}, the lengths of indices {found.shape} must be 1 or those of {x.shape}")
-    return getitem(x, _grid(x.shape, at, found))
+    return getitem(x, grid(x.shape, at, found))
 
 
 @composite(method=True, torch="gather")
@@ -232,7 +255,20 @@ def gather(x: Array, axis: int, index: Array) -> Tensor:
     tensor([[3., 2.]])
     """
     x = as_tensor(x)
-    return getitem(x, _positions(x, index, axis))
+    found, at = _positions(x, index, axis)
+    return getitem(x, grid(found.shape, at, found))
+
+
+@primitive
+def _origin(index: Array, shape: tuple[int, ...], at: int) -> Array:
+    """Which index is the last to point to each element of a tensor: its place in ``index``, or -1 if there is none."""
+    origin = np.full(shape, -1)
+    origin[grid(index.shape, at, index)] = np.arange(index.size).reshape(index.shape)
+    return origin
+
+
+_origin.vjp(index=None)
+_origin.check(np.array([[2, 0], [2, 1]]), (3, 2), 0)
 
 
 def _source(src: Array, index: Any, x: Tensor) -> Tensor:
@@ -264,11 +300,10 @@ def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
             [5., 0.]])
     """
     x = as_tensor(x)
-    positions = _positions(x, index, axis)
-    values = _source(src, index, x).reshape(-1)
-    origin = np.full(x.shape, -1)
-    origin[positions] = np.arange(values.size).reshape(np.shape(index))
-    return where(origin >= 0, values[np.maximum(origin, 0)], x) if values.size else x.clone()
+    found, at = _positions(x, index, axis)
+    values = _source(src, found, x).reshape(-1)
+    origin = _origin(found, x.shape, at)
+    return where(origin >= 0, values[maximum(origin, 0)], x) if values.size else x.clone()
 
 
 @composite(method=True, torch="scatter_add")
@@ -286,8 +321,8 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     tensor([  1.,   0., 110.])
     """
     x = as_tensor(x)
-    positions = _positions(x, index, axis)
-    return add(x, _put(x.shape, ((positions,),), _source(src, index, x)))
+    found, at = _positions(x, index, axis)
+    return add(x, _put(x.shape, ((grid(found.shape, at, found),),), _source(src, found, x)))
 
 
 @composite(torch="nn.functional.one_hot")
@@ -306,10 +341,9 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
             [0, 0, 1]], dtype=int64)
     """
     index = _index_array("tensor", tensor)
-    count = num_classes if num_classes != -1 else int(index.max()) + 1 if index.size else 0
-    if index.size and (index.min() < 0 or index.max() >= count):
-        raise OutOfRangeError(f"the class indices in tensor must lie in 0 ... {count - 1}, got {index}")
-    return Tensor._wrap((index[..., None] == np.arange(count)).astype(np.int64))
+    count = num_classes if num_classes != -1 else int(amax(index)) + 1 if index.size else 0
+    message = f"the class indices in tensor must lie in 0 ... {count - 1}, got {{1}}"
+    return (_within(index, 0, count, message)[..., None] == np.arange(count)).astype(np.int64)
 
 
 @composite(torch="nn.functional.embedding")
@@ -334,10 +368,8 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
     table, index = as_tensor(weight), _index_array("input", input)
     if table.ndim != 2:
         raise ShapeError(f"weight must be a table (V, D), got {table.shape}")
-    bad = index[(index < 0) | (index >= len(table))]
-    if bad.size:
-        raise OutOfRangeError(f"indices must lie in 0 ... {len(table) - 1}, got {bad[0]} in input")
-    rows = getitem(table, index)
+    index = _within(index, 0, len(table), f"indices must lie in 0 ... {len(table) - 1}, got {{0}} in input")
+    rows = getitem(table, index) if index.ndim else getitem(table, index.reshape(1)).reshape(-1)  # not a view
     if padding_idx is None:
         return rows
     if not -len(table) <= padding_idx < len(table):

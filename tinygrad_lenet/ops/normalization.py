@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import number
+from ..core.modes import no_grad
 from ..core.primitive import Array, composite, draw, primitive
-from ..core.tensor import Tensor, as_tensor, to_array
+from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..kernels import channels as fast
 from ..kernels import memory
@@ -69,13 +71,17 @@ def layer_norm_definition(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> 
 # The op, and its rules
 
 
-def moments(x: Array) -> tuple[Array, Array]:
-    """Mean and (biased) variance of each channel (axis 1), in float64."""
-    _, _, mean, var = _with_moments(x, None)
-    return mean, var
+@primitive
+def channel_moments(x: Array) -> Array:
+    """Mean and (biased) variance of each channel (axis 1), as two rows of float64; :func:`normalize` has the gradient."""
+    return np.stack(_with_moments(x, None)[2:])
 
 
-def _with_moments(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
+channel_moments.vjp(x=None)
+channel_moments.check(np.arange(12.0).reshape(3, 2, 2))
+
+
+def _with_moments(x: Array, stats: Array | None) -> tuple[Channels, Array, Array, Array]:
     """Return the memory layout of ``x``, ``x`` as (A, C, B), float16 as float32, and the moments; they are computed if
     ``stats`` is None.
     """
@@ -84,15 +90,14 @@ def _with_moments(x: Array, stats: Any) -> tuple[Channels, Array, Array, Array]:
     data = at.view(x)
     if stats is None:
         return (at, data, *fast.moments(data, at))
-    mean, var = (to_array(value) for value in stats)
-    if mean.shape != x.shape[1:2] or var.shape != x.shape[1:2]:
-        raise ShapeError(f"stats must be mean and variance of {x.shape[1]} channels, got {mean.shape} and {var.shape}")
-    return at, data, mean, var
+    if stats.shape != (2, x.shape[1]):
+        raise ShapeError(f"stats must be mean and variance of {x.shape[1]} channels, got shape {stats.shape}")
+    return at, data, *stats
 
 
 @primitive
-def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = None) -> Array:
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` for channels on axis 1, where ``mean, var = moments(x)``.
+def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Array | None = None) -> Array:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` for channels on axis 1, with the :func:`channel_moments`.
 
     ``stats`` are the moments of ``x`` if the caller has computed them already. They depend on ``x``, and the gradient
     includes this (Ioffe & Szegedy, 2015, section 3).
@@ -104,7 +109,7 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Any = Non
 
 
 @primitive
-def _normalize_x(g: Array, x: Array, weight: Array, eps: float, stats: Any) -> Array:
+def _normalize_x(g: Array, x: Array, weight: Array, eps: float, stats: Array | None) -> Array:
     """``weight / sqrt(var + eps) * (g - mean(g) - standard * mean(g * standard))``, where ``standard`` is ``x`` with
     mean 0 and variance 1.
     """
@@ -115,7 +120,7 @@ def _normalize_x(g: Array, x: Array, weight: Array, eps: float, stats: Any) -> A
 
 
 @primitive
-def _normalize_weight(g: Array, x: Array, eps: float, stats: Any) -> Array:
+def _normalize_weight(g: Array, x: Array, eps: float, stats: Array | None) -> Array:
     """``sum(g * standard)`` for each channel."""
     at, data, mean, var = _with_moments(x, stats)
     return fast.weight_grad(at.view(single(g)), data, at, mean, var, eps)
@@ -123,7 +128,7 @@ def _normalize_weight(g: Array, x: Array, eps: float, stats: Any) -> Array:
 
 normalize.vjp(x=lambda g, x, weight, eps, stats: _normalize_x(g, x, weight, eps, stats))
 normalize.vjp(weight=lambda g, x, eps, stats: _normalize_weight(g, x, eps, stats))
-normalize.vjp(bias=lambda g: sum(single(g), (0, *range(2, g.ndim))))
+normalize.vjp(bias=lambda g: sum(single(g), (0, *range(2, g.ndim))), stats=None)
 normalize.check(draw(3, 2, 2, 3), draw(2), draw(2), 1e-3)
 normalize.check(draw(5, 2), draw(2), draw(2), 1e-3)
 
@@ -160,13 +165,25 @@ def _normalize_x_x(g_: Any, g: Any, x: Any, weight: Any, eps: float) -> Any:
 
 
 _normalize_x.vjp(g=lambda g_, x, weight, eps, stats: _normalize_x(g_, x, weight, eps, stats))
-_normalize_x.vjp(x=_normalize_x_x, weight=_normalize_x_weight)
+_normalize_x.vjp(x=_normalize_x_x, weight=_normalize_x_weight, stats=None)
 _normalize_x.check(draw(3, 2, 2, 3), draw(3, 2, 2, 3), draw(2), 1e-3, None)
 _normalize_x.check(draw(5, 2), draw(5, 2), draw(2), 1e-3, None)
 _normalize_weight.vjp(g=lambda g_, x, eps, stats: normalize(x, g_, np.zeros(x.shape[1], x.dtype), eps, stats))
-_normalize_weight.vjp(x=lambda g_, g, x, eps, stats: _normalize_x(g, x, g_, eps, stats))
+_normalize_weight.vjp(x=lambda g_, g, x, eps, stats: _normalize_x(g, x, g_, eps, stats), stats=None)
 _normalize_weight.check(draw(3, 2, 2, 3), draw(3, 2, 2, 3), 1e-3, None)
 _normalize_weight.check(draw(5, 2), draw(5, 2), 1e-3, None)
+
+
+@primitive
+def _moved(running: Array, newest: Array, momentum: Any) -> Array:
+    """``(1 - momentum) * running + momentum * newest``, computed with ``momentum`` as a Python number."""
+    share = float(momentum)
+    with np.errstate(over="ignore"):  # beyond float32 it is infinite, as in PyTorch
+        return ((1 - share) * running + share * newest).astype(running.dtype)
+
+
+_moved.vjp(running=None, newest=None)
+_moved.check(np.ones(3), np.zeros(3), 0.1)
 
 
 # The functions
@@ -210,7 +227,7 @@ def batch_norm(
     weight: Array | None = None,
     bias: Array | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: Array = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
     """Normalise each channel (axis 1) to mean 0 and variance 1, then scale and shift it (Ioffe & Szegedy, 2015,
@@ -244,6 +261,8 @@ def batch_norm(
     x = as_tensor(input)
     if x.ndim < 2:
         raise ShapeError(f"expected input of shape (N, C, ...), got {x.shape}")
+    if not isinstance(momentum, Tensor):
+        momentum = number("momentum", momentum)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, value in given.items():
         if name.startswith("running") and not isinstance(value, (Tensor, NoneType)):
@@ -255,15 +274,14 @@ def batch_norm(
         count = len(x) * math.prod(x.shape[2:])  # values of a channel; there may be no channel
         if count < 2:
             raise ShapeError(f"in training a channel needs more than one value, got {x.shape}; call eval()")
-        mean, var = moments(x._data)
+        stats = channel_moments(x)
         if running_mean is not None and running_var is not None:
-            for running, newest in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
-                found = (1 - momentum) * running.numpy() + momentum * newest
-                with np.errstate(over="ignore"):  # beyond float32 it is infinite, as in PyTorch
-                    running.data = found.astype(running.dtype)
+            with no_grad():
+                for running, newest in ((running_mean, stats[0]), (running_var, stats[1] * (count / (count - 1)))):
+                    running._write(..., _moved(running, newest, momentum)._data)
         weight = np.ones(x.shape[1], x.dtype) if weight is None else weight
         bias = np.zeros(x.shape[1], x.dtype) if bias is None else bias
-        return normalize(x, weight, bias, eps, (mean, var))
+        return normalize(x, weight, bias, eps, stats)
     if running_mean is None or running_var is None:
         raise ArgumentError("without training it needs running_mean and running_var")
     scale = 1 / sqrt(_per_channel(single(running_var), x.ndim) + eps)

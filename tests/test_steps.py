@@ -143,7 +143,7 @@ def products():
 
 def elementwise():
     for name, op in PLANNED.items():
-        if op.forward.__module__.endswith(("activations", "elementwise", "maths", "logic")):
+        if name != "cast" and op.forward.__module__.endswith(("activations", "elementwise", "maths", "logic")):
             count = sum(op.signature.operands)
             options = [*op.signature.defaults[count : op.signature.arity]]
             for shapes in [((300, 700),) * count, ((64, 6, 14, 14),) * count]:
@@ -151,9 +151,39 @@ def elementwise():
             yield name, [*arrays((200, 300)), *arrays(*[(200, 300)] * (count - 1), dtype=np.float64), *options]
 
 
+def reductions():
+    for name in ("sum", "mean"):
+        for axes in (None, 0, 1, 2, (0, 2, 3), (1, 3), (0, 1)):
+            for keepdims in (False, True):
+                yield name, [*arrays((300, 6, 30, 5)), axes, keepdims]
+        yield name, [*arrays((20_000, 3)), 0, False]
+
+
+def copies():
+    x, small = arrays((64, 6, 14, 14), (8, 16, 5, 5))
+    for shape in ((64, -1), (6, 64, 14, 14), (64, 2, 3, 196)):
+        yield "reshape", [x, *shape]
+    yield "reshape", [small.reshape(8, -1), 8, 16, 5, 5]
+    yield "cast", [x, np.float64]
+    yield "cast", [x, np.float16]
+    yield "clone", [x]
+
+
+def losses():
+    index = np.arange(64) % 10
+    for dtype in (np.float32, np.float64):
+        x, g, one = arrays((64, 10), (64,), (), dtype=dtype)
+        yield "softmax_nll", [x, index, False]
+        yield "softmax_nll", [x, index, True]
+        yield "_softmax_nll_grad", [g, x, index, False]
+        yield "_softmax_nll_grad", [one, x, index, True]
+        yield "softmax", [x, -1]
+        yield "softmax", [x.reshape(4, 16, 10), 1]
+
+
 LARGE = [
     pytest.param(name, args, id=f"{name}-{i}")
-    for make in (convolutions, poolings, products, elementwise)
+    for make in (convolutions, poolings, products, reductions, copies, losses, elementwise)
     for i, (name, args) in enumerate(make())
 ]
 

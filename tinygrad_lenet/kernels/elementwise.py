@@ -28,6 +28,11 @@ def ufunc_steps(function: np.ufunc) -> Callable[..., Steps]:
     return lambda out, room, *arguments: [partial(function, *arguments, out=out)]
 
 
+def copy_steps(out: Array, room: Room, x: Array, dtype: object = None) -> Steps:
+    """A copy, in the dtype of ``out``."""
+    return [partial(np.copyto, out, x, "unsafe")]
+
+
 def relu_steps(out: Array, room: Room, x: Array) -> Steps:
     """``max(x, 0)``."""
     return [partial(np.maximum, x, np.zeros((), out.dtype), out=out)]

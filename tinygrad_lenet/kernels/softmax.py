@@ -1,7 +1,8 @@
-"""Softmax cross-entropy of logits (N, C) with class indices (N,)."""
+"""Softmax, and the cross-entropy of logits (N, C) with class indices (N,), as steps (see ``steps.py``)."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,49 +10,87 @@ from numpy.typing import NDArray
 
 from . import memory
 from .memory import Room
+from .steps import Steps
 from .sums import WIDER
 
 Array: TypeAlias = NDArray[Any]
+_sum, _max = np.add.reduce, np.maximum.reduce
+_INDEX = np.dtype(np.intp)
 
 
-def targets(index: Array) -> tuple[Array, Array | None, int]:
-    """Return the class indices with 0 in place of -1, which marks a target to ignore; a mask of the other targets, or
-    None if there are no others; and their number.
-    """
-    if not index.size or np.minimum.reduce(index) >= 0:
-        return index, None, len(index)
-    used = index >= 0
-    return np.maximum(index, 0), used, int(np.count_nonzero(used))
+def _wide(x: Array) -> np.dtype[Any]:
+    """The next wider dtype, in which the softmax is computed."""
+    wide: np.dtype[Any] = WIDER.get(x.dtype, np.dtype(np.float64))
+    return wide
 
 
-def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
-    """Write ``-log(softmax(x)[i, index[i]])`` to ``out``, (N,); 0 where the index is -1.
+def _pick(out: Array, x: Array, at: Any) -> None:
+    np.copyto(out, x[at], "same_kind")
+
+
+def softmax_steps(out: Array, room: Room, x: Array, axes: tuple[int, ...]) -> Steps:
+    """The steps of ``e^x / sum(e^x)`` over some axes into ``out``, of the shape of ``x``."""
+    if not x.size:
+        return []
+    wide, few = _wide(x), tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
+    e = out if out.dtype == wide else memory.like(x, x.shape, wide, room)
+    top, total = memory.like(x, few, x.dtype, room), memory.like(x, few, wide, room)
+    steps: Steps = [
+        partial(_max, x, axes, None, top, True),
+        partial(np.subtract, x, top, e, dtype=wide),
+        partial(np.exp, e, e),
+        partial(_sum, e, axes, None, total, True),
+        partial(np.divide, e, total, e),
+    ]
+    return steps if e is out else [*steps, partial(np.copyto, out, e, "same_kind")]
+
+
+def nll_steps(out: Array, room: Room, x: Array, index: Array, count: Array | None) -> Steps:
+    """The steps of ``-log(softmax(x)[i, index[i]])`` into ``out``, (N,), 0 where the index is -1; or, with a count, of
+    their sum divided by it, ().
 
     The sum of exponentials leaves out the largest, which is 1, and ``log1p`` adds it: a loss near 0 keeps its digits.
     """
-    index, used, _ = targets(index)
-    rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # argmax needs a class
-    wide = WIDER.get(x.dtype, np.dtype(np.float64))
-    d = np.subtract(x, x[rows, largest].reshape(-1, 1), out=memory.like(x, x.shape, wide, room), dtype=wide)
-    e = np.exp(d, out=memory.like(x, x.shape, wide, room))
-    e[rows, largest] = 0
-    np.subtract(np.log1p(np.add.reduce(e, 1)), d[rows, index], out=out, casting="same_kind")
-    if used is not None:
-        out[~used] = 0
+    wide, n = _wide(x), len(x)
+    d, e = memory.like(x, x.shape, wide, room), memory.like(x, x.shape, wide, room)
+    largest, top, sums = room((n,), _INDEX), room((n, 1), x.dtype), room((n,), wide)
+    picked, losses = room((n,), wide), out if count is None else room((n,), out.dtype)
+    ignored, rows = room((n,), np.dtype(np.bool_)), np.arange(n)
+    steps: Steps = [
+        partial(x.argmax, 1, largest),
+        partial(_pick, top[:, 0], x, (rows, largest)),
+        partial(np.subtract, x, top, d, dtype=wide),
+        partial(np.exp, d, e),
+        partial(e.__setitem__, (rows, largest), 0),
+        partial(_sum, e, 1, None, sums),
+        partial(np.log1p, sums, sums),
+        partial(_pick, picked, d, (rows, index)),
+        partial(np.subtract, sums, picked, losses, casting="same_kind"),
+        partial(np.less, index, 0, ignored),
+        partial(np.copyto, losses, 0, where=ignored),
+    ]
+    steps = steps if x.size else []
+    if count is not None:
+        steps += [partial(_sum, losses, 0, None, out), partial(np.divide, out, count, out)]
+    return steps
 
 
-def nll_grad(out: Array, softmax: Array, g: Array, index: Array) -> None:
-    """Write the gradient of :func:`nll` to ``out``, (N, C); ``g`` is (N,) or (). Rows whose index is -1 are 0.
+def nll_grad_steps(out: Array, room: Room, g: Array, x: Array, index: Array, count: Array | None) -> Steps:
+    """The steps of the gradient of :func:`nll_steps` into ``out``, (N, C); ``g`` is (N,) or ().
 
-    ``out`` has the memory layout of ``softmax``, and may be ``softmax``. The gradient is ``g * softmax``, except at the
-    target: there it is ``-g`` times the sum of the other probabilities, which is more accurate than ``softmax - 1``.
+    The gradient is ``g * softmax``, except at the target: there it is ``-g`` times the sum of the other probabilities,
+    which is more accurate than ``softmax - 1``.
     """
-    index, used, _ = targets(index)
-    if used is not None:
-        g = np.where(used, g, 0)
-    at = np.arange(len(index)), index
-    if out is not softmax:
-        np.copyto(out, softmax)
-    out[at] = 0
-    out[at] = -np.add.reduce(out, 1)
-    np.multiply(out, g.reshape(-1, 1), out=out)
+    n, scale, ignored = len(x), room((len(x),), out.dtype), room((len(x),), np.dtype(np.bool_))
+    at, rest = (np.arange(n), index), room((n,), out.dtype)
+    return [
+        *softmax_steps(out, room, x, (1,)),
+        partial(out.__setitem__, at, 0),
+        partial(_sum, out, 1, None, rest),
+        partial(np.negative, rest, rest),
+        partial(out.__setitem__, at, rest),
+        partial(np.copyto, scale, g) if count is None else partial(np.divide, g, count, scale),
+        partial(np.less, index, 0, ignored),
+        partial(np.copyto, scale, 0, where=ignored),
+        partial(np.multiply, out, scale.reshape(-1, 1), out),
+    ]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
+
+from . import memory
+from .steps import Room, Steps, run
 
 _sum: Any = np.add.reduce
 # The next wider dtype, in which squares and products neither overflow nor underflow; float64 has none.
@@ -21,17 +26,26 @@ def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = Fal
     if dtype is None and x.dtype == np.float16:
         return as_array(added(x, axes, np.float32, keepdims)).astype(x.dtype)
     if x.size > _RUN * _RUN and x.dtype.kind == "f":
-        outer, length = [], 1  # the axes that are not innermost in memory
-        for axis in axes:
-            if abs(x.strides[axis]) > x.itemsize:
-                outer.append(axis)
-                length *= x.shape[axis]
-        if length > 4 * _RUN:
-            for axis in outer:
-                while x.shape[axis] > 4 * _RUN:
-                    x = _in_runs(x, axis, dtype)
-                x = _sum(x, axis, dtype, keepdims=True)
+        steps: Steps = []
+        x = _pairwise(x, axes, x.dtype if dtype is None else np.dtype(dtype), memory.empty, steps)
+        run(steps)
     return _sum(x, axes, dtype, keepdims=keepdims)
+
+
+def sum_steps(out: Any, room: Room, x: Any, axes: tuple[int, ...], keepdims: bool = False) -> Steps | None:
+    """The steps of :func:`added` into ``out``, of a dtype other than float16."""
+    if out.dtype == np.float16:
+        return None
+    steps: Steps = []
+    if x.size > _RUN * _RUN and x.dtype.kind == "f":
+        x = _pairwise(x, axes, x.dtype, room, steps)
+    return [*steps, partial(_sum, x, axes, None, out, keepdims)]
+
+
+def mean_steps(out: Any, room: Room, x: Any, axes: tuple[int, ...], keepdims: bool = False) -> Steps | None:
+    """The steps of the mean of floats."""
+    added = sum_steps(out, room, x, axes, keepdims) if x.dtype == out.dtype else None
+    return added and [*added, partial(np.divide, out, prod([x.shape[axis] for axis in axes]), out)]
 
 
 def single(x: Any) -> Any:
@@ -39,12 +53,25 @@ def single(x: Any) -> Any:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
-def _in_runs(x: Any, axis: int, dtype: Any) -> Any:
-    """Replace an axis by the sums of its runs, followed by the sum of the remainder."""
-    head, runs = (slice(None),) * axis, x.shape[axis] - x.shape[axis] % _RUN
-    cut = x[(*head, slice(runs))].reshape(*x.shape[:axis], -1, _RUN, *x.shape[axis + 1 :])
-    rest = _sum(x[(*head, slice(runs, None))], axis, dtype, keepdims=True)
-    return np.concatenate([_sum(cut, axis + 1, dtype), rest], axis)
+def _pairwise(x: Any, axes: tuple[int, ...], dtype: Any, room: Room, steps: Steps) -> Any:
+    """Add along those axes that are not innermost in memory, if they are long: appended steps fill the result."""
+    outer = [axis for axis in axes if abs(x.strides[axis]) > x.itemsize]
+    if prod([x.shape[axis] for axis in outer]) <= 4 * _RUN:
+        return x
+    for axis in outer:
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        while x.shape[axis] > 4 * _RUN:  # replace the axis by the sums of its runs, and the sum of the remainder
+            count, head = x.shape[axis] // _RUN, (slice(None),) * axis
+            sums = memory.like(x, (*before, count + 1, *after), dtype, room)
+            runs = x[(*head, slice(count * _RUN))].reshape(*before, count, _RUN, *after)
+            steps.append(partial(_sum, runs, axis + 1, dtype, sums[(*head, slice(count))]))
+            rest = x[(*head, slice(count * _RUN, None))]
+            steps.append(partial(_sum, rest, axis, dtype, sums[(*head, slice(count, None))], True))
+            x = sums
+        total = memory.like(x, (*before, 1, *after), dtype, room)
+        steps.append(partial(_sum, x, axis, dtype, total, True))
+        x = total
+    return x
 
 
 def as_array(gradient: Any) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor
 from ..core.values import as_dtype
+from ..kernels.elementwise import copy_steps, ufunc_steps
 from ..kernels.masks import mask_bits
 from .ufuncs import ufunc
 
@@ -307,6 +308,16 @@ clip.check(draw(3, 2), min=0.15)
 clip.known_as(method=True, numpy=np.clip, torch="clip")
 
 
+add.planned(ufunc_steps(np.add))
+sub.planned(ufunc_steps(np.subtract))
+mul.planned(ufunc_steps(np.multiply))
+div.planned(ufunc_steps(np.true_divide))
+mod.planned(ufunc_steps(np.mod))
+abs.planned(ufunc_steps(np.abs))
+maximum.planned(ufunc_steps(np.maximum))
+minimum.planned(ufunc_steps(np.minimum))
+
+
 # Copies
 
 
@@ -323,6 +334,7 @@ def clone(x: Array) -> Array:
     return np.array(x)
 
 
+clone.planned(copy_steps)
 clone.vjp(x=lambda g: g)
 clone.check(draw(3, 2))
 clone.known_as(method=True, operator="pos", numpy=(np.positive, np.copy), torch="clone", onnx="Identity")
@@ -334,6 +346,7 @@ def cast(x: Array, dtype: DTypeLike) -> Array:
     return np.asarray(x).astype(as_dtype(dtype))
 
 
+cast.planned(copy_steps)
 cast.vjp(x=lambda g: g)
 cast.check(draw(3, 2), np.float64)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
-from ..kernels.sums import WIDER, added, single
+from ..kernels.sums import WIDER, added, mean_steps, single, sum_steps
 from .elementwise import abs, select, where
 from .logic import ne
 from .maths import sqrt, square
@@ -49,6 +49,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 sum.vjp(x=lambda g, x_shape, axis: _broadcast_back(g, x_shape, axis))
+sum.planned(lambda out, room, x, axis, keepdims: sum_steps(out, room, x, axes_of(axis, x.ndim), keepdims))
 sum.known_as(method=True, numpy=np.sum, torch="sum", onnx="ReduceSum")
 
 
@@ -178,6 +179,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 mean.vjp(x=lambda g, x_shape, axis: _broadcast_back(single(g) / _count(x_shape, axis), x_shape, axis))
+mean.planned(lambda out, room, x, axis, keepdims: mean_steps(out, room, x, axes_of(axis, x.ndim), keepdims))
 mean.known_as(method=True, numpy=np.mean, torch="mean", onnx="ReduceMean")
 
 

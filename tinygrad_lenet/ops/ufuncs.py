@@ -11,9 +11,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..core.interface import P, Primitive
 from ..core.primitive import Array, primitive
 from ..core.signature import parameters
+from ..kernels.elementwise import ufunc_steps
 
 
 def ufunc(
@@ -49,6 +52,8 @@ def ufunc(
         op.vjp(**rules)
         op.check(*case)
         has_method = method and not operator
+        if isinstance(function, np.ufunc):
+            op.planned(ufunc_steps(function))
         op.known_as(method=has_method, operator=operator, numpy=numpy or function, torch=op.__name__, onnx=onnx)
         return op
 

@@ -21,7 +21,7 @@ from ..kernels.threads import WORTH, parallel
 from ..ops.activations import _sigmoid_grad, _tanh_grad, _where_positive, relu, sigmoid, tanh
 from ..ops.convolution import _conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..ops.elementwise import add, cast, clone, div, mul, neg, sub
-from ..ops.losses import class_index
+from ..ops.losses import class_index, count_classes
 from ..ops.pooling import _avg_pool2d, _avg_unpool, _max_pool2d, _unpool
 from ..ops.products import _linear_weight_grad, linear
 from ..ops.reduction import axes_of, sum
@@ -37,7 +37,7 @@ _EACH |= {f.op: None for f in (_sigmoid_grad, add, sub, mul, div, neg, clone, ca
 _EACH |= {f.op: [0] for f in (_conv2d, conv2d_input_grad, _max_pool2d, _avg_pool2d, _avg_unpool, linear, reshape)}
 _EACH |= {broadcast_to.op: [0], _unpool.op: [0, 1, 2], _softmax_nll_grad.op: [1, 2]}
 _ADDED = {conv2d_weight_grad.op: [0, 1], _linear_weight_grad.op: [0, 1], softmax_nll.op: [0, 1], sum.op: [0]}
-_ONCE = {class_index.op}  # for the whole batch, before the chunks
+_ONCE = {class_index.op, count_classes.op}  # for the whole batch, before the chunks
 
 
 class Chunks:

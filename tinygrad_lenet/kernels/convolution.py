@@ -289,7 +289,8 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     by_row = g.transpose(2, 1, 3, 0)
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
-    total, sums = room((groups, depth, o // groups), dtype), room((len(blocks), groups, depth, o // groups), dtype)
+    sums = room((len(blocks), groups, depth, o // groups), dtype)
+    total = sums
 
     def compute(block: OutputBlock) -> Steps:
         inner: Steps = []
@@ -303,9 +304,10 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
         inner.append(partial(np.add.reduce, products, 1, None, sums[block.number]))
         return inner
 
-    steps += [Blocked(compute, blocks, work), partial(total.fill, 0)]
-    for part in sums:
-        steps.append(partial(np.add, total, part, total))
+    steps.append(Blocked(compute, blocks, work))
+    if len(blocks) != 1:
+        total = room(sums.shape[1:], dtype)
+        steps.append(partial(np.add.reduce, sums, 0, None, total))
     by_weight = total.reshape(groups, kh, c, kw, o // groups).transpose(0, 4, 2, 1, 3)
     return [*steps, partial(np.copyto, out.reshape(groups, o // groups, c, kh, kw), by_weight)]
 

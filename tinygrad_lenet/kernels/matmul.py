@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import Any
@@ -106,8 +107,8 @@ def dot_steps(out: NDArray[Any], room: Room, a: NDArray[Any], b: NDArray[Any]) -
     return [Blocked(lambda rows: product(a[rows], b, out[rows], room), _stripes(m, k, n), m * k * n)]
 
 
-def product_steps(out: NDArray[Any], room: Room, x: NDArray[Any], y: NDArray[Any]) -> Steps:
-    """The steps of ``x @ y`` of arrays with any axes."""
+def matmul_steps(out: NDArray[Any], room: Room, x: NDArray[Any], y: NDArray[Any]) -> Steps:
+    """The steps of ``x @ y`` of arrays with any axes, of a dtype other than float16."""
     return dot_steps(out, room, x, y) if x.ndim == y.ndim == 2 else [partial(np.matmul, x, y, out)]
 
 
@@ -116,41 +117,37 @@ def batch_innermost(x: NDArray[Any]) -> bool:
     return x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous
 
 
-def _matrix(x: NDArray[Any], room: Room, steps: Steps) -> NDArray[Any]:
-    """An array (..., n) as a matrix: a view if possible, else a copy that an appended step makes."""
-    shape = (prod(x.shape[:-1]), x.shape[-1])  # -1 would be ambiguous for rows of length 0
-    if x.ndim == 2:
-        return x
-    if not x.flags.c_contiguous:
-        copy = room(x.shape, x.dtype)
-        steps.append(partial(np.copyto, copy, x))
-        x = copy
-    return x.reshape(shape)
+def rows(x: NDArray[Any]) -> NDArray[Any]:
+    """An array (..., n) as a matrix: a view if the array is a matrix or contiguous."""
+    return x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])  # -1 is ambiguous if n is 0
 
 
-def linear_steps(
-    out: NDArray[Any], room: Room, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None
-) -> Steps:
+def on_matrices(steps: Callable[..., Steps]) -> Callable[..., Steps | None]:
+    """The steps of a function of two arrays, or None for float16 and for arrays that :func:`rows` would copy."""
+
+    def make(out: Any, room: Room, a: NDArray[Any], b: NDArray[Any], *more: Any) -> Steps | None:
+        fit = all(x.dtype != np.float16 and (x.ndim == 2 or x.flags.c_contiguous) for x in (a, b))
+        return steps(out, room, a, b, *more) if fit else None
+
+    return make
+
+
+def linear_steps(out: Any, room: Room, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None) -> Steps:
     """The steps of ``x @ weight.T + bias`` into ``out``, which has the memory layout of ``x``."""
-    steps: Steps = []
+    a, b, result = rows(x), weight.T, rows(out)
     if batch_innermost(x):
         a, b, result = weight, x.T, out.T
-    else:
-        a, b = _matrix(x, room, steps), weight.T
-        result = out.reshape(len(a), len(weight))
-    narrow = common_dtype(x, weight)  # the bias may have a wider dtype
-    total = result if result.dtype == narrow else room(result.shape, narrow)
-    steps += dot_steps(total, room, a, b)
+    dtype = common_dtype(x, weight)
+    product = result if result.dtype == dtype else room(result.shape, dtype)  # the bias may have a wider dtype
+    steps = dot_steps(product, room, a, b)
     if bias is not None:
-        steps.append(partial(np.add, total, bias if a is not weight else bias[:, None], result))
+        steps.append(partial(np.add, product, bias[:, None] if a is weight else bias, result))
     return steps
 
 
 def linear_weight_steps(out: NDArray[Any], room: Room, g: NDArray[Any], x: NDArray[Any]) -> Steps:
     """The steps of the sum over the batch of ``g`` times ``x``, (..., O) and (..., I), into ``out``, (O, I)."""
-    steps: Steps = []
-    a, b = _matrix(g, room, steps), _matrix(x, room, steps)
-    return [*steps, *dot_steps(out, room, a.T, b)]
+    return dot_steps(out, room, rows(g).T, rows(x))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
@@ -53,20 +52,6 @@ class Blocked(NamedTuple):
         for block in self.blocks[start:stop]:
             run(self.steps(block))  # no variable, which would keep a step and its scratch memory alive
 
-    def listed(self, room: Scratch, threads: int) -> list[Call]:
-        """The calls of all blocks in order; or one call that runs parts of the blocks side by side."""
-        count, outer = len(self.blocks), room.thread
-        shares = int(max(1, min(threads, count, 1 + self.work // WORTH)))
-        parts: list[list[Call]] = []
-        for i in range(shares):
-            room.thread, mark, calls = outer + i, len(room.lent), []
-            for block in self.blocks[count * i // shares : count * (i + 1) // shares]:
-                calls += listed(self.steps(block), room)
-                room.release(mark)
-            parts.append(calls)
-        room.thread = outer
-        return parts[0] if shares == 1 else [partial(parallel, partial(_run_parts, parts), shares, self.work)]
-
 
 class Choice(NamedTuple):
     """A step that reads values each time it runs: ``steps`` if ``test()`` is true, else ``otherwise``."""
@@ -77,21 +62,8 @@ class Choice(NamedTuple):
 
     def __call__(self) -> None:
         """Run one of the two."""
-        _either(self.test, self.steps, self.otherwise)
-
-    def listed(self, room: Scratch, threads: int) -> list[Call]:
-        """One call."""
-        return [partial(_either, self.test, listed(self.steps, room, threads), self.otherwise)]
-
-
-def _either(test: Callable[[], object], steps: Sequence[Call], otherwise: Sequence[Call]) -> None:
-    for step in steps if test() else otherwise:
-        step()
-
-
-def _run_parts(parts: list[list[Call]], start: int, stop: int) -> None:
-    for calls in parts[start:stop]:
-        run(calls)
+        for step in self.steps if self.test() else self.otherwise:
+            step()
 
 
 class Scratch:
@@ -108,15 +80,13 @@ class Scratch:
         self.bytes = 0  # in all
 
     def take(self, size: int) -> NDArray[Any]:
-        """A block of at least this many bytes, until it is appended to ``free``: the smallest that is not far larger."""
+        """A block of at least this many bytes, until it is appended to ``free``: the smallest that fits."""
         free = self.free[self.thread]
         fitting = [i for i, block in enumerate(free) if size <= block.size <= 2 * size + 4096]
         if fitting:
             return free.pop(min(fitting, key=lambda i: free[i].size))
         self.bytes += size
-        raw = np.empty(size + 64, np.uint8)
-        start = -raw.ctypes.data % 64  # a cache line, as in ``memory.empty``
-        return raw[start : start + max(1, size)]
+        return memory.empty((max(1, size),), np.dtype(np.uint8))
 
     def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Uninitialised memory, C-contiguous, until it is released."""
@@ -126,8 +96,8 @@ class Scratch:
 
     def release(self, mark: int = 0) -> None:
         """Take back what was lent since ``len(lent)`` was ``mark``."""
-        for thread, block in self.lent[mark:]:
-            self.free[thread].append(block)
+        for shelf, block in self.lent[mark:]:
+            self.free[shelf].append(block)
         del self.lent[mark:]
 
 
@@ -136,10 +106,29 @@ def listed(steps: Steps, room: Scratch, threads: int = 1) -> list[Call]:
 
     They give the same bits for any number of threads, as the blocks do not depend on it. ``room`` is that of the steps.
     """
-    calls: list[Call] = []
+    calls: list[Any] = []
     for step in steps:
-        calls += step.listed(room, threads) if isinstance(step, (Blocked, Choice)) else [step]
+        if isinstance(step, Blocked):
+            parts = _parts(step, room, threads)
+            calls += parts[0] if len(parts) == 1 else [Blocked(list, parts, step.work)]
+        elif isinstance(step, Choice):
+            calls.append(Choice(step.test, listed(step.steps, room, threads), step.otherwise))
+        else:
+            calls.append(step)
     return calls
+
+
+def _parts(step: Blocked, room: Scratch, threads: int) -> list[list[Call]]:
+    """The calls of the blocks, in parts that may run side by side."""
+    blocks, mark, outer = step.blocks, len(room.lent), room.thread
+    count = int(max(1, min(threads, len(blocks), 1 + step.work // WORTH)))
+    parts: list[list[Call]] = [[] for _ in range(count)]
+    for i, block in enumerate(blocks):
+        room.thread = outer + i * count // len(blocks)
+        parts[room.thread - outer] += listed(step.steps(block), room)
+        room.release(mark)
+    room.thread = outer
+    return parts
 
 
 def but_for_half(steps: Callable[..., Steps]) -> Callable[..., Steps | None]:

@@ -308,14 +308,16 @@ clip.check(draw(3, 2), min=0.15)
 clip.known_as(method=True, numpy=np.clip, torch="clip")
 
 
-add.planned(ufunc_steps(np.add))
-sub.planned(ufunc_steps(np.subtract))
-mul.planned(ufunc_steps(np.multiply))
-div.planned(ufunc_steps(np.true_divide))
-mod.planned(ufunc_steps(np.mod))
-abs.planned(ufunc_steps(np.abs))
-maximum.planned(ufunc_steps(np.maximum))
-minimum.planned(ufunc_steps(np.minimum))
+_UFUNCS: dict[Any, np.ufunc] = {
+    add: np.add,
+    sub: np.subtract,
+    mul: np.multiply,
+    div: np.true_divide,
+    mod: np.mod,
+    abs: np.abs,
+}
+for _op, _function in {**_UFUNCS, maximum: np.maximum, minimum: np.minimum}.items():
+    _op.planned(ufunc_steps(_function))
 
 
 # Copies

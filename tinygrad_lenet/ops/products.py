@@ -9,7 +9,15 @@ import numpy as np
 from ..core.primitive import Array, draw, primitive
 from ..errors import ShapeError
 from ..kernels import memory
-from ..kernels.matmul import batch_innermost, common_dtype, dot, linear_steps, linear_weight_steps, product_steps
+from ..kernels.matmul import (
+    batch_innermost,
+    common_dtype,
+    dot,
+    linear_steps,
+    linear_weight_steps,
+    matmul_steps,
+    on_matrices,
+)
 from ..kernels.steps import but_for_half, computed
 from ..kernels.sums import single
 
@@ -67,7 +75,7 @@ matmul.check(draw(4), draw(4))
 matmul.check(draw(4), draw(2, 4, 3))
 matmul.check(draw(2, 3, 4), draw(4))
 matmul.check(draw(5, 1, 3, 4), draw(2, 4, 2))
-matmul.planned(but_for_half(product_steps))
+matmul.planned(but_for_half(matmul_steps))
 matmul.known_as(method=True, operator="matmul", numpy=np.matmul, torch="matmul", onnx="MatMul")
 
 
@@ -117,8 +125,8 @@ def _linear_weight_grad(g: Array, x: Array) -> Array:
 
 linear.vjp(x=lambda g, weight: linear(g, weight.T), weight=lambda g, x: _linear_weight_grad(g, x), bias=lambda g: g)
 _linear_weight_grad.vjp(g=lambda g_, x: linear(x, g_), x=lambda g_, g: linear(g, g_.T))
-linear.planned(lambda out, room, x, *more: None if x.dtype == np.float16 else linear_steps(out, room, x, *more))
-_linear_weight_grad.planned(but_for_half(linear_weight_steps))
+linear.planned(on_matrices(linear_steps))
+_linear_weight_grad.planned(on_matrices(linear_weight_steps))
 _linear_weight_grad.check(draw(3, 2), draw(3, 4))
 _linear_weight_grad.check(draw(2, 3, 2), draw(2, 3, 4))
 linear.check(draw(3, 4), draw(2, 4), draw(2))

@@ -157,6 +157,7 @@ def _public(key):
 
 # What only composites pass, and always as it should be; ``at`` is geometry.
 INNER = {"ops.shape._join": ("ends",), "ops.indexing._put": ("shape", "paths")}
+INNER |= {"ops.softmax.softmax_nll": ("index",), "ops.softmax._softmax_nll_grad": ("index",)}
 
 
 @pytest.mark.parametrize("key", PRIMITIVES)

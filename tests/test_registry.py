@@ -2,11 +2,13 @@
 
 import inspect
 import pickle
+import re
 
 import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
+import tinygrad_lenet.optim  # noqa: F401  # its ops too
 from tinygrad_lenet.core.accumulation import Part
 from tinygrad_lenet.core.primitive import REGISTRY, Draw, Op
 from tinygrad_lenet.kernels.convolution import Geometry
@@ -16,6 +18,7 @@ from tinygrad_lenet.ops.resize import Weights
 from tinygrad_lenet.testing import gradcheck
 
 OPS = {name: op for name, op in REGISTRY.items() if name.startswith("tinygrad_lenet.")}
+WIDE = {"cast", "channel_moments", "_joint_norm"}  # may give float64 for float32
 CASES = [pytest.param(op, case, id=f"{op.name}-{i}") for op in OPS.values() for i, case in enumerate(op.cases)]
 
 
@@ -73,7 +76,7 @@ def test_gradients_of_first_and_second_order(op, case):
     assert gradcheck(function, arrays, order=2)
 
 
-@pytest.mark.parametrize(("op", "case"), [c for c in CASES if c.values[0].name != "cast"])
+@pytest.mark.parametrize(("op", "case"), [c for c in CASES if c.values[0].name not in WIDE])
 def test_float32_stays_float32(op, case):
     function, arrays = as_function(op, case, np.float32)
     values = materialise(case, np.float32)[0]
@@ -213,13 +216,13 @@ def test_complex_numbers_are_refused_in_words_of_the_package(op, case):
 def test_statistics_that_are_given_are_those_of_the_channels():
     normalize = find(OPS["tinygrad_lenet.ops.normalization.normalize"])
     x, ones = np.arange(6.0).reshape(3, 2), np.ones(2)
-    for stats in ((ones * 1j, ones), (ones, ones * 1j), ([1j, 1], ones), (np.ones(2, np.complex64), ones)):
-        with pytest.raises(tl.DTypeError, match="complex"):
-            normalize(x, ones, ones, 0.1, stats)
-    with pytest.raises(tl.ShapeError, match=r"2 channels, got \(3,\) and \(2,\)"):
-        normalize(x, ones, ones, 0.1, (np.ones(3), ones))
+    with pytest.raises(tl.DTypeError, match="complex"):
+        normalize(x, ones, ones, 0.1, np.ones((2, 2)) * 1j)
+    for shape in ((2, 3), (3, 2), (2,), ()):
+        with pytest.raises(tl.ShapeError, match=rf"2 channels, got shape {re.escape(str(shape))}"):
+            normalize(x, ones, ones, 0.1, np.ones(shape))
     expected = (x - 1) / np.sqrt(2 + 0.1) + 1
-    np.testing.assert_allclose(normalize(x, ones, ones, 0.1, (ones, 2 * ones)).numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(normalize(x, ones, ones, 0.1, np.stack([ones, 2 * ones])).numpy(), expected, rtol=1e-12)
 
 
 def test_a_transposed_convolution_takes_lists():

@@ -81,6 +81,8 @@ def large(op, case):
     args, kwargs = op.cases[case]
     if f"{op.name}-{case}" in LARGER:
         return LARGER[f"{op.name}-{case}"]
+    if not any(isinstance(a, Draw) for a in args):
+        return None
     for found in enlargements(args):
         shapes = [a.shape for a in found if isinstance(a, Draw)]
         if max(map(math.prod, shapes), default=0) < MOST:

@@ -68,14 +68,22 @@ class Primitive(Composite[P, Tensor]):
         """Add the arguments of one test case. An op without a test case fails the tests."""
         self.op.cases.append((args, kwargs))
 
-    def planned(self, steps: Callable[..., Any]) -> None:
-        """Declare how a replay computes the op in memory that it already has.
+    def planned(
+        self,
+        steps: Callable[..., Any] | None = None,
+        rows: tuple[int, ...] | None = None,
+        added: tuple[int, ...] | None = None,
+    ) -> None:
+        """Declare how a replay computes the op in memory that it already has, and in chunks of a batch.
 
         ``steps(out, room, *arguments)`` returns the steps that write the result to ``out`` (``kernels/steps.py``), with
         the same bits as the op's function; or None if it cannot do so for these arrays. The arguments are those of the
         function. ``out`` has the shape, the dtype and the order of axes in memory that the function's result has.
+
+        Row i of the result depends on row i of the arguments at the positions ``rows``, and on others as a whole; the
+        empty tuple says that the op is elementwise. Or the result is a sum over the rows of the arguments ``added``.
         """
-        self.op.steps = steps
+        self.op.steps, self.op.rows, self.op.added = steps, rows, added
 
 
 @overload

@@ -73,7 +73,10 @@ class Op:
         self.rules: dict[str, Rule | None] = {}
         self.cases: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.onnx: Any = None  # see known_as
-        self.steps: Callable[..., Any] | None = None  # see Primitive.planned
+        # See Primitive.planned.
+        self.steps: Callable[..., Any] | None = None
+        self.rows: tuple[int, ...] | None = None
+        self.added: tuple[int, ...] | None = None
         self.plans: dict[tuple[int, int], Plan] = {}  # by ``tracked`` (see result) and the number of arguments
 
     def result(self, args: tuple[Any, ...], plain: list[Any], tracked: int, out: Any) -> Tensor:

@@ -222,8 +222,23 @@ EMIT |= {"count_nonzero": _of_truths("ReduceSum"), "any": _of_truths("ReduceMax"
 
 
 @emits("softmax_nll")
-def _softmax_nll(g: Graph, like: Output, x: Any, index: Any, average: bool) -> str:
-    return g.node("SoftmaxCrossEntropyLoss", x, g.of(index, np.int64), reduction="mean" if average else "none")
+def _softmax_nll(g: Graph, like: Output, x: Any, index: Any, count: Any) -> str:
+    kind = "none" if count is None else "mean"
+    return g.node("SoftmaxCrossEntropyLoss", x, g.of(index, np.int64), reduction=kind, ignore_index=-1)
+
+
+@emits("class_index")
+def _class_index(g: Graph, like: Output, target: Any, classes: int, ignore_index: int | None) -> str:
+    """-1 in place of those to ignore. A file does not check its targets."""
+    flat = g.of(target, np.int64) if target.array.ndim == 1 else g.node("Reshape", g.of(target, np.int64), g.ints(-1))
+    ignored = None if ignore_index is None else g.node("Equal", flat, np.int64(ignore_index))
+    return flat if ignored is None else g.node("Where", ignored, np.int64(-1), flat)
+
+
+@emits("count_classes")
+def _count_classes(g: Graph, like: Output, index: Any, dtype: Any) -> str:
+    used = g.node("Greater", g.of(index, np.int64), np.int64(-1))
+    return g.cast(_reduction(g, "ReduceSum", g.cast(used, np.int64)), like.dtype)
 
 
 @emits("argsort")

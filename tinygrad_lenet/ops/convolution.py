@@ -153,9 +153,9 @@ conv2d_input_grad.vjp(
     g=lambda g_, weight, at: _conv2d(g_, weight, None, at), weight=lambda g_, g, at: conv2d_weight_grad(g_, g, at)
 )
 conv2d_weight_grad.vjp(x=lambda g_, g, at: conv2d_input_grad(g, g_, at), g=lambda g_, x, at: _conv2d(x, g_, None, at))
-_conv2d.planned(but_for_half(fast.output_steps))
-conv2d_input_grad.planned(but_for_half(fast.input_grad_steps))
-conv2d_weight_grad.planned(but_for_half(fast.weight_grad_steps))
+_conv2d.planned(but_for_half(fast.output_steps), rows=(0,))
+conv2d_input_grad.planned(but_for_half(fast.input_grad_steps), rows=(0,))
+conv2d_weight_grad.planned(but_for_half(fast.weight_grad_steps), added=(0, 1))
 _conv2d.op.name = "conv2d"  # the name for messages, drawings and graphs
 # The test cases: windows(size, kernel, stride, padding, dilation), then groups.
 _MIXED = Geometry(windows((5, 6), (2, 3), (2, 1), (1, 2), (2, 1)), 2)

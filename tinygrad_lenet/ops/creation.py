@@ -147,12 +147,13 @@ def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_gr
 
 
 @primitive(effect=True)
-def drawn(method: str, shape: tuple[int, ...], generator: Any, dtype: DTypeLike) -> Array:
-    """Random numbers that a method of a NumPy generator gives for a shape. An op, so that a replay draws anew."""
-    return getattr(generator_of(generator), method)(shape).astype(dtype)
+def drawn(normal: bool, shape: tuple[int, ...], generator: Any, dtype: DTypeLike) -> Array:
+    """Random numbers of the standard normal distribution, or uniform ones."""
+    source = generator_of(generator)
+    return (source.standard_normal if normal else source.random)(shape).astype(dtype)
 
 
-drawn.check("random", (3, 2), 0, np.float64)
+drawn.check(True, (3, 2), 0, np.float32)
 
 
 @composite(torch="rand")
@@ -167,7 +168,7 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
     >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
     True
     """
-    return _owned(drawn("random", _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
+    return _owned(drawn(False, _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
 
 
 @composite(torch="randn")
@@ -184,7 +185,7 @@ def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, re
     >>> bool(abs(x.mean()) < 0.1), bool(abs(x.std() - 1) < 0.1)
     (True, True)
     """
-    return _owned(drawn("standard_normal", _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
+    return _owned(drawn(True, _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

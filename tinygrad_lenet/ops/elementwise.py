@@ -205,6 +205,7 @@ def select(x: Array, mask: Array, when: bool = True) -> Array:
 
 
 select.vjp(x=lambda g, mask, when: select(g, mask, when), mask=None)
+select.planned(rows=())
 select.check(draw(3, 2), np.array([True, False]))
 select.check(draw(3, 2), np.array([True, False]), when=False)
 
@@ -317,7 +318,7 @@ _UFUNCS: dict[Any, np.ufunc] = {
     abs: np.abs,
 }
 for _op, _function in {**_UFUNCS, maximum: np.maximum, minimum: np.minimum}.items():
-    _op.planned(ufunc_steps(_function))
+    _op.planned(ufunc_steps(_function), rows=())
 
 
 # Copies
@@ -336,7 +337,7 @@ def clone(x: Array) -> Array:
     return np.array(x)
 
 
-clone.planned(copy_steps)
+clone.planned(copy_steps, rows=())
 clone.vjp(x=lambda g: g)
 clone.check(draw(3, 2))
 clone.known_as(method=True, operator="pos", numpy=(np.positive, np.copy), torch="clone", onnx="Identity")
@@ -348,7 +349,7 @@ def cast(x: Array, dtype: DTypeLike) -> Array:
     return np.asarray(x).astype(as_dtype(dtype))
 
 
-cast.planned(copy_steps)
+cast.planned(copy_steps, rows=())
 cast.vjp(x=lambda g: g)
 cast.check(draw(3, 2), np.float64)
 

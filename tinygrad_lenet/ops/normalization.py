@@ -73,7 +73,7 @@ def layer_norm_definition(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> 
 
 @primitive
 def channel_moments(x: Array) -> Array:
-    """Mean and (biased) variance of each channel (axis 1), as two rows of float64; :func:`normalize` has the gradient."""
+    """Mean and (biased) variance of each channel (axis 1), as two rows of float64. No gradient: see ``normalize``."""
     return np.stack(_with_moments(x, None)[2:])
 
 

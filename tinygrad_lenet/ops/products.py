@@ -125,8 +125,8 @@ def _linear_weight_grad(g: Array, x: Array) -> Array:
 
 linear.vjp(x=lambda g, weight: linear(g, weight.T), weight=lambda g, x: _linear_weight_grad(g, x), bias=lambda g: g)
 _linear_weight_grad.vjp(g=lambda g_, x: linear(x, g_), x=lambda g_, g: linear(g, g_.T))
-linear.planned(on_matrices(linear_steps))
-_linear_weight_grad.planned(on_matrices(linear_weight_steps))
+linear.planned(on_matrices(linear_steps), rows=(0,))
+_linear_weight_grad.planned(on_matrices(linear_weight_steps), added=(0, 1))
 _linear_weight_grad.check(draw(3, 2), draw(3, 4))
 _linear_weight_grad.check(draw(2, 3, 2), draw(2, 3, 4))
 linear.check(draw(3, 4), draw(2, 4), draw(2))

@@ -49,7 +49,9 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 sum.vjp(x=lambda g, x_shape, axis: _broadcast_back(g, x_shape, axis))
-sum.planned(lambda out, room, x, axis, keepdims: sum_steps(out, room, x, axes_of(axis, x.ndim), keepdims))
+sum.planned(
+    lambda out, room, x, axis, keepdims: sum_steps(out, room, x, axes_of(axis, x.ndim), keepdims), rows=(0,), added=(0,)
+)
 sum.known_as(method=True, numpy=np.sum, torch="sum", onnx="ReduceSum")
 
 
@@ -179,7 +181,11 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 mean.vjp(x=lambda g, x_shape, axis: _broadcast_back(single(g) / _count(x_shape, axis), x_shape, axis))
-mean.planned(lambda out, room, x, axis, keepdims: mean_steps(out, room, x, axes_of(axis, x.ndim), keepdims))
+mean.planned(
+    lambda out, room, x, axis, keepdims: mean_steps(out, room, x, axes_of(axis, x.ndim), keepdims),
+    rows=(0,),
+    added=(0,),
+)
 mean.known_as(method=True, numpy=np.mean, torch="mean", onnx="ReduceMean")
 
 

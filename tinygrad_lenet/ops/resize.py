@@ -44,7 +44,7 @@ class Weights:
     def __repr__(self) -> str:
         return f"weights of {self.matrix.shape[1]} pixels for {self.matrix.shape[0]}"
 
-    @functools.lru_cache(maxsize=256)  # noqa: B019  # weights are kept anyway; a replay compares them by identity
+    @functools.lru_cache(maxsize=256)  # noqa: B019  # of cached weights: a replay compares the options of ops
     def transposed(self) -> Weights:
         """The weights with which the gradients of the ``m`` new pixels contribute to those of the ``n`` old ones."""
         return Weights(self.matrix.T, self.back, self.terms)

@@ -53,7 +53,7 @@ def ufunc(
         op.check(*case)
         has_method = method and not operator
         if isinstance(function, np.ufunc):
-            op.planned(ufunc_steps(function))
+            op.planned(ufunc_steps(function), rows=())
         op.known_as(method=has_method, operator=operator, numpy=numpy or function, torch=op.__name__, onnx=onnx)
         return op
 

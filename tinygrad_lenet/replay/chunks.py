@@ -10,38 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..core.modes import no_grad, tracing
 from ..core.tensor import Tensor
-from ..core.values import mapped
 from ..kernels.threads import WORTH, parallel
-from ..ops.activations import _sigmoid_grad, _tanh_grad, _where_positive, relu, sigmoid, tanh
-from ..ops.convolution import _conv2d, conv2d_input_grad, conv2d_weight_grad
-from ..ops.elementwise import add, cast, clone, div, mul, neg, sub
-from ..ops.losses import class_index, count_classes
-from ..ops.maths import pow, square
-from ..ops.pooling import _avg_pool2d, _avg_unpool, _max_pool2d, _unpool
-from ..ops.products import _linear_weight_grad, linear
 from ..ops.reduction import axes_of, mean, sum
-from ..ops.shape import broadcast_to, reshape
-from ..ops.softmax import _softmax_nll_grad, softmax_nll
+from ..ops.shape import reshape
 from .program import Program
 from .trace import Step, Trace, Value, values_in
 
 _ROWS = 32  # of a chunk, at most; with half as many, calls take longer than the arithmetic
-_ELEMENTWISE = {f.op for f in (relu, _where_positive, tanh, _tanh_grad, sigmoid, _sigmoid_grad, clone, cast)}
-_ELEMENTWISE |= {f.op for f in (add, sub, mul, div, neg, square, pow)}
-# Row i of the result depends on row i of these arguments, and on others that have no rows.
-_EACH = {f.op: [0] for f in (_conv2d, conv2d_input_grad, _max_pool2d, _avg_pool2d, _avg_unpool, linear, reshape)}
-_EACH |= {_unpool.op: [0, 1, 2], softmax_nll.op: [0, 1], _softmax_nll_grad.op: [1, 2], broadcast_to.op: [0]}
-# The result is a sum, or the mean, over the rows of these arguments.
-_ADDED = {conv2d_weight_grad.op: [0, 1], _linear_weight_grad.op: [0, 1], softmax_nll.op: [0, 1], sum.op: [0]}
-_ADDED |= {mean.op: [0]}
-_ONCE = {class_index.op, count_classes.op}  # for the whole batch, before the chunks
 
 
 class Chunks:
@@ -57,6 +38,7 @@ class Chunks:
         self.rows = {v for v in inputs if v.shape[:1] == (self.batch,)}  # values with a row for each of the batch
         self.sums: list[Value] = []  # values that are added up over the chunks
         self.means: set[Value] = set()  # those that are divided by the number of chunks
+        self._made: set[Value] = set()  # values that are computed in chunks
         self._late: set[Value] = set()  # values that depend on these sums, or mix rows
         for step in steps:
             self._part(step).append(step)
@@ -64,26 +46,22 @@ class Chunks:
     def _part(self, step: Step) -> list[Step]:
         """The part of the program to which a step belongs."""
         op, out, used = step.op, step.out, values_in(step.args)
-        places = [i for i, a in enumerate(step.args) if isinstance(a, Value) and a in self.rows]
         written = any(other.out is None for other in self.after)  # tensors that this step may read
-        if out is not None and self._late.isdisjoint(used) and not written:
-            whole = out.shape[:1] == (self.batch,)
-            if not places or op in _ONCE:
-                self.rows |= {out} if places and whole else set()
-                return self.before
-            ranks = {len(step.args[i].shape) for i in places}
-            across = op in (sum.op, mean.op) and 0 in axes_of(step.args[1], *ranks)
-            aligned = (
-                {len(out.shape)} == ranks if op in _ELEMENTWISE or op is broadcast_to.op else places == _EACH.get(op)
-            )
-            if whole and aligned and not across:
+        if out is not None and not written and self._late.isdisjoint(used):
+            places = {i for i, a in enumerate(step.args) if isinstance(a, Value) and a in self.rows}
+            whole, ranks = out.shape[:1] == (self.batch,), {len(step.args[i].shape) for i in places}
+            across = op in (sum.op, mean.op) and 0 in axes_of(step.args[1], len(used[0].shape))
+            if places and whole and not across and _apart(step, places, ranks):
                 self.rows.add(out)
+                self._made.add(out)
                 return self.inside
-            if _ADDED.get(op) == places and (across or not whole):
+            if places and (across or not whole) and places <= {*(op.added or ())}:
                 self.sums.append(out)
                 self.means |= {out} if op is mean.op else set()
                 self._late.add(out)
                 return self.inside
+            if self._made.isdisjoint(used):
+                return self.before
         self._late |= {out} if out is not None else set()
         return self.after
 
@@ -120,28 +98,36 @@ class Chunks:
         known: dict[Value, Tensor] = {}
         self.sources: list[tuple[Value, Any]] = []  # for each value with rows, the one in a chunk, and the whole array
 
-        def of(leaf: Any, step: Step) -> Any:
+        def of(leaf: Any, rows: bool = False) -> Any:
             if not isinstance(leaf, Value):
                 return leaf
+            if leaf not in known and not rows:
+                return Tensor._wrap(leaf.array)
             if leaf not in known:
-                mask = step.op in _ELEMENTWISE and step.out is not None and leaf.shape[:1] == step.out.shape[:1]
-                if leaf in self.rows or (mask and len(leaf.shape) == len(step.out.shape)):
-                    known[leaf] = Tensor._wrap(np.array(leaf.array[: self.size]))
-                    self.sources.append((trace.input(known[leaf]), leaf.array))
-                else:
-                    return Tensor._wrap(leaf.array)
+                known[leaf] = Tensor._wrap(np.array(leaf.array[: self.size]))
+                self.sources.append((trace.input(known[leaf]), leaf.array))
             return known[leaf]
 
         with tracing(trace), no_grad(), np.errstate(all="ignore"):
             for step in self.inside:
-                args = mapped(step.args, partial(of, step=step))
-                if step.op in (reshape.op, broadcast_to.op):  # the new shape
-                    args = (args[0], (self.size, *args[1][1:]))
+                args = tuple(
+                    [of(a, self._has_rows(step, i, a)) if isinstance(a, Value) else a for i, a in enumerate(step.args)]
+                )
+                if step.op is reshape.op:
+                    args = (args[0], self.size, *step.out.shape[1:])
                 known[step.out] = step.op.result(*step.op.signature.compute(args, {}))
         self.steps = trace.steps
         for step, original in zip(self.steps, self.inside, strict=True):
             step.line = original.line
         self.results = [trace.value(known[v]._data) for v in (*self.sums, *self.collected)]
+
+    def _has_rows(self, step: Step, i: int, value: Value) -> bool:
+        """Whether an argument of a step in a chunk has a row for each of the batch."""
+        if value.shape[:1] != (self.batch,):
+            return False
+        if step.op.rows == ():
+            return len(value.shape) == len(step.out.shape)
+        return value in self.rows or i in (step.op.rows or ()) or i in (step.op.added or ())
 
     def array(self, value: Value) -> Any:
         """The array of a value."""
@@ -172,3 +158,11 @@ class Chunks:
             for value, target in zip(self.results, targets, strict=True):
                 np.copyto(target, program.array(value))
         self._idle.append(program)
+
+
+def _apart(step: Step, places: set[int], ranks: set[int]) -> bool:
+    """Whether a step treats rows one by one, of which it has those at these places, with these numbers of axes."""
+    rows = step.op.rows
+    if rows is None:
+        return False
+    return ranks == {len(step.out.shape)} if rows == () else places <= {*rows}

@@ -17,8 +17,8 @@ import numpy as np
 from ..core.modes import no_grad, tracing
 from ..core.tensor import Tensor
 from ..kernels.threads import WORTH, parallel
-from ..ops.reduction import axes_of, mean, sum
-from ..ops.shape import reshape
+from ..ops.reduction import mean, sum
+from ..ops.shape import axes_of, reshape
 from .program import Program
 from .trace import Step, Trace, Value, values_in
 
@@ -55,7 +55,7 @@ class Chunks:
                 self.rows.add(out)
                 self._made.add(out)
                 return self.inside
-            if places and (across or not whole) and places <= {*(op.added or ())}:
+            if places and (across or not whole or op.rows is None) and places <= {*(op.added or ())}:
                 self.sums.append(out)
                 self.means |= {out} if op is mean.op else set()
                 self._late.add(out)
@@ -98,21 +98,18 @@ class Chunks:
         known: dict[Value, Tensor] = {}
         self.sources: list[tuple[Value, Any]] = []  # for each value with rows, the one in a chunk, and the whole array
 
-        def of(leaf: Any, rows: bool = False) -> Any:
+        def chunk(step: Step, i: int, leaf: Any) -> Any:
+            """An argument in a chunk."""
             if not isinstance(leaf, Value):
                 return leaf
-            if leaf not in known and not rows:
-                return Tensor._wrap(leaf.array)
-            if leaf not in known:
+            if leaf not in known and self._has_rows(step, i, leaf):
                 known[leaf] = Tensor._wrap(np.array(leaf.array[: self.size]))
                 self.sources.append((trace.input(known[leaf]), leaf.array))
-            return known[leaf]
+            return known[leaf] if leaf in known else Tensor._wrap(leaf.array)
 
         with tracing(trace), no_grad(), np.errstate(all="ignore"):
             for step in self.inside:
-                args = tuple(
-                    [of(a, self._has_rows(step, i, a)) if isinstance(a, Value) else a for i, a in enumerate(step.args)]
-                )
+                args = tuple([chunk(step, i, a) for i, a in enumerate(step.args)])
                 if step.op is reshape.op:
                     args = (args[0], self.size, *step.out.shape[1:])
                 known[step.out] = step.op.result(*step.op.signature.compute(args, {}))

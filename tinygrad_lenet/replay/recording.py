@@ -92,7 +92,7 @@ class Recording:
     def _program(self) -> Any:
         """A program, in chunks of the batch if that pays."""
         if self.backward is None:
-            chunks = Chunks(self.steps, self.outputs, self.inputs)
+            chunks = Chunks(self.steps, self.outputs, [*self.inputs, *self.before])
             if chunks.worth():
                 return chunks.bind()
         lasting = [*self.inputs, *self.before, *([self.backward.seed] if self.backward else [])]

@@ -53,12 +53,13 @@ class Step:
     """An op or an effect of the trace."""
 
     __slots__ = ("args", "line", "op", "out", "rest")
+    out: Any  # the Value of an op; None for an effect
 
     def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None, rest: tuple[Any, ...] = ()) -> None:
         self.op = op  # a primitive's op, or the function of an effect
         self.args = args  # with Values in place of arrays
         self.rest = rest  # further arguments of an effect, which two traces need not have in common
-        self.out = out  # None for an effect
+        self.out = out
         self.line = user_line()
 
     @property

@@ -148,10 +148,13 @@ class PythonObject(Methods):
 
     @data.setter
     def data(self, value: Any) -> None:
-        typed = isinstance(value, (PythonObject, np.ndarray, np.generic))
-        with np.errstate(over="ignore", invalid="ignore"):
-            array = to_array(value, self.dtype)
-        unchanged("data", array, to_array(value, None if typed else np.float64))
+        if isinstance(value, PythonObject) and value.dtype == self.dtype:
+            array = value._data
+        else:
+            typed = isinstance(value, (PythonObject, np.ndarray, np.generic))
+            with np.errstate(over="ignore", invalid="ignore"):
+                array = to_array(value, self.dtype)
+            unchanged("data", array, to_array(value, None if typed else np.float64))
         if array.shape != self.shape:
             raise ShapeError(f"data must keep its shape {self.shape}, got {array.shape}; make a new tensor instead")
         with no_grad():
@@ -259,11 +262,11 @@ class PythonObject(Methods):
         result: Tensor = getattr(self.detach() if in_place else self, f"__{name}__")(other)
         if not in_place:
             return result
-        change = f"an update in place by {brief(other)} would change the"
+        change = "an update in place would change the"
         if result.shape != self.shape:
-            raise ShapeError(f"{change} shape {self.shape} to {result.shape}")
+            raise ShapeError(f"{change} shape {self.shape} to {result.shape}: {brief(other)}")
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise DTypeError(f"{change} dtype {self.dtype} to {result.dtype}")
+            raise DTypeError(f"{change} dtype {self.dtype} to {result.dtype}: {brief(other)}")
         self._write(..., result._data)
         return self  # type: ignore[return-value]  # a Tensor
 

@@ -19,8 +19,6 @@ from .trace import Step, Value, values_in
 def bounds(value: Value) -> tuple[int, int]:
     """The first byte of an array, and the byte after its last one, counted from its first element."""
     reach = [(n - 1) * stride for n, stride in zip(value.shape, value.strides, strict=True)]
-    if 0 in value.shape:
-        return 0, 1
     return sum(r for r in reach if r < 0), sum(r for r in reach if r > 0) + value.dtype.itemsize
 
 
@@ -53,6 +51,8 @@ class Program:
         if value.array is not None:
             return value.array
         found = self.arrays.get(value)
+        if found is None and 0 in value.shape:  # a view of no elements may lie anywhere
+            found = self.arrays[value] = np.empty(value.shape, value.dtype)
         if found is None:
             whole = value.whole
             low, high = bounds(whole)

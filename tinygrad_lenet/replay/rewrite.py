@@ -27,7 +27,7 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
         pool, back, mask = (by_op.pop(f.op, None) for f in (_max_pool2d, _unpool, _where_positive))
         if y is None or pool is None or pool.out is None or by_op or (back is None) != (mask is None):
             continue
-        if len(uses[y]) > 1 + 2 * (back is not None) or (back is not None and uses[back.out] != [mask]):  # type: ignore[index]
+        if len(uses[y]) > 1 + 2 * (back is not None) or (back is not None and uses[back.out] != [mask]):
             continue
         (x,), (_, at), peak, out = activation.args, pool.args, pool.out.twin(), pool.out
         activation.op, activation.args, activation.out = pool.op, (x, at), peak

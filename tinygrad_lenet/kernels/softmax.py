@@ -14,42 +14,27 @@ from .sums import WIDER
 Array: TypeAlias = NDArray[Any]
 
 
-def targets(index: Array) -> tuple[Array, Array | None, int]:
-    """Return the class indices with 0 in place of -1, which marks a target to ignore; a mask of the other targets, or
-    None if there are no others; and their number.
-    """
-    if not index.size or np.minimum.reduce(index) >= 0:
-        return index, None, len(index)
-    used = index >= 0
-    return np.maximum(index, 0), used, int(np.count_nonzero(used))
-
-
 def nll(out: Array, x: Array, index: Array, room: Room = memory.empty) -> None:
     """Write ``-log(softmax(x)[i, index[i]])`` to ``out``, (N,); 0 where the index is -1.
 
     The sum of exponentials leaves out the largest, which is 1, and ``log1p`` adds it: a loss near 0 keeps its digits.
     """
-    index, used, _ = targets(index)
     rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # argmax needs a class
     wide = WIDER.get(x.dtype, np.dtype(np.float64))
     d = np.subtract(x, x[rows, largest].reshape(-1, 1), out=memory.like(x, x.shape, wide, room), dtype=wide)
     e = np.exp(d, out=memory.like(x, x.shape, wide, room))
     e[rows, largest] = 0
     np.subtract(np.log1p(np.add.reduce(e, 1)), d[rows, index], out=out, casting="same_kind")
-    if used is not None:
-        out[~used] = 0
+    out[index < 0] = 0
 
 
 def nll_grad(out: Array, softmax: Array, g: Array, index: Array) -> None:
-    """Write the gradient of :func:`nll` to ``out``, (N, C); ``g`` is (N,) or (). Rows whose index is -1 are 0.
+    """Write the gradient of :func:`nll` to ``out``, (N, C); ``g`` is (N,) or ().
 
     ``out`` has the memory layout of ``softmax``, and may be ``softmax``. The gradient is ``g * softmax``, except at the
     target: there it is ``-g`` times the sum of the other probabilities, which is more accurate than ``softmax - 1``.
     """
-    index, used, _ = targets(index)
-    if used is not None:
-        g = np.where(used, g, 0)
-    at = np.arange(len(index)), index
+    at, g = (np.arange(len(index)), np.maximum(index, 0)), np.where(index < 0, 0, g)
     if out is not softmax:
         np.copyto(out, softmax)
     out[at] = 0

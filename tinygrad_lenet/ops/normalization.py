@@ -88,11 +88,8 @@ def _with_moments(x: Array, stats: Array | None) -> tuple[Channels, Array, Array
     x = single(x)
     at = fast.channels(x)
     data = at.view(x)
-    if stats is None:
-        return (at, data, *fast.moments(data, at))
-    if stats.shape != (2, x.shape[1]):
-        raise ShapeError(f"stats must be mean and variance of {x.shape[1]} channels, got shape {stats.shape}")
-    return at, data, *stats
+    mean, var = fast.moments(data, at) if stats is None else stats
+    return at, data, mean, var
 
 
 @primitive

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import numpy_api
+from tinygrad_lenet import numpy_api, optim
 from tinygrad_lenet.core.primitive import REGISTRY
 from tinygrad_lenet.core.primitive import draw as t
 
@@ -35,6 +35,7 @@ def _find(op):
     return getattr(importlib.import_module(op.forward.__module__), op.forward.__name__)
 
 
+assert optim  # its ops too
 PRIMITIVES = {
     key.removeprefix("tinygrad_lenet."): _find(op) for key, op in REGISTRY.items() if key.startswith("tinygrad_lenet.")
 }
@@ -158,6 +159,9 @@ def _public(key):
 # What only composites pass, and always as it should be; ``at`` is geometry.
 INNER = {"ops.shape._join": ("ends",), "ops.indexing._put": ("shape", "paths")}
 INNER |= {"ops.softmax.softmax_nll": ("index",), "ops.softmax._softmax_nll_grad": ("index",)}
+INNER |= {"ops.indexing.checked_index": ("index",), "ops.indexing._origin": ("index",)}
+INNER |= {"ops.normalization._moved": ("running", "newest"), "optim.clipping._joint_norm": ("gradients",)}
+INNER |= {"optim.clipping._limited": ("g", "total"), "optim.clipping._narrow": ("total",)}
 
 
 @pytest.mark.parametrize("key", PRIMITIVES)

@@ -2,13 +2,12 @@
 
 import inspect
 import pickle
-import re
 
 import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-import tinygrad_lenet.optim  # noqa: F401  # its ops too
+import tinygrad_lenet.optim  # its ops too
 from tinygrad_lenet.core.accumulation import Part
 from tinygrad_lenet.core.primitive import REGISTRY, Draw, Op
 from tinygrad_lenet.kernels.convolution import Geometry
@@ -218,9 +217,6 @@ def test_statistics_that_are_given_are_those_of_the_channels():
     x, ones = np.arange(6.0).reshape(3, 2), np.ones(2)
     with pytest.raises(tl.DTypeError, match="complex"):
         normalize(x, ones, ones, 0.1, np.ones((2, 2)) * 1j)
-    for shape in ((2, 3), (3, 2), (2,), ()):
-        with pytest.raises(tl.ShapeError, match=rf"2 channels, got shape {re.escape(str(shape))}"):
-            normalize(x, ones, ones, 0.1, np.ones(shape))
     expected = (x - 1) / np.sqrt(2 + 0.1) + 1
     np.testing.assert_allclose(normalize(x, ones, ones, 0.1, np.stack([ones, 2 * ones])).numpy(), expected, rtol=1e-12)
 

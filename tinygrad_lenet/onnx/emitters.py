@@ -227,12 +227,11 @@ def _softmax_nll(g: Graph, like: Output, x: Any, index: Any, count: Any) -> str:
     return g.node("SoftmaxCrossEntropyLoss", x, g.of(index, np.int64), reduction=kind, ignore_index=-1)
 
 
-@emits("class_index")
-def _class_index(g: Graph, like: Output, target: Any, classes: int, ignore_index: int | None) -> str:
-    """-1 in place of those to ignore. A file does not check its targets."""
-    flat = g.of(target, np.int64) if target.array.ndim == 1 else g.node("Reshape", g.of(target, np.int64), g.ints(-1))
-    ignored = None if ignore_index is None else g.node("Equal", flat, np.int64(ignore_index))
-    return flat if ignored is None else g.node("Where", ignored, np.int64(-1), flat)
+@emits("checked_index")
+def _checked_index(g: Graph, like: Output, index: Any, *options: Any) -> str:
+    """A file does not check indices; -1 replaces those to ignore."""
+    name, ignored = g.of(index, np.int64), options[-1]
+    return name if ignored is None else g.node("Where", g.node("Equal", name, np.int64(ignored)), np.int64(-1), name)
 
 
 @emits("count_classes")

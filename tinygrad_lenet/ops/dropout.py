@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ..checks import Probability
 from ..core.primitive import Array, composite, primitive
@@ -65,7 +64,7 @@ def _drop(x: Tensor, p: float, training: bool, generator: Seed, shape: tuple[int
 
 
 @primitive(effect=True)
-def drop_mask(shape: tuple[int, ...], p: float, generator: Any, dtype: DTypeLike) -> Array:
+def drop_mask(shape: tuple[int, ...], p: float, generator: Any, dtype: Any) -> Array:
     """0 with probability ``p``, else ``1 / (1 - p)``."""
     keep = generator_of(generator).random(shape, np.float32) >= p
     return np.multiply(keep, 1 / (1 - p), dtype=dtype)

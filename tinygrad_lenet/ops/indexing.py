@@ -179,17 +179,18 @@ def _index_array(name: str, values: Array) -> Any:
 
 
 @primitive(effect=True)
-def _within(index: Array, low: int, high: int, message: str) -> Array:
-    """Return a sealed copy of indices; raise unless they lie in ``low ... high - 1``."""
-    if index.size and not (low <= index.min() and index.max() < high):
-        bad = index[(index < low) | (index >= high)]
-        raise OutOfRangeError(message.format(bad[0], index))
-    return sealed(np.array(index))
+def checked_index(index: Any, low: int, high: int, error: Any, message: str, ignored: int | None = None) -> Array:
+    """Return a sealed copy of indices, with -1 in place of those to ignore. Raise an error unless the others lie in
+    ``low ... high - 1``; in its message, {0} is the first that does not, and {1} all indices.
+    """
+    gone = index == ignored
+    bad = index[~(gone | ((index >= low) & (index < high)))]
+    if bad.size:
+        raise error(message.format(bad[0], index))
+    return sealed(np.where(gone, -1, index.astype(np.intp)))
 
 
-_within.vjp(index=None)
-_within.check(np.array([2, 0]), 0, 3, "")
-_within.known_as(onnx=lambda g, t, index, *_: index)
+checked_index.check(np.array([2, 0]), 0, 3, OutOfRangeError, "", 0)
 
 
 def _indices_along(x: Tensor, indices: Array, axis: int, name: str) -> tuple[Any, int]:
@@ -199,7 +200,7 @@ def _indices_along(x: Tensor, indices: Array, axis: int, name: str) -> tuple[Any
         raise ShapeError(f"{name} must have {x.ndim} axes as the tensor {x.shape}, got shape {found.shape}")
     n = x.shape[at]
     message = f"{name} must lie in {-n} ... {n - 1} on axis {axis} of {x.shape}, got {{1}}"
-    return _within(found, -n, n, message)._data, at
+    return checked_index(found, -n, n, OutOfRangeError, message)._data, at
 
 
 def grid(shape: tuple[int, ...], at: int, indices: Any) -> tuple[Any, ...]:
@@ -260,14 +261,13 @@ def gather(x: Array, axis: int, index: Array) -> Tensor:
 
 
 @primitive
-def _origin(index: Array, shape: tuple[int, ...], at: int) -> Array:
+def _origin(index: Any, shape: tuple[int, ...], at: int) -> Array:
     """Which index is the last to point to each element of a tensor: its place in ``index``, or -1 if there is none."""
     origin = np.full(shape, -1)
     origin[grid(index.shape, at, index)] = np.arange(index.size).reshape(index.shape)
     return origin
 
 
-_origin.vjp(index=None)
 _origin.check(np.array([[2, 0], [2, 1]]), (3, 2), 0)
 
 
@@ -343,7 +343,7 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     index = _index_array("tensor", tensor)
     count = num_classes if num_classes != -1 else int(amax(index)) + 1 if index.size else 0
     message = f"the class indices in tensor must lie in 0 ... {count - 1}, got {{1}}"
-    return (_within(index, 0, count, message)[..., None] == np.arange(count)).astype(np.int64)
+    return (checked_index(index, 0, count, OutOfRangeError, message)[..., None] == np.arange(count)).astype(np.int64)
 
 
 @composite(torch="nn.functional.embedding")
@@ -368,7 +368,8 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
     table, index = as_tensor(weight), _index_array("input", input)
     if table.ndim != 2:
         raise ShapeError(f"weight must be a table (V, D), got {table.shape}")
-    index = _within(index, 0, len(table), f"indices must lie in 0 ... {len(table) - 1}, got {{0}} in input")
+    message = f"indices must lie in 0 ... {len(table) - 1}, got {{0}} in input"
+    index = checked_index(index, 0, len(table), OutOfRangeError, message)
     rows = getitem(table, index) if index.ndim else getitem(table, index.reshape(1)).reshape(-1)  # not a view
     if padding_idx is None:
         return rows

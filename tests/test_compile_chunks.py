@@ -93,5 +93,5 @@ def test_a_label_that_is_no_class_is_refused_as_ever(loss):
     for _ in range(3):
         step(images, tl.tensor(labels))
     labels[50] = 11
-    with pytest.raises(tl.ArgumentError, match="there are 10 classes, 0 ... 9, but a target is 11"):
+    with pytest.raises(tl.ArgumentError, match="but a target is 11"):
         step(images, tl.tensor(labels))

@@ -164,7 +164,7 @@ class Backward:
         self._inputs: dict[Vertex, int] = {
             x.tensor._node or x.tensor: i for i, x in enumerate(trace.inputs) if x.tensor is not None
         }
-        self.seed = trace.input(Tensor._wrap(np.ones(output.shape, output.dtype)))
+        self.seed = trace.input(Tensor._wrap(np.ones_like(output._data)))
         root, sums = output._node or output, Gradients()
         with no_grad():
             pullback([root], [self.seed.tensor], sources([root], since), True, since, sums.add)

@@ -17,7 +17,7 @@ import tinygrad_lenet as tl
 pytest.importorskip("matplotlib", reason="matplotlib, which draws the pictures of the tour, is not installed")
 
 from tour_answers import RIGHT
-from tour_wrong_answers import WRONG
+from tour_wrong_answers_late import WRONG
 
 TOUR = Path(__file__).parents[1] / "examples" / "tour"
 LESSONS = sorted(TOUR.glob("[01]*_*.py"))
@@ -113,6 +113,100 @@ def test_verdicts(name, answer, words, checker, capsys, monkeypatch):
     assert words in said
     assert right == (words == ": right")
     assert said.isascii()
+
+
+def verdict(checker, capsys, name, answer):
+    """What the checker says of an answer, and the last hint to a learner in it."""
+    number, exercise = next(pair for pair in exercises(checker) if pair[1].function == name)
+    names = checker.definitions(LESSONS[number - 1])
+    exec(compile(answer, names["__file__"], "exec"), names)
+    assert not checker.report(exercise, names, 0)
+    return capsys.readouterr().out
+
+
+AGG = pytest.mark.usefixtures("agg")
+
+
+@pytest.fixture
+def agg(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+@AGG
+def test_a_usual_mistake_is_named_only_if_it_explains_every_result(checker, capsys):
+    """The first wrong result is not enough: with the label 0, a class minus its label is the class."""
+    said = verdict(checker, capsys, "cross_entropy_gradient", "def cross_entropy_gradient(z, y): return softmax(z) - y")
+    assert "usual mistake" not in said
+    said = verdict(
+        checker,
+        capsys,
+        "avg_pool_gradient",
+        "def avg_pool_gradient(g, k):\n g /= k**2\n return np.kron(g, np.ones((k, k)))",
+    )
+    assert "it changes its arguments, here g; work on a copy" in said
+    assert "usual mistake" not in said
+
+
+@AGG
+def test_exceptions_come_with_line_and_arguments(checker, capsys):
+    said = verdict(checker, capsys, "avg_pool_gradient", "def avg_pool_gradient(g, k):\n  return 1 / (k - 1)")
+    assert "it raises ZeroDivisionError: division by zero\n      in line 2:" in said
+    assert "for g = [[0.0]], k = 1" in said
+    said = verdict(checker, capsys, "avg_pool_gradient", "def avg_pool_gradient(g): return g")
+    assert "takes 1 positional argument but 2 were given" in said
+
+
+@AGG
+def test_an_answer_without_return(checker, capsys):
+    assert "is a `return` missing?" in verdict(checker, capsys, "im2col_stride", "def im2col_stride(x, k, s, p): x")
+    assert "is a `return` missing?" in verdict(checker, capsys, "dropout", "def dropout(x, p, rng): x")
+
+
+@AGG
+def test_large_logits_give_one_message_and_no_warnings(checker, capsys, recwarn):
+    answer = "def cross_entropy(z, y): return np.mean([loss_in_loops(row, k) for row, k in zip(z, y)])"
+    assert "the result is inf, expected 1000" in verdict(checker, capsys, "cross_entropy", answer)
+    assert not recwarn
+
+
+@AGG
+def test_a_loop_without_end_is_stopped(checker, capsys, monkeypatch):
+    monkeypatch.setattr(checker, "SECONDS", 0.5)
+    said = verdict(checker, capsys, "avg_pool_gradient", "def avg_pool_gradient(g, k):\n  while True: g = g")
+    assert "stopped after 0.5 seconds. Is there a loop that does not end?\n      in line 2" in said
+
+
+@AGG
+def test_an_answer_that_changes_its_mind(checker, capsys):
+    answer = "calls = []\ndef avg_pool_gradient(g, k):\n  calls.append(1)\n"
+    answer += "  return np.kron(g, np.ones((k, k))) / k**2 + (len(calls) == 40)"
+    assert "different results for the same arguments" in verdict(checker, capsys, "avg_pool_gradient", answer)
+
+
+def test_constants_and_notebooks_of_the_learner(tmp_path):
+    """Names defined below "Your turn" are seen, and a notebook that was saved after its lesson is what counts."""
+    run(tmp_path, TOUR / "start.py", "copy", "--notebook")
+    folder = tmp_path / "copy"
+    lesson = folder / "08_pooling.py"
+    answer = "ONES = np.ones((2, 2))[0, 0]\nunknown = images\n" + source(RIGHT["avg_pool_gradient"]) + "\n"
+    answer = answer.replace("/ k**2", "/ k**2 * ONES")
+    text = lesson.read_text()
+    lesson.write_text(text[: text.index("def max_pool_gradient")] + answer + source(RIGHT["max_pool_gradient"]))
+    os.utime(folder / "08_pooling.ipynb", (0, 0))
+    assert run(folder, "check.py", "8").stdout.count(": right") == 2
+    book = folder / "09_cross_entropy.ipynb"
+    cells = json.loads(book.read_text())
+    cells["cells"][-1]["source"] = [
+        "%matplotlib inline\n",
+        *answer.splitlines(keepends=True),
+        "def cross_entropy(z, y):\n",
+        "    return z @ 1\n",
+    ]
+    book.write_text(json.dumps(cells))
+    said = run(folder, "check.py", "9").stdout
+    assert "in line" in said
+    assert "return z @ 1" in said
+    assert "the lesson has no function of this name" in said
 
 
 def source(answer):

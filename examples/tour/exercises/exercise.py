@@ -22,7 +22,7 @@ class Wrong(Exception):
 def show(arguments, names):
     """Arguments in a line for a message: small arrays in full, large ones by their shape."""
     words = []
-    for name, value in zip(names, arguments, strict=True):
+    for name, value in zip(names, arguments, strict=False):  # an answer may lack a parameter
         if isinstance(value, np.ndarray):
             text = str(value.tolist()) if value.size <= 12 else f"an array of shape {value.shape}"
         else:
@@ -44,6 +44,7 @@ class Exercise:
     right: Callable
     mistakes: dict = field(default_factory=dict)
     hints: tuple = ()
+    parts: tuple = ()  # names of what a tuple holds
     call: Callable = lambda names, answer, *arguments: answer(*arguments)
     rule: Callable | None = None  # runs gradcheck on the answer
     show: Callable | None = None  # describes the arguments; by default, each with its name
@@ -59,7 +60,7 @@ def floats(*shape, low=-2.0, high=2.0):
 def distinct(*shape):
     """Arrays without ties."""
     order = st.permutations(range(math.prod(shape)))
-    return order.map(lambda order: np.array(order, float).reshape(shape) / 10 - 0.3)
+    return order.map(lambda order: (np.array(order, float).reshape(shape) - 3) / 10)
 
 
 def drawn(*sizes):

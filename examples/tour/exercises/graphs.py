@@ -83,6 +83,7 @@ TWO = [
         "exp",
         st.tuples(floats().map(float)),
         right=lambda a: (np.exp(a), np.exp(a)),
+        parts=("the data", "the slope"),
         call=as_value,
         mistakes={
             "x e^(x - 1) follows the rule for powers of x": lambda a: (np.exp(a), a * np.exp(a - 1)),
@@ -99,6 +100,7 @@ TWO = [
         "divide",
         st.tuples(floats().map(float), SAFE),
         right=lambda a, b: (a / b, 1 / b, -a / b**2),
+        parts=("the data", "the slope for a", "the slope for b"),
         call=as_value,
         mistakes={
             "the slope for b needs a minus": lambda a, b: (a / b, 1 / b, a / b**2),
@@ -296,6 +298,7 @@ FOUR = [
         "train_step",
         drawn(small(1, 4))(lambda n: (floats(n), floats(n))),
         right=line_step,
+        parts=("w.data", "b.data"),
         call=stepped,
         mistakes={
             "the gradients of earlier passes are still there: set them to 0 first": lambda xs, ys: line_step(

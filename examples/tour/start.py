@@ -3,11 +3,12 @@
     python examples/tour/start.py DIR               lessons, digits, and a trained network
     python examples/tour/start.py DIR --notebook    the lessons as notebooks as well
 
-Each lesson ends with two functions to write. `python check.py 1`, in DIR, checks those of lesson 1. A file that is
-there already stays as it is.
+Each lesson ends with two functions to write. `python check.py 1`, in DIR, checks those of lesson 1, in the lesson or
+in its notebook, whichever was saved last. A file that is there already stays as it is.
 """
 
 import argparse
+import importlib.util
 import json
 import shutil
 import sys
@@ -72,6 +73,11 @@ def main(argv=None):
         print(f"{len(kept)} files were there already, and stay as they are")
     print(f"Read, run and complete the lessons in {folder}, the first being 01_derivatives.py.")
     print(f"Check your answers:  cd {folder} && python check.py 1")
+    missing = [name for name in ("matplotlib", "hypothesis") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"The tour needs {' and '.join(missing)}:  pip install {' '.join(missing)}")
+    if not (folder / "data").exists():
+        print("The digits are not here. Lessons 6, 7, 8, 10 and 12 download them, 11 MB.")
 
 
 if __name__ == "__main__":

@@ -243,6 +243,16 @@ def test_from_the_start_to_a_right_answer(tmp_path):
     assert lesson.read_text().endswith(source(RIGHT["train_step"]))
 
 
+def test_a_start_without_digits_says_so(tmp_path):
+    """As from a release, which lacks the data."""
+    shutil.copytree(TOUR, tmp_path / "tour", ignore=shutil.ignore_patterns("__pycache__", "*.png"))
+    shutil.copy(TOUR.parent / "lenet5.npz", tmp_path)
+    users = [int(lesson.name[:2]) for lesson in LESSONS if "digits(" in lesson.read_text()]
+    words = f"Lessons {', '.join(map(str, users[:-1]))} and {users[-1]} download them"
+    assert words in run(tmp_path, "tour/start.py", "copy").stdout
+    assert words not in run(tmp_path, TOUR / "start.py", "whole").stdout or not (TOUR.parent / "data").exists()
+
+
 def test_notebooks_hold_the_lessons(monkeypatch):
     monkeypatch.syspath_prepend(TOUR)
     import start

@@ -115,5 +115,5 @@ def momentum_step(w, g, v, rate, beta):
 
 
 def dropout(x, p, rng):
-    """11.2: x with each number set to 0 with probability p, the others enlarged so that the expected value stays x."""
+    """11.2: a copy of x, each number 0 with probability p (by rng), else enlarged: its expected value stays x."""
     raise NotImplementedError

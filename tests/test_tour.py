@@ -120,6 +120,91 @@ def source(answer):
     return text[text.index("def ") :]
 
 
+def verdict(checker, capsys, number, text, hint=0):
+    """What check.py says of an answer, given as text, to an exercise of a lesson."""
+    names = checker.definitions(LESSONS[number - 1])
+    exec(compile(text, str(LESSONS[number - 1]), "exec"), names)
+    name = re.search(r"def (\w+)", text)[1]
+    checker.report(next(one for one in checker.LESSONS[number] if one.function == name), names, hint)
+    return capsys.readouterr().out
+
+
+OTHER_WAYS = {
+    2: "def divide(a, b):\n    return a * Value(1 / b.data, (b,), (-1 / b.data**2,))",
+    5: "def linear_gradients(x, w, g):\n    return [g @ w, g.T @ x, g.sum(axis=0)]",
+}
+
+
+@pytest.mark.parametrize("number", OTHER_WAYS)
+def test_another_way_to_the_right_result_is_right(number, checker, capsys):
+    """A quotient made of a product; a list in place of a tuple."""
+    assert verdict(checker, capsys, number, OTHER_WAYS[number]).endswith(": right\n")
+
+
+UNNAMED = {  # each looks like a usual mistake for the smallest example, and is another one
+    "train_step": "w.grad = b.grad = 0.0\n    for x, y in zip(xs, ys):\n        squared_error(w, b, x, y).backward()"
+    "\n    w.data -= rate * w.grad / len(xs)\n    b.data -= rate * w.grad / len(xs)",
+    "mean_gradient": "x[:] = g / x.shape[1]\n    return x",
+    "linear_gradients": "return g @ w, g.T @ x, g.sum(axis=0, keepdims=True)",
+}
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_a_mistake_is_named_only_if_all_that_is_drawn_agrees(name, checker, capsys):
+    number = next(number for number, exercise in exercises(checker) if exercise.function == name)
+    parameters = inspect.signature(RIGHT[name])
+    said = verdict(checker, capsys, number, f"def {name}{parameters}:\n    {UNNAMED[name]}\n")
+    assert "not right yet" in said
+    assert "usual mistake" not in said
+
+
+def test_an_endless_loop_is_stopped(checker, capsys, monkeypatch):
+    monkeypatch.setattr(checker, "LIMIT", 1)
+    said = verdict(checker, capsys, 1, "def second_derivative(f, x, h):\n    while True:\n        x += h\n")
+    assert "too slow: it was stopped after 1 seconds. Does a loop never end?\n      It was in line " in said
+
+
+def test_names_outside_of_functions(checker, capsys, tmp_path):
+    """Tables of numbers are known. What would have to be computed is not, and the verdict says so."""
+    lesson = tmp_path / LESSONS[0].name
+    answer = "TABLE = [1, -2, 1]\nDRAWN = np.ones(3)\n\n\ndef second_derivative(f, x, h):\n    return {}[1] * f(x)\n"
+    for name, words in (("TABLE", "not right yet"), ("DRAWN", "Move it into the function")):
+        lesson.write_text(LESSONS[0].read_text() + answer.format(name))
+        checker.report(checker.LESSONS[1][0], checker.definitions(lesson), 0)
+        assert words in capsys.readouterr().out
+
+
+def test_answers_in_a_notebook(tmp_path):
+    """A notebook that was saved after the script is checked, whatever commands of its own it has."""
+    assert run(tmp_path, TOUR / "start.py", "copy", "--notebook").returncode == 0
+    folder = tmp_path / "copy"
+    notebook, script = folder / "01_derivatives.ipynb", folder / "01_derivatives.py"
+    book = json.loads(notebook.read_text())
+    answers = [
+        "%matplotlib inline\n",
+        source(RIGHT["second_derivative"]),
+        "\n\n",
+        "def jacobian(f, x, h):\n",
+        "    return f(x)[9]\n",
+    ]
+    book["cells"][-1]["source"] = answers
+    notebook.write_text(json.dumps(book))
+    os.utime(notebook, (2e9, 2e9))
+    found = run(folder, "check.py", "1")
+    assert found.stdout.startswith("checking 01_derivatives.ipynb")
+    assert "second_derivative: right" in found.stdout
+    assert "jacobian: it raises IndexError" in found.stdout
+    assert ": return f(x)[9]" in found.stdout
+    os.utime(script, (2.1e9, 2.1e9))
+    assert run(folder, "check.py", "1").stdout.count("not filled in yet") == 2
+    book["cells"][-1]["source"] = "def jacobian(f, x, h):\n    return f(x\n"
+    notebook.write_text(json.dumps(book))
+    os.utime(notebook, (2.2e9, 2.2e9))
+    found = run(folder, "check.py", "1")
+    assert found.returncode == 1
+    assert found.stderr == "01_derivatives.ipynb: '(' was never closed: return f(x\n"
+
+
 def test_every_exercise_has_a_wrong_answer():
     assert set(WRONG) == set(RIGHT)
 

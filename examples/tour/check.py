@@ -3,23 +3,30 @@
     python check.py 4              checks the two answers of lesson 4 in this folder
     python check.py 4 --hint       shows a hint for each answer that is not right yet; --hint --hint shows two
 
-Run it in your copy of the lessons, which `start.py` makes. It draws examples with hypothesis, compares your result with
-the definition, and says where they differ first. It knows the usual mistakes. It also runs `gradcheck`, which compares
-gradients with differences, as lesson 1 does. Needs pip install 'tinygrad_lenet[check]'.
+If the lesson is there as a script and as a notebook, the one that was saved last is checked. Run it in your copy of the
+lessons, which `start.py` makes. It draws examples with hypothesis, compares your result with the definition, and says
+where they differ first. It knows the usual mistakes. It also runs `gradcheck`, which compares gradients with
+differences, as lesson 1 does. Needs pip install 'tinygrad_lenet[check]'.
 """
 
+import _thread
 import argparse
 import ast
+import contextlib
 import copy
 import inspect
+import json
+import linecache
+import re
 import sys
+import threading
 import traceback
 from pathlib import Path
 
 import numpy as np
 
 try:
-    from exercises import LESSONS, TooSlow, Wrong, show
+    from exercises import LESSONS, TooSlow, Wrong, kind, show
     from hypothesis import HealthCheck, Phase, given, settings
 except ModuleNotFoundError as missing:
     sys.exit(f"check.py needs {missing.name}. Install it with:  pip install 'tinygrad_lenet[check]' matplotlib")
@@ -33,34 +40,57 @@ DRAWS = settings(
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
 )
+LIMIT = 30  # seconds for one answer
+
+
+def source(path):
+    """The code of a lesson, which may be a notebook."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        text = re.sub(r"^[%!]", "#", "\n".join(cells), flags=re.MULTILINE)  # commands of the notebook itself
+        linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
+    return text
 
 
 def definitions(path):
     """The imports, functions, classes and constants of a lesson, without running the rest of it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    kept = [
-        node
-        for node in tree.body
-        if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
-        or (isinstance(node, ast.Assign) and isinstance(node.value, (ast.Constant, ast.Lambda)))
-    ]
+    tree = ast.parse(source(path), str(path))
+    kept = [node for node in tree.body if is_definition(node)]
     names = {"__name__": "lesson", "__file__": str(path)}
     exec(compile(ast.Module(kept, []), str(path), "exec"), names)
     return names
 
 
+def is_definition(node):
+    if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Lambda):
+        with contextlib.suppress(ValueError):
+            ast.literal_eval(node.value)
+            return True
+        return False
+    return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign))
+
+
 def compare(got, right, name="the result"):
-    """Raise Wrong at the first place where two results differ; results are arrays, numbers, lists or tuples of them."""
-    if isinstance(right, (tuple, list)):
-        if not isinstance(got, type(right)) or len(got) != len(right):
-            raise Wrong(f"{name} must be a {type(right).__name__} of {len(right)}, got {type(got).__name__}")
-        for number, (one, other) in enumerate(zip(got, right, strict=True)):
-            compare(one, other, f"{name}[{number}]")
+    """Raise Wrong at the first place where two results differ.
+
+    Results are arrays, numbers, lists or tuples of them. If ``right`` is a dict, its keys name the parts of a tuple.
+    """
+    if isinstance(right, (tuple, list, dict)):
+        parts = right if isinstance(right, dict) else {f"{name}[{i}]": part for i, part in enumerate(right)}
+        if isinstance(got, dict):
+            got = list(got.values())
+        if not isinstance(got, (tuple, list)) or len(got) != len(parts):
+            raise Wrong(f"{name} must be a tuple of {len(parts)}, got {kind(got)}")
+        for one, (part, other) in zip(got, parts.items(), strict=True):
+            compare(one, other, part)
         return
     try:
         found = np.asarray(got, float)
     except (TypeError, ValueError):
-        raise Wrong(f"{name} must be numbers, got {type(got).__name__}") from None
+        found = None
+    if got is None or found is None:
+        raise Wrong(f"{name} must be {'numbers' if np.ndim(right) else 'a number'}, got {kind(got)}")
     right = np.asarray(right, float)
     if found.shape != right.shape:
         raise Wrong(f"{name} has the shape {found.shape}, expected {right.shape}")
@@ -82,7 +112,9 @@ def same(got, other):
 
 def judge(exercise, names):
     """Raise Wrong unless the answer among the names of a lesson is right for all that is drawn."""
-    answer, seen = names[exercise.function], []
+    answer = names.get(exercise.function)
+    if not callable(answer):
+        raise Wrong("the lesson has no function of this name")
 
     @DRAWS
     @given(exercise.draw)
@@ -92,42 +124,97 @@ def judge(exercise, names):
             result = exercise.call(names, answer, *arguments)
             if not same(*([value for value in each if isinstance(value, np.ndarray)] for each in (arguments, before))):
                 raise Wrong("it changes its arguments; make a copy first")
-            seen.append((before, result))
             compare(result, exercise.right(*before))
-        except Wrong as error:
-            drawn = exercise.show(before) if exercise.show else show(before, inspect.signature(answer).parameters)
-            raise Wrong(f"{error}\n      for {drawn}") from None
+        except Exception as error:
+            error.drawn = exercise.show(before) if exercise.show else show(before, inspect.signature(answer).parameters)
+            raise
 
     try:
         attempt()
         if exercise.rule:
             exercise.rule(answer)
     except Wrong as error:
-        for mistake, spoiled in exercise.mistakes.items():
-            if seen and all(same(result, spoiled(*arguments)) for arguments, result in seen):
-                raise Wrong(f"{error}\n      It looks like a usual mistake: {mistake}.") from None
+        error.mistake = usual_mistake(exercise, names, answer)
         raise
+
+
+def usual_mistake(exercise, names, answer):
+    """The mistake that gives what the answer gives, for all that is drawn; None if it is another one."""
+    seen = []
+
+    @settings(DRAWS, phases=[Phase.generate])
+    @given(exercise.draw)
+    def collect(arguments):
+        before = copy.deepcopy(arguments)
+        with contextlib.suppress(Exception):  # nothing to compare where the answer fails
+            seen.append((before, exercise.call(names, answer, *arguments)))
+
+    collect()
+    for mistake, spoiled in exercise.mistakes.items():
+        if seen and all(same(result, spoiled(*arguments)) for arguments, result in seen):
+            return mistake
+    return None
+
+
+@contextlib.contextmanager
+def limited(seconds):
+    """Raise TooSlow when the time is up, even in an endless loop."""
+    late = threading.Event()
+
+    def stop():
+        late.set()
+        _thread.interrupt_main()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not late.is_set():
+            raise
+        slow = TooSlow(f"it was stopped after {seconds} seconds. Does a loop never end?")
+        raise slow.with_traceback(interrupt.__traceback__) from None
+    finally:
+        timer.cancel()
+
+
+def explain(error, exercise, names):
+    """What an error of an answer says to a learner."""
+    inside = [at for at in traceback.extract_tb(error.__traceback__) if at.filename == names["__file__"]]
+    if isinstance(error, NotImplementedError):
+        hole = inside[-1].name if inside else exercise.function
+        return "not filled in yet" if hole == exercise.function else f"it calls {hole}, which is not filled in yet"
+    place = ""
+    if inside:
+        number = "" if names["__file__"].endswith(".ipynb") else f", line {inside[-1].lineno}"
+        place = f"{number}: {inside[-1].line}"
+    if isinstance(error, Wrong):
+        said = f"not right yet: {error}"
+    elif isinstance(error, TooSlow):
+        said = f"too slow: {error}\n      It was in{place.removeprefix(',')}" if place else f"too slow: {error}"
+    else:
+        said = f"it raises {type(error).__name__}: {error}{place}"
+    if isinstance(error, NameError) and f"\n{error.name} =" in source(Path(names["__file__"])):
+        said += "\n      check.py does not compute what is outside of functions. Move it into the function."
+    if getattr(error, "drawn", None):
+        said += f"\n      for {error.drawn}"
+    if getattr(error, "mistake", None):
+        said += f"\n      It looks like a usual mistake: {error.mistake}."
+    return said
 
 
 def report(exercise, names, hints):
     """Print the verdict on one answer; return whether it is right."""
     title = exercise.function
     try:
-        judge(exercise, names)
-    except NotImplementedError:
-        verdict = "not filled in yet"
-    except Wrong as error:
-        verdict = f"not right yet: {error}"
-    except TooSlow as error:
-        verdict = f"too slow: {error}"
+        with limited(LIMIT):
+            judge(exercise, names)
     except Exception as error:
-        lines = [at for at in traceback.extract_tb(error.__traceback__) if at.filename == names["__file__"]]
-        place = f", line {lines[-1].lineno}: {lines[-1].line}" if lines else ""
-        verdict = f"it raises {type(error).__name__}: {error}{place}"
+        print(f"{title}: {explain(error, exercise, names)}")
     else:
         print(f"{title}: right")
         return True
-    print(f"{title}: {verdict}")
     for number, hint in enumerate(exercise.hints[:hints], 1):
         print(f"      Hint {number}: {hint}")
     if hints < len(exercise.hints):
@@ -140,14 +227,18 @@ def main(argv=None):
     parser.add_argument("lesson", type=int, choices=sorted(LESSONS), help="the number of the lesson")
     parser.add_argument("--hint", action="count", default=0, help="show one hint more; up to three times")
     options = parser.parse_args(argv)
-    found = sorted(Path.cwd().glob(f"{options.lesson:02}_*.py"))
+    found = [file for ending in ("py", "ipynb") for file in Path.cwd().glob(f"{options.lesson:02}_*.{ending}")]
     if not found:
         sys.exit(f"lesson {options.lesson} is not in this folder; make a copy with start.py, and go there")
+    lesson = max(found, key=lambda file: file.stat().st_mtime)
+    if len(found) > 1:
+        print(f"checking {lesson.name}, which was saved last")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        names = definitions(found[0])
+        names = definitions(lesson)
     except SyntaxError as error:
-        sys.exit(f"{found[0].name}, line {error.lineno}: {error.msg}")
+        number = "" if lesson.suffix == ".ipynb" else f", line {error.lineno}"
+        sys.exit(f"{lesson.name}{number}: {error.msg}: {(error.text or '').strip()}")
     right = [report(exercise, names, options.hint) for exercise in LESSONS[options.lesson]]
     sys.exit(not all(right))
 

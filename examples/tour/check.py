@@ -3,12 +3,10 @@
     python check.py 4              checks the two answers of lesson 4 in this folder
     python check.py 4 --hint       shows a hint for each answer that is not right yet; --hint --hint shows two
 
-Run it in your copy of the lessons, which `start.py` makes. It draws examples with hypothesis, compares your result with
-the definition, and says where they differ first. It knows the usual mistakes. It also runs `gradcheck`, which compares
-gradients with differences, as lesson 1 does. Needs pip install 'tinygrad_lenet[check]'.
-
-It reads the lesson, or its notebook if that was saved later, and runs only the functions, classes and constants of it,
-and the constants of your own below "Your turn".
+If the lesson is there as a script and as a notebook, the one that was saved last is checked. Run it in your copy of the
+lessons, which `start.py` makes. It draws examples with hypothesis, compares your result with the definition, and says
+where they differ first. It knows the usual mistakes. It also runs `gradcheck`, which compares gradients with
+differences, as lesson 1 does. Needs pip install 'tinygrad_lenet[check]'.
 """
 
 import _thread
@@ -28,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 try:
-    from exercises import LESSONS, TooSlow, Wrong, show
+    from exercises import LESSONS, TooSlow, Wrong, kind, show
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis.errors import Flaky
 except ModuleNotFoundError as missing:
@@ -43,68 +41,64 @@ DRAWS = settings(
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
 )
+LIMIT = 10  # seconds for one call of an answer; a right one needs a few milliseconds
 
 
-SECONDS = 10  # for one call of an answer; right ones need a few milliseconds
-
-
-def code(path):
-    """The text of a lesson, or of its notebook if that was saved later."""
-    book = path.with_suffix(".ipynb")
-    if not book.exists() or book.stat().st_mtime < path.stat().st_mtime:
-        return path, path.read_text(encoding="utf-8")
-    parts = []
-    for cell in json.loads(book.read_text(encoding="utf-8"))["cells"]:
-        text = "".join(cell["source"])
-        parts.append(text if cell["cell_type"] == "code" else "# %% " + text.split("\n")[0].lstrip("# "))
-    text = re.sub(r"^[%!]", "#", "\n".join(parts), flags=re.MULTILINE)  # commands to the notebook
-    linecache.cache[str(book)] = len(text), None, text.splitlines(keepends=True), str(book)
-    return book, text
+def source(path):
+    """The code of a lesson, which may be a notebook."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        text = re.sub(r"^[%!]", "#", "\n".join(cells), flags=re.MULTILINE)  # commands of the notebook itself
+        linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
+    return text
 
 
 def definitions(path):
-    """The imports, functions, classes and constants of a lesson, and the reader's own, without running the rest."""
-    path, text = code(path)
-    turn = text[: text.find("# %% Your turn")].count("\n")
-    names = {"__name__": "lesson", "__file__": str(path), "__turn__": turn}
-    for node in ast.parse(text, str(path)).body:
-        assignment = isinstance(node, (ast.Assign, ast.AnnAssign))
-        constant = assignment and isinstance(node.value, (ast.Constant, ast.Lambda))
-        defines = isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
-        yours = assignment and node.lineno > turn  # it may use what is not run; the answer that needs it will say so
-        if defines or constant or yours:
-            with contextlib.suppress(NameError) if yours else contextlib.nullcontext():
-                exec(compile(ast.Module([node], []), str(path), "exec"), names)
+    """The imports, functions, classes and constants of a lesson, without running the rest of it."""
+    tree = ast.parse(source(path), str(path))
+    kept = [node for node in tree.body if is_definition(node)]
+    names = {"__name__": "lesson", "__file__": str(path)}
+    exec(compile(ast.Module(kept, []), str(path), "exec"), names)
     return names
 
 
-def compare(got, right, parts=(), name="the result"):
+def is_definition(node):
+    if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Lambda):
+        with contextlib.suppress(ValueError):
+            ast.literal_eval(node.value)
+            return True
+        return False
+    return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign))
+
+
+def compare(got, right, name="the result"):
     """Raise Wrong at the first place where two results differ.
 
-    Results are arrays or numbers, or tuples of them, whose ``parts`` have names.
+    Results are arrays, numbers, lists or tuples of them. If ``right`` is a dict, its keys name the parts of a tuple.
     """
-    if got is None:
-        raise Wrong(f"{name} is None; is a `return` missing?")
-    if isinstance(right, (tuple, list)):
-        words = f": ({', '.join(parts)})" if parts else ""
-        if not isinstance(got, type(right)):
-            raise Wrong(f"{name} must be a {type(right).__name__} of {len(right)}{words}, got {type(got).__name__}")
-        if len(got) != len(right):
-            raise Wrong(f"{name} must be a {type(right).__name__} of {len(right)}{words}, got {len(got)}")
-        for number, (one, other) in enumerate(zip(got, right, strict=True)):
-            compare(one, other, name=parts[number] if parts else f"{name}[{number}]")
+    if isinstance(right, (tuple, list, dict)):
+        parts = right if isinstance(right, dict) else {f"{name}[{i}]": part for i, part in enumerate(right)}
+        if isinstance(got, dict):
+            got = list(got.values())
+        if not isinstance(got, (tuple, list)) or len(got) != len(parts):
+            raise Wrong(f"{name} must be a tuple of {len(parts)}, got {kind(got)}")
+        for one, (part, other) in zip(got, parts.items(), strict=True):
+            compare(one, other, part)
         return
     try:
         found = np.asarray(got, float)
     except (TypeError, ValueError):
-        raise Wrong(f"{name} must be an array or a number, got {type(got).__name__}") from None
+        found = None
+    if got is None or found is None:
+        raise Wrong(f"{name} must be {'numbers' if np.ndim(right) else 'a number'}, got {kind(got)}")
     right = np.asarray(right, float)
     if found.shape != right.shape:
         raise Wrong(f"{name} has the shape {found.shape}, expected {right.shape}")
     wrong = ~np.isclose(found, right, rtol=1e-5, atol=1e-7, equal_nan=True)
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
-        place = f"{name} at [{', '.join(map(str, index))}]" if index else name
+        place = f"{name}[{', '.join(map(str, index))}]" if index else name
         more = f"; {wrong.sum()} of {wrong.size} differ" if wrong.size > 1 else ""
         raise Wrong(f"{place} is {found[index]:.6g}, expected {right[index]:.6g}{more}")
 
@@ -117,40 +111,24 @@ def same(got, other):
     return True
 
 
-@contextlib.contextmanager
-def limited():
-    """Interrupt what takes too long, as Ctrl-C does."""
-    timer = threading.Timer(SECONDS, _thread.interrupt_main)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        error.late = timer.finished.is_set()
-        raise
-    finally:
-        timer.cancel()
-
-
 def call(exercise, names, arguments):
     """What the answer makes of a copy of the arguments. It must not change them."""
     given, answer = copy.deepcopy(arguments), names[exercise.function]
-    with limited(), np.errstate(all="ignore"):  # the verdict shows what became infinite
+    with limited(LIMIT), np.errstate(all="ignore"):  # the verdict shows what became infinite
         result = exercise.call(names, answer, *given)
-    parameters = inspect.signature(answer).parameters if exercise.show is None else ["it"] * len(given)
+    parameters = [*inspect.signature(answer).parameters] if exercise.show is None else [""] * len(given)
     pairs = zip(parameters, given, arguments, strict=False)
     changed = [name for name, new, old in pairs if isinstance(old, np.ndarray) and not same(new, old)]
     if changed:
-        which = f", here {' and '.join(changed)}" if exercise.show is None else ""
-        raise Wrong(f"it changes its arguments{which}; work on a copy")
+        raise Wrong(f"it changes its arguments{', here ' if changed[0] else ''}{' and '.join(changed)}; work on a copy")
     return result
 
 
 def judge(exercise, names):
     """Raise Wrong unless the answer among the names of a lesson is right for all that is drawn."""
-    if exercise.function not in names:
+    answer, failed = names.get(exercise.function), []
+    if not callable(answer):
         raise Wrong("the lesson has no function of this name")
-    answer, failed = names[exercise.function], []
 
     @DRAWS
     @given(exercise.draw)
@@ -159,12 +137,10 @@ def judge(exercise, names):
         try:
             result = call(exercise, names, arguments)
             failed.append((arguments, result))
-            compare(result, exercise.right(*arguments), exercise.parts)
+            compare(result, exercise.right(*arguments))
         except Exception as error:
-            drawn = exercise.show(arguments) if exercise.show else show(arguments, inspect.signature(answer).parameters)
-            if isinstance(error, Wrong):
-                raise Wrong(f"{error}\n      for {drawn}") from None
-            error.drawn = drawn
+            parameters = inspect.signature(answer).parameters
+            error.drawn = exercise.show(arguments) if exercise.show else show(arguments, parameters)
             raise
 
     try:
@@ -172,46 +148,82 @@ def judge(exercise, names):
         failed.clear()
         if exercise.rule:
             exercise.rule(answer)
+    except Flaky:
+        raise Wrong("it gives different results for the same arguments") from None
     except Wrong as error:
-        mistake = usual_mistake(exercise, names, failed)
-        if mistake:
-            raise Wrong(f"{error}\n      It looks like a usual mistake: {mistake}.") from None
+        error.mistake = usual_mistake(exercise, names, failed)
         raise
 
 
 def usual_mistake(exercise, names, failed):
-    """The name of the mistake that explains a wrong result, and those for other arguments."""
-    results = failed.copy()
+    """The mistake that explains a wrong result, and what the answer gives for other arguments; None if none does."""
+    seen = failed.copy()
 
-    @settings(DRAWS, max_examples=30, phases=[Phase.generate])
+    @settings(DRAWS, phases=[Phase.generate])
     @given(exercise.draw)
-    def gather(arguments):
+    def collect(arguments):
         try:
-            results.append((arguments, call(exercise, names, arguments)))
+            seen.append((arguments, call(exercise, names, arguments)))
         except Exception as error:
-            results.append((arguments, error))  # which is like no result
+            seen.append((arguments, error))  # which is like no result
 
     if failed:
-        gather()
+        collect()
         for mistake, spoiled in exercise.mistakes.items():
-            if all(same(result, spoiled(*arguments)) for arguments, result in results):
+            if all(same(result, spoiled(*arguments)) for arguments, result in seen):
                 return mistake
     return None
 
 
-def raised(error, names):
-    """An exception in words: the line of the answer, and for which arguments."""
-    lines = [at for at in traceback.extract_tb(error.__traceback__) if at.filename == names["__file__"]]
-    lines = [at for at in lines if at.lineno > names["__turn__"]] or lines
-    place = f"\n      in line {lines[-1].lineno}: {lines[-1].line}" if lines else ""
-    if isinstance(error, KeyboardInterrupt):
-        after = f" after {SECONDS} seconds" if getattr(error, "late", False) else ""
-        return f"stopped{after}. Is there a loop that does not end?{place}"
-    drawn = f"\n      for {error.drawn}" if hasattr(error, "drawn") else ""
-    why = "\n      check.py runs only the functions and constants of a lesson. Is it one of your arguments?"
-    text = "".join(linecache.getlines(names["__file__"]))
-    known = isinstance(error, NameError) and re.search(rf"^{error.name}\b.*=", text, re.MULTILINE)
-    return f"it raises {type(error).__name__}: {error}{place}{drawn}{why if known else ''}"
+@contextlib.contextmanager
+def limited(seconds):
+    """Raise TooSlow when the time is up, even in an endless loop."""
+    late = threading.Event()
+
+    def stop():
+        late.set()
+        _thread.interrupt_main()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not late.is_set():
+            raise
+        slow = TooSlow(f"it was stopped after {seconds} seconds. Does a loop never end?")
+        raise slow.with_traceback(interrupt.__traceback__) from None
+    finally:
+        timer.cancel()
+
+
+def explain(error, exercise, names):
+    """What an error of an answer says to a learner."""
+    inside = [at for at in traceback.extract_tb(error.__traceback__) if at.filename == names["__file__"]]
+    if isinstance(error, NotImplementedError):
+        hole = inside[-1].name if inside else exercise.function
+        return "not filled in yet" if hole == exercise.function else f"it calls {hole}, which is not filled in yet"
+    place = ""
+    last = source(Path(names["__file__"])).partition("\n# %% Your turn\n")[0].count("\n")
+    inside = [at for at in inside if at.lineno > last] or inside  # rather the answer than what it calls
+    if inside:
+        number = "" if names["__file__"].endswith(".ipynb") else f", line {inside[-1].lineno}"
+        place = f"{number}: {inside[-1].line}"
+    if isinstance(error, Wrong):
+        said = f"not right yet: {error}"
+    elif isinstance(error, TooSlow):
+        said = f"too slow: {error}\n      It was in{place.removeprefix(',')}" if place else f"too slow: {error}"
+    else:
+        said = f"it raises {type(error).__name__}: {error}{place}"
+    if isinstance(error, NameError) and f"\n{error.name} =" in source(Path(names["__file__"])):
+        said += "\n      check.py does not compute what is outside of functions. Move it into the function."
+        said += "\n      Or is it one of the arguments?"
+    if getattr(error, "drawn", None):
+        said += f"\n      for {error.drawn}"
+    if getattr(error, "mistake", None):
+        said += f"\n      It looks like a usual mistake: {error.mistake}."
+    return said
 
 
 def report(exercise, names, hints):
@@ -219,20 +231,11 @@ def report(exercise, names, hints):
     title = exercise.function
     try:
         judge(exercise, names)
-    except NotImplementedError:
-        verdict = "not filled in yet"
-    except Wrong as error:
-        verdict = f"not right yet: {error}"
-    except TooSlow as error:
-        verdict = f"too slow: {error}"
-    except Flaky:
-        verdict = "not right yet: it gives different results for the same arguments"
-    except (Exception, KeyboardInterrupt) as error:
-        verdict = raised(error, names)
+    except Exception as error:
+        print(f"{title}: {explain(error, exercise, names)}")
     else:
         print(f"{title}: right")
         return True
-    print(f"{title}: {verdict}")
     for number, hint in enumerate(exercise.hints[:hints], 1):
         print(f"      Hint {number}: {hint}")
     if hints < len(exercise.hints):
@@ -245,19 +248,18 @@ def main(argv=None):
     parser.add_argument("lesson", type=int, choices=sorted(LESSONS), help="the number of the lesson")
     parser.add_argument("--hint", action="count", default=0, help="show one hint more; up to three times")
     options = parser.parse_args(argv)
-    found = sorted(Path.cwd().glob(f"{options.lesson:02}_*.py"))
+    found = [file for ending in ("py", "ipynb") for file in Path.cwd().glob(f"{options.lesson:02}_*.{ending}")]
     if not found:
         sys.exit(f"lesson {options.lesson} is not in this folder; make a copy with start.py, and go there")
+    lesson = max(found, key=lambda file: file.stat().st_mtime)
+    if len(found) > 1:
+        print(f"checking {lesson.name}, which was saved last")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        names = definitions(found[0])
+        names = definitions(lesson)
     except SyntaxError as error:
-        sys.exit(f"{Path(error.filename).name}, line {error.lineno}: {error.msg}")
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [at.lineno for at in frames if Path(at.filename).stem == found[0].stem]
-        place = f"line {lines[-1]}: " if lines else ""
-        sys.exit(f"{found[0].stem}: {place}{type(error).__name__}: {error}")
+        number = "" if lesson.suffix == ".ipynb" else f", line {error.lineno}"
+        sys.exit(f"{lesson.name}{number}: {error.msg}: {(error.text or '').strip()}")
     right = [report(exercise, names, options.hint) for exercise in LESSONS[options.lesson]]
     sys.exit(not all(right))
 

@@ -231,7 +231,7 @@ def tanh(x):
     return Array(y, (x), lambda g: (g * (1 - y * y),))
 
 
-@wrong("the gradient of x at [0, 0] is 0.0995021, expected 0.0990066")
+@wrong("the gradient of x[0, 0] is 0.0995021, expected 0.0990066")
 def tanh(x):
     return Array(np.tanh(x.data), (x,), lambda g: (g / np.cosh(x.data),))
 
@@ -346,7 +346,7 @@ def saliency_map(model, image, answer):
     return tl.grad(model(x).max(), x)[0].numpy()[0]
 
 
-@wrong("Is it one of your arguments?")
+@wrong("is it one of the arguments?")
 def saliency_map(model, image, answer):
     x = tl.tensor(image[None], requires_grad=True)
     return tl.grad(logits(x)[0, answer], x)[0].numpy()[0]

@@ -15,6 +15,10 @@ def linear_gradients(x, w, g):
     return x_grad, w_grad, vjp(lambda b: tl.tensor(0 * g) + b, 0 * g[0], g)
 
 
+def named_gradients(x, w, g):
+    return {f"the gradient of {name}": part for name, part in zip("xwb", linear_gradients(x, w, g), strict=True)}
+
+
 def mean_gradient(x, g):
     return vjp(lambda x: x.mean(axis=1, keepdims=True), x, g)
 
@@ -39,10 +43,11 @@ FIVE = [
     Exercise(
         "linear_gradients",
         drawn(small(1, 3), small(1, 3), small(1, 3))(lambda n, i, o: (floats(n, i), floats(o, i), floats(n, o))),
-        right=linear_gradients,
-        parts=("the gradient of x", "the gradient of w", "the gradient of b"),
+        right=named_gradients,
         mistakes={
             "the gradient of b is a mean, not a sum": lambda x, w, g: (*linear_gradients(x, w, g)[:2], g.mean(axis=0)),
+            "divided by the number of rows: nothing here is a mean": lambda x, w, g: linear_gradients(x, w, g / len(x)),
+            "`=` in place of `+=` for b: each row adds": lambda x, w, g: (*linear_gradients(x, w, g)[:2], g[-1]),
             "the gradient of w is transposed": lambda x, w, g: (
                 linear_gradients(x, w, g)[0],
                 linear_gradients(x, w, g)[1].T,
@@ -75,6 +80,17 @@ W = np.array([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]])
 def image_gradient(w, g, stride, shape, flip=False):
     kernel = w[::-1, ::-1].copy() if flip else w
     return vjp(lambda x: convolve(x, kernel, stride), np.zeros(shape), g)
+
+
+def last_products(x, w, stride):
+    """Of each window only the last product, as with `=` in place of `+=`."""
+    return convolve(x[w.shape[0] - 1 :, w.shape[1] - 1 :].copy(), w[-1:, -1:].copy(), stride).numpy()
+
+
+def first_windows(x, w, stride):
+    """As many windows as there should be, but each beside the last."""
+    height, width = convolve(x, w, stride).shape
+    return convolve(x, w, 1).numpy()[:height, :width]
 
 
 def set_not_added(w, g, stride, shape):
@@ -111,6 +127,8 @@ SIX = [
         right=lambda x, w, stride: convolve(x, w, stride).numpy(),
         mistakes={
             "the stride is forgotten": lambda x, w, stride: convolve(x, w, 1).numpy(),
+            "window (i, j) begins at (i, j), not at (i * stride, j * stride)": first_windows,
+            "`=` in place of `+=`: only the last product of each window is left": last_products,
             "the kernel is flipped": lambda x, w, stride: convolve(x, w[::-1, ::-1].copy(), stride).numpy(),
         },
         hints=(
@@ -131,6 +149,9 @@ SIX = [
                 *a, flip=True
             ),
             "the stride is forgotten": stride_forgotten,
+            "the stride is forgotten: put stride - 1 zeros between the numbers of g": lambda w, g, stride, shape: (
+                image_gradient(w, g, 1, [n + k - 1 for n, k in zip(g.shape, w.shape, strict=True)])
+            ),
             "`=` in place of `+=`: windows overlap, and each adds": set_not_added,
         },
         hints=(

@@ -19,6 +19,15 @@ class Wrong(Exception):
     """A wrong answer. The message says where it is wrong."""
 
 
+def kind(value):
+    """What a value is, in a message."""
+    if value is None:
+        return "None: is a return missing?"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
 def show(arguments, names):
     """Arguments in a line for a message: small arrays in full, large ones by their shape."""
     words = []
@@ -36,7 +45,8 @@ class Exercise:
     """One hole: the function to write, and how to judge it.
 
     ``draw`` draws its arguments. ``call(names, answer, *arguments)`` calls it, with the names of the lesson, and
-    returns what to compare with ``right(*arguments)``. Each of ``mistakes`` returns what a usual mistake leads to.
+    returns what to compare with ``right(*arguments)``, which is a dict if the parts of a tuple have names. Each of
+    ``mistakes`` returns what a usual mistake leads to.
     """
 
     function: str
@@ -44,7 +54,6 @@ class Exercise:
     right: Callable
     mistakes: dict = field(default_factory=dict)
     hints: tuple = ()
-    parts: tuple = ()  # names of what a tuple holds
     call: Callable = lambda names, answer, *arguments: answer(*arguments)
     rule: Callable | None = None  # runs gradcheck on the answer
     show: Callable | None = None  # describes the arguments; by default, each with its name
@@ -66,6 +75,11 @@ def distinct(*shape):
 def drawn(*sizes):
     """A decorator: the function gets drawn sizes, and returns strategies for the arguments."""
     return lambda strategies: st.tuples(*sizes).flatmap(lambda found: st.tuples(*strategies(*found)))
+
+
+def named(names, f):
+    """The function f, whose tuples become dicts with these names."""
+    return lambda *arguments: dict(zip(names, f(*arguments), strict=True))
 
 
 def vjp(f, x, g):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 import tinygrad_lenet as tl
 from tinygrad_lenet import optim
 
-from .exercise import Exercise, Wrong, check_rule, drawn, floats, show, small, vjp
+from .exercise import Exercise, Wrong, check_rule, drawn, floats, kind, named, show, small, vjp
 
 # Lesson 9: cross-entropy
 
@@ -153,9 +153,8 @@ TEN = [
     Exercise(
         "tanh",
         drawn(small(1, 3), small(1, 3))(lambda n, m: (floats(n, m), floats(n, m))),
-        right=tanh_with(lambda x, y, g: vjp(tl.tanh, x, g)),
+        right=named(IN_ENGINE, tanh_with(lambda x, y, g: vjp(tl.tanh, x, g))),
         call=in_engine,
-        parts=IN_ENGINE,
         show=lambda arguments: show(arguments, "xg"),
         mistakes={
             "the slope is 1 - y^2 with y = tanh(x), not 1 - x^2": tanh_with(lambda x, y, g: g * (1 - x**2)),
@@ -175,9 +174,8 @@ TEN = [
         drawn(small(1, 2), small(1, 2), small(1, 2), small(1, 2))(
             lambda n, c, rows, across: (floats(n, c, 2 * rows, 2 * across), floats(n, c, rows, across))
         ),
-        right=pooled,
+        right=named(IN_ENGINE, pooled),
         call=in_engine,
-        parts=IN_ENGINE,
         show=lambda arguments: show(arguments, "xg"),
         mistakes={
             "1 / 4 is missing in the rule": lambda x, g: pooled(x, g, 4.0),
@@ -225,7 +223,7 @@ def dropped(names, answer, x, p):
     before = x.copy()
     y = answer(x, p, np.random.default_rng(0))
     if y is None:
-        raise Wrong("the result is None; is a `return` missing?")
+        raise Wrong(f"the result must be numbers, got {kind(y)}")
     if np.shape(y) != x.shape:
         raise Wrong(f"the result has the shape {np.shape(y)}, expected {x.shape}")
     kept = np.asarray(y) != 0
@@ -250,8 +248,7 @@ ELEVEN = [
         drawn(small(1, 3))(
             lambda n: (floats(n), floats(n), floats(n), st.sampled_from([0.1, 0.5]), st.sampled_from([0.0, 0.5, 0.9]))
         ),
-        right=lambda *a: (momentum(*a), speed(*a)),
-        parts=("the new w", "the new v"),
+        right=named(("the new w", "the new v"), lambda *a: (momentum(*a), speed(*a))),
         mistakes={
             "the step uses the old v": lambda w, g, v, rate, beta: (w - rate * v, speed(w, g, v, rate, beta)),
             "the two are in the other order: the new w comes first": lambda *a: (speed(*a), momentum(*a)),
@@ -284,9 +281,10 @@ ELEVEN = [
     Exercise(
         "dropout",
         st.tuples(st.just(SQUARE), st.sampled_from([0.2, 0.5, 0.8])),
-        right=lambda x, p: (round(1 - p, 1), 1 / (1 - p)),
+        right=named(
+            ("the share that remains", "the factor of what remains"), lambda x, p: (round(1 - p, 1), 1 / (1 - p))
+        ),
         call=dropped,
-        parts=("the share that remains", "the factor of what remains"),
         mistakes={
             "what remains is not enlarged": lambda x, p: (round(1 - p, 1), 1.0),
             "p is the probability to drop, not to keep": lambda x, p: (round(p, 1), 1 / p),

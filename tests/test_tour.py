@@ -204,9 +204,13 @@ def test_an_answer_that_changes_its_mind(checker, capsys):
 
 
 def test_an_endless_loop_is_stopped(checker, capsys, monkeypatch):
+    """And not tried again."""
     monkeypatch.setattr(checker, "LIMIT", 1)
-    said = verdict(checker, capsys, 1, "def second_derivative(f, x, h):\n    while True:\n        x += h\n")
+    answer = "calls = []\ndef second_derivative(f, x, h):\n    calls.append(x)\n    while len(calls) == 1: x += h\n"
+    said = verdict(checker, capsys, 1, answer)
     assert "too slow: it was stopped after 1 seconds. Does a loop never end?\n      It was in line " in said
+    looks = "def avg_pool_gradient(g, k):\n    while k > 2: pass\n    return g + 0 * k + 1\n"
+    assert "not right yet" in said_of(checker, capsys, "avg_pool_gradient", looks)
 
 
 def test_names_outside_of_functions(checker, capsys, tmp_path):

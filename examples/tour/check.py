@@ -138,7 +138,7 @@ def judge(exercise, names):
             result = call(exercise, names, arguments)
             failed.append((arguments, result))
             compare(result, exercise.right(*arguments))
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             parameters = inspect.signature(answer).parameters
             error.drawn = exercise.show(arguments) if exercise.show else show(arguments, parameters)
             raise
@@ -148,6 +148,11 @@ def judge(exercise, names):
         failed.clear()
         if exercise.rule:
             exercise.rule(answer)
+    except KeyboardInterrupt as interrupt:
+        if not hasattr(interrupt, "slow"):
+            raise
+        interrupt.slow.drawn = getattr(interrupt, "drawn", None)
+        raise interrupt.slow.with_traceback(interrupt.__traceback__) from None
     except Flaky:
         raise Wrong("it gives different results for the same arguments") from None
     except Wrong as error:
@@ -168,7 +173,12 @@ def usual_mistake(exercise, names, failed):
             seen.append((arguments, error))  # which is like no result
 
     if failed:
-        collect()
+        try:
+            collect()
+        except KeyboardInterrupt as interrupt:  # an endless loop for other arguments
+            if not hasattr(interrupt, "slow"):
+                raise
+            return None
         for mistake, spoiled in exercise.mistakes.items():
             if all(same(result, spoiled(*arguments)) for arguments, result in seen):
                 return mistake
@@ -177,7 +187,7 @@ def usual_mistake(exercise, names, failed):
 
 @contextlib.contextmanager
 def limited(seconds):
-    """Raise TooSlow when the time is up, even in an endless loop."""
+    """Interrupt what takes too long, as Ctrl-C does: hypothesis does not try an interrupted answer again."""
     late = threading.Event()
 
     def stop():
@@ -190,10 +200,9 @@ def limited(seconds):
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if not late.is_set():
-            raise
-        slow = TooSlow(f"it was stopped after {seconds} seconds. Does a loop never end?")
-        raise slow.with_traceback(interrupt.__traceback__) from None
+        if late.is_set():
+            interrupt.slow = TooSlow(f"it was stopped after {seconds} seconds. Does a loop never end?")
+        raise
     finally:
         timer.cancel()
 
@@ -260,6 +269,8 @@ def main(argv=None):
     except SyntaxError as error:
         number = "" if lesson.suffix == ".ipynb" else f", line {error.lineno}"
         sys.exit(f"{lesson.name}{number}: {error.msg}: {(error.text or '').strip()}")
+    except Exception as error:
+        sys.exit(f"{lesson.name}: {type(error).__name__}: {error}")
     right = [report(exercise, names, options.hint) for exercise in LESSONS[options.lesson]]
     sys.exit(not all(right))
 

@@ -154,13 +154,16 @@ def test_the_legend_is_below_the_lines_and_within_the_picture(count):
     }
     figure = visualize.curves(runs, "title")
     figure._repr_png_()
+    left = 0
     for axes in figure.axes:
-        legend = axes.get_legend().get_window_extent()
-        assert legend.y1 < axes.xaxis.label.get_window_extent().y0
-        assert legend.y0 >= 0
-        assert legend.x0 >= (0 if axes is figure.axes[0] else figure.axes[0].get_legend().get_window_extent().x1)
-        assert legend.x1 <= figure.bbox.x1
+        words = [text.get_window_extent() for text in axes.get_legend().get_texts()]
+        assert len(words) == count * (2 if axes is figure.axes[0] else 1)
+        assert max(box.y1 for box in words) < axes.xaxis.label.get_window_extent().y0
+        assert min(box.y0 for box in words) > 0
+        assert left < axes.get_legend().get_window_extent().x0
+        left = axes.get_legend().get_window_extent().x1
         assert axes.get_window_extent().height > 200
+    assert left < figure.bbox.x1
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def curves(history: Rows | Mapping[Any, Rows], title: str = "") -> Figure:
             axes.yaxis.set_major_formatter("{x:g}")
         if labels := axes.get_legend_handles_labels()[1]:
             columns = max(1, min(76 // max(map(len, labels)), max(2, len(parts))))
-            axes.legend(ncols=columns, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
+            axes.legend(ncols=columns, fontsize=9 - several, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
     return figure
 
 

@@ -3,7 +3,6 @@
 import collections
 import importlib.util
 import itertools
-import json
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ import pytest
 from test_example import small
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import data, training
+from tinygrad_lenet import data
 
 for library in ("matplotlib", "tqdm"):
     pytest.importorskip(library, reason=f"{library}, which the example needs, is not installed")

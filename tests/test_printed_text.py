@@ -109,7 +109,7 @@ def in_encoding(command, cwd, encoding, *options):  # noqa: F811
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_example_prints_in_any_encoding(command, tmp_path, encoding):  # noqa: F811
     name = "\u0448\u00fc\u2713.npz"
-    done = in_encoding(command, tmp_path, encoding, "--epochs", "1", "--runs", "2", "--summary", "--save", name)
+    done = in_encoding(command, tmp_path, encoding, "--epochs", "1", "--runs", "2", "--save", name)
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     *lines, last = done.stdout.splitlines()

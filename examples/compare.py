@@ -37,7 +37,7 @@ def compare(title, file, runs):
 
 
 model = partial(nn.LeNet5, generator=0)
-sgd = partial(optim.SGD, lr=0.02, momentum=0.9)
+sgd = partial(optim.SGD, lr=0.01, momentum=0.9)
 activations = ("relu", "leaky_relu", "elu", "tanh", "sigmoid")
 optimizers = {
     "SGD": partial(optim.SGD, lr=0.02),

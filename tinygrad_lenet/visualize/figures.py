@@ -32,7 +32,6 @@ _MOST = 10_000  # images in one figure
 _COLOURS = ("#2b6cb0", "#dd7a1f", "#2f855a", "#c53030", "#805ad5", "#8a8f98")
 _STYLES = {"train": "o--", "test": "o-", "validation": "o:"}
 _QUANTITIES = [("loss", "loss", 1, "{:.3g}"), ("accuracy", "accuracy (%)", 100, "{:.2f} %")]
-_FEW, _MANY = 30, 120  # points of a line: up to _FEW are marked; above _MANY, their means are drawn over them
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em}}
@@ -109,14 +108,14 @@ Rows: TypeAlias = Sequence[Mapping[str, float]]
 
 
 def _line(axes: Any, points: Any, style: str, colour: str, label: str, form: str) -> None:
-    """Draw a line through points (N, 2). Over many of them, draw the means of forty groups."""
+    """Draw a line through points (N, 2). Few points have markers, of many the means of forty groups are drawn on top."""
     x, y = points.T
     finite = np.isfinite(y)
-    if finite.sum() > _MANY:
+    if finite.sum() > 120:
         axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.7)
-        x, y = ([part.mean() for part in np.array_split(values[finite], _MANY // 3)] for values in (x, y))
+        x, y = ([part.mean() for part in np.array_split(values[finite], 40)] for values in (x, y))
     label = f"{label}, last {form.format(y[-1] if finite[-1] else points[-1, 1])}"
-    axes.plot(x, y, style, color=colour, markersize=4 * (finite.sum() <= _FEW), label=label)
+    axes.plot(x, y, style, color=colour, markersize=4 * (finite.sum() <= 30), label=label)
 
 
 @checked
@@ -130,10 +129,11 @@ def curves(history: Rows | Mapping[Any, Rows], title: str = "") -> Figure:
             (accuracies from 0 to 1). Rows that have both ``epoch`` and ``step`` are drawn over the steps.
         title: the text above the picture.
 
-    Each of several runs has a colour. Lines are dashed for training, solid for the test, and dotted for validation. If
-    a line has more than 120 finite values, these are drawn faintly, and the means of forty groups of consecutive ones
-    on top. NaN and infinity leave gaps. The legend gives the last value, or the last of the means. The scale of the
-    loss is logarithmic, unless there is a negative loss.
+    Each of several runs has a colour. Lines are dashed for training, solid for the test and dotted for validation; all
+    are solid if there is only one kind. If a line has more than 120 finite values, these are drawn faintly, and the
+    means of forty groups of consecutive ones on top. NaN and infinity leave gaps. The legend gives the last value, or
+    the last of the means. The loss has a logarithmic scale, unless there is a negative loss. A quantity that no row has
+    is left out.
 
     Raises:
         DTypeError: an argument has the wrong type, or a row lacks the ``epoch`` or ``step`` that the others have.
@@ -147,8 +147,8 @@ def curves(history: Rows | Mapping[Any, Rows], title: str = "") -> Figure:
     >>> [line.get_label() for line in tl.visualize.curves(runs).axes[0].lines]
     ['SGD train, last 0.333', 'Adam train, last 1']
     """
-    several = isinstance(history, Mapping)
-    named: Any = history if several else {"": history}
+    many = isinstance(history, Mapping)
+    named: Any = history if many else {"": history}
     runs = [(str(name), listed("history", rows, "a list of rows, or a dict of runs")) for name, rows in named.items()]
     rows = [row for _, run in runs for row in run]
     along = "step" if any(isinstance(row, Mapping) and "step" in row for row in rows) else "epoch"
@@ -157,8 +157,9 @@ def curves(history: Rows | Mapping[Any, Rows], title: str = "") -> Figure:
             raise DTypeError(f"each row of history must be a dict with 'epoch', or each with 'step', got {brief(row)}")
     found = {key for row in rows for key in row}
     drawn = [q for q in _QUANTITIES if found & {f"{part}_{q[0]}" for part in _STYLES}] or _QUANTITIES
-    figure = _figure((5 + several) * len(drawn), 4 + 0.22 * len(runs), title)
-    for axes, (kind, label, factor, form) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+    figure = _figure((5 + many) * len(drawn), 4 + 0.22 * len(runs), title)
+    panels = figure.subplots(1, len(drawn), sharex=True, squeeze=False)[0]
+    for axes, (kind, label, factor, form) in zip(panels, drawn, strict=True):
         parts = [part for part in _STYLES if f"{part}_{kind}" in found]
         for i, part in enumerate(parts):
             key = f"{part}_{kind}"
@@ -166,7 +167,7 @@ def curves(history: Rows | Mapping[Any, Rows], title: str = "") -> Figure:
             for j, (name, run) in enumerate(runs):
                 points = [[real(f"{k} in history", row[k]) for k in (along, key)] for row in run if key in row]
                 if points:
-                    colour = _COLOURS[(j if several else i) % len(_COLOURS)]
+                    colour = _COLOURS[(j if many else i) % len(_COLOURS)]
                     _line(axes, np.array(points) * (1, factor), style, colour, f"{name} {part}".lstrip(), form)
         axes.set(xlabel=along, ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)
@@ -178,8 +179,8 @@ def curves(history: Rows | Mapping[Any, Rows], title: str = "") -> Figure:
             axes.yaxis.get_major_locator().set_params(subs=subs)
             axes.yaxis.set_major_formatter("{x:g}")
         if labels := axes.get_legend_handles_labels()[1]:
-            columns = max(1, min(76 // max(map(len, labels)), max(2, len(parts))))
-            axes.legend(ncols=columns, fontsize=9 - several, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
+            ncols = max(1, min(76 // max(map(len, labels)), max(2, len(parts))))
+            axes.legend(ncols=ncols, fontsize=9 - many, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
     return figure
 
 

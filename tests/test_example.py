@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import shutil
 import signal
 import struct
@@ -274,6 +275,20 @@ def test_the_report_is_one_page_with_everything_in_it(command, tmp_path):
     assert page.count("data:image/png;base64,") >= 9
     assert "61,706" in page
     assert "http" not in page
+
+
+@pytest.mark.parametrize("name", ["augmentation.png", "lenet_graph.svg"])
+def test_the_pictures_of_the_readme_are_drawn_by_its_examples(tmp_path, monkeypatch, name):
+    blocks = re.findall(r"```py\n(.*?)```", (EXAMPLE.parent / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if f'("{name}"' in block)
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("examples/data", str(MNIST.parent)), {})
+    assert os.listdir(tmp_path) == [name]
+    if name == "lenet_graph.svg":
+        names = [name for name, _ in nn.LeNet5().named_parameters()]
+        text = (tmp_path / name).read_text()
+        assert [name for name in names if f">{name}<" not in text] == []
+        assert text.count("|gradient|") > 2 * len(names)
 
 
 def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):

@@ -108,7 +108,7 @@ Rows: TypeAlias = Sequence[Mapping[str, float]]
 
 
 def _line(axes: Any, points: Any, style: str, colour: str, label: str, form: str) -> None:
-    """Draw a line through points (N, 2). Few points have markers, of many the means of forty groups are drawn on top."""
+    """Draw a line through points (N, 2). Few have markers. Of many, the means of forty groups are drawn on top."""
     x, y = points.T
     finite = np.isfinite(y)
     if finite.sum() > 120:

@@ -53,7 +53,7 @@ def arguments(argv: list[str] | None, description: str) -> argparse.Namespace:
     file = partial(add, type=command_line.path, metavar="FILE")
     file("--checkpoint", default=Path("lenet_mnist.ckpt"), help="where to write checkpoints")
     add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also write one after every STEPS steps")
-    add("--resume", action="store_true", help="continue from the checkpoint; --epochs and --lr may be given anew")
+    add("--resume", action="store_true", help="go on from the checkpoint, if any; --epochs and --lr may be given anew")
     file("--plot", default=Path("lenet_mnist.png"), help="where to draw the curves")
     file("--report", help="where to write an HTML page with all results (.html)")
     file("--save", default=Path("lenet_mnist.npz"), help="where to write the weights (.npz, .safetensors)")

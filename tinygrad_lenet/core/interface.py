@@ -68,6 +68,15 @@ class Primitive(Composite[P, Tensor]):
         """Add the arguments of one test case. An op without a test case fails the tests."""
         self.op.cases.append((args, kwargs))
 
+    def planned(self, steps: Callable[..., Any]) -> None:
+        """Declare how a replay computes the op in memory that it already has.
+
+        ``steps(out, room, *arguments)`` returns the steps that write the result to ``out`` (``kernels/steps.py``), with
+        the same bits as the op's function; or None if it cannot do so for these arrays. The arguments are those of the
+        function. ``out`` has the shape, the dtype and the order of axes in memory that the function's result has.
+        """
+        self.op.steps = steps
+
 
 @overload
 def composite(function: Callable[P, R], /) -> Composite[P, R]: ...

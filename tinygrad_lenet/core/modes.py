@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -110,6 +111,40 @@ def listening(
     finally:
         _listener.set(before[0])
         _watcher.set(before[1])
+
+
+# What ``tl.compile`` records a function with (replay/trace.py); None unless it is recording. Beside the ops it hears of
+# effects, of changes in place, and of values that Python reads.
+_tracer: ContextVar[Any] = ContextVar("tracer", default=None)
+tracer = _tracer.get
+
+
+@contextmanager
+def tracing(trace: Any) -> Iterator[None]:
+    """Let ``trace`` record what this thread or task does inside the block."""
+    before, mark = _tracer.get(), _thread.mark
+    trace.mine = lambda: _thread.mark is mark  # a new thread may inherit the context
+    try:
+        _tracer.set(trace)
+        yield
+    finally:
+        _tracer.set(before)
+
+
+def effect(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function an effect: a change of state that is not an op, such as the update of a parameter.
+
+    A trace records each call, and a replay repeats it, with the arrays of that call in place of those recorded.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any) -> None:
+        function(*args)
+        trace = tracer()
+        if trace is not None:
+            trace.effect(function, args)
+
+    return call
 
 
 def user_line() -> str:

@@ -62,8 +62,8 @@ Source: TypeAlias = tuple[str, int]
 class Op:
     """The record of one op: its forward function, its rules and its test cases."""
 
-    def __init__(self, forward: Callable[..., Array], view: bool = False) -> None:
-        self.forward, self.view, self.name = forward, view, forward.__name__
+    def __init__(self, forward: Callable[..., Array], view: bool = False, effect: bool = False) -> None:
+        self.forward, self.view, self.effect, self.name = forward, view, effect, forward.__name__
         self.signature = Signature(forward)
         if not self.signature.trusted:
             self.signature.function = guarded(forward, self.name, BODY, view)
@@ -73,6 +73,7 @@ class Op:
         self.rules: dict[str, Rule | None] = {}
         self.cases: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.onnx: Any = None  # see known_as
+        self.steps: Callable[..., Any] | None = None  # see Primitive.planned
         self.plans: dict[tuple[int, int], Plan] = {}  # by ``tracked`` (see result) and the number of arguments
 
     def result(self, args: tuple[Any, ...], plain: list[Any], tracked: int, out: Any) -> Tensor:
@@ -207,8 +208,8 @@ class Plan:
 @overload
 def primitive(forward: Callable[P, Array], /) -> Primitive[P]: ...
 @overload
-def primitive(*, view: bool) -> Callable[[Callable[P, Array]], Primitive[P]]: ...
-def primitive(forward: Any = None, *, view: bool = False) -> Any:
+def primitive(*, view: bool = ..., effect: bool = ...) -> Callable[[Callable[P, Array]], Primitive[P]]: ...
+def primitive(forward: Any = None, *, view: bool = False, effect: bool = False) -> Any:
     """Make a differentiable op of a NumPy function.
 
     Parameters annotated ``Array`` are tensors: the caller may pass a Tensor, an array, a number or a list, and the body
@@ -223,7 +224,9 @@ def primitive(forward: Any = None, *, view: bool = False) -> Any:
     ``None`` in place of a rule says that the gradient is 0.
 
     The result owns its memory: what the body returns is copied. With ``@primitive(view=True)`` it may be a view of a
-    tensor; then a change in place of one shows in the other.
+    tensor; then a change in place of one shows in the other. ``@primitive(effect=True)`` says that it does more than
+    compute: it draws from a random generator, or refuses some values. A replay then runs it even if no one uses its
+    result.
 
     Raises:
         DTypeError: ``forward`` is not a function written with ``def``.
@@ -247,10 +250,10 @@ def primitive(forward: Any = None, *, view: bool = False) -> Any:
     True
     """
     if forward is None:
-        return functools.partial(primitive, view=view)
+        return functools.partial(primitive, view=view, effect=effect)
     if not isinstance(forward, FunctionType):
         raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
-    op = Op(forward, flag("view", view))
+    op = Op(forward, flag("view", view), flag("effect", effect))
     compute, result = op.signature.compute, op.result
 
     @functools.wraps(forward)
@@ -262,6 +265,6 @@ def primitive(forward: Any = None, *, view: bool = False) -> Any:
     REGISTRY[f"{forward.__module__}.{op.name}"] = op
     found: Any = call
     found.op = op
-    for method in (Primitive.vjp, Primitive.check, known_as):
+    for method in (Primitive.vjp, Primitive.check, Primitive.planned, known_as):
         setattr(found, method.__name__, MethodType(method, found))
     return found

@@ -277,6 +277,16 @@ def test_the_report_is_one_page_with_everything_in_it(command, tmp_path):
     assert "http" not in page
 
 
+def test_activations_and_optimizers_are_compared_in_two_pictures(tmp_path, monkeypatch, capsys):
+    path = EXAMPLE.with_name("compare.py")
+    source = path.read_text()
+    assert "STEPS = 400\n" in source
+    monkeypatch.chdir(tmp_path)
+    exec(source.replace("STEPS = 400\n", "STEPS = 40\n"), {"__file__": str(path)})
+    assert sorted(os.listdir(tmp_path)) == ["activations.png", "optimizers.png"]
+    assert len(re.findall(r"^.+: \d+\.\d\d% after 40 steps$", capsys.readouterr().out, re.MULTILINE)) == 10
+
+
 @pytest.mark.parametrize("name", ["augmentation.png", "lenet_graph.svg"])
 def test_the_pictures_of_the_readme_are_drawn_by_its_examples(tmp_path, monkeypatch, name):
     blocks = re.findall(r"```py\n(.*?)```", (EXAMPLE.parent / "README.md").read_text(), re.DOTALL)

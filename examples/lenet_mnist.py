@@ -72,15 +72,21 @@ class Run:
         self.schedule = optim.OneCycleLR(self.optimizer, rate, steps, pct_start=0.2, cycle_momentum=False)
         self.average = training.ExponentialMovingAverage(self.model, args.average) if args.average else None
 
+        self.forward_and_backward = tl.compile(self.gradients) if args.compile else self.gradients
         self.history: list[dict[str, float]] = []  # a row for each epoch
         self.sums = dict(NOTHING)  # of the current epoch
 
-    def step(self, images: tl.Tensor, labels: tl.Tensor) -> None:
-        """One step: forward, backward, update."""
+    def gradients(self, images: tl.Tensor, labels: tl.Tensor) -> tuple[tl.Tensor, tl.Tensor]:
+        """Forward and backward: the logits, the loss, and the ``.grad`` of each parameter. ``--compile`` replays it."""
         logits = self.model(images)
         loss = self.loss(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
+        return logits.detach(), loss.detach()
+
+    def step(self, images: tl.Tensor, labels: tl.Tensor) -> None:
+        """One step: forward, backward, update."""
+        logits, loss = self.forward_and_backward(images, labels)
         training.check_finite(self.model, loss, images)
         self.optimizer.step()
         self.schedule.step()
@@ -187,7 +193,7 @@ class Run:
 
 # The options that must not change when a run is resumed, but for those that may be given anew.
 SETTINGS = ["epochs", "batch_size", "lr", "optimizer", "weight_decay", "label_smoothing", "activation", "pool"]
-SETTINGS += ["batch_norm", "augment", "average", "validation", "dataset"]
+SETTINGS += ["batch_norm", "augment", "average", "validation", "dataset", "compile"]
 GIVEN_ANEW = {"epochs", "lr"}
 GONE = {"model": "lenet5", "accumulate": 1}  # options of earlier versions, and the values that can be continued
 
@@ -215,7 +221,7 @@ def resumable(args: argparse.Namespace, seed: int) -> dict[str, Any] | None:
     parts = {"model", "optimizer", "loader", "schedule", "seed", "settings", "history", "sums"}
     if not isinstance(state, dict) or not parts <= state.keys():
         raise tl.DataError(f"{path} is a checkpoint of another program; give the one that this program wrote")
-    then = {**GONE, **state["settings"], "seed": state["seed"]}
+    then = {"compile": False, **GONE, **state["settings"], "seed": state["seed"]}
     if gone := [f"{option(k)} {then[k]}" for k in GONE if then[k] != GONE[k]]:
         which = "which this program no longer has"
         raise tl.ArgumentError(f"{path} is of a run with {', '.join(gone)}, {which}; begin anew without --resume")

@@ -44,6 +44,7 @@ def arguments(argv: list[str] | None, description: str) -> argparse.Namespace:
     add("--pool", choices=["max", "avg"], default="max")
     add("--batch-norm", action="store_true", help="normalise after each convolution")
     add("--augment", action=argparse.BooleanOptionalAction, default=False, help="distort the training images")
+    add("--compile", action="store_true", help="record the forward and backward pass, and replay it: faster")
     add("--average", type=float, default=0.0, metavar="D", help="test with a moving average of the weights, decay D")
     add("--seed", type=int, default=0, help="of the initial weights and the order of the images")
     add("--runs", type=int, default=1, metavar="N", help="train with N consecutive seeds; the weights are of the last")

@@ -42,13 +42,11 @@ def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | 
     """``g`` where ``y`` is positive or NaN, else 0."""
     if g.shape != y.shape or g.dtype.itemsize != out.dtype.itemsize:
         return None
-    bits, none = out.view(BITS[g.dtype.itemsize]), memory.empty_like(y, _BOOL, room)
-    flags = none.view(np.int8)
+    bits, mask = out.view(BITS[g.dtype.itemsize]), memory.empty_like(y, _BOOL, room)
     return [
-        partial(np.less_equal, y, np.zeros((), y.dtype), none),
-        partial(np.subtract, flags, np.int8(1), flags),  # -1 (all bits set), but 0 where y is 0 or less
-        partial(np.copyto, bits, flags),
-        partial(np.bitwise_and, g.view(bits.dtype), bits, bits),
+        partial(np.less_equal, y, np.zeros((), y.dtype), mask),
+        partial(np.logical_not, mask, mask),
+        partial(np.multiply, g.view(bits.dtype), mask.view(np.int8), bits),  # as integers, so that inf * 0 is 0
     ]
 
 

@@ -44,17 +44,33 @@ def softmax_steps(out: Array, room: Room, x: Array, axes: tuple[int, ...]) -> St
     return steps if e is out else [*steps, partial(np.copyto, out, e, "same_kind")]
 
 
+def _ignored(index: Array) -> tuple[Array | None, int]:
+    """A mask of the indices -1, which mark targets to ignore, or None if there are none; and the number of others."""
+    if not index.size or np.minimum.reduce(index) >= 0:
+        return None, len(index)
+    ignored = index < 0
+    return ignored, len(index) - int(np.count_nonzero(ignored))
+
+
+def _finish_losses(out: Array, losses: Array, index: Array, average: bool) -> None:
+    ignored, count = _ignored(index)
+    if ignored is not None:
+        losses[ignored] = 0
+    if average:
+        np.divide(_sum(losses), count, out)
+
+
 def nll_steps(out: Array, room: Room, x: Array, index: Array, average: bool) -> Steps:
-    """The steps of ``-log(softmax(x)[i, index[i]])`` into ``out``, (N,); or of their mean, ().
+    """The steps of ``-log(softmax(x)[i, index[i]])`` into ``out``, (N,), 0 where the index is -1; or of the mean of the
+    others, ().
 
     The sum of exponentials leaves out the largest, which is 1, and ``log1p`` adds it: a loss near 0 keeps its digits.
     """
-    wide, count = _wide(x), len(x)
+    wide, count, rows = _wide(x), len(x), np.arange(len(x))
     d, e = memory.like(x, x.shape, wide, room), memory.like(x, x.shape, wide, room)
     largest, top, sums = room((count,), np.dtype(np.intp)), room((count, 1), x.dtype), room((count,), wide)
     picked, losses = room((count,), wide), room((count,), out.dtype) if average else out
-    rows = np.arange(count)
-    rows_steps: Steps = [
+    steps: Steps = [
         partial(x.argmax, 1, largest),
         partial(_pick, top[:, 0], x, (rows, largest)),
         partial(np.subtract, x, top, d, dtype=wide),
@@ -65,10 +81,14 @@ def nll_steps(out: Array, room: Room, x: Array, index: Array, average: bool) -> 
         partial(_pick, picked, d, (rows, index)),
         partial(np.subtract, sums, picked, losses, casting="same_kind"),
     ]
-    steps = rows_steps if x.size else []
-    if average:
-        steps += [partial(_sum, losses, 0, None, out), partial(np.divide, out, count, out)]
-    return steps
+    return [*(steps if x.size else []), partial(_finish_losses, out, losses, index, average)]
+
+
+def _scale_rows(out: Array, g: Array, index: Array, average: bool) -> None:
+    ignored, count = _ignored(index)
+    np.multiply(out, (g / count if average else g).reshape(-1, 1), out)
+    if ignored is not None:
+        out[ignored] = 0
 
 
 def nll_grad_steps(out: Array, room: Room, g: Array, x: Array, index: Array, average: bool) -> Steps:
@@ -78,15 +98,11 @@ def nll_grad_steps(out: Array, room: Room, g: Array, x: Array, index: Array, ave
     which is more accurate than ``softmax - 1``.
     """
     at, rest = (np.arange(len(x)), index), room((len(x),), out.dtype)
-    scale, steps = g, softmax_steps(out, room, x, (1,))
-    if average:
-        scale = room(g.shape, g.dtype)
-        steps.append(partial(np.divide, g, len(x), scale))
     return [
-        *steps,
+        *softmax_steps(out, room, x, (1,)),
         partial(out.__setitem__, at, 0),
         partial(_sum, out, 1, None, rest),
         partial(np.negative, rest, rest),
         partial(out.__setitem__, at, rest),
-        partial(np.multiply, out, scale.reshape(-1, 1), out),
+        partial(_scale_rows, out, g, index, average),
     ]

@@ -187,9 +187,16 @@ def losses():
         yield "softmax", [x.reshape(4, 16, 10), 1]
 
 
+def normalizations():
+    for shape in ((64, 6, 28, 28), (300, 20), (9, 4, 5)):
+        x, g, w, b = arrays(shape, shape, shape[1:2], shape[1:2])
+        yield "normalize", [x, w, b, 1e-5, None]
+        yield "_normalize_x", [g, x, w, 1e-5, None]
+
+
 LARGE = [
     pytest.param(name, args, id=f"{name}-{i}")
-    for make in (convolutions, poolings, products, reductions, copies, losses, elementwise)
+    for make in (convolutions, poolings, products, reductions, copies, losses, normalizations, elementwise)
     for i, (name, args) in enumerate(make())
 ]
 

@@ -14,34 +14,22 @@ from .steps import Steps
 from .sums import WIDER
 
 Array: TypeAlias = NDArray[Any]
-_sum, _max = np.add.reduce, np.maximum.reduce
 
 
-def _wide(x: Array) -> np.dtype[Any]:
-    """The next wider dtype, in which the softmax is computed."""
-    wide: np.dtype[Any] = WIDER.get(x.dtype, np.dtype(np.float64))
-    return wide
-
-
-def _pick(out: Array, x: Array, at: Any) -> None:
-    np.copyto(out, x[at], "same_kind")
+def _wide(x: Array, room: Room) -> Array:
+    """Memory like that of ``x`` in the next wider dtype, in which the softmax is computed."""
+    return memory.empty_like(x, WIDER.get(x.dtype, np.dtype(np.float64)), room)
 
 
 def softmax_steps(out: Array, room: Room, x: Array, axes: tuple[int, ...]) -> Steps:
     """The steps of ``e^x / sum(e^x)`` over some axes into ``out``, of the shape of ``x``."""
-    if not x.size:
-        return []
-    wide, few = _wide(x), tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
-    e = out if out.dtype == wide else memory.like(x, x.shape, wide, room)
-    top, total = memory.like(x, few, x.dtype, room), memory.like(x, few, wide, room)
-    steps: Steps = [
-        partial(_max, x, axes, None, top, True),
-        partial(np.subtract, x, top, e, dtype=wide),
-        partial(np.exp, e, e),
-        partial(_sum, e, axes, None, total, True),
-        partial(np.divide, e, total, e),
-    ]
-    return steps if e is out else [*steps, partial(np.copyto, out, e, "same_kind")]
+    return [partial(_softmax, out, _wide(x, room), x, axes)] if x.size else []
+
+
+def _softmax(out: Array, e: Array, x: Array, axes: tuple[int, ...]) -> None:
+    np.subtract(x, np.maximum.reduce(x, axes, keepdims=True), e, dtype=e.dtype)
+    np.exp(e, e)
+    np.divide(e, np.add.reduce(e, axes, keepdims=True), out, casting="same_kind")
 
 
 def _ignored(index: Array) -> tuple[Array | None, int]:
@@ -52,43 +40,27 @@ def _ignored(index: Array) -> tuple[Array | None, int]:
     return ignored, len(index) - int(np.count_nonzero(ignored))
 
 
-def _finish_losses(out: Array, losses: Array, index: Array, average: bool) -> None:
-    ignored, count = _ignored(index)
-    if ignored is not None:
-        losses[ignored] = 0
-    if average:
-        np.divide(_sum(losses), count, out)
-
-
 def nll_steps(out: Array, room: Room, x: Array, index: Array, average: bool) -> Steps:
     """The steps of ``-log(softmax(x)[i, index[i]])`` into ``out``, (N,), 0 where the index is -1; or of the mean of the
     others, ().
 
     The sum of exponentials leaves out the largest, which is 1, and ``log1p`` adds it: a loss near 0 keeps its digits.
     """
-    wide, count, rows = _wide(x), len(x), np.arange(len(x))
-    d, e = memory.like(x, x.shape, wide, room), memory.like(x, x.shape, wide, room)
-    largest, top, sums = room((count,), np.dtype(np.intp)), room((count, 1), x.dtype), room((count,), wide)
-    picked, losses = room((count,), wide), room((count,), out.dtype) if average else out
-    steps: Steps = [
-        partial(x.argmax, 1, largest),
-        partial(_pick, top[:, 0], x, (rows, largest)),
-        partial(np.subtract, x, top, d, dtype=wide),
-        partial(np.exp, d, e),
-        partial(e.__setitem__, (rows, largest), 0),
-        partial(_sum, e, 1, None, sums),
-        partial(np.log1p, sums, sums),
-        partial(_pick, picked, d, (rows, index)),
-        partial(np.subtract, sums, picked, losses, casting="same_kind"),
-    ]
-    return [*(steps if x.size else []), partial(_finish_losses, out, losses, index, average)]
+    return [partial(_nll, out, _wide(x, room), _wide(x, room), x, index, average)]
 
 
-def _scale_rows(out: Array, g: Array, index: Array, average: bool) -> None:
+def _nll(out: Array, d: Array, e: Array, x: Array, index: Array, average: bool) -> None:
+    losses = np.empty(len(index), out.dtype) if average else out
     ignored, count = _ignored(index)
-    np.multiply(out, (g / count if average else g).reshape(-1, 1), out)
+    rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # argmax needs a class
+    np.subtract(x, x[rows, largest].reshape(-1, 1), d, dtype=d.dtype)
+    np.exp(d, e)
+    e[rows, largest] = 0
+    np.subtract(np.log1p(np.add.reduce(e, 1)), d[rows, index], losses, casting="same_kind")
     if ignored is not None:
-        out[ignored] = 0
+        losses[ignored] = 0
+    if average:
+        np.divide(np.add.reduce(losses), count, out)
 
 
 def nll_grad_steps(out: Array, room: Room, g: Array, x: Array, index: Array, average: bool) -> Steps:
@@ -97,12 +69,13 @@ def nll_grad_steps(out: Array, room: Room, g: Array, x: Array, index: Array, ave
     The gradient is ``g * softmax``, except at the target: there it is ``-g`` times the sum of the other probabilities,
     which is more accurate than ``softmax - 1``.
     """
-    at, rest = (np.arange(len(x)), index), room((len(x),), out.dtype)
-    return [
-        *softmax_steps(out, room, x, (1,)),
-        partial(out.__setitem__, at, 0),
-        partial(_sum, out, 1, None, rest),
-        partial(np.negative, rest, rest),
-        partial(out.__setitem__, at, rest),
-        partial(_scale_rows, out, g, index, average),
-    ]
+    return [*softmax_steps(out, room, x, (1,)), partial(_nll_grad, out, g, index, average)]
+
+
+def _nll_grad(out: Array, g: Array, index: Array, average: bool) -> None:
+    at, (ignored, count) = (np.arange(len(index)), index), _ignored(index)
+    out[at] = 0
+    out[at] = -np.add.reduce(out, 1)
+    np.multiply(out, (g / count if average else g).reshape(-1, 1), out)
+    if ignored is not None:
+        out[ignored] = 0

@@ -206,9 +206,7 @@ def skipped(function):
         elif isinstance(node, ast.AnnAssign):
             parts = [node.annotation]
         elif isinstance(node, ast.Call) and name_of(node.func) in ("spread", "_on_all_cores"):
-            parts = [
-                node.args[-1] if len(node.args) == 1 else node.args[1]
-            ]  # how much there is to do: only chooses the number of threads
+            parts = [node.args[1]]  # how much there is to do: only chooses the number of threads
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in PLANS:
             parts = node.args[PLANS[node.func.id] :]
         elif isinstance(node, ast.keyword) and node.arg in ("strict", "copy"):

@@ -23,18 +23,15 @@ _LARGE = 32_768  # elements from which memory is recycled and the cores share th
 _BOOL = np.dtype(np.bool_)
 
 
-def _on_all_cores(passes: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let steps that pass over all elements, so many times, do so on parts of large arrays in parallel."""
+def _on_all_cores(passes: int, steps: Callable[..., Any]) -> Callable[..., Any]:
+    """The steps, which pass over all elements so many times; of large arrays on parts in parallel."""
 
-    def decorate(steps: Callable[..., Any]) -> Callable[..., Any]:
-        def make(out: Array, room: Room, *arrays: Array) -> Steps | None:
-            found: Steps | None = steps(out, room, *arrays)
-            large = found is not None and 8 * passes * out.size >= WORTH
-            return [partial(spread, partial(computed, steps), passes, out, *arrays)] if large else found
+    def make(out: Array, room: Room, *arrays: Array) -> Steps | None:
+        found: Steps | None = steps(out, room, *arrays)
+        large = found is not None and 8 * passes * out.size >= WORTH
+        return [partial(spread, partial(computed, steps), passes, out, *arrays)] if large else found
 
-        return make
-
-    return decorate
+    return make
 
 
 def ufunc_steps(function: np.ufunc) -> Callable[..., Steps]:
@@ -47,13 +44,13 @@ def copy_steps(out: Array, room: Room, x: Array, dtype: object = None) -> Steps:
     return [partial(np.copyto, out, x, "unsafe")]
 
 
-@_on_all_cores(2)
+@partial(_on_all_cores, 2)
 def relu_steps(out: Array, room: Room, x: Array) -> Steps:
     """``max(x, 0)``."""
     return [partial(np.maximum, x, np.zeros((), out.dtype), out=out)]
 
 
-@_on_all_cores(5)
+@partial(_on_all_cores, 5)
 def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | None:
     """``g`` where ``y`` is positive or NaN, else 0."""
     if g.shape != y.shape or g.dtype.itemsize != out.dtype.itemsize:
@@ -66,10 +63,10 @@ def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | 
     ]
 
 
-tanh_steps = _on_all_cores(10)(ufunc_steps(np.tanh))
+tanh_steps = _on_all_cores(10, ufunc_steps(np.tanh))
 
 
-@_on_all_cores(4)
+@partial(_on_all_cores, 4)
 def tanh_grad_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | None:
     """``g * (1 - y * y)``."""
     if g.shape != y.shape or g.dtype != y.dtype:
@@ -78,7 +75,7 @@ def tanh_grad_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | None:
     return [partial(np.multiply, y, y, out), partial(np.subtract, one, out, out), partial(np.multiply, g, out, out)]
 
 
-@_on_all_cores(15)
+@partial(_on_all_cores, 15)
 def sigmoid_steps(out: Array, room: Room, x: Array) -> Steps:
     """``e^min(x, 0) / (1 + e^-|x|)``."""
     below, positive = memory.empty_like(out, None, room), memory.empty_like(x, _BOOL, room)
@@ -93,7 +90,7 @@ def sigmoid_steps(out: Array, room: Room, x: Array) -> Steps:
     ]
 
 
-@_on_all_cores(15)
+@partial(_on_all_cores, 15)
 def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
     """``g * e / (1 + e)^2`` with ``e = e^-|x|``."""
     below = memory.empty_like(out, None, room)

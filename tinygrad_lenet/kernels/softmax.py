@@ -34,7 +34,7 @@ def _softmax(out: Array, e: Array, x: Array, axes: tuple[int, ...]) -> None:
 
 def _ignored(index: Array) -> tuple[Array | None, int]:
     """A mask of the indices -1, which mark targets to ignore, or None if there are none; and the number of others."""
-    if not index.size or np.minimum.reduce(index) >= 0:
+    if not len(index) or np.minimum.reduce(index) >= 0:
         return None, len(index)
     ignored = index < 0
     return ignored, len(index) - int(np.count_nonzero(ignored))

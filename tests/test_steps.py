@@ -1,12 +1,18 @@
 """Steps that are listed once compute the bits of the op again and again, from what their arrays hold by then."""
 
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 from test_registry import OPS, materialise
 
+import tinygrad_lenet as tl
+from tinygrad_lenet.kernels import steps
 from tinygrad_lenet.kernels.convolution import Geometry
 from tinygrad_lenet.kernels.pooling import Averages
-from tinygrad_lenet.kernels.steps import Scratch, listed
+from tinygrad_lenet.kernels.steps import Blocked, Scratch, listed
+from tinygrad_lenet.kernels.threads import parallel
 from tinygrad_lenet.ops.windows import windows
 
 PLANNED = {name.rpartition(".")[2]: op for name, op in OPS.items() if op.steps is not None}
@@ -52,10 +58,10 @@ def same_as_forward(op, args, count=1, special=(False, True, False)):
     rng, room = np.random.default_rng(0), Scratch()
     with np.errstate(all="ignore"):
         out = laid_out_like(np.asarray(op.forward(*args)))
-        steps = op.steps(out, room, *args)
-        if steps is None:
+        found = op.steps(out, room, *args)
+        if found is None:
             return False
-        calls = listed(steps, room, count)
+        calls = listed(found, room, count)
         for kind in special:
             for array in arrays:
                 refill(array, rng, kind)
@@ -181,9 +187,16 @@ def losses():
         yield "softmax", [x.reshape(4, 16, 10), 1]
 
 
+def normalizations():
+    for shape in ((64, 6, 28, 28), (300, 20), (9, 4, 5)):
+        x, g, w, b = arrays(shape, shape, shape[1:2], shape[1:2])
+        yield "normalize", [x, w, b, 1e-5, None]
+        yield "_normalize_x", [g, x, w, 1e-5, None]
+
+
 LARGE = [
     pytest.param(name, args, id=f"{name}-{i}")
-    for make in (convolutions, poolings, products, reductions, copies, losses, elementwise)
+    for make in (convolutions, poolings, products, reductions, copies, losses, normalizations, elementwise)
     for i, (name, args) in enumerate(make())
 ]
 
@@ -193,3 +206,49 @@ LARGE = [
 def test_large_arrays(name, args, layout):
     args = [LAYOUTS[layout](a) if isinstance(a, np.ndarray) else a for a in args]
     same_as_forward(PLANNED[name], args)
+
+
+BLOCKED = [case for case in LARGE if re.match("matmul|linear|_linear|.*conv2d|.*pool", case.values[0])]
+
+
+@pytest.mark.parametrize(("name", "args"), BLOCKED)
+def test_parts_of_a_kernel_run_side_by_side_in_memory_of_their_own(name, args, monkeypatch):
+    monkeypatch.setattr(steps, "WORTH", 1)
+    monkeypatch.setattr(steps, "parallel", lambda task, count, work: parallel(task, count, 1e12))
+    before = tl.get_num_threads()
+    tl.set_num_threads(3)
+    try:
+        same_as_forward(
+            PLANNED[name], [batch_innermost(a) if isinstance(a, np.ndarray) else a for a in args], 3, (False, False)
+        )
+    finally:
+        tl.set_num_threads(before)
+
+
+def test_a_choice_is_made_at_each_run():
+    """The input gradient of a convolution: infinite weights must not meet the zeros that it inserts."""
+    at = Geometry(windows((6, 5), 3, 2, 1, 1), 1)
+    g, weight = np.ones((2, 4, *at.windows.grid), np.float32), np.ones((4, 3, 3, 3), np.float32)
+    op, out, room = PLANNED["conv2d_input_grad"], np.empty((2, 3, 6, 5), np.float32), Scratch()
+    calls = listed(op.steps(out, room, g, weight, at), room)
+    for value in (1, np.inf, 2):
+        weight[0, 0, 0, 0] = value
+        for call in calls:
+            call()
+        np.testing.assert_array_equal(out, op.forward(g, weight, at))
+        assert np.isinf(out).any() == (value == np.inf)
+        assert not np.isnan(out).any()
+
+
+def test_scratch_memory_is_lent_again_when_it_is_released():
+    room, kind = Scratch(), np.dtype(np.float32)
+    first, second = room((4, 5), kind), room((20,), kind)
+    assert not np.shares_memory(first, second)
+    room.release(1)
+    assert np.shares_memory(room((3, 6), kind), second)
+    room.release()
+    third = room((20,), kind)
+    assert np.shares_memory(third, first) or np.shares_memory(third, second)
+    many = Blocked(lambda block: [partial(np.copyto, room((100, 100), kind), block)], range(50), 1)
+    listed([many], room)
+    assert sum(block.nbytes for blocks in room.free.values() for block in blocks) < 100_000

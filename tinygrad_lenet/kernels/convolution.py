@@ -290,7 +290,6 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
     sums = room((len(blocks), groups, depth, o // groups), dtype)
-    total = sums
 
     def compute(block: OutputBlock) -> Steps:
         inner: Steps = []
@@ -305,6 +304,7 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
         return inner
 
     steps.append(Blocked(compute, blocks, work))
+    total = sums
     if len(blocks) != 1:
         total = room(sums.shape[1:], dtype)
         steps.append(partial(np.add.reduce, sums, 0, None, total))

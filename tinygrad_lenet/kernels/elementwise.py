@@ -15,12 +15,23 @@ from numpy.typing import NDArray
 from . import memory
 from .masks import BITS, mask_bits
 from .steps import Room, Steps, computed
-from .threads import spread
+from .threads import WORTH, spread
 
 Array = NDArray[Any]
 
 _LARGE = 32_768  # elements from which memory is recycled and the cores share the work
 _BOOL = np.dtype(np.bool_)
+
+
+def _on_all_cores(passes: int, steps: Callable[..., Any]) -> Callable[..., Any]:
+    """The steps, which pass over all elements so many times; of large arrays on parts in parallel."""
+
+    def make(out: Array, room: Room, *arrays: Array) -> Steps | None:
+        found: Steps | None = steps(out, room, *arrays)
+        large = found is not None and 8 * passes * out.size >= WORTH
+        return [partial(spread, partial(computed, steps), passes, out, *arrays)] if large else found
+
+    return make
 
 
 def ufunc_steps(function: np.ufunc) -> Callable[..., Steps]:
@@ -33,28 +44,29 @@ def copy_steps(out: Array, room: Room, x: Array, dtype: object = None) -> Steps:
     return [partial(np.copyto, out, x, "unsafe")]
 
 
+@partial(_on_all_cores, 2)
 def relu_steps(out: Array, room: Room, x: Array) -> Steps:
     """``max(x, 0)``."""
     return [partial(np.maximum, x, np.zeros((), out.dtype), out=out)]
 
 
+@partial(_on_all_cores, 5)
 def where_positive_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | None:
     """``g`` where ``y`` is positive or NaN, else 0."""
     if g.shape != y.shape or g.dtype.itemsize != out.dtype.itemsize:
         return None
-    bits, none = out.view(BITS[g.dtype.itemsize]), memory.empty_like(y, _BOOL, room)
-    flags = none.view(np.int8)
+    bits, mask = out.view(BITS[g.dtype.itemsize]), memory.empty_like(y, _BOOL, room)
     return [
-        partial(np.less_equal, y, np.zeros((), y.dtype), none),
-        partial(np.subtract, flags, np.int8(1), flags),  # -1 (all bits set), but 0 where y is 0 or less
-        partial(np.copyto, bits, flags),
-        partial(np.bitwise_and, g.view(bits.dtype), bits, bits),
+        partial(np.less_equal, y, np.zeros((), y.dtype), mask),
+        partial(np.logical_not, mask, mask),
+        partial(np.multiply, g.view(bits.dtype), mask.view(np.int8), bits),  # as integers, so that inf * 0 is 0
     ]
 
 
-tanh_steps = ufunc_steps(np.tanh)
+tanh_steps = _on_all_cores(10, ufunc_steps(np.tanh))
 
 
+@partial(_on_all_cores, 4)
 def tanh_grad_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | None:
     """``g * (1 - y * y)``."""
     if g.shape != y.shape or g.dtype != y.dtype:
@@ -63,6 +75,7 @@ def tanh_grad_steps(out: Array, room: Room, g: Array, y: Array) -> Steps | None:
     return [partial(np.multiply, y, y, out), partial(np.subtract, one, out, out), partial(np.multiply, g, out, out)]
 
 
+@partial(_on_all_cores, 15)
 def sigmoid_steps(out: Array, room: Room, x: Array) -> Steps:
     """``e^min(x, 0) / (1 + e^-|x|)``."""
     below, positive = memory.empty_like(out, None, room), memory.empty_like(x, _BOOL, room)
@@ -77,6 +90,7 @@ def sigmoid_steps(out: Array, room: Room, x: Array) -> Steps:
     ]
 
 
+@partial(_on_all_cores, 15)
 def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
     """``g * e / (1 + e)^2`` with ``e = e^-|x|``."""
     below = memory.empty_like(out, None, room)
@@ -94,12 +108,6 @@ def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
 # The kernels: steps made and run at once
 
 
-def _on_all_cores(steps: Callable[..., Any], passes: int, out: Array, *arrays: Array) -> Array:
-    """Run the steps on parts of ``out`` and of arrays of its shape, in parallel; for ``passes`` see ``spread``."""
-    spread(partial(computed, steps), passes, out, *arrays)
-    return out
-
-
 def _small(x: Array, y: Array) -> bool:
     """Whether plain NumPy is as fast, or required because the arrays differ in shape or dtype."""
     return y.size < _LARGE or x.dtype != y.dtype or x.shape != y.shape or y.dtype.kind != "f"
@@ -107,31 +115,31 @@ def _small(x: Array, y: Array) -> bool:
 
 def relu(x: Array) -> Array:
     """``max(x, 0)``."""
-    return np.maximum(x, 0) if _small(x, x) else _on_all_cores(relu_steps, 2, memory.empty_like(x), x)
+    return np.maximum(x, 0) if _small(x, x) else computed(relu_steps, memory.empty_like(x), x)
 
 
 def where_positive(g: Array, y: Array) -> Any:
     """``g`` where ``y`` is positive or NaN, else 0, even where ``g`` is inf or NaN."""
     if _small(g, y):
         return mask_bits(g, y <= 0, False)
-    return _on_all_cores(where_positive_steps, 5, memory.empty_like(y), g, y)
+    return computed(where_positive_steps, memory.empty_like(y), g, y)
 
 
 def tanh(x: Array) -> Array:
     """``tanh(x)``."""
-    return np.tanh(x) if _small(x, x) else _on_all_cores(tanh_steps, 10, memory.empty_like(x), x)
+    return np.tanh(x) if _small(x, x) else computed(tanh_steps, memory.empty_like(x), x)
 
 
 def tanh_grad(g: Array, y: Array) -> Array:
     """``g * (1 - y * y)``."""
-    return g * (1 - y * y) if _small(g, y) else _on_all_cores(tanh_grad_steps, 4, memory.empty_like(y), g, y)
+    return g * (1 - y * y) if _small(g, y) else computed(tanh_grad_steps, memory.empty_like(y), g, y)
 
 
 def sigmoid(x: Array) -> Array:
     """``1 / (1 + e^-x)``, accurate and without overflow."""
-    return _on_all_cores(sigmoid_steps, 15, memory.empty_like(x, np.result_type(x, np.float16)), x)
+    return computed(sigmoid_steps, memory.empty_like(x, np.result_type(x, np.float16)), x)
 
 
 def sigmoid_grad(g: Array, x: Array) -> Array:
     """``g`` times the derivative of the sigmoid. ``out * (1 - out)`` would lose all digits for ``out`` near 1."""
-    return _on_all_cores(sigmoid_grad_steps, 15, memory.empty_like(x, np.result_type(g, x)), g, x)
+    return computed(sigmoid_grad_steps, memory.empty_like(x, np.result_type(g, x)), g, x)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import Any
@@ -122,19 +121,14 @@ def rows(x: NDArray[Any]) -> NDArray[Any]:
     return x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])  # -1 is ambiguous if n is 0
 
 
-def on_matrices(steps: Callable[..., Steps]) -> Callable[..., Steps | None]:
-    """The steps of a function of two arrays, or None for float16 and for arrays that :func:`rows` would copy."""
-
-    def make(out: Any, room: Room, a: NDArray[Any], b: NDArray[Any], *more: Any) -> Steps | None:
-        fit = all(x.dtype != np.float16 and (x.ndim == 2 or x.flags.c_contiguous) for x in (a, b))
-        return steps(out, room, a, b, *more) if fit else None
-
-    return make
+def fixed(x: NDArray[Any]) -> bool:
+    """Whether steps can use :func:`rows` of an array: it is not a copy, which later changes would not reach."""
+    return x.dtype != np.float16 and (x.ndim == 2 or x.flags.c_contiguous)
 
 
 def linear_steps(out: Any, room: Room, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None) -> Steps:
-    """The steps of ``x @ weight.T + bias`` into ``out``, which has the memory layout of ``x``."""
-    a, b, result = rows(x), weight.T, rows(out)
+    """The steps of ``x @ weight.T + bias`` of matrices into ``out``, which has the memory layout of ``x``."""
+    a, b, result = x, weight.T, out
     if batch_innermost(x):
         a, b, result = weight, x.T, out.T
     dtype = common_dtype(x, weight)
@@ -143,11 +137,6 @@ def linear_steps(out: Any, room: Room, x: NDArray[Any], weight: NDArray[Any], bi
     if bias is not None:
         steps.append(partial(np.add, product, bias[:, None] if a is weight else bias, result))
     return steps
-
-
-def linear_weight_steps(out: NDArray[Any], room: Room, g: NDArray[Any], x: NDArray[Any]) -> Steps:
-    """The steps of the sum over the batch of ``g`` times ``x``, (..., O) and (..., I), into ``out``, (O, I)."""
-    return dot_steps(out, room, rows(g).T, rows(x))
 
 
 @functools.lru_cache(maxsize=1024)

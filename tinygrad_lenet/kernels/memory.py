@@ -147,6 +147,8 @@ def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Ro
     """An uninitialised array of this shape, its axes in memory in the order of those of ``x``."""
     if x.flags.c_contiguous:
         return room(shape, dtype)
+    if room is empty and prod(shape) * dtype.itemsize < _SMALL:
+        return np.empty_like(x, dtype, "K", False, shape)
     order = sorted(range(x.ndim), key=x.strides.__getitem__, reverse=True)
     memory = room(tuple([shape[axis] for axis in order]), dtype)
     return memory.transpose([order.index(axis) for axis in range(x.ndim)])

@@ -164,18 +164,16 @@ def unpool_steps(out: Array, room: Room, g: Array, x: Array, peak: Array, at: Wi
 
     def compute(block: Block) -> Steps:
         top, upstream = peak[:, :, block.rows], g[:, :, block.rows].view(integer)
-        bits = memory.empty_like(top, integer, room)
+        bits = None if tiling else memory.empty_like(top, integer, room)
         won, positions = _first_maxima(images, top, block, room)
         ones = won.view(np.int8)
         steps: Steps = []
         for position, place in zip(positions, block.places, strict=True):
             target = targets[place]
             steps += position
-            steps += [partial(np.negative, ones, ones), partial(np.copyto, bits, ones)]  # all bits 1 where it won
-            if tiling:
-                steps.append(partial(np.bitwise_and, upstream, bits, target))
-            else:
-                steps.append(partial(np.bitwise_and, upstream, bits, bits))
+            # As integers, so that inf * 0 is 0.
+            steps.append(partial(np.multiply, upstream, ones, target if bits is None else bits))
+            if bits is not None:
                 steps.append(partial(np.add, target, bits.view(g.dtype), target))
         return steps
 

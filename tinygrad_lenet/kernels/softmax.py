@@ -14,35 +14,22 @@ from .steps import Steps
 from .sums import WIDER
 
 Array: TypeAlias = NDArray[Any]
-_sum, _max = np.add.reduce, np.maximum.reduce
-_INDEX = np.dtype(np.intp)
 
 
-def _wide(x: Array) -> np.dtype[Any]:
-    """The next wider dtype, in which the softmax is computed."""
-    wide: np.dtype[Any] = WIDER.get(x.dtype, np.dtype(np.float64))
-    return wide
-
-
-def _pick(out: Array, x: Array, at: Any) -> None:
-    np.copyto(out, x[at], "same_kind")
+def _wide(x: Array, room: Room) -> Array:
+    """Memory like that of ``x`` in the next wider dtype, in which the softmax is computed."""
+    return memory.empty_like(x, WIDER.get(x.dtype, np.dtype(np.float64)), room)
 
 
 def softmax_steps(out: Array, room: Room, x: Array, axes: tuple[int, ...]) -> Steps:
     """The steps of ``e^x / sum(e^x)`` over some axes into ``out``, of the shape of ``x``."""
-    if not x.size:
-        return []
-    wide, few = _wide(x), tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
-    e = out if out.dtype == wide else memory.like(x, x.shape, wide, room)
-    top, total = memory.like(x, few, x.dtype, room), memory.like(x, few, wide, room)
-    steps: Steps = [
-        partial(_max, x, axes, None, top, True),
-        partial(np.subtract, x, top, e, dtype=wide),
-        partial(np.exp, e, e),
-        partial(_sum, e, axes, None, total, True),
-        partial(np.divide, e, total, e),
-    ]
-    return steps if e is out else [*steps, partial(np.copyto, out, e, "same_kind")]
+    return [partial(_softmax, out, _wide(x, room), x, axes)] if x.size else []
+
+
+def _softmax(out: Array, e: Array, x: Array, axes: tuple[int, ...]) -> None:
+    np.subtract(x, np.maximum.reduce(x, axes, keepdims=True), e, dtype=e.dtype)
+    np.exp(e, e)
+    np.divide(e, np.add.reduce(e, axes, keepdims=True), out, casting="same_kind")
 
 
 def nll_steps(out: Array, room: Room, x: Array, index: Array, count: Array | None) -> Steps:
@@ -51,28 +38,19 @@ def nll_steps(out: Array, room: Room, x: Array, index: Array, count: Array | Non
 
     The sum of exponentials leaves out the largest, which is 1, and ``log1p`` adds it: a loss near 0 keeps its digits.
     """
-    wide, n = _wide(x), len(x)
-    d, e = memory.like(x, x.shape, wide, room), memory.like(x, x.shape, wide, room)
-    largest, top, sums = room((n,), _INDEX), room((n, 1), x.dtype), room((n,), wide)
-    picked, losses = room((n,), wide), out if count is None else room((n,), out.dtype)
-    ignored, rows = room((n,), np.dtype(np.bool_)), np.arange(n)
-    steps: Steps = [
-        partial(x.argmax, 1, largest),
-        partial(_pick, top[:, 0], x, (rows, largest)),
-        partial(np.subtract, x, top, d, dtype=wide),
-        partial(np.exp, d, e),
-        partial(e.__setitem__, (rows, largest), 0),
-        partial(_sum, e, 1, None, sums),
-        partial(np.log1p, sums, sums),
-        partial(_pick, picked, d, (rows, index)),
-        partial(np.subtract, sums, picked, losses, casting="same_kind"),
-        partial(np.less, index, 0, ignored),
-        partial(np.copyto, losses, 0, where=ignored),
-    ]
-    steps = steps if x.size else []
+    return [partial(_nll, out, _wide(x, room), _wide(x, room), x, index, count)]
+
+
+def _nll(out: Array, d: Array, e: Array, x: Array, index: Array, count: Array | None) -> None:
+    losses = out if count is None else np.empty(len(index), out.dtype)
+    rows, largest = np.arange(len(index)), x.argmax(1) if x.size else index  # argmax needs a class
+    np.subtract(x, x[rows, largest].reshape(-1, 1), d, dtype=d.dtype)
+    np.exp(d, e)
+    e[rows, largest] = 0
+    np.subtract(np.log1p(np.add.reduce(e, 1)), d[rows, index], losses, casting="same_kind")
+    losses[index < 0] = 0
     if count is not None:
-        steps += [partial(_sum, losses, 0, None, out), partial(np.divide, out, count, out)]
-    return steps
+        np.divide(np.add.reduce(losses), count, out)
 
 
 def nll_grad_steps(out: Array, room: Room, g: Array, x: Array, index: Array, count: Array | None) -> Steps:
@@ -81,16 +59,12 @@ def nll_grad_steps(out: Array, room: Room, g: Array, x: Array, index: Array, cou
     The gradient is ``g * softmax``, except at the target: there it is ``-g`` times the sum of the other probabilities,
     which is more accurate than ``softmax - 1``.
     """
-    n, scale, ignored = len(x), room((len(x),), out.dtype), room((len(x),), np.dtype(np.bool_))
-    at, rest = (np.arange(n), index), room((n,), out.dtype)
-    return [
-        *softmax_steps(out, room, x, (1,)),
-        partial(out.__setitem__, at, 0),
-        partial(_sum, out, 1, None, rest),
-        partial(np.negative, rest, rest),
-        partial(out.__setitem__, at, rest),
-        partial(np.copyto, scale, g) if count is None else partial(np.divide, g, count, scale),
-        partial(np.less, index, 0, ignored),
-        partial(np.copyto, scale, 0, where=ignored),
-        partial(np.multiply, out, scale.reshape(-1, 1), out),
-    ]
+    return [*softmax_steps(out, room, x, (1,)), partial(_nll_grad, out, g, index, count)]
+
+
+def _nll_grad(out: Array, g: Array, index: Array, count: Array | None) -> None:
+    at = np.arange(len(index)), index
+    out[at] = 0
+    out[at] = -np.add.reduce(out, 1)
+    np.multiply(out, (g if count is None else g / count).reshape(-1, 1), out)
+    out[index < 0] = 0

@@ -309,15 +309,8 @@ clip.check(draw(3, 2), min=0.15)
 clip.known_as(method=True, numpy=np.clip, torch="clip")
 
 
-_UFUNCS: dict[Any, np.ufunc] = {
-    add: np.add,
-    sub: np.subtract,
-    mul: np.multiply,
-    div: np.true_divide,
-    mod: np.mod,
-    abs: np.abs,
-}
-for _op, _function in {**_UFUNCS, maximum: np.maximum, minimum: np.minimum}.items():
+_UFUNCS: dict[Any, np.ufunc] = {add: np.add, sub: np.subtract, mul: np.multiply, div: np.true_divide, mod: np.mod}
+for _op, _function in {**_UFUNCS, abs: np.abs, maximum: np.maximum, minimum: np.minimum}.items():
     _op.planned(ufunc_steps(_function), rows=())
 
 

@@ -8,6 +8,8 @@ normalises the channels of a batch, with its rules; then the functions made of i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -92,6 +94,30 @@ def _with_moments(x: Array, stats: Array | None) -> tuple[Channels, Array, Array
     return at, data, mean, var
 
 
+def _write_normalized(out: Array, x: Array, weight: Array, bias: Array, eps: float, stats: Any) -> None:
+    at, data, mean, var = _with_moments(x, stats)
+    fast.normalize(out, data, at, mean, var, weight, bias, eps)
+
+
+def _write_input_grad(out: Array, g: Array, x: Array, weight: Array, eps: float, stats: Any) -> None:
+    at, data, mean, var = _with_moments(x, stats)
+    fast.input_grad(out, at.view(single(g)), data, at, mean, var, weight, eps)
+
+
+def _written(write: Callable[..., None], x: Array, *arguments: Any) -> Array:
+    """Return an array in the memory layout of ``x``, which ``write(out, *arguments)`` fills as (A, C, B)."""
+    at = fast.channels(x)
+    out = memory.empty(at.shape, x.dtype)
+    write(out, *arguments)
+    return at.images(out)
+
+
+def _step(write: Callable[..., None], out: Array, x: Array, *arguments: Any) -> Any:
+    """Return the step that fills ``out``, or None if it does not have the memory layout of ``x``."""
+    view = fast.channels(x).view(out)
+    return [partial(write, view, *arguments)] if x.dtype != np.float16 and np.may_share_memory(view, out) else None
+
+
 @primitive
 def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Array | None = None) -> Array:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` for channels on axis 1, with the :func:`channel_moments`.
@@ -99,10 +125,7 @@ def normalize(x: Array, weight: Array, bias: Array, eps: float, stats: Array | N
     ``stats`` are the moments of ``x`` if the caller has computed them already. They depend on ``x``, and the gradient
     includes this (Ioffe & Szegedy, 2015, section 3).
     """
-    at, data, mean, var = _with_moments(x, stats)
-    out = memory.empty(at.shape, data.dtype)
-    fast.normalize(out, data, at, mean, var, weight, bias, eps)
-    return at.images(out).astype(x.dtype, copy=False)
+    return _written(_write_normalized, single(x), x, weight, bias, eps, stats).astype(x.dtype, copy=False)
 
 
 @primitive
@@ -110,10 +133,7 @@ def _normalize_x(g: Array, x: Array, weight: Array, eps: float, stats: Array | N
     """``weight / sqrt(var + eps) * (g - mean(g) - standard * mean(g * standard))``, where ``standard`` is ``x`` with
     mean 0 and variance 1.
     """
-    at, data, mean, var = _with_moments(x, stats)
-    out = memory.empty(at.shape, data.dtype)
-    fast.input_grad(out, at.view(single(g)), data, at, mean, var, weight, eps)
-    return at.images(out)
+    return _written(_write_input_grad, single(x), g, x, weight, eps, stats)
 
 
 @primitive
@@ -126,6 +146,8 @@ def _normalize_weight(g: Array, x: Array, eps: float, stats: Array | None) -> Ar
 normalize.vjp(x=lambda g, x, weight, eps, stats: _normalize_x(g, x, weight, eps, stats))
 normalize.vjp(weight=lambda g, x, eps, stats: _normalize_weight(g, x, eps, stats))
 normalize.vjp(bias=lambda g: sum(single(g), (0, *range(2, g.ndim))), stats=None)
+normalize.planned(lambda out, room, x, *more: _step(_write_normalized, out, x, x, *more))
+_normalize_x.planned(lambda out, room, g, x, *more: _step(_write_input_grad, out, x, g, x, *more))
 normalize.check(draw(3, 2, 2, 3), draw(2), draw(2), 1e-3)
 normalize.check(draw(5, 2), draw(2), draw(2), 1e-3)
 

@@ -8,16 +8,9 @@ import numpy as np
 
 from ..core.primitive import Array, draw, primitive
 from ..errors import ShapeError
+from ..kernels import matmul as fast
 from ..kernels import memory
-from ..kernels.matmul import (
-    batch_innermost,
-    common_dtype,
-    dot,
-    linear_steps,
-    linear_weight_steps,
-    matmul_steps,
-    on_matrices,
-)
+from ..kernels.matmul import common_dtype, dot, fixed, rows
 from ..kernels.steps import but_for_half, computed
 from ..kernels.sums import single
 
@@ -75,7 +68,7 @@ matmul.check(draw(4), draw(4))
 matmul.check(draw(4), draw(2, 4, 3))
 matmul.check(draw(2, 3, 4), draw(4))
 matmul.check(draw(5, 1, 3, 4), draw(2, 4, 2))
-matmul.planned(but_for_half(matmul_steps))
+matmul.planned(but_for_half(fast.matmul_steps))
 matmul.known_as(method=True, operator="matmul", numpy=np.matmul, torch="matmul", onnx="MatMul")
 
 
@@ -107,26 +100,27 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     if x.dtype == weight.dtype == np.float16:
         wide: Array = linear.op.forward(single(x), single(weight), None if bias is None else single(bias))
         return wide.astype(dtype)
-    if batch_innermost(x):
-        out = memory.empty((len(weight), len(x)), dtype).T
-    else:
-        out = memory.empty((*x.shape[:-1], len(weight)), dtype)
-    return computed(linear_steps, out, x, weight, bias)
+    shape = *x.shape[:-1], len(weight)
+    out = memory.empty(shape[::-1], dtype).T if fast.batch_innermost(x) else memory.empty(shape, dtype)
+    computed(fast.linear_steps, rows(out), rows(x), weight, bias)
+    return out
 
 
 @primitive
 def _linear_weight_grad(g: Array, x: Array) -> Array:
     """The gradient of :func:`linear` with respect to its weight: the sum over the batch of ``g`` times ``x``."""
-    dtype = common_dtype(g, x)
-    if dtype == np.float16:
-        return _linear_weight_grad.op.forward(single(g), single(x)).astype(np.float16)
-    return computed(linear_weight_steps, memory.empty((g.shape[-1], x.shape[-1]), dtype), g, x)
+    return dot(rows(g).T, rows(x))
 
 
 linear.vjp(x=lambda g, weight: linear(g, weight.T), weight=lambda g, x: _linear_weight_grad(g, x), bias=lambda g: g)
 _linear_weight_grad.vjp(g=lambda g_, x: linear(x, g_), x=lambda g_, g: linear(g, g_.T))
-linear.planned(on_matrices(linear_steps), rows=(0,))
-_linear_weight_grad.planned(on_matrices(linear_weight_steps), added=(0, 1))
+linear.planned(
+    lambda out, room, x, *w: fast.linear_steps(rows(out), room, rows(x), *w) if fixed(x) else None, rows=(0,)
+)
+_linear_weight_grad.planned(
+    lambda out, room, g, x: fast.dot_steps(out, room, rows(g).T, rows(x)) if fixed(g) and fixed(x) else None,
+    added=(0, 1),
+)
 _linear_weight_grad.check(draw(3, 2), draw(3, 4))
 _linear_weight_grad.check(draw(2, 3, 2), draw(2, 3, 4))
 linear.check(draw(3, 4), draw(2, 4), draw(2))

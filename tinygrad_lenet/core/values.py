@@ -71,10 +71,10 @@ def flattened(values: Iterable[Any], depth: int = 9) -> list[Any]:
     """The values, and the contents of lists, tuples and dicts. A list may hold itself, so the depth is limited."""
     found = []
     for value in values:
-        if type(value) not in (list, tuple, dict):
+        if not isinstance(value, (list, tuple, dict)):
             found.append(value)
         elif depth:
-            found += flattened(value.values() if type(value) is dict else value, depth - 1)
+            found += flattened(value.values() if isinstance(value, dict) else value, depth - 1)
     return found
 
 

@@ -6,7 +6,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from types import CodeType
+from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
@@ -14,11 +14,11 @@ import numpy as np
 from ..checks import flag
 from ..core.modes import is_grad_enabled, listener, tracer
 from ..core.tensor import Tensor
+from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
 from ..nn.module import Parameter
 from .recording import PLAIN, Recording
 from .state import compare, report
-from .trace import leaves
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,14 +45,17 @@ class Compiled(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], check: bool = False) -> None:
         if not callable(fn):
             raise DTypeError(f"compile: fn must be a function, got {brief(fn)}")
-        functools.update_wrapper(self, fn)
         self.fn: Callable[..., Any] = fn
+        functools.update_wrapper(self, fn, updated=())
         self.check = check
         self.recordings: list[tuple[Any, Recording]] = []  # with their keys, newest first
         self.traced = self.replayed = 0
         self._busy = threading.RLock()
         self._cells = getattr(fn, "__closure__", None) or ()
         self._names = [*_global_names(fn)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["fn"], name)  # of a module, for example its parameters
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -64,7 +67,7 @@ class Compiled(Generic[P, R]):
     def _call(self, args: Any, kwargs: Any) -> Any:
         if tracer() is not None or listener() is not None:
             return self.fn(*args, **kwargs)
-        outside, tensors = self._outside(), [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
+        outside, tensors = self._outside(), [x for x in flattened((args, kwargs)) if isinstance(x, Tensor)]
         same = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
         key = (is_grad_enabled(), outside, _key(args), _key(kwargs), [*map(same.index, same)])
         with self._busy:
@@ -108,7 +111,9 @@ class Compiled(Generic[P, R]):
     def _outside(self) -> list[Any]:
         """What the function finds in its closure and in global variables."""
         scope = getattr(self.fn, "__globals__", {})
-        return [cell.cell_contents for cell in self._cells] + [scope[name] for name in self._names if name in scope]
+        return [cell.cell_contents for cell in self._cells if cell != CellType()] + [
+            scope[name] for name in self._names if name in scope
+        ]
 
 
 def _equal(a: Any, b: Any) -> bool:

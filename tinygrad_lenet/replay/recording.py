@@ -14,13 +14,13 @@ from ..core.graph import Node, Vertex, now, pullback, sources
 from ..core.modes import no_grad, tracing
 from ..core.saved import changed
 from ..core.tensor import Tensor
-from ..core.values import mapped
+from ..core.values import flattened, mapped
 from ..errors import GradientError
 from ..nn.module import Module, changes
 from .chunks import Chunks
 from .program import Program
 from .rewrite import pool_first
-from .trace import Step, Trace, Value, difference, leaves, needed, values_in
+from .trace import Step, Trace, Value, difference, needed, same, values_in
 
 PLAIN = (int, float, complex, bool, str, bytes, type(None))
 
@@ -30,26 +30,28 @@ class Recording:
 
     def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, outside: Iterable[Any]) -> None:
         self.program: Any = None
-        self.trace = trace = Trace([x for x in leaves((args, kwargs)) if isinstance(x, Tensor)])
+        self.trace = trace = Trace([x for x in flattened((args, kwargs)) if isinstance(x, Tensor)])
         self.inputs = [*trace.inputs]
         self.backward: Backward | None = None
         with tracing(trace):
             since = now()
             self.result: Any = fn(*args, **kwargs)
-            live = [t for t in leaves(self.result) if isinstance(t, Tensor) and _has_graph(t)]
+            live = [t for t in flattened([self.result]) if isinstance(t, Tensor) and _has_graph(t)]
             if len(live) > 1:
                 trace.refuse("the function returns several tensors with graphs")
             elif live:
                 self.backward = Backward(trace, live[0], since)
         self.tree = mapped(self.result, lambda leaf: _returned(trace, leaf))
         self.grads = {p: trace.value(p._grad._data) if p._grad is not None else None for p in trace.touched.values()}
-        self.outputs = [v for v in (*leaves(self.tree), *self.grads.values()) if isinstance(v, Value)]
+        self.outputs = [v for v in (*flattened([self.tree]), *self.grads.values()) if isinstance(v, Value)]
         self.outputs += self.backward.gradients.values() if self.backward else []
         self.steps = needed(trace.steps, self.outputs)
         if self.backward is not None:  # a second backward pass may need them again
             self.outputs += self.backward.split(self.steps, trace.steps)
         self.before, self.absent = trace.gradients, trace.absent
-        within = [m for root in (*outside, *leaves((args, kwargs))) if isinstance(root, Module) for m in root.modules()]
+        within = [
+            m for root in (*outside, *flattened((args, kwargs))) if isinstance(root, Module) for m in root.modules()
+        ]
         self.modules = [*({id(m): m for m in within} | trace.modules).values()]
         self.fingerprint, self.changes = _fingerprint(self.modules), changes[0]
         self.containers = [
@@ -62,7 +64,7 @@ class Recording:
     def _members(self) -> list[Any]:
         """The parameters of optimisers, group by group, and the contents of the lists and dicts of modules."""
         groups = [group["params"] for optimizer in self.trace.optimizers for group in optimizer.param_groups]
-        return [part for some in (*groups, *self.containers) for part in (None, *leaves(some))]
+        return [part for some in (*groups, *self.containers) for part in (None, *flattened([some]))]
 
     def holds(self) -> bool:
         """Whether the state outside of the function is that of the recording."""
@@ -80,6 +82,8 @@ class Recording:
     def plan(self, first: Recording) -> None:
         """Make the program if the first trace was the same; else refuse."""
         self.refusal = difference(first.steps, self.steps)
+        if not all(map(same, flattened([first.tree]), flattened([self.tree]))):
+            self.refusal = self.refusal or "the function returns other numbers at the second call"
         self.grads = {p: self.grads[p] for p in first.grads if p in self.grads}  # others were made by the function
         known = {*map(id, first.absent)}
         self.absent = [p for p in self.absent if id(p) in known]
@@ -135,7 +139,12 @@ def _returned(trace: Trace, leaf: Any) -> Any:
     """The Value of a returned tensor."""
     if isinstance(leaf, np.ndarray):
         trace.refuse("the function returns an array")
-    return trace.value(leaf._data, leaf) if isinstance(leaf, Tensor) else leaf
+    if not isinstance(leaf, Tensor):
+        return leaf
+    value = trace.value(leaf._data, leaf)
+    if value.tensor is not None and value.tensor is not leaf:
+        trace.refuse("the function returns a view of a tensor that it did not make")
+    return value
 
 
 def _fingerprint(modules: Iterable[Any]) -> list[Any]:

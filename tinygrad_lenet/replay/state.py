@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from ..core.tensor import Tensor
-from ..core.values import mapped
+from ..core.values import flattened, mapped
 from ..errors import TinygradLenetError
 from .recording import Recording
-from .trace import leaves, write
+from .trace import write
 
 
 class State:
     """A copy of what a recording may change: tensors, the state of optimisers and generators, and gradients."""
 
     def __init__(self, recording: Recording) -> None:
-        arguments = leaves([step.args for step in recording.steps])
+        arguments = flattened([step.args for step in recording.steps])
         self.tensors = [step.rest[0] for step in recording.steps if step.op is write]
         self.tensors += [a for a in arguments if isinstance(a, Tensor)]  # updated parameters
         self.generators = [a for a in arguments if isinstance(a, np.random.Generator)]
@@ -42,13 +42,16 @@ class State:
 
     def named(self, result: Any) -> Iterator[tuple[str, Any]]:
         """The arrays to compare: those of a result, and the present state."""
-        found = {"a result": [t for t in leaves(result) if isinstance(t, Tensor)], "a changed tensor": self.tensors}
+        found = {
+            "a result": [t for t in flattened([result]) if isinstance(t, Tensor)],
+            "a changed tensor": self.tensors,
+        }
         found["a gradient"] = [p._grad for p in self.leaves]
         for name, tensors in found.items():
             for tensor in tensors:
                 yield name, None if tensor is None else tensor._data.copy()
         for optimizer in self.optimizers:
-            for value in leaves(optimizer.state):
+            for value in flattened([optimizer.state]):
                 yield "a state of the optimizer", value
 
 

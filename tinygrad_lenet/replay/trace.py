@@ -19,7 +19,7 @@ import numpy as np
 
 from ..core.modes import no_grad, user_line
 from ..core.tensor import Tensor
-from ..core.values import mapped
+from ..core.values import flattened, mapped
 from ..kernels.memory import storage
 from ..ops.elementwise import add, clone
 
@@ -35,7 +35,7 @@ class Value:
         # "input", "outside", "gradient" (of a leaf, before the call), "constant", or "result" of an op.
         self.kind = kind
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
-        self.address = address(array)
+        self.address: int = array.__array_interface__["data"][0]
         self.tensor = tensor  # the tensor from outside, or the leaf of a gradient
         self.home = id(storage(array))
         self.whole: Value = next((v.whole for v in parents if v.home == self.home), self)  # in whose memory it lies
@@ -68,23 +68,9 @@ class Step:
         return getattr(self.op, "name", None) or str(self.op.__name__).strip("_")
 
 
-def address(array: Any) -> int:
-    """Where the first element of an array lies."""
-    return int(array.__array_interface__["data"][0])
-
-
-def leaves(tree: Any) -> list[Any]:
-    """The contents of nested lists, tuples and dicts, in order."""
-    if isinstance(tree, (list, tuple)):
-        return [leaf for part in tree for leaf in leaves(part)]
-    if isinstance(tree, dict):
-        return [leaf for part in tree.values() for leaf in leaves(part)]
-    return [tree]
-
-
 def values_in(tree: Any) -> list[Value]:
     """The Values in nested lists, tuples and dicts."""
-    return [leaf for leaf in leaves(tree) if isinstance(leaf, Value)]
+    return [leaf for leaf in flattened([tree]) if isinstance(leaf, Value)]
 
 
 def write(target: Any, key: Any, value: Any, tensor: Tensor, line: str) -> None:
@@ -221,17 +207,18 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
     for a, b in zip(first, second, strict=False):
         if a.op is not b.op:
             return f"{a.name} at the first call, {b.name} at the second, at {b.line}"
-        xs, ys = leaves(a.args), leaves(b.args)
-        if len(xs) != len(ys) or not all(map(_same, xs, ys)):
+        xs, ys = flattened(a.args), flattened(b.args)
+        if len(xs) != len(ys) or not all(map(same, xs, ys)):
             return f"{b.name} gets other constants or options at the second call, at {b.line}"
     if len(first) != len(second):
         return f"{len(first)} steps at the first call, {len(second)} at the second"
     return ""
 
 
-def _same(x: Any, y: Any) -> bool:
+def same(x: Any, y: Any) -> bool:
+    """Whether two arguments are the same for a replay."""
     if isinstance(x, Value) and isinstance(y, Value):
         fixed = x.kind in ("outside", "constant")
-        same = fixed == (y.kind in ("outside", "constant")) and (x.shape, x.dtype) == (y.shape, y.dtype)
-        return same and (not fixed or x.array is y.array or x.array.tobytes() == y.array.tobytes())
+        alike = fixed == (y.kind in ("outside", "constant")) and (x.shape, x.dtype) == (y.shape, y.dtype)
+        return alike and (not fixed or x.array is y.array or x.array.tobytes() == y.array.tobytes())
     return x is y or (type(x) is type(y) and bool(x == y or x != x))

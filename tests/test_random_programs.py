@@ -148,6 +148,10 @@ WITHIN = {
     "bell": "erf",
     "normalize": "batch_norm",
     "resample": "interpolate",
+    "channel_moments": "batch_norm",
+    "checked_index": "cross_entropy",
+    "drop_mask": "dropout",
+    "drawn": "rand",
     "conv2d_input_grad": "conv2d",
     "conv2d_weight_grad": "conv2d",
 }

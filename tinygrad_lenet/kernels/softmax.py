@@ -34,7 +34,9 @@ def nll_grad(out: Array, softmax: Array, g: Array, index: Array) -> None:
     ``out`` has the memory layout of ``softmax``, and may be ``softmax``. The gradient is ``g * softmax``, except at the
     target: there it is ``-g`` times the sum of the other probabilities, which is more accurate than ``softmax - 1``.
     """
-    at, g = (np.arange(len(index)), np.maximum(index, 0)), np.where(index < 0, 0, g)
+    if index.size and np.minimum.reduce(index) < 0:
+        g, index = np.where(index < 0, 0, g), np.maximum(index, 0)
+    at = np.arange(len(index)), index
     if out is not softmax:
         np.copyto(out, softmax)
     out[at] = 0

@@ -150,8 +150,6 @@ WITHIN = {
     "resample": "interpolate",
     "channel_moments": "batch_norm",
     "checked_index": "cross_entropy",
-    "drop_mask": "dropout",
-    "drawn": "rand",
     "conv2d_input_grad": "conv2d",
     "conv2d_weight_grad": "conv2d",
 }

@@ -59,40 +59,29 @@ class _Step(NamedTuple):
 
 
 class _State:
-    """The contents and the version of memory at this time."""
+    """The contents and the version of memory, or the state of a random generator, at this time."""
 
-    def __init__(self, version: Version, memory: Any) -> None:
-        self.version, self.held = version, memory
+    def __init__(self, held: Any, version: Version | None = None) -> None:
+        self.held, self.version = held, version
         self.note()
 
     @effect
     def note(self) -> None:
         """Remember how it is now."""
-        self.stamp, self.copy = self.version[:], self.held.copy()
+        if self.version is None:
+            self.copy = self.held.bit_generator.state
+        else:
+            self.copy = self.held.copy()
+            self.stamp = self.version[:]
 
     @effect
     def restore(self) -> None:
-        """Write that back."""
-        self.held[...] = self.copy
-        self.version[:] = self.stamp
-
-
-class _Draws(_State):
-    """The state of a random generator at this time."""
-
-    def __init__(self, generator: np.random.Generator) -> None:
-        self.held = generator
-        self.note()
-
-    @effect
-    def note(self) -> None:
-        """Remember how it is now."""
-        self.copy = self.held.bit_generator.state
-
-    @effect
-    def restore(self) -> None:
-        """Put the generator back."""
-        self.held.bit_generator.state = self.copy
+        """Return it to that."""
+        if self.version is None:
+            self.held.bit_generator.state = self.copy
+        else:
+            self.held[...] = self.copy
+            self.version[:] = self.stamp
 
 
 class _Trace:
@@ -123,7 +112,7 @@ class _Trace:
 
         def watch(tensor: Any, index: Any, value: Any) -> None:
             if all(tensor._version is not state.version for state in self.before):
-                self.before.append(_State(tensor._version, storage(tensor._data)))
+                self.before.append(_State(storage(tensor._data), tensor._version))
             if outer_watch is not None:
                 outer_watch(tensor, index, value)
 
@@ -222,7 +211,7 @@ class _Recomputation:
     view = True  # the function may return its argument
 
     def __init__(self, fn: Function, generators: Sequence[np.random.Generator]) -> None:
-        self.fn, self.generators = fn, [_Draws(generator) for generator in generators]
+        self.fn, self.generators = fn, [_State(generator) for generator in generators]
         self.numbers: set[int] = set()  # of the nodes that it replaces
 
     @property

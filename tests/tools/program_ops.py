@@ -258,6 +258,8 @@ PATTERNS = "ij,jk->ik bij,bjk->bik ii->i ij->ji ij->j i,j->ij ij,ij-> ij,kj,k->i
 ABSENT = {
     "dropout": "draws numbers of its own",
     "dropout2d": "draws numbers of its own",
+    "drawn": "draws numbers of its own",
+    "drop_mask": "draws numbers of its own",
     "load": "reads files",
     "primitive": "makes ops",
 }

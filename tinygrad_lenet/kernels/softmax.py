@@ -63,8 +63,9 @@ def nll_grad_steps(out: Array, room: Room, g: Array, x: Array, index: Array, cou
 
 
 def _nll_grad(out: Array, g: Array, index: Array, count: Array | None) -> None:
-    at = np.arange(len(index)), index
+    at, scale = (np.arange(len(index)), index), g if count is None else g / count
     out[at] = 0
     out[at] = -np.add.reduce(out, 1)
-    np.multiply(out, (g if count is None else g / count).reshape(-1, 1), out)
-    out[index < 0] = 0
+    if index.size and np.minimum.reduce(index) < 0:
+        scale = np.where(index < 0, 0, scale)
+    np.multiply(out, scale.reshape(-1, 1), out)

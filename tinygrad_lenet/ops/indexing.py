@@ -14,7 +14,7 @@ from ..core.values import as_index, is_sealed, sealed
 from ..errors import DTypeError, OutOfRangeError, ShapeError
 from ..kernels.sums import single
 from .elementwise import add, clone, maximum, where
-from .reduction import amax
+from .reduction import _max, _min, amax
 from .shape import axis_of, broadcast_to, permute, reshape
 
 
@@ -183,11 +183,14 @@ def checked_index(index: Any, low: int, high: int, error: Any, message: str, ign
     """Return a sealed copy of indices, with -1 in place of those to ignore. Raise an error unless the others lie in
     ``low ... high - 1``; in its message, {0} is the first that does not, and {1} all indices.
     """
-    gone = index == ignored
-    bad = index[~(gone | ((index >= low) & (index < high)))]
-    if bad.size:
-        raise error(message.format(bad[0], index))
-    return sealed(np.where(gone, -1, index.astype(np.intp)))
+    found = index.astype(np.intp)
+    if ignored in range(low, high) or not (index.size and low <= _min(index, None) and _max(index, None) < high):
+        gone = index == ignored
+        bad = index[~(gone | ((index >= low) & (index < high)))]
+        if bad.size:
+            raise error(message.format(bad[0], index))
+        found[gone] = -1
+    return sealed(found)
 
 
 checked_index.check(np.array([2, 0]), 0, 3, OutOfRangeError, "", 0)

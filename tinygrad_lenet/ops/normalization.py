@@ -263,7 +263,7 @@ def batch_norm(
         weight: (C,), or None for 1.
         bias: (C,), or None for 0.
         training: whether to use the statistics of the batch.
-        momentum: the weight of the newest batch in the running statistics.
+        momentum: the weight of the newest batch in the running statistics, a number or a Tensor of one.
         eps: keeps the division finite.
 
     Raises:
@@ -279,8 +279,7 @@ def batch_norm(
     x = as_tensor(input)
     if x.ndim < 2:
         raise ShapeError(f"expected input of shape (N, C, ...), got {x.shape}")
-    if not isinstance(momentum, Tensor):
-        momentum = number("momentum", momentum)
+    momentum = momentum if isinstance(momentum, Tensor) else number("momentum", momentum)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, value in given.items():
         if name.startswith("running") and not isinstance(value, (Tensor, NoneType)):

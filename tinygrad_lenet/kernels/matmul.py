@@ -66,6 +66,8 @@ def _tile(m: int, k: int, n: int) -> tuple[int, int]:
 
 def _even(length: int, most: int, unit: int) -> int:
     """The length of equal steps along an axis: a multiple of ``unit``, at most ``most``, with a small remainder."""
+    if length <= most:
+        return length
     count = -(-length // max(unit, most // unit * unit))
     return min(length, -(-length // (count * unit)) * unit)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import tempfile
@@ -75,6 +76,26 @@ def check_weights(parser: argparse.ArgumentParser, file: Path) -> None:
             parser.error(
                 f"--save {file} needs the safetensors library; pip install 'tinygrad_lenet[safetensors]', or use .npz"
             )
+
+
+def check_picture(parser: argparse.ArgumentParser, name: str, file: Path) -> None:
+    """Refuse a file for a picture of a format that matplotlib does not know, or cannot write here."""
+    from matplotlib.figure import Figure
+
+    trial = Figure()
+    trial.text(0, 0, "some formats need another program or library")
+    endings = sorted(f".{kind}" for kind in trial.canvas.get_supported_filetypes())
+    if file.suffix and file.suffix.lower() not in endings:
+        parser.error(f"{name} must end in {', '.join(endings)}, got {file}")
+    try:
+        trial.savefig(io.BytesIO(), format=picture_format(file))
+    except Exception as error:  # of any of matplotlib's writers
+        parser.error(f"{name} {file} cannot be drawn ({error}); choose another ending, such as .png")
+
+
+def picture_format(file: Path) -> str:
+    """The format of a picture, by the ending of its name."""
+    return file.suffix[1:].lower() or "png"
 
 
 def check_outputs(parser: argparse.ArgumentParser, outputs: Iterable[tuple[str, Path]]) -> None:

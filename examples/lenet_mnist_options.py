@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import math
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import command_line
 from command_line import option
-from matplotlib.figure import Figure
 
 from tinygrad_lenet import data, optim
 
@@ -30,12 +28,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "plain": {"epochs": 20, "lr": 0.02, "weight_decay": 1e-3, "average": 0.999, "label_smoothing": 0.1},
     "best": {"epochs": 30, "lr": 0.03, "weight_decay": 5e-4, "average": 0.999, "augment": True, "label_smoothing": 0.1},
 }
-# The options that only draw, and the other options that they use.
-DRAWINGS = {
-    "draw_augmentation": {"dataset", "data", "quiet"},
-    "draw_graph": {"dataset", "data", "quiet", "recipe", "seed", "activation", "pool", "batch_norm", "augment"}
-    | {"label_smoothing"},
-}
 
 
 def arguments(argv: list[str] | None, description: str) -> argparse.Namespace:
@@ -44,7 +36,6 @@ def arguments(argv: list[str] | None, description: str) -> argparse.Namespace:
     add("--recipe", choices=RECIPES, default="quick", help="a set of defaults; options given as well take precedence")
     add("--epochs", type=int, default=8, help="passes over the training set")
     add("--batch-size", type=int, default=64, help="images in a step")
-    add("--accumulate", type=int, default=1, metavar="N", help="split batches into N parts and add up their gradients")
     add("--lr", type=float, help="peak learning rate; by default, one that suits the optimizer")
     add("--optimizer", choices=OPTIMIZERS, default="sgd")
     add("--weight-decay", type=float, default=1e-4, help="for sgd alone")
@@ -55,47 +46,33 @@ def arguments(argv: list[str] | None, description: str) -> argparse.Namespace:
     add("--augment", action=argparse.BooleanOptionalAction, default=False, help="distort the training images")
     add("--average", type=float, default=0.0, metavar="D", help="test with a moving average of the weights, decay D")
     add("--seed", type=int, default=0, help="of the initial weights and the order of the images")
-    add("--runs", type=int, default=1, metavar="N", help="train N times, with consecutive seeds; files are of the last")
+    add("--runs", type=int, default=1, metavar="N", help="train with N consecutive seeds; the weights are of the last")
     add("--validation", type=int, default=0, metavar="N", help="hold out N training images to measure on")
-    add("--patience", type=int, default=0, metavar="N", help="stop after N epochs without a better validation accuracy")
     add("--dataset", choices=DATASETS, default="mnist")
     add("--data", type=command_line.path, metavar="DIR", help="folder to search for the data first")
     file = partial(add, type=command_line.path, metavar="FILE")
     file("--checkpoint", default=Path("lenet_mnist.ckpt"), help="where to write checkpoints")
     add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also write one after every STEPS steps")
-    add(
-        "--resume",
-        action="store_true",
-        help="continue from the checkpoint, if there is one; --epochs, --lr and --patience may be given anew, and the "
-        "learning rate follows their schedule from the present step on",
-    )
+    add("--resume", action="store_true", help="go on from the checkpoint, if any; --epochs and --lr may be given anew")
     file("--plot", default=Path("lenet_mnist.png"), help="where to draw the curves")
     file("--report", help="where to write an HTML page with all results (.html)")
     file("--save", default=Path("lenet_mnist.npz"), help="where to write the weights (.npz, .safetensors)")
-    file("--metrics", help="where to write one JSON object for each epoch")
-    output = parser.add_mutually_exclusive_group().add_argument
-    output("--summary", action="store_true", help="print the table of the network's layers first")
-    output("--quiet", action="store_true", help="print only the result")
-    output("--json", action="store_true", help="print only JSON: an object for each epoch and for the result")
-    draw = partial(
-        parser.add_mutually_exclusive_group().add_argument, type=command_line.path, metavar="FILE", default=None
-    )
-    draw("--draw-augmentation", help="only draw examples of the distortions")
-    draw("--draw-graph", help="only draw the graph of the network and its loss (.svg)")
+    add("--quiet", action="store_true", help="print only the result")
     parser.set_defaults(**RECIPES[parser.parse_known_args(argv)[0].recipe])
     args = parser.parse_args(argv)
     args.given = command_line.given(parser, argv)
     check(parser, args)
+    check_files(parser, args)
     return args
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that fail later, contradict each other, or would be ignored."""
-    counts = {"epochs": 1, "batch_size": 1, "seed": 0, "runs": 1, "accumulate": 1, "validation": 0, "patience": 0}
-    for name, least in {**counts, "checkpoint_every": 0}.items():
+    for name in ("epochs", "batch_size", "runs", "seed", "validation", "checkpoint_every"):
+        least = int(name in ("epochs", "batch_size", "runs"))
         if getattr(args, name) < least:
             parser.error(f"{option(name)} must be at least {least}, got {getattr(args, name)}")
-    for name, most in {"epochs": 10**9, "runs": 1000}.items():
+    for name, most in (("epochs", 10**9), ("runs", 1000)):
         if getattr(args, name) > most:
             parser.error(f"{option(name)} must be at most {most}, got {getattr(args, name)}")
     if args.lr is not None and not 0 < args.lr < math.inf:
@@ -107,54 +84,23 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             parser.error(f"{option(name)} must lie in [0, 1), got {getattr(args, name)}")
     if args.data and not args.data.is_dir():
         parser.error(f"--data: there is no folder {args.data}")
-    drawing = next((name for name in DRAWINGS if getattr(args, name)), None)
-    if drawing:
-        if unused := args.given - DRAWINGS[drawing] - {drawing}:
-            parser.error(f"{option(drawing)} only draws; leave out {', '.join(map(option, sorted(unused)))}")
-        check_files(parser, args, [drawing])
-        return
-    if args.accumulate > args.batch_size:
-        parser.error(f"--accumulate must be at most --batch-size, {args.batch_size}, got {args.accumulate}")
-    if args.patience and not args.validation:
-        parser.error("--patience needs --validation: the test set must not decide when to stop")
     if args.optimizer != "sgd" and "weight_decay" in args.given:
         parser.error(f"--weight-decay is for sgd; --optimizer {args.optimizer} would ignore it")
     if args.optimizer != "sgd" and "lr" in RECIPES[args.recipe] and "lr" not in args.given:
         parser.error(f"--recipe {args.recipe} has the learning rate of sgd; give --lr for {args.optimizer}")
-    check_files(parser, args, ["plot", "save", "metrics", "report", "checkpoint"])
 
 
-def check_files(parser: argparse.ArgumentParser, args: argparse.Namespace, names: list[str]) -> None:
-    """Refuse files of the named options that could not be written after training."""
-    files = {name: getattr(args, name) for name in names if getattr(args, name)}
-    pictures = {f".{kind}" for kind in Figure().canvas.get_supported_filetypes()}
-    endings = {"plot": {*pictures, ""}, "draw_augmentation": {*pictures, ""}}
-    endings |= {"draw_graph": {".svg", ".dot"}, "report": {".html", ".htm"}}
-    for name, path in files.items():
-        ending = path.suffix if name == "draw_graph" else path.suffix.lower()
-        if name == "save":
-            command_line.check_weights(parser, path)
-        elif name in endings and ending not in endings[name]:
-            parser.error(f"{option(name)} must end in {', '.join(sorted(endings[name] - {''}))}, got {path}")
-    seeds = range(args.seed, args.seed + args.runs)
-    checkpoints = [checkpoint_path(args, seed) for seed in seeds] if "checkpoint" in files else []
-    named = [(option(name), path) for name, path in files.items() if name != "checkpoint"]
-    command_line.check_outputs(parser, [*named, *(("--checkpoint", path) for path in checkpoints)])
-    for name in files.keys() & {"plot", "draw_augmentation"}:
-        trial = Figure()
-        trial.text(0, 0, "some formats need another program or library")
-        try:
-            trial.savefig(io.BytesIO(), format=picture_format(files[name]))
-        except Exception as error:  # of any of matplotlib's writers
-            parser.error(f"{option(name)} {files[name]} cannot be drawn ({error}); choose another ending, such as .png")
+def check_files(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse files that could not be written after training."""
+    if args.report and args.report.suffix.lower() not in (".htm", ".html"):
+        parser.error(f"--report must end in .htm, .html, got {args.report}")
+    command_line.check_picture(parser, "--plot", args.plot)
+    command_line.check_weights(parser, args.save)
+    named = [(option(name), getattr(args, name)) for name in ("plot", "save", "report") if getattr(args, name)]
+    command_line.check_outputs(parser, [*named, *(("--checkpoint", path) for path in checkpoints(args).values())])
 
 
-def checkpoint_path(args: argparse.Namespace, seed: int) -> Path:
-    """The checkpoint's file. With --runs, each run has its own."""
-    path: Path = args.checkpoint
-    return path if args.runs == 1 else path.with_stem(f"{path.stem}-{seed}")
-
-
-def picture_format(path: Path) -> str:
-    """The format of a picture, by the ending of its name."""
-    return path.suffix[1:].lower() or "png"
+def checkpoints(args: argparse.Namespace) -> dict[int, Path]:
+    """The file of the checkpoint of each seed."""
+    path, seeds = args.checkpoint, range(args.seed, args.seed + args.runs)
+    return {n: path if args.runs == 1 else path.parent / f"{path.stem}-{n}{path.suffix}" for n in seeds}

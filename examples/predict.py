@@ -1,13 +1,14 @@
 """Read the digit in a picture with a trained LeNet-5.
 
-    python examples/predict.py lenet_mnist.npz picture.png ...
+    python examples/predict.py examples/lenet5.npz picture.png ...
 
 Each picture shows one digit, dark on light or light on dark, or in one colour on a transparent background, in any size.
 The files may be PNG, JPEG, BMP, GIF, TIFF, WebP or PPM, with 1 to 32 bits for each pixel and channel, and with up to 50
 million pixels (178 million if it is an ordinary JPEG); of an animation, the first picture is read. `digit` converts a
 picture to the form of MNIST's images.
 
-The weights are those that lenet_mnist.py or lenet_1998.py saved: the file says which network they are of.
+examples/lenet5.npz holds a trained network. Other weights are those that lenet_mnist.py or lenet_1998.py saved: the
+file says which network they are of.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The main example, run as a user runs it: a command line, and what it prints and leaves behind."""
 
 import gzip
-import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import nn
+from tinygrad_lenet import nn, training
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "lenet_mnist.py"
 MNIST = EXAMPLE.parent / "data" / "mnist"
@@ -55,14 +55,18 @@ def run(command, cwd, *options):
     return subprocess.run([*command, *options], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
-def test_it_leaves_curves_weights_and_metrics(command, tmp_path):
-    done = run(command, tmp_path, "--epochs", "2", "--metrics", "m.jsonl", "--optimizer", "adam", "--batch-norm")
+def history(folder, name="lenet_mnist.ckpt"):
+    return tl.load_checkpoint(folder / name)["history"]
+
+
+def test_it_leaves_curves_weights_and_a_history(command, tmp_path):
+    done = run(command, tmp_path, "--epochs", "2", "--optimizer", "adam", "--batch-norm")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "epoch 2/2" in done.stdout
     assert "Test accuracy" in done.stdout
     assert (tmp_path / "lenet_mnist.png").read_bytes().startswith(b"\x89PNG")
-    rows = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    rows = history(tmp_path)
     names = "epoch train_loss train_accuracy test_loss test_accuracy seconds images_per_second"
     assert [list(row) for row in rows] == [names.split()] * 2
     about = tl.load_metadata(tmp_path / "lenet_mnist.npz")
@@ -74,23 +78,22 @@ def test_it_leaves_curves_weights_and_metrics(command, tmp_path):
 
 
 def test_two_runs_with_one_seed_give_the_same_digits(command, tmp_path):
-    def digits(name, *options):
-        assert run(command, tmp_path, "--epochs", "2", "--metrics", name, *options).returncode == 0
-        rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    def digits(*options):
+        assert run(command, tmp_path, "--epochs", "2", *options).returncode == 0
         with np.load(tmp_path / "lenet_mnist.npz") as state:
             weights = b"".join(state[key].tobytes() for key in state.files)
-        return [{k: v for k, v in row.items() if "second" not in k} for row in rows], weights
+        return [{k: v for k, v in row.items() if "second" not in k} for row in history(tmp_path)], weights
 
-    first = digits("a")
-    assert digits("b") == first
-    assert digits("c", "--seed", "1") != first
+    first = digits()
+    assert digits() == first
+    assert digits("--seed", "1") != first
 
 
 # Runs that one can rely on
 
 
 LONG = ["--epochs", "6", "--batch-size", "16", "--checkpoint-every", "3", "--average", "0.9", "--augment"]
-LONG += ["--validation", "56", "--patience", "6", "--batch-norm", "--accumulate", "2", "--quiet"]
+LONG += ["--validation", "56", "--batch-norm", "--quiet"]
 
 
 def outcome(folder):
@@ -131,12 +134,12 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, tmp_
     assert not list(torn.glob("*.tmp"))
 
 
-def test_ctrl_c_and_resume_end_with_the_same_bits_too_and_metrics_are_whole(command, tmp_path):
+def test_ctrl_c_and_resume_end_with_the_same_bits_too(command, tmp_path):
     for folder in ("whole", "torn"):
         (tmp_path / folder).mkdir()
-    assert run(command, tmp_path / "whole", *LONG, "--metrics", "m").returncode == 0
+    assert run(command, tmp_path / "whole", *LONG).returncode == 0
     process = subprocess.Popen(
-        [*command, *LONG, "--metrics", "m"],
+        [*command, *LONG],
         cwd=tmp_path / "torn",
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
@@ -144,22 +147,33 @@ def test_ctrl_c_and_resume_end_with_the_same_bits_too_and_metrics_are_whole(comm
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     process.wait(timeout=60)
-    assert run(command, tmp_path / "torn", *LONG, "--metrics", "m", "--resume").returncode == 0
+    assert run(command, tmp_path / "torn", *LONG, "--resume").returncode == 0
     assert outcome(tmp_path / "torn") == outcome(tmp_path / "whole")
-    rows = [(tmp_path / folder / "m").read_text().splitlines() for folder in ("whole", "torn")]
-    assert len(rows[0]) == len(rows[1])
 
 
 def test_a_run_of_an_earlier_version_goes_on(command, tmp_path):
     assert run(command, tmp_path, "--epochs", "2", "--quiet").returncode == 0
     whole = (tmp_path / "lenet_mnist.npz").read_bytes()
     state = tl.load_checkpoint(tmp_path / "lenet_mnist.ckpt")
-    state["settings"]["model"] = "lenet5"  # there was an option for it
+    state["settings"] |= {"model": "lenet5", "accumulate": 1, "patience": 3}  # there were options for these
+    state["stopping"] = training.EarlyStopping(3).state_dict()
     tl.save_checkpoint(tmp_path / "lenet_mnist.ckpt", state)
     done = run(command, tmp_path, "--epochs", "2", "--resume", "--save", "again.npz")
     assert done.returncode == 0, done.stderr
     assert "Going on after epoch 2" in done.stdout
     assert (tmp_path / "again.npz").read_bytes() == whole
+
+
+@pytest.mark.parametrize(("name", "value"), [("accumulate", 2), ("model", "classic")])
+def test_a_run_with_an_option_that_is_gone_is_refused(command, tmp_path, name, value):
+    assert run(command, tmp_path, "--epochs", "1", "--quiet").returncode == 0
+    state = tl.load_checkpoint(tmp_path / "lenet_mnist.ckpt")
+    state["settings"][name] = value
+    tl.save_checkpoint(tmp_path / "lenet_mnist.ckpt", state)
+    done = run(command, tmp_path, "--epochs", "2", "--resume")
+    assert done.returncode == 1
+    words = f"is of a run with --{name} {value}, which this program no longer has; begin anew without --resume"
+    assert words in done.stderr
 
 
 def test_to_resume_needs_the_same_options_and_a_whole_file(command, tmp_path):
@@ -201,7 +215,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_layer(command
 
 
 def test_a_file_that_cannot_be_written_any_more_ends_the_run_with_a_sentence(command, tmp_path):
-    for option in ("--checkpoint", "--metrics", "--save", "--plot", "--report"):
+    for option in ("--checkpoint", "--save", "--plot", "--report"):
         name = {"--save": "a.npz", "--plot": "a.png", "--report": "a.html"}.get(option, "a")
         (tmp_path / "gone").mkdir()
         process = subprocess.Popen(
@@ -220,8 +234,8 @@ def test_a_file_that_cannot_be_written_any_more_ends_the_run_with_a_sentence(com
 
 
 def test_what_is_not_a_regular_file_is_refused_before_the_training(command, tmp_path):
-    for option in ("--checkpoint", "--metrics", "--save", "--plot", "--report", "--draw-graph", "--draw-augmentation"):
-        name = {"--save": "a.npz", "--report": "a.html", "--draw-graph": "a.svg"}.get(option, "a.png")
+    for option in ("--checkpoint", "--save", "--plot", "--report"):
+        name = {"--save": "a.npz", "--report": "a.html"}.get(option, "a.png")
         (tmp_path / name).mkdir()
         done = run(command, tmp_path, option, name)
         assert done.returncode == 2
@@ -230,17 +244,10 @@ def test_what_is_not_a_regular_file_is_refused_before_the_training(command, tmp_
     assert os.listdir(tmp_path) == []
 
 
-def test_old_metrics_stay_until_there_are_new_ones(command, tmp_path):
-    (tmp_path / "m").write_text("old")
-    done = run(command, tmp_path, "--optimizer", "sgd", "--lr", "1e30", "--epochs", "1", "--metrics", "m")
-    assert done.returncode == 1
-    assert (tmp_path / "m").read_text() == "old"
-
-
 # What a person sees
 
 
-def test_piped_output_is_plain_lines_quiet_is_the_result_and_json_is_json(command, tmp_path):
+def test_piped_output_is_plain_lines_and_quiet_is_the_result(command, tmp_path):
     plain = run(command, tmp_path, "--epochs", "2")
     assert plain.stderr == ""
     assert "\r" not in plain.stdout
@@ -248,18 +255,15 @@ def test_piped_output_is_plain_lines_quiet_is_the_result_and_json_is_json(comman
     quiet = run(command, tmp_path, "--epochs", "2", "--quiet")
     assert len(quiet.stdout.splitlines()) == 1
     assert quiet.stdout.startswith("Test accuracy ")
-    rows = [json.loads(line) for line in run(command, tmp_path, "--epochs", "2", "--json").stdout.splitlines()]
-    assert [row.get("epoch") for row in rows] == [1, 2, None]
-    assert rows[2]["test_accuracy"] == rows[1]["test_accuracy"]
+    assert f"Test accuracy {history(tmp_path)[1]['test_accuracy']:.2%} after" in quiet.stdout
 
 
 def test_several_runs_give_a_mean_and_a_confidence_interval(command, tmp_path):
-    done = run(command, tmp_path, "--epochs", "1", "--runs", "3", "--json")
-    *_, result = map(json.loads, done.stdout.splitlines())
-    assert len(result["runs"]) == 3
-    assert abs(result["test_accuracy"] - np.mean(result["runs"])) < 1e-12
-    assert abs(result["confidence_95"] - 4.303 * np.std(result["runs"], ddof=1) / 3**0.5) < 1e-12
-    assert len(list(tmp_path.glob("lenet_mnist-*.ckpt"))) == 3
+    done = run(command, tmp_path, "--epochs", "1", "--runs", "3", "--quiet")
+    found = [history(tmp_path, f"lenet_mnist-{seed}.ckpt")[-1]["test_accuracy"] for seed in range(3)]
+    half = 100 * 4.303 * np.std(found, ddof=1) / 3**0.5
+    each = ", ".join(f"{accuracy:.2%}" for accuracy in found)
+    assert f"Test accuracy {np.mean(found):.2%} +- {half:.2f} (95 % confidence; 3 seeds: {each})" in done.stdout
 
 
 def test_the_report_is_one_page_with_everything_in_it(command, tmp_path):
@@ -273,14 +277,28 @@ def test_the_report_is_one_page_with_everything_in_it(command, tmp_path):
     assert "http" not in page
 
 
-def test_the_graph_shows_every_parameter_and_nothing_is_trained(command, tmp_path):
-    done = run(command, tmp_path, "--draw-graph", "graph.svg")
-    assert done.returncode == 0, done.stderr
-    names = [name for name, _ in nn.LeNet5().named_parameters()]
-    text = (tmp_path / "graph.svg").read_text()
-    assert [name for name in names if f">{name}<" not in text] == []
-    assert text.count("|gradient|") > 2 * len(names)
-    assert os.listdir(tmp_path) == ["graph.svg"]
+def test_activations_and_optimizers_are_compared_in_two_pictures(tmp_path, monkeypatch, capsys):
+    path = EXAMPLE.with_name("compare.py")
+    source = path.read_text()
+    assert "STEPS = 400\n" in source
+    monkeypatch.chdir(tmp_path)
+    exec(source.replace("STEPS = 400\n", "STEPS = 40\n"), {"__file__": str(path)})
+    assert sorted(os.listdir(tmp_path)) == ["activations.png", "optimizers.png"]
+    assert len(re.findall(r"^.+: \d+\.\d\d% after 40 steps$", capsys.readouterr().out, re.MULTILINE)) == 10
+
+
+@pytest.mark.parametrize("name", ["augmentation.png", "lenet_graph.svg"])
+def test_the_pictures_of_the_readme_are_drawn_by_its_examples(tmp_path, monkeypatch, name):
+    blocks = re.findall(r"```py\n(.*?)```", (EXAMPLE.parent / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if f'("{name}"' in block)
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("examples/data", str(MNIST.parent)), {})
+    assert os.listdir(tmp_path) == [name]
+    if name == "lenet_graph.svg":
+        names = [name for name, _ in nn.LeNet5().named_parameters()]
+        text = (tmp_path / name).read_text()
+        assert [name for name in names if f">{name}<" not in text] == []
+        assert text.count("|gradient|") > 2 * len(names)
 
 
 def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):
@@ -313,17 +331,14 @@ def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):
         (["--batch-size", "-3"], "--batch-size must be at least 1"),
         (["--lr", "-1"], "--lr must be above 0"),
         (["--average", "1"], "--average must lie in [0, 1)"),
-        (["--patience", "2"], "--patience needs --validation"),
         (["--optimizer", "lbfgs"], "invalid choice"),
         (["--plot", "no/such/folder/x.png"], "does not exist; make it first"),
         (["--save", "no/such/folder/x.npz"], "does not exist; make it first"),
         (["--save", "x.pt"], "--save must end in .npz, .safetensors, got x.pt"),
         (["--plot", "x.xyz"], "--plot must end in "),
-        (["--draw-augmentation", "x.npz"], "--draw-augmentation must end in "),
-        (["--draw-graph", "x.png"], "--draw-graph must end in .dot, .svg, got x.png"),
         (["--checkpoint", "./lenet_mnist.npz"], "--save and --checkpoint are one file"),
-        (["--metrics", "x.html", "--report", "x.html"], "--metrics and --report are one file"),
-        (["--metrics", "loop"], "loop is not a regular file"),
+        (["--checkpoint", "x.html", "--report", "x.html"], "--report and --checkpoint are one file"),
+        (["--checkpoint", "loop"], "loop is not a regular file"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_training(command, tmp_path, options, words):

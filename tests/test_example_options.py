@@ -3,7 +3,6 @@
 import collections
 import importlib.util
 import itertools
-import json
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ import pytest
 from test_example import small
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import data, training
+from tinygrad_lenet import data
 
 for library in ("matplotlib", "tqdm"):
     pytest.importorskip(library, reason=f"{library}, which the example needs, is not installed")
@@ -98,13 +97,12 @@ def scheduled(torch, lr, epochs):
 def test_a_resumed_run_follows_the_schedule_of_its_new_options_from_its_present_step_on(
     example, torch, capsys, first, stop_at, then, lrs, epochs
 ):
-    found = [example(*first, stop_at=stop_at), example(*then, "--resume", "--metrics", "m")]
+    found = [example(*first, stop_at=stop_at), example(*then, "--resume")]
     done = len(found[0]) // STEPS * STEPS if stop_at and "--checkpoint-every" not in first else len(found[0])
     np.testing.assert_allclose(found[0], scheduled(torch, lrs[0], epochs[0])[: len(found[0])], rtol=1e-12)
     np.testing.assert_allclose(found[1], scheduled(torch, lrs[1], epochs[1])[done:], rtol=1e-12)
     assert "the learning rate follows the new schedule" in capsys.readouterr().out
-    rows = [json.loads(line) for line in Path("m").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == list(range(1, epochs[1] + 1))
+    assert [row["epoch"] for row in tl.load_checkpoint("lenet_mnist.ckpt")["history"]] == list(range(1, epochs[1] + 1))
 
 
 def weights_and_history(folder):
@@ -154,21 +152,6 @@ def test_every_run_is_checked_before_the_first_one_trains(example, capsys):
     assert "lenet_mnist-1.ckpt is a checkpoint of another program" in message
 
 
-def test_a_run_that_patience_stopped_goes_on_with_more_of_it(example, capsys, monkeypatch):
-    same = training.Evaluation(1.0, 0.5, np.zeros((1, 10)), np.zeros(1, int))
-    monkeypatch.setattr(lenet_mnist.Run, "evaluate", lambda *_: same)  # the first epoch stays the best
-    options = ["--validation", "56", "--patience"]
-    assert len(example("--epochs", "9", *options, "2")) == 3 * STEPS
-    assert "Stopped after epoch 3 of 9: no better validation accuracy since epoch 1" in capsys.readouterr().out
-    assert example("--epochs", "12", *options, "2", "--resume") == []
-    assert "Stopped after epoch 3 of 12" in capsys.readouterr().out
-    assert len(example("--epochs", "12", *options, "4", "--resume")) == 2 * STEPS
-    assert "Stopped after epoch 5 of 12" in capsys.readouterr().out
-    assert len(example("--epochs", "8", *options, "0", "--resume")) == 3 * STEPS
-    assert example("--epochs", "9", *options, "3", "--resume") == []
-    assert "--patience is 3, was 0" in capsys.readouterr().out
-
-
 # Files and options that are refused
 
 
@@ -181,20 +164,18 @@ def arguments(*options):
     [
         ("--save w.bin", "--save must end in .npz, .safetensors, got w.bin"),
         ("--plot p.xyz", "--plot must end in .*, got p.xyz"),
-        ("--draw-augmentation p.html", "--draw-augmentation must end in "),
-        ("--draw-graph p.png", "--draw-graph must end in .dot, .svg"),
         ("--report r.pdf", "--report must end in .htm, .html, got r.pdf"),
         ("--save /proc/w.npz", "--save: /proc/w.npz cannot be written: "),
-        ("--metrics " + 300 * "n", "--metrics: n* cannot be written: File name too long"),
+        ("--checkpoint " + 300 * "n", "--checkpoint: n* cannot be written: File name too long"),
         ("--runs 2 --checkpoint " + 254 * "n", "--checkpoint: n*-0 cannot be written: File name too long"),
         ("--data nowhere", "--data: there is no folder nowhere"),
         ("--checkpoint w.npz --save w.npz", "--save and --checkpoint are one file, w.npz"),
         ("--checkpoint link --save w.npz", "--save and --checkpoint are one file, link"),
         ("--checkpoint sub/w.npz --save here/w.npz", "--save and --checkpoint are one file"),
         ("--checkpoint w.npz --save W.npz", "--save and --checkpoint are one file where case is ignored"),
-        ("--metrics \u00e9 --report e\u0301", "--report must end"),
-        ("--metrics \u00e9.html --report e\u0301.html", "--metrics and --report are one file"),
-        ("--runs 3 --metrics run-2.ckpt --checkpoint run.ckpt", "--metrics and --checkpoint are one file, run-2.ckpt"),
+        ("--checkpoint \u00e9 --report e\u0301", "--report must end"),
+        ("--checkpoint \u00e9.html --report e\u0301.html", "--report and --checkpoint are one file"),
+        ("--runs 3 --save run-2.npz --checkpoint run.npz", "--save and --checkpoint are one file, run-2.npz"),
         ("--lr nan", "--lr must be above 0"),
         ("--lr inf", "--lr must be above 0 and finite"),
         ("--weight-decay nan", "--weight-decay must be at least 0"),
@@ -204,12 +185,8 @@ def arguments(*options):
         ("--average nan", r"--average must lie in \[0, 1\)"),
         ("--runs 1001", "--runs must be at most 1000"),
         ("--epochs 1" + 30 * "0", "--epochs must be at most 1000000000"),
-        ("--accumulate 65", "--accumulate must be at most --batch-size, 64, got 65"),
         ("--optimizer adamw --weight-decay 0.1", "--weight-decay is for sgd; --optimizer adamw would ignore it"),
         ("--optimizer adam --recipe best", "--recipe best has the learning rate of sgd; give --lr for adam"),
-        ("--draw-augmentation a.png --draw-graph g.svg", "not allowed with"),
-        ("--draw-augmentation a.png --report r.html --resume", "only draws; leave out --report, --resume"),
-        ("--draw-graph g.svg --epochs 2", "--draw-graph only draws; leave out --epochs"),
     ],
 )
 def test_what_would_fail_later_or_be_ignored_is_refused_before_training(tmp_path, monkeypatch, capsys, options, words):
@@ -225,7 +202,7 @@ def test_what_would_fail_later_or_be_ignored_is_refused_before_training(tmp_path
     assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize("name", ["save", "plot", "report", "metrics", "checkpoint", "data", "draw-graph"])
+@pytest.mark.parametrize("name", ["save", "plot", "report", "checkpoint", "data"])
 def test_an_empty_name_is_refused(capsys, name):
     assert f"--{name}: the name is empty" in refused(lambda: arguments(f"--{name}", ""), capsys)
 
@@ -259,11 +236,11 @@ def test_files_that_may_not_be_written_are_refused(capsys, monkeypatch):
 
 def test_the_check_leaves_files_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = ["lenet_mnist.npz", "lenet_mnist.ckpt", "lenet_mnist.png", "m"]
+    names = ["lenet_mnist.npz", "lenet_mnist.ckpt", "lenet_mnist.png"]
     for name in names:
         Path(name).write_bytes(b"old")
     before = [os.stat(name) for name in names]
-    arguments("--metrics", "m", "--report", "r.html")
+    arguments("--report", "r.html")
     assert [(s.st_ino, s.st_mtime_ns) for s in before] == [
         (s.st_ino, s.st_mtime_ns) for s in (os.stat(name) for name in names)
     ]
@@ -285,24 +262,12 @@ def test_a_validation_set_leaves_some_training_images(example, capsys):
     assert os.listdir() == []
 
 
-VALUES = {"recipe": "plain", "epochs": "2", "batch_size": "16", "accumulate": "2", "lr": "0.01", "optimizer": "adam"}
+VALUES = {"recipe": "plain", "epochs": "2", "batch_size": "16", "lr": "0.01", "optimizer": "adam"}
 VALUES |= {"weight_decay": "0.01", "label_smoothing": "0.1", "activation": "tanh", "pool": "avg", "average": "0.9"}
-VALUES |= {"seed": "3", "runs": "2", "validation": "16", "patience": "1", "dataset": "fashion", "data": "."}
+VALUES |= {"seed": "3", "runs": "2", "validation": "16", "dataset": "fashion", "data": "."}
 VALUES |= {"checkpoint": "c", "checkpoint_every": "1", "plot": "p.pdf", "report": "r.html", "save": "w.npz"}
-VALUES |= {"metrics": "m", "draw_augmentation": "a.png", "draw_graph": "g.svg"}
-VALUES |= dict.fromkeys(["batch_norm", "augment", "resume", "summary", "quiet", "json"], "")  # these take none
-OUTPUTS = {"summary", "quiet", "json"}
-LOOKS = {"seed", "recipe", "activation", "pool", "batch_norm", "augment", "label_smoothing"}
-
-
-def allowed(*pair):
-    """Whether two options may be given together: a second, independent statement of the rules."""
-    if "patience" in pair:
-        return "validation" in pair
-    if drawing := {"draw_augmentation", "draw_graph"} & {*pair}:
-        useful = {"dataset", "data", "quiet"} | (LOOKS if drawing == {"draw_graph"} else set())
-        return len(drawing) == 1 and bool(useful & {*pair})
-    return not {*pair} <= OUTPUTS and {*pair} not in ({"optimizer", "weight_decay"}, {"optimizer", "recipe"})
+VALUES |= dict.fromkeys(["batch_norm", "augment", "resume", "quiet"], "")  # these take none
+CONTRADICTIONS = [{"optimizer", "weight_decay"}, {"optimizer", "recipe"}]
 
 
 def test_each_pair_of_options_goes_together_or_is_refused(tmp_path, monkeypatch, capsys):
@@ -311,7 +276,7 @@ def test_each_pair_of_options_goes_together_or_is_refused(tmp_path, monkeypatch,
     monkeypatch.setattr(lenet_mnist_options, "check_files", lambda *_: None)  # which takes its time
     for pair in itertools.combinations(VALUES, 2):
         options = [part for name in pair for part in (f"--{name.replace('_', '-')}", VALUES[name]) if part]
-        if allowed(*pair):
+        if {*pair} not in CONTRADICTIONS:
             assert arguments(*options).given == {*pair}
         else:
             refused(lambda options=options: arguments(*options), capsys)

@@ -109,7 +109,7 @@ def in_encoding(command, cwd, encoding, *options):  # noqa: F811
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_example_prints_in_any_encoding(command, tmp_path, encoding):  # noqa: F811
     name = "\u0448\u00fc\u2713.npz"
-    done = in_encoding(command, tmp_path, encoding, "--epochs", "1", "--runs", "2", "--summary", "--save", name)
+    done = in_encoding(command, tmp_path, encoding, "--epochs", "1", "--runs", "2", "--save", name)
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     *lines, last = done.stdout.splitlines()
@@ -196,7 +196,7 @@ def test_a_reader_that_goes_away_ends_the_example_with_a_sentence(command, tmp_p
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
-@pytest.mark.parametrize("options", [["--epochs", "1"], ["--epochs", "1", "--quiet"], ["--epochs", "1", "--json"]])
+@pytest.mark.parametrize("options", [["--epochs", "1"], ["--epochs", "1", "--quiet"]])
 def test_a_full_disk_for_the_output_is_an_error(command, tmp_path, options):  # noqa: F811
     with open("/dev/full", "wb") as full:
         done = subprocess.run(

@@ -1,9 +1,12 @@
 """The content of pictures."""
 
+import math
 import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, visualize
@@ -30,6 +33,153 @@ def test_curves_show_what_was_measured_and_nothing_else():
     words = [text.get_text() for text in accuracy.get_legend().get_texts()]
     assert words == ["train, last 50.00 %", "validation, last 30.00 %"]
     assert all(float(tick).is_integer() for tick in accuracy.get_xticks())
+
+
+QUANTITIES = {"loss": 1, "accuracy": 100}
+PARTS = {"train": "--", "test": "-", "validation": ":"}
+KEYS = [f"{part}_{quantity}" for part in PARTS for quantity in QUANTITIES]
+VALUES = st.floats(0, 5, allow_subnormal=False) | st.sampled_from([0.0, math.inf, -math.inf, math.nan, 1e30])
+
+
+def rows(along):
+    row = st.dictionaries(st.sampled_from(KEYS), VALUES)
+    return st.lists(row, max_size=8).map(lambda found: [{along: 3 * i + 1, **row} for i, row in enumerate(found)])
+
+
+def runs_of(along):
+    return st.tuples(st.just(along), rows(along) | st.dictionaries(st.sampled_from(["SGD", "{0}", 0.1]), rows(along)))
+
+
+def measured(history, quantity):
+    """The points of each line of a quantity, by the name of the run and the part: a second statement of the rules."""
+    runs = history if isinstance(history, dict) else {"": history}
+    lines = {}
+    for name, run in runs.items():
+        for part in PARTS:
+            key = f"{part}_{quantity}"
+            points = [(next(iter(row.values())), QUANTITIES[quantity] * row[key]) for row in run if key in row]
+            if points:
+                lines[f"{name} {part}".strip()] = np.array(points)
+    return lines
+
+
+@given(st.sampled_from(["epoch", "step"]).flatmap(runs_of))
+def test_every_line_is_a_part_of_a_run_and_has_its_values(drawn):
+    along, history = drawn
+    figure = visualize.curves(history)
+    expected = {quantity: measured(history, quantity) for quantity in QUANTITIES}
+    shown = [lines for lines in expected.values() if lines] or [{}, {}]
+    assert len(figure.axes) == len(shown)
+    for axes, lines in zip(figure.axes, shown, strict=True):
+        assert not lines or axes.get_xlabel() == along
+        found = {line.get_label().partition(", last ")[0]: line for line in axes.lines}
+        assert found.keys() == lines.keys()
+        for name, points in lines.items():
+            np.testing.assert_array_equal(found[name].get_xydata(), points)
+        parts = {name.split()[-1] for name in lines}
+        for name, line in found.items():
+            assert line.get_linestyle() == (PARTS[name.split()[-1]] if len(parts) > 1 else "-")
+        groups = {}
+        for name, line in found.items():
+            groups.setdefault(name.split()[0], set()).add(line.get_color())
+        colours = list(groups.values())
+        assert all(len(own) == 1 for own in colours)
+        assert len({colour for own in colours for colour in own}) == len(colours)
+
+
+def noisy(count, seed=0):
+    return [{"step": i, "train_loss": RNG(seed + i).lognormal()} for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [120, 121, 1000])
+def test_many_values_are_drawn_faintly_below_their_means(count):
+    history = noisy(count)
+    losses = np.array([row["train_loss"] for row in history])
+    *raw, line = visualize.curves({"run": history}).axes[0].lines
+    if count <= 120:
+        np.testing.assert_array_equal(line.get_ydata(), losses)
+        assert not raw
+        return
+    np.testing.assert_array_equal(raw[0].get_ydata(), losses)
+    assert raw[0].get_color() == line.get_color()
+    assert raw[0].get_alpha() < 0.5
+    means = [part.mean() for part in np.array_split(losses, 40)]
+    np.testing.assert_allclose(line.get_ydata(), means)
+    np.testing.assert_allclose(line.get_xdata(), [part.mean() for part in np.array_split(np.arange(count), 40)])
+    assert line.get_label() == f"run train, last {means[-1]:.3g}"
+
+
+def test_a_loss_that_became_nan_ends_its_line_and_says_so():
+    history = noisy(300)
+    for row in history[200:]:
+        row["train_loss"] = math.nan
+    raw, line = visualize.curves(history).axes[0].lines
+    assert np.isnan(raw.get_ydata()[200:]).all()
+    assert max(line.get_xdata()) < 200
+    assert np.isfinite(line.get_ydata()).all()
+    assert line.get_label() == "train, last nan"
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"),
+    [
+        ([1.0, 0.1, math.nan, math.inf], "log"),
+        ([1.0, 0.0], "log"),
+        ([1.0, 1e-30], "log"),
+        ([2.301, 2.302], "log"),
+        ([1e38, 1e-38], "log"),
+        ([1.0, -0.1], "linear"),
+        ([0.0, 0.0], "linear"),
+        ([math.nan, math.inf], "linear"),
+    ],
+)
+def test_losses_have_a_logarithmic_scale_with_ticks_that_are_numbers(losses, scale):
+    (axes,) = visualize.curves([{"epoch": i, "train_loss": loss} for i, loss in enumerate(losses)]).axes
+    assert axes.get_yscale() == scale
+    axes.figure._repr_png_()  # without a warning: one is an error here
+    low, high = axes.get_ylim()
+    ticks = [label.get_text() for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert len(ticks) > 1
+    assert [float(tick.replace("\N{MINUS SIGN}", "-")) for tick in ticks] == sorted(
+        float(tick.replace("\N{MINUS SIGN}", "-")) for tick in ticks
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_the_legend_is_below_the_lines_and_within_the_picture(count):
+    names = ["sgd", "momentum", "rmsprop", "adam", "adamw", "a name of thirty-six letters or more"][-count:]
+    runs = {
+        name: [{"step": i, "train_loss": 1 / i, "test_loss": 2 / i, "test_accuracy": 0.5} for i in range(1, 5)]
+        for name in names
+    }
+    figure = visualize.curves(runs, "title")
+    figure._repr_png_()
+    left = 0
+    for axes in figure.axes:
+        words = [text.get_window_extent() for text in axes.get_legend().get_texts()]
+        assert len(words) == count * (2 if axes is figure.axes[0] else 1)
+        assert max(box.y1 for box in words) < axes.xaxis.label.get_window_extent().y0
+        assert min(box.y0 for box in words) > 0
+        assert left < axes.get_legend().get_window_extent().x0
+        left = axes.get_legend().get_window_extent().x1
+        assert axes.get_window_extent().height > 200
+    assert left < figure.bbox.x1
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        (3, "history must be a list of rows, or a dict of runs, got 3"),
+        ({"SGD": 3}, "history must be a list of rows, or a dict of runs, got 3"),
+        ({"train_loss": [0.5, 0.4]}, "a dict with 'epoch', or each with 'step', got 0.5"),
+        ([{"epoch": 1}, {"train_loss": 1}], r"got \{'train_loss': 1\}"),
+        ({"a": [{"step": 1}], "b": [{"epoch": 1}]}, r"got \{'epoch': 1\}"),
+        ([{"step": 1, "train_loss": "low"}], "train_loss in history must be a number, got 'low'"),
+    ],
+)
+def test_rows_that_cannot_be_drawn_are_named(history, words):
+    with pytest.raises(tl.DTypeError, match=f"^curves: .*{words}"):
+        visualize.curves(history)
 
 
 def test_the_confusion_matrix_shows_every_count():

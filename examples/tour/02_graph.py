@@ -15,7 +15,7 @@ from tour import draw_graph, save
 # ## A number that remembers
 # A `Value` holds a number, the values it was computed from (its parents), and how fast it changes with each of them
 # (the local slopes). For c = a + b the slopes are 1 and 1. For c = a * b they are b and a. Values and parents form a
-# graph.
+# graph. A value without parents is a leaf.
 
 
 # %%
@@ -36,7 +36,8 @@ def tanh(a):
 
 
 # %% [markdown]
-# A neuron: tanh(w x + b). Its error is the squared distance from the target t, (y - t)^2. The distance d is used twice.
+# A neuron: y = tanh(w x + b). Its error is the squared distance from the target t, (y - t)^2. Values cannot subtract
+# yet, so the leaf is -t. The distance d is used twice.
 
 
 # %%
@@ -84,7 +85,7 @@ for i, leaf in enumerate(leaves):
 
 # %% [markdown]
 # In the package a Tensor holds an array, and a `core/graph.py:Node` remembers parents. `core/primitive.py:primitive`
-# makes an op of a function, and its rules say how to multiply by the slopes. For example: `ops/elementwise.py:mul`.
+# makes a function an op: an operation with rules that multiply by its slopes. For example: `ops/elementwise.py:mul`.
 #
 # The number of paths can be huge. Lesson 3 finds a way that visits each value once.
 
@@ -98,10 +99,10 @@ save("02_graph")
 
 # %% Your turn
 def exp(a):
-    """2.1: a Value, e to the power of the Value a."""
+    """2.1: e to the power of the Value a: a Value with its parent and slope, as in tanh."""
     raise NotImplementedError
 
 
 def divide(a, b):
-    """2.2: a Value, the Value a divided by the Value b."""
+    """2.2: the Value a divided by the Value b: a Value with its parents and slopes."""
     raise NotImplementedError

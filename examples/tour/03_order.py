@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 3. Why go through the graph from the newest value to the oldest?
 #
-# Lesson 2 followed every path. The usual first idea for a program is recursion: give the output the gradient 1, let
-# each value pass it on to its parents, and they to theirs. One version of it is wrong, another is slow.
+# Lesson 2 followed every path. Call the slope of the output along a value the value's gradient, `grad`. The usual first
+# idea for a program is recursion: give the output the gradient 1, let each value pass its own, times the local slope,
+# to its parents, and they to theirs. One version of it is wrong, another is slow.
 
 # %%
 from matplotlib import pyplot as plt
@@ -24,8 +25,8 @@ class Value:
 
 # %% [markdown]
 # ## Wrong: each value passes on what it has so far
-# As soon as a gradient arrives, the value adds it to its own, and passes its own on. Take y = x + x and z = y + y, so z
-# = 4 x. When y is reached by its second use, it passes on what it got from the first a second time.
+# As soon as a gradient arrives, the value adds it to its own, and passes its own on. Take y = x + x and z = y + y. Then
+# z is 4 x, and y is reached twice. The second time it passes on 2, though it has passed on 1 of these 2 before.
 
 
 # %%
@@ -49,8 +50,7 @@ print(f"the slope of 4 x is 4, but the hasty recursion says {x.grad:.0f}")
 
 # %% [markdown]
 # ## Slow: each value passes on only what has just arrived
-# Then each path is walked by itself, as in lesson 2. The result is right. But the number of paths doubles with each y +
-# y.
+# Then each path is walked by itself, as in lesson 2. That is right. But each y = y + y doubles the number of paths.
 
 
 # %%
@@ -110,7 +110,7 @@ save("03_order")
 
 # %% Your turn
 def topological(output):
-    """3.1: a list of all values of the graph, each before all its parents, without using their numbers."""
+    """3.1: a list of the values of the graph, each once, before all its parents, and found without `number`."""
     raise NotImplementedError
 
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4. Why are gradients added, and what is `zero_grad` for?
 #
-# In lesson 3, `parent.grad += ...` added. What if it were `=`? And why does every training loop call `zero_grad`?
+# In lesson 3, `parent.grad += ...` added. What if it were `=`? And why are gradients set to zero before each step?
 # %%
 import numpy as np
 from matplotlib import pyplot as plt
@@ -19,7 +19,7 @@ class Value:
         return Value(self.data * other.data, (self, other), (other.data, self.data))
 
     def backward(self, add=True):
-        order = []
+        order = []  # parents first; reversed, it is an order as in lesson 3
 
         def visit(value):
             if value not in order:
@@ -49,7 +49,7 @@ for add in (True, False):
 # The mistake is treacherous: b is still right, and so is every network in which nothing is used twice.
 #
 # ## One weight, several backward passes
-# Gradients of leaves add up over passes too. This is useful: a batch that does not fit into memory is taken in parts.
+# Gradients of leaves add up over passes too. This is useful: data that do not fit into memory are taken in parts.
 
 # %%
 xs, ys = [1.0, 2.0, 3.0, 4.0], [2.9, 5.1, 7.2, 8.8]
@@ -74,8 +74,8 @@ d = 0.0 - np.array(ys)  # as arrays, the slopes are the sums of 2 d x and of 2 d
 assert np.allclose(whole, ((2 * d * xs).sum(), (2 * d).sum()))
 
 # %% [markdown]
-# The price: after a step the old gradients must be set to zero. Without this each step follows the sum of all gradients
-# so far, and overshoots like a ball without friction.
+# A step of gradient descent moves each weight against its gradient. Before each step `zero_grad` sets the old gradients
+# to zero. Otherwise a step follows the sum of all gradients so far, and overshoots like a ball without friction.
 
 
 # %%
@@ -115,5 +115,5 @@ def backward(order):
 
 
 def train_step(w, b, xs, ys, rate):
-    """4.2: one step of gradient descent on the mean squared error, whatever w.grad and b.grad hold before."""
+    """4.2: move w.data and b.data by a step of gradient descent on the mean squared error. Old grads must not count."""
     raise NotImplementedError

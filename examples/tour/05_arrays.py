@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 5. What changes when the values are arrays?
 #
-# A value per number is slow: LeNet-5 makes millions of them for one image. So a value becomes an array, and an
-# operation one call of NumPy. Elementwise operations keep their slopes, element by element. Two things are new:
-# broadcasting, and products of matrices.
+# A value per number is slow: LeNet-5 makes 833,000 sums and products for one image. So a value becomes an array, its
+# gradient an array of the same shape, and an operation one call of NumPy. Elementwise operations keep their slopes,
+# element by element. Two things are new: broadcasting, and products of matrices.
 
 # %%
 import numpy as np
@@ -44,8 +44,9 @@ for a, b in (((4, 3), (3,)), ((4, 1), (3,)), ((2, 4, 3), (4, 1)), ((5,), ()), ((
     x, y = tl.tensor(rng.normal(size=a), requires_grad=True), tl.tensor(rng.normal(size=b), requires_grad=True)
     z = x * y
     g = rng.normal(size=z.shape)
-    z.backward(g)  # the package as a judge
+    z.backward(g)  # the package as a judge: this gives z the gradient g, and goes back to x and y
     assert np.allclose(x.grad, unbroadcast(g * y.numpy(), a)) and np.allclose(y.grad, unbroadcast(g * x.numpy(), b))
+    print(f"{a} * {b} are stretched to {z.shape}, and their gradients summed back to {a} and {b}")
 
 # %% [markdown]
 # The package does it in one place for all operations: `core/accumulation.py:unbroadcast`.

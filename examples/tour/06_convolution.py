@@ -51,9 +51,9 @@ def gradients_in_loops(x, w, g):
 # **The kernel.** w_grad[a, b] is the sum over i, j of x[a + i, b + j] g[i, j]. This is the formula of a convolution,
 # with g in the place of the kernel: `convolve(x, g)`.
 #
-# **The image.** x_grad[p, q] collects all i, j, a, b with i + a = p and j + b = q, so i = p - a: the sum over a, b of
-# g[p - a, q - b] w[a, b]. The kernel runs backwards over g. Flip it, and put zeros around g, where p - a falls outside:
-# `convolve(padded g, flipped w)`.
+# **The image.** x_grad[p, q] collects the terms with i + a = p and j + b = q. Put i = p - a and j = q - b: it is the
+# sum over a, b of g[p - a, q - b] w[a, b]. The kernel runs backwards over g. Flip it, and put zeros around g, where
+# p - a falls outside: `convolve(padded g, flipped w)`.
 
 
 # %%
@@ -66,11 +66,13 @@ rng = np.random.default_rng(0)
 x, w, g = rng.normal(size=(9, 8)), rng.normal(size=(3, 2)), rng.normal(size=(7, 7))
 for plain, recognised in zip(gradients_in_loops(x, w, g), gradients(x, w, g), strict=True):
     assert np.allclose(plain, recognised)
+print(f"image {x.shape}, kernel {w.shape}, output {g.shape}: the gradients in loops are two convolutions")
 
 # %% [markdown]
-# The package agrees. It adds batches, channels, stride, padding and groups: `ops/convolution.py:conv2d`. Its definition
-# in loops is `reference.py:conv2d`, and those of the gradients stand beside it. Each gradient is an op with rules of
-# its own, since the gradient of a convolution is a convolution: so second derivatives need nothing new.
+# The package agrees: `ops/convolution.py:conv2d`. It takes many images at once, each with several channels, such as
+# colours. So x and w have two more axes in front, here of length 1: `[None, None]`. Its definition in loops is
+# `reference.py:conv2d`, and those of the gradients are beside it. The gradient of a convolution is a convolution again:
+# each is an op with rules of its own, and second derivatives need nothing new.
 
 # %%
 image, kernel = (tl.tensor(array[None, None], requires_grad=True) for array in (x, w))
@@ -83,7 +85,7 @@ assert np.allclose(kernel.grad.numpy()[0, 0], gradients(x, w, g)[1])
 
 # %%
 digit = digits(1)[0][0, 0].astype(float)
-edges = np.array([[1.0, 1, 1], [0, 0, 0], [-1, -1, -1]])  # bright below and dark above is negative
+edges = np.array([[1.0, 1, 1], [0, 0, 0], [-1, -1, -1]])  # ink below and paper above: negative
 found = convolve(digit, edges)
 row, column = 5, 13  # the window to show
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), width_ratios=[28, 12, 26])
@@ -91,7 +93,9 @@ show(axes[0], digit, "image x, a window of 3 x 3")
 show(axes[1], edges, "kernel w", signed=True)
 show(axes[2], found, "output y, one number a window", signed=True)
 for place in np.ndindex(3, 3):
-    axes[1].text(*place[::-1], f"{edges[place]:.0f}", ha="center", va="center")
+    axes[1].text(
+        *place[::-1], f"{edges[place]:.0f}", ha="center", va="center", color="white" if edges[place] else "black"
+    )
 axes[0].add_patch(Rectangle((column - 0.5, row - 0.5), 3, 3, fill=False, ec=RED, lw=2))
 axes[2].add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=RED, lw=2))
 axes[2].set_xlabel(f"y[{row}, {column}] = {found[row, column]:.2f}", color=RED)

@@ -16,8 +16,8 @@ import tinygrad_lenet as tl
 
 # %% [markdown]
 # ## im2col
-# Images are (N, C, H, W). A window takes all channels, so a row has C k k numbers. There are N rows times columns
-# windows.
+# Images are (N, C, H, W): N images of C channels (1 for grey, 3 for colour), H rows and W columns. A window of
+# k x k pixels takes all channels, so it makes a row of C k k numbers. An image has (H - k + 1) (W - k + 1) windows.
 
 
 # %%
@@ -79,12 +79,13 @@ columns = rng.normal(size=im2col(x, 3).shape)
 assert np.allclose(col2im(columns, x.shape, 3), col2im_in_loops(columns, x.shape, 3))
 
 # %% [markdown]
-# col2im does not undo im2col; it is its transpose. A linear map A and its transpose B satisfy <A x, c> = <x, B c>:
+# col2im does not undo im2col. It is its transpose, as x.T was in lesson 5. A linear map A and its transpose B satisfy
+# <A x, c> = <x, B c> for all x and c, where <a, b> is the sum of the products a[i] b[i]:
 
 # %%
 assert np.isclose((im2col(x, 3) * columns).sum(), (x * col2im(columns, x.shape, 3)).sum())
 uses = col2im(np.ones((24 * 24, 25)), (1, 1, 28, 28), 5)[0, 0]  # each copy counts 1
-assert uses[14, 14] == 25 and uses[0, 0] == 1
+print(f"kernels of 5 x 5 use the pixel in the corner {uses[0, 0]:.0f} time, one in the middle {uses[14, 14]:.0f} times")
 
 # %% [markdown]
 # The package does the same in `kernels/convolution.py:conv2d`, block by block. Its plain definitions are
@@ -94,14 +95,15 @@ assert uses[14, 14] == 25 and uses[0, 0] == 1
 images, kernels = digits(4)[0], rng.normal(size=(6, 1, 5, 5)).astype("float32")
 milliseconds = {}
 for name, way in (("loops", convolve_in_loops), ("im2col", convolve), ("package", tl.conv2d)):
-    milliseconds[name] = 1e3 * min(timeit.repeat(lambda: way(images, kernels), number=1, repeat=2))  # noqa: B023
+    milliseconds[name] = 1e3 * min(timeit.repeat(lambda: way(images, kernels), number=1, repeat=5))  # noqa: B023
     print(f"{name:8} {milliseconds[name]:10.2f} ms")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), width_ratios=[1, 1.3])
 figure.colorbar(left.imshow(uses), label="windows")
-left.set(title="How many windows of 5 x 5 use a pixel", xticks=[0, 4, 23, 27], yticks=[0, 4, 23, 27])
-right.barh(list(milliseconds), list(milliseconds.values()), color=BLUE)
-right.set(xscale="log", xlabel="milliseconds", title="One convolution of four digits")
+left.set(title="Windows of 5 x 5 that use a pixel", xlabel="column", ylabel="row", xticks=[0, 4, 23], yticks=[0, 4, 23])
+bars = right.barh(list(milliseconds), list(milliseconds.values()), color=BLUE)
+right.bar_label(bars, fmt="%.2f ms", padding=3)
+right.set(xscale="log", xlim=(0.01, 3000), xlabel="milliseconds", title="One convolution of four digits")
 right.invert_yaxis()
 save("07_im2col")
 

@@ -14,8 +14,8 @@ import tinygrad_lenet as tl
 # %% [markdown]
 # ## Softmax and cross-entropy
 # Softmax makes probabilities of logits z: p[k] = e^z[k] / sum of all e^z[j]. Cross-entropy is the surprise about the
-# right answer: -log p[answer]. It is 0 if the network is sure and right, and grows without limit if it is sure and
-# wrong.
+# right answer: -log p[answer], with the natural logarithm. It is 0 if the network is sure and right, and grows without
+# limit if it is sure and wrong.
 
 
 # %%
@@ -48,15 +48,17 @@ def losses(z, answers):
 rng = np.random.default_rng(0)
 logits, answers = 3 * rng.normal(size=(5, 10)), rng.integers(10, size=5)
 assert np.allclose(losses(logits, answers), [loss_in_loops(row, k) for row, k in zip(logits, answers, strict=True)])
-with np.errstate(over="ignore", divide="ignore"):
-    print(f"logits 0 and 1000: in loops {loss_in_loops(np.array([0.0, 1000]), 0)}, with log-sum-exp", end=" ")
-    print(losses(np.array([[0.0, 1000]]), [0])[0])
+large = np.array([[0.0, 1000], [0.0, 1000]])
+with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+    print("logits 0 and 1000, answers 0 and 1: in loops", *(loss_in_loops(z, k) for k, z in enumerate(large)), end="")
+print("; with log-sum-exp", *losses(large, [0, 1]))
 
 # %% [markdown]
 # ## The gradient is p - y
 # The slope of log(sum e^z) along z[k] is e^z[k] / sum = p[k]. That of -z[answer] is -1 at the answer and 0 elsewhere.
-# With y = 1 at the answer and 0 elsewhere, the gradient is p - y. The probability that is too much goes down, that
-# which is missing goes up. The parts add to 0. And once the network is right and sure, nothing is left to learn.
+# With y = 1 at the answer and 0 elsewhere, the gradient is p - y. A step against it raises the logit of the answer and
+# lowers the others, each by what its probability is too large. The parts add up to 0. Once the network is right and
+# sure, nothing is left to learn.
 
 
 # %%
@@ -82,7 +84,8 @@ assert np.isclose(loss.item(), losses(logits, answers).mean()) and np.allclose(x
 #
 # ## The first loss
 # Before it has learned anything, a network should give each of ten digits 1/10. Then the loss is -log(1/10) = ln 10 =
-# 2.303. Look at it first: a first loss of 8 says that the initial weights are too large, and 0.1 that the labels leak.
+# 2.303. Look at it first: a first loss of 8 says that the initial weights are too large, and 0.1 that the answers got
+# into the images.
 
 # %%
 assert np.isclose(losses(np.zeros((1, 10)), [3])[0], np.log(10))

@@ -53,7 +53,7 @@ judge.backward()
 assert abs(loss.data - judge.item()) < 1e-6
 for name, parameter in model.named_parameters():
     assert np.allclose(parameters[name].grad, parameter.grad, rtol=1e-6, atol=1e-9)
-print(f"first loss {loss.data:.6f}; the package says {judge.item():.6f}")
+print(f"first loss {loss.data:.6f}; the package says {judge.item():.6f}; ln 10 is {np.log(10):.6f} (lesson 9)")
 
 # %% [markdown]
 # ## Learning
@@ -81,6 +81,7 @@ assert (found == answers).mean() > 0.95
 
 figure = plt.figure(figsize=(9, 3.6))
 left, right = figure.subfigures(1, 2, width_ratios=[1, 1.15])
+right.suptitle("Five digits that it reads, five that it does not", fontsize=11)
 axes = left.subplots()
 axes.plot(losses, color=BLUE, lw=0.8)
 axes.set(xlabel="step", ylabel="loss", yscale="log", title="LeNet-5 on 60 lines of NumPy")

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 11. How should a network step, and where should it start?
 #
-# The gradient says where the loss falls now. How far to go, and from where, decides whether a network learns in seconds
-# or never. Four optimisers race; then we look at initial weights.
+# The gradient says where the loss falls now. How far to go, and from where? Four optimisers race, then layers start.
 
 # %%
 import numpy as np
@@ -17,7 +16,9 @@ from tinygrad_lenet import optim
 # - **SGD**: w -= rate g.
 # - **Momentum**: keep a speed, v = 0.9 v + g, and step by it. Zigzag cancels, steady slopes add up.
 # - **RMSprop**: divide each slope by its usual size, the root of the mean of g^2. Flat directions get large steps.
-# - **Adam**: both. The means m and s start at 0, so they are too small at first, and are corrected by 1 - b^t.
+# - **Adam**: both. Its means m of g and s of g^2 start at 0, so after t steps each is divided by 1 - b^t to make up.
+#
+# The package: `optim/optimizers.py:Adam`. The race is in a valley 20 times steeper across than along.
 
 
 # %%
@@ -39,11 +40,6 @@ for g in gradients:
     adam.step()
 assert np.allclose(w.numpy(), adam_in_loops([0.0] * 5, gradients, 0.1))
 
-# %% [markdown]
-# The package: `optim/optimizers.py:Adam`. The race is in a valley 20 times steeper across than along, star to star.
-
-
-# %%
 valley = lambda w: 0.05 * w[0] ** 2 + w[1] ** 2
 
 
@@ -62,9 +58,10 @@ def race(optimizer, **options):
 # ## Where to start
 # Twenty layers of 200 tanh units. If the initial weights are too small, the signal shrinks from layer to layer. If they
 # are too large, every unit is stuck at -1 or 1, where the slope of tanh is 0: it is **saturated**. A variance of 1 /
-# inputs is right (`nn/init.py:xavier_normal_`), or 2 / inputs for ReLU (`nn/init.py:kaiming_normal_`). A ReLU that no
-# input wakes has the slope 0 for all: it is **dead**. Batch norm helps in each case. It subtracts the mean of a unit
-# over the batch and divides by the standard deviation (`nn/normalization.py:BatchNorm1d`).
+# inputs is right (`nn/init.py:xavier_normal_`), or 2 / inputs for ReLU (`nn/init.py:kaiming_normal_`). A ReLU that is 0
+# for each input has the slope 0 for all: it is **dead**. Batch norm helps in each case: it subtracts the mean of a unit
+# over the batch and divides by the standard deviation (`nn/normalization.py:BatchNorm1d`). Dropout (11.2,
+# `nn/layers.py:Dropout`) sets units to 0 at random in training, so that none relies on another.
 
 
 # %%
@@ -85,12 +82,14 @@ panels = {
     "tanh,\ntoo small": last_layer(np.tanh, 0.5, np.array),
     "tanh,\ntoo large": last_layer(np.tanh, 4, np.array),
     "too large,\nbatch norm": last_layer(np.tanh, 4, standardized),
-    "how often a\nReLU is awake": (last_layer(tl.reference.relu, 2**0.5, np.array) > 0).mean(axis=0),
+    "how often a\nReLU is not 0": (last_layer(tl.reference.relu, 2**0.5, np.array) > 0).mean(axis=0),
     "ReLU,\nbatch norm": (last_layer(tl.reference.relu, 1, standardized) > 0).mean(axis=0),
 }
+stuck, free, on, on_norm = list(panels.values())[1:]
+print(f"saturated: {(abs(stuck) > 0.99).mean():.0%} of tanh units, {(abs(free) > 0.99).mean():.0%} with batch norm")
+print(f"dead: {(on == 0).mean():.0%} of ReLUs with the right variance, {(on_norm == 0).mean():.0%} with batch norm")
 
-figure = plt.figure(figsize=(9, 5.6))
-above, below = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+above, below = plt.figure(figsize=(9, 5.6)).subfigures(2, 1, height_ratios=[1.25, 1])
 axes = above.subplots()
 across, along = np.linspace(-10.5, 4, 200), np.linspace(-3, 3, 120)
 axes.contour(across, along, valley((across, along[:, None])), levels=[0.05, 0.2, 0.6, 1.4, 3, 6], colors="0.8")
@@ -99,7 +98,8 @@ axes.plot(*race(optim.SGD, lr=0.12, momentum=0.9).T, ".-", color=ORANGE, label="
 axes.plot(*race(optim.RMSprop, lr=0.25).T, ".-", color=GREEN, label="RMSprop")
 axes.plot(*race(optim.Adam, lr=0.4).T, ".-", color=BLUE, label="Adam")
 axes.plot([-9, 0], [2.5, 0], "k*", ms=10)
-axes.legend(loc="upper right", title="60 steps")
+axes.set(xlabel="w[0], along the valley", ylabel="w[1], across", title="Four optimisers, 60 steps from star to star")
+axes.legend(loc="upper right", frameon=True, framealpha=1)
 for axes, (name, values) in zip(below.subplots(1, 5), panels.items(), strict=True):
     ends = (0, 1) if "ReLU" in name else (-1, 1)
     axes.hist(values.ravel(), bins=41, range=ends)
@@ -115,5 +115,5 @@ def momentum_step(w, g, v, rate, beta):
 
 
 def dropout(x, p, rng):
-    """11.2: x with each number set to 0 with probability p, the others enlarged so that the expected value stays x."""
+    """11.2: a copy of x, each number 0 with probability p (by rng), else enlarged: its expected value stays x."""
     raise NotImplementedError

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 12. What has the network learned, and how easily is it fooled?
 #
-# `examples/lenet5.npz` holds the weights of a LeNet-5 that reads 99 of 100 digits. We look at its kernels and feature
-# maps, ask which pixels it looks at, fool it with a change that nobody sees, and use a second derivative.
+# `examples/lenet5.npz` holds the weights of a LeNet-5 that reads 99 of 100 digits. We look at its kernels, and at what
+# each makes of an image, its feature map. We ask which pixels matter, fool the network, and use a second derivative.
 
 # %%
 import numpy as np
@@ -18,7 +18,7 @@ model.eval()
 images, labels = digits(500, train=False)
 
 
-def logits(x):
+def logits(x):  # of pixels from 0 to 1; it was trained on pixels with mean 0 and standard deviation 1
     return model((x - data.MNIST.mean) / data.MNIST.std)
 
 
@@ -45,8 +45,8 @@ for row, column in ((7, 10), (10, 18), (14, 14), (20, 13)):
 # %% [markdown]
 # ## Fooled
 # Training moves the weights against the slope of the loss. Move the image along it instead: each pixel by the same
-# small amount, up or down as the sign of its slope says (Goodfellow and others, 2014). The loss grows by the sum of the
-# sizes of all slopes. 784 small steps in the worst direction make a large one.
+# small amount, up or down as the sign of its slope says (Goodfellow and others, 2014). The loss grows by about the
+# amount times the sum of the sizes of all slopes. 784 small steps in the worst direction make a large one.
 
 
 # %%
@@ -67,9 +67,9 @@ victim = victims[0]
 
 # %% [markdown]
 # ## A second derivative at work
-# How sharply does the loss bend around a digit? The bends in all directions are a matrix H of 784 x 784 second
-# derivatives. H v, along one direction v, is the slope of a slope, and costs a few passes (Pearlmutter, 1994;
-# `calculus.py:hvp`). Applied again and again, it turns v to the strongest bend. The plain way is the difference of two
+# Where does the network change its mind? Where the loss bends. Its bends in all directions are a matrix H of 784 x 784
+# second derivatives. H v is the slope of a slope along the direction v, and costs a few passes (Pearlmutter, 1994;
+# `calculus.py:hvp`). Applied again and again, H turns v to the strongest bend. The plain way is the difference of two
 # gradients.
 
 
@@ -78,32 +78,32 @@ def loss(x):
     return tl.cross_entropy(logits(x), labels[victim : victim + 1])
 
 
-x = images[victim : victim + 1] + 0.01 * rng.random((1, 1, 28, 28))
-v = rng.normal(size=x.shape)
-for _ in range(30):
-    bend = v / np.linalg.norm(v)
-    v = tl.hvp(loss, tl.tensor(x), tl.tensor(bend)).numpy()
-print(f"strongest bend of the loss around this digit: {(bend * v).sum():.2f}")
-slope = tl.grad(loss)
+slope, start = tl.grad(loss), rng.normal(size=(1, 1, 28, 28))
+for amount in (0, 0.1):  # the digit, and halfway to the wrong answer
+    x, v = fooled(images[victim : victim + 1].astype(float), labels[victim : victim + 1], amount), start
+    for _ in range(30):
+        bend = v / np.linalg.norm(v)
+        v = tl.hvp(loss, tl.tensor(x), tl.tensor(bend)).numpy()
+    print(f"change {amount}: loss {loss(x).item():.2g}, its strongest bend {(bend * v).sum():.2g}")
 difference = (slope(tl.tensor(x + 1e-6 * bend)).numpy() - slope(tl.tensor(x - 1e-6 * bend)).numpy()) / 2e-6
-assert np.allclose(difference, v, rtol=1e-4, atol=1e-6)
-
-# %%
-before = images[victim]
-maps = model.conv1((before[None] - data.MNIST.mean) / data.MNIST.std).relu().numpy()[0]
-x = tl.tensor(before[None], requires_grad=True)
-heat = tl.grad(logits(x)[0, labels[victim]], x)[0].numpy()[0, 0]
-names = logits(np.stack([before, changed[victim]])).numpy().argmax(1)
-figure = plt.figure(figsize=(9, 5))
-grid = figure.add_gridspec(3, 6)
-for column, (kernel, feature) in enumerate(zip(model.conv1.weight.numpy()[:, 0], maps, strict=True)):
-    show(figure.add_subplot(grid[0, column]), kernel, "kernels" if column == 0 else "", signed=True)
-    show(figure.add_subplot(grid[1, column]), feature, "feature maps" if column == 0 else "")
-show(figure.add_subplot(grid[2, 0]), before[0], f"it reads {names[0]}")
-show(figure.add_subplot(grid[2, 1]), heat, f"what speaks for {names[0]}", signed=True)
-show(figure.add_subplot(grid[2, 2]), changed[victim, 0] - before[0], "change of 0.15", signed=True)
-show(figure.add_subplot(grid[2, 3]), changed[victim, 0], f"it reads {names[1]}")
-axes = figure.add_subplot(grid[2, 4:], xlabel="change of each pixel", title="accuracy", ylim=(0, 1), yticks=[0, 0.5, 1])
+assert np.allclose(difference, v, rtol=1e-4, atol=1e-3)
+before, after, answer = images[victim, 0], changed[victim, 0], labels[victim]
+names = logits(np.stack([before, after])[:, None]).numpy().argmax(1)
+maps = model.conv1((before[None, None] - data.MNIST.mean) / data.MNIST.std).relu().numpy()[0]
+heat = tl.grad(lambda x: logits(x)[0, answer])(tl.tensor(before[None, None])).numpy()[0, 0]
+above, below = plt.figure(figsize=(9, 5)).subfigures(2, 1, height_ratios=[2, 1.1])
+rows = above.subplots(2, 6)
+for top, bottom, kernel, feature in zip(*rows, model.conv1.weight.numpy()[:, 0], maps, strict=True):
+    show(top, kernel, signed=True)
+    show(bottom, feature)
+above.suptitle("The six kernels of the first layer, and their feature maps", fontsize=11)
+*pictures, axes = below.subplots(1, 6, width_ratios=[1, 1, 1, 1, 1, 1.5])
+show(pictures[0], before, f"it reads {names[0]}")
+show(pictures[1], heat, f"what speaks for {answer}", signed=True)
+show(pictures[2], after - before, "change of 0.15", signed=True)
+show(pictures[3], after, f"it reads {names[1]}")
+show(pictures[4], bend[0, 0], "strongest bend", signed=True)
+axes.set(xlabel="change of each pixel", title="accuracy", ylim=(0, 1.05), yticks=[0, 0.5, 1])
 axes.plot(amounts, rates, "o-")
 save("12_inside")
 

@@ -3,11 +3,12 @@
     python examples/tour/start.py DIR               lessons, digits, and a trained network
     python examples/tour/start.py DIR --notebook    the lessons as notebooks as well
 
-Each lesson ends with two functions to write. `python check.py 1`, in DIR, checks those of lesson 1. A file that is
-there already stays as it is.
+Each lesson ends with two functions to write. `python check.py 1`, in DIR, checks those of lesson 1, in the
+script or in the notebook, whichever was saved last. A file that is there already stays as it is.
 """
 
 import argparse
+import importlib.util
 import json
 import shutil
 import sys
@@ -70,8 +71,14 @@ def main(argv=None):
         sys.exit(f"start.py: {error}")
     if kept:
         print(f"{len(kept)} files were there already, and stay as they are")
-    print(f"Read, run and complete the lessons in {folder}, the first being 01_derivatives.py.")
+    ending = "ipynb" if options.notebook else "py"
+    print(f"Read, run and complete the lessons in {folder}, the first being 01_derivatives.{ending}.")
     print(f"Check your answers:  cd {folder} && python check.py 1")
+    missing = [name for name in ("matplotlib", "hypothesis") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"The tour needs {' and '.join(missing)}:  pip install {' '.join(missing)}")
+    if not (folder / "data").exists():
+        print("The digits are not here. Lessons 6, 7, 8, 10 and 12 download them, 11 MB.")
 
 
 if __name__ == "__main__":

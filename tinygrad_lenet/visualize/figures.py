@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 10_000  # images in one figure
-_STYLES = {"train": "o--", "validation": "s-", "test": "o-"}
+_COLOURS = ("#2b6cb0", "#dd7a1f", "#2f855a", "#c53030", "#805ad5", "#8a8f98")
+_STYLES = {"train": "o--", "test": "o-", "validation": "o:"}
+_QUANTITIES = [("loss", "loss", 1, "{:.3g}"), ("accuracy", "accuracy (%)", 100, "{:.2f} %")]
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em}}
@@ -102,46 +104,83 @@ def _words(name: str, value: Any) -> list[str]:
 
 Numbers: TypeAlias = Annotated[Any, numbers]
 Words: TypeAlias = Annotated[Sequence[str], _words]
+Rows: TypeAlias = Sequence[Mapping[str, float]]
+
+
+def _line(axes: Any, points: Any, style: str, colour: str, label: str, form: str) -> None:
+    """Draw a line through points (N, 2). Few have markers. Of many, the means of forty groups are drawn on top."""
+    x, y = points.T
+    finite = np.isfinite(y)
+    if finite.sum() > 120:
+        axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.7)
+        x, y = ([part.mean() for part in np.array_split(values[finite], 40)] for values in (x, y))
+    label = f"{label}, last {form.format(y[-1] if finite[-1] else points[-1, 1])}"
+    axes.plot(x, y, style, color=colour, markersize=4 * (finite.sum() <= 30), label=label)
 
 
 @checked
-def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
-    """Loss and accuracy over the epochs.
+def curves(history: Rows | Mapping[Any, Rows], title: str = "") -> Figure:
+    """Loss and accuracy over the epochs or over the steps, of one run, or of several in one picture.
 
-    ``history`` has a row for each epoch: a dict with ``epoch``, and with any of ``train_loss``, ``train_accuracy``,
-    ``validation_loss``, ``validation_accuracy``, ``test_loss`` and ``test_accuracy``.
+    Args:
+        history: the rows of one run; or, of several, a dict ``{name: rows}``, where runs may differ in length. A row is
+            a dict of numbers: ``epoch``, or ``step`` counted from the start of the training, and any of ``train_loss``,
+            ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, ``test_loss`` and ``test_accuracy``
+            (accuracies from 0 to 1). Rows that have both ``epoch`` and ``step`` are drawn over the steps.
+        title: the text above the picture.
+
+    Each of several runs has a colour. Lines are dashed for training, solid for the test and dotted for validation; all
+    are solid if there is only one kind. If a line has more than 120 finite values, these are drawn faintly, and the
+    means of forty groups of consecutive ones on top. NaN and infinity leave gaps. The legend gives the last value, or
+    the last of the means. The loss has a logarithmic scale, unless there is a negative loss. A quantity that no row has
+    is left out.
 
     Raises:
-        DTypeError: an argument has the wrong type.
+        DTypeError: an argument has the wrong type, or a row lacks the ``epoch`` or ``step`` that the others have.
         ArgumentError: matplotlib is not installed.
 
     >>> import tinygrad_lenet as tl
     >>> figure = tl.visualize.curves([{"epoch": 1, "train_loss": 0.5, "test_accuracy": 0.9}])
     >>> [axes.get_ylabel() for axes in figure.axes]  # figure.savefig("curves.png") writes it
     ['loss', 'accuracy (%)']
+    >>> runs = {"SGD": [{"step": i, "train_loss": 1 / i} for i in (1, 2, 3)], "Adam": [{"step": 1, "train_loss": 1.0}]}
+    >>> [line.get_label() for line in tl.visualize.curves(runs).axes[0].lines]
+    ['SGD train, last 0.333', 'Adam train, last 1']
     """
-    for row in listed("history", history, "a list of rows, one for each epoch"):
-        if not isinstance(row, Mapping) or "epoch" not in row:
-            raise DTypeError(f"each row of history must be a dict with 'epoch', got {brief(row)}")
-
-    def value(row: Mapping[str, float], key: str) -> float:
-        return real(f"{key} in history", row[key])
-
-    figure = _figure(10, 4, title)
-    quantities = [("loss", "loss", 1, "{:.4f}"), ("accuracy", "accuracy (%)", 100, "{:.2f} %")]
-    for axes, (quantity, label, factor, last) in zip(figure.subplots(1, 2), quantities, strict=True):
-        for part, style in _STYLES.items():
-            key = f"{part}_{quantity}"
-            points = [(value(row, "epoch"), factor * value(row, key)) for row in history if key in row]
-            if points:
-                legend = f"{part}, last {last.format(points[-1][1])}"
-                axes.plot(*zip(*points, strict=True), style, markersize=4, label=legend)
-        axes.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(len(history), 1) + 0.5))
-        axes.set_yscale("log" if quantity == "loss" else "linear")
+    many = isinstance(history, Mapping)
+    named: Any = history if many else {"": history}
+    runs = [(str(name), listed("history", rows, "a list of rows, or a dict of runs")) for name, rows in named.items()]
+    rows = [row for _, run in runs for row in run]
+    along = "step" if any(isinstance(row, Mapping) and "step" in row for row in rows) else "epoch"
+    for row in rows:
+        if not isinstance(row, Mapping) or along not in row:
+            raise DTypeError(f"each row of history must be a dict with 'epoch', or each with 'step', got {brief(row)}")
+    found = {key for row in rows for key in row}
+    drawn = [q for q in _QUANTITIES if found & {f"{part}_{q[0]}" for part in _STYLES}] or _QUANTITIES
+    figure = _figure((5 + many) * len(drawn), 4 + 0.22 * len(runs), title)
+    panels = figure.subplots(1, len(drawn), sharex=True, squeeze=False)[0]
+    for axes, (kind, label, factor, form) in zip(panels, drawn, strict=True):
+        parts = [part for part in _STYLES if f"{part}_{kind}" in found]
+        for i, part in enumerate(parts):
+            key = f"{part}_{kind}"
+            style = _STYLES[part] if len(parts) > 1 else "o-"
+            for j, (name, run) in enumerate(runs):
+                points = [[real(f"{k} in history", row[k]) for k in (along, key)] for row in run if key in row]
+                if points:
+                    colour = _COLOURS[(j if many else i) % len(_COLOURS)]
+                    _line(axes, np.array(points) * (1, factor), style, colour, f"{name} {part}".lstrip(), form)
+        axes.set(xlabel=along, ylabel=label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        axes.grid(alpha=0.3, which="both")
-        if axes.lines:
-            axes.legend()
+        if kind == "loss" and axes.dataLim.ymin >= 0 and axes.dataLim.minposy < np.inf:
+            axes.set_yscale("log", nonpositive="mask", subs=())
+            subs = (1, 2, 5) if axes.dataLim.ymax / 1e4 < axes.dataLim.minposy else (1,)
+            axes.yaxis.get_major_locator().set_params(subs=subs)
+            axes.yaxis.set_major_formatter("{x:g}")
+        if labels := axes.get_legend_handles_labels()[1]:
+            ncols = max(1, min(76 // max(map(len, labels)), max(2, len(parts))))
+            axes.legend(ncols=ncols, fontsize=9 - many, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
     return figure
 
 

@@ -4,10 +4,10 @@ What is right comes from the package or from differences, so no answer is writte
 """
 
 from .arrays import EIGHT, FIVE, SEVEN, SIX
-from .exercise import TooSlow, Wrong, show
+from .exercise import TooSlow, Wrong, kind, show
 from .graphs import FOUR, ONE, THREE, TWO
 from .networks import ELEVEN, NINE, TEN, TWELVE
 
-__all__ = ["LESSONS", "TooSlow", "Wrong", "show"]
+__all__ = ["LESSONS", "TooSlow", "Wrong", "kind", "show"]
 
 LESSONS = dict(enumerate((ONE, TWO, THREE, FOUR, FIVE, SIX, SEVEN, EIGHT, NINE, TEN, ELEVEN, TWELVE), 1))

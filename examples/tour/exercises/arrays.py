@@ -15,6 +15,10 @@ def linear_gradients(x, w, g):
     return x_grad, w_grad, vjp(lambda b: tl.tensor(0 * g) + b, 0 * g[0], g)
 
 
+def named_gradients(x, w, g):
+    return {f"the gradient of {name}": part for name, part in zip("xwb", linear_gradients(x, w, g), strict=True)}
+
+
 def mean_gradient(x, g):
     return vjp(lambda x: x.mean(axis=1, keepdims=True), x, g)
 
@@ -39,9 +43,11 @@ FIVE = [
     Exercise(
         "linear_gradients",
         drawn(small(1, 3), small(1, 3), small(1, 3))(lambda n, i, o: (floats(n, i), floats(o, i), floats(n, o))),
-        right=linear_gradients,
+        right=named_gradients,
         mistakes={
             "the gradient of b is a mean, not a sum": lambda x, w, g: (*linear_gradients(x, w, g)[:2], g.mean(axis=0)),
+            "divided by the number of rows: nothing here is a mean": lambda x, w, g: linear_gradients(x, w, g / len(x)),
+            "`=` in place of `+=` for b: each row adds": lambda x, w, g: (*linear_gradients(x, w, g)[:2], g[-1]),
             "the gradient of w is transposed": lambda x, w, g: (
                 linear_gradients(x, w, g)[0],
                 linear_gradients(x, w, g)[1].T,
@@ -74,6 +80,17 @@ W = np.array([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]])
 def image_gradient(w, g, stride, shape, flip=False):
     kernel = w[::-1, ::-1].copy() if flip else w
     return vjp(lambda x: convolve(x, kernel, stride), np.zeros(shape), g)
+
+
+def last_products(x, w, stride):
+    """Of each window only the last product, as with `=` in place of `+=`."""
+    return convolve(x[w.shape[0] - 1 :, w.shape[1] - 1 :].copy(), w[-1:, -1:].copy(), stride).numpy()
+
+
+def first_windows(x, w, stride):
+    """As many windows as there should be, but each beside the last."""
+    height, width = convolve(x, w, stride).shape
+    return convolve(x, w, 1).numpy()[:height, :width]
 
 
 def set_not_added(w, g, stride, shape):
@@ -110,6 +127,8 @@ SIX = [
         right=lambda x, w, stride: convolve(x, w, stride).numpy(),
         mistakes={
             "the stride is forgotten": lambda x, w, stride: convolve(x, w, 1).numpy(),
+            "window (i, j) begins at (i, j), not at (i * stride, j * stride)": first_windows,
+            "`=` in place of `+=`: only the last product of each window is left": last_products,
             "the kernel is flipped": lambda x, w, stride: convolve(x, w[::-1, ::-1].copy(), stride).numpy(),
         },
         hints=(
@@ -130,6 +149,9 @@ SIX = [
                 *a, flip=True
             ),
             "the stride is forgotten": stride_forgotten,
+            "the stride is forgotten: put stride - 1 zeros between the numbers of g": lambda w, g, stride, shape: (
+                image_gradient(w, g, 1, [n + k - 1 for n, k in zip(g.shape, w.shape, strict=True)])
+            ),
             "`=` in place of `+=`: windows overlap, and each adds": set_not_added,
         },
         hints=(
@@ -142,12 +164,20 @@ SIX = [
 
 
 def columns(x, k, stride, padding):
-    return (
-        tl.unfold(tl.tensor(x), k, stride=stride, padding=padding)
-        .numpy()
-        .swapaxes(1, 2)
-        .reshape(-1, x.shape[1] * k * k)
-    )
+    windows = tl.unfold(tl.tensor(x), k, stride=stride, padding=padding).numpy()
+    return windows.swapaxes(1, 2).reshape(-1, x.shape[1] * k * k)
+
+
+def windows(x, k, stride, padding):
+    """All windows, (N, C, rows, columns, k, k)."""
+    rows, across = (count(n + 2 * padding, k, stride) for n in x.shape[2:])
+    found = columns(x, k, stride, padding).reshape(len(x), rows, across, x.shape[1], k, k)
+    return found.transpose(0, 3, 1, 2, 4, 5)
+
+
+def without_the_last(x, k, stride, padding):
+    found = windows(x, k, stride, padding)[:, :, :-1, :-1].transpose(0, 2, 3, 1, 4, 5)
+    return found.reshape(-1, x.shape[1] * k * k) if found.size else np.array([])  # as np.array of an empty list
 
 
 def folded(c, shape, k, stride):
@@ -162,24 +192,31 @@ def count(n, k, stride):
 
 def fold_cases(n, c, k, stride, rows, across):
     height, width = (rows - 1) * stride + k, (across - 1) * stride + k
-    return floats(n * rows * across, c * k * k), st.just((n, c, height, width)), st.just(k), st.just(stride)
+    more = st.tuples(small(0, stride - 1), small(0, stride - 1))  # rows and columns that no window reaches
+    shape = more.map(lambda m: (n, c, height + m[0], width + m[1]))
+    return floats(n * rows * across, c * k * k), shape, st.just(k), st.just(stride)
 
 
-def overwritten(c, shape, k, stride):
-    x = np.zeros(shape)
-    places = np.ndindex(shape[0], count(shape[2], k, stride), count(shape[3], k, stride))
-    for (image, i, j), row in zip(places, c, strict=True):
-        x[image, :, i * stride : i * stride + k, j * stride : j * stride + k] = row.reshape(-1, k, k)
-    return x
+def placed(c, shape, k, stride, step, add=True):
+    """The rows of ``c`` at windows ``step`` apart, added up, or each erasing those before."""
+    rows, across = count(shape[2], k, stride), count(shape[3], k, stride)
+    x = np.zeros((*shape[:2], shape[2] + rows * step, shape[3] + across * step))
+    for (image, i, j), row in zip(np.ndindex(shape[0], rows, across), c, strict=True):
+        place = (image, slice(None), slice(i * step, i * step + k), slice(j * step, j * step + k))
+        x[place] = row.reshape(-1, k, k) + (x[place] if add else 0)
+    return x[:, :, : shape[2], : shape[3]]
 
 
 def averaged(c, shape, k, stride):
     return folded(c, shape, k, stride) / np.maximum(folded(np.ones_like(c), shape, k, stride), 1)
 
 
-def channels_last(x, k, stride, padding):
-    c = columns(x, k, stride, padding)
-    return c.reshape(len(c), x.shape[1], k, k).transpose(0, 2, 3, 1).reshape(len(c), -1)
+def channels_last(c, k):
+    return c.reshape(len(c), -1, k, k).transpose(0, 2, 3, 1).reshape(c.shape)
+
+
+def channels_first(c, k):
+    return c.reshape(len(c), k, k, -1).transpose(0, 3, 1, 2).reshape(c.shape)
 
 
 SEVEN = [
@@ -197,7 +234,21 @@ SEVEN = [
         mistakes={
             "the stride is forgotten": lambda x, k, stride, padding: columns(x, k, 1, padding),
             "the padding is forgotten": lambda x, k, stride, padding: columns(x, k, stride, 0),
-            "within a row, channels come last; they come first": channels_last,
+            "the frame is below and to the right only": lambda x, k, stride, padding: columns(
+                np.pad(x, ((0, 0), (0, 0), (0, padding), (0, padding))), k, stride, 0
+            ),
+            "np.pad(x, padding) adds images and channels too": lambda x, k, stride, padding: columns(
+                np.pad(x, padding), k, stride, 0
+            ),
+            "the stride skips rows of the matrix; it must skip places of the window": lambda x, k, stride, padding: (
+                columns(x, k, 1, padding)[::stride]
+            ),
+            "rows and columns of the matrix are exchanged: a row holds one window": lambda *a: columns(*a).T,
+            "the last row and column of windows are missing": without_the_last,
+            "before reshape, the axes must be transposed, so that those of a window are together": lambda x, k, *a: (
+                windows(x, k, *a).reshape(-1, x.shape[1] * k * k)
+            ),
+            "within a row, channels come last; they come first": lambda x, k, *a: channels_last(columns(x, k, *a), k),
         },
         hints=(
             "np.pad puts a frame around the last two axes: ((0, 0), (0, 0), (p, p), (p, p)).",
@@ -215,8 +266,18 @@ SEVEN = [
             np.linspace(-1, 1, 24).reshape(1, 2, 4, 3),
         ),
         mistakes={
-            "`=` in place of `+=`: pixels have several copies, and each adds": overwritten,
+            "`=` in place of `+=`: pixels have several copies, and each adds": lambda c, shape, k, stride: placed(
+                c, shape, k, stride, stride, add=False
+            ),
+            "the stride is forgotten": lambda c, shape, k, stride: placed(c, shape, k, stride, 1),
+            "windows are k apart, not stride": lambda c, shape, k, stride: placed(c, shape, k, stride, k),
             "the copies are averaged; they must be added": averaged,
+            "the result is too small: pixels that no window reaches keep 0": lambda c, shape, k, stride: folded(
+                c, (*shape[:2], *((count(n, k, stride) - 1) * stride + k for n in shape[2:])), k, stride
+            ),
+            "within a row of the matrix, channels come first, not last": lambda c, shape, k, stride: folded(
+                channels_first(c, k), shape, k, stride
+            ),
         },
         hints=(
             "In loops: window (image, i, j) begins at row i * stride and column j * stride.",
@@ -249,6 +310,19 @@ def shared(x, g):
     return g * largest / np.kron(ties, np.ones((2, 2)))
 
 
+def exchanged(x):
+    """Each 2 x 2 block transposed."""
+    return x.reshape(x.shape[0] // 2, 2, x.shape[1] // 2, 2).transpose(0, 3, 2, 1).reshape(x.shape)
+
+
+def stride_one(x, g):
+    result = np.zeros_like(x)
+    for i, j in np.ndindex(g.shape):
+        a, b = divmod(x[i : i + 2, j : j + 2].argmax(), 2)
+        result[i + a, j + b] = g[i, j]
+    return result
+
+
 def mean_back(g, k):
     return np.kron(g, np.ones((k, k))) / k**2
 
@@ -274,6 +348,12 @@ EIGHT = [
             )[::-1, ::-1],
             "each of the four gets a quarter, as in average pooling": lambda x, g: mean_back(g, 2),
             "each of the four gets all": lambda x, g: spread(x, g)[0],
+            "row and column within the block are exchanged": lambda x, g: exchanged(max_gradient(x, g)),
+            "the largest gets 1; it must get g": lambda x, g: max_gradient(x, np.ones_like(g)),
+            "the largest gets g times its value; the slope is 1": lambda x, g: max_gradient(x, g * convolved_max(x)),
+            "this is the place of the smallest": lambda x, g: max_gradient(-x, g),
+            "this is the place of the largest size; the sign counts": lambda x, g: max_gradient(abs(x), g),
+            "the stride is forgotten: block (i, j) begins at row 2 i and column 2 j": stride_one,
         },
         hints=(
             "For each block, find where its largest number is.",
@@ -293,6 +373,11 @@ EIGHT = [
         mistakes={
             "1 / k^2 is missing": lambda g, k: mean_back(g, k) * k**2,
             "divided by k, not by k^2": lambda g, k: mean_back(g, k) * k,
+            "k is taken to be 2": lambda g, k: mean_back(g, 2),
+            "divided by 4, whatever k is": lambda g, k: mean_back(g, k) * k**2 / 4,
+            "np.tile repeats the whole array; each number must be repeated on the spot": lambda g, k: (
+                np.tile(g, (k, k)) / k**2
+            ),
         },
         hints=(
             "Each pixel of a block is used once, by the mean of its block. What is the slope?",

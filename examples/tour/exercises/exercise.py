@@ -19,10 +19,19 @@ class Wrong(Exception):
     """A wrong answer. The message says where it is wrong."""
 
 
+def kind(value):
+    """What a value is, in a message."""
+    if value is None:
+        return "None: is a return missing?"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
 def show(arguments, names):
     """Arguments in a line for a message: small arrays in full, large ones by their shape."""
     words = []
-    for name, value in zip(names, arguments, strict=True):
+    for name, value in zip(names, arguments, strict=False):  # an answer may lack a parameter
         if isinstance(value, np.ndarray):
             text = str(value.tolist()) if value.size <= 12 else f"an array of shape {value.shape}"
         else:
@@ -36,7 +45,8 @@ class Exercise:
     """One hole: the function to write, and how to judge it.
 
     ``draw`` draws its arguments. ``call(names, answer, *arguments)`` calls it, with the names of the lesson, and
-    returns what to compare with ``right(*arguments)``. Each of ``mistakes`` returns what a usual mistake leads to.
+    returns what to compare with ``right(*arguments)``, which is a dict if the parts of a tuple have names. Each of
+    ``mistakes`` returns what a usual mistake leads to.
     """
 
     function: str
@@ -59,12 +69,17 @@ def floats(*shape, low=-2.0, high=2.0):
 def distinct(*shape):
     """Arrays without ties."""
     order = st.permutations(range(math.prod(shape)))
-    return order.map(lambda order: np.array(order, float).reshape(shape) / 10 - 0.3)
+    return order.map(lambda order: (np.array(order, float).reshape(shape) - 3) / 10)
 
 
 def drawn(*sizes):
     """A decorator: the function gets drawn sizes, and returns strategies for the arguments."""
     return lambda strategies: st.tuples(*sizes).flatmap(lambda found: st.tuples(*strategies(*found)))
+
+
+def named(names, f):
+    """The function f, whose tuples become dicts with these names."""
+    return lambda *arguments: dict(zip(names, f(*arguments), strict=True))
 
 
 def vjp(f, x, g):

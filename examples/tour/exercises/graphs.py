@@ -3,12 +3,18 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from .exercise import Exercise, TooSlow, Wrong, drawn, floats, show, small, vjp
+from .exercise import Exercise, TooSlow, Wrong, drawn, floats, kind, show, small, vjp
 
 # Lessons 1 and 2: slopes
 
 CUBIC = st.tuples(*[small(-3, 3)] * 4).map(lambda c: np.poly1d(c))
 sines = lambda a: lambda x: a @ np.sin(x)
+
+
+def formula(f):
+    """A polynomial in words: 2 x^3 - 1 x."""
+    terms = [f"{c:g} {power}".strip() for c, power in zip(f.c[::-1], ("", "x", "x^2", "x^3"), strict=False) if c]
+    return " + ".join(reversed(terms)).replace("+ -", "- ") or "0"
 
 
 def shifted(a, x, up, down):
@@ -33,10 +39,11 @@ ONE = [
         "second_derivative",
         st.tuples(CUBIC, floats().map(float)),
         right=lambda f, x: f.deriv(2)(x),
-        call=lambda names, answer, f, x: answer(f, x, 1e-2),
+        call=lambda names, answer, f, x: answer(lambda x: f(x), x, 1e-2),
         mistakes={
             "divided by h, not by h^2": lambda f, x: 1e-2 * f.deriv(2)(x),
             "f(x) is subtracted once, not twice": lambda f, x: f.deriv(2)(x) + f(x) / 1e-4,
+            "`/ h * h` divides and multiplies again: write / h**2": lambda f, x: 1e-4 * f.deriv(2)(x),
             "this is the first derivative": lambda f, x: (f(x + 0.01) - f(x - 0.01)) / 0.02,
         },
         hints=(
@@ -44,7 +51,7 @@ ONE = [
             "The second derivative is how fast the slope changes. The middles of the two intervals are h apart.",
             "Three values of f are needed. That in the middle counts twice, with a minus.",
         ),
-        show=lambda arguments: f"the polynomial with the coefficients {arguments[0].c}, at x = {arguments[1]}",
+        show=lambda arguments: f"f(x) = {formula(arguments[0])}, x = {arguments[1]}, h = 0.01",
     ),
     Exercise(
         "jacobian",
@@ -55,6 +62,8 @@ ONE = [
             "rows and columns are exchanged": lambda a, x: (a * np.cos(x)).T,
             "a central difference is divided by 2 h, not by h": lambda a, x: 2 * a * np.cos(x),
             "a forward difference; take the central one": lambda a, x: shifted(a, x, 1e-4, 0) / 1e-4,
+            "`up` and `down` are the same array: each needs a copy of x": lambda a, x: 0 * a,
+            "earlier numbers are still moved: copy x anew for each": lambda a, x: np.cumsum(a * np.cos(x), axis=1),
             "each step is added to x and not taken back": lambda a, x: kept_steps(a, x, 1e-4),
         },
         hints=(
@@ -62,7 +71,7 @@ ONE = [
             "What one step gives is a column of the matrix.",
             "np.stack(columns, axis=1) makes a matrix of columns.",
         ),
-        show=lambda arguments: f"f(x) = a @ sin(x), {show(arguments, 'ax')}",
+        show=lambda arguments: f"f(x) = a @ sin(x), {show(arguments, 'ax')}, h = 0.0001",
     ),
 ]
 
@@ -71,10 +80,18 @@ def as_value(names, answer, *numbers):
     values = [names["Value"](n) for n in numbers]
     result = answer(*values)
     if not isinstance(result, names["Value"]):
-        raise Wrong(f"it must return a Value, got {type(result).__name__}")
-    if [id(parent) for parent in result.parents] != [id(value) for value in values]:
-        raise Wrong("the parents of the result must be the arguments, in their order")
-    return (result.data, *result.slopes)
+        raise Wrong(f"it must return a Value, got {kind(result)}")
+    if [value.data for value in values] != list(numbers) or result in values:
+        raise Wrong("it changes or returns an argument; make a new Value")
+    for part in ("parents", "slopes"):
+        if not isinstance(getattr(result, part), (tuple, list)):
+            raise Wrong(f"{part} must be a tuple, got {kind(getattr(result, part))}; with one element it is (a,)")
+    if len(result.parents) != len(result.slopes):
+        raise Wrong(f"each parent needs a slope: parents is {kind(result.parents)}, slopes {kind(result.slopes)}")
+    for slope in result.slopes:
+        if not isinstance(slope, (int, float)):
+            raise Wrong(f"a slope must be a number, got {kind(slope)}")
+    return (result.data, *(names["derivative"](result, value) for value in values))
 
 
 SAFE = small(-20, 20).filter(bool).map(lambda n: n / 10)
@@ -82,10 +99,11 @@ TWO = [
     Exercise(
         "exp",
         st.tuples(floats().map(float)),
-        right=lambda a: (np.exp(a), np.exp(a)),
+        right=lambda a: {"data": np.exp(a), "the slope along a": np.exp(a)},
         call=as_value,
         mistakes={
             "x e^(x - 1) follows the rule for powers of x": lambda a: (np.exp(a), a * np.exp(a - 1)),
+            "the result has no parents": lambda a: (np.exp(a), 0.0),
             "the slope is 1": lambda a: (np.exp(a), 1.0),
             "the slope is taken at e^a, not at a": lambda a: (np.exp(a), np.exp(np.exp(a))),
         },
@@ -98,10 +116,13 @@ TWO = [
     Exercise(
         "divide",
         st.tuples(floats().map(float), SAFE),
-        right=lambda a, b: (a / b, 1 / b, -a / b**2),
+        right=lambda a, b: {"data": a / b, "the slope along a": 1 / b, "the slope along b": -a / b**2},
         call=as_value,
         mistakes={
             "the slope for b needs a minus": lambda a, b: (a / b, 1 / b, a / b**2),
+            "the result has no parents": lambda a, b: (a / b, 0.0, 0.0),
+            "b is not a parent of the result": lambda a, b: (a / b, 1 / b, 0.0),
+            "these are the slopes of a * b": lambda a, b: (a / b, b, a),
             "the slope for b needs b squared": lambda a, b: (a / b, 1 / b, -a / b),
             "the slope for b lacks the factor a": lambda a, b: (a / b, 1 / b, -1 / b**2),
             "the slopes are exchanged": lambda a, b: (a / b, -a / b**2, 1 / b),
@@ -178,23 +199,37 @@ def formulas(program, leaves=1):
     return "; ".join(lines) if len(lines) < 20 else f"{len(lines)} doublings"
 
 
+def unnumbered(Value):
+    """A Value that hides its number."""
+
+    def number(self):
+        raise Wrong("it uses the numbers of the values; their parents must be enough")
+
+    return type("Value", (Value,), {"number": property(number)})
+
+
 def ordered(names, answer, program):
     values = run(program, [names["Value"](1.0)])
+    for value in values:
+        value.__class__ = unnumbered(names["Value"])
     found, parents = needed(program, 1)
     order = answer(values[-1])
     if not isinstance(order, list):
-        raise Wrong(f"it must return a list, got {type(order).__name__}")
+        raise Wrong(f"it must return a list, got {kind(order)}")
     name = {id(value): number for number, value in enumerate(values)}
-    numbers = [name.get(id(value), -1) for value in order]
-    where = f"\n      for {formulas(program)}, got {['v' + str(n) for n in numbers]}"
+    for value in order:
+        if id(value) not in name:
+            raise Wrong(f"the list must hold the values of the graph, got {kind(value)} in it")
+    numbers = [name[id(value)] for value in order]
+    where = f"; the list is [{', '.join(f'v{number}' for number in numbers)}]"
     for number in sorted(found):
         if numbers.count(number) != 1:
             raise Wrong(f"v{number} is {numbers.count(number)} times in the list, expected once{where}")
         for parent in parents[number]:
             if parent in numbers and numbers.index(parent) < numbers.index(number):
                 first = numbers[0] == 0 and len(found) > 1
-                why = "The list is the wrong way round: reverse it" if first else "It waits for no other use of it"
-                raise Wrong(f"v{parent} comes before v{number}, which uses it. {why}{where}")
+                why = "the list is the wrong way round" if first else "a value must come after all its uses"
+                raise Wrong(f"v{parent} comes before v{number}, which uses it: {why}{where}")
     return len(numbers)
 
 
@@ -202,6 +237,15 @@ def paths_counted(names, answer, program, leaf):
     Counted = counted(names["Value"])
     values = run(program, [Counted(1.0)])
     return float(answer(values[-1], values[leaf]))
+
+
+def parents_once(program, leaf):
+    """The number of paths, if both uses of a value by one sum are taken for one."""
+    found, parents = needed(program, 1)
+    paths = {leaf: 1}
+    for number in sorted(found - {leaf}):
+        paths[number] = sum(paths[parent] for parent in set(parents[number]))
+    return float(paths[max(found)])
 
 
 DEEP = [(False, n, n) for n in range(200)]
@@ -223,7 +267,10 @@ THREE = [
         st.tuples(SUMS | st.just(DEEP), st.just(0)),
         right=lambda program, leaf: vjp(lambda x: run(program, [x])[-1], np.array(1.0), np.array(1.0)).item(),
         call=paths_counted,
-        mistakes={"this is the number of values": lambda program, leaf: len(needed(program, 1)[0])},
+        mistakes={
+            "this is the number of values": lambda program, leaf: len(needed(program, 1)[0]),
+            "y + y uses y twice: that makes two paths": parents_once,
+        },
         hints=(
             "The number of paths from a value is the sum of those from its parents. From the leaf it is 1.",
             "Each value's number is needed many times. Compute it once, and keep it in a dict.",
@@ -238,8 +285,8 @@ LEAVES = (0.5, -1.5, 2.0)
 OLD = (0.25, -0.5, 3.0)  # the grads of the leaves from an earlier pass
 
 
-def gradients(program, add=True, start=OLD, seed=1.0):
-    """The gradients of all values of a program; with `=` in place of `+=` unless ``add``."""
+def gradients(program, add=True, start=OLD, seed=1.0, chain=True):
+    """The gradients of all values of a program; `=` for `+=` unless ``add``, slopes alone unless ``chain``."""
     found, parents = needed(program, len(LEAVES))
     data = run(program, LEAVES)
     grad = [*start, *[0.0] * len(program)]
@@ -249,8 +296,8 @@ def gradients(program, add=True, start=OLD, seed=1.0):
             a, b = parents[number]
             slopes = (data[b], data[a]) if program[number - len(LEAVES)][0] else (1.0, 1.0)
             for parent, slope in zip((a, b), slopes, strict=True):
-                grad[parent] = (grad[parent] if add else 0.0) + grad[number] * slope
-    return np.array([grad[number] for number in sorted(found)])
+                grad[parent] = (grad[parent] if add else 0.0) + (grad[number] if chain else 1.0) * slope
+    return {f"the grad of v{number}": grad[number] for number in sorted(found)}
 
 
 def backward(names, answer, program):
@@ -259,7 +306,7 @@ def backward(names, answer, program):
         value.grad = old
     found = sorted(needed(program, 3)[0])
     answer([values[number] for number in reversed(found)])
-    return np.array([float(values[number].grad) for number in found])
+    return [values[number].grad for number in found]
 
 
 def stepped(names, answer, xs, ys):
@@ -283,6 +330,7 @@ FOUR = [
         mistakes={
             "`=` in place of `+=`: of several uses of a value only the last counts": lambda p: gradients(p, add=False),
             "the grads that leaves have from earlier passes are lost": lambda p: gradients(p, start=(0, 0, 0)),
+            "the slope is not multiplied by the value's own grad": lambda p: gradients(p, chain=False),
             "the grad of the output is not set to 1": lambda p: gradients(p, seed=0.0),
         },
         hints=(
@@ -295,7 +343,7 @@ FOUR = [
     Exercise(
         "train_step",
         drawn(small(1, 4))(lambda n: (floats(n), floats(n))),
-        right=line_step,
+        right=lambda *points: dict(zip(("w.data", "b.data"), line_step(*points), strict=True)),
         call=stepped,
         mistakes={
             "the gradients of earlier passes are still there: set them to 0 first": lambda xs, ys: line_step(
@@ -303,6 +351,9 @@ FOUR = [
             ),
             "1 / N is missing: this is the sum of the squared errors, not the mean": lambda xs, ys: line_step(
                 xs, ys, len(xs)
+            ),
+            "the grads are set to 0 at each point, so only the last point counts": lambda xs, ys: line_step(
+                xs[-1:], ys[-1:], 1 / len(xs)
             ),
             "the step goes uphill: subtract the gradient": lambda xs, ys: line_step(xs, ys, -1),
             "the step goes uphill, and 1 / N is missing": lambda xs, ys: line_step(xs, ys, -len(xs)),
@@ -313,6 +364,6 @@ FOUR = [
             "squared_error(w, b, x, y) of the lesson is the error of one point.",
             "The mean has the slope of the sum, divided by len(xs).",
         ),
-        show=lambda arguments: f"w = 0.5, b = -0.25, rate = 0.1, {show(arguments, ('xs', 'ys'))}",
+        show=lambda arguments: f"w.data = 0.5, b.data = -0.25, rate = 0.1, {show(arguments, ('xs', 'ys'))}",
     ),
 ]

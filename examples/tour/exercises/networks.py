@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 import tinygrad_lenet as tl
 from tinygrad_lenet import optim
 
-from .exercise import Exercise, Wrong, check_rule, drawn, floats, show, small, vjp
+from .exercise import Exercise, Wrong, check_rule, drawn, floats, kind, named, show, small, vjp
 
 # Lesson 9: cross-entropy
 
@@ -19,10 +19,35 @@ def loss_gradient(logits, labels):
     return vjp(lambda z: tl.cross_entropy(z, labels), logits, np.array(1.0))
 
 
+def losses(logits, labels):
+    return tl.cross_entropy(tl.tensor(logits), labels, reduction="none").numpy()
+
+
+def softmax(logits):
+    return tl.softmax(tl.tensor(logits), axis=1).numpy()
+
+
+def rounded(logits, labels):
+    with np.errstate(all="ignore"):
+        return -np.log(softmax(logits)[np.arange(len(labels)), labels]).mean()
+
+
 def unstable(logits, labels):
     with np.errstate(all="ignore"):
         powers = np.exp(logits)
         return -np.log(powers[np.arange(len(labels)), labels] / powers.sum(axis=1)).mean()
+
+
+def unstable_gradient(logits, labels):
+    with np.errstate(all="ignore"):
+        powers = np.exp(logits)
+        return (powers / powers.sum(axis=1, keepdims=True) - np.eye(logits.shape[1])[labels]) / len(labels)
+
+
+def minus_columns(logits, labels):
+    p = softmax(logits).copy()
+    p[:, labels] -= 1
+    return p / len(labels)
 
 
 def classified(scale):
@@ -43,6 +68,14 @@ NINE = [
             "1 / N is missing: this is the sum of the losses, not their mean": lambda z, y: loss(z, y) * len(y),
             "large logits overflow: subtract the largest first": unstable,
             "the sign is wrong": lambda z, y: -loss(z, y),
+            "these are the losses of all samples; take their mean": losses,
+            "the mean is over all classes too; divide by N only": lambda z, y: loss(z, y) / z.shape[1],
+            "m is subtracted, and not added again to the logarithm": lambda z, y: loss(z, y) - z.max(axis=1).mean(),
+            "p is rounded to 0 before the logarithm; take the logarithm of the sum, as losses does": rounded,
+            "m is the largest of all samples; each row needs its own": lambda z, y: unstable(z - z.max(), y),
+            "z[:, labels] is a matrix; z[np.arange(N), labels] is one logit of each row": lambda z, y: (
+                loss(z, y) + z[np.arange(len(y)), y].mean() - z[:, y].mean()
+            ),
         },
         hints=(
             "losses of the lesson gives one loss for each sample.",
@@ -60,7 +93,18 @@ NINE = [
         mistakes={
             "1 / N is missing": lambda z, y: loss_gradient(z, y) * len(y),
             "the sign is wrong: p - y, not y - p": lambda z, y: -loss_gradient(z, y),
-            "y is not subtracted: this is p / N": lambda z, y: tl.softmax(tl.tensor(z), axis=1).numpy() / len(y),
+            "y is not subtracted: this is p / N": lambda z, y: softmax(z) / len(y),
+            "the mean is over the samples only; do not divide by the number of classes": lambda z, y: (
+                loss_gradient(z, y) / z.shape[1]
+            ),
+            "only y is divided by N; p must be too": lambda z, y: loss_gradient(z, y) + softmax(z) * (1 - 1 / len(y)),
+            "large logits overflow: subtract the largest first": unstable_gradient,
+            "p[:, labels] means these columns in each row; p[np.arange(N), labels] is one number of each": (
+                minus_columns
+            ),
+            "the slopes are averaged over the samples; each sample has its own": lambda z, y: loss_gradient(z, y).sum(
+                axis=0
+            ),
         },
         hints=(
             "For one sample it is p - y.",
@@ -77,12 +121,19 @@ def in_engine(names, answer, x, g):
     """The data of the answer, and what its rule makes of g."""
     array = names["Array"](x)
     result = answer(array)
-    if not isinstance(result, names["Array"]) or list(result.parents) != [array]:
-        raise Wrong("it must return an Array whose parents are (x,)")
+    if not isinstance(result, names["Array"]):
+        raise Wrong(f"it must return an Array, got {type(result).__name__}")
+    if not isinstance(result.parents, (tuple, list)) or list(result.parents) != [array]:
+        raise Wrong("the parents must be the tuple (x,), with the comma")
+    if not callable(result.rule):
+        raise Wrong(f"the third argument of Array is the rule, a function of g, got {type(result.rule).__name__}")
     back = result.rule(g)
-    if not isinstance(back, tuple):
+    if not isinstance(back, (tuple, list)) or len(back) != 1:
         raise Wrong("the rule must return a tuple with a gradient for each parent: (gradient,), with the comma")
     return result.data, back[0]
+
+
+IN_ENGINE = ("the data", "the gradient of x")
 
 
 def tanh_with(rule):
@@ -94,17 +145,23 @@ def pooled(x, g, factor=1.0):
     return y, factor * vjp(lambda x: tl.avg_pool2d(x, 2), x, g)
 
 
+def max_pooled(x, g):
+    return tl.max_pool2d(tl.tensor(x), 2).numpy(), vjp(lambda x: tl.max_pool2d(x, 2), x, g)
+
+
 TEN = [
     Exercise(
         "tanh",
         drawn(small(1, 3), small(1, 3))(lambda n, m: (floats(n, m), floats(n, m))),
-        right=tanh_with(lambda x, y, g: vjp(tl.tanh, x, g)),
+        right=named(IN_ENGINE, tanh_with(lambda x, y, g: vjp(tl.tanh, x, g))),
         call=in_engine,
         show=lambda arguments: show(arguments, "xg"),
         mistakes={
             "the slope is 1 - y^2 with y = tanh(x), not 1 - x^2": tanh_with(lambda x, y, g: g * (1 - x**2)),
             "the slope is 1 - y^2, not 1 - y": tanh_with(lambda x, y, g: g * (1 - y)),
             "the rule forgets g": tanh_with(lambda x, y, g: 1 - y**2),
+            "the slope is 1 / cosh(x)^2, not 1 / cosh(x)": tanh_with(lambda x, y, g: g / np.cosh(x)),
+            "the slope is 1 - y^2, not 1 + y^2": tanh_with(lambda x, y, g: g * (1 + y**2)),
         },
         hints=(
             "Look at relu in engine.py.",
@@ -117,12 +174,22 @@ TEN = [
         drawn(small(1, 2), small(1, 2), small(1, 2), small(1, 2))(
             lambda n, c, rows, across: (floats(n, c, 2 * rows, 2 * across), floats(n, c, rows, across))
         ),
-        right=pooled,
+        right=named(IN_ENGINE, pooled),
         call=in_engine,
         show=lambda arguments: show(arguments, "xg"),
         mistakes={
             "1 / 4 is missing in the rule": lambda x, g: pooled(x, g, 4.0),
             "the rule divides by 2, not by 4": lambda x, g: pooled(x, g, 2.0),
+            "this is max pooling": max_pooled,
+            "the rule forgets g": lambda x, g: pooled(x, np.ones_like(g)),
+            "np.tile repeats the whole of g; each number must be repeated on the spot": lambda x, g: (
+                pooled(x, g)[0],
+                np.tile(g, (1, 1, 2, 2)) / 4,
+            ),
+            "the gradient has the shape of g; it needs that of x": lambda x, g: (
+                pooled(x, g)[0],
+                g / 4,
+            ),
             "these are the sums of the blocks, not the means": lambda x, g: (4 * pooled(x, g)[0], pooled(x, g, 4.0)[1]),
         },
         hints=(
@@ -151,23 +218,50 @@ def speed(w, g, v, rate, beta):
 
 
 def dropped(names, answer, x, p):
+    """The share that remains, and the factor of what remains; and whether each number has a chance of its own."""
+    same, other = (answer(x.copy(), p, np.random.default_rng(seed)) for seed in (0, 1))
+    before = x.copy()
     y = answer(x, p, np.random.default_rng(0))
+    if y is None:
+        raise Wrong(f"the result must be numbers, got {kind(y)}")
     if np.shape(y) != x.shape:
         raise Wrong(f"the result has the shape {np.shape(y)}, expected {x.shape}")
-    kept = y[y != 0]
-    share = len(kept) / x.size
-    return round(share, 1), float(kept.mean()) if len(kept) else 0.0
+    kept = np.asarray(y) != 0
+    if kept.any() and not kept.all():
+        if np.array_equal(y, other):
+            raise Wrong("it drops the same numbers for each rng; draw them from the argument rng")
+        if not np.array_equal(y, same):
+            raise Wrong("it drops other numbers for an rng of the same seed; draw them from the argument rng")
+        for axis, line in enumerate(("columns", "rows")):
+            if np.ptp(kept.mean(axis=axis)) == 1:
+                raise Wrong(f"it drops whole {line}; each number has a chance of its own: rng.random(x.shape)")
+    factors = np.asarray(y)[kept] / before[kept]
+    if len(factors) and np.ptp(factors) > 1e-6:
+        raise Wrong("what remains must be x, all enlarged by the same factor")
+    return round(kept.mean(), 1), factors.mean() if len(factors) else 0.0
 
 
+SQUARE = 1 + np.arange(10_000.0).reshape(100, 100) / 10_000
 ELEVEN = [
     Exercise(
         "momentum_step",
         drawn(small(1, 3))(
             lambda n: (floats(n), floats(n), floats(n), st.sampled_from([0.1, 0.5]), st.sampled_from([0.0, 0.5, 0.9]))
         ),
-        right=lambda *a: (momentum(*a), speed(*a)),
+        right=named(("the new w", "the new v"), lambda *a: (momentum(*a), speed(*a))),
         mistakes={
             "the step uses the old v": lambda w, g, v, rate, beta: (w - rate * v, speed(w, g, v, rate, beta)),
+            "the two are in the other order: the new w comes first": lambda *a: (speed(*a), momentum(*a)),
+            "the old v is returned": lambda w, g, v, *a: (momentum(w, g, v, *a), v),
+            "v is not used; this is a step without momentum": lambda w, g, v, rate, beta: (w - rate * g, v),
+            "beta is the argument, not always 0.9": lambda w, g, v, rate, beta: (
+                momentum(w, g, v, rate, 0.9),
+                speed(w, g, v, rate, 0.9),
+            ),
+            "v holds the rate and the minus, as in lesson 10; here v = beta v + g": lambda w, g, v, rate, beta: (
+                w + beta * v - rate * g,
+                beta * v - rate * g,
+            ),
             "the step goes uphill": lambda w, *a: (2 * w - momentum(w, *a), speed(w, *a)),
             "g has the factor 1 - beta; here it has none": lambda w, g, v, rate, beta: (
                 momentum(w, (1 - beta) * g, v, rate, beta),
@@ -186,13 +280,20 @@ ELEVEN = [
     ),
     Exercise(
         "dropout",
-        st.tuples(st.just(np.ones((100, 100))), st.sampled_from([0.2, 0.5, 0.8])),
-        right=lambda x, p: (round(1 - p, 1), 1 / (1 - p)),
+        st.tuples(st.just(SQUARE), st.sampled_from([0.2, 0.5, 0.8])),
+        right=named(
+            ("the share that remains", "the factor of what remains"), lambda x, p: (round(1 - p, 1), 1 / (1 - p))
+        ),
         call=dropped,
         mistakes={
             "what remains is not enlarged": lambda x, p: (round(1 - p, 1), 1.0),
             "p is the probability to drop, not to keep": lambda x, p: (round(p, 1), 1 / p),
             "what remains is divided by p, not by 1 - p": lambda x, p: (round(1 - p, 1), 1 / p),
+            "what remains is multiplied by 1 - p, not divided": lambda x, p: (round(1 - p, 1), 1 - p),
+            "the wrong numbers are dropped: rng.random(x.shape) is below p with probability p": lambda x, p: (
+                round(p, 1),
+                1 / (1 - p),
+            ),
             "nothing is dropped": lambda x, p: (1.0, 1.0),
         },
         hints=(
@@ -200,9 +301,7 @@ ELEVEN = [
             "If a share of 1 - p remains, the expected value is (1 - p) x. What factor makes it x again?",
             "Divide by 1 - p. Then nothing need change when the trained network is used.",
         ),
-        show=lambda arguments: (
-            f"x of ones, 100 x 100, and p = {arguments[1]}: (share that remains, mean of what remains)"
-        ),
+        show=lambda arguments: f"an x of 100 x 100 numbers, and p = {arguments[1]}",
     ),
 ]
 
@@ -228,8 +327,12 @@ def logit(seed, answer):
     return lambda image: a_model(seed)(image[None]).numpy()[0, answer]
 
 
+def target_loss(seed, target):
+    return lambda image: loss(a_model(seed)(image[None]).numpy(), [target])
+
+
 def towards(seed, image, target, amount):
-    return image - amount * np.sign(differences(lambda x: loss(a_model(seed)(x[None]).numpy(), [target]), image))
+    return image - amount * np.sign(differences(target_loss(seed, target), image))
 
 
 def on_model(names, answer, seed, *arguments):
@@ -248,7 +351,19 @@ TWELVE = [
                 differences(logit(a[0], a[2]), a[1])
             ),
             "this is the slope of the loss, not of the logit": lambda seed, image, answer: differences(
-                lambda x: loss(a_model(seed)(x[None]).numpy(), [answer]), image
+                target_loss(seed, answer), image
+            ),
+            "this is the slope of the probability, not of the logit": lambda seed, image, answer: differences(
+                lambda x: softmax(a_model(seed)(x[None]).numpy())[0, answer], image
+            ),
+            "this is the largest logit, not that of the answer": lambda seed, image, answer: vjp(
+                lambda x: a_model(seed)(x).max(), image, np.array(1.0)
+            ),
+            "the axis of the batch is still there: take [0]": lambda seed, image, answer: differences(
+                logit(seed, answer), image
+            )[None],
+            "the slope is multiplied by the image": lambda seed, image, answer: (
+                image * differences(logit(seed, answer), image)
             ),
             "this is the slope of the sum of all logits": lambda seed, image, answer: differences(
                 lambda x: a_model(seed)(x[None]).numpy().sum(), image
@@ -270,6 +385,15 @@ TWELVE = [
             "it moves away from the target: the loss must fall": lambda seed, image, *a: (
                 2 * image - towards(seed, image, *a)
             ),
+            "nothing is to be clipped here": lambda *a: np.clip(towards(*a), 0, 1),
+            "each slope counts with its size; take its sign": lambda seed, image, target, amount: (
+                image - amount * differences(target_loss(seed, target), image)
+            ),
+            "this follows the logit of the target; follow its loss": lambda seed, image, target, amount: (
+                image + amount * np.sign(differences(logit(seed, target), image))
+            ),
+            "this is the change alone; add it to the image": lambda seed, image, *a: towards(seed, image, *a) - image,
+            "the axis of the batch is still there: take [0]": lambda *a: towards(*a)[None],
         },
         hints=(
             "fooled of the lesson goes uphill. Here the loss for the target must fall.",

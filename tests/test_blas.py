@@ -192,7 +192,10 @@ for _ in range(3):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in model.parameters())).hexdigest())
+found = [p.numpy() for p in model.parameters()]
+for m, k, n in ((131, 477, 669), (600, 457, 373), (111, 393, 473)):
+    found.append(tl.matmul(rng.standard_normal((m, k)), rng.standard_normal((n, k)).T).numpy())
+print(hashlib.sha256(b"".join(array.tobytes() for array in found)).hexdigest())
 """
 
 

@@ -12,10 +12,9 @@ import ctypes
 import functools
 import importlib
 import os
-import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,53 +22,38 @@ from numpy.typing import NDArray
 from .threads import _finally, exclusively
 
 
-class _Number(NamedTuple):
-    """OpenBLAS's functions that get and set the number of its threads."""
-
-    get: Callable[[], int]
-    set: Callable[[int], object]
-
-
 @functools.cache
-def _number() -> _Number | None:
-    """The functions, or None if NumPy uses another BLAS."""
+def _number() -> tuple[Any, Any] | None:
+    """OpenBLAS's functions that get and set the number of its threads, or None if NumPy uses another BLAS."""
     module = Path(str(importlib.import_module("numpy._core._multiarray_umath").__file__))
     # A module finds the symbols of the libraries that it has loaded; on Windows these must be asked themselves.
-    for path in [module, *module.parents[2].glob("numpy.libs/*blas*")]:
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError:
-            continue
-        for name in ("scipy_openblas_{}_num_threads", "openblas_{}_num_threads"):
-            for suffix in ("64_", "", "_64"):
-                found = [getattr(library, name.format(verb) + suffix, None) for verb in ("get", "set")]
-                if all(found):
-                    return _Number(*found)  # type: ignore[arg-type]
+    for path in [module, *module.parents[2].glob("numpy.libs/*openblas*")]:
+        library = ctypes.CDLL(str(path))
+        for name in ("scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads"):
+            if hasattr(library, name.format("set")):
+                return getattr(library, name.format("get")), getattr(library, name.format("set"))
     return None
 
 
 _holders: dict[object, int] = {}  # the products that hold BLAS to one thread, and its number before the first of them
-_lock = threading.RLock()
 
 
-def _hold(number: _Number, token: object) -> None:
-    _holders[token] = next(iter(_holders.values()), 0) or number.get()
-    number.set(1)
+def _hold(token: object, get: Any, put: Any) -> None:
+    _holders[token] = next(iter(_holders.values()), 0) or get()
+    put(1)
 
 
-def _release(number: _Number, token: object) -> None:
-    if len(_holders) == 1 and token in _holders:
-        number.set(_holders[token])  # before it is forgotten: an interrupt may make this run again
+def _release(token: object, get: Any, put: Any) -> None:
+    if [*_holders] == [token]:
+        put(_holders[token])  # before it is forgotten: an interrupt may make this run again
     _holders.pop(token, None)
 
 
-def _forked() -> None:
+def _forked() -> None:  # not while another thread is in `exclusively`
     """Restore the number in a child, which does not have the other threads that held it."""
-    global _lock
-    _lock, before, number = threading.RLock(), [*_holders.values()], _number()
-    _holders.clear()
-    if before and number:
-        number.set(before[0])
+    while _holders:
+        _, before = _holders.popitem()
+        _number()[1](before)  # type: ignore[index]
 
 
 if hasattr(os, "register_at_fork"):
@@ -79,13 +63,13 @@ if hasattr(os, "register_at_fork"):
 def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> None:
     """``np.matmul(a, b, out)`` while BLAS has one thread; then it has its own number again, also after an error."""
     number = _number()
-    if number is None or (not _holders and number.get() == 1):
+    if number is None or (not _holders and number[0]() == 1):
         np.matmul(a, b, out)
         return
     token = object()
 
     def compute() -> None:
-        exclusively(functools.partial(_hold, number, token), _lock)
+        exclusively(partial(_hold, token, *number))
         np.matmul(a, b, out)
 
-    _finally(lambda: exclusively(functools.partial(_release, number, token), _lock), compute, 4)
+    _finally(lambda: exclusively(partial(_release, token, *number)), compute, 4)

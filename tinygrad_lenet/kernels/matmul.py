@@ -66,9 +66,7 @@ def _tile(m: int, k: int, n: int) -> tuple[int, int]:
 
 def _even(length: int, most: int, unit: int) -> int:
     """The length of equal steps along an axis: a multiple of ``unit``, at most ``most``, with a small remainder."""
-    if length <= most:
-        return length
-    count = -(-length // max(unit, most // unit * unit))
+    count = 1 if length <= most else -(-length // max(unit, most // unit * unit))
     return min(length, -(-length // (count * unit)) * unit)
 
 
@@ -110,21 +108,14 @@ def dot_steps(out: NDArray[Any], room: Room, a: NDArray[Any], b: NDArray[Any]) -
     if m * k * n <= _TILE or out.dtype.kind != "f" or a.dtype != b.dtype:
         return [partial(np.matmul, a, b, out)]
 
-    def compute(part: tuple[slice, slice]) -> Steps:
-        rows, columns = part
-        return product(a[rows], b[:, columns], out[part], room)
-
-    return [Blocked(compute, _parts(m, k, n), m * k * n)]
+    return [Blocked(lambda at: product(a[at[0]], b[:, at[1]], out[at], room), _parts(m, k, n), m * k * n)]
 
 
 @functools.lru_cache(maxsize=1024)
 def _parts(m: int, k: int, n: int) -> list[tuple[slice, slice]]:
     """Parts of a product for the threads. They do not depend on their number, nor do the bits of the result."""
-    count = min(8, m * k * n // threads.WORTH)
-    count += count % 2
+    count = -(-min(8, m * k * n // threads.WORTH) // 2) * 2 or 1  # an even number, for two threads
     whole = slice(None)
-    if count < 2:
-        return [(whole, whole)]
     if n > 2 * m:  # the longer the parts, the less BLAS copies; columns cost twice as much
         return [(whole, columns) for columns in cut(n, max(_FLAT, -(-n // count)))]
     return [(rows, whole) for rows in cut(m, max(_FLAT, -(-m // count)))]

@@ -206,13 +206,13 @@ if hasattr(os, "register_at_fork"):  # a child does not have the thread that may
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def exclusively(act: Callable[[], object], lock: Any = _lock) -> None:
-    """Call ``act()`` while no other thread is in this function with the same lock."""
+def exclusively(act: Callable[[], object]) -> None:
+    """Call ``act()`` while no other thread is in this function."""
     try:  # not `with`: in Python 3.14 Ctrl-C just after the lock is acquired leaves it locked
-        lock.acquire()
+        _lock.acquire()
         act()
     finally:
         try:  # noqa: SIM105  # suppress() is a call, after which Ctrl-C would be raised
-            lock.release()
+            _lock.release()
         except RuntimeError:  # Ctrl-C came before the lock was acquired
             pass

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import InitVar
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +22,8 @@ _LEAST_ROOT = {"f": 2.0**-74.5, "d": 2.0**-537}
 _LARGEST = {"f": 2.0**55, "d": 2.0**503}
 _PIECE = 1 << 17  # bytes: with gradient, state and intermediate results, a piece takes less than a megabyte of cache
 
-Update: TypeAlias = Callable[[Any, Array, Array, Options, Options], None]
 
-
-def _in_pieces(update: Update) -> Update:
+def _in_pieces(update: Any) -> Any:
     """An elementwise update that takes a large parameter in pieces, which stay in the cache from pass to pass."""
 
     @functools.wraps(update)

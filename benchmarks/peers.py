@@ -1,7 +1,7 @@
 """The same LeNet-5 in other libraries, each in the way its own documentation writes such a network.
 
-Each function takes the starting weights by PyTorch's names and a batch, and returns a training step: forward, backward,
-SGD with momentum 0.9 and learning rate 0.01; it returns the loss.
+Each function takes the starting weights by PyTorch's names and a batch. It returns a training step (forward, backward,
+SGD with momentum 0.9 and learning rate 0.01; it returns the loss), and a function that begins again with these weights.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 LR, MOMENTUM = 0.01, 0.9
 Weights = dict[str, np.ndarray]
-Step = Callable[[], float]
+Job = tuple[Callable[[], float], Callable[[], None]]
 # The shapes of the layers, by their numbers in contenders.lenet
 SHAPES = {"0": (6, 1, 5, 5), "3": (16, 6, 5, 5), "7": (120, 400), "9": (84, 120), "11": (10, 84)}
 
 
-def jax(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
+def jax(w: Weights, x: np.ndarray, y: np.ndarray) -> Job:
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -42,17 +42,22 @@ def jax(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
         v = jax.tree.map(lambda v, g: MOMENTUM * v + g, v, g)
         return loss, jax.tree.map(lambda p, v: p - LR * v, p, v), v
 
-    state: Any = [{k: jnp.asarray(a) for k, a in w.items()}, {k: jnp.zeros_like(a) for k, a in w.items()}]
+    state: Any = []
+
+    def renew() -> None:
+        state[:] = {k: jnp.asarray(a) for k, a in w.items()}, {k: jnp.zeros_like(a) for k, a in w.items()}
+
+    renew()
     x, y = jnp.asarray(x), jnp.asarray(y)
 
     def step() -> float:
         loss, *state[:] = update(*state, x, y)
         return float(loss)
 
-    return step
+    return step, renew
 
 
-def tinygrad(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
+def tinygrad(w: Weights, x: np.ndarray, y: np.ndarray) -> Job:
     os.environ.setdefault("DEV", "CPU")  # its compiled CPU device: the fastest that it has here
     from tinygrad import Context, Tensor, TinyJit
     from tinygrad.nn.optim import SGD
@@ -73,10 +78,16 @@ def tinygrad(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
             loss.backward()
             return loss.realize(*optimizer.schedule_step())
 
-    return lambda: float(update(images, labels).item())
+    def renew() -> None:
+        for k, a in w.items():
+            p[k].assign(Tensor(a)).realize()
+        for buffer in optimizer.b:
+            buffer.assign(buffer.zeros_like()).realize()
+
+    return lambda: float(update(images, labels).item()), renew
 
 
-def dezero(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
+def dezero(w: Weights, x: np.ndarray, y: np.ndarray) -> Job:
     vars(np)["int"] = int  # DeZero 0.0.13 was written for NumPy 1, which had it
     import dezero.functions as F
     from dezero import Parameter, optimizers
@@ -105,10 +116,15 @@ def dezero(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
         optimizer.update()
         return float(loss.data)
 
-    return step
+    def renew() -> None:
+        optimizer.vs.clear()
+        for k, q in p.items():
+            q.data = w[k].copy()
+
+    return step, renew
 
 
-def autograd(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
+def autograd(w: Weights, x: np.ndarray, y: np.ndarray) -> Job:
     import autograd.numpy as anp
     from autograd import value_and_grad
     from autograd.scipy.signal import convolve
@@ -147,10 +163,14 @@ def autograd(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
             p[k] = (p[k] - LR * v[k]).astype(np.float32)
         return float(loss)
 
-    return step
+    def renew() -> None:
+        p.update(w)
+        v.update({k: np.zeros_like(a) for k, a in w.items()})
+
+    return step, renew
 
 
-def mygrad(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
+def mygrad(w: Weights, x: np.ndarray, y: np.ndarray) -> Job:
     import mygrad as mg
     from mygrad.nnet.activations import relu
     from mygrad.nnet.layers import conv_nd, max_pool
@@ -171,7 +191,12 @@ def mygrad(w: Weights, x: np.ndarray, y: np.ndarray) -> Step:
             q.data -= LR * v[k]
         return float(loss)
 
-    return step
+    def renew() -> None:
+        for k, q in p.items():
+            q.data[...] = w[k]
+            v[k][...] = 0
+
+    return step, renew
 
 
 PEERS = {"jax": jax, "tinygrad": tinygrad, "dezero": dezero, "autograd": autograd, "mygrad": mygrad}

@@ -315,3 +315,51 @@ def test_a_loaded_state_takes_the_parameters_dtype():
     step(optimizer, single, 1.0)
     resumed.load_state_dict(optimizer.state_dict())
     assert resumed.state_dict()["state"][0]["exp_avg"].dtype == np.float64
+
+
+# Large parameters, in pieces
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("SGD", o) for o in ({}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.01})),
+        ("SGD", {"momentum": 0.9, "nesterov": True}),
+        *((name, o) for name in ("Adam", "AdamW") for o in ({}, {"amsgrad": True, "weight_decay": 0.1})),
+        *(("RMSprop", o) for o in ({}, {"centered": True, "momentum": 0.9, "weight_decay": 0.1})),
+        *(("Adagrad", o) for o in ({}, {"lr_decay": 0.1, "initial_accumulator_value": 1.0})),
+    ],
+)
+@pytest.mark.parametrize("shape", [(31,), (9, 4), (2, 3, 5, 7), (1, 40)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_large_parameter_is_updated_to_the_bits_of_one_piece(monkeypatch, name, options, shape, dtype):
+    made, start = getattr(optim, name), rng().standard_normal(shape).astype(dtype)
+    p, w = tl.tensor(start, requires_grad=True), start.copy()
+    optimizer = made([p], lr=0.1, **options)
+    state = {"step": 0, "scratch": np.empty_like(w)}
+    monkeypatch.setattr(optim.optimizers, "_PIECE", 16)
+    for seed in range(4):
+        if seed == 2 and "momentum" in optimizer.defaults:  # a state that a later step creates
+            optimizer.param_groups[0]["momentum"] = 0.5
+        g = rng(seed).standard_normal(shape).astype(dtype).T.copy().T
+        p.grad = tl.tensor(g)
+        optimizer.step()
+        state["step"] += 1
+        plain = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+        made.update.__wrapped__(optimizer, w, g, state, plain)
+        assert p.numpy().tobytes() == w.tobytes()
+    assert optimizer.state[p].keys() == state.keys()
+    for key, value in state.items():
+        if key not in ("step", "scratch"):
+            assert optimizer.state[p][key].tobytes() == value.tobytes()
+
+
+def test_an_optimiser_of_ones_own_gets_whole_parameters():
+    class Normed(optim.Optimizer):
+        def update(self, w, g, state, options):
+            w -= options["lr"] * g / np.linalg.norm(g)
+
+    p = tl.tensor(np.ones((600, 600), np.float32), requires_grad=True)
+    p.grad = tl.ones(600, 600)
+    Normed([p], {"lr": 600.0}).step()
+    np.testing.assert_allclose(p.numpy(), 0, atol=1e-5)

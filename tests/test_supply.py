@@ -57,9 +57,13 @@ def dangers(source):
     return [danger for danger in found if danger != "allow_pickle=False"]
 
 
+# BLAS's number of threads is set by C functions of the library that NumPy has loaded.
+EXCEPTIONS = {"kernels/blas.py": ["ctypes"]}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_runs_what_others_wrote(path):
-    assert not dangers(path.read_text())
+    assert dangers(path.read_text()) == EXCEPTIONS.get(path.relative_to(PACKAGE).as_posix(), [])
 
 
 @pytest.mark.parametrize(

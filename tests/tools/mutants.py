@@ -55,8 +55,8 @@ HARMLESS = [
     ("channels", "max(1, itemsize *", ".*", BLOCKS),
     ("matmul", "m * k * n <= _TILE", ".*", "chooses between ways that agree"),
     ("matmul", "k > _DEEP", ".*", BLOCKS),
-    ("matmul", "Blocked(lambda rows: product(", "m [*] .*", BLOCKS),
-    ("matmul", "rows = _tile(m, min(k, _DEEP), n)[0] * 8", ".*", BLOCKS),
+    ("matmul", "Blocked(lambda at: product(", "m [*] .*", BLOCKS),
+    ("matmul", "min(m, k, n) >= _FLAT", ".*", "chooses between ways that agree"),
     ("matmul", "array.dtype != dtype", ".*", "the slower way gives the same"),
     ("matmul", "arrays[0].dtype", ".*", "where all have one dtype, any is it"),
     ("products", "-2 if y.ndim > 1 else 0", "1  ->  2", "the last but one axis of a matrix is its first"),
@@ -88,7 +88,7 @@ HARMLESS = [
     ("windows", "self.kernel[0] * self.kernel[1] > 9", ".*", "chooses between two ways that agree"),
 ]
 # Functions whose arguments, from this one on, only choose blocks.
-PLANS = {"_tile": 0, "_even": 0, "_blocks": 2, "_in_blocks": 3, "parallel": 2}
+PLANS = {"_tile": 0, "_even": 0, "_parts": 0, "_blocks": 2, "_in_blocks": 3, "parallel": 2}
 
 
 def harmless(mutant):

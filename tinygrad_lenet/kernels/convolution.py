@@ -34,8 +34,9 @@ from .windows import Windows, aligned, cut, padded
 
 Array = NDArray[Any]
 
+# From a quarter to twice these, a step of LeNet-5 or of a VGG takes the same time within 5 to 10 %.
 _IMAGES = 256  # the largest number of images in a block; with far fewer, runs are short, copies and products slow
-_BYTES = 1 << 20  # the largest size of a block's columns, if possible: about that of the cache
+_BYTES = 1 << 20  # the largest size of a block's columns, if possible: a core's cache has 0.5 to 2 MB
 
 
 class Geometry(NamedTuple):

@@ -1,4 +1,4 @@
-"""Matrix products, cut into tiles of the size that BLAS computes fastest."""
+"""Matrix products: calls of BLAS, and tiles where those are slow."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import memory
+from . import blas, memory, threads
 from .steps import Blocked, Room, Steps, computed
 from .sums import single
+from .windows import cut
 
-# Up to this number of multiply-adds OpenBLAS copies neither factor and uses one core. Above, it copies both, which for
-# flat matrices takes longer than the product (22 against 80 GFLOP/s). It also wakes its own threads, which spin and
-# delay ours: with one of two cores busy elsewhere, a training step took ten times as long.
+# BLAS copies both factors of a product (m, k) by (k, n) into the order in which it reads them, and uses each copied
+# number m or n times. Below this length the copies take a large part of the time: the product is called flat.
+_FLAT = 32
+# For products up to this number of multiply-adds OpenBLAS copies nothing where it can (22 against 80 GFLOP/s), and
+# never wakes its own threads. Where it always copies, tiles of a flat product are as fast as all of it.
 _TILE = 262_144
-_DEEP = 1024  # the longest sums in one tile
-_WIDE = 64  # the least number of columns of a tile; more if the sums are short
+_WIDE = 64  # the least number of columns of a tile: four or more cache lines; more if the sums are short
+_DEEP = _TILE // (4 * _WIDE)  # the longest sums in one tile: it has four rows or more
 
 
 def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -> Steps:
-    """The steps of ``np.matmul(a, b, out)`` in tiles of at most ``_TILE`` multiply-adds, on one core; stacks broadcast.
+    """The steps of ``np.matmul(a, b, out)``, on one thread of BLAS; stacks broadcast.
 
-    For most shapes of small networks, tiles run at 95 to 115 % of the speed of one call on one core.
+    A flat product is cut into tiles of at most ``_TILE`` multiply-adds.
     """
     (m, k), n = a.shape[-2:], b.shape[-1]
     if m * k * n <= _TILE:
         return [partial(np.matmul, a, b, out)]
+    if min(m, k, n) >= _FLAT:
+        return [partial(blas.product, a, b, out)]
     if k > _DEEP:
         deep = _even(k, _DEEP, 4)
         steps = product(a[..., :deep], b[..., :deep, :], out, room)
@@ -62,7 +67,7 @@ def _tile(m: int, k: int, n: int) -> tuple[int, int]:
 
 def _even(length: int, most: int, unit: int) -> int:
     """The length of equal steps along an axis: a multiple of ``unit``, at most ``most``, with a small remainder."""
-    count = -(-length // max(unit, most // unit * unit))
+    count = 1 if length <= most else -(-length // max(unit, most // unit * unit))
     return min(length, -(-length // (count * unit)) * unit)
 
 
@@ -103,7 +108,8 @@ def dot_steps(out: NDArray[Any], room: Room, a: NDArray[Any], b: NDArray[Any]) -
         return [partial(np.multiply, a, b, out)]
     if m * k * n <= _TILE or out.dtype.kind != "f" or a.dtype != b.dtype:
         return [partial(np.matmul, a, b, out)]
-    return [Blocked(lambda rows: product(a[rows], b, out[rows], room), _stripes(m, k, n), m * k * n)]
+
+    return [Blocked(lambda at: product(a[at[0]], b[:, at[1]], out[at], room), _parts(m, k, n), m * k * n)]
 
 
 def matmul_steps(out: NDArray[Any], room: Room, x: NDArray[Any], y: NDArray[Any]) -> Steps:
@@ -140,7 +146,10 @@ def linear_steps(out: Any, room: Room, x: NDArray[Any], weight: NDArray[Any], bi
 
 
 @functools.lru_cache(maxsize=1024)
-def _stripes(m: int, k: int, n: int) -> list[slice]:
-    """Slices of rows in whole tiles. They do not depend on the number of cores, nor do the bits of the result."""
-    rows = _tile(m, min(k, _DEEP), n)[0] * 8
-    return [slice(top, min(top + rows, m)) for top in range(0, m, rows)]
+def _parts(m: int, k: int, n: int) -> list[tuple[slice, slice]]:
+    """Parts of a product for the threads. They do not depend on their number, nor do the bits of the result."""
+    count = -(-min(8, m * k * n // threads.WORTH) // 2) * 2 or 1  # an even number, for two threads
+    whole = slice(None)
+    if n > 2 * m:  # the longer the parts, the less BLAS copies; columns cost twice as much
+        return [(whole, columns) for columns in cut(n, max(_FLAT, -(-n // count)))]
+    return [(rows, whole) for rows in cut(m, max(_FLAT, -(-m // count)))]

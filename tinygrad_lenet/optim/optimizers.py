@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..checks import Decays, NonNegative, Probability, Real
 from ..errors import ArgumentError
+from ..kernels.windows import cut
 from .base import Array, Optimizer, Options, _buffer, declared
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
@@ -18,6 +20,26 @@ __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
 # By dtype: the square root of the smallest positive number, and a number whose square can be summed 2^16 times.
 _LEAST_ROOT = {"f": 2.0**-74.5, "d": 2.0**-537}
 _LARGEST = {"f": 2.0**55, "d": 2.0**503}
+_PIECE = 1 << 17  # bytes: with gradient, state and intermediate results, a piece takes less than a megabyte of cache
+
+
+def _in_pieces(update: Any) -> Any:
+    """An elementwise update that takes a large parameter in pieces, which stay in the cache from pass to pass."""
+
+    @functools.wraps(update)
+    def pieces(self: Any, w: Array, g: Array, state: Options, options: Options) -> None:
+        if w.nbytes < 2 * _PIECE:
+            update(self, w, g, state, options)
+            return
+        before = dict(state)
+        for rows in cut(len(w), max(1, _PIECE * len(w) // w.nbytes)):
+            piece = {name: v[rows] if isinstance(v, np.ndarray) else v for name, v in before.items()}
+            piece["scratch"] = before["scratch"][: rows.stop - rows.start]
+            update(self, w[rows], g[rows], piece, options)
+            for name in piece.keys() - before.keys():  # the first step creates the state
+                state.setdefault(name, np.zeros_like(w))[rows] = piece[name]
+
+    return pieces
 
 
 def _decayed(w: Array, g: Array, options: Options) -> Array:
@@ -26,7 +48,7 @@ def _decayed(w: Array, g: Array, options: Options) -> Array:
 
 
 def _squarable(g: Array) -> Array:
-    """The gradient. If its squares overflow, its finite elements are clipped."""
+    """The gradient. If its squares overflow, here or elsewhere in the piece, its finite elements are clipped."""
     if np.vdot(g, g) < math.inf:
         return g
     largest = _LARGEST[g.dtype.char]
@@ -77,6 +99,7 @@ class SGD(Optimizer):
             raise ArgumentError(f"nesterov needs momentum above 0 and no dampening, got {momentum=}, {dampening=}")
         return found
 
+    @_in_pieces
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """Update one parameter."""
         g = _decayed(w, g, options)
@@ -119,6 +142,7 @@ class Adam(Optimizer):
     weight_decay: InitVar[NonNegative] = 0.0
     amsgrad: InitVar[bool] = False
 
+    @_in_pieces
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """Update one parameter."""
         (beta1, beta2), step, scratch = options["betas"], state["step"], state["scratch"]
@@ -181,6 +205,7 @@ class RMSprop(Optimizer):
     momentum: InitVar[NonNegative] = 0.0
     centered: InitVar[bool] = False
 
+    @_in_pieces
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """Update one parameter."""
         g = _squarable(_decayed(w, g, options))
@@ -224,6 +249,7 @@ class Adagrad(Optimizer):
     initial_accumulator_value: InitVar[NonNegative] = 0.0
     eps: InitVar[NonNegative] = 1e-10
 
+    @_in_pieces
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """Update one parameter."""
         g = _squarable(_decayed(w, g, options))

@@ -1,0 +1,125 @@
+"""Arguments, results, methods and modules; ``check`` and ``report``; what is refused outside of a compiled function."""
+
+import numpy as np
+import pytest
+from test_compile import STORIES, World
+
+import tinygrad_lenet as tl
+from tinygrad_lenet import nn
+
+
+def test_structures_of_tensors_and_numbers():
+    @tl.compile
+    def function(batch, *, scale):
+        x, extra = batch["x"], batch["more"][0]
+        return {"sum": (x + extra) * scale, "parts": [x.exp(), (extra, 3)]}
+
+    for k in range(5):
+        x, extra = tl.rand(3, 2, generator=k), tl.rand(2, generator=k + 1)
+        found = function({"x": x, "more": [extra]}, scale=2.0)
+        assert found["parts"][1][1] == 3
+        np.testing.assert_array_equal(found["sum"].numpy(), ((x + extra) * 2.0).numpy())
+        np.testing.assert_array_equal(found["parts"][0].numpy(), x.exp().numpy())
+    assert function.replayed == 3
+    assert function({"x": x, "more": [extra]}, scale=3.0)["sum"].numpy().tolist() == ((x + extra) * 3.0).tolist()
+
+
+def test_one_tensor_given_twice_is_not_two_tensors():
+    function = tl.compile(lambda x, y: x * 10 + y)
+    x, y = tl.tensor([1.0]), tl.tensor([2.0])
+    for _ in range(4):
+        assert function(x, x).item() == 11
+        assert function(x, y).item() == 12
+    outside = tl.tensor([3.0])
+    function = tl.compile(lambda x: x * 10 + outside)
+    for _ in range(4):
+        assert function(outside).item() == 33
+        assert function(x).item() == 13
+
+
+def test_numbers_that_change_are_refused():
+    counts = iter(range(100))
+    function = tl.compile(lambda x: (x * 2, next(counts)))
+    with pytest.warns(UserWarning, match="returns other numbers at the second call"):
+        assert [function(tl.ones(2))[1] for _ in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_a_compiled_module_has_the_attributes_of_the_module():
+    model = tl.compile(nn.Linear(2, 3, generator=0))
+    assert [p.shape for p in model.parameters()] == [(3, 2), (3,)]
+    for k in range(4):
+        x = tl.rand(4, 2, generator=k)
+        np.testing.assert_array_equal(model(x).detach().numpy(), model.fn(x).detach().numpy())
+    assert model.replayed == 2
+
+
+def test_a_method_may_be_compiled():
+    class Scaled:
+        def __init__(self, factor):
+            self.factor = tl.tensor(factor)
+
+        @tl.compile
+        def apply(self, x):
+            return x * self.factor
+
+    two, three = Scaled(2.0), Scaled(3.0)
+    for k in range(4):
+        x = tl.rand(3, generator=k)
+        assert two.apply(x).tolist() == (x * 2).tolist()
+        assert three.apply(x).tolist() == (x * 3).tolist()
+
+
+def test_check_raises_if_a_replay_differs():
+    class Holder:
+        factor = 1.0
+
+    model = nn.Linear(2, 2, generator=0)
+    step = tl.compile(check=True)(lambda x: (model(x) * Holder.factor).detach())
+    for k in range(4):
+        step(tl.rand(3, 2, generator=k))
+    Holder.factor = 2.0  # an attribute of an object of the user, which no replay watches
+    with pytest.raises(tl.TinygradLenetError, match="a result differs between the replay and the function"):
+        step(tl.rand(3, 2, generator=9))
+
+
+def test_check_leaves_the_state_of_one_call():
+    plain, checked = World(False, STORIES["Adam"]), World(True, STORIES["Adam"])
+    checked.step = tl.compile(check=True)(checked.step.fn)
+    for world in (plain, checked):
+        world.go(range(6))
+        world.end()
+    for a, b in zip(plain.log, checked.log, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_a_report_lists_the_ops_and_changes_nothing():
+    s = World(True, STORIES["Adam"])
+    with pytest.raises(tl.ArgumentError, match="there is no program: it is made at the second call"):
+        s.step.report()
+    s.go(range(3))
+    before = [p.numpy().copy() for p in s.model.parameters()]
+    text = s.step.report()
+    assert [line.split()[0] for line in text.splitlines()[2:5]] == ["conv2d", "channel_moments", "_pick"]
+    assert f"{__file__}, line " in text
+    for p, was in zip(s.model.parameters(), before, strict=True):
+        assert p.numpy().tobytes() == was.tobytes()
+
+
+def test_a_second_derivative_through_a_compiled_forward_pass_is_refused():
+    model = tl.compile(nn.Linear(2, 1, generator=0))
+    for k in range(3):
+        x = tl.rand(3, 2, generator=k, requires_grad=True)
+        out = model(x).sum()
+    with pytest.raises(tl.GradientError, match="a compiled function has no second derivatives outside of it"):
+        tl.grad(out, x, create_graph=True)
+
+
+def test_parameters_updated_between_forward_and_backward_are_noticed():
+    layer = nn.Linear(2, 1, generator=0)
+    model, x = tl.compile(layer), tl.ones(1, 2, requires_grad=True)
+    for _ in range(4):
+        out = model(x).sum()
+        with tl.no_grad():
+            layer.weight *= 2
+        with pytest.raises(tl.GradientError, match="changed in place"):
+            out.backward()

@@ -15,6 +15,7 @@ import resource
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -398,6 +399,7 @@ def main() -> None:
     except ImportError as error:
         print(json.dumps({"absent": str(error)}), flush=True)
         return
+    warnings.filterwarnings("error", message="tl.compile")  # a step that is not replayed fails its row
     print(json.dumps({"ready": peer.version}), flush=True)
     jobs: dict[str, Job] = {}
     epochs: Callable[[], dict[str, float]] | None = None

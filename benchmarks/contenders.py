@@ -349,14 +349,14 @@ def busy_seconds() -> float:
 def measure(job: Job, seconds: float, clock: str) -> dict[str, float]:
     """The median time of a step on a clock of ``time``, over about this many seconds.
 
-    Training begins again with fresh weights every 100 steps: a network that has learned its one batch by heart computes
+    Training begins again with fresh weights every 20 steps: a network that has learned its one batch by heart computes
     with denormal numbers, which take many times as long.
     """
     (step, renew), now = job, getattr(time, clock)
     times: list[float] = []
     start, own, all_before = time.perf_counter(), time.process_time(), busy_seconds()
     while len(times) < 3 or time.perf_counter() - start < seconds:
-        if len(times) % 100 == 0:
+        if len(times) % 20 == 0:
             renew()
             step()  # which finds the weights in no cache
         before = now()

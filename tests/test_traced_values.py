@@ -14,7 +14,7 @@ from tinygrad_lenet import functional as F
 from tinygrad_lenet import nn, optim
 from tinygrad_lenet.core.graph import pullback
 from tinygrad_lenet.core.interface import Draw
-from tinygrad_lenet.core.modes import listening, tracing
+from tinygrad_lenet.core.modes import tracing
 from tinygrad_lenet.core.python_object import root_of
 from tinygrad_lenet.kernels.memory import storage
 
@@ -43,7 +43,7 @@ class Program:
     """What a call does: its ops, changes in place and effects, and the constants among their arguments."""
 
     def __init__(self, *tensors):
-        self.steps, self.constants, self.kept = [], [], [*tensors]
+        self.steps, self.constants, self.kept, self.modules = [], [], [*tensors], {}
         self.known = {id(x._data) for x in tensors}
         self.owners = {id(storage(x._data)) for x in tensors}
 
@@ -69,13 +69,21 @@ class Program:
         self.known.add(id(out._data))
         self.owners.add(id(storage(out._data)))
 
-    def watch(self, tensor, index, value):
+    def refuse(self, why):
+        """See ``recording``: only what an op has made must not be read."""
+
+    def read_grad(self, leaf):
+        """The gradients of these calls are results."""
+
+    set_grad = read_grad
+
+    def write(self, tensor, index, value):
         self.look("write", (tensor._data, index, value))
         self.steps.append(("write", (tensor._data, index, value), None))
 
     @contextlib.contextmanager
     def recording(self):
-        with pytest.MonkeyPatch.context() as patch, listening(self.hear, self.watch), tracing(self):
+        with pytest.MonkeyPatch.context() as patch, tracing(self):
             for name in READING:
                 method = getattr(tl.Tensor, name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -258,9 +257,7 @@ class _Recomputation:
         """Return the generators, and memory that the first call changed, to their state before it, for one block."""
         with ExitStack() as after:
             for earlier in (*self.generators, *before):
-                current = copy.copy(earlier)
-                current.note()
-                after.callback(current.restore)
+                after.callback(_State(earlier.held, earlier.version).restore)
                 earlier.restore()
             yield
 

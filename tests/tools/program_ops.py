@@ -259,7 +259,6 @@ ABSENT = {
     "dropout": "draws numbers of its own",
     "dropout2d": "draws numbers of its own",
     "drawn": "draws numbers of its own",
-    "drop_mask": "draws numbers of its own",
     "load": "reads files",
     "primitive": "makes ops",
 }

@@ -147,13 +147,17 @@ def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_gr
 
 
 @primitive(effect=True)
-def drawn(normal: bool, shape: tuple[int, ...], generator: Any, dtype: DTypeLike) -> Array:
-    """Random numbers of the standard normal distribution, or uniform ones."""
+def drawn(kind: str, shape: tuple[int, ...], generator: Any, dtype: Any, p: float = 0.0) -> Array:
+    """Random numbers: ``"uniform"``, ``"normal"``, or the ``"mask"`` of dropout: 0 with probability ``p``, else
+    ``1 / (1 - p)``.
+    """
     source = generator_of(generator)
-    return (source.standard_normal if normal else source.random)(shape).astype(dtype)
+    if kind == "mask":
+        return np.multiply(source.random(shape, np.float32) >= p, 1 / (1 - p), dtype=dtype)
+    return (source.random if kind == "uniform" else source.standard_normal)(shape).astype(dtype)
 
 
-drawn.check(True, (3, 2), 0, np.float32)
+drawn.check("mask", (3, 2), 0, np.float32, 0.5)
 
 
 @composite(torch="rand")
@@ -168,7 +172,7 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
     >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
     True
     """
-    return _owned(drawn(False, _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
+    return _owned(drawn("uniform", _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
 
 
 @composite(torch="randn")
@@ -185,7 +189,7 @@ def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, re
     >>> bool(abs(x.mean()) < 0.1), bool(abs(x.std() - 1) < 0.1)
     (True, True)
     """
-    return _owned(drawn(True, _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
+    return _owned(drawn("normal", _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from ..checks import Probability
-from ..core.primitive import Array, composite, primitive
+from ..core.primitive import Array, composite
 from ..core.tensor import Tensor, as_tensor
 from ..errors import DTypeError, ShapeError
-from .creation import Seed, generator_of
+from .creation import Seed, drawn
 
 
 @composite(torch="nn.functional.dropout")
@@ -60,14 +56,4 @@ def _drop(x: Tensor, p: float, training: bool, generator: Seed, shape: tuple[int
         raise DTypeError(f"input must be floats, got {x.dtype}; convert: input.astype('float32')")
     if p == 1:
         return x * 0
-    return x * drop_mask(shape, p, generator, x.dtype)
-
-
-@primitive(effect=True)
-def drop_mask(shape: tuple[int, ...], p: float, generator: Any, dtype: Any) -> Array:
-    """0 with probability ``p``, else ``1 / (1 - p)``."""
-    keep = generator_of(generator).random(shape, np.float32) >= p
-    return np.multiply(keep, 1 / (1 - p), dtype=dtype)
-
-
-drop_mask.check((3, 2), 0.5, 0, np.float32)
+    return x * drawn("mask", shape, generator, x.dtype, p)

@@ -213,12 +213,12 @@ def grid(shape: tuple[int, ...], at: int, indices: Any) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def _positions(x: Tensor, index: Array, axis: int) -> tuple[Any, int]:
-    """The indices of gather and scatter, and their axis: ``index`` may be shorter than ``x`` on the other axes."""
+def _positions(x: Tensor, index: Array, axis: int) -> tuple[Any, ...]:
+    """The index arrays of gather and scatter: ``index`` may be shorter than ``x`` on the other axes."""
     found, at = _indices_along(x, index, axis, "index")
     if any(i != at and n > m for i, (n, m) in enumerate(zip(found.shape, x.shape, strict=True))):
         raise ShapeError(f"away from axis {axis}, index {found.shape} must not be longer than the tensor {x.shape}")
-    return found, at
+    return grid(found.shape, at, found)
 
 
 @composite(method=True, numpy=np.take_along_axis, torch="take_along_dim")
@@ -259,19 +259,18 @@ def gather(x: Array, axis: int, index: Array) -> Tensor:
     tensor([[3., 2.]])
     """
     x = as_tensor(x)
-    found, at = _positions(x, index, axis)
-    return getitem(x, grid(found.shape, at, found))
+    return getitem(x, _positions(x, index, axis))
 
 
 @primitive
-def _origin(index: Any, shape: tuple[int, ...], at: int) -> Array:
-    """Which index is the last to point to each element of a tensor: its place in ``index``, or -1 if there is none."""
+def _origin(shape: tuple[int, ...], positions: Any) -> Array:
+    """For each element of a tensor the number of the last position that is its own, or -1 if there is none."""
     origin = np.full(shape, -1)
-    origin[grid(index.shape, at, index)] = np.arange(index.size).reshape(index.shape)
+    origin[positions] = np.arange(np.broadcast(*positions).size).reshape(np.broadcast(*positions).shape)
     return origin
 
 
-_origin.check(np.array([[2, 0], [2, 1]]), (3, 2), 0)
+_origin.check((3, 2), (np.array([[2, 0], [2, 1]]), np.array([[0, 1]])))
 
 
 def _source(src: Array, index: Any, x: Tensor) -> Tensor:
@@ -303,9 +302,8 @@ def scatter(x: Array, axis: int, index: Array, src: Array) -> Tensor:
             [5., 0.]])
     """
     x = as_tensor(x)
-    found, at = _positions(x, index, axis)
-    values = _source(src, found, x).reshape(-1)
-    origin = _origin(found, x.shape, at)
+    origin = _origin(x.shape, _positions(x, index, axis))
+    values = _source(src, index, x).reshape(-1)
     return where(origin >= 0, values[maximum(origin, 0)], x) if values.size else x.clone()
 
 
@@ -324,8 +322,8 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
     tensor([  1.,   0., 110.])
     """
     x = as_tensor(x)
-    found, at = _positions(x, index, axis)
-    return add(x, _put(x.shape, ((grid(found.shape, at, found),),), _source(src, found, x)))
+    positions = _positions(x, index, axis)
+    return add(x, _put(x.shape, ((positions,),), _source(src, index, x)))
 
 
 @composite(torch="nn.functional.one_hot")

@@ -196,9 +196,8 @@ _normalize_weight.check(draw(5, 2), draw(5, 2), 1e-3, None)
 @primitive
 def _moved(running: Any, newest: Any, momentum: Any) -> Array:
     """``(1 - momentum) * running + momentum * newest``, computed with ``momentum`` as a Python number."""
-    share = float(momentum)
     with np.errstate(over="ignore"):  # beyond float32 it is infinite, as in PyTorch
-        return ((1 - share) * running + share * newest).astype(running.dtype)
+        return ((1 - float(momentum)) * running + float(momentum) * newest).astype(running.dtype)
 
 
 _moved.check(np.ones(3), np.zeros(3), 0.1)

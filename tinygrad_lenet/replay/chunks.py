@@ -9,7 +9,7 @@ whole batch by rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,21 @@ class Chunks:
         if step.op.rows == ():
             return len(value.shape) == len(step.out.shape)
         return value in self.rows or i in (step.op.rows or ()) or i in (step.op.added or ())
+
+    @property
+    def note(self) -> str:
+        """How the batch is divided."""
+        return f"; {self.batch // self.size} chunks of {self.size} rows, of which one is timed"
+
+    @property
+    def bytes(self) -> int:
+        """The size of its memory."""
+        return int(math.fsum(program.bytes for program in (self.first, self.last, *self._idle)))
+
+    def parts(self) -> Iterator[tuple[Step, list[Callable[[], object]]]]:
+        """The calls of each step, in one chunk."""
+        for program in (self.first, self._idle[0], self.last):
+            yield from program.parts()
 
     def array(self, value: Value) -> Any:
         """The array of a value."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import length_hint
 from typing import Any
@@ -79,6 +79,18 @@ class Program:
         calls = listed(steps, self.memory, self.threads)
         self.memory.release()
         return calls
+
+    note = ""
+
+    @property
+    def bytes(self) -> int:
+        """The size of its memory."""
+        return self.memory.bytes
+
+    def parts(self) -> Iterator[tuple[Step, list[Callable[[], object]]]]:
+        """The calls of each step."""
+        for step, start, end in zip(self.steps, [0, *self.ends], self.ends, strict=False):
+            yield step, self.calls[start:end]
 
     def run(self, first: int = 0, last: int | None = None) -> None:
         """Compute the steps from ``first`` to before ``last``."""

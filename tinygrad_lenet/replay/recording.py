@@ -90,6 +90,8 @@ class Recording:
         if not self.refusal:
             pool_first(self.steps, self.outputs)
             self.program = self._program()
+            if self.backward is not None:
+                self.backward.leases.append((self.program, lambda: None))
         for value in self.inputs:
             value.tensor = None  # the program does not need it
 
@@ -184,7 +186,7 @@ class Backward:
                 self.gradients[self._inputs[vertex]] = trace.value(gradient._data)
             elif isinstance(vertex, Tensor) and trace.value(vertex._data, vertex).kind == "outside":
                 self.gradients[vertex] = trace.value(gradient._data)
-        self._leases: list[tuple[Program, Callable[[], Any]]] = []
+        self.leases: list[tuple[Program, Callable[[], Any]]] = []
 
     def split(self, steps: Sequence[Step], all_steps: Sequence[Step]) -> list[Value]:
         """Note where the backward pass begins among the needed steps; return the values that it uses."""
@@ -202,16 +204,16 @@ class Backward:
 
     def free_program(self, make: Callable[[], Program]) -> Program:
         """A program that no earlier result needs for its backward pass."""
-        for program, lease in self._leases:
+        for program, lease in self.leases:
             if lease() is None:
                 return program
-        self._leases.append((make(), lambda: None))
-        return self._leases[-1][0]
+        self.leases.append((make(), lambda: None))
+        return self.leases[-1][0]
 
     def node(self, program: Program, inputs: Sequence[Tensor]) -> Node:
         """The node of the result that the program has just computed."""
         lease = Lease(program, self._outside)
-        self._leases = [(p, ref(lease) if p is program else other) for p, other in self._leases]
+        self.leases = [(p, ref(lease) if p is program else other) for p, other in self.leases]
         leaves = [inputs[place] if isinstance(place, int) else place for place in self.gradients]
         return Node(self, [x._node or x for x in leaves], self.output.shape, self.output.dtype, [(lease, 0)])
 

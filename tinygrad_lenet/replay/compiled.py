@@ -117,9 +117,11 @@ class Compiled(Generic[P, R]):
 
 
 def _equal(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
     if isinstance(a, (list, tuple)):
         return type(a) is type(b) and len(a) == len(b) and all(map(_equal, a, b))
-    return a is b or (isinstance(a, (*PLAIN, np.dtype)) and type(a) is type(b) and bool(a == b))
+    return isinstance(a, (*PLAIN, np.dtype)) and type(a) is type(b) and bool(a == b)
 
 
 def _global_names(fn: Any) -> Iterable[str]:

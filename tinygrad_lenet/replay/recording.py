@@ -16,6 +16,7 @@ from ..core.saved import changed
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..errors import GradientError
+from ..kernels.memory import trim
 from ..nn.module import Module, changes
 from .chunks import Chunks
 from .program import Program
@@ -89,6 +90,7 @@ class Recording:
         self.absent = [p for p in self.absent if id(p) in known]
         if not self.refusal:
             pool_first(self.steps, self.outputs)
+            trim()  # what the two calls have used: replays need it no longer
             self.program = self._program()
             if self.backward is not None:
                 self.backward.leases.append((self.program, lambda: None))

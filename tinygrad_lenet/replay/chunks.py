@@ -31,7 +31,7 @@ class Chunks:
     def __init__(self, steps: Sequence[Step], outputs: Sequence[Value], inputs: Sequence[Value]) -> None:
         self.batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
         most = min(_ROWS, self.batch // 2)  # two cores share a small batch
-        self.size = next((n for n in range(most, _ROWS // 2 - 1, -1) if self.batch % n == 0), self.batch)
+        self.size = next((n for n in range(most, _ROWS // 2 - 1, -1) if self.batch % n == 0), max(1, self.batch))
         self.outputs, self.inputs = outputs, inputs
         self.before: list[Step] = []
         self.inside: list[Step] = []

@@ -478,3 +478,28 @@ def test_an_array_may_outlive_the_thread_that_made_it():
         array.fill(1)
     taken()  # and the shelves that they came from are gone
     assert all((array == 1).all() for array in arrays)
+
+
+def test_idle_memory_can_be_freed(pool):
+    used = taken()
+    taken()
+    memory.trim()
+    assert [len(shelf) for shelf in pool.idle.values()] == [0]
+    assert len(pool.blocks) == 4
+    assert pool.total == sum(array.nbytes for array in used)
+    del used
+    assert len(taken()) == len(pool.blocks) == 4
+
+
+def test_a_compiled_function_frees_what_its_traced_calls_used(pool):
+    weight = tl.rand(256, 256, generator=0)
+
+    @tl.compile
+    def function(x):
+        for _ in range(8):
+            x = (x @ weight).tanh()
+        return x
+
+    for idle in (8, 2, 2):  # of the first call, all but the result; then the program's memory is in use
+        function(tl.ones(256, 256))
+        assert sum(map(len, pool.idle.values())) <= idle

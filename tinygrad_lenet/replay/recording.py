@@ -31,6 +31,7 @@ class Recording:
 
     def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, outside: Iterable[Any]) -> None:
         self.program: Any = None
+        self.replayed = False
         self.trace = trace = Trace([x for x in flattened((args, kwargs)) if isinstance(x, Tensor)])
         self.inputs = [*trace.inputs]
         self.backward: Backward | None = None
@@ -111,7 +112,7 @@ class Recording:
         program = self.program
         if self.backward is not None:
             program = self.backward.free_program(self._program)
-        assert program is not None
+        self.replayed = True
         for value, x in zip(self.inputs, inputs, strict=True):
             np.copyto(program.arrays[value], x._data)
         for value in self.before:

@@ -96,7 +96,7 @@ def test_a_report_lists_the_ops_and_changes_nothing():
     s = World(True, STORIES["Adam"])
     for _ in range(2):
         s.go(range(1))
-        with pytest.raises(tl.ArgumentError, match="there is no program: the third call is the first that is replayed"):
+        with pytest.raises(tl.ArgumentError, match="there is no program: the third call is the first replay"):
             s.step.report()
     s.go(range(1))
     before = [p.numpy().copy() for p in s.model.parameters()]

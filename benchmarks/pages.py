@@ -100,7 +100,7 @@ def _facts(all_cores: dict[str, Any], one_thread: dict[str, Any]) -> list[str]:
     rows = []
     if "memory" in all_cores:
         peaks = [f"{all_cores['memory'][n]['late']:.0f} MB" if n in all_cores["memory"] else "" for n in names]
-        rows.append(["peak resident memory, LeNet-5 at batch 256, 550 steps", *peaks])
+        rows.append(["peak resident memory, LeNet-5 at batch 256, 300 steps", *peaks])
     if all_cores.get("busy"):
         slower = [f"{all_cores['busy'][n]:.1f} times as long" if n in all_cores["busy"] else "" for n in names]
         rows.append(["a step at batch 64 while another process holds one of the two cores", *slower])

@@ -43,8 +43,7 @@ class Blocked(NamedTuple):
     def __call__(self) -> None:
         """Run all blocks."""
         if len(self.blocks) == 1:
-            for step in self.steps(self.blocks[0]):
-                step()
+            run(self.steps(self.blocks[0]))
         else:
             parallel(self._some, len(self.blocks), self.work)
 
@@ -62,8 +61,7 @@ class Choice(NamedTuple):
 
     def __call__(self) -> None:
         """Run one of the two."""
-        for step in self.steps if self.test() else self.otherwise:
-            step()
+        run(self.steps if self.test() else self.otherwise)
 
 
 class Scratch:
@@ -144,8 +142,7 @@ def run(steps: Sequence[Any]) -> None:
 
 def computed(steps: Callable[..., Steps], out: NDArray[Any], *arguments: Any) -> NDArray[Any]:
     """Run ``steps(out, room, *arguments)`` once, with recycled memory, and return ``out``."""
-    for step in steps(out, memory.empty, *arguments):
-        step()
+    run(steps(out, memory.empty, *arguments))
     return out
 
 

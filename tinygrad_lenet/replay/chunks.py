@@ -22,7 +22,7 @@ from ..ops.shape import axes_of, reshape
 from .program import Program
 from .trace import Step, Trace, Value, values_in
 
-_ROWS = 32  # of a chunk, at most; with half as many, calls take longer than the arithmetic
+_ROWS = 64  # of a chunk, at most, and half of it at least; with fewer, calls take longer than the arithmetic
 
 
 class Chunks:
@@ -30,7 +30,8 @@ class Chunks:
 
     def __init__(self, steps: Sequence[Step], outputs: Sequence[Value], inputs: Sequence[Value]) -> None:
         self.batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
-        self.size = next((n for n in range(_ROWS, _ROWS // 2 - 1, -1) if self.batch % n == 0), self.batch)
+        most = min(_ROWS, self.batch // 2)  # two cores share a small batch
+        self.size = next((n for n in range(most, _ROWS // 2 - 1, -1) if self.batch % n == 0), max(1, self.batch))
         self.outputs, self.inputs = outputs, inputs
         self.before: list[Step] = []
         self.inside: list[Step] = []

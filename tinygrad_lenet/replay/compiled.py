@@ -102,9 +102,11 @@ class Compiled(Generic[P, R]):
         Raises:
             ArgumentError: there is no program before the third call.
         """
-        recording = next((r for _, r in self.recordings if r.program is not None), None)
+        recording = next((r for _, r in self.recordings if r.replayed), None)
         if recording is None:
-            why = next((r.refusal for _, r in self.recordings if r.refusal), "it is made at the second call")
+            why = next(
+                (r.refusal for _, r in self.recordings if r.refusal), "the third call is the first replay"
+            )
             raise ArgumentError(f"report: there is no program: {why}")
         return report(recording)
 
@@ -117,7 +119,7 @@ class Compiled(Generic[P, R]):
 
 
 def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, (list, tuple)):
+    if a is not b and isinstance(a, (list, tuple)):
         return type(a) is type(b) and len(a) == len(b) and all(map(_equal, a, b))
     return a is b or (isinstance(a, (*PLAIN, np.dtype)) and type(a) is type(b) and bool(a == b))
 

@@ -16,6 +16,7 @@ from ..core.saved import changed
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..errors import GradientError
+from ..kernels.memory import trim
 from ..nn.module import Module, changes
 from .chunks import Chunks
 from .program import Program
@@ -30,6 +31,7 @@ class Recording:
 
     def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, outside: Iterable[Any]) -> None:
         self.program: Any = None
+        self.replayed = False
         self.trace = trace = Trace([x for x in flattened((args, kwargs)) if isinstance(x, Tensor)])
         self.inputs = [*trace.inputs]
         self.backward: Backward | None = None
@@ -89,6 +91,7 @@ class Recording:
         self.absent = [p for p in self.absent if id(p) in known]
         if not self.refusal:
             pool_first(self.steps, self.outputs)
+            trim()  # what the two calls have used: replays need it no longer
             self.program = self._program()
             if self.backward is not None:
                 self.backward.leases.append((self.program, lambda: None))
@@ -109,7 +112,7 @@ class Recording:
         program = self.program
         if self.backward is not None:
             program = self.backward.free_program(self._program)
-        assert program is not None
+        self.replayed = True
         for value, x in zip(self.inputs, inputs, strict=True):
             np.copyto(program.arrays[value], x._data)
         for value in self.before:

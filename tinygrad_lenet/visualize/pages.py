@@ -12,9 +12,9 @@ import copy
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,6 @@ from ..nn.module import Model
 from ..nn.naming import title as title_of
 from ..ops.creation import zeros
 from .figures import Words
-from .figures import _words as words
 
 _MOST = 10  # snapshots
 _SCRIPTS = ("network.js", "digit.js", "layers.js", "inspector.js", "page.js")
@@ -42,6 +41,9 @@ _SHOWN = (
     "Conv2d, MaxPool2d, AvgPool2d, Linear, BatchNorm, Dropout, Flatten, ReLU, ReLU6, LeakyReLU, ELU, CELU, SELU, SiLU, "
     "Softplus, Hardtanh, Tanh and Sigmoid, and the functions of these names, each on the output of the one before"
 )
+
+
+Size: TypeAlias = Annotated[int | tuple[int, int], pair]
 
 
 class _Numbers:
@@ -175,12 +177,12 @@ def page(
     model: Model,
     path: File,
     title: str = "",
-    classes: Annotated[Sequence[str] | None, lambda name, value: value if value is None else words(name, value)] = None,
+    classes: Words | None = None,
     examples: Any = None,
     history: Any = (),
     mean: Real = MNIST.mean,
     std: PositiveReal = MNIST.std,
-    size: Annotated[tuple[int, int], pair] = (28, 28),
+    size: Size = (28, 28),
 ) -> None:
     """Write one HTML file in which a reader draws a digit and sees what each layer of ``model`` makes of it.
 

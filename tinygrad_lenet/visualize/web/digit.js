@@ -52,12 +52,14 @@ function bounds(ink, height, width, least) {
 // Returns the image, and where it lies on the drawing: pixel (0, 0) at (left, top), and the side of a pixel.
 // `ink`, from 0 to 1, has `height` x `width` pixels; the image has `rows` x `columns`. A blank drawing gives null.
 function prepared(ink, height, width, [rows, columns], centred = true) {
-  const most = ink.reduce((a, b) => Math.max(a, b), 0);
+  let most = 0;
+  for (const v of ink) if (v > most) most = v;
   if (most < 0.1) return null;
   if (!centred) {
     return { image: resized(ink, height, width, rows, columns), left: 0, top: 0, side: width / columns };
   }
-  const even = ink.map(v => Math.min(Math.max((v / most - 0.1) / 0.8, 0), 1)); // paper is never quite even
+  const even = new Float32Array(ink.length); // paper is never quite even
+  for (let i = 0; i < ink.length; i++) even[i] = Math.min(Math.max((ink[i] / most - 0.1) / 0.8, 0), 1);
   const box = bounds(even, height, width, 0.3), reach = rounded((Math.min(rows, columns) * 5) / 7); // 20 of 28
   const cut = new Float32Array(box.height * box.width);
   for (let y = 0; y < box.height; y++) {

@@ -28,27 +28,25 @@ function product(shape) {
   return shape.reduce((size, n) => size * n, 1);
 }
 
-// Call visit(output, input, weight) for each weight of each window, where these are places in the layer's arrays.
-// With `channel`, only for that channel of the output.
-function eachProduct(layer, visit, channel = -1) {
+// Call visit(out, place, weight, count, step) for each weight and each row of windows: of `count` neighbouring windows,
+// the outputs begin at `out`, and their inputs under this weight begin at `place` and are `step` apart.
+function eachRow(layer, visit) {
   const [channels, height, width] = layer.input, [outputs, rows, columns] = layer.shape;
   const [kh, kw] = layer.kernel, [sh, sw] = layer.stride, [dh, dw] = layer.dilation, [top, left] = layer.before;
-  const perGroup = layer.op === "conv" ? channels / layer.groups : 1;
-  const perGroupOut = layer.op === "conv" ? outputs / layer.groups : 1;
-  for (let o = Math.max(channel, 0); o < (channel < 0 ? outputs : channel + 1); o++) {
-    const first = Math.floor(o / perGroupOut) * perGroup;
+  const groups = layer.groups || channels; // pooling takes each channel by itself
+  const perGroup = channels / groups;
+  for (let o = 0; o < outputs; o++) {
+    const first = Math.floor((o * groups) / outputs) * perGroup;
     for (let c = 0; c < perGroup; c++) {
       for (let a = 0; a < kh; a++) {
         for (let b = 0; b < kw; b++) {
-          const weight = ((o * perGroup + c) * kh + a) * kw + b;
-          for (let i = 0; i < rows; i++) {
+          const weight = ((o * perGroup + c) * kh + a) * kw + b, shift = b * dw - left;
+          const start = Math.max(0, Math.ceil(-shift / sw)), end = Math.min(columns - 1, Math.floor((width - 1 - shift) / sw));
+          for (let i = 0; i < rows && start <= end; i++) {
             const y = i * sh + a * dh - top;
             if (y < 0 || y >= height) continue;
-            const out = (o * rows + i) * columns, row = ((first + c) * height + y) * width;
-            for (let j = 0; j < columns; j++) {
-              const x = j * sw + b * dw - left;
-              if (x >= 0 && x < width) visit(out + j, row + x, weight);
-            }
+            const place = ((first + c) * height + y) * width + start * sw + shift;
+            visit((o * rows + i) * columns + start, place, weight, end - start + 1, sw);
           }
         }
       }
@@ -71,8 +69,10 @@ function divisors(layer) {
 // For each window of max pooling, the place of its first maximum.
 function peaks(layer, x) {
   const places = new Int32Array(product(layer.shape)).fill(-1);
-  eachProduct(layer, (out, place) => {
-    if (places[out] < 0 || x[place] > x[places[out]]) places[out] = place;
+  eachRow(layer, (out, place, _, count, step) => {
+    for (let j = 0; j < count; j++, place += step) {
+      if (places[out + j] < 0 || x[place] > x[places[out + j]]) places[out + j] = place;
+    }
   });
   return places;
 }
@@ -82,12 +82,16 @@ const OPS = {
     forward(layer, x) {
       const y = new Float32Array(product(layer.shape)), size = layer.shape[1] * layer.shape[2], { weight, bias } = layer;
       if (bias) bias.forEach((b, o) => y.fill(b, o * size, (o + 1) * size));
-      eachProduct(layer, (out, place, w) => { y[out] += x[place] * weight[w]; });
+      eachRow(layer, (out, place, w, count, step) => {
+        for (let j = 0; j < count; j++) y[out + j] += x[place + j * step] * weight[w];
+      });
       return y;
     },
     backward(layer, gradient, x) {
       const result = new Float32Array(x.length), { weight } = layer;
-      eachProduct(layer, (out, place, w) => { result[place] += gradient[out] * weight[w]; });
+      eachRow(layer, (out, place, w, count, step) => {
+        for (let j = 0; j < count; j++) result[place + j * step] += gradient[out + j] * weight[w];
+      });
       return result;
     },
   },
@@ -102,12 +106,16 @@ const OPS = {
   mean: {
     forward(layer, x) {
       const y = new Float32Array(product(layer.shape)), count = divisors(layer);
-      eachProduct(layer, (out, place) => { y[out] += x[place]; });
+      eachRow(layer, (out, place, _, n, step) => {
+        for (let j = 0; j < n; j++) y[out + j] += x[place + j * step];
+      });
       return y.map((sum, out) => sum / count[out % count.length]);
     },
     backward(layer, gradient, x) {
       const result = new Float32Array(x.length), count = divisors(layer);
-      eachProduct(layer, (out, place) => { result[place] += gradient[out] / count[out % count.length]; });
+      eachRow(layer, (out, place, _, n, step) => {
+        for (let j = 0; j < n; j++) result[place + j * step] += gradient[out + j] / count[(out + j) % count.length];
+      });
       return result;
     },
   },

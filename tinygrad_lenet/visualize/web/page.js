@@ -66,7 +66,8 @@ function seen() {
   const whole = { left: 0, top: 0, side: pad.width / COLUMNS };
   if (state.example >= 0 && !state.strokes.length) return { image: examplePixels(), ...whole };
   const { data } = ink.getImageData(0, 0, pad.width, pad.height);
-  const opacity = Float32Array.from({ length: pad.width * pad.height }, (_, i) => data[4 * i + 3] / 255);
+  const opacity = new Float32Array(pad.width * pad.height);
+  for (let i = 0; i < opacity.length; i++) opacity[i] = data[4 * i + 3] / 255;
   const found = prepared(opacity, pad.height, pad.width, network.size, $("centring").checked);
   return found || { image: new Float32Array(ROWS * COLUMNS), ...whole };
 }

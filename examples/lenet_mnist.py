@@ -1,6 +1,6 @@
 """LeNet-5 learns to read handwritten digits, on gradients that tinygrad_lenet derives.
 
-    python examples/lenet_mnist.py [--recipe best] [--resume] [--report FILE.html]
+    python examples/lenet_mnist.py [--recipe best] [--resume] [--report FILE.html] [--page FILE.html]
 
 trains on the 60,000 images of MNIST, tests on the other 10,000, and writes a picture of the curves and the learned
 weights. It reads from top to bottom: data, model, optimiser; a step, an epoch, evaluation, the training; the report;
@@ -158,6 +158,13 @@ class Run:
         ]
         files.write(self.args.report, visualize.html_report(title, sections).encode())
 
+    def write_page(self, title: str) -> None:
+        """Write the HTML page of --page, with the first test images."""
+        test = self.test_set
+        examples = test.images[:20], test.labels[:20]
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            visualize.page(self.model, self.args.page, title, test.classes, examples, mean=test.mean, std=test.std)
+
     def parts(self) -> dict[str, Any]:
         """The objects with a state_dict."""
         parts = {"model": self.model, "optimizer": self.optimizer, "loader": self.loader, "schedule": self.schedule}
@@ -286,8 +293,12 @@ def main(argv: list[str] | None = None) -> None:
             files.write(args.plot, lambda file: figure.savefig(file, format=picture_format(args.plot), dpi=120))
             if args.report:
                 run.write_report(title)
+            if args.page:
+                run.write_page(title)
             print(f"Test accuracy {accuracies} after {time.perf_counter() - start:.0f} seconds.")
             run.say(f"Curves: {args.plot}" + (f"\nReport: {args.report}" if args.report else ""))
+            if args.page:
+                run.say(f"Page to draw on: {args.page}")
         run.say(f"Weights: {args.save}")
 
 

@@ -68,7 +68,15 @@ def agree(models, folder, size=(28, 28)):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(1, np.abs(b).max()), err_msg=str(model))
 
 
-ACTIVATIONS = [nn.ReLU, nn.ReLU6, lambda: nn.LeakyReLU(0.2), lambda: nn.ELU(0.7), lambda: nn.CELU(1.3), nn.SELU, nn.SiLU]
+ACTIVATIONS = [
+    nn.ReLU,
+    nn.ReLU6,
+    lambda: nn.LeakyReLU(0.2),
+    lambda: nn.ELU(0.7),
+    lambda: nn.CELU(1.3),
+    nn.SELU,
+    nn.SiLU,
+]
 ACTIVATIONS += [lambda: nn.Softplus(2, 3), lambda: nn.Hardtanh(-0.5, 0.7), nn.Tanh, nn.Sigmoid]
 
 
@@ -233,7 +241,13 @@ def test_names_and_labels_are_never_markup(tmp_path):
     Evil.__name__ = EVIL
     plain, evil = nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), Evil({"<b>": nn.Flatten(), "&": nn.Linear(784, 2)})
     visualize.page(plain, tmp_path / "a.html")
-    visualize.page(evil, tmp_path / "b.html", title="{{network}} <b>", classes=[EVIL, "{{style}}"], history={EVIL: evil.state_dict()})
+    visualize.page(
+        evil,
+        tmp_path / "b.html",
+        title="{{network}} <b>",
+        classes=[EVIL, "{{style}}"],
+        history={EVIL: evil.state_dict()},
+    )
     one, two = (Elements((tmp_path / name).read_text("utf-8")).found for name in ("a.html", "b.html"))
     assert one == two
     assert described(tmp_path / "b.html")["classes"] == [EVIL, "{{style}}"]

@@ -25,7 +25,9 @@ class Browser:
     def ask(self, path, body=None, method=None):
         """Send a command, and return its value."""
         content = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.place + path, content, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            self.place + path, content, {"Content-Type": "application/json"}, method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return json.load(answer)["value"]
@@ -64,7 +66,14 @@ class Browser:
 
     def keys(self, *names):
         """Press and release keys, one after the other."""
-        codes = {"Up": "\ue013", "Down": "\ue015", "Left": "\ue012", "Right": "\ue014", "Delete": "\ue017", "Tab": "\ue004"}
+        codes = {
+            "Up": "\ue013",
+            "Down": "\ue015",
+            "Left": "\ue012",
+            "Right": "\ue014",
+            "Delete": "\ue017",
+            "Tab": "\ue004",
+        }
         actions = [{"type": kind, "value": codes.get(name, name)} for name in names for kind in ("keyDown", "keyUp")]
         self.ask("/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
 

@@ -102,7 +102,11 @@ def _layer(op: str, args: tuple[Any, ...], x: Tensor, numbers: _Numbers) -> dict
         parts = {"weight": numbers.add(weight), "bias": None if bias is None else numbers.add(bias)}
         return {"op": "conv", **parts, **_window(at.windows), "groups": at.groups}
     if op == "linear" and args[0] is x and x.ndim == 2:
-        return {"op": "linear", "weight": numbers.add(rest[0]), "bias": None if rest[1] is None else numbers.add(rest[1])}
+        return {
+            "op": "linear",
+            "weight": numbers.add(rest[0]),
+            "bias": None if rest[1] is None else numbers.add(rest[1]),
+        }
     if op == "max_pool2d":
         return {"op": "max", **_window(rest[0])}
     if op == "avg_pool2d":

@@ -10,23 +10,34 @@ const FORMULAS = {
 };
 
 function shown(value, digits = 2) {
-  const text = Math.abs(value) >= 1000 ? value.toPrecision(3) : value.toFixed(digits);
+  const size = Math.abs(value), text = size >= 1000 ? value.toPrecision(3) : value.toFixed(size >= 10 ? digits - 1 : digits);
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
+}
+
+// Terms with their signs: "1.20 - 0.30 + 0.05".
+function signedSum(terms) {
+  return terms.map((v, i) => (i ? ` ${v < 0 ? "−" : "+"}\u00a0${shown(Math.abs(v))}` : shown(v))).join("");
+}
+
+// The text colour, paper or ink, that has more contrast on a background.
+function readable(background, palette) {
+  const light = ([r, g, b]) => 0.3 * r + 0.59 * g + 0.11 * b, level = light(background);
+  return Math.abs(light(palette.paper) - level) > Math.abs(light(palette.ink) - level) ? palette.paper : palette.ink;
 }
 
 // A grid of numbers. `values` has a row for each; null stands for padding. `peak` is the place of the largest.
 function cells(values, palette, most, peak = -1) {
   const grid = element("div", { className: "cells" });
-  grid.style.gridTemplateColumns = `repeat(${values[0].length}, 1fr)`;
-  const small = values[0].length > 7 ? 1 : 2;
+  grid.style.gridTemplateColumns = `repeat(${values[0].length}, minmax(0, 1fr))`;
+  const digits = values[0].length > 5 ? 1 : 2;
   values.flat().forEach((value, i) => {
-    const cell = element("span", { textContent: value === null ? "0" : shown(value, values[0].length > 5 ? small - 1 : small) });
+    const text = !value ? "0" : shown(value, digits).replace(/^(−?)0\./, "$1.");
+    const cell = element("span", { textContent: text });
     if (value === null) {
       cell.className = "outside";
     } else {
-      const share = Math.min(Math.abs(value) / most, 1) || 0;
-      cell.style.background = css(signed(value * 0.8, most, palette));
-      cell.style.color = css(share > 0.55 ? palette.paper : palette.ink);
+      const background = signed(value * 0.8, most, palette);
+      Object.assign(cell.style, { background: css(background), color: css(readable(background, palette)) });
     }
     if (i === peak) cell.className = "peak";
     grid.append(cell);
@@ -71,11 +82,11 @@ const EXPLANATIONS = {
     const rest = terms.filter(term => !drawn.includes(term)).reduce((sum, term) => sum + term.sum, 0);
     const most = largest(terms.flatMap(term => term.seen.flat())), heaviest = largest(terms.flatMap(term => term.kernel.flat()));
     const pairs = drawn.map(({ c, seen, kernel, sum }) => element("figure", { className: "pair" },
-      element("figcaption", { textContent: `${count > 1 ? `Map ${c}: window` : "Window"} · kernel, summed: ${shown(sum)}` }),
+      element("figcaption", { textContent: `${count > 1 ? `Window of map ${c}` : "Window"} · kernel = ${shown(sum)}` }),
       cells(seen, palette, most), element("span", { textContent: "·" }), cells(kernel, palette, heaviest)));
-    const sums = [...drawn.map(term => [count > 1 ? `map ${term.c}` : "window · kernel", shown(term.sum)])];
-    if (drawn.length < count) sums.push([`the other ${count - drawn.length} maps`, shown(rest)]);
-    return [...pairs, sumTable(["", ""], [...sums, ["bias", shown(bias)]], shown(value))];
+    const sums = [...drawn.map(term => term.sum), ...(drawn.length < count ? [rest] : []), bias];
+    const words = `${drawn.length < count ? `The other ${count - drawn.length} maps give ${shown(rest)}. ` : ""}The bias is ${shown(bias)}.`;
+    return [paragraph(`${signedSum(sums)} = ${shown(value)}`), paragraph(words, "note"), ...pairs];
   },
 
   max(layer, x, [channel, row, column], value, palette) {
@@ -120,8 +131,9 @@ function explained(network, view, unit, values, palette) {
   const { layer, index } = view, place = view.place(unit), value = values[index][unit];
   const names = view.maps ? ["map", "row", "column"] : ["unit"];
   const where = place.map((n, i) => `${names[i]} ${n}`).join(", ");
-  const title = element("p", {}, element("code", { textContent: `${view.name}[${place.join(", ")}]` }));
-  const head = [title, paragraph(`${where} (counted from 0)`, "note"), paragraph(`= ${shown(value, 3)}`, "value")];
+  const title = element("p", { className: "name" }, element("code", { textContent: `${view.name}[${place.join(", ")}]` }),
+    element("span", { className: "value", textContent: `= ${shown(value, 3)}` }));
+  const head = [title, paragraph(`${where[0].toUpperCase()}${where.slice(1)}, counted from 0.`, "note")];
   if (!layer) {
     const pixel = value * network.std + network.mean;
     const text = `(pixel − mean) / deviation = (${shown(pixel)} − ${shown(network.mean)}) / ${shown(network.std)} = ${shown(value)}`;

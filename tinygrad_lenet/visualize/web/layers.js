@@ -46,7 +46,7 @@ class LayerView {
     this.name = layer ? layer.name || layer.kind : "input";
     this.count = shape[0];
     [this.rows, this.columns] = this.maps ? shape.slice(1) : [1, 1];
-    const kind = !layer ? "the image, normalised" : layer.name ? layer.kind : "";
+    const kind = !layer ? "what the network sees" : layer.name ? layer.kind : "";
     this.canvas = element("canvas", { tabIndex: 0 });
     this.canvas.setAttribute("role", "application");
     this.canvas.setAttribute("aria-roledescription", "layer");
@@ -56,7 +56,8 @@ class LayerView {
         element("h3", { textContent: this.name }),
         element("span", { className: "kind", textContent: kind, title: kind }),
         element("span", { className: "shape", textContent: size(shape) })),
-      ...(layer && layer.op === "reshape" ? [] : [this.canvas])); // it has the values of the layer before
+      // A reshape has the values of the layer before.
+      ...(layer && layer.op === "reshape" ? [] : [element("div", { className: "look" }, this.canvas)]));
     this.scratch = element("canvas", { width: this.columns, height: this.rows });
   }
 
@@ -67,7 +68,7 @@ class LayerView {
   // Choose the columns and the side of a map or a cell for a width in pixels.
   layout(width) {
     const few = Math.min(this.count, 12);
-    const least = !this.maps ? 17 : this.columns <= 8 ? 28 : 42, most = !this.maps ? (this.count > few ? 22 : 30) : 96;
+    const least = !this.maps ? 16 : this.columns <= 8 ? 28 : 42, most = !this.maps ? (this.count > few ? 18 : 30) : this.layer ? 96 : 112;
     this.gap = this.maps ? GAP : 2;
     const across = Math.max(1, Math.min(this.count, Math.floor((width + this.gap) / (least + this.gap))));
     this.lines = Math.ceil(this.count / across);
@@ -89,22 +90,31 @@ class LayerView {
   }
 
   draw(values, palette) {
-    const context = this.context, most = largest(values);
+    const context = this.context, most = largest(values), low = Math.min(...values), range = Math.max(...values) - low;
+    // The input is ink on paper; all other layers have a colour for each sign.
+    const colour = v => (this.layer ? signed(v, most, palette) : mixed(palette.paper, palette.ink, (v - low) / range || 0));
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     const pixels = this.maps && this.scratch.getContext("2d").createImageData(this.columns, this.rows);
     const area = this.rows * this.columns;
     for (let channel = 0; channel < this.count; channel++) {
       const [left, top] = this.corner(channel);
       if (this.maps) {
-        for (let i = 0; i < area; i++) pixels.data.set([...signed(values[channel * area + i], most, palette), 255], 4 * i);
+        for (let i = 0; i < area; i++) pixels.data.set([...colour(values[channel * area + i]), 255], 4 * i);
         this.scratch.getContext("2d").putImageData(pixels, 0, 0);
         context.drawImage(this.scratch, left, top, this.side, this.tall);
       } else {
-        context.fillStyle = css(signed(values[channel], most, palette));
+        context.fillStyle = css(colour(values[channel]));
         context.fillRect(left, top, this.side, this.side);
+        if (this.labels) this.write(this.labels[channel], left, top, css(readable(colour(values[channel]), palette)));
       }
       if (this.layer && this.layer.off.has(channel)) this.cross(left, top, palette);
     }
+  }
+
+  write(text, left, top, colour) {
+    const context = this.context;
+    Object.assign(context, { fillStyle: colour, font: "13px system-ui, sans-serif", textAlign: "center", textBaseline: "middle" });
+    context.fillText(text, left + this.side / 2, top + this.side / 2 + 1, this.side);
   }
 
   cross(left, top, palette) {

@@ -11,6 +11,7 @@ const CONFUSING_STEP = 0.1; // the largest change of a pixel
 const pad = $("pad"), ink = pad.getContext("2d", { willReadFrequently: true }), glow = $("glow").getContext("2d");
 const views = [new LayerView(null, [1, ROWS, COLUMNS], 0)];
 network.layers.forEach((layer, i) => views.push(new LayerView(layer, layer.shape, i + 1)));
+if (network.classes.every(name => name.length < 3)) views[views.length - 1].labels = network.classes;
 
 const state = {
   strokes: [], // each a list of points [x, y] in pixels of the drawing
@@ -22,6 +23,7 @@ const state = {
   kept: false, // whether the pointer leaves it as it is
   noise: normals(network.weights.length),
 };
+const seenNote = element("p", { className: "note" });
 let values, image, place, probabilities, palette = colours();
 const examples = network.examples && { labels: network.examples.labels, images: atob(network.examples.images) };
 
@@ -115,6 +117,15 @@ function confuse() {
 
 // Showing
 
+// How the image came about.
+function note() {
+  if (state.confused) return `The image, changed by at most ${CONFUSING_STEP} a pixel in each step along the gradient.`;
+  if (state.example >= 0 && !state.strokes.length) return "The example as it is.";
+  if (!$("centring").checked) return `The drawing, reduced to ${ROWS} × ${COLUMNS} pixels as it is.`;
+  const reach = Math.round((Math.min(ROWS, COLUMNS) * 5) / 7);
+  return `The drawing, scaled to fit into ${reach} × ${reach} pixels and shifted until its centre of mass is in the middle, as MNIST's digits were.`;
+}
+
 let announcing;
 function showAnswer() {
   const blank = !image.some(v => v > 0), winner = best();
@@ -131,10 +142,11 @@ function showAnswer() {
   $("confuse").textContent = blank || network.classes.length < 2 ? "Confuse it" : `Confuse it: step towards ${network.classes[target()]}`;
   $("unconfuse").hidden = !state.confused;
   const steps = state.confused && `${state.confused.steps} step${state.confused.steps > 1 ? "s" : ""}`;
-  $("confusion").textContent = steps ? `After ${steps} of the gradient: the pixels changed as the input layer shows.` : "";
+  $("confusion").textContent = steps ? `After ${steps} along the gradient. The input layer shows the changed image.` : "";
   $("saliency-note").textContent = state.label < 0
     ? "Choose a class to see which pixels speak for it."
     : `Orange: more ink here speaks for ${network.classes[state.label]}. Blue: against it.`;
+  seenNote.textContent = note();
   clearTimeout(announcing);
   const text = blank ? "" : `The network reads ${name}, ${(100 * probabilities[winner]).toFixed(0)} percent.`;
   announcing = setTimeout(() => { $("status").textContent = text; }, 500);
@@ -146,7 +158,7 @@ function showLayers() {
   const { index, unit } = state.selected;
   for (const [i, box] of field(views, index, unit)) if (views[i].context) views[i].outline(box, palette);
   const view = views[index], parts = explained(network, view, unit, values, palette);
-  if (view.layer && view.layer.op !== "reshape") parts.push(channelSwitch(view, view.place(unit)[0]));
+  if (view.layer && view.layer.op !== "reshape") parts.splice(2, 0, channelSwitch(view, view.place(unit)[0]));
   $("unit").replaceChildren(...parts);
 }
 
@@ -216,6 +228,7 @@ function buildBars() {
 }
 
 function buildLayers() {
+  views[0].canvas.after(seenNote);
   for (const view of views) {
     $("layers").append(view.element);
     const at = event => {

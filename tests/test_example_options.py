@@ -166,7 +166,7 @@ def arguments(*options):
         ("--plot p.xyz", "--plot must end in .*, got p.xyz"),
         ("--report r.pdf", "--report must end in .htm, .html, got r.pdf"),
         ("--page p.txt", "--page must end in .htm, .html, got p.txt"),
-        ("--page r.html --report r.html", "--page and --report are one file"),
+        ("--page r.html --report r.html", "--report and --page are one file"),
         ("--save /proc/w.npz", "--save: /proc/w.npz cannot be written: "),
         ("--checkpoint " + 300 * "n", "--checkpoint: n* cannot be written: File name too long"),
         ("--runs 2 --checkpoint " + 254 * "n", "--checkpoint: n*-0 cannot be written: File name too long"),

@@ -311,6 +311,17 @@ def test_other_layers_are_refused_by_name(tmp_path, model, text):
     assert not [*tmp_path.iterdir()]
 
 
+def test_weights_that_are_nan_are_refused_and_large_ones_fit_into_a_snapshot(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
+    large = {name: np.full_like(array, 1e6) for name, array in model.state_dict().items()}
+    visualize.page(model, tmp_path / "page.html", history=[large])
+    weights = np.frombuffer(base64.b64decode(described(tmp_path / "page.html")["history"][0]["weights"]), "<f2")
+    assert (weights == 65504).all()
+    model[1].bias.data = np.array([np.nan, 0], np.float32)
+    with pytest.raises(ArgumentError, match="NaN"):
+        visualize.page(model, tmp_path / "page.html")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -335,7 +346,7 @@ def test_wrong_arguments_are_refused(tmp_path, options, error, text):
     assert not [*tmp_path.iterdir()]
 
 
-def test_the_scripts_are_short_and_ascii_where_the_package_asks_for_it():
+def test_the_source_of_the_page_is_in_the_package_in_short_files():
     folder = Path(visualize.__file__).parent / "web"
     assert {path.name for path in folder.iterdir()} >= {"page.html", "page.css", "network.js", "page.js"}
     for path in folder.iterdir():

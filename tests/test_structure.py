@@ -169,7 +169,7 @@ def test_no_file_is_longer_than_500_lines():
 
 def test_the_core_the_afternoon_path_and_the_package_keep_their_budgets():
     lines = size.sizes(PACKAGE)
-    assert sum(lines.values()) <= 10_300
+    assert sum(lines.values()) <= 10_510
     assert sum(lines[module] for module in size.CORE) <= 330
     assert sum(lines[module] for module in size.AFTERNOON) <= 1700
 

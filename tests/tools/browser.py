@@ -45,7 +45,10 @@ class Browser:
     def emulate(self, width, height, dark=False):
         """Set the size of the page, which may be that of a phone, and its colours."""
         for command, parameters in (
-            ("Emulation.setDeviceMetricsOverride", dict(width=width, height=height, deviceScaleFactor=1, mobile=False)),
+            (
+                "Emulation.setDeviceMetricsOverride",
+                {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+            ),
             (
                 "Emulation.setEmulatedMedia",
                 {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]},

@@ -43,7 +43,7 @@ _SHOWN = (
 )
 
 
-Size: TypeAlias = Annotated[int | tuple[int, int], pair]
+Size: TypeAlias = Annotated[tuple[int, int], pair]
 
 
 class _Numbers:
@@ -60,9 +60,11 @@ class _Numbers:
         return self.size - self.arrays[-1].size, self.size
 
     def base64(self, dtype: Any) -> str:
-        """All elements in a dtype, infinite ones and those beyond its range as its largest."""
-        most = float(np.finfo(dtype).max)
-        return _base64(np.concatenate([np.zeros(0), *self.arrays]).clip(-most, most).astype(dtype))
+        """All elements in a dtype; those beyond its range become its largest."""
+        numbers, most = np.concatenate([np.zeros(0), *self.arrays]), float(np.finfo(dtype).max)
+        if not np.isfinite(numbers).all():
+            raise ArgumentError("the weights hold NaN or infinity, which the page cannot show; train again")
+        return _base64(numbers.clip(-most, most).astype(dtype))
 
 
 def _base64(array: NDArray[Any]) -> str:
@@ -75,7 +77,7 @@ def _window(at: Windows) -> dict[str, Any]:
 
 
 def _per_channel(constant: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    """A constant that is added to, or multiplies, an array (1, C, ...), as (C,); None if it differs within a channel."""
+    """A constant for each channel of an array (1, C, ...), as (C,); None if it differs within a channel."""
     values = constant.numpy() if isinstance(constant, Tensor) else np.asarray(constant)
     if values.dtype.kind not in "fiu" or np.broadcast_shapes(values.shape, shape) != shape:
         return None
@@ -230,7 +232,7 @@ def page(
     if len(names) != count:
         raise ArgumentError(f"the model has {count} outputs, but there are {len(names)} classes; name each output")
     named = history.items() if isinstance(history, Mapping) else enumerate(listed("history", history, "state dicts"), 1)
-    states = [(str(name), instance("each of history", state, Mapping, "a state dict")) for name, state in named]
+    states = [(str(name), instance("each of history", state, dict, "a state dict")) for name, state in named]
     if len(states) > _MOST:
         raise ArgumentError(f"history has {len(states)} snapshots, at most {_MOST} can be shown; choose some of them")
     other, snapshots = copy.deepcopy(model), []

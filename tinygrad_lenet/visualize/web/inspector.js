@@ -101,11 +101,11 @@ const EXPLANATIONS = {
     return [cells(seen, palette, largest(seen.flat())), paragraph(`The mean of the window: ${shown(sum)} / ${count} = ${shown(value)}.`)];
   },
 
-  linear(layer, x, [unit], value) {
+  linear(layer, x, [unit], value, palette, _, view) {
     const products = Array.from(x, (v, i) => v * layer.weight[unit * x.length + i]);
     const order = products.map((_, i) => i).sort((a, b) => Math.abs(products[b]) - Math.abs(products[a]));
     const first = order.slice(0, MOST_TERMS), rest = order.slice(MOST_TERMS);
-    const rows = first.map(i => [`unit ${i}`, shown(x[i]), shown(layer.weight[unit * x.length + i]), shown(products[i])]);
+    const rows = first.map(i => [`${view.before.name}[${view.before.place(i).join(", ")}]`, shown(x[i]), shown(layer.weight[unit * x.length + i]), shown(products[i])]);
     if (rest.length) rows.push([`the other ${rest.length}`, "", "", shown(rest.reduce((sum, i) => sum + products[i], 0))]);
     rows.push(["bias", "", "", shown(layer.bias ? layer.bias[unit] : 0)]);
     return [
@@ -141,7 +141,7 @@ function explained(network, view, unit, values, palette) {
   }
   if (layer.off.has(place[0])) return [...head, paragraph("This part of the layer is switched off.")];
   if (network.isOff(layer)) return [...head, paragraph("The activation is switched off: the value passes unchanged.")];
-  return [...head, ...EXPLANATIONS[layer.op](layer, values[index - 1], place, value, palette, unit)];
+  return [...head, ...EXPLANATIONS[layer.op](layer, values[index - 1], place, value, palette, unit, view)];
 }
 
 // The parts of this and earlier layers that a unit depends on: for each layer, the channels, rows and columns.

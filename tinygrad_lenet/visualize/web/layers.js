@@ -62,13 +62,13 @@ class LayerView {
   }
 
   units() {
-    return this.maps ? `${this.count} maps of ${this.rows} by ${this.columns}` : `${this.count} units`;
+    return this.maps ? `${this.count} map${this.count > 1 ? "s" : ""} of ${this.rows} by ${this.columns}` : `${this.count} units`;
   }
 
   // Choose the columns and the side of a map or a cell for a width in pixels.
   layout(width) {
     const few = Math.min(this.count, 12);
-    const least = !this.maps ? 16 : this.columns <= 8 ? 28 : 42, most = !this.maps ? (this.count > few ? 18 : 30) : this.layer ? 96 : 112;
+    const least = !this.maps ? 16 : this.columns <= 8 ? 28 : 36, most = !this.maps ? (this.count > few ? 18 : 30) : this.layer ? 96 : 112;
     this.gap = this.maps ? GAP : 2;
     const across = Math.max(1, Math.min(this.count, Math.floor((width + this.gap) / (least + this.gap))));
     this.lines = Math.ceil(this.count / across);

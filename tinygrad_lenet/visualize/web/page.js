@@ -11,6 +11,9 @@ const CONFUSING_STEP = 0.1; // the largest change of a pixel
 const pad = $("pad"), ink = pad.getContext("2d", { willReadFrequently: true }), glow = $("glow").getContext("2d");
 const views = [new LayerView(null, [1, ROWS, COLUMNS], 0)];
 network.layers.forEach((layer, i) => views.push(new LayerView(layer, layer.shape, i + 1)));
+views.forEach((view, i) => { // the layer that its inputs belong to: one with maps rather than their reshape
+  if (i) view.before = views[i - 1].layer && views[i - 1].layer.op === "reshape" ? views[i - 2] : views[i - 1];
+});
 if (network.classes.every(name => name.length < 3)) views[views.length - 1].labels = network.classes;
 
 const state = {
@@ -144,7 +147,7 @@ function showAnswer() {
   const steps = state.confused && `${state.confused.steps} step${state.confused.steps > 1 ? "s" : ""}`;
   $("confusion").textContent = steps ? `After ${steps} along the gradient. The input layer shows the changed image.` : "";
   $("saliency-note").textContent = state.label < 0
-    ? "Choose a class to see which pixels speak for it."
+    ? "Choose a class to see what speaks for it."
     : `Orange: more ink here speaks for ${network.classes[state.label]}. Blue: against it.`;
   seenNote.textContent = note();
   clearTimeout(announcing);
@@ -277,7 +280,7 @@ function pointOf(event) {
 function listenToPen() {
   let drawing = false, waiting = false;
   pad.addEventListener("pointerdown", event => {
-    if (event.button) return;
+    if (event.button || !event.isPrimary) return;
     pad.setPointerCapture(event.pointerId);
     drawing = true;
     hidePen();
@@ -285,7 +288,7 @@ function listenToPen() {
     redraw();
   });
   pad.addEventListener("pointermove", event => {
-    if (!drawing) return;
+    if (!drawing || !event.isPrimary) return;
     const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
     state.strokes[state.strokes.length - 1].push(...(events.length ? events : [event]).map(pointOf));
     if (waiting) return; // once a frame is enough

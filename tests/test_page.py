@@ -2,6 +2,7 @@
 
 import base64
 import html.parser
+import itertools
 import json
 import re
 import shutil
@@ -160,8 +161,10 @@ def test_lenet5_and_models_that_call_functions_give_our_logits_and_our_saliency(
 
 @needs_node
 def test_the_page_without_a_kernel_activations_or_with_a_snapshot_is_another_network(tmp_path):
-    model = nn.LeNet5(generator=0)
-    earlier = {name: array.astype(np.float16) for name, array in nn.LeNet5(generator=1).state_dict().items()}
+    model = nn.LeNet5(activation="tanh", generator=0)
+    earlier = {
+        name: array.astype(np.float16) for name, array in nn.LeNet5(activation="tanh", generator=1).state_dict().items()
+    }
     path, image = tmp_path / "a.html", np.random.default_rng(0).random((28, 28), np.float32)
     visualize.page(model, path, mean=MEAN, std=STD, history={"epoch 1": earlier})
     data = {"image": image.ravel().tolist(), "label": 4}
@@ -174,7 +177,7 @@ def test_the_page_without_a_kernel_activations_or_with_a_snapshot_is_another_net
     ]
     found = answers([[str(path), f"({change}, {LOGITS_AND_SALIENCY})", data] for change in set_up])
 
-    off, linear, old, noisy = (nn.LeNet5(generator=0) for _ in range(4))
+    off, linear, old, noisy = (nn.LeNet5(activation="tanh", generator=0) for _ in range(4))
     keep = np.arange(6) != 2
     off.conv1.weight.data = off.conv1.weight.data * keep[:, None, None, None]
     off.conv1.bias.data = off.conv1.bias.data * keep
@@ -201,14 +204,18 @@ def test_a_drawing_is_prepared_as_a_picture_is(tmp_path):
     for i in range(12):
         picture = predict.Image.new("L", (280, 280), 255)
         corners = rng.integers(20, 260 if i % 3 else 120, (5, 2))
-        draw.Draw(picture).line([*map(tuple, corners.tolist())], fill=int(rng.integers(100)), width=22, joint="curve")
+        for pair in itertools.pairwise(map(tuple, corners.tolist())):  # each line in another grey
+            draw.Draw(picture).line(pair, fill=int(rng.integers(200)), width=22)
         picture.save(tmp_path / f"{i}.png")
         expected.append(predict.digit(tmp_path / f"{i}.png"))
         ink = 1 - np.asarray(picture) / 255
         expression = "Array.from(prepared(Float32Array.from(data), 280, 280, [28, 28]).image)"
         requests.append([str(path), expression, ink.ravel().tolist()])
-    for found, wanted in zip(answers(requests), expected, strict=True):
+    halves = np.arange(-7, 8) / 4
+    *images, rounded = answers([*requests, [str(path), "data.map(rounded)", halves.tolist()]])
+    for found, wanted in zip(images, expected, strict=True):
         np.testing.assert_allclose(found, wanted.ravel(), atol=1.5 / 255)  # Pillow rounds to bytes
+    np.testing.assert_array_equal(rounded, halves.round())  # a half to the even number, as in Python
 
 
 # The file

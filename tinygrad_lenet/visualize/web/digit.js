@@ -5,7 +5,7 @@
 // Round to the nearest integer, and a half to the even one.
 function rounded(x) {
   const low = Math.floor(x);
-  return x - low === 0.5 ? low + (low % 2) : Math.round(x);
+  return x - low === 0.5 ? low + Math.abs(low % 2) : Math.round(x);
 }
 
 // Resize one axis: the mean of the pixels below each new pixel, or linear interpolation where the image grows.

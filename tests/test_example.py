@@ -292,6 +292,23 @@ def test_the_page_has_the_weights_that_are_saved_and_test_images(command, tmp_pa
     assert len(page) < 450_000
 
 
+def test_the_live_page_reloads_itself_until_the_end_and_changes_no_bit_of_the_training(command, tmp_path):
+    run(command, tmp_path, "--epochs", "2", "--batch-norm", "--save", "without.npz")
+    options = [*command, "--epochs", "2", "--batch-norm", "--live", "live.html", "--save", "with.npz"]
+    process = subprocess.Popen(options, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 1"):
+            break
+    early = (tmp_path / "live.html").read_text()
+    process.communicate(timeout=60)
+    last = (tmp_path / "live.html").read_text()
+    assert '<meta http-equiv="refresh" content="3">' in early
+    assert "refresh" not in last
+    assert re.findall(r"<h2>(.*?)</h2>", last) == ["Step 8, tested on 256 images", "First layer", "Worst mistakes"]
+    without, found = (tl.load(tmp_path / name) for name in ("without.npz", "with.npz"))
+    assert all(np.array_equal(without[name], found[name]) for name in without)
+
+
 def test_activations_and_optimizers_are_compared_in_two_pictures(tmp_path, monkeypatch, capsys):
     path = EXAMPLE.with_name("compare.py")
     source = path.read_text()

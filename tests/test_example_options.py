@@ -204,7 +204,7 @@ def test_what_would_fail_later_or_be_ignored_is_refused_before_training(tmp_path
     assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize("name", ["save", "plot", "report", "page", "checkpoint", "data"])
+@pytest.mark.parametrize("name", ["save", "plot", "report", "live", "page", "checkpoint", "data"])
 def test_an_empty_name_is_refused(capsys, name):
     assert f"--{name}: the name is empty" in refused(lambda: arguments(f"--{name}", ""), capsys)
 
@@ -273,6 +273,7 @@ VALUES |= {
     "plot": "p.pdf",
     "report": "r.html",
     "page": "d.html",
+    "live": "l.html",
     "save": "w.npz",
 }
 VALUES |= dict.fromkeys(["batch_norm", "augment", "resume", "quiet"], "")  # these take none

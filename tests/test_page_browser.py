@@ -76,6 +76,12 @@ def draw(page, strokes, kind="mouse"):
     page.run("redraw()")  # a browser may wait for its next frame
 
 
+def corner(page, element, x, y):
+    """A point of the view, in pixels from the corner of an element."""
+    left, top = page.run(f"const box = {element}.getBoundingClientRect(); return [box.left, box.top]")
+    return left + x, top + y
+
+
 def longest(page):
     """The class with the longest bar."""
     widths = page.run("return [...document.querySelectorAll('.fill')].map(bar => parseFloat(bar.style.width))")
@@ -114,12 +120,7 @@ def test_the_keys_draw_a_1_undo_it_and_go_through_the_units_of_a_layer(page):
 
 def test_a_unit_shows_window_kernel_and_a_sum_that_is_right(page):
     draw(page, THREE)
-    spot = page.run("const b = views[4].canvas.getBoundingClientRect(); return [b.left + 30, b.top + 30]")
-    page.run(
-        "views[4].canvas.dispatchEvent(new PointerEvent('pointermove', "
-        "{pointerType: 'mouse', clientX: arguments[0], clientY: arguments[1]}))",
-        *spot,
-    )
+    page.hover(*corner(page, "views[4].canvas", 30, 30))
     shown = text(page, "unit")
     assert shown.startswith("conv2[0, ")
     grids = page.run(
@@ -132,9 +133,12 @@ def test_a_unit_shows_window_kernel_and_a_sum_that_is_right(page):
     assert numbers[:, 0].any()
 
 
-def test_a_kernel_can_be_switched_off_and_on(page):
+def test_a_unit_that_is_clicked_stays_and_its_kernel_can_be_switched_off_and_on(page):
     draw(page, THREE)
-    page.run("select(1, 784); document.querySelector('#unit input').click()")
+    page.hover(*corner(page, "views[1].canvas", 100, 20), click=True)  # on the second map
+    page.hover(*corner(page, "views[4].canvas", 30, 30))  # on the way to the switch
+    assert "Kernel 1 of conv1 is on" in text(page, "unit")
+    page.hover(*corner(page, "document.querySelector('#unit input')", 5, 5), click=True)
     assert not any(page.run("return Array.from(values[1].slice(784, 1568))"))
     assert "conv1[1]" in text(page, "silenced")
     page.run("document.getElementById('restore').click()")

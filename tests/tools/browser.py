@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.request
 
@@ -67,6 +66,12 @@ class Browser:
         source = {"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": actions}
         self.ask("/actions", {"actions": [source]})
 
+    def hover(self, x, y, click=False):
+        """Move the mouse to a point of the view, and click if asked."""
+        actions = [{"type": "pointerMove", "duration": 20, "origin": "viewport", "x": round(x), "y": round(y)}]
+        actions += [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp") if click]
+        self.ask("/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": actions}]})
+
     def keys(self, *names):
         """Press and release keys, one after the other."""
         codes = {
@@ -103,11 +108,7 @@ def browser():
             arguments += [f"--user-data-dir={folder}", "--force-color-profile=srgb", "--hide-scrollbars"]
             options = {"binary": BROWSER, "args": arguments}
             capabilities = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "WARNING"}}
-            for _ in range(20):
-                with contextlib.suppress(urllib.error.URLError):
-                    session = found.ask("/session", {"capabilities": {"alwaysMatch": capabilities}})
-                    break
-                time.sleep(0.1)
+            session = found.ask("/session", {"capabilities": {"alwaysMatch": capabilities}})
             found.place += f"/session/{session['sessionId']}"
             try:
                 yield found

@@ -14,7 +14,7 @@ missing = [name for name, found in (("chromium", BROWSER), ("chromedriver", DRIV
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"{' and '.join(missing)} not installed, which open the page")
 
 
-def arc(x, y, radius, start, end, tall=None, count=16):
+def arc(x, y, radius, start, end, tall=None, count=12):
     """Points of an arc, in pixels of a drawing 280 wide; angles in degrees, clockwise from the right."""
     angles = np.radians(np.linspace(start, end, count))
     return [(x + radius * math.cos(a), y + (tall or radius) * math.sin(a)) for a in angles]
@@ -22,7 +22,7 @@ def arc(x, y, radius, start, end, tall=None, count=16):
 
 def line(*corners):
     """Points of a line through corners."""
-    points = [np.linspace(a, b, 6) for a, b in pairwise(corners)]
+    points = [np.linspace(a, b, 4) for a, b in pairwise(corners)]
     return np.concatenate(points).tolist()
 
 

@@ -61,7 +61,7 @@ class Browser:
         for first, *rest in strokes:
             move = {"type": "pointerMove", "duration": 0, "origin": "viewport"}
             actions += [{**move, "x": round(first[0]), "y": round(first[1])}, {"type": "pointerDown", "button": 0}]
-            actions += [{**move, "duration": 4, "x": round(x), "y": round(y)} for x, y in rest]
+            actions += [{**move, "x": round(x), "y": round(y)} for x, y in rest]
             actions += [{"type": "pointerUp", "button": 0}]
         source = {"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": actions}
         self.ask("/actions", {"actions": [source]})

@@ -19,10 +19,11 @@ function signedSum(terms) {
   return terms.map((v, i) => (i ? ` ${v < 0 ? "−" : "+"}\u00a0${shown(Math.abs(v))}` : shown(v))).join("");
 }
 
-// The text colour, paper or ink, that has more contrast on a background.
+// The text colour, paper or ink, that has more contrast on a background: that of WCAG 2, with a gamma of 2.2.
 function readable(background, palette) {
-  const light = ([r, g, b]) => 0.3 * r + 0.59 * g + 0.11 * b, level = light(background);
-  return Math.abs(light(palette.paper) - level) > Math.abs(light(palette.ink) - level) ? palette.paper : palette.ink;
+  const light = rgb => 0.05 + [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => sum + share * (rgb[i] / 255) ** 2.2, 0);
+  const contrast = rgb => Math.abs(Math.log(light(rgb) / light(background)));
+  return contrast(palette.paper) > contrast(palette.ink) ? palette.paper : palette.ink;
 }
 
 // A grid of numbers. `values` has a row for each; null stands for padding. `peak` is the place of the largest.

@@ -89,10 +89,16 @@ class LayerView {
     return [(channel % this.across) * (this.side + this.gap), Math.floor(channel / this.across) * (this.tall + this.gap)];
   }
 
+  // The colours of these values. The input is ink on paper; all other layers have a colour for each sign.
+  scale(values, palette) {
+    const most = largest(values);
+    if (this.layer) return v => signed(v, most, palette);
+    const [low, high] = [Math.min, Math.max].map(f => values.reduce((a, b) => f(a, b)));
+    return v => mixed(palette.paper, palette.ink, (v - low) / (high - low) || 0);
+  }
+
   draw(values, palette) {
-    const context = this.context, most = largest(values), low = Math.min(...values), range = Math.max(...values) - low;
-    // The input is ink on paper; all other layers have a colour for each sign.
-    const colour = v => (this.layer ? signed(v, most, palette) : mixed(palette.paper, palette.ink, (v - low) / range || 0));
+    const context = this.context, colour = this.scale(values, palette);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     const pixels = this.maps && this.scratch.getContext("2d").createImageData(this.columns, this.rows);
     const area = this.rows * this.columns;

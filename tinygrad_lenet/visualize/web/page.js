@@ -99,18 +99,20 @@ function update() {
   $("time").textContent = `Last update: ${(performance.now() - start).toFixed(1)} ms.`;
 }
 
-function best() {
-  return probabilities.indexOf(Math.max(...probabilities));
+// The most probable class besides one.
+function best(besides = -1) {
+  const others = network.classes.map((_, c) => c).filter(c => c !== besides);
+  return others.reduce((a, b) => (probabilities[b] > probabilities[a] ? b : a));
 }
 
-// The class that "confuse it" moves to: the chosen one, or the second best.
+// The class that "confuse it" moves to: the chosen one, that of the last step, or the second best.
 function target() {
-  const second = probabilities.indexOf(Math.max(...probabilities.filter((_, c) => c !== best())));
-  return state.label >= 0 && state.label !== best() ? state.label : state.confused ? state.confused.target : second;
+  if (state.label >= 0 && state.label !== best()) return state.label;
+  return state.confused ? state.confused.target : best(best());
 }
 
 function confuse() {
-  const to = target(), from = best() === to ? probabilities.indexOf(Math.max(...probabilities.filter((_, c) => c !== to))) : best();
+  const to = target(), from = best(to);
   const gradient = network.backward(values, network.classes.map((_, c) => Number(c === to) - Number(c === from)));
   const scale = CONFUSING_STEP / largest(gradient);
   const next = image.map((v, i) => Math.min(Math.max(v + scale * gradient[i], 0), 1));
@@ -142,7 +144,7 @@ function showAnswer() {
   $("answer-title").textContent = blank ? "The answer" : `The answer: ${name}`;
   $("invite").hidden = !blank;
   $("confuse").disabled = blank || network.classes.length < 2;
-  $("confuse").textContent = blank || network.classes.length < 2 ? "Confuse it" : `Confuse it: step towards ${network.classes[target()]}`;
+  $("confuse").textContent = blank || network.classes.length < 2 ? "Confuse it" : `Confuse it towards ${network.classes[target()]}`;
   $("unconfuse").hidden = !state.confused;
   const steps = state.confused && `${state.confused.steps} step${state.confused.steps > 1 ? "s" : ""}`;
   $("confusion").textContent = steps ? `After ${steps} along the gradient. The input layer shows the changed image.` : "";
@@ -197,8 +199,13 @@ function showSaliency() {
 }
 
 function select(index, unit) {
+  if (isSelected(index, unit)) return;
   state.selected = { index, unit };
   showLayers();
+}
+
+function isSelected(index, unit) {
+  return state.selected && state.selected.index === index && state.selected.unit === unit;
 }
 
 function openInspector() {
@@ -243,8 +250,8 @@ function buildLayers() {
       if (event.pointerType === "mouse" && !state.kept) choose(at(event));
     });
     view.canvas.addEventListener("click", event => {
-      const unit = at(event), same = state.selected && state.selected.index === view.index && state.selected.unit === unit;
-      state.kept = !(state.kept && same);
+      const unit = at(event);
+      state.kept = !(state.kept && isSelected(view.index, unit));
       choose(unit);
       openInspector();
     });
@@ -398,6 +405,9 @@ function listenToButtons() {
     $("inspector").classList.remove("open");
     Object.assign(state, { selected: null, kept: false });
     showLayers();
+  });
+  document.addEventListener("keydown", event => {
+    if (event.key === "Escape") state.kept = false;
   });
   $("examples").hidden = !examples || !examples.labels.length;
   $("previous").addEventListener("click", () => stepExample(-1));

@@ -147,7 +147,6 @@ WITHIN = {
     "softmax_nll": "cross_entropy",
     "bell": "erf",
     "normalize": "batch_norm",
-    "resample": "interpolate",
     "conv2d_input_grad": "conv2d",
     "conv2d_weight_grad": "conv2d",
 }

@@ -67,10 +67,3 @@ def _avg_pool2d(g: Graph, like: Output, x: Any, at: Averages) -> str:
     count = int(at.count_include_pad or divisor is not None)
     found = g.node("AveragePool", x, ceil_mode=ceil_mode, count_include_pad=count, **attributes(of))
     return g.node("Mul", found, like.dtype.type(math.prod(of.kernel) / divisor)) if divisor else found
-
-
-@emits("resample")
-def _resample(g: Graph, like: Output, x: Any, rows: Any, columns: Any) -> str:
-    """A product with the matrices of weights."""
-    tall = g.node("MatMul", rows.matrix.astype(like.dtype), g.of(x, like.dtype))
-    return g.node("MatMul", tall, columns.matrix.T.astype(like.dtype))

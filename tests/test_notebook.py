@@ -107,7 +107,10 @@ OBJECTS = {
     "Evaluation": (training.Evaluation(0.5, 1.0, np.eye(2), np.arange(2)), "Evaluation(loss=0.5, accuracy=1.0)"),
     "DataLoader": (LOADER, "DataLoader(3 samples, batch_size=64"),
     "Subset": (data.Subset(np.arange(3), [0]), "Subset(1 of 3 samples)"),
-    "Compose": (data.Compose([data.GaussianNoise()]), "Compose(transforms=[GaussianNoise(std=0.1)])"),
+    "Compose": (
+        data.Compose([data.ElasticDistortion(2)]),
+        "Compose(transforms=[ElasticDistortion(alpha=2.0, sigma=4.0)])",
+    ),
     "module": (MODEL[0], "Conv2d(1, 2, kernel_size=(3, 3))"),
     "tensor": (tl.ones(2), "tensor([1., 1.])"),
 }

@@ -87,12 +87,16 @@ LAYERS = {
     "LeNet5": lambda: nn.LeNet5(generator=7),
 }
 INITIALS = [name for name in dir(nn.init) if name.endswith(("uniform_", "normal_"))]
+
+
+def noisy(images, generator):
+    return generator.standard_normal(images.shape, np.float32) * 0.1 + images
+
+
 DISTORTIONS = {
     "RandomAffine": data.RandomAffine(15, 0.1, (0.9, 1.1), 10, stretch=True),
     "ElasticDistortion": data.ElasticDistortion(8, 2),
-    "RandomErasing": data.RandomErasing(0.7, value=0),
-    "GaussianNoise": data.GaussianNoise(0.1),
-    "Compose": data.Compose([data.RandomAffine(15), data.ElasticDistortion(8, 2), data.GaussianNoise(0.1)]),
+    "Compose": data.Compose([data.RandomAffine(15), data.ElasticDistortion(8, 2), noisy]),
 }
 
 # What is drawn: as it comes, or scaled and shifted.
@@ -177,13 +181,9 @@ GOLDEN: dict[str, tuple[str, list[float]]] = {
     "nn.init.xavier_uniform_": ("d2fab8468dce7300", [0.06459902, -0.09619382, 0.001552469, 0.1597252]),
     "RandomAffine, what is drawn next": ("162c54f1716d210c", [0.3695363, 0.1544611, 0.3394448, 0.5318032]),
     "ElasticDistortion, what is drawn next": ("9376c9b94a9de879", [0.107025, 0.1012928, 0.487516, 0.7423711]),
-    "RandomErasing, what is drawn next": ("d22929afe54d7c7e", [0.4968734, 0.1924021, 0.2371461, 0.2120774]),
-    "GaussianNoise, what is drawn next": ("114a766bf343b4af", [0.1712791, 0.7455013, 0.4819611, 0.9429006]),
     "Compose, what is drawn next": ("94e1abe9d91c138a", [0.6988224, 0.4406815, 0.4615659, 0.6049774]),
     "RandomAffine": ("", [0.0006819407, 0.9994218, 0.5011749, 481.354]),
     "ElasticDistortion": ("", [0.004949634, 0.9968325, 0.5005244, 479.6386]),
-    "RandomErasing": ("", [0.0, 1.0, 0.4798548, 460.6855]),
-    "GaussianNoise": ("", [0.1521969, 0.9875869, 0.4945809, 475.0698]),
     "Compose": ("", [-0.1386085, 0.9140768, 0.4980496, 479.6318]),
     "four steps of LeNet-5": ("", [2.316842, 0.001886383, 0.7080352, 1.323318]),
 }

@@ -298,14 +298,14 @@ case("html_report", shows(visualize.html_report), call("title", [("a", "text"), 
 
 
 def drawn(tensor, model=None):
-    return visualize.graph(tensor, model).dot() and None
+    return visualize.graph(tensor, model).svg() and None
 
 
 case("graph", signed(drawn, "graph", visualize.graph), call(nn.Linear(2, 1)(floats(1, 2)).sum(), nn.Linear(2, 1)))
 case(
     "GraphView.save",
     method(lambda: visualize.graph(nn.Linear(2, 1)(floats(1, 2))), "save"),
-    call("a.dot"),
+    call("a.svg"),
 )
 
 

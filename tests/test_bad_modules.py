@@ -249,13 +249,6 @@ case(
     words=("1 is", "weight is", "mean is"),
 )
 case("summary", nn.summary, call(nn.Sequential(nn.Linear(3, 2)), (2, 3)), names=("Linear", "linear"), words=("x of",))
-case(
-    "first_nonfinite",
-    nn.first_nonfinite,
-    call(nn.Linear(3, 2), t(2, 3)),
-    names=("Linear", "linear", ""),
-    words=("x of", "x:"),
-)
 
 
 def recorded(model):

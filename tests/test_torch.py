@@ -406,7 +406,7 @@ def test_the_table_has_every_public_name():
         assert set(names) <= set(module.__all__)
     named = {name for module, _, names in CLASSES.values() for name in names}
     ours = {"LeNet5", "StateError", "init", "Optimizer", "Schedule", "clip_grad_norm_"}
-    ours |= {"Call", "first_nonfinite", "record_calls", "summary"}
+    ours |= {"Call", "record_calls", "summary"}
     assert {*tl.nn.__all__, *tl.optim.__all__} - named <= ours
 
 

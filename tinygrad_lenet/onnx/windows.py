@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from ..errors import UnsupportedError
 from ..kernels.convolution import Geometry
 from ..kernels.pooling import Averages
@@ -35,21 +33,6 @@ def _conv_transpose(g: Graph, like: Output, x: Any, weight: Any, at: Geometry) -
     extra = [f - c for f, c in zip(of.full, covered, strict=True)]  # pixels of the image beyond the last window
     inputs = g.of(x, like.dtype), g.of(weight, like.dtype)
     return g.node("ConvTranspose", *inputs, group=at.groups, output_padding=extra, **attributes(of))
-
-
-@emits("unfold")
-def _unfold(g: Graph, like: Output, x: Any, at: Windows) -> str:
-    """A convolution in which each kernel has a single 1."""
-    channels, n = x.array.shape[1], math.prod(at.kernel)
-    weight = np.tile(np.eye(n, dtype=like.dtype).reshape(n, 1, *at.kernel), (channels, 1, 1, 1))
-    found = g.node("Conv", x, weight, group=channels, **attributes(at))
-    return g.node("Reshape", found, g.ints([0, channels * n, -1]))
-
-
-@emits("fold")
-def _fold(g: Graph, like: Output, x: Any, at: Windows) -> str:
-    options = attributes(at)
-    return g.node("Col2Im", x, g.ints(at.size), g.ints(options.pop("kernel_shape")), **options)
 
 
 @emits("max_pool2d")

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import number, pair
+from ..checks import made, number, pair
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError, ShapeError, brief
@@ -108,6 +108,7 @@ def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int |
     size = pair("output_size", [n if m is None else m for n, m in zip(x.shape[-2:], wanted, strict=False)])
     if x.ndim == 4 and not any(n % m for n, m in zip(x.shape[2:], size, strict=True)):
         return avg_pool2d(x, (x.shape[2] // size[0], x.shape[3] // size[1]))
+    made((*x.shape[:-2], *size), np.empty)  # raises if it does not fit, before a long loop
     wide: Tensor = single(x)  # float16 is added in float32
     for axis, m in zip((x.ndim - 2, x.ndim - 1), size, strict=True):
         n = x.shape[axis]

@@ -92,7 +92,6 @@ CALLS = {
         call(IMAGE, 3, None, "bilinear", True),
     ],
     "kl_div": [call(t(3, 2), t(3, 2, low=0)), call(t(3, 2), t(3, 2), "batchmean", True)],
-    "kron": [call(t(2, 2), t(3)), call(t(2), t(1, 2))],
     "l1_loss": [call(t(3, 2), t(3, 2), "sum")],
     "layer_norm": [call(t(2, 3), 3), call(t(2, 3, 2), (3, 2), t(3, 2), t(3, 2), 1e-3)],
     "logsigmoid": [call(t(2, 3))],

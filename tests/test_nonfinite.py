@@ -128,7 +128,6 @@ def cases(torch):
     yield "dot", tl.dot, torch.dot, [V, W[:, 0]]
     yield "inner", tl.inner, torch.inner, [X, W]
     yield "outer", tl.outer, torch.outer, [V, W[0]]
-    yield "kron", tl.kron, torch.kron, [Y, W]
     yield (
         "tensordot",
         lambda x, y: tl.tensordot(x, y, ([1, 2], [0, 1])),

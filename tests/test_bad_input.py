@@ -139,7 +139,7 @@ CALLS = {
     "unsqueeze": [call(t(2, 3), 0), call(t(2, 3), -1)],
     "var": [call(t(2, 3)), call(t(2, 3), 1, True, 1)],
     "zeros": [call(2, 3), call((2, 3), dtype="float64")],
-    "linalg.norm": [call(t(2, 3)), call(t(2, 3), 1, (0, 1)), call(t(3), 3), call(t(2, 3), "fro", (0, 1), True)],
+    "linalg.norm": [call(t(2, 3)), call(t(2, 3), 1, 0), call(t(3), 3), call(t(2, 3), "fro", (0, 1), True)],
     "tensor": [call(t(2, 3)), call(t(2), "float64", True), call(1.5), call([[1, 2], [3, 4]])],
     "as_tensor": [call(t(2, 3)), call(2)],
     "Tensor": [call(t(2, 3)), call(t(2), True, "float64")],

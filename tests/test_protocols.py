@@ -98,7 +98,7 @@ take_along_axis(arr=a,indices=i,axis=1)
 clip(a=a,a_min=0.3,a_max=0.6) clip(a,0.3,None) clip(a,None,None) clip(a,a_max=0.6,a_min=None) round(a=a,decimals=1)
 copy(a=a) copy(a,subok=True) dot(a=a,b=v) dot(a,b=v) outer(a=v,b=v) tensordot(a=a,b=a,axes=0)
 tensordot(a,a,axes=([0],[1])) einsum("ij,jk",a,a,optimize=True)
-linalg.norm(x=a) linalg.norm(a,1,0,True) linalg.norm(a,None,(0,1),True) linalg.norm(c,1,axis=(0,2))
+linalg.norm(x=a) linalg.norm(a,1,0,True) linalg.norm(a,None,(0,1),True)
 zeros_like(a,dtype=np.float32) zeros_like(a,np.float32) zeros_like(a,shape=(2,)) ones_like(a,None) ones_like(a=a)
 full_like(a,fill_value=0.1) full_like(a,7,np.int64) full_like(a=a,fill_value=7,shape=(2,))
 """

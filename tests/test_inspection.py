@@ -1,11 +1,19 @@
 """The table of a model, and how the error of a layer names it."""
 
+import sys
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from idx_files import REPOSITORY
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
 from tinygrad_lenet.errors import ShapeError
+
+sys.path.insert(0, str(REPOSITORY / "examples"))
+few = settings(max_examples=50, deadline=None)
 
 
 class Own(nn.Module):
@@ -20,10 +28,128 @@ class Own(nn.Module):
         return self.function(x) if self.weight is None else self.function(x, self.weight)
 
 
-@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
-def test_recurrent_layers_show_each_output(kind):
+def work(model, shape):
+    """The multiply-adds of each row of the table, and of the whole."""
+    lines = [line.split("  ") for line in nn.summary(model, shape).splitlines()]
+    return {words[0]: words[-1].strip() for words in lines[1:]}
+
+
+# Multiply-adds
+
+
+@few
+@given(st.data())
+def test_the_work_of_a_convolution_is_what_pytorch_counts(data):
+    torch = pytest.importorskip("torch")
+    counter = pytest.importorskip("torch.utils.flop_counter")
+    number = lambda most: data.draw(st.integers(1, most))  # noqa: E731
+    transposed, dims, groups = data.draw(st.booleans()), number(2), number(3)
+    sizes = {"in_channels": groups * number(2), "out_channels": groups * number(2), "kernel_size": number(3)}
+    options = sizes | {"stride": number(3), "dilation": number(2), "groups": groups}
+    options["padding"] = data.draw(st.integers(0, 2))
+    name = f"Conv{'Transpose' * transposed}{dims}d"
+    shape = (number(2), options["in_channels"], *(number(5) + 4 for _ in range(dims)))
+    theirs = getattr(torch.nn, name)(**options)
+    with counter.FlopCounterMode(display=False) as found:
+        theirs(torch.zeros(shape))
+    function = getattr(tl, f"conv_transpose{dims}d" if transposed else f"conv{dims}d")
+    layer = getattr(nn, name)(**options)
+    keep = {name: options[name] for name in ("stride", "padding", "dilation", "groups")}
+    own = Own(lambda x, weight: function(x, weight, **keep), *layer.weight.shape)
+    for model in (layer, own):
+        assert int(work(model, shape)["total"].replace(",", "")) == found.get_total_flops() // 2
+
+
+PRODUCTS = {
+    "@": (lambda x, w: x @ w, (5, 3, 4), (4, 2), 5 * 3 * 4 * 2),
+    "@ a stack": (lambda x, w: x @ w, (5, 1, 3, 4), (7, 4, 2), 5 * 7 * 3 * 4 * 2),
+    "a vector": (lambda x, w: x @ w, (3, 4), (4,), 3 * 4),
+    "NumPy's": (lambda x, w: np.matmul(x, w), (3, 4), (4, 2), 3 * 4 * 2),
+    "of arrays": (lambda x, w: tl.matmul(x.numpy(), w.numpy()), (3, 4), (4, 2), 3 * 4 * 2),
+    "linear": (tl.linear, (5, 3, 4), (2, 4), 5 * 3 * 4 * 2),
+    "einsum": (lambda x, w: tl.einsum("nij,jk->nik", x, w), (5, 3, 4), (4, 2), 5 * 3 * 4 * 2),
+    "einsum of three": (lambda x, w: tl.einsum("ij,jk,kl->il", x, w, w), (3, 4), (4, 4), 2 * 3 * 4 * 4),
+    "tensordot": (lambda x, w: tl.tensordot(x, w, 2), (5, 3, 4), (3, 4, 2), 5 * 3 * 4 * 2),
+    "attention": (lambda x, _: (x @ x.transpose(1, 2)).softmax(2) @ x, (2, 5, 3), (1,), 2 * 2 * 5 * 5 * 3),
+    "unfold": (lambda x, w: w @ tl.unfold(x, 3), (2, 1, 5, 5), (4, 9), 2 * 4 * 9 * 3 * 3),
+    "a gradient": (lambda x, w: tl.grad(lambda w: (x @ w).sum())(w), (3, 4), (4, 2), 2 * 3 * 4 * 2),
+    "none": (lambda x, w: (x * w).sum(1), (3, 4), (4,), 0),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_in_modules_of_the_user_s_are_counted(name):
+    function, shape, weight, expected = PRODUCTS[name]
+    own = Own(function, *weight)
+    assert work(own, shape) == {"(itself)": f"{expected:,}", "total": f"{expected:,}"}
+    twice = nn.Sequential({"a": nn.Identity(), "b": own, "c": nn.Flatten(0), "d": Own(lambda x: x)})
+    assert work(twice, shape) == {"a": "0", "b": f"{expected:,}", "c": "0", "d": "0", "total": f"{expected:,}"}
+
+
+def test_the_partial_convolution_of_1998_is_counted():
+    lenet_1998 = pytest.importorskip("lenet_1998")
+    rows = work(lenet_1998.LeNet5Classic(generator=0), (1, 1, 32, 32))
+    assert rows["body.c3"] == "240,000"  # as a full convolution, which it is computed as
+    counted = ("body.c1", "body.c3", "body.c5", "body.f6")
+    assert {name for name, found in rows.items() if found != "0"} == {*counted, "total"}
+    assert rows["total"] == f"{117_600 + 240_000 + 48_000 + 10_080:,}"
+
+
+def test_a_row_counts_what_no_row_within_it_does():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.key = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            before = x @ x.transpose(1, 2)  # 2 * 3 * 3 * 4
+            return before @ self.query(x) @ self.key(x).transpose(1, 2)  # 2 * 3 * 3 * 4, twice
+
+    rows = work(nn.Sequential(Attention()), (2, 3, 4))
+    assert rows == {"0.query": "96", "0.key": "96", "0": str(3 * 72), "total": str(2 * 96 + 3 * 72)}
+    shared = nn.Linear(4, 4)
+    assert work(nn.Sequential(shared, shared), (3, 4))["total"] == "96"
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
+def test_recurrent_layers_are_counted_and_show_each_output(kind, gates):
     model = kind(3, 4, num_layers=2, bidirectional=True, batch_first=True)
-    assert "(2, 5, 8), (4, 2, 4)" in nn.summary(model, (2, 5, 3))
+    table = nn.summary(model, (2, 5, 3))
+    expected = 2 * 5 * gates * 4 * 2 * (3 + 4 + 8 + 4)  # batch, steps, rows, directions, inputs and states
+    assert table.splitlines()[-1].split()[-1] == f"{expected:,}"
+    assert "(2, 5, 8), (4, 2, 4)" in table
+
+
+def test_work_that_is_not_known_is_no_zero():
+    @tl.primitive
+    def doubled(x: tl.Array) -> tl.Array:
+        return x * 2
+
+    linear = nn.Linear(4, 4)
+    rows = work(nn.Sequential(linear, Own(doubled), Own(lambda x: doubled(linear(x))), nn.ReLU()), (4, 4))
+    assert rows == {"0": "64", "1": "?", "2": "?", "3": "0", "total": "128 + ?"}
+    assert work(Own(lambda x, w: doubled(x @ w), 4, 4), (4, 4))["total"] == "64 + ?"
+    assert work(Own(doubled), (4, 4)) == {"(itself)": "?", "total": "?"}
+
+
+def test_an_op_is_counted_once_whatever_the_call_it_is_in_does():
+    class Caught(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Own(lambda x: tl.zeros(1, 1) @ x)
+
+        def forward(self, x):
+            try:
+                return self.inner(x @ x)
+            except ShapeError:
+                return x @ x
+
+    class Called(nn.Module):
+        def __call__(self, x):
+            return x @ x
+
+    assert work(Caught(), (2, 2)) == {"(itself)": "16", "total": "16"}
+    assert work(Called(), (2, 2)) == {"total": "8"}
 
 
 def test_the_table_is_a_string_that_a_console_shows():

@@ -108,24 +108,24 @@ def test_gradients_of_parts_add_up_to_those_of_the_whole_batch():
 def test_the_summary_of_lenet5_is_what_one_counts_by_hand():
     lines = nn.summary(nn.LeNet5(generator=0), (1, 1, 28, 28)).splitlines()
     rows = {line.split()[0]: line.split() for line in lines}
-    counted = {name: rows[name][-1] for name in ("conv1", "conv2", "fc1", "fc2", "fc3", "total")}
+    counted = {name: rows[name][-2:] for name in ("conv1", "conv2", "fc1", "fc2", "fc3", "total")}
     assert counted == {
-        "conv1": "156",  # 6 x 25 weights, 6 biases
-        "conv2": "2,416",
-        "fc1": "48,120",
-        "fc2": "10,164",
-        "fc3": "850",
-        "total": "61,706",
+        "conv1": ["156", "117,600"],  # 6 x 25 weights, 28 x 28 places
+        "conv2": ["2,416", "240,000"],
+        "fc1": ["48,120", "48,000"],
+        "fc2": ["10,164", "10,080"],
+        "fc3": ["850", "840"],
+        "total": ["61,706", "416,520"],
     }
     assert "(1, 16, 5, 5)" in "".join(lines)
     assert len({len(line) for line in lines}) == 1
 
 
-def test_the_summary_counts_shared_layers_once():
+def test_the_summary_counts_shared_layers_once_and_transposed_ones_right():
     layer = nn.Linear(3, 3)
     model = nn.Sequential({"a": layer, "b": layer, "c": nn.Unflatten(1, (3, 1, 1)), "d": nn.ConvTranspose2d(3, 2, 4)})
     total = nn.summary(model, (5, 3)).splitlines()[-1].split()
-    assert total == ["total", str(12 + 3 * 2 * 16 + 2)]
+    assert total == ["total", str(12 + 3 * 2 * 16 + 2), str(5 * (9 + 9 + 3 * 2 * 16))]
     with pytest.raises(ArgumentError, match=r"input_shape.* at least 1, got 0"):
         nn.summary(model, (0, 3))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..checks import lengths, made
-from ..core.modes import no_grad
+from ..core.graph import now
+from ..core.modes import listening, no_grad
 from ..core.signature import checked
+from ..core.tensor import Tensor
 from ..errors import ArgumentError, brief, foreign
+from ..ops.convolution import _conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..ops.creation import zeros
+from ..ops.products import _linear_weight_grad, linear, matmul
 from .module import Model, Module
 
 
@@ -22,6 +27,31 @@ class _Text(str):
 
     __slots__ = ()
     __repr__ = str.__str__
+
+
+# The multiply-adds of each op that sums products, from its first two arguments and its output.
+_MULTIPLY_ADDS: dict[Any, Callable[[Any, Any, Any], int]] = {
+    matmul.op: lambda x, _, out: out.size * np.shape(x)[-1],
+    linear.op: lambda x, _, out: out.size * np.shape(x)[-1],
+    _linear_weight_grad.op: lambda g, x, _: np.size(g) * np.shape(x)[-1],
+    _conv2d.op: lambda _, weight, out: out.size * math.prod(np.shape(weight)[1:]),
+    conv2d_input_grad.op: lambda g, weight, _: np.size(g) * math.prod(np.shape(weight)[1:]),
+    conv2d_weight_grad.op: lambda _, g, out: np.size(g) * math.prod(out.shape[1:]),
+}
+
+
+def _work(op: Any, args: tuple[Any, ...], out: Tensor) -> int | None:
+    """The multiply-adds of an op; None if they are not known."""
+    if op in _MULTIPLY_ADDS:
+        return _MULTIPLY_ADDS[op](args[0], args[1], out)
+    return 0 if op.signature.trusted else None
+
+
+def _count(work: Sequence[int | None]) -> str:
+    """The sum of multiply-adds, with a "?" for those that are not known."""
+    known = sum(n or 0 for n in work)
+    unknown = None in work
+    return "?" if unknown and not known else f"{known:,}" + " + ?" * unknown
 
 
 @dataclass(frozen=True)
@@ -41,6 +71,7 @@ class Call:
     module: Module
     inputs: tuple[Any, ...] = field(repr=False)
     output: Any = field(repr=False)
+    _start: int = field(default=0, repr=False, compare=False)  # see now() in core/graph.py
 
 
 @contextmanager
@@ -64,8 +95,9 @@ def record_calls(model: Model) -> Iterator[list[Call]]:
 
     def recorded(name: str, module: Module, forward: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
+            start = now()
             output = forward(*args, **kwargs)
-            calls.append(Call(name, module, args, output))
+            calls.append(Call(name, module, args, output, start))
             return output
 
         return call
@@ -107,11 +139,15 @@ def _shapes(output: Any) -> str:
 
 @checked
 def summary(model: Model, input_shape: Sequence[int]) -> str:
-    """A table of a model's layers in the order of their calls: output shape and parameters.
+    """A table of a model's layers in the order of their calls: output shape, parameters, multiply-adds.
+
+    The multiply-adds are those of convolutions and products of matrices, counted as they are computed, also in modules
+    of your own; each row has those outside of the modules within it. Elementwise ops, sums, pooling and resizing count
+    0. A "?" stands for ops whose work is not known: your own primitives.
 
     Args:
         model: any module that takes one Tensor.
-        input_shape: the shape of a batch, (N, ...).
+        input_shape: the shape of a batch, (N, ...). The multiply-adds are for the whole batch.
 
     Returns:
         A string, which consoles and notebooks show as ``print`` does.
@@ -121,27 +157,33 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
 
     >>> from tinygrad_lenet import nn
     >>> print(nn.summary(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (1, 4)))
-    layer          output shape  parameters
-    0  Linear(4, 3)      (1, 3)          15
-    1  ReLU()            (1, 3)           0
-    total                                15
+    layer          output shape  parameters  multiply-adds
+    0  Linear(4, 3)      (1, 3)          15             12
+    1  ReLU()            (1, 3)           0              0
+    total                                15             12
     """
     if not isinstance(input_shape, (tuple, list)):
         raise ArgumentError(f"input_shape must be positive integers, (N, ...), got {brief(input_shape)}")
     images = made(lengths("input_shape", input_shape, 1), zeros)
-    with evaluating(model), no_grad(), record_calls(model) as calls, foreign:
+    events: list[tuple[int, int, int | None]] = []  # of each op: its time, the calls that had ended, its work
+    hear = listening(lambda *op: events.append((now(), len(calls), _work(*op))))
+    with evaluating(model), no_grad(), record_calls(model) as calls, hear, foreign:
         model(images)
+    work: list[list[int | None]] = [[] for _ in (*calls, "outside of all")]
+    for time, ended, found in events:  # of all calls that began before the op, the innermost ends first
+        place = next((i for i in range(ended, len(calls)) if calls[i]._start < time), -1)
+        work[place].append(found)
     rows: list[tuple[str, ...]] = []
     counted = set()
-    for call in calls:
+    for call, inside in zip(calls, work, strict=False):
         own = 0 if id(call.module) in counted else _held(call.module)
         counted.add(id(call.module))
-        if own or not any(True for _ in call.module.children()):  # not a mere container
+        if own or _count(inside) != "0" or not any(True for _ in call.module.children()):  # not a mere container
             kind = f"{type(call.module).__name__}({call.module.extra_repr()})"
-            rows.append((call.name or "(itself)", kind, _shapes(call.output), f"{own:,}"))
+            rows.append((call.name or "(itself)", kind, _shapes(call.output), f"{own:,}", _count(inside)))
     first = max([len(name) for name, *_ in rows], default=0)
-    table: list[tuple[str, ...]] = [("layer", "output shape", "parameters")]
+    table: list[tuple[str, ...]] = [("layer", "output shape", "parameters", "multiply-adds")]
     table += [(f"{name:<{first}}  {kind}", *numbers) for name, kind, *numbers in rows]
-    table += [("total", "", f"{sum(p.size for p in model.parameters()):,}")]
+    table += [("total", "", f"{sum(p.size for p in model.parameters()):,}", _count([found for _, _, found in events]))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return _Text("\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table))

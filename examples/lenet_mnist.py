@@ -15,10 +15,7 @@ epochs for four more; from there on, the learning rate follows the schedule of a
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
-import html
-import io
 import statistics
 import sys
 import time
@@ -40,30 +37,7 @@ except ModuleNotFoundError as missing:
 from lenet_mnist_options import DATASETS, OPTIMIZERS, arguments, checkpoints
 
 AUGMENT = data.RandomAffine(degrees=10, translate=0.07, scale=(0.9, 1.1), shear=10)
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title><style>
-body {{font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em}}
-img {{max-width: 100%; display: block}} pre {{overflow-x: auto}}</style>
-<h1>{title}</h1>
-{body}
-</html>
-"""
 NOTHING = {"seen": 0, "loss": 0.0, "correct": 0, "seconds": 0.0}
-
-
-def page(title: str, sections: list[tuple[str, Any]]) -> str:
-    """An HTML page in one file: for each section a heading, and a Figure, a list of Figures, or text."""
-    body = []
-    for heading, content in sections:
-        body.append(f"<h2>{heading}</h2>")
-        for part in content if isinstance(content, list) else [content]:
-            if isinstance(part, str):
-                body.append(f"<pre>{html.escape(part)}</pre>")
-            else:
-                part.savefig(picture := io.BytesIO(), format="png", dpi=100)
-                data_url = f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"
-                body.append(f'<img alt="{heading}" src="{data_url}">')
-    return PAGE.format(title=html.escape(title), body="\n".join(body))
 
 
 class Run:
@@ -182,7 +156,7 @@ class Run:
             ("First layer", visualize.kernels(self.model.conv1.weight)),
             ("A digit on its way", visualize.feature_maps(self.model.eval(), first)),
         ]
-        files.write(self.args.report, page(title, sections).encode())
+        files.write(self.args.report, visualize.html_report(title, sections).encode())
 
     def parts(self) -> dict[str, Any]:
         """The objects with a state_dict."""

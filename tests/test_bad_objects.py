@@ -294,6 +294,7 @@ case(
     names=("conv2d", "Conv2d"),
     **shown,
 )
+case("html_report", shows(visualize.html_report), call("title", [("a", "text"), ("b", ["more"])]))
 
 
 def drawn(tensor, model=None):

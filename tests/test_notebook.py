@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import html
 import io
 import pickle
 import re
@@ -65,6 +66,15 @@ def test_feature_maps_are_a_list_that_shows_every_figure():
     assert len(shown) == len(figures) == 3
     for png, figure in zip(shown, fresh, strict=True):
         np.testing.assert_array_equal(pixels(base64.b64decode(png)), saved(figure))
+    assert visualize.html_report("Maps", [("Maps", figures)]).count("<img ") == 3
+
+
+def test_a_report_shows_in_a_frame_of_its_own():
+    page = visualize.html_report("Run <1>", [("Kernels", FIGURES["kernels"]()), ("Words", "a & b")])
+    assert isinstance(page, str)
+    (inside,) = re.findall(r'^<iframe [^>]*srcdoc="([^"]*)"></iframe>$', page._repr_html_())
+    assert html.unescape(inside) == page
+    assert pickle.loads(pickle.dumps(page)) == page
 
 
 def test_drawings_of_a_graph_are_readable():

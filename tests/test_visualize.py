@@ -1,6 +1,7 @@
 """The content of pictures."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -219,6 +220,16 @@ def test_kernels_are_drawn_on_one_scale_with_zero_in_the_middle():
         assert axes.images[0].get_clim() == (-1, 1)
     with pytest.raises(ShapeError, match=r"\(N, H, W\), got \(2, 2\)"):
         visualize.tiles(np.ones((2, 2)))
+
+
+def test_a_report_escapes_words_and_needs_no_other_file():
+    figure = visualize.kernels(np.ones((1, 1, 2, 2)))
+    page = visualize.html_report("a < b", [("x & y", figure), ("text", "1 < 2"), ("two", [figure, "z"])])
+    assert "<h1>a &lt; b</h1>" in page
+    assert "<h2>x &amp; y</h2>" in page
+    assert "<pre>1 &lt; 2</pre>" in page
+    assert page.count('src="data:image/png;base64,') == 2
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
 
 
 def test_a_missing_extra_is_named(monkeypatch):

@@ -1,6 +1,6 @@
 """Pictures of the recorded graph, of training, and of what a network sees."""
 
-from .figures import confusion, curves, feature_maps, kernels, mistakes, tiles
+from .figures import confusion, curves, feature_maps, html_report, kernels, mistakes, tiles
 from .graphs import graph
 
-__all__ = ["confusion", "curves", "feature_maps", "graph", "kernels", "mistakes", "tiles"]
+__all__ = ["confusion", "curves", "feature_maps", "graph", "html_report", "kernels", "mistakes", "tiles"]

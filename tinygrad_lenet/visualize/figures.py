@@ -1,4 +1,4 @@
-"""Pictures of training and of what a network sees: matplotlib Figures.
+"""Pictures of training and of what a network sees: matplotlib Figures, and an HTML page that collects them.
 
 matplotlib is an extra, imported when the first picture is drawn. No window is opened.
 """
@@ -6,8 +6,9 @@ matplotlib is an extra, imported when the first picture is drawn. No window is o
 from __future__ import annotations
 
 import base64
+import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -31,6 +32,14 @@ _MOST = 10_000  # images in one figure
 _COLOURS = ("#2b6cb0", "#dd7a1f", "#2f855a", "#c53030", "#805ad5", "#8a8f98")
 _STYLES = {"train": "o--", "test": "o-", "validation": "o:"}
 _QUANTITIES = [("loss", "loss", 1, "{:.3g}"), ("accuracy", "accuracy (%)", 100, "{:.2f} %")]
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title><style>
+body {{font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em}}
+img {{max-width: 100%; display: block}} pre {{overflow-x: auto}}</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
 
 
 def _png(figure: Any) -> bytes:
@@ -39,12 +48,25 @@ def _png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
+def _html(figure: Any, alt: str = "") -> str:
+    """A Figure as an element of an HTML page."""
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(_png(figure)).decode()}">'
+
+
 class Figures(list["Figure"]):
     """A list of Figures, which a notebook shows one below the other."""
 
     def _repr_html_(self) -> str:
-        pictures = [base64.b64encode(_png(figure)).decode() for figure in self]
-        return "\n".join(f'<img src="data:image/png;base64,{picture}">' for picture in pictures)
+        return "\n".join(map(_html, self))
+
+
+class Page(str):
+    """An HTML page, which a notebook shows in a frame, so that its styles stay in it."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return f'<iframe width="100%" height="600" srcdoc="{html.escape(self)}"></iframe>'
 
 
 def _figure(width: float, height: float, title: str = "") -> Figure:
@@ -304,3 +326,31 @@ def feature_maps(model: Model, images: Any, limit: Positive = 16) -> list[Figure
             title = f"{call.name or 'output'}: {type(call.module).__name__}, {size}"
             figures.append(tiles(call.output.numpy()[0, :limit], title))
     return figures
+
+
+@checked
+def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
+    """An HTML page in one file: for each section a heading, and a Figure, a list of Figures, or preformatted text.
+
+    Raises:
+        DTypeError: an argument has the wrong type.
+
+    >>> import tinygrad_lenet as tl
+    >>> page = tl.visualize.html_report("Run 1", [("Layers", "conv1, conv2")])
+    >>> "<h1>Run 1</h1>" in page, "<pre>conv1, conv2</pre>" in page
+    (True, True)
+    """
+    body = []
+    for section in listed("sections", sections, "pairs of a heading and its content"):
+        if not isinstance(section, (tuple, list)) or len(section) != 2 or not isinstance(section[0], str):
+            raise DTypeError(f"sections must be pairs of a heading and its content, got {brief(section)}")
+        heading, content = html.escape(section[0]), section[1]
+        body.append(f"<h2>{heading}</h2>")
+        for part in content if isinstance(content, list) else [content]:
+            if isinstance(part, str):
+                body.append(f"<pre>{html.escape(part)}</pre>")
+            elif hasattr(part, "savefig"):
+                body.append(_html(part, heading))
+            else:
+                raise DTypeError(f"in sections, content is Figures or text, got {brief(part)}")
+    return Page(_PAGE.format(title=html.escape(title), body="\n".join(body)))

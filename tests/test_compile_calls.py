@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from test_compile import STORIES, World
+from test_memory import pool  # noqa: F401
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
@@ -125,3 +126,20 @@ def test_parameters_updated_between_forward_and_backward_are_noticed():
             layer.weight *= 2
         with pytest.raises(tl.GradientError, match="changed in place"):
             out.backward()
+
+
+def test_a_compiled_function_frees_what_its_traced_calls_used(pool):  # noqa: F811
+    weight = tl.rand(8, 8, 3, 3, generator=0)
+
+    @tl.compile
+    def function(x):
+        for _ in range(8):
+            x = tl.conv2d(x, weight)  # each result has another size
+        return x
+
+    idle = []
+    for _ in range(3):
+        function(tl.ones(4, 8, 32, 32))
+        idle.append(sum(map(len, pool.idle.values())))
+    assert idle[0] >= 4
+    assert max(idle[1:]) <= 1

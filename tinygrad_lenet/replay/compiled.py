@@ -104,9 +104,7 @@ class Compiled(Generic[P, R]):
         """
         recording = next((r for _, r in self.recordings if r.replayed), None)
         if recording is None:
-            why = next(
-                (r.refusal for _, r in self.recordings if r.refusal), "the third call is the first replay"
-            )
+            why = next((r.refusal for _, r in self.recordings if r.refusal), "the third call is the first replay")
             raise ArgumentError(f"report: there is no program: {why}")
         return report(recording)
 

@@ -125,3 +125,22 @@ def test_parameters_updated_between_forward_and_backward_are_noticed():
             layer.weight *= 2
         with pytest.raises(tl.GradientError, match="changed in place"):
             out.backward()
+
+
+def test_sixteen_shapes_in_turn_are_replayed():
+    function = tl.compile(lambda x: x + 1)
+    for _ in range(4):
+        for n in range(1, 17):
+            assert function(tl.zeros(n)).tolist() == [1] * n
+    assert (function.traced, function.replayed) == (32, 32)
+
+
+def test_a_function_whose_shapes_never_repeat_is_no_longer_traced():
+    function = tl.compile(lambda x: x + 1)
+    for n in range(1, 33):
+        function(tl.zeros(n))
+    with pytest.warns(UserWarning, match="not replayed: 33 calls in a row had other shapes, numbers or global"):
+        function(tl.zeros(33))
+    for n in range(34, 60):
+        assert function(tl.zeros(n)).tolist() == [1] * n
+    assert function.traced == 33

@@ -6,6 +6,7 @@ from test_compile import STORIES, World
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
+from tinygrad_lenet.kernels import memory
 
 
 def test_structures_of_tensors_and_numbers():
@@ -144,3 +145,22 @@ def test_a_function_whose_shapes_never_repeat_is_no_longer_traced():
     for n in range(34, 60):
         assert function(tl.zeros(n)).tolist() == [1] * n
     assert function.traced == 33
+
+
+def test_a_compiled_function_frees_what_its_traced_calls_used(monkeypatch):
+    pool = memory._Pool()
+    monkeypatch.setattr(memory, "_pool", pool)
+    weight = tl.rand(8, 8, 3, 3, generator=0)
+
+    @tl.compile
+    def function(x):
+        for _ in range(8):
+            x = tl.conv2d(x, weight)  # each result has another size
+        return x
+
+    idle = []
+    for _ in range(3):
+        function(tl.ones(4, 8, 32, 32))
+        idle.append(sum(map(len, pool.idle.values())))
+    assert idle[0] >= 4
+    assert max(idle[1:]) <= 1

@@ -489,20 +489,3 @@ def test_idle_memory_can_be_freed(pool):
     assert pool.total == sum(array.nbytes for array in used)
     del used
     assert len(taken()) == len(pool.blocks) == 4
-
-
-def test_a_compiled_function_frees_what_its_traced_calls_used(pool):
-    weight = tl.rand(8, 8, 3, 3, generator=0)
-
-    @tl.compile
-    def function(x):
-        for _ in range(8):
-            x = tl.conv2d(x, weight)  # each result has another size
-        return x
-
-    idle = []
-    for _ in range(3):
-        function(tl.ones(4, 8, 32, 32))
-        idle.append(sum(map(len, pool.idle.values())))
-    assert idle[0] >= 4
-    assert max(idle[1:]) <= 1

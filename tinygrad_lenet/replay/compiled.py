@@ -49,7 +49,7 @@ class Compiled(Generic[P, R]):
         functools.update_wrapper(self, fn, updated=())
         self.check = check
         self.recordings: list[tuple[Any, Recording]] = []  # with their keys, newest first
-        self.traced = self.replayed = self.in_vain = 0  # in_vain: traced since the last replay
+        self.traced = self.replayed = 0
         self._busy = threading.RLock()
         self._cells = getattr(fn, "__closure__", None) or ()
         self._names = [*_global_names(fn)]
@@ -78,21 +78,19 @@ class Compiled(Generic[P, R]):
                         return self.fn(*args, **kwargs)
                     if recording.program is not None:
                         self.replayed += 1
-                        self.in_vain = 0
                         if self.check:
                             return compare(recording, tensors, lambda: self.fn(*args, **kwargs))
                         return recording.replay(tensors)
                     first = recording
-            if self.in_vain > 2 * _MOST:
+            if self.traced > self.replayed + 2 * _MOST:
                 return self.fn(*args, **kwargs)
             recording = Recording(self.fn, args, kwargs, outside)
             self.traced += 1
-            self.in_vain += 1
             if first is not None and not recording.refusal:
                 recording.plan(first)
             why = recording.refusal
-            if self.in_vain > 2 * _MOST:
-                why = why or f"{self.in_vain} calls in a row had other shapes, numbers or global variables"
+            if self.traced > self.replayed + 2 * _MOST:
+                why = why or "too many calls have other shapes, numbers or global variables than earlier ones"
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)
@@ -108,9 +106,7 @@ class Compiled(Generic[P, R]):
         """
         recording = next((r for _, r in self.recordings if r.replayed), None)
         if recording is None:
-            why = next(
-                (r.refusal for _, r in self.recordings if r.refusal), "the third call is the first replay"
-            )
+            why = next((r.refusal for _, r in self.recordings if r.refusal), "the third call is the first replay")
             raise ArgumentError(f"report: there is no program: {why}")
         return report(recording)
 

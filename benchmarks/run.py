@@ -233,8 +233,6 @@ def distort() -> None:
         "affine": affine,
         "elastic": data.ElasticDistortion(),
         "affine and elastic": data.Compose([affine, data.ElasticDistortion()]),
-        "erasing": data.RandomErasing(),
-        "noise": data.GaussianNoise(),
     }
     rng = np.random.default_rng(0)
     print("images of 28x28 distorted in a second, in batches of 64 and of 1,024: median of 15")

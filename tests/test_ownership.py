@@ -50,7 +50,7 @@ ALONG = "cumsum cumprod argmax argmin"
 BINARY = (
     "add sub mul div pow mod maximum minimum hypot eq ne lt le gt ge logical_and logical_or bitwise_and bitwise_or "
 )
-BINARY += "bitwise_xor matmul dot inner outer kron tensordot"
+BINARY += "bitwise_xor matmul dot inner outer tensordot"
 LOSSES = "mse_loss l1_loss huber_loss smooth_l1_loss kl_div binary_cross_entropy_with_logits cross_entropy"
 
 

@@ -133,9 +133,9 @@ def summary(all_cores: dict[str, Any], one_thread: dict[str, Any]) -> list[str]:
         pairs.append([_ratio(rows[key], name) for name in (OURS, COMPILED)] if key in rows else ["", ""])
     (eager, compiled), train, infer = pairs
     return [
-        f"A training step of LeNet-5 takes {eager} of eager PyTorch's time {where}, and {compiled} with `tl.compile`",
-        f"(geometric means over batches of 1 to 512). At batch 64 training takes {' and '.join(train)}, "
-        f"inference {' and '.join(infer)}.",
+        f"Training LeNet-5 takes {eager} of eager PyTorch's time {where}, {compiled} with `tl.compile` (geometric means, "
+        "batches of 1 to 512);",
+        f"at batch 64 {' and '.join(train)}, inference {' and '.join(infer)}.",
     ]
 
 

@@ -7,6 +7,7 @@ from test_memory import pool  # noqa: F401
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
+from tinygrad_lenet.kernels import memory
 
 
 def test_structures_of_tensors_and_numbers():
@@ -129,6 +130,28 @@ def test_parameters_updated_between_forward_and_backward_are_noticed():
 
 
 def test_a_compiled_function_frees_what_its_traced_calls_used(pool):  # noqa: F811
+def test_sixteen_shapes_in_turn_are_replayed():
+    function = tl.compile(lambda x: x + 1)
+    for _ in range(4):
+        for n in range(1, 17):
+            assert function(tl.zeros(n)).tolist() == [1] * n
+    assert (function.traced, function.replayed) == (32, 32)
+
+
+def test_a_function_whose_shapes_never_repeat_is_no_longer_traced():
+    function = tl.compile(lambda x: x + 1)
+    for n in range(1, 33):
+        function(tl.zeros(n))
+    with pytest.warns(UserWarning, match="not replayed: too many calls have other shapes, numbers or"):
+        function(tl.zeros(33))
+    for n in range(34, 60):
+        assert function(tl.zeros(n)).tolist() == [1] * n
+    assert function.traced == 33
+
+
+def test_a_compiled_function_frees_what_its_traced_calls_used(monkeypatch):
+    pool = memory._Pool()
+    monkeypatch.setattr(memory, "_pool", pool)
     weight = tl.rand(8, 8, 3, 3, generator=0)
 
     @tl.compile

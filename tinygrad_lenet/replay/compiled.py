@@ -82,13 +82,15 @@ class Compiled(Generic[P, R]):
                             return compare(recording, tensors, lambda: self.fn(*args, **kwargs))
                         return recording.replay(tensors)
                     first = recording
+            if self.traced > self.replayed + 2 * _MOST:
+                return self.fn(*args, **kwargs)
             recording = Recording(self.fn, args, kwargs, outside)
             self.traced += 1
             if first is not None and not recording.refusal:
                 recording.plan(first)
             why = recording.refusal
-            if self.traced == _MOST and self.replayed < _MOST:
-                why = why or "nearly each call has other shapes, numbers or global variables, and is recorded anew"
+            if self.traced > self.replayed + 2 * _MOST:
+                why = why or "too many calls have other shapes, numbers or global variables than earlier ones"
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)

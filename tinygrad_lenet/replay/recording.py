@@ -109,9 +109,7 @@ class Recording:
 
     def replay(self, inputs: list[Tensor]) -> Any:
         """Compute the same for other inputs."""
-        program = self.program
-        if self.backward is not None:
-            program = self.backward.free_program(self._program)
+        program = self.program if self.backward is None else self.backward.free_program(self._program)
         self.replayed = True
         for value, x in zip(self.inputs, inputs, strict=True):
             np.copyto(program.arrays[value], x._data)
@@ -128,9 +126,7 @@ class Recording:
                 return inputs[self.inputs.index(leaf)]
             if leaf.kind == "outside":
                 return leaf.tensor
-            node = None
-            if self.backward is not None and leaf is self.backward.output:
-                node = self.backward.node(program, inputs)
+            node = self.backward.node(program, inputs) if self.backward and leaf is self.backward.output else None
             return Tensor._wrap(np.array(program.array(leaf)), node)
 
         return mapped(self.tree, result)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from test_compile import STORIES, World
-from test_memory import pool  # noqa: F401
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
@@ -129,7 +128,6 @@ def test_parameters_updated_between_forward_and_backward_are_noticed():
             out.backward()
 
 
-def test_a_compiled_function_frees_what_its_traced_calls_used(pool):  # noqa: F811
 def test_sixteen_shapes_in_turn_are_replayed():
     function = tl.compile(lambda x: x + 1)
     for _ in range(4):

@@ -133,6 +133,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, tmp_
             ends += 1
             assert outcome(torn) == expected
             (torn / "lenet_mnist.ckpt").unlink()
+    assert not list(torn.glob("*.tmp"))
 
 
 def test_ctrl_c_and_resume_end_with_the_same_bits_too(command, tmp_path):

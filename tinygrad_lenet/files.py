@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import stat
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from io import BufferedReader
@@ -20,7 +19,6 @@ from . import checks
 from .errors import DataError, TinygradLenetError, as_cause
 
 _TEMPORARY = re.compile(r"\.tinygrad_lenet-[0-9a-f]{32}\.tmp")
-_DAY = 86_400.0  # seconds
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -29,8 +27,7 @@ def write(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], o
 
     The content is written to a temporary file in the same folder, forced to the disk, and renamed in one step. A crash,
     a full disk, an interrupt or a power cut at any moment leaves the old file or the new one. If several writers write
-    the same file, the last one wins. A later call for
-    the same folder removes the temporary file of a killed writer, after a day.
+    the same file, the last one wins. The next call for the same folder removes the temporary file of a killed writer.
 
     A symbolic link is followed, and the file that it points to is replaced. The new file keeps the mode of the old one,
     and its owner and group if the system permits. Other hard links to the old file keep the old content.
@@ -141,8 +138,7 @@ def _replace(target: str, old: os.stat_result | None, content: bytes | Callable[
     _remove_leftovers(folder)
     name = os.path.join(folder, f".tinygrad_lenet-{os.urandom(16).hex()}.tmp")
     try:
-        mode = 0o666 if old is None else 0o600  # never more open than the old file
-        with open(name, "xb", opener=partial(os.open, mode=mode)) as file:
+        with _new_file(name, 0o666 if old is None else 0o600) as file:  # never more open than the old file
             if callable(content):
                 content(file)
             else:
@@ -160,13 +156,34 @@ def _replace(target: str, old: os.stat_result | None, content: bytes | Callable[
     _sync_folder(folder)
 
 
+def _new_file(name: str, mode: int) -> IO[bytes]:
+    """A new file, locked so that no other writer takes it for a leftover."""
+    while True:
+        file = open(name, "xb", opener=partial(os.open, mode=mode))  # noqa: SIM115 - the caller closes it
+        _lock(file)
+        if os.path.lexists(name):
+            return file
+        file.close()  # another writer removed it before it was locked
+
+
+def _lock(file: IO[bytes], wait: bool = True) -> bool:
+    """Lock a file until it is closed or the process ends; return whether it is locked now."""
+    try:
+        import fcntl  # Windows lacks it
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):
+        return False
+    return True
+
+
 def _remove_leftovers(folder: str) -> None:
-    """Remove the temporary files of killed writers: those that nobody has written to for a day."""
+    """Remove the temporary files of killed writers: those that nobody has locked."""
     with contextlib.suppress(OSError):  # a folder that cannot be listed
         for name in filter(_TEMPORARY.fullmatch, os.listdir(folder)):
             path = os.path.join(folder, name)
-            with contextlib.suppress(OSError):  # another writer may be faster
-                if time.time() - os.stat(path).st_mtime > _DAY:
+            with contextlib.suppress(OSError), open(path, "rb") as file:  # another writer may be faster
+                if _lock(file, wait=False):
                     os.unlink(path)
 
 

@@ -133,7 +133,7 @@ def summary(all_cores: dict[str, Any], one_thread: dict[str, Any]) -> list[str]:
         pairs.append([_ratio(rows[key], name) for name in (OURS, COMPILED)] if key in rows else ["", ""])
     (eager, compiled), train, infer = pairs
     return [
-        f"Training LeNet-5 takes {eager} of eager PyTorch's time {where}, {compiled} with `tl.compile` (geometric means, "
+        f"Training LeNet-5 takes {eager} of eager PyTorch's time {where}, {compiled} with `tl.compile` (geometric means, "  # noqa: E501
         "batches of 1 to 512);",
         f"at batch 64 {' and '.join(train)}, inference {' and '.join(infer)}.",
     ]

@@ -159,6 +159,7 @@ def _public(key):
 INNER = {"ops.shape._join": ("ends",), "ops.indexing._put": ("shape", "paths")}
 INNER |= {"ops.softmax.softmax_nll": ("index",), "ops.softmax._softmax_nll_grad": ("index",)}
 INNER |= {"ops.indexing.checked_index": ("index",), "ops.indexing._origin": ("shape", "positions")}
+INNER |= {"ops.losses.count_classes": ("index",)}
 INNER |= {"ops.normalization._moved": ("running", "newest"), "optim.clipping._joint_norm": ("gradients",)}
 INNER |= {"optim.clipping._limited": ("g", "total"), "optim.clipping._narrow": ("total",)}
 

@@ -46,7 +46,7 @@ def _lenet(rows: list[dict[str, Any]], model: str, name: str) -> list[dict[str, 
 
 
 def _time(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} \u00b5s"
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} us"
 
 
 def _ratio(row: dict[str, Any], name: str, other: str = "torch", quartiles: bool = False) -> str:

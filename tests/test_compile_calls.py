@@ -164,3 +164,20 @@ def test_a_compiled_function_frees_what_its_traced_calls_used(monkeypatch):
         idle.append(sum(map(len, pool.idle.values())))
     assert idle[0] >= 4
     assert max(idle[1:]) <= 1
+
+
+def test_an_update_by_gradients_from_outside():
+    results = []
+    for compiled in (False, True):
+        model = nn.Linear(3, 2, generator=0)
+        optimizer = tl.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        step = tl.compile(optimizer.step) if compiled else optimizer.step
+        for k in range(6):
+            optimizer.zero_grad()
+            (model(tl.rand(4, 3, generator=k)) ** 2).mean().backward()
+            step()
+        results.append([p.numpy().copy() for p in model.parameters()])
+    assert step.replayed == 4
+    for a, b in zip(*results, strict=True):
+        assert a.tobytes() == b.tobytes()

@@ -128,7 +128,9 @@ OWNERS["clone"] += [lambda x: +x, np.positive, np.copy]
 OTHERS = (
     "arange eye full ones rand randn zeros tensor as_tensor from_dlpack draw load load_checkpoint load_metadata save "
 )
-OTHERS += "save_checkpoint primitive grad value_and_grad vjp jvp jacobian hessian hvp checkpoint no_grad enable_grad "
+OTHERS += (
+    "save_checkpoint primitive grad value_and_grad vjp jvp jacobian hessian hvp checkpoint compile no_grad enable_grad "
+)
 OTHERS += "is_grad_enabled get_num_threads set_num_threads detect_anomaly set_detect_anomaly"
 
 

@@ -149,6 +149,7 @@ WITHIN = {
     "normalize": "batch_norm",
     "channel_moments": "batch_norm",
     "checked_index": "cross_entropy",
+    "count_classes": "cross_entropy",
     "conv2d_input_grad": "conv2d",
     "conv2d_weight_grad": "conv2d",
 }

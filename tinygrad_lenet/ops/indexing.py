@@ -197,7 +197,8 @@ def checked_index(index: Any, low: int, high: int, error: Any, message: str, ign
     ``low ... high - 1``; in its message, {0} is the first that does not, and {1} all indices.
     """
     found = index.astype(np.intp)
-    if ignored in range(low, high) or not (index.size and low <= _min(index, None) and _max(index, None) < high):
+    inside = ignored is not None and low <= ignored < high
+    if inside or not (index.size and low <= _min(index, None) and _max(index, None) < high):
         gone = index == ignored
         bad = index[~(gone | ((index >= low) & (index < high)))]
         if bad.size:

@@ -169,7 +169,7 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn, optim
     >>> model = nn.Linear(2, 1, generator=0)
-    >>> optimizer = optim.SGD(model.parameters(), lr=0.1)
+    >>> optimizer = optim.SGD(model.parameters(), lr=0.02)
     >>> @tl.compile
     ... def step(x, y):
     ...     loss = tl.mse_loss(model(x), y)

@@ -46,7 +46,7 @@ def _lenet(rows: list[dict[str, Any]], model: str, name: str) -> list[dict[str, 
 
 
 def _time(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} us"
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} &micro;s"
 
 
 def _ratio(row: dict[str, Any], name: str, other: str = "torch", quartiles: bool = False) -> str:
@@ -133,8 +133,8 @@ def summary(all_cores: dict[str, Any], one_thread: dict[str, Any]) -> list[str]:
         pairs.append([_ratio(rows[key], name) for name in (OURS, COMPILED)] if key in rows else ["", ""])
     (eager, compiled), train, infer = pairs
     return [
-        f"Training LeNet-5 takes {eager} of eager PyTorch's time {where}, {compiled} with `tl.compile` (geometric means, "  # noqa: E501
-        "batches of 1 to 512);",
+        f"Training LeNet-5 takes {eager} of eager PyTorch's time {where}, {compiled} with `tl.compile` "
+        "(geometric means, batches of 1 to 512);",
         f"at batch 64 {' and '.join(train)}, inference {' and '.join(infer)}.",
     ]
 
@@ -143,7 +143,7 @@ def rewrite(all_cores: dict[str, Any], one_thread: dict[str, Any]) -> None:
     """Put the figures into the READMEs, between their marks, and draw the ratios."""
     _put(HERE / "README.md", "figures", ["", *tables(all_cores, one_thread)])
     _put(HERE.parent / "README.md", "speed", summary(all_cores, one_thread))
-    draw([all_cores, one_thread], HERE / "ratios.png")
+    draw([found for found in (all_cores, one_thread) if found["means"][OURS]], HERE / "ratios.png")
 
 
 def _put(path: Path, name: str, lines: list[str]) -> None:

@@ -95,7 +95,7 @@ def tables(all_cores: dict[str, Any], one_thread: dict[str, Any]) -> list[str]:
 
 
 def _facts(all_cores: dict[str, Any], one_thread: dict[str, Any]) -> list[str]:
-    """What is measured once: memory, a busy core, the first steps, the largest ratio."""
+    """The figures that are measured once: memory, a busy core, the first steps, the largest ratio."""
     names = (OURS, COMPILED, "torch")
     rows = []
     if "memory" in all_cores:

@@ -304,7 +304,7 @@ def growth(rounds: int, plot: Path | None) -> dict[str, Any]:
 
 
 def conclude(summary: dict[str, Any]) -> None:
-    """What follows from all rows: means, the worst case of compiling, and the time until it pays."""
+    """The results over all rows: means, the worst case of compiling, and the time until it pays."""
     rows, kinds = summary["rows"], (OURS, COMPILED)
     summary["means"] = {name: pages.mean(rows, name) for name in kinds}
     goals = dict(zip(kinds, (MEANS[0], MEANS[1 if summary["one_thread"] else 2]), strict=True))

@@ -39,6 +39,11 @@ _IMAGES = 256  # the largest number of images in a block; with far fewer, runs a
 _BYTES = 1 << 20  # the largest size of a block's columns, if possible: a core's cache has 0.5 to 2 MB
 
 
+_RUN = 512
+
+Place = tuple[slice, slice, slice]
+
+
 class Geometry(NamedTuple):
     """The options of a convolution for images of one size: its windows and its groups."""
 
@@ -84,6 +89,21 @@ def _blocks(rows: int, batch: int, row_bytes: int, reach: int, work: int) -> lis
     return [(part, chunk) for part in cut(rows, most) for chunk in chunks]
 
 
+def _windows_blocks(at: Geometry, channels: int, batch: int, itemsize: int, work: int) -> list[Place]:
+    """Cut the output into blocks (rows, columns, chunk of the batch), the same for any number of threads."""
+    (kh, kw), (oh, ow) = at.windows.kernel, at.windows.grid
+    height, column = at.windows.padded[0], channels * kw * itemsize  # bytes of one pixel of a column of im2col, one image
+    shares = max(1, min(8, work // threads.WORTH))
+    # Columns are cut first, as neighbours copy no pixel twice.
+    width = max(_RUN, min(_BYTES // max(1, height * column), -(-ow * batch // shares)))
+    chunks, across = cut(batch, width), cut(ow, max(1, width // max(1, batch)))
+    pixels = len(range(ow)[across[0]]) * len(range(batch)[chunks[0]]) if batch and ow else 1
+    shares = -(-shares // max(1, len(across) * len(chunks)))
+    fitting = oh if height * column * pixels <= _BYTES * 2 else max(2 * kh, _BYTES // max(1, column * pixels))
+    most = max(1, min(fitting, -(-oh // shares)))
+    return [(rows, columns, chunk) for rows in cut(oh, most) for columns in across for chunk in chunks]
+
+
 class OutputBlock(NamedTuple):
     """A block of the output, and its columns of im2col, (groups, rows, kh * C / groups * kw, OW * N).
 
@@ -95,10 +115,10 @@ class OutputBlock(NamedTuple):
     view (1, 10, 5 * 6 * 5, 10 * N) of the strips.
     """
 
-    rows: slice  # of the output
-    chunk: slice  # of the batch
+    place: tuple[Any, ...]  # index of the block in the output (OH, O, OW, N)
     number: int  # of the block: sums of blocks are added in this order
-    strips: tuple[int, ...]  # the shape of the copied memory, (groups, H, C / groups, kw, OW, N)
+    memory: tuple[int, ...]  # the shape of the copied memory, (groups, H, C / groups * kw, OW * N), with a bias one row more
+    strips: View  # of this memory: all but the last row, (groups, H, C / groups, kw, OW, N)
     pixels: View  # of the images: the pixels to copy, in the shape of the strips
     columns: View  # of the strips, see _columns_view
 
@@ -143,21 +163,25 @@ def _strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def _output_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: int) -> tuple[list[OutputBlock], int]:
+def _output_blocks(
+    at: Geometry, channels: int, outs: int, batch: int, itemsize: int, ones: int = 0
+) -> tuple[list[OutputBlock], int]:
     """The blocks of the output, and the number of multiply-adds."""
     (padded_h, padded_w), groups, c = at.windows.padded, at.groups, channels // at.groups
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.windows.kernel, at.windows.stride, at.windows.dilation, at.windows.grid
     s_h, s_c, s_w, s_n = _strides((padded_h, channels, padded_w, batch), itemsize)  # of the images; t_ of the strips
     work = outs * c * kh * kw * oh * ow * batch
     found = []
-    for number, (rows, chunk) in enumerate(_blocks(oh, batch, channels * kw * ow * itemsize, kh, work)):
-        count, n = rows.stop - rows.start, chunk.stop - chunk.start
-        strips = (groups, (count - 1) * sh + (kh - 1) * dh + 1, c, kw, ow, n)
-        start = rows.start * sh * s_h + chunk.start * s_n
+    for number, (rows, across, chunk) in enumerate(_windows_blocks(at, channels, batch, itemsize, work)):
+        count, w, n = (part.stop - part.start for part in (rows, across, chunk))
+        strips = (groups, (count - 1) * sh + (kh - 1) * dh + 1, c, kw, w, n)
+        start = rows.start * sh * s_h + across.start * sw * s_w + chunk.start * s_n
         pixels = View(strips, (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n), start)
-        t_g, t_h, _, t_k, _, t_n = _strides(strips, itemsize)
-        columns = _columns_view((groups, count, kh, c * kw, ow * n), (t_g, t_h * sh, t_h * dh, t_k, t_n))
-        found.append(OutputBlock(rows, chunk, number, strips, pixels, columns))
+        shape = (*strips[:2], c * kw + ones, w * n)
+        t_g, t_h, t_k, t_n = _strides(shape, itemsize)
+        copied = View(strips, (t_g, t_h, t_k * kw, t_k, n * t_n, t_n))
+        columns = _columns_view((groups, count, kh, shape[2], w * n), (t_g, t_h * sh, t_h * dh, t_k, t_n))
+        found.append(OutputBlock((rows, slice(None), across, chunk), number, shape, copied, pixels, columns))
     return found, work
 
 
@@ -199,6 +223,12 @@ def _matrices(columns: View, array: Array, room: Room, steps: Steps) -> Array:
     return copy
 
 
+def _joined(x: Array) -> bool:
+    """Whether the pixels of all images, the last two axes, are one axis in memory."""
+    *_, width, n = x.shape
+    return (n == 1 or x.strides[-1] == x.itemsize) and (width == 1 or x.strides[-2] == n * x.itemsize)
+
+
 def _weight_matrix(turned: Array, shape: tuple[int, ...], dtype: np.dtype[Any], room: Room, steps: Steps) -> Array:
     """A weight, its five axes in another order, as matrices: a view if possible, else a copy."""
     if 1 in turned.shape[1:] and turned.dtype == dtype:
@@ -210,11 +240,13 @@ def _weight_matrix(turned: Array, shape: tuple[int, ...], dtype: np.dtype[Any], 
     return copy.reshape(shape)
 
 
-def _columns(images: Array, block: OutputBlock, room: Room, steps: Steps) -> Array:
+def _columns(images: Array, block: OutputBlock, room: Room, steps: Steps, ones: int = 0) -> Array:
     """The columns of a block, (groups, rows, kh * C / groups * kw, OW * N)."""
-    strips = room(block.strips, images.dtype)
-    steps.append(partial(np.copyto, strips, block.pixels.of(images)))
-    return _matrices(block.columns, strips, room, steps)
+    copied = room(block.memory, images.dtype)
+    steps.append(partial(np.copyto, block.strips.of(copied), block.pixels.of(images)))
+    if ones:
+        steps.append(partial(copied[:, :, -1].fill, 1))
+    return _matrices(block.columns, copied, room, steps)
 
 
 def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | None, at: Geometry) -> Steps:
@@ -224,23 +256,29 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
     by_row = weight.reshape(groups, o // groups, c, kh, kw).transpose(0, 1, 3, 2, 4)
-    kernel = _weight_matrix(by_row, (groups, 1, o // groups, kh * c * kw), dtype, room, steps)
+    ones = 0 if bias is None else 1
+    if bias is None:
+        kernel = _weight_matrix(by_row, (groups, 1, o // groups, kh * c * kw), dtype, room, steps)
+    else:
+        whole = room((groups, 1, o // groups, kh, c * kw + 1), dtype)
+        steps.append(partial(np.copyto, whole[:, 0, :, :, :-1].reshape(by_row.shape), by_row))
+        steps.append(partial(whole[..., -1].fill, 0))
+        steps.append(partial(np.copyto, whole[:, 0, :, 0, -1], bias.reshape(groups, o // groups)))
+        kernel = whole.reshape(groups, 1, o // groups, kh * (c * kw + 1))
 
     def compute(block: OutputBlock) -> Steps:
         inner: Steps = []
-        columns = _columns(images, block, room, inner)
-        target = outs_by_row[block.rows, :, :, block.chunk]
-        whole = target.flags.c_contiguous  # then the product can be written to it directly
+        columns = _columns(images, block, room, inner, ones)
+        target = outs_by_row[block.place]
+        whole = _joined(target)  # then the product can be written to it directly
         sums = target if whole else room(target.shape, dtype)
         by_group = sums.reshape(len(sums), groups, o // groups, columns.shape[3]).transpose(1, 0, 2, 3)
         inner += product(kernel, columns, by_group, room)  # weight.reshape(O, -1) @ columns
-        if bias is not None:
-            inner.append(partial(np.add, sums, bias.reshape(-1, 1, 1), target))
-        elif not whole:
+        if not whole:
             inner.append(partial(np.copyto, target, sums))
         return inner
 
-    blocks, work = _output_blocks(at, c * groups, o, len(x), dtype.itemsize)
+    blocks, work = _output_blocks(at, c * groups, o, len(x), dtype.itemsize, ones)
     return [*steps, Blocked(compute, blocks, work)]
 
 
@@ -266,13 +304,17 @@ def input_grad_steps(out: Array, room: Room, g: Array, weight: Array, at: Geomet
         columns = _matrices(block.columns, grads, room, inner)
         inner += product(kernel, columns, products, room)
         target = images[block.rows, :, :, block.chunk]
-        inner.append(partial(target.fill, 0))
         count, _, _, n = target.shape
         by_group = target.reshape(count, groups, c, width, n).transpose(1, 0, 2, 3, 4)
         parts = products.reshape(groups, count, c, kw, ow, n)
+        first = ow if sw == 1 else 0  # pixels that the first products fill
+        inner.append(partial(by_group[:, :, :, first:].fill, 0))
         for b in range(kw):  # as in fold, along the width only
             pixels = by_group[:, :, :, b * dw : b * dw + (ow - 1) * sw + 1 : sw]
-            inner.append(partial(np.add, pixels, parts[:, :, :, b], pixels))
+            if first and b == 0:
+                inner.append(partial(np.copyto, pixels, parts[:, :, :, b]))
+            else:
+                inner.append(partial(np.add, pixels, parts[:, :, :, b], pixels))
         return inner
 
     blocks, work = _image_blocks(at, c * groups, o, len(g), dtype.itemsize)
@@ -295,7 +337,9 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     def compute(block: OutputBlock) -> Steps:
         inner: Steps = []
         columns = _columns(images, block, room, inner)
-        grads = aligned(by_row[block.rows, :, :, block.chunk], dtype, room, inner)
+        grads = by_row[block.place]
+        if not (_joined(grads) and grads.dtype == dtype):
+            grads = aligned(grads, dtype, room, inner)
         count = len(grads)
         grads = grads.reshape(count, groups, o // groups, columns.shape[3]).transpose(1, 0, 3, 2)
         products = room((groups, count, depth, o // groups), dtype)

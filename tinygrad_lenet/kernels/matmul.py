@@ -61,14 +61,18 @@ def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -> 
 @functools.lru_cache(maxsize=1024)
 def _tile(m: int, k: int, n: int) -> tuple[int, int]:
     """The size of the tiles of a product (m, k) by (k, n)."""
-    columns = _even(n, max(_WIDE, _TILE // (k * min(m, 32))), 16)
+    columns = _even(n, max(_WIDE, _TILE // (k * min(m, 32))), _WIDE)
     return _even(m, _TILE // (k * columns), 4), columns
 
 
 def _even(length: int, most: int, unit: int) -> int:
-    """The length of equal steps along an axis: a multiple of ``unit``, at most ``most``, with a small remainder."""
+    """The length of equal steps along an axis: a multiple of ``unit``, at most ``most``, if possible without remainder.
+
+    Shorter steps than ``most`` are not shorter than half of it.
+    """
     count = 1 if length <= most else -(-length // max(unit, most // unit * unit))
-    return min(length, -(-length // (count * unit)) * unit)
+    whole = next((c for c in range(count, 2 * count) if length % (c * unit) == 0), count)
+    return min(length, -(-length // (whole * unit)) * unit)
 
 
 def _cut(length: int, step: int) -> list[tuple[slice, int]]:
@@ -78,11 +82,13 @@ def _cut(length: int, step: int) -> list[tuple[slice, int]]:
 
 
 def _tiles(x: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
-    """Cut matrices (..., m, n) into tiles (..., n / columns, m / rows, rows, columns): a view."""
+    """Cut matrices (..., m, n) into tiles (n / columns, ..., m / rows, rows, columns): a view."""
     *stack, m, n = x.shape
-    axes = len(stack)
-    tiles = x.reshape(*stack, m // rows, rows, n // columns, columns)
-    return tiles.transpose(*range(axes), axes + 2, axes, axes + 1, axes + 3)
+    return x.reshape(*stack, m // rows, rows, n // columns, columns).transpose(_OUTERMOST[x.ndim])
+
+
+# For arrays of each number of axes: their columns of tiles become the first axis.
+_OUTERMOST = [(axes, *range(axes), axes + 1) for axes in range(33)]
 
 
 def common_dtype(*arrays: NDArray[Any]) -> np.dtype[Any]:

@@ -278,7 +278,7 @@ def poison(case):
         ("matmul._TILE", 5000),
         ("matmul._DEEP", 8),
         ("convolution._BYTES", 1),
-        ("convolution._IMAGES", 3),
+        ("convolution._RUN", 3),
     ],
 )
 def test_how_products_are_cut_into_blocks_does_not_matter(case, name, value):

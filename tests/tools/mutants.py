@@ -11,7 +11,7 @@ PACKAGE = ROOT / "tinygrad_lenet"
 KERNELS = ["channels", "convolution", "elementwise", "masks", "matmul", "pooling", "softmax", "sums", "windows"]
 # Mutants that compute the same: the file's name, a part of the call or statement that holds them, the mutation (a
 # pattern), and why no test can tell them from the original.
-BLOCKS = "only chooses the blocks, and the tests with other _BYTES, _IMAGES, _TILE, _DEEP show that these do not matter"
+BLOCKS = "only chooses the blocks, and the tests with other _BYTES, _RUN, _TILE, _DEEP show that these do not matter"
 HARMLESS = [
     ("activations", "np.minimum(np.abs(x), 40)", "40  ->  41", "beyond, the result is 0"),
     ("activations", "np.where(x < 0, upper, 1 - upper)", ".*<=.*", "at 0 both are a half"),

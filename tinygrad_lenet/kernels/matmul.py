@@ -21,7 +21,7 @@ _FLAT = 32
 # For products up to this number of multiply-adds OpenBLAS copies nothing where it can (22 against 80 GFLOP/s), and
 # never wakes its own threads. Where it always copies, tiles of a flat product are as fast as all of it.
 _TILE = 262_144
-_WIDE = 64  # the least number of columns of a tile: four or more cache lines; more if the sums are short
+_WIDE = 64  # columns of a tile, or a multiple: whole cache lines and registers, for each kernel of OpenBLAS
 _DEEP = _TILE // (4 * _WIDE)  # the longest sums in one tile: it has four rows or more
 
 
@@ -66,13 +66,9 @@ def _tile(m: int, k: int, n: int) -> tuple[int, int]:
 
 
 def _even(length: int, most: int, unit: int) -> int:
-    """The length of equal steps along an axis: a multiple of ``unit``, at most ``most``, if possible without remainder.
-
-    Shorter steps than ``most`` are not shorter than half of it.
-    """
+    """The length of equal steps along an axis: a multiple of ``unit``, at most ``most``, with a small remainder."""
     count = 1 if length <= most else -(-length // max(unit, most // unit * unit))
-    whole = next((c for c in range(count, 2 * count) if length % (c * unit) == 0), count)
-    return min(length, -(-length // (whole * unit)) * unit)
+    return min(length, -(-length // (count * unit)) * unit)
 
 
 def _cut(length: int, step: int) -> list[tuple[slice, int]]:
@@ -82,13 +78,11 @@ def _cut(length: int, step: int) -> list[tuple[slice, int]]:
 
 
 def _tiles(x: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
-    """Cut matrices (..., m, n) into tiles (n / columns, ..., m / rows, rows, columns): a view."""
+    """Cut matrices (..., m, n) into tiles (..., n / columns, m / rows, rows, columns): a view."""
     *stack, m, n = x.shape
-    return x.reshape(*stack, m // rows, rows, n // columns, columns).transpose(_OUTERMOST[x.ndim])
-
-
-# For arrays of each number of axes: their columns of tiles become the first axis.
-_OUTERMOST = [(axes, *range(axes), axes + 1) for axes in range(33)]
+    axes = len(stack)
+    tiles = x.reshape(*stack, m // rows, rows, n // columns, columns)
+    return tiles.transpose(*range(axes), axes + 2, axes, axes + 1, axes + 3)
 
 
 def common_dtype(*arrays: NDArray[Any]) -> np.dtype[Any]:

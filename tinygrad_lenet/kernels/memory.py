@@ -155,8 +155,6 @@ def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Ro
     """An uninitialised array of this shape, its axes in memory in the order of those of ``x``."""
     if x.flags.c_contiguous:
         return room(shape, dtype)
-    if room is empty and prod(shape) * dtype.itemsize < _SMALL:
-        return np.empty_like(x, dtype, "K", False, shape)
     order, back = _order(x.strides)
     return room(tuple([shape[axis] for axis in order]), dtype).transpose(back)
 

@@ -146,8 +146,7 @@ def _first_maxima(images: Array, peak: Array, block: Block, room: Room) -> tuple
     """A mask, and for each position in the kernel the steps that set it where a window has its first maximum there."""
     won, free = memory.empty_like(peak, _BOOL, room), memory.empty_like(peak, _BOOL, room)
     positions: list[Steps] = [[partial(np.equal, images[place], peak, won)] for place in block.places]
-    if len(positions) > 1:  # no maximum so far: it is at the last position, or NaN
-        positions[-1] = [partial(np.equal, peak, peak, won)]
+    positions[-1] = [partial(np.equal, peak, peak, won)]  # a maximum not found before is there, unless it is NaN
     positions[0].append(partial(np.logical_not, won, free))
     for position in positions[1:]:
         position.append(partial(np.logical_and, won, free, won))

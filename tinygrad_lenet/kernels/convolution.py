@@ -226,7 +226,6 @@ def _columns(images: Array, block: OutputBlock, room: Room, steps: Steps, ones: 
 def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | None, at: Geometry) -> Steps:
     """The steps of :func:`conv2d` into ``out``, (N, O, OH, OW), of a dtype other than float16."""
     (o, c, kh, kw), groups, dtype = weight.shape, at.groups, out.dtype
-    outs_by_row = out.transpose(2, 1, 3, 0)
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
     by_row = weight.reshape(groups, o // groups, c, kh, kw).transpose(0, 1, 3, 2, 4)
@@ -241,12 +240,11 @@ def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | 
     def compute(block: OutputBlock) -> Steps:
         inner: Steps = []
         columns = _columns(images, block, room, inner, ones)
-        target = outs_by_row[block.place]
-        direct = _joined(target)
-        sums = target if direct else room(target.shape, dtype)
+        target = out.transpose(2, 1, 3, 0)[block.place]
+        sums = target if _joined(target) else room(target.shape, dtype)
         by_group = sums.reshape(len(sums), groups, o // groups, columns.shape[3]).transpose(1, 0, 2, 3)
         inner += product(kernel, columns, by_group, room)  # weight.reshape(O, -1) @ columns
-        if not direct:
+        if sums is not target:
             inner.append(partial(np.copyto, target, sums))
         return inner
 
@@ -265,9 +263,7 @@ def input_grad_steps(out: Array, room: Room, g: Array, weight: Array, at: Geomet
         deliver = [partial(np.copyto, result, images[:, :, at.windows.inside[1]])]
     steps: Steps = []
     flipped = weight.reshape(groups, o // groups, c, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
-    matrix = room(flipped.shape, dtype)
-    steps.append(partial(np.copyto, matrix, flipped))
-    kernel = matrix.reshape(groups, 1, c * kw, kh * o // groups)
+    kernel = aligned(flipped, dtype, room, steps).reshape(groups, 1, c * kw, kh * o // groups)
 
     def compute(block: ImageBlock) -> Steps:
         inner: Steps = []
@@ -278,9 +274,8 @@ def input_grad_steps(out: Array, room: Room, g: Array, weight: Array, at: Geomet
         columns = _matrices(block.columns, grads, room, inner)
         inner += product(kernel, columns, products, room)
         target = images[block.rows]
-        count, _, _, n = target.shape
-        by_group = target.reshape(count, groups, c, width, n).transpose(1, 0, 2, 3, 4)
-        parts = products.reshape(groups, count, c, kw, ow, n)
+        by_group = target.reshape(len(target), groups, c, width, len(g)).transpose(1, 0, 2, 3, 4)
+        parts = products.reshape(groups, len(target), c, kw, ow, len(g))
         first = int(sw == 1)  # then the first products fill their pixels
         if first:
             inner.append(partial(np.copyto, by_group[:, :, :, :ow], parts[:, :, :, 0]))
@@ -302,7 +297,6 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     (o, c, kh, kw), groups, dtype = out.shape, at.groups, out.dtype
     depth = kh * c * kw
     blocks, work = _output_blocks(at, c * groups, o, len(x), dtype.itemsize)
-    by_row = g.transpose(2, 1, 3, 0)
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
     sums = room((len(blocks), groups, depth, o // groups), dtype)
@@ -310,24 +304,19 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     def compute(block: OutputBlock) -> Steps:
         inner: Steps = []
         columns = _columns(images, block, room, inner)
-        grads = by_row[block.place]
+        grads = g.transpose(2, 1, 3, 0)[block.place]
         if not _joined(grads) or grads.dtype != dtype:
             grads = aligned(grads, dtype, room, inner)
-        count = len(grads)
-        grads = grads.reshape(count, groups, o // groups, columns.shape[3]).transpose(1, 0, 3, 2)
-        products = room((groups, count, depth, o // groups), dtype)
+        grads = grads.reshape(len(grads), groups, o // groups, columns.shape[3]).transpose(1, 0, 3, 2)
+        products = room((*grads.shape[:2], depth, o // groups), dtype)
         # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
         inner += product(columns, grads, products, room)
         inner.append(partial(np.add.reduce, products, 1, None, sums[block.number]))
         return inner
 
-    steps.append(Blocked(compute, blocks, work))
-    total = sums
-    if len(blocks) != 1:
-        total = room(sums.shape[1:], dtype)
-        steps.append(partial(np.add.reduce, sums, 0, None, total))
-    by_weight = total.reshape(groups, kh, c, kw, o // groups).transpose(0, 4, 2, 1, 3)
-    return [*steps, partial(np.copyto, out.reshape(groups, o // groups, c, kh, kw), by_weight)]
+    by_weight = sums.reshape(len(blocks), groups, kh, c, kw, o // groups).transpose(0, 1, 5, 3, 2, 4)
+    result = out.reshape(groups, o // groups, c, kh, kw)
+    return [*steps, Blocked(compute, blocks, work), partial(np.add.reduce, by_weight, 0, None, result)]
 
 
 # The kernels: steps made and run at once

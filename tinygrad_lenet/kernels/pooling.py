@@ -63,8 +63,7 @@ def blocks(at: Windows, parts: int) -> list[Block]:
         cuts = [slice(0, count)]
     else:
         cuts = cut(count, -(-count // (parts + parts % 2)))  # an even number, for two threads
-    positions = [*np.ndindex(at.kernel)]
-    return [Block(rows, tuple((..., *at.pixels(a, b, rows)) for a, b in positions)) for rows in cuts]
+    return [Block(rows, tuple((..., *at.pixels(a, b, rows)) for a, b in np.ndindex(at.kernel))) for rows in cuts]
 
 
 # Computation
@@ -77,8 +76,8 @@ def _tiles(images: Array, at: Windows) -> Array:
 
 def _blocked(compute: Any, at: Windows, images: Array) -> Blocked:
     """The step that computes rows of windows block by block."""
-    work = 25 * images.size  # a block is many short calls: threads pay off for large images only
-    return Blocked(compute, blocks(at, -(-images.nbytes // _ROOM)), work)
+    # The work: a block is many short calls, so threads pay off for large images only.
+    return Blocked(compute, blocks(at, -(-images.nbytes // _ROOM)), 25 * images.size)
 
 
 def _padded(x: Array, at: Windows, room: Room, steps: Steps, fill: float) -> Array:

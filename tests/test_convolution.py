@@ -309,6 +309,26 @@ def test_columns_are_copied_only_where_they_cannot_be_a_view(kernel, dilation, c
     assert tuple(len(blocks[0].columns.shape) for blocks, _ in found) == axes
 
 
+def test_blocks_of_a_large_batch_copy_no_pixel_twice():
+    at = Geometry(windows((14, 14), 5, 1, 0, 1), 1)
+    blocks, _ = kernels._output_blocks(at, 6, 16, 512, 4)
+    assert len(blocks) > 1
+    # Each pixel of the 14 rows once for each of the 5 positions along the width.
+    assert sum(np.prod(block.strips) for block in blocks) == 14 * 6 * 5 * 10 * 512
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_bias_that_is_not_finite_reaches_its_own_channel_only(value):
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 4, 6, 5)), rng.standard_normal((6, 2, 3, 2))
+    bias = np.array([0.5, value, 0.0, -1.0, 2.0, 3.0])
+    options = {"stride": (2, 1), "dilation": (1, 2), "groups": 2}
+    expected = tl.conv2d(x, weight, **options).numpy() + bias.reshape(-1, 1, 1)
+    with np.errstate(invalid="ignore"):  # BLAS fills its registers with products of inf and 0, which it drops
+        found = tl.conv2d(x, weight, bias, **options).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_the_work_is_the_number_of_multiply_adds():
     # stride 2, padding 1: an output of (3, 3); each group has 2 of 4 channels and 3 of 6 outputs
     at = Geometry(windows((5, 6), (3, 2), 2, (1, 0), 1), 2)

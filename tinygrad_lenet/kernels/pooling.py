@@ -21,7 +21,7 @@ from .windows import Windows, cut, padded
 
 Array = NDArray[Any]
 
-_ROOM = 2_400_000  # bytes of images in a block: with fewer, the calls cost more than the cache saves
+_ROOM = 2_400_000  # bytes of images in a block, for threads to share: with fewer, the calls take longer
 _BOOL, _HALF, _SINGLE = (np.dtype(kind) for kind in (np.bool_, np.float16, np.float32))
 
 

@@ -384,7 +384,7 @@ def to(
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([1.5, -2.0])
     >>> x.to("int64"), x.to(tl.zeros(1, dtype="float64"))
-    (tensor([ 1, -2]), dtype=int64), tensor([ 1.5, -2. ], dtype=float64))
+    (tensor([ 1, -2], dtype=int64), tensor([ 1.5, -2. ], dtype=float64))
     >>> x.to("cpu") is x
     True
     """

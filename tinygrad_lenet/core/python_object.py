@@ -223,7 +223,7 @@ class PythonObject(Methods):
     def item(self) -> float:
         """The value of the only element as a Python number: a float, or an int or a bool, as the dtype is."""
         self._read("item()")
-        if self.size != 1:
+        if self._data.size != 1:
             raise ShapeError(f"item() is for one element, not for shape {self.shape}; use x.numpy() or x[i].item()")
         return self._data.item()  # type: ignore[no-any-return]  # a number, since dtypes are numeric
 
@@ -245,13 +245,13 @@ class PythonObject(Methods):
 
     def __bool__(self) -> bool:
         self._read("bool()")
-        if self.size != 1:
+        if self._data.size != 1:
             raise ShapeError(f"the truth value of shape {self.shape} is ambiguous; use x.numpy().all() or .any()")
         return bool(self._data.item())
 
     def __format__(self, spec: str) -> str:
         self._read("format()")
-        return format(self._data.item(), spec) if spec and self.size == 1 else format(str(self), spec)
+        return format(self._data.item(), spec) if spec and self._data.size == 1 else format(str(self), spec)
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -269,7 +269,7 @@ class PythonObject(Methods):
             notes.append(f"op={self._node.plan.op.name}")
         elif self._requires_grad:
             notes.append("requires_grad=True")
-        if self.size == 0:
+        if self._data.size == 0:
             notes.insert(0, f"shape={self.shape}")
         return f"tensor({', '.join([values, *notes])})"
 
@@ -294,7 +294,7 @@ class PythonObject(Methods):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
-            key = as_index(index)
+            key = index if index is ... else as_index(index)
             if isinstance(value, PythonObject):
                 array = value._data
             else:
@@ -302,7 +302,7 @@ class PythonObject(Methods):
         except TinygradLenetError as error:
             raise named(error, "x[...] = value")  # noqa: B904  # it is the same error
         if isinstance(value, PythonObject) and value._recorded():
-            raise GradientError("x[...] = value would not record the gradient of value; use where(mask, value, x)")
+            raise GradientError("x[...] = value would not record the gradient of value; use where() or value.detach()")
         self._write(key, array)
 
     def copy_(self, src: Any) -> Tensor:
@@ -387,7 +387,7 @@ def root_of(output: Tensor) -> Node | Tensor:
 def seed_of(output: Tensor, gradient: Any) -> Tensor:
     """The gradient at which a backward pass begins: the given one, or 1."""
     if gradient is None:
-        if output.size != 1:
+        if output._data.size != 1:
             how = "use y.sum().backward(), or pass gradient= of that shape"
             raise ShapeError(f"backward() starts from one element, this tensor has shape {output.shape}; {how}")
         return output._wrap(np.ones(output.shape, output.dtype))

@@ -34,8 +34,8 @@ FUNCTIONS["creation"][1].update(words("as_tensor from_dlpack tensor"))
 FUNCTIONS["derivatives"] = (
     "torch.func",
     words(
-        "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint compile no_grad enable_grad is_grad_enabled "
-        "detect_anomaly",
+        "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint compile no_grad enable_grad inference_mode "
+        "set_grad_enabled is_grad_enabled detect_anomaly",
         value_and_grad="grad_and_value",
         jacobian="jacrev",
         hvp="autograd.functional.hvp",
@@ -43,9 +43,16 @@ FUNCTIONS["derivatives"] = (
         compile="torch.compile",
         no_grad="torch.no_grad",
         enable_grad="torch.enable_grad",
+        inference_mode="torch.inference_mode",
+        set_grad_enabled="torch.set_grad_enabled",
         is_grad_enabled="torch.is_grad_enabled",
         detect_anomaly="torch.autograd.detect_anomaly",
     ),
+)
+FUNCTIONS["dtypes, of NumPy"] = (
+    "torch",
+    words("bool double float float16 float32 float64 half int int16 int32 int64 int8 long short")
+    | words("uint16 uint32 uint64 uint8"),
 )
 CLASSES = {
     "layers": (nn, "torch.nn", words(

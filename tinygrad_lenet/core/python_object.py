@@ -174,7 +174,9 @@ class PythonObject(Methods):
 
     @property
     def T(self) -> Tensor:
-        """All axes reversed; a view."""
+        """All axes reversed; a view. PyTorch warns unless there are two; for batches of matrices, write
+        ``x.swapaxes(-1, -2)``.
+        """
         return self.transpose()
 
     def tolist(self) -> Any:

@@ -88,7 +88,7 @@ def _dtype(dtype: DTypeLike | None, default: DTypeLike = np.float32) -> np.dtype
 def full(
     shape: int | tuple[int, ...], fill_value: float, dtype: DTypeLike = np.float32, requires_grad: bool = False
 ) -> Tensor:
-    """A tensor filled with one value.
+    """A tensor filled with one value, float32 by default; in PyTorch the value decides: ``full(2, 7, dtype="int64")``.
 
     Raises:
         ArgumentError: a length is negative.

@@ -131,7 +131,7 @@ def table():
 
 def differences():
     """The lines of the table of the same words with other results."""
-    lines = ["| call | here, as in NumPy | in PyTorch | for PyTorch's result |", "| --- | --- | --- | --- |"]
+    lines = ["| call | here | in PyTorch | for PyTorch's result |", "| --- | --- | --- | --- |"]
     return lines + [f"| `{call}` | {here} | {there} | `{instead}` |" for call, here, there, instead in DIFFERENT]
 
 

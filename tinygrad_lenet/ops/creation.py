@@ -44,9 +44,7 @@ def generator_of(generator: Seed) -> np.random.Generator:
     if isinstance(generator, np.random.Generator):
         return generator
     if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
-        if generator < 0:
-            raise ArgumentError(f"generator must not be a negative seed, got {generator}")
-        return pcg64(int(generator))
+        return pcg64(integer("generator", generator, 0))
     raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
 
 
@@ -69,8 +67,7 @@ def manual_seed(seed: Count) -> np.random.Generator:
     >>> tl.allclose(x, tl.rand(3), rtol=0)
     True
     """
-    if not SHARED:
-        SHARED.append(pcg64())
+    SHARED[:] = SHARED or [pcg64()]
     SHARED[0].bit_generator.state = pcg64(seed).bit_generator.state  # in place, for the layers that hold it
     return SHARED[0]
 

@@ -9,9 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 from ..checks import flag
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Thread(threading.local):
@@ -111,7 +113,7 @@ class set_grad_enabled(_GradMode):
     def __exit__(self, *exc: object) -> None:
         _recording.set(self._before[0])  # as it was before the object was made
 
-    def __call__(self, function: Any) -> Any:
+    def __call__(self, function: F) -> F:
         """Decorate a function; recording is again as it was before."""
         self.__exit__()
         return super().__call__(function)

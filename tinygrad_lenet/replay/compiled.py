@@ -9,34 +9,18 @@ from collections.abc import Callable, Iterable
 from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-import numpy as np
-
 from ..checks import flag
 from ..core.modes import is_grad_enabled, listener, tracer
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
-from ..nn.module import Parameter
-from .recording import PLAIN, Recording
-from .state import compare, report
+from .checking import compare, report
+from .guard import agree, parts_of
+from .recording import Recording
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _MOST = 16  # recordings of a function that are kept
-
-
-def _key(argument: Any) -> Any:
-    """The part of an argument that a recording depends on."""
-    if isinstance(argument, Parameter):  # the function may also know it from outside
-        return argument
-    if isinstance(argument, Tensor):
-        data = argument._data
-        return data.shape, data.dtype, data.strides, argument._requires_grad
-    if isinstance(argument, (list, tuple)):
-        return type(argument), [_key(part) for part in argument]
-    if isinstance(argument, dict):
-        return [*argument], [_key(part) for part in argument.values()]
-    return argument
 
 
 class Compiled(Generic[P, R]):
@@ -68,35 +52,32 @@ class Compiled(Generic[P, R]):
         if tracer() is not None or listener() is not None:
             return self.fn(*args, **kwargs)
         outside, tensors = self._outside(), [x for x in flattened((args, kwargs)) if isinstance(x, Tensor)]
-        same = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
-        key = (is_grad_enabled(), outside, _key(args), _key(kwargs), [*map(same.index, same)])
+        data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
+        key = [is_grad_enabled(), *outside, *parts_of(args, kwargs), *map(data.index, data)]
         with self._busy:
-            first = None
-            for known, recording in self.recordings:
-                if _equal(known, key) and recording.holds():
-                    if recording.refusal:
-                        return self.fn(*args, **kwargs)
-                    if recording.program is not None:
-                        self.replayed += 1
-                        if self.check:
-                            return compare(recording, tensors, lambda: self.fn(*args, **kwargs))
-                        return recording.replay(tensors)
-                    first = recording
-            if self.traced > self.replayed + 2 * _MOST:
+            known = next((r for k, r in self.recordings if agree(k, key) and r.guard.holds()), None)
+            if known is not None and known.planned:
+                self.replayed += 1
+                return compare(known, tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)
+            if (known is not None and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)
             recording = Recording(self.fn, args, kwargs, outside)
             self.traced += 1
-            if first is not None and not recording.refusal:
-                recording.plan(first)
+            if known is not None and not recording.refusal:
+                recording.plan(known)
             why = recording.refusal
-            if self.traced > self.replayed + 2 * _MOST:
+            if self._unsteady():
                 why = why or "too many calls have other shapes, numbers or global variables than earlier ones"
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)
-            self.recordings = [(key, recording), *(r for r in self.recordings if r[1] is not first)][:_MOST]
+            self.recordings = [(key, recording), *(pair for pair in self.recordings if pair[1] is not known)][:_MOST]
             result, recording.result = recording.result, None
             return result
+
+    def _unsteady(self) -> bool:
+        """Whether most calls are new ones, which tracing only makes slower."""
+        return self.traced > self.replayed + 2 * _MOST
 
     def report(self) -> str:
         """The newest program as a table: its ops, the shapes of their results, and the time of each in a trial run.
@@ -104,7 +85,7 @@ class Compiled(Generic[P, R]):
         Raises:
             ArgumentError: there is no program before the third call.
         """
-        recording = next((r for _, r in self.recordings if r.replayed), None)
+        recording = next((r for _, r in self.recordings if r.idle), None)
         if recording is None:
             why = next((r.refusal for _, r in self.recordings if r.refusal), "the third call is the first replay")
             raise ArgumentError(f"report: there is no program: {why}")
@@ -116,12 +97,6 @@ class Compiled(Generic[P, R]):
         return [cell.cell_contents for cell in self._cells if cell != CellType()] + [
             scope[name] for name in self._names if name in scope
         ]
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if a is not b and isinstance(a, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(_equal, a, b))
-    return a is b or (isinstance(a, (*PLAIN, np.dtype)) and type(a) is type(b) and bool(a == b))
 
 
 def _global_names(fn: Any) -> Iterable[str]:

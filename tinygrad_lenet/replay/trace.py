@@ -1,11 +1,11 @@
 """The trace of a function: its ops and effects in order, with a :class:`Value` in place of each array.
 
-The function runs once as ever, while a :class:`Trace` listens. It hears every op with its arguments and its output. A
-backward pass is heard too: the rules are made of ops, and get Tensors. An array is known by its identity. An array that
-no op made, and that belongs to no tensor from outside, is a constant.
+The function runs as usual while a :class:`Trace` listens. It hears every op with its arguments and its output. It hears
+a backward pass too: the rules are made of ops, and receive Tensors. An array is known by its identity. An array that
+neither an op nor a tensor from outside explains is a constant.
 
-A trace does not hear Python. What Python computes from the values of tensors would be frozen. So a trace notes when
-Python reads a value, which refuses the replay; and two traces are compared before one is replayed (``difference``).
+A trace does not hear Python. What Python computes from the values of tensors would be frozen. So reading a value
+refuses the replay, and two traces are compared before one is replayed (:func:`difference`).
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ from ..core.values import flattened, mapped
 from ..kernels.memory import storage
 from ..ops.elementwise import add, clone
 
-
 class Value:
-    """An array of the trace: where it comes from, and its place in memory."""
+    """An array of the trace: where it comes from, and its layout in memory."""
 
     __slots__ = ("address", "array", "dtype", "home", "kind", "shape", "strides", "tensor", "whole")
     tensor: Any
     array: Any
 
-    def __init__(self, kind: str, array: Any, tensor: Tensor | None, parents: Sequence[Value] = ()) -> None:
+    def __init__(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> None:
         # "input", "outside", "gradient" (of a leaf, before the call), "constant", or "result" of an op.
         self.kind = kind
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
         self.address: int = array.__array_interface__["data"][0]
         self.tensor = tensor  # the tensor from outside, or the leaf of a gradient
         self.home = id(storage(array))
-        self.whole: Value = next((v.whole for v in parents if v.home == self.home), self)  # in whose memory it lies
+        self.whole: Value = next((v.whole for v in parents if v.home == self.home), self)  # a view: of which value
         # Arrays from outside, and views of them, are used as they are; others get memory in a program.
         self.array = array if self.whole.kind in ("outside", "constant") else None
 
@@ -58,7 +57,7 @@ class Step:
     def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None, rest: tuple[Any, ...] = ()) -> None:
         self.op = op  # a primitive's op, or the function of an effect
         self.args = args  # with Values in place of arrays
-        self.rest = rest  # further arguments of an effect, which two traces need not have in common
+        self.rest = rest  # further arguments of an effect, which may differ between two traces
         self.out = out
         self.line = user_line()
 
@@ -85,19 +84,14 @@ class Trace:
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         self.steps: list[Step] = []
         self.refusal = ""
-        self.modules: dict[int, Any] = {}  # those that were called
-        self.optimizers: list[Any] = []  # those whose parameters were updated
-        self.watched: dict[int, Tensor] = {}  # tensors from outside
-        self.touched: dict[int, Tensor] = {}  # leaves whose .grad was set
-        self.absent: list[Tensor] = []  # leaves whose .grad was None before
+        self.modules: dict[int, Any] = {}  # those that were called, by identity
+        self.optimizers: list[Any] = []  # those that updated parameters
+        self.watched: dict[Tensor, None] = {}  # tensors from outside
+        self.gradients: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, where the function reads it
+        self.touched: dict[Tensor, None] = {}  # leaves whose .grad was set
         self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
         self._homes: dict[int, tuple[Any, Value]] = {}  # by the identity of the array that owns the memory
-        self.gradients: list[Value] = []  # of leaves, before the call
-        self.inputs = [self.input(x) for x in inputs]
-
-    def input(self, tensor: Tensor) -> Value:
-        """The Value of a tensor that each replay gets anew."""
-        return self._new("input", tensor._data, tensor)
+        self.inputs = [self.new("input", x._data, x) for x in inputs]
 
     def refuse(self, why: str) -> None:
         """Note why the function cannot be replayed."""
@@ -105,30 +99,26 @@ class Trace:
 
     # Arrays and their Values
 
-    def _new(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> Value:
+    def new(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> Value:
+        """The Value of an array that was not known. Arrays are held weakly, so that their memory is recycled."""
         value = Value(kind, array, tensor, parents)
-        self._remember(self._known, array, value)
-        self._remember(self._homes, storage(array), value.whole)
+        for table, key, of in ((self._known, array, value), (self._homes, storage(array), value.whole)):
+            table[id(key)] = ref(key, lambda _, table=table, i=id(key): table.pop(i, None)), of
         return value
-
-    def _remember(self, table: dict[int, tuple[Any, Value]], array: Any, value: Value) -> None:
-        """Know an array by its identity while it lives: a weak reference, so that its memory is recycled as ever."""
-        key = id(array)
-        table[key] = ref(array, lambda _: table.pop(key, None)), value
 
     def value(self, array: Any, tensor: Tensor | None = None) -> Value:
         """The Value of an array; ``tensor`` is the Tensor that holds it, if one does."""
-        found = self._known.get(id(array))
-        if tensor is not None and (found is None or found[1].kind == "outside"):
-            self.watched[id(tensor)] = tensor
+        _, found = self._known.get(id(array), (None, None))
+        if tensor is not None and (found is None or found.kind == "outside"):
+            self.watched[tensor] = None
         if found is not None:
-            return found[1]
-        home = self._homes.get(id(storage(array)))
-        if home is not None and home[1].kind not in ("constant", "outside"):
+            return found
+        _, home = self._homes.get(id(storage(array)), (None, None))
+        if home is not None and home.kind not in ("constant", "outside"):
             self.refuse("an array is taken out of a tensor")
         if tensor is not None and tensor._node is not None:
             self.refuse("a tensor from outside has a graph of its own")
-        return self._new("outside" if tensor is not None else "constant", array, tensor)
+        return self.new("outside" if tensor is not None else "constant", array, tensor)
 
     def _valued(self, tree: Any) -> Any:
         """Arguments with Values in place of tensors and arrays."""
@@ -146,7 +136,7 @@ class Trace:
         """An op has computed ``out``."""
         if id(out._data) not in self._known:
             given = self._valued(args)
-            self.steps.append(Step(op, given, self._new("result", out._data, None, values_in(given))))
+            self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
 
     def write(self, tensor: Tensor, key: Any, array: Any) -> None:
         """A tensor is about to be changed in place."""
@@ -178,24 +168,24 @@ class Trace:
             leaf.grad = found
 
     def read_grad(self, leaf: Tensor) -> None:
-        """Someone asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
-        if id(leaf) in self.touched:
+        """The function asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
+        if leaf in self.touched:
             return
         if leaf._grad is None:
             if self.value(leaf._data, leaf).kind == "outside":  # else the function has made it
-                self.absent.append(leaf)
+                self.gradients[leaf] = None
         elif id(leaf._grad._data) not in self._known:
-            self.gradients.append(self._new("gradient", leaf._grad._data, leaf))
+            self.gradients[leaf] = self.new("gradient", leaf._grad._data, leaf)
 
     def set_grad(self, leaf: Tensor) -> None:
         """The ``.grad`` of a leaf is about to be set."""
-        self.touched[id(leaf)] = leaf
+        self.touched[leaf] = None
 
 
-def needed(steps: Iterable[Step], outputs: Iterable[Value]) -> list[Step]:
+def needed(steps: Sequence[Step], outputs: Iterable[Value]) -> list[Step]:
     """The steps without those whose results no one uses."""
     wanted, found = set(outputs), []
-    for step in reversed([*steps]):
+    for step in reversed(steps):
         if step.out is None or step.op.effect or step.out in wanted:
             wanted.update(values_in(step.args))
             found.append(step)
@@ -207,18 +197,30 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
     for a, b in zip(first, second, strict=False):
         if a.op is not b.op:
             return f"{a.name} at the first call, {b.name} at the second, at {b.line}"
-        xs, ys = flattened(a.args), flattened(b.args)
-        if len(xs) != len(ys) or not all(map(same, xs, ys)):
+        if not same(a.args, b.args):
             return f"{b.name} gets other constants or options at the second call, at {b.line}"
     if len(first) != len(second):
         return f"{len(first)} steps at the first call, {len(second)} at the second"
     return ""
 
 
-def same(x: Any, y: Any) -> bool:
-    """Whether two arguments are the same for a replay."""
+def same(first: Any, second: Any) -> bool:
+    """Whether two trees of arguments are the same for a replay."""
+    xs, ys = flattened([first]), flattened([second])
+    return len(xs) == len(ys) and all(map(_same, xs, ys))
+
+
+def _same(x: Any, y: Any) -> bool:
     if isinstance(x, Value) and isinstance(y, Value):
         fixed = x.kind in ("outside", "constant")
         alike = fixed == (y.kind in ("outside", "constant")) and (x.shape, x.dtype) == (y.shape, y.dtype)
         return alike and (not fixed or x.array is y.array or x.array.tobytes() == y.array.tobytes())
-    return x is y or (type(x) is type(y) and bool(x == y or x != x))
+    return equal(x, y) or (not isinstance(x, PLAIN) and type(x) is type(y) and bool(x == y))
+
+
+PLAIN = (int, float, complex, bool, str, bytes, type(None), np.dtype)
+
+
+def equal(x: Any, y: Any) -> bool:
+    """Whether two objects are one, or plain values that no program can tell apart."""
+    return x is y or (type(x) is type(y) and isinstance(x, PLAIN) and repr(x) == repr(y))

@@ -37,7 +37,9 @@ class Guard:
     """The state outside of a function on which its recording depends."""
 
     def __init__(self, trace: Trace, roots: Iterable[Any]) -> None:
-        self._tensors, self.optimizers, self.gradients = [*trace.watched], trace.optimizers, trace.gradients
+        self._tensors, self.gradients = [*trace.watched], trace.gradients
+        leaves = flattened([step.args for step in trace.steps if step.out is None])
+        self.optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
         found = [module for root in roots if isinstance(root, Module) for module in root.modules()]
         self._modules = [*dict.fromkeys([*found, *trace.modules.values()])]
         attributes = [attribute for module in self._modules for attribute in vars(module).items()]

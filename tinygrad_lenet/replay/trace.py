@@ -11,11 +11,11 @@ refuses the replay, and two traces are compared before one is replayed (:func:`d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
 from typing import Any
 from weakref import ref
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ..core.modes import no_grad, user_line
 from ..core.tensor import Tensor
@@ -23,42 +23,35 @@ from ..core.values import flattened, mapped
 from ..kernels.memory import storage
 from ..ops.elementwise import add, clone
 
+
 class Value:
     """An array of the trace: where it comes from, and its layout in memory."""
-
-    __slots__ = ("address", "array", "dtype", "home", "kind", "shape", "strides", "tensor", "whole")
-    tensor: Any
-    array: Any
 
     def __init__(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> None:
         # "input", "outside", "gradient" (of a leaf, before the call), "constant", or "result" of an op.
         self.kind = kind
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
         self.address: int = array.__array_interface__["data"][0]
-        self.tensor = tensor  # the tensor from outside, or the leaf of a gradient
+        self.tensor: Any = tensor  # the tensor from outside, or the leaf of a gradient
         self.home = id(storage(array))
         self.whole: Value = next((v.whole for v in parents if v.home == self.home), self)  # a view: of which value
         # Arrays from outside, and views of them, are used as they are; others get memory in a program.
-        self.array = array if self.whole.kind in ("outside", "constant") else None
+        self.array: Any = array if self.whole.kind in ("outside", "constant") else None
 
-    def twin(self) -> Value:
-        """A result of the same shape and layout, in memory of its own."""
-        twin = copy(self)
-        twin.kind, twin.array, twin.tensor, twin.whole = "result", None, None, twin
-        return twin
+    def twin(self, *rows: int) -> Value:
+        """A result in this layout, in memory of its own, perhaps with another number of rows."""
+        layout = as_strided(np.empty((), self.dtype), (*rows, *self.shape[len(rows) :]), self.strides)
+        return Value("result", np.empty_like(layout))
 
 
 class Step:
     """An op or an effect of the trace."""
 
-    __slots__ = ("args", "line", "op", "out", "rest")
-    out: Any  # the Value of an op; None for an effect
-
     def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None, rest: tuple[Any, ...] = ()) -> None:
         self.op = op  # a primitive's op, or the function of an effect
         self.args = args  # with Values in place of arrays
         self.rest = rest  # further arguments of an effect, which may differ between two traces
-        self.out = out
+        self.out: Any = out  # the Value of an op; None for an effect
         self.line = user_line()
 
     @property
@@ -85,12 +78,10 @@ class Trace:
         self.steps: list[Step] = []
         self.refusal = ""
         self.modules: dict[int, Any] = {}  # those that were called, by identity
-        self.optimizers: list[Any] = []  # those that updated parameters
         self.watched: dict[Tensor, None] = {}  # tensors from outside
-        self.gradients: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, where the function reads it
+        self.gradients: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, if the function reads it
         self.touched: dict[Tensor, None] = {}  # leaves whose .grad was set
         self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
-        self._homes: dict[int, tuple[Any, Value]] = {}  # by the identity of the array that owns the memory
         self.inputs = [self.new("input", x._data, x) for x in inputs]
 
     def refuse(self, why: str) -> None:
@@ -100,10 +91,9 @@ class Trace:
     # Arrays and their Values
 
     def new(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> Value:
-        """The Value of an array that was not known. Arrays are held weakly, so that their memory is recycled."""
-        value = Value(kind, array, tensor, parents)
-        for table, key, of in ((self._known, array, value), (self._homes, storage(array), value.whole)):
-            table[id(key)] = ref(key, lambda _, table=table, i=id(key): table.pop(i, None)), of
+        """The Value of an array that was not known. It holds the array weakly, so that memory is recycled as usual."""
+        value, key = Value(kind, array, tensor, parents), id(array)
+        self._known[key] = ref(array, lambda _: self._known.pop(key, None)), value
         return value
 
     def value(self, array: Any, tensor: Tensor | None = None) -> Value:
@@ -111,14 +101,9 @@ class Trace:
         _, found = self._known.get(id(array), (None, None))
         if tensor is not None and (found is None or found.kind == "outside"):
             self.watched[tensor] = None
-        if found is not None:
-            return found
-        _, home = self._homes.get(id(storage(array)), (None, None))
-        if home is not None and home.kind not in ("constant", "outside"):
-            self.refuse("an array is taken out of a tensor")
-        if tensor is not None and tensor._node is not None:
-            self.refuse("a tensor from outside has a graph of its own")
-        return self.new("outside" if tensor is not None else "constant", array, tensor)
+            if tensor._node is not None:
+                self.refuse("a tensor from outside has a graph of its own")
+        return found or self.new("outside" if tensor is not None else "constant", array, tensor)
 
     def _valued(self, tree: Any) -> Any:
         """Arguments with Values in place of tensors and arrays."""
@@ -134,9 +119,8 @@ class Trace:
 
     def hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:
         """An op has computed ``out``."""
-        if id(out._data) not in self._known:
-            given = self._valued(args)
-            self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
+        given = self._valued(args)
+        self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
 
     def write(self, tensor: Tensor, key: Any, array: Any) -> None:
         """A tensor is about to be changed in place."""
@@ -146,11 +130,10 @@ class Trace:
         self.steps.append(Step(write, (target, self._valued(key), self.value(array)), None, (tensor, user_line())))
 
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-        """An effect has happened."""
-        if hasattr(args[0], "param_groups"):
-            self.optimizers.append(args[0])
+        """An effect has happened. Texts among its arguments are lines of the user's code."""
         given = mapped(args, lambda leaf: self.value(leaf) if isinstance(leaf, np.ndarray) else leaf)
-        self.steps.append(Step(function, given, None))
+        lines = tuple([a for a in given if isinstance(a, str)])
+        self.steps.append(Step(function, given[: len(given) - len(lines)], None, lines))
 
     def accumulate(self, gradients: Mapping[Any, Any], seed: Any) -> None:
         """A backward pass adds to the ``.grad`` of leaves: here by ops."""

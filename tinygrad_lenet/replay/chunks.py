@@ -109,21 +109,21 @@ class Chunks:
 
     def __call__(self, sources: Any, shared: Any, parts: Any, sums: Any, collected: Any) -> None:
         """Compute all chunks. The arguments are the arrays of values outside of the chunks."""
-        known = dict(zip(self.shared, shared, strict=True))
+        sources, collected = ([x.reshape(self.count, -1, *x.shape[1:]) for x in some] for some in (sources, collected))
+        for value, array in zip(self.shared, shared, strict=True):
+            value.array = array
 
-        def some(start: int, stop: int) -> None:
-            lease = Lease(self.idle, lambda: Program(self.steps, self.sources.values(), self.results, known, 1))
+        def compute(start: int, stop: int) -> None:
+            lease = Lease(self.idle, lambda: Program(self.steps, self.sources.values(), self.results, 1))
             chunk = lease.program
             for i in range(start, stop):
-                rows = slice(i * self.size, (i + 1) * self.size)
-                for value, whole in zip(self.sources.values(), sources, strict=True):
-                    np.copyto(chunk.array(value), whole[rows])
+                for value, rows in zip(self.sources.values(), sources, strict=True):
+                    np.copyto(chunk.array(value), rows[i])
                 chunk.run()
-                targets = [part[i, ...] for part in parts] + [whole[rows] for whole in collected]
-                for value, target in zip(self.results, targets, strict=True):
-                    np.copyto(target, chunk.array(value))
+                for value, rows in zip(self.results, (*parts, *collected), strict=True):
+                    np.copyto(rows[i, ...], chunk.array(value))
 
-        parallel(some, self.count, WORTH * self.count)
+        parallel(compute, self.count, WORTH * self.count)
         for step, total, part in zip(self.sums, sums, parts, strict=True):
             np.add.reduce(part, 0, out=total)
             if step.op is mean.op:

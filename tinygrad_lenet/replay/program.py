@@ -8,7 +8,7 @@ scratch memory of a step.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import length_hint
 from typing import Any
@@ -18,29 +18,18 @@ import numpy as np
 from ..core.values import mapped
 from ..errors import UnsupportedError
 from ..kernels.steps import Scratch, listed
-from ..kernels.threads import get_num_threads
 from .trace import Step, Value, values_in
 
 
 class Program:
-    """Traced steps in memory of their own.
-
-    No other value gets the memory of ``inputs``, or that of ``outputs`` once they are computed. ``arrays`` are those of
-    values that another program computes.
+    """Traced steps in memory of their own. No other value gets the memory of the inputs, or that of the outputs once
+    they are computed.
     """
 
-    def __init__(
-        self,
-        steps: Sequence[Step],
-        inputs: Iterable[Value],
-        outputs: Iterable[Value],
-        arrays: Mapping[Value, Any] | None = None,
-        threads: int | None = None,
-    ) -> None:
-        self.threads = get_num_threads() if threads is None else threads
-        self.steps = steps
-        self.arrays = dict(arrays or {})
+    def __init__(self, steps: Sequence[Step], inputs: Iterable[Value], outputs: Iterable[Value], threads: int) -> None:
+        self.steps, self.threads = steps, threads
         self.memory = Scratch()
+        self._arrays: dict[Value, Any] = {}
         self._blocks: dict[Value, Any] = {}  # the memory of whole values
         uses = [{v.whole for v in values_in([step.args, step.out])} for step in steps]
         last = {value: i for i, used in enumerate(uses) for value in used}
@@ -58,14 +47,14 @@ class Program:
 
     def array(self, value: Value) -> Any:
         """The array of a value."""
-        found = self.arrays.get(value) if value.array is None else value.array
+        found = self._arrays.get(value) if value.array is None else value.array
         if found is None:
-            whole, low = value.whole, _reach(value.whole, -1)
+            whole = value.whole
             if whole not in self._blocks:
-                self._blocks[whole] = self.memory.take(_reach(whole, 1) + whole.dtype.itemsize - low)
-            offset = value.address - whole.address - low if 0 not in value.shape else 0
+                self._blocks[whole] = self.memory.take(whole.high - whole.low)
+            offset = value.address - whole.low if 0 not in value.shape else 0
             found = np.ndarray(value.shape, value.dtype, self._blocks[whole], offset, value.strides)
-            self.arrays[value] = found
+            self._arrays[value] = found
         return found
 
     def _calls(self, step: Step) -> list[Callable[[], object]]:
@@ -109,12 +98,6 @@ class Lease:
 
     def __del__(self) -> None:
         self._idle.append(self.program)
-
-
-def _reach(value: Value, sign: int) -> int:
-    """The distance in bytes from the first element of an array to its farthest one, in one direction of memory."""
-    offsets = [(n - 1) * stride for n, stride in zip(value.shape, value.strides, strict=True)]
-    return sum(offset for offset in offsets if sign * offset > 0)
 
 
 def _general(op: Any, out: Any, args: tuple[Any, ...]) -> None:

@@ -12,6 +12,7 @@ from ..core.modes import tracing
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..kernels.memory import trim
+from ..kernels.threads import get_num_threads
 from .backward import Backward
 from .chunks import divided
 from .guard import Guard
@@ -73,7 +74,7 @@ class Recording:
             self.planned = True
 
     def _program(self) -> Program:
-        return Program([*self.steps, *self.later], self.given, self.kept)
+        return Program([*self.steps, *self.later], self.given, self.kept, get_num_threads())
 
     def replay(self, inputs: list[Tensor]) -> Any:
         """Compute the same for other inputs."""

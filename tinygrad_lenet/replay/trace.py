@@ -15,6 +15,7 @@ from typing import Any
 from weakref import ref
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 from numpy.lib.stride_tricks import as_strided
 
 from ..core.modes import no_grad, user_line
@@ -28,15 +29,17 @@ class Value:
     """An array of the trace: where it comes from, and its layout in memory."""
 
     def __init__(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> None:
-        # "input", "outside", "gradient" (of a leaf, before the call), "constant", or "result" of an op.
+        # "input", "gradient" of a leaf before the call, "result" of an op; or "outside": a tensor that was there before
+        # the call, or a constant.
         self.kind = kind
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
         self.address: int = array.__array_interface__["data"][0]
+        self.low, self.high = byte_bounds(array) if array.size else (0, 0)
         self.tensor: Any = tensor  # the tensor from outside, or the leaf of a gradient
         self.home = id(storage(array))
         self.whole: Value = next((v.whole for v in parents if v.home == self.home), self)  # a view: of which value
         # Arrays from outside, and views of them, are used as they are; others get memory in a program.
-        self.array: Any = array if self.whole.kind in ("outside", "constant") else None
+        self.array: Any = array if self.whole.kind == "outside" else None
 
     def twin(self, *rows: int) -> Value:
         """A result in this layout, in memory of its own, perhaps with another number of rows."""
@@ -103,7 +106,7 @@ class Trace:
             self.watched[tensor] = None
             if tensor._node is not None:
                 self.refuse("a tensor from outside has a graph of its own")
-        return found or self.new("outside" if tensor is not None else "constant", array, tensor)
+        return found or self.new("outside", array, tensor)
 
     def _valued(self, tree: Any) -> Any:
         """Arguments with Values in place of tensors and arrays."""
@@ -195,9 +198,8 @@ def same(first: Any, second: Any) -> bool:
 
 def _same(x: Any, y: Any) -> bool:
     if isinstance(x, Value) and isinstance(y, Value):
-        fixed = x.kind in ("outside", "constant")
-        alike = fixed == (y.kind in ("outside", "constant")) and (x.shape, x.dtype) == (y.shape, y.dtype)
-        return alike and (not fixed or x.array is y.array or x.array.tobytes() == y.array.tobytes())
+        alike = (x.kind, x.shape, x.dtype) == (y.kind, y.shape, y.dtype)
+        return alike and (x.kind != "outside" or x.array is y.array or x.array.tobytes() == y.array.tobytes())
     return equal(x, y) or (not isinstance(x, PLAIN) and type(x) is type(y) and bool(x == y))
 
 

@@ -26,7 +26,7 @@ class State:
         generators = [leaf.bit_generator for leaf in leaves if isinstance(leaf, np.random.Generator)]
         self._held: list[tuple[Any, str]] = [(leaf, "_data") for leaf in leaves if isinstance(leaf, Tensor)]
         self._held += [(owner, "state") for owner in (*generators, *recording.guard.optimizers)]
-        self._held += [(leaf, "_grad") for leaf in recording.grads]
+        self._held += [(leaf, "_grad") for leaf in recording.after]
         self._before = self.now()
 
     def now(self) -> list[Any]:

@@ -37,7 +37,7 @@ class Guard:
     """The state outside of a function on which its recording depends."""
 
     def __init__(self, trace: Trace, roots: Iterable[Any]) -> None:
-        self._tensors, self.gradients = [*trace.watched], trace.gradients
+        self._tensors, self.before = [*trace.watched], trace.before
         leaves = flattened([step.args for step in trace.steps if step.out is None])
         self.optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
         found = [module for root in roots if isinstance(root, Module) for module in root.modules()]
@@ -66,5 +66,5 @@ class Guard:
             if not agree(self._now_attributes(), self._attributes):
                 return False
             self._changes = changes[0]
-        absent = all((leaf._grad is None) == (value is None) for leaf, value in self.gradients.items())
+        absent = all((leaf._grad is None) == (value is None) for leaf, value in self.before.items())
         return absent and agree(self._now(), self._parts)

@@ -82,7 +82,7 @@ class Trace:
         self.refusal = ""
         self.modules: dict[int, Any] = {}  # those that were called, by identity
         self.watched: dict[Tensor, None] = {}  # tensors from outside
-        self.gradients: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, if the function reads it
+        self.before: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, if the function reads it
         self.touched: dict[Tensor, None] = {}  # leaves whose .grad was set
         self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
         self.inputs = [self.new("input", x._data, x) for x in inputs]
@@ -159,9 +159,9 @@ class Trace:
             return
         if leaf._grad is None:
             if self.value(leaf._data, leaf).kind == "outside":  # else the function has made it
-                self.gradients[leaf] = None
+                self.before[leaf] = None
         elif id(leaf._grad._data) not in self._known:
-            self.gradients[leaf] = self.new("gradient", leaf._grad._data, leaf)
+            self.before[leaf] = self.new("gradient", leaf._grad._data, leaf)
 
     def set_grad(self, leaf: Tensor) -> None:
         """The ``.grad`` of a leaf is about to be set."""

@@ -15,8 +15,9 @@ from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
 from .checking import compare, report
-from .guard import agree, parts_of
+from .guard import parts_of
 from .recording import Recording
+from .trace import agree
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,17 +7,13 @@ part by part: plain values by value, others by identity (:func:`agree`). So ever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..nn.module import Module, Parameter, changes
-from .trace import Trace, equal
-
-def agree(xs: Sequence[Any], ys: Sequence[Any]) -> bool:
-    """Whether two lists of parts are equal."""
-    return len(xs) == len(ys) and all(map(equal, xs, ys))
+from .trace import Trace, agree
 
 
 def parts_of(*arguments: Any) -> Iterator[Any]:

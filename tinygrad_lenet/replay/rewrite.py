@@ -21,19 +21,17 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
     for step in steps:
         for value in values_in(step.args):
             uses[value].append(step)
+    ops = [_max_pool2d.op, _unpool.op, _where_positive.op]
     for activation in [step for step in steps if step.op is relu.op and step.out not in outputs]:
-        y = activation.out
-        by_op = {step.op: step for step in uses[y]} if y is not None else {}
-        pool, back, mask = (by_op.pop(f.op, None) for f in (_max_pool2d, _unpool, _where_positive))
-        if y is None or pool is None or pool.out is None or by_op or (back is None) != (mask is None):
+        pool, *backward = uses[activation.out]
+        found = [step.op for step in (pool, *backward)]
+        if found not in (ops, ops[:1]) or (backward and uses[backward[0].out] != backward[1:]):
             continue
-        if len(uses[y]) > 1 + 2 * (back is not None) or (back is not None and uses[back.out] != [mask]):
-            continue
-        (x,), (_, at), peak, out = activation.args, pool.args, pool.out.twin(), pool.out
+        (x,), (_, at), peak = activation.args, pool.args, pool.out.twin()
         activation.op, activation.args, activation.out = pool.op, (x, at), peak
-        pool.op, pool.args, pool.out = relu.op, (peak,), out
-        if back is not None and mask is not None:
-            g = back.args[0]
-            masked = g.twin()
-            back.op, back.args, back.out = _where_positive.op, (g, out), masked
+        pool.op, pool.args = relu.op, (peak,)
+        if backward:
+            back, mask = backward
+            g, masked = back.args[0], back.args[0].twin()
+            back.op, back.args, back.out = _where_positive.op, (g, pool.out), masked
             mask.op, mask.args = _unpool.op, (masked, x, peak, at)

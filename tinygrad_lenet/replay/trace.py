@@ -36,8 +36,8 @@ class Value:
         self.address: int = array.__array_interface__["data"][0]
         self.low, self.high = byte_bounds(array) if array.size else (0, 0)
         self.tensor: Any = tensor  # the tensor from outside, or the leaf of a gradient
-        self.home = id(storage(array))
-        self.whole: Value = next((v.whole for v in parents if v.home == self.home), self)  # a view: of which value
+        # The value in whose memory a view lies.
+        self.whole: Value = next((v.whole for v in parents if v.whole.low <= self.address < v.whole.high), self)
         # Arrays from outside, and views of them, are used as they are; others get memory in a program.
         self.array: Any = array if self.whole.kind == "outside" else None
 
@@ -108,21 +108,17 @@ class Trace:
                 self.refuse("a tensor from outside has a graph of its own")
         return found or self.new("outside", array, tensor)
 
-    def _valued(self, tree: Any) -> Any:
-        """Arguments with Values in place of tensors and arrays."""
-
-        def of(leaf: Any) -> Any:
-            if isinstance(leaf, Tensor):
-                return self.value(leaf._data, leaf)
-            return self.value(leaf) if isinstance(leaf, np.ndarray) else leaf
-
-        return mapped(tree, of)
+    def _leaf(self, leaf: Any) -> Any:
+        """A Value in place of a tensor or an array."""
+        if isinstance(leaf, Tensor):
+            return self.value(leaf._data, leaf)
+        return self.value(leaf) if isinstance(leaf, np.ndarray) else leaf
 
     # What the engine tells
 
     def hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:
         """An op has computed ``out``."""
-        given = self._valued(args)
+        given = mapped(args, self._leaf)
         self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
 
     def write(self, tensor: Tensor, key: Any, array: Any) -> None:
@@ -130,28 +126,26 @@ class Trace:
         target = self.value(tensor._data, tensor)
         if target.whole.kind in ("input", "gradient"):
             self.refuse(f"an {'argument' if target.whole.kind == 'input' else 'earlier gradient'} is changed in place")
-        self.steps.append(Step(write, (target, self._valued(key), self.value(array)), None, (tensor, user_line())))
+        self.steps.append(Step(write, (target, *mapped((key, array), self._leaf)), None, (tensor, user_line())))
 
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         """An effect has happened. Texts among its arguments are lines of the user's code."""
-        given = mapped(args, lambda leaf: self.value(leaf) if isinstance(leaf, np.ndarray) else leaf)
+        given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self._leaf(leaf))
         lines = tuple([a for a in given if isinstance(a, str)])
         self.steps.append(Step(function, given[: len(given) - len(lines)], None, lines))
 
     def accumulate(self, gradients: Mapping[Any, Any], seed: Any) -> None:
         """A backward pass adds to the ``.grad`` of leaves: here by ops."""
         taken = {id(storage(seed))}
-        for leaf, array in gradients.items():
-            if any(leaf is value.tensor for value in self.inputs):
-                self.refuse("backward() gives an argument of the function a gradient")
-            found = Tensor._wrap(array)
-            with no_grad():
+        with no_grad():
+            for leaf, array in gradients.items():
+                found = Tensor._wrap(array)
                 if leaf.grad is not None:
                     found = add(leaf.grad, found)
                 elif id(storage(array)) in taken or not array.flags.writeable:
                     found = clone(found)
-            taken.add(id(storage(found._data)))
-            leaf.grad = found
+                taken.add(id(storage(found._data)))
+                leaf.grad = found
 
     def read_grad(self, leaf: Tensor) -> None:
         """The function asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
@@ -165,6 +159,8 @@ class Trace:
 
     def set_grad(self, leaf: Tensor) -> None:
         """The ``.grad`` of a leaf is about to be set."""
+        if any(leaf is value.tensor for value in self.inputs):
+            self.refuse("an argument of the function is given a gradient")
         self.touched[leaf] = None
 
 
@@ -192,8 +188,7 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
 
 def same(first: Any, second: Any) -> bool:
     """Whether two trees of arguments are the same for a replay."""
-    xs, ys = flattened([first]), flattened([second])
-    return len(xs) == len(ys) and all(map(_same, xs, ys))
+    return agree(flattened([first]), flattened([second]), _same)
 
 
 def _same(x: Any, y: Any) -> bool:
@@ -209,3 +204,8 @@ PLAIN = (int, float, complex, bool, str, bytes, type(None), np.dtype)
 def equal(x: Any, y: Any) -> bool:
     """Whether two objects are one, or plain values that no program can tell apart."""
     return x is y or (type(x) is type(y) and isinstance(x, PLAIN) and repr(x) == repr(y))
+
+
+def agree(xs: Sequence[Any], ys: Sequence[Any], alike: Callable[[Any, Any], bool] = equal) -> bool:
+    """Whether the members of two lists are equal one by one."""
+    return len(xs) == len(ys) and all(map(alike, xs, ys))

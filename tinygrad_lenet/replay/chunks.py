@@ -9,13 +9,13 @@ those of the whole batch by rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
+from ..core.values import mapped
 from ..kernels.threads import WORTH, parallel
 from ..ops.reduction import mean, sum
 from ..ops.shape import axes_of
@@ -25,106 +25,106 @@ from .trace import Step, Value, values_in
 _ROWS = 64  # of a chunk, at most, and half of it at least; with fewer, calls take longer than the arithmetic
 
 
-def divided(steps: Sequence[Step], outputs: Sequence[Value], inputs: Sequence[Value]) -> Sequence[Step]:
+def divided(steps: Sequence[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> Sequence[Step]:
     """The steps, with one step for those on rows of the batch if that pays. The first input says how long it is."""
     batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
-    size = next((n for n in range(_ROWS, _ROWS // 2 - 1, -1) if n < batch and batch % n == 0), batch)
-    chunks = Chunks(steps, outputs, inputs, batch, size)
-    return [*chunks.before, chunks.step(), *chunks.after] if size < batch and chunks.pay() else steps
+    size = next((n for n in range(_ROWS, _ROWS // 2 - 1, -1) if n < batch and batch % n == 0), 0)
+    chunks = Chunks(batch, size, {v: v.twin(size) for v in inputs if v.shape[:1] == (batch,)}) if size else None
+    return chunks.rewritten(steps, outputs) or steps if chunks else steps
 
 
 class Chunks:
-    """The steps of a chunk, and those before and after. It is the op of the step that computes all chunks."""
+    """The op of the step for all chunks."""
 
     name = "chunks"
 
-    def __init__(
-        self, steps: Sequence[Step], outputs: Sequence[Value], inputs: Sequence[Value], batch: int, size: int
-    ) -> None:
-        self.batch, self.size, self.count = batch, size, batch // max(1, size)
-        self.before: list[Step] = []
-        self.steps: list[Step] = []
-        self.after: list[Step] = []
-        self.twins: dict[Value, Value] = {}  # values that are computed in chunks, and those of a chunk
-        self.sources: dict[Value, Value] = {}  # other values with rows, and their rows in a chunk
-        self.sums: list[Step] = []  # steps whose results are added up over the chunks
-        self._rows = {v for v in inputs if v.shape[:1] == (batch,)}  # values with a row for each of the batch
-        self._late: set[Value] = set()  # values that depend on sums, or mix rows
-        for step in steps:
-            used = values_in(step.args)
-            if step.out is not None and self._late.isdisjoint(used) and not any(s.out is None for s in self.after):
-                if self._divide(step):
-                    continue
-                if self.twins.keys().isdisjoint(used):
-                    self.before.append(step)
-                    continue
-            self.after.append(step)  # after an effect, a step may read what it has changed
-            self._late.add(step.out)
-        self.collected = [v for v in outputs if v in self.twins and v in self._rows]
+    def __init__(self, batch: int, size: int, twins: dict[Value, Value]) -> None:
+        self.batch, self.size, self.count = batch, size, batch // size
+        self.twins = twins  # values with a row for each of the batch, and sums over rows; and those of a chunk
+        self.inside: list[Step] = []
+        self.sums: dict[Value, Step] = {}  # the steps inside whose results are added up over the chunks
+        self._whole: set[Value] = set()  # values as long as the batch that a step inside needs as a whole
         self.idle: list[Program] = []  # a program computes one chunk at a time
 
+    def rewritten(self, steps: Sequence[Step], outputs: Sequence[Value]) -> list[Step]:
+        """The steps with one for all chunks; none if chunks do not pay."""
+        before, after = list[Step](), list[Step]()
+        made, late = set[Value](), set[Value]()  # values that depend on the rows; on sums over them
+        for step in steps:
+            used = values_in(step.args)
+            early = step.out is not None and late.isdisjoint(used) and not any(s.out is None for s in after)
+            if early and self._divide(step):
+                made.add(step.out)
+                late |= self.sums.keys()
+            elif early and made.isdisjoint(used):
+                before.append(step)
+            else:
+                after.append(step)  # after an effect, a step may read what it has changed
+                late.add(step.out)
+        rows, sums = self.twins.keys() - self.sums.keys(), [*self.sums]
+        small = 0 < 4 * self.count * _bytes(sums) <= _bytes(rows)
+        if not small or any(not rows.isdisjoint(values_in(step.args)) for step in after):
+            return []
+        used = [*dict.fromkeys(values_in([step.args for step in self.inside]))]
+        sources = [v for v in used if v in self.twins and v not in made]
+        collected = [v for v in outputs if v in made and v not in self.sums]
+        self.shared = [v for v in used if v not in self.twins and v.array is None]
+        self.sources, self.results = ([self.twins[v] for v in some] for some in (sources, sums + collected))
+        self.steps = [self._in_chunk(step) for step in self.inside]
+        parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]
+        step = copy(self.inside[0])
+        step.op, step.args, step.out = self, (sources, self.shared, parts, sums, collected), None
+        return [*before, step, *after]
+
     def _divide(self, step: Step) -> bool:
-        """Add a step to those of a chunk, if it treats rows one by one or adds them up."""
+        """Whether a step treats rows one by one, or adds them up; then it is one of those inside."""
         op, args, out = step.op, step.args, step.out
-        with_rows = {i for i, a in enumerate(args) if isinstance(a, Value) and a.shape[:1] == (self.batch,)}
-        known = {i for i in with_rows if args[i] in self._rows}
-        same = {i for i in with_rows if len(args[i].shape) == len(out.shape)}
+        long = {i for i, a in enumerate(args) if isinstance(a, Value) and a.shape[:1] == (self.batch,)}
+        known = {i for i in long if args[i] in self.twins}
         across = op in (sum.op, mean.op) and 0 in axes_of(args[1], len(args[0].shape))
-        whole = out.shape[:1] == (self.batch,) and not across and op.rows is not None
-        places = with_rows.intersection((same if op.rows == () else op.rows) if whole else op.added or ())
-        if not known or not known <= places:
+        by_row = out.shape[:1] == (self.batch,) and not across and op.rows is not None
+        same_rank = [i for i in long if len(args[i].shape) == len(out.shape)]
+        places = long.intersection((op.rows or same_rank) if by_row else op.added or ())
+        fresh = {args[i] for i in places - known}
+        if not known or not known <= places or not fresh.isdisjoint(self._whole):
             return False
-        new = copy(step)
-        new.args = tuple([self._in_chunk(a) if i in places else a for i, a in enumerate(args)])
-        new.out = self.twins[out] = out.twin(*[self.size] * whole)
-        self.steps.append(new)
-        if whole:
-            self._rows.add(out)
-        else:
-            self.sums.append(step)
-            self._late.add(out)
+        self._whole.update(args[i] for i in long - places)
+        self.twins |= {value: value.twin(self.size) for value in fresh}
+        self.twins[out] = out.twin(self.size) if by_row else out.twin()
+        self.sums |= {} if by_row else {out: step}
+        self.inside.append(step)
         return True
 
-    def _in_chunk(self, value: Value) -> Value:
-        """The rows of a chunk."""
-        return self.twins[value] if value in self.twins else self.sources.setdefault(value, value.twin(self.size))
-
-    def pay(self) -> bool:
-        """Whether chunks pay: all work on rows is inside of them, and the sums are small beside the rows."""
-        values = self._rows, [step.out for step in self.sums]
-        rows, sums = (math.fsum(math.prod(v.shape) * v.dtype.itemsize for v in some) for some in values)
-        mixed = any(not self._rows.isdisjoint(values_in(step.args)) for step in self.after)
-        return not mixed and 0 < 4 * self.count * sums <= rows
-
-    def step(self) -> Step:
-        """The step for all chunks."""
-        sums = [step.out for step in self.sums]
-        self.results = [self.twins[v] for v in (*sums, *self.collected)]
-        inside = {*self.twins.values(), *self.sources.values()}
-        self.shared = [v for v in values_in([step.args for step in self.steps]) if v not in inside and v.array is None]
-        parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]
-        step = Step(self, ([*self.sources], self.shared, parts, sums, self.collected), None)
-        step.line = self.steps[0].line
-        return step
+    def _in_chunk(self, step: Step) -> Step:
+        """A step of a chunk."""
+        new = copy(step)
+        new.args = mapped(step.args, lambda leaf: self.twins.get(leaf, leaf) if isinstance(leaf, Value) else leaf)
+        new.out = self.twins[step.out]
+        return new
 
     def __call__(self, sources: Any, shared: Any, parts: Any, sums: Any, collected: Any) -> None:
         """Compute all chunks. The arguments are the arrays of values outside of the chunks."""
-        sources, collected = ([x.reshape(self.count, -1, *x.shape[1:]) for x in some] for some in (sources, collected))
+        split = [x.reshape(self.count, self.size, *x.shape[1:]) for x in (*sources, *collected)]
+        rows, results = split[: len(sources)], [*parts, *split[len(sources) :]]
         for value, array in zip(self.shared, shared, strict=True):
             value.array = array
 
         def compute(start: int, stop: int) -> None:
-            lease = Lease(self.idle, lambda: Program(self.steps, self.sources.values(), self.results, 1))
+            lease = Lease(self.idle, lambda: Program(self.steps, self.sources, self.results, 1))
             chunk = lease.program
             for i in range(start, stop):
-                for value, rows in zip(self.sources.values(), sources, strict=True):
-                    np.copyto(chunk.array(value), rows[i])
+                for value, array in zip(self.sources, rows, strict=True):
+                    np.copyto(chunk.array(value), array[i])
                 chunk.run()
-                for value, rows in zip(self.results, (*parts, *collected), strict=True):
-                    np.copyto(rows[i, ...], chunk.array(value))
+                for value, array in zip(self.results, results, strict=True):
+                    np.copyto(array[i, ...], chunk.array(value))
 
         parallel(compute, self.count, WORTH * self.count)
-        for step, total, part in zip(self.sums, sums, parts, strict=True):
+        for step, total, part in zip(self.sums.values(), sums, parts, strict=True):
             np.add.reduce(part, 0, out=total)
             if step.op is mean.op:
                 np.divide(total, self.count, total)
+
+
+def _bytes(values: Iterable[Value]) -> float:
+    return math.fsum(math.prod(v.shape) * v.dtype.itemsize for v in values)

@@ -92,7 +92,7 @@ class Recording:
         pool_first([*self.steps, *self.later], self.outputs)
         self.given = [*self.inputs, *values_in([*self.guard.before.values()]), *self.seeds]
         if not self.live:
-            self.steps = divided(self.steps, self.outputs, self.given)
+            self.steps = divided(self.steps, self.given, self.outputs)
         made = {step.out for step in self.later}
         self.used = [v for v in values_in([step.args for step in self.later]) if v not in made]  # by a backward pass
         trim()  # what the two calls have used: replays need it no longer

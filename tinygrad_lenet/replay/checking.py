@@ -22,7 +22,7 @@ class State:
     """A copy of what a recording may change: tensors, generators, the states of optimisers, and gradients."""
 
     def __init__(self, recording: Recording) -> None:
-        leaves = flattened([(step.args, step.rest) for step in recording.steps])
+        leaves = [*flattened([step.args for step in recording.steps]), *recording.written]
         generators = [leaf.bit_generator for leaf in leaves if isinstance(leaf, np.random.Generator)]
         self._held: list[tuple[Any, str]] = [(leaf, "_data") for leaf in leaves if isinstance(leaf, Tensor)]
         self._held += [(owner, "state") for owner in (*generators, *recording.guard.optimizers)]

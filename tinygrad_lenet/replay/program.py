@@ -60,7 +60,7 @@ class Program:
     def _calls(self, step: Step) -> list[Callable[[], object]]:
         args = mapped(step.args, lambda leaf: self.array(leaf) if isinstance(leaf, Value) else leaf)
         if step.out is None:
-            return [partial(step.op, *args, *step.rest)]
+            return [partial(step.op, *args)]
         if step.out.whole is not step.out:  # a view
             return []
         out, op = self.array(step.out), step.op

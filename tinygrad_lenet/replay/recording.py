@@ -27,7 +27,7 @@ from .chunks import divided
 from .guard import Guard
 from .program import Lease, Program
 from .rewrite import pool_first
-from .trace import Trace, Value, difference, needed, same, values_in
+from .trace import Trace, Value, agree, difference, needed, same, values_in
 
 
 class Recording:
@@ -50,7 +50,7 @@ class Recording:
         self.later = needed(trace.steps[end:], self.outputs)
         self.steps = needed(trace.steps[:end], [*self.outputs, *values_in([step.args for step in self.later])])
         self.guard, self.refusal = Guard(trace, [*outside, *given]), trace.refusal
-        self.inputs = trace.inputs
+        self.inputs, self.written = trace.inputs, trace.written
         for value in self.inputs:
             value.tensor = None  # free the arguments of this call
         self.idle: list[Program] = []
@@ -82,7 +82,7 @@ class Recording:
     def plan(self, first: Recording) -> None:
         """Rewrite the steps for replays if those of the first trace were the same; else refuse."""
         self.refusal = difference([*first.steps, *first.later], [*self.steps, *self.later])
-        if not same(first.tree, self.tree):
+        if not agree(flattened([first.tree]), flattened([self.tree]), same):
             self.refusal = self.refusal or "the function returns other numbers at the second call"
         for found, others in ((self.after, first.after), (self.guard.before, first.guard.before)):
             for leaf in found.keys() - others.keys():
@@ -108,6 +108,8 @@ class Recording:
         before = [leaf._grad for leaf, value in self.guard.before.items() if value is not None]
         for value, x in zip(self.given, (*inputs, *before), strict=False):  # seeds come later
             np.copyto(program.array(value), x._data)
+        for tensor, line in self.written.items():  # a graph that saved the old values must refuse to use them
+            tensor._version[:] = tensor._version[0] + 1, line
         program.run(last=len(self.steps))
         for leaf, value in self.after.items():
             leaf._grad = None if value is None else Tensor._wrap(np.array(program.array(value)))

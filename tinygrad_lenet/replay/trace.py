@@ -11,6 +11,7 @@ refuses the replay, and two traces are compared before one is replayed (:func:`d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import setitem
 from typing import Any
 from weakref import ref
 
@@ -50,10 +51,9 @@ class Value:
 class Step:
     """An op or an effect of the trace."""
 
-    def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None, rest: tuple[Any, ...] = ()) -> None:
+    def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None) -> None:
         self.op = op  # a primitive's op, or the function of an effect
         self.args = args  # with Values in place of arrays
-        self.rest = rest  # further arguments of an effect, which may differ between two traces
         self.out: Any = out  # the Value of an op; None for an effect
         self.line = user_line()
 
@@ -62,16 +62,14 @@ class Step:
         """The name of the op or the effect."""
         return getattr(self.op, "name", None) or str(self.op.__name__).strip("_")
 
+    def constants(self) -> list[Any]:
+        """The arguments that another trace must have in common: all but the line, which some effects take."""
+        return [leaf for leaf in flattened([self.args]) if not (isinstance(leaf, str) and leaf == self.line)]
+
 
 def values_in(tree: Any) -> list[Value]:
     """The Values in nested lists, tuples and dicts."""
     return [leaf for leaf in flattened([tree]) if isinstance(leaf, Value)]
-
-
-def write(target: Any, key: Any, value: Any, tensor: Tensor, line: str) -> None:
-    """The effect of ``tensor[key] = value``."""
-    tensor._version[:] = tensor._version[0] + 1, line
-    target[key] = value
 
 
 class Trace:
@@ -84,6 +82,7 @@ class Trace:
         self.watched: dict[Tensor, None] = {}  # tensors from outside
         self.before: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, if the function reads it
         self.touched: dict[Tensor, None] = {}  # leaves whose .grad was set
+        self.written: dict[Tensor, str] = {}  # tensors from outside that were changed in place, and the line
         self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
         self.inputs = [self.new("input", x._data, x) for x in inputs]
 
@@ -126,13 +125,14 @@ class Trace:
         target = self.value(tensor._data, tensor)
         if target.whole.kind in ("input", "gradient"):
             self.refuse(f"an {'argument' if target.whole.kind == 'input' else 'earlier gradient'} is changed in place")
-        self.steps.append(Step(write, (target, *mapped((key, array), self._leaf)), None, (tensor, user_line())))
+        self.steps.append(Step(setitem, (target, *mapped((key, array), self._leaf)), None))
+        if target.whole.kind == "outside":
+            self.written[tensor] = user_line()
 
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-        """An effect has happened. Texts among its arguments are lines of the user's code."""
+        """An effect has happened."""
         given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self._leaf(leaf))
-        lines = tuple([a for a in given if isinstance(a, str)])
-        self.steps.append(Step(function, given[: len(given) - len(lines)], None, lines))
+        self.steps.append(Step(function, given, None))
 
     def accumulate(self, gradients: Mapping[Any, Any], seed: Any) -> None:
         """A backward pass adds to the ``.grad`` of leaves: here by ops."""
@@ -179,19 +179,15 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
     for a, b in zip(first, second, strict=False):
         if a.op is not b.op:
             return f"{a.name} at the first call, {b.name} at the second, at {b.line}"
-        if not same(a.args, b.args):
+        if not agree(a.constants(), b.constants(), same):
             return f"{b.name} gets other constants or options at the second call, at {b.line}"
     if len(first) != len(second):
         return f"{len(first)} steps at the first call, {len(second)} at the second"
     return ""
 
 
-def same(first: Any, second: Any) -> bool:
-    """Whether two trees of arguments are the same for a replay."""
-    return agree(flattened([first]), flattened([second]), _same)
-
-
-def _same(x: Any, y: Any) -> bool:
+def same(x: Any, y: Any) -> bool:
+    """Whether two arguments are the same for a replay."""
     if isinstance(x, Value) and isinstance(y, Value):
         alike = (x.kind, x.shape, x.dtype) == (y.kind, y.shape, y.dtype)
         return alike and (x.kind != "outside" or x.array is y.array or x.array.tobytes() == y.array.tobytes())

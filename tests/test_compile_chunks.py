@@ -5,7 +5,7 @@ import pytest
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
-from tinygrad_lenet.replay.chunks import Chunks
+from tinygrad_lenet.replay.rewrite import Chunks
 
 
 def lenet():
@@ -66,7 +66,7 @@ def training(make, loss, dtype, compiled, threads, batch=96):
     finally:
         tl.set_num_threads(before)
     if compiled:
-        assert any(isinstance(part.op, Chunks) for part in step.recordings[0][1].steps)
+        assert any(isinstance(part.op, Chunks) for part in step.guards[0].recording.steps)
     return results + [p.grad.numpy() for p in model.parameters()]
 
 

@@ -14,18 +14,19 @@ import numpy as np
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..errors import TinygradLenetError
-from .chunks import Chunks
 from .recording import Recording
+from .rewrite import Chunks
 
 
 class State:
     """A copy of what a recording may change: tensors, generators, the states of optimisers, and gradients."""
 
     def __init__(self, recording: Recording) -> None:
-        leaves = [*flattened([step.args for step in recording.steps]), *recording.written]
+        leaves = [*flattened([step.args for step in recording.steps]), *recording.trace.written]
         generators = [leaf.bit_generator for leaf in leaves if isinstance(leaf, np.random.Generator)]
         self._held: list[tuple[Any, str]] = [(leaf, "_data") for leaf in leaves if isinstance(leaf, Tensor)]
-        self._held += [(owner, "state") for owner in (*generators, *recording.guard.optimizers)]
+        optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
+        self._held += [(owner, "state") for owner in (*generators, *optimizers)]
         self._held += [(leaf, "_grad") for leaf in recording.after]
         self._before = self.now()
 

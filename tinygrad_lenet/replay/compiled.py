@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -14,14 +14,66 @@ from ..core.modes import is_grad_enabled, listener, tracer
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
+from ..nn.module import Module, Parameter, changes
 from .checking import compare, report
-from .guard import parts_of
 from .recording import Recording
 from .trace import agree
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _MOST = 16  # recordings of a function that are kept
+
+
+def parts_of(*arguments: Any) -> Iterator[Any]:
+    """The parts of arguments that a recording depends on."""
+    for a in arguments:
+        if isinstance(a, Tensor) and not isinstance(a, Parameter):  # the function may know a parameter from outside
+            yield from (*a._data.shape, *a._data.strides, a._data.dtype, a._requires_grad)
+        elif isinstance(a, (list, tuple)):
+            yield from (type(a), len(a), *parts_of(*a))
+        elif isinstance(a, dict):
+            yield from (type(a), *parts_of([*a], [*a.values()]))
+        else:
+            yield a
+
+
+class Guard:
+    """When a recording may be replayed: the key of its call, and the state outside of the function."""
+
+    def __init__(self, key: list[Any], recording: Recording, roots: Iterable[Any]) -> None:
+        self.key, self.recording, self._trace = key, recording, recording.trace
+        leaves = flattened([step.args for step in recording.steps if step.out is None])
+        self._optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
+        found = [module for root in roots if isinstance(root, Module) for module in root.modules()]
+        self._modules = [*dict.fromkeys([*found, *self._trace.modules.values()])]
+        attributes = [attribute for module in self._modules for attribute in vars(module).items()]
+        self._containers = [value for name, value in attributes if isinstance(value, (list, dict)) and name[0] != "_"]
+        self._changes, self._attributes, self._state = changes[0], self._now_attributes(), self._now()
+
+    def _now_attributes(self) -> list[Any]:
+        """The attributes of modules."""
+        return [part for module in self._modules for attribute in vars(module).items() for part in attribute]
+
+    def _now(self) -> list[Any]:
+        """The parameters of optimisers, group by group; the contents of the lists and dicts of modules; and of tensors
+        from outside, whether they require a gradient and have hooks.
+        """
+        groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
+        parts = [part for some in (*groups, *self._containers) for part in (None, *flattened([some]))]
+        for tensor in self._trace.watched:
+            parts += tensor._requires_grad, bool(tensor._hooks)
+        return parts
+
+    def holds(self, key: list[Any]) -> bool:
+        """Whether all is as it was."""
+        if not agree(key, self.key):
+            return False
+        if self._changes != changes[0]:  # assignments to attributes are counted
+            if not agree(self._now_attributes(), self._attributes):
+                return False
+            self._changes = changes[0]
+        absent = all((leaf._grad is None) == (value is None) for leaf, value in self._trace.before.items())
+        return absent and agree(self._now(), self._state)
 
 
 class Compiled(Generic[P, R]):
@@ -33,7 +85,7 @@ class Compiled(Generic[P, R]):
         self.fn: Callable[..., Any] = fn
         functools.update_wrapper(self, fn, updated=())
         self.check = check
-        self.recordings: list[tuple[Any, Recording]] = []  # with their keys, newest first
+        self.guards: list[Guard] = []  # of the recordings, newest first
         self.traced = self.replayed = 0
         self._busy = threading.RLock()
         self._cells = getattr(fn, "__closure__", None) or ()
@@ -52,17 +104,19 @@ class Compiled(Generic[P, R]):
     def _call(self, args: Any, kwargs: Any) -> Any:
         if tracer() is not None or listener() is not None:
             return self.fn(*args, **kwargs)
-        outside, tensors = self._outside(), [x for x in flattened((args, kwargs)) if isinstance(x, Tensor)]
+        outside, given = self._outside(), flattened((args, kwargs))
+        tensors = [x for x in given if isinstance(x, Tensor)]
         data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
         key = [is_grad_enabled(), *outside, *parts_of(args, kwargs), *map(data.index, data)]
         with self._busy:
-            known = next((r for k, r in self.recordings if agree(k, key) and r.guard.holds()), None)
+            found = next((guard for guard in self.guards if guard.holds(key)), None)
+            known = None if found is None else found.recording
             if known is not None and known.planned:
                 self.replayed += 1
                 return compare(known, tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)
             if (known is not None and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)
-            recording = Recording(self.fn, args, kwargs, outside)
+            recording = Recording(self.fn, args, kwargs, tensors)
             self.traced += 1
             if known is not None and not recording.refusal:
                 recording.plan(known)
@@ -72,7 +126,8 @@ class Compiled(Generic[P, R]):
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)
-            self.recordings = [(key, recording), *(pair for pair in self.recordings if pair[1] is not known)][:_MOST]
+            guard = Guard(key, recording, [*outside, *given])
+            self.guards = [guard, *(other for other in self.guards if other is not found)][:_MOST]
             result, recording.result = recording.result, None
             return result
 
@@ -86,9 +141,10 @@ class Compiled(Generic[P, R]):
         Raises:
             ArgumentError: there is no program before the third call.
         """
-        recording = next((r for _, r in self.recordings if r.idle), None)
+        recordings = [guard.recording for guard in self.guards]
+        recording = next((r for r in recordings if r.idle), None)
         if recording is None:
-            why = next((r.refusal for _, r in self.recordings if r.refusal), "the third call is the first replay")
+            why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
             raise ArgumentError(f"report: there is no program: {why}")
         return report(recording)
 

@@ -8,7 +8,7 @@ values that the rest needs, so the node has a :class:`Lease`, and another call t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +23,8 @@ from ..core.values import flattened, mapped
 from ..errors import GradientError
 from ..kernels.memory import trim
 from ..kernels.threads import get_num_threads
-from .chunks import divided
-from .guard import Guard
 from .program import Lease, Program
-from .rewrite import pool_first
+from .rewrite import divided, pool_first
 from .trace import Trace, Value, agree, difference, needed, same, values_in
 
 
@@ -35,9 +33,8 @@ class Recording:
 
     op: Any = SimpleNamespace(name="compiled", view=False)  # of the node of a result, whose plan is the recording
 
-    def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, outside: Iterable[Any]) -> None:
-        given = flattened((args, kwargs))
-        trace = Trace([x for x in given if isinstance(x, Tensor)])
+    def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
+        trace = Trace(tensors)
         with tracing(trace):
             since = now()
             self.result: Any = fn(*args, **kwargs)
@@ -49,9 +46,8 @@ class Recording:
         self.outputs = values_in([self.tree, *self.after.values(), *self.gradients.values()])
         self.later = needed(trace.steps[end:], self.outputs)
         self.steps = needed(trace.steps[:end], [*self.outputs, *values_in([step.args for step in self.later])])
-        self.guard, self.refusal = Guard(trace, [*outside, *given]), trace.refusal
-        self.inputs, self.written = trace.inputs, trace.written
-        for value in self.inputs:
+        self.trace, self.refusal = trace, trace.refusal
+        for value in trace.inputs:
             value.tensor = None  # free the arguments of this call
         self.idle: list[Program] = []
         self.planned = False
@@ -64,7 +60,7 @@ class Recording:
         self.gradients: dict[Value, Value] = {}  # of arguments, and of leaves from outside
         self.live: list[Value] = []
         self.seeds: list[Value] = []
-        for tensor in live[:1]:
+        for tensor in live if not trace.refusal else ():
             seed, sums = Tensor._wrap(np.ones_like(tensor._data)), Gradients()
             self.live.append(trace.value(tensor._data))
             self.seeds.append(trace.new("input", seed._data))
@@ -73,10 +69,8 @@ class Recording:
                 found = sums.finish()
             arguments = {x.tensor._node or x.tensor: x for x in trace.inputs}
             for vertex, gradient in found.items():
-                of = arguments.get(vertex)
-                if of is None and isinstance(vertex, Tensor):
-                    of = trace.value(vertex._data, vertex)
-                if of is not None and of.kind in ("input", "outside"):
+                of = arguments.get(vertex) or trace.value(vertex._data, vertex)
+                if of.kind != "result":
                     self.gradients[of] = trace.value(gradient._data)
 
     def plan(self, first: Recording) -> None:
@@ -84,13 +78,13 @@ class Recording:
         self.refusal = difference([*first.steps, *first.later], [*self.steps, *self.later])
         if not agree(flattened([first.tree]), flattened([self.tree]), same):
             self.refusal = self.refusal or "the function returns other numbers at the second call"
-        for found, others in ((self.after, first.after), (self.guard.before, first.guard.before)):
+        for found, others in ((self.after, first.after), (self.trace.before, first.trace.before)):
             for leaf in found.keys() - others.keys():
                 del found[leaf]  # the function has made it
         if self.refusal:
             return
         pool_first([*self.steps, *self.later], self.outputs)
-        self.given = [*self.inputs, *values_in([*self.guard.before.values()]), *self.seeds]
+        self.given = [*self.trace.inputs, *values_in([*self.trace.before.values()]), *self.seeds]
         if not self.live:
             self.steps = divided(self.steps, self.given, self.outputs)
         made = {step.out for step in self.later}
@@ -105,10 +99,10 @@ class Recording:
         """Compute the same for other inputs."""
         lease = Lease(self.idle, self._program)
         program = lease.program
-        before = [leaf._grad for leaf, value in self.guard.before.items() if value is not None]
+        before = [leaf._grad for leaf, value in self.trace.before.items() if value is not None]
         for value, x in zip(self.given, (*inputs, *before), strict=False):  # seeds come later
             np.copyto(program.array(value), x._data)
-        for tensor, line in self.written.items():  # a graph that saved the old values must refuse to use them
+        for tensor, line in self.trace.written.items():  # a graph that saved the old values must refuse to use them
             tensor._version[:] = tensor._version[0] + 1, line
         program.run(last=len(self.steps))
         for leaf, value in self.after.items():
@@ -126,7 +120,7 @@ class Recording:
     def _source(self, value: Value, inputs: Sequence[Tensor]) -> Tensor | None:
         """The tensor of a value that the function did not make."""
         if value.kind == "input":
-            return inputs[self.inputs.index(value)]
+            return inputs[self.trace.inputs.index(value)]
         return value.tensor if value.kind == "outside" else None
 
     def _node(self, lease: Lease, inputs: Sequence[Tensor]) -> Node:

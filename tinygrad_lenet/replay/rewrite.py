@@ -1,13 +1,32 @@
-"""A rewrite of a trace that leaves every bit as it is."""
+"""Rewrites of a trace: pooling before ReLU, and chunks of the batch.
+
+Most ops of a network treat the rows of a batch one by one. :class:`Chunks` finds the steps between the first use of the
+batch and the sums over it, such as a loss and the gradients of weights. One step takes their place: it computes them
+for one chunk of the rows after another. A chunk fits into the cache, and the cores share the chunks. Their sums are
+added in order, so results do not depend on the number of threads; they differ from those of the whole batch by
+rounding.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
+from typing import Any
 
+import numpy as np
+
+from ..core.values import mapped
+from ..kernels.threads import WORTH, parallel
 from ..ops.activations import _where_positive, relu
 from ..ops.pooling import _max_pool2d, _unpool
+from ..ops.reduction import mean, sum
+from ..ops.shape import axes_of
+from .program import Lease, Program
 from .trace import Step, Value, values_in
+
+_ROWS = 64  # of a chunk, at most, and half of it at least; with fewer, calls take longer than the arithmetic
 
 
 def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
@@ -35,3 +54,109 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
             g, masked = back.args[0], back.args[0].twin()
             back.op, back.args, back.out = _where_positive.op, (g, pool.out), masked
             mask.op, mask.args = _unpool.op, (masked, x, peak, at)
+
+
+
+def divided(steps: Sequence[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> Sequence[Step]:
+    """The steps, with one step for those on rows of the batch if that pays. The first input says how long it is."""
+    batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
+    size = next((n for n in range(_ROWS, _ROWS // 2 - 1, -1) if n < batch and batch % n == 0), 0)
+    chunks = Chunks(batch, size, {v: v.twin(size) for v in inputs if v.shape[:1] == (batch,)}) if size else None
+    return chunks.rewritten(steps, outputs) or steps if chunks else steps
+
+
+class Chunks:
+    """The op of the step for all chunks."""
+
+    name = "chunks"
+
+    def __init__(self, batch: int, size: int, twins: dict[Value, Value]) -> None:
+        self.batch, self.size, self.count = batch, size, batch // size
+        self.twins = twins  # values with a row for each of the batch, and sums over rows; and those of a chunk
+        self.inside: list[Step] = []
+        self.sums: dict[Value, Step] = {}  # the steps inside whose results are added up over the chunks
+        self._whole: set[Value] = set()  # values as long as the batch that a step inside needs as a whole
+        self.idle: list[Program] = []  # a program computes one chunk at a time
+
+    def rewritten(self, steps: Sequence[Step], outputs: Sequence[Value]) -> list[Step]:
+        """The steps with one for all chunks; none if chunks do not pay."""
+        before, after = list[Step](), list[Step]()
+        made, late = set[Value](), set[Value]()  # values that depend on the rows; on sums over them
+        for step in steps:
+            used = values_in(step.args)
+            early = step.out is not None and late.isdisjoint(used) and not any(s.out is None for s in after)
+            if early and self._divide(step):
+                made.add(step.out)
+                late |= self.sums.keys()
+            elif early and made.isdisjoint(used):
+                before.append(step)
+            else:
+                after.append(step)  # after an effect, a step may read what it has changed
+                late.add(step.out)
+        rows, sums = self.twins.keys() - self.sums.keys(), [*self.sums]
+        small = 0 < 4 * self.count * _bytes(sums) <= _bytes(rows)
+        if not small or any(not rows.isdisjoint(values_in(step.args)) for step in after):
+            return []
+        used = [*dict.fromkeys(values_in([step.args for step in self.inside]))]
+        sources = [v for v in used if v in self.twins and v not in made]
+        collected = [v for v in outputs if v in made and v not in self.sums]
+        self.shared = [v for v in used if v not in self.twins and v.array is None]
+        self.sources, self.results = ([self.twins[v] for v in some] for some in (sources, sums + collected))
+        self.steps = [self._in_chunk(step) for step in self.inside]
+        parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]
+        step = copy(self.inside[0])
+        step.op, step.args, step.out = self, (sources, self.shared, parts, sums, collected), None
+        return [*before, step, *after]
+
+    def _divide(self, step: Step) -> bool:
+        """Whether a step treats rows one by one, or adds them up; then it is one of those inside."""
+        op, args, out = step.op, step.args, step.out
+        long = {i for i, a in enumerate(args) if isinstance(a, Value) and a.shape[:1] == (self.batch,)}
+        known = {i for i in long if args[i] in self.twins}
+        across = op in (sum.op, mean.op) and 0 in axes_of(args[1], len(args[0].shape))
+        by_row = out.shape[:1] == (self.batch,) and not across and op.rows is not None
+        same_rank = [i for i in long if len(args[i].shape) == len(out.shape)]
+        places = long.intersection((op.rows or same_rank) if by_row else op.added or ())
+        fresh = {args[i] for i in places - known}
+        if not known or not known <= places or not fresh.isdisjoint(self._whole):
+            return False
+        self._whole.update(args[i] for i in long - places)
+        self.twins |= {value: value.twin(self.size) for value in fresh}
+        self.twins[out] = out.twin(self.size) if by_row else out.twin()
+        self.sums |= {} if by_row else {out: step}
+        self.inside.append(step)
+        return True
+
+    def _in_chunk(self, step: Step) -> Step:
+        """A step of a chunk."""
+        new = copy(step)
+        new.args = mapped(step.args, lambda leaf: self.twins.get(leaf, leaf) if isinstance(leaf, Value) else leaf)
+        new.out = self.twins[step.out]
+        return new
+
+    def __call__(self, sources: Any, shared: Any, parts: Any, sums: Any, collected: Any) -> None:
+        """Compute all chunks. The arguments are the arrays of values outside of the chunks."""
+        split = [x.reshape(self.count, self.size, *x.shape[1:]) for x in (*sources, *collected)]
+        rows, results = split[: len(sources)], [*parts, *split[len(sources) :]]
+        for value, array in zip(self.shared, shared, strict=True):
+            value.array = array
+
+        def compute(start: int, stop: int) -> None:
+            lease = Lease(self.idle, lambda: Program(self.steps, self.sources, self.results, 1))
+            chunk = lease.program
+            for i in range(start, stop):
+                for value, array in zip(self.sources, rows, strict=True):
+                    np.copyto(chunk.array(value), array[i])
+                chunk.run()
+                for value, array in zip(self.results, results, strict=True):
+                    np.copyto(array[i, ...], chunk.array(value))
+
+        parallel(compute, self.count, WORTH * self.count)
+        for step, total, part in zip(self.sums.values(), sums, parts, strict=True):
+            np.add.reduce(part, 0, out=total)
+            if step.op is mean.op:
+                np.divide(total, self.count, total)
+
+
+def _bytes(values: Iterable[Value]) -> float:
+    return math.fsum(math.prod(v.shape) * v.dtype.itemsize for v in values)

@@ -110,19 +110,18 @@ class Compiled(Generic[P, R]):
         key = [is_grad_enabled(), *outside, *parts_of(args, kwargs), *map(data.index, data)]
         with self._busy:
             found = next((guard for guard in self.guards if guard.holds(key)), None)
-            known = None if found is None else found.recording
-            if known is not None and known.planned:
+            known = found and found.recording
+            if known and known.planned:
                 self.replayed += 1
                 return compare(known, tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)
-            if (known is not None and known.refusal) or self._unsteady():
+            if (known and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)
             recording = Recording(self.fn, args, kwargs, tensors)
             self.traced += 1
-            if known is not None and not recording.refusal:
+            if known and not recording.refusal:
                 recording.plan(known)
-            why = recording.refusal
-            if self._unsteady():
-                why = why or "too many calls have other shapes, numbers or global variables than earlier ones"
+            many = "too many calls have other shapes, numbers or global variables than earlier ones"
+            why = recording.refusal or (many if self._unsteady() else "")
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)
@@ -151,9 +150,8 @@ class Compiled(Generic[P, R]):
     def _outside(self) -> list[Any]:
         """What the function finds in its closure and in global variables."""
         scope = getattr(self.fn, "__globals__", {})
-        return [cell.cell_contents for cell in self._cells if cell != CellType()] + [
-            scope[name] for name in self._names if name in scope
-        ]
+        cells = [cell.cell_contents for cell in self._cells if cell != CellType()]
+        return cells + [scope[name] for name in self._names if name in scope]
 
 
 def _global_names(fn: Any) -> Iterable[str]:

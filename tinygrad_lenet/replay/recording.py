@@ -54,24 +54,22 @@ class Recording:
 
     def _trace_backward(self, trace: Trace, since: int) -> None:
         """Record the backward pass of a returned tensor with a graph."""
+        self.live: Value | None = None
+        self.seed: list[Value] = []  # the gradient of that tensor
+        self.gradients: dict[Any, Value] = {}  # by the position of an argument, or by the leaf from outside
         live = [t for t in flattened([self.result]) if isinstance(t, Tensor) and t._node and t._node.saved is not None]
         if len(live) > 1:
             trace.refuse("the function returns several tensors with graphs")
-        self.gradients: dict[Value, Value] = {}  # of arguments, and of leaves from outside
-        self.live: list[Value] = []
-        self.seeds: list[Value] = []
-        for tensor in live if not trace.refusal else ():
-            seed, sums = Tensor._wrap(np.ones_like(tensor._data)), Gradients()
-            self.live.append(trace.value(tensor._data))
-            self.seeds.append(trace.new("input", seed._data))
+        if live and not trace.refusal:
+            seed, root, sums = Tensor._wrap(np.ones_like(live[0]._data)), live[0]._node, Gradients()
+            self.live, self.seed = trace.value(live[0]._data), [trace.new("input", seed._data)]
             with no_grad():
-                pullback([tensor._node], [seed], sources([tensor._node], since), True, since, sums.add)
+                pullback([root], [seed], sources([root], since), True, since, sums.add)
                 found = sums.finish()
-            arguments = {x.tensor._node or x.tensor: x for x in trace.inputs}
+            places = {x.tensor._node or x.tensor: i for i, x in enumerate(trace.inputs)}
             for vertex, gradient in found.items():
-                of = arguments.get(vertex) or trace.value(vertex._data, vertex)
-                if of.kind != "result":
-                    self.gradients[of] = trace.value(gradient._data)
+                if vertex in places or trace.value(vertex._data, vertex).kind == "outside":
+                    self.gradients[places.get(vertex, vertex)] = trace.value(gradient._data)
 
     def plan(self, first: Recording) -> None:
         """Rewrite the steps for replays if those of the first trace were the same; else refuse."""
@@ -84,8 +82,8 @@ class Recording:
         if self.refusal:
             return
         pool_first([*self.steps, *self.later], self.outputs)
-        self.given = [*self.trace.inputs, *values_in([*self.trace.before.values()]), *self.seeds]
-        if not self.live:
+        self.given = [*self.trace.inputs, *values_in([*self.trace.before.values()]), *self.seed]
+        if self.live is None:
             self.steps = divided(self.steps, self.given, self.outputs)
         made = {step.out for step in self.later}
         self.used = [v for v in values_in([step.args for step in self.later]) if v not in made]  # by a backward pass
@@ -100,7 +98,7 @@ class Recording:
         lease = Lease(self.idle, self._program)
         program = lease.program
         before = [leaf._grad for leaf, value in self.trace.before.items() if value is not None]
-        for value, x in zip(self.given, (*inputs, *before), strict=False):  # seeds come later
+        for value, x in zip(self.given, (*inputs, *before), strict=False):  # the seed comes later
             np.copyto(program.array(value), x._data)
         for tensor, line in self.trace.written.items():  # a graph that saved the old values must refuse to use them
             tensor._version[:] = tensor._version[0] + 1, line
@@ -109,26 +107,23 @@ class Recording:
             leaf._grad = None if value is None else Tensor._wrap(np.array(program.array(value)))
 
         def result(leaf: Any) -> Any:
-            found = self._source(leaf, inputs) if isinstance(leaf, Value) else leaf
-            if found is None and leaf is not None:
-                node = self._node(lease, inputs) if leaf in self.live else None
-                found = Tensor._wrap(np.array(program.array(leaf)), node)
-            return found
+            if not isinstance(leaf, Value):
+                return leaf
+            if leaf.kind == "input":
+                return inputs[self.trace.inputs.index(leaf)]
+            if leaf.kind == "outside" and leaf.tensor is not None:
+                return leaf.tensor
+            node = self._node(lease, inputs) if leaf is self.live else None
+            return Tensor._wrap(np.array(program.array(leaf)), node)
 
         return mapped(self.tree, result)
 
-    def _source(self, value: Value, inputs: Sequence[Tensor]) -> Tensor | None:
-        """The tensor of a value that the function did not make."""
-        if value.kind == "input":
-            return inputs[self.trace.inputs.index(value)]
-        return value.tensor if value.kind == "outside" else None
-
     def _node(self, lease: Lease, inputs: Sequence[Tensor]) -> Node:
         """The node of a result just computed."""
-        leaves: list[Any] = [self._source(value, inputs) for value in self.gradients]
+        leaves = [inputs[place] if isinstance(place, int) else place for place in self.gradients]
         read = {value.whole.tensor for value in self.used if value.whole.kind == "outside"}
         saved = [(lease, 0), *((tensor, tensor._version[0]) for tensor in read if tensor is not None)]
-        return Node(self, [x._node or x for x in leaves], self.live[0].shape, self.live[0].dtype, saved)
+        return Node(self, [x._node or x for x in leaves], self.seed[0].shape, self.seed[0].dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
         """Replay the backward pass for the gradient of the result."""
@@ -140,7 +135,7 @@ class Recording:
             if tensor._version[0] != version:
                 raise changed("a tensor that a compiled function uses", tensor.shape, tensor._version)
         program = lease.program
-        np.copyto(program.array(self.seeds[0]), seed)
+        np.copyto(program.array(self.seed[0]), seed)
         program.run(first=len(self.steps))
         for parent, value in zip(node.parents, self.gradients.values(), strict=True):
             if needed is None or parent in needed:

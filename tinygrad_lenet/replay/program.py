@@ -64,9 +64,10 @@ class Program:
         if step.out.whole is not step.out:  # a view
             return []
         out, op = self.array(step.out), step.op
-        steps = op.steps and op.steps(out, self.memory, *op.signature.arrays([*args]))
+        given = op.signature.arrays([*args])
+        steps = op.steps and op.steps(out, self.memory, *given)
         if steps is None:
-            return [partial(_general, op, out, args)]
+            return [partial(_general, op, out, given)]
         calls = listed(steps, self.memory, self.threads)
         self.memory.release()
         return calls
@@ -100,9 +101,9 @@ class Lease:
         self._idle.append(self.program)
 
 
-def _general(op: Any, out: Any, args: tuple[Any, ...]) -> None:
+def _general(op: Any, out: Any, args: Sequence[Any]) -> None:
     """An op without steps: computed as usual, and copied to its place."""
-    found = np.asarray(op.signature.compute(args, {})[3])
+    found = np.asarray(op.signature.function(*args))
     if found.shape != out.shape or found.dtype != out.dtype:
         raise UnsupportedError(f"{op.name}: the shape of its result depends on values, which a replay cannot follow")
     np.copyto(out, found)

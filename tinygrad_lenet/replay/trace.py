@@ -11,7 +11,7 @@ refuses the replay, and two traces are compared before one is replayed (:func:`d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import setitem
+from operator import is_, setitem
 from typing import Any
 from weakref import ref
 
@@ -204,4 +204,4 @@ def equal(x: Any, y: Any) -> bool:
 
 def agree(xs: Sequence[Any], ys: Sequence[Any], alike: Callable[[Any, Any], bool] = equal) -> bool:
     """Whether the members of two lists are equal one by one."""
-    return len(xs) == len(ys) and all(map(alike, xs, ys))
+    return len(xs) == len(ys) and (all(map(is_, xs, ys)) or all(map(alike, xs, ys)))

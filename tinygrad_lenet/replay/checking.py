@@ -62,23 +62,28 @@ def compare(recording: Recording, inputs: list[Tensor], call: Callable[[], Any])
             x, y = (v._data if isinstance(v, Tensor) else v for v in (x, y))
             size = tolerance * np.abs(x).max(initial=0) if isinstance(x, np.ndarray) else 0
             if not (np.allclose(x, y, 0, size, equal_nan=True) if isinstance(x, np.ndarray) else x == y):
-                raise TinygradLenetError(f"tl.compile(check=True): a {what} differs between the replay and the function")
+                raise TinygradLenetError(
+                    f"tl.compile(check=True): a {what} differs between the replay and the function"
+                )
     return result
 
 
 def report(recording: Recording) -> str:
-    """The program as a table, with the time of each step in one run on the arrays of the last replay."""
-    state, lines, programs = State(recording), list[str](), [(recording.idle[-1], "")]
+    """The program as a table, with the time of each step in one run on the inputs of the last replay."""
+    state, lines, lease = State(recording), list[str](), recording.lease()
+    for value in recording.given:
+        np.copyto(lease.program.array(value), recording.latest.array(value))
+    programs = [(lease.program, "")]
     for program, note in programs:
         lines.append(f"{len(program.steps)} steps, {program.memory.bytes / 1e6:.1f} MB{note}")
         lines.append(f"{'op':<24}{'result':<30}{'calls':>6}{'us':>10}  at")
-        for step, start, end in zip(program.steps, program.ends, program.ends[1:], strict=False):
+        for i, step in enumerate(program.steps):
             began = perf_counter()
-            for call in program.calls[start:end]:
-                call()
+            program.run(i, i + 1)
             time, out = 1e6 * (perf_counter() - began), step.out
             shape = "" if out is None else f"{out.dtype} {out.shape}"
-            lines.append(f"{step.name:<24}{shape:<30}{end - start:>6}{time:>10.1f}  {step.line}")
+            calls = program.ends[i + 1] - program.ends[i]
+            lines.append(f"{step.name:<24}{shape:<30}{calls:>6}{time:>10.1f}  {step.line}")
             if isinstance(step.op, Chunks):
                 programs.append((step.op.idle[-1], f", for one of {step.op.count} chunks of {step.op.size} rows"))
     state.restore()

@@ -113,7 +113,9 @@ class Compiled(Generic[P, R]):
             known = found and found.recording
             if known and known.planned:
                 self.replayed += 1
-                return compare(known, tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)
+                return (
+                    compare(known, tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)
+                )
             if (known and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)
             recording = Recording(self.fn, args, kwargs, tensors)
@@ -141,7 +143,7 @@ class Compiled(Generic[P, R]):
             ArgumentError: there is no program before the third call.
         """
         recordings = [guard.recording for guard in self.guards]
-        recording = next((r for r in recordings if r.idle), None)
+        recording = next((r for r in recordings if r.latest), None)
         if recording is None:
             why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
             raise ArgumentError(f"report: there is no program: {why}")

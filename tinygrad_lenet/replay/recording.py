@@ -50,6 +50,7 @@ class Recording:
         for value in trace.inputs:
             value.tensor = None  # free the arguments of this call
         self.idle: list[Program] = []
+        self.latest: Program | None = None  # that of the last replay
         self.planned = False
 
     def _trace_backward(self, trace: Trace, since: int) -> None:
@@ -90,13 +91,15 @@ class Recording:
         trim()  # what the two calls have used: replays need it no longer
         self.planned = True
 
-    def _program(self) -> Program:
-        return Program([*self.steps, *self.later], self.given, [*self.outputs, *self.used], get_num_threads())
+    def lease(self) -> Lease:
+        """A program that no earlier result needs for its backward pass."""
+        steps, outputs = [*self.steps, *self.later], [*self.outputs, *self.used]
+        return Lease(self.idle, lambda: Program(steps, self.given, outputs, get_num_threads()))
 
     def replay(self, inputs: list[Tensor]) -> Any:
         """Compute the same for other inputs."""
-        lease = Lease(self.idle, self._program)
-        program = lease.program
+        lease = self.lease()
+        program = self.latest = lease.program
         before = [leaf._grad for leaf, value in self.trace.before.items() if value is not None]
         for value, x in zip(self.given, (*inputs, *before), strict=False):  # the seed comes later
             np.copyto(program.array(value), x._data)

@@ -9,9 +9,8 @@ rounding.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
@@ -19,9 +18,9 @@ import numpy as np
 
 from ..core.values import mapped
 from ..kernels.threads import WORTH, parallel
+from ..ops import reduction
 from ..ops.activations import _where_positive, relu
 from ..ops.pooling import _max_pool2d, _unpool
-from ..ops.reduction import mean, sum
 from ..ops.shape import axes_of
 from .program import Lease, Program
 from .trace import Step, Value, values_in
@@ -54,7 +53,6 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
             g, masked = back.args[0], back.args[0].twin()
             back.op, back.args, back.out = _where_positive.op, (g, pool.out), masked
             mask.op, mask.args = _unpool.op, (masked, x, peak, at)
-
 
 
 def divided(steps: Sequence[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> Sequence[Step]:
@@ -94,7 +92,7 @@ class Chunks:
                 after.append(step)  # after an effect, a step may read what it has changed
                 late.add(step.out)
         rows, sums = self.twins.keys() - self.sums.keys(), [*self.sums]
-        small = 0 < 4 * self.count * _bytes(sums) <= _bytes(rows)
+        small = 0 < 4 * self.count * sum(v.high - v.low for v in sums) <= sum(v.high - v.low for v in rows)
         if not small or any(not rows.isdisjoint(values_in(step.args)) for step in after):
             return []
         used = [*dict.fromkeys(values_in([step.args for step in self.inside]))]
@@ -113,7 +111,7 @@ class Chunks:
         op, args, out = step.op, step.args, step.out
         long = {i for i, a in enumerate(args) if isinstance(a, Value) and a.shape[:1] == (self.batch,)}
         known = {i for i in long if args[i] in self.twins}
-        across = op in (sum.op, mean.op) and 0 in axes_of(args[1], len(args[0].shape))
+        across = op in (reduction.sum.op, reduction.mean.op) and 0 in axes_of(args[1], len(args[0].shape))
         by_row = out.shape[:1] == (self.batch,) and not across and op.rows is not None
         same_rank = [i for i in long if len(args[i].shape) == len(out.shape)]
         places = long.intersection((op.rows or same_rank) if by_row else op.added or ())
@@ -154,9 +152,5 @@ class Chunks:
         parallel(compute, self.count, WORTH * self.count)
         for step, total, part in zip(self.sums.values(), sums, parts, strict=True):
             np.add.reduce(part, 0, out=total)
-            if step.op is mean.op:
+            if step.op is reduction.mean.op:
                 np.divide(total, self.count, total)
-
-
-def _bytes(values: Iterable[Value]) -> float:
-    return math.fsum(math.prod(v.shape) * v.dtype.itemsize for v in values)

@@ -22,7 +22,8 @@ class State:
     """A copy of what a recording may change: tensors, generators, the states of optimisers, and gradients."""
 
     def __init__(self, recording: Recording) -> None:
-        leaves = [*flattened([step.args for step in recording.steps]), *recording.trace.written]
+        steps = [*recording.steps, *recording.later]
+        leaves = [*flattened([step.args for step in steps]), *recording.trace.written]
         generators = [leaf.bit_generator for leaf in leaves if isinstance(leaf, np.random.Generator)]
         self._held: list[tuple[Any, str]] = [(leaf, "_data") for leaf in leaves if isinstance(leaf, Tensor)]
         optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]

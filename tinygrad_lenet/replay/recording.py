@@ -50,7 +50,7 @@ class Recording:
         for value in trace.inputs:
             value.tensor = None  # free the arguments of this call
         self.idle: list[Program] = []
-        self.latest: Program | None = None  # that of the last replay
+        self.latest: Any = None  # that of the last replay
         self.planned = False
 
     def _trace_backward(self, trace: Trace, since: int) -> None:
@@ -62,11 +62,12 @@ class Recording:
         if len(live) > 1:
             trace.refuse("the function returns several tensors with graphs")
         if live and not trace.refusal:
-            seed, root, sums = Tensor._wrap(np.ones_like(live[0]._data)), live[0]._node, Gradients()
+            seed, sums = Tensor._wrap(np.ones_like(live[0]._data)), Gradients()
+            root: Any = live[0]._node
             self.live, self.seed = trace.value(live[0]._data), [trace.new("input", seed._data)]
             with no_grad():
                 pullback([root], [seed], sources([root], since), True, since, sums.add)
-                found = sums.finish()
+                found: dict[Any, Any] = {**sums.finish()}
             places = {x.tensor._node or x.tensor: i for i, x in enumerate(trace.inputs)}
             for vertex, gradient in found.items():
                 if vertex in places or trace.value(vertex._data, vertex).kind == "outside":
@@ -100,14 +101,14 @@ class Recording:
         """Compute the same for other inputs."""
         lease = self.lease()
         program = self.latest = lease.program
-        before = [leaf._grad for leaf, value in self.trace.before.items() if value is not None]
+        before: list[Any] = [leaf._grad for leaf, value in self.trace.before.items() if value is not None]
         for value, x in zip(self.given, (*inputs, *before), strict=False):  # the seed comes later
             np.copyto(program.array(value), x._data)
         for tensor, line in self.trace.written.items():  # a graph that saved the old values must refuse to use them
             tensor._version[:] = tensor._version[0] + 1, line
         program.run(last=len(self.steps))
-        for leaf, value in self.after.items():
-            leaf._grad = None if value is None else Tensor._wrap(np.array(program.array(value)))
+        for leaf, gradient in self.after.items():
+            leaf._grad = None if gradient is None else Tensor._wrap(np.array(program.array(gradient)))
 
         def result(leaf: Any) -> Any:
             if not isinstance(leaf, Value):
@@ -133,7 +134,7 @@ class Recording:
         if isinstance(seed, Tensor):
             how = "compute the first derivative inside of the function, or leave out tl.compile"
             raise GradientError(f"a compiled function has no second derivatives outside of it; {how}")
-        (lease, _), *read = node.saved or ()  # pullback has checked that they are there
+        (lease, _), *read = node.saved or [(None, 0)]  # pullback has checked that they are there
         for tensor, version in read:
             if tensor._version[0] != version:
                 raise changed("a tensor that a compiled function uses", tensor.shape, tensor._version)

@@ -21,7 +21,7 @@ from ..kernels.threads import WORTH, parallel
 from ..ops import reduction
 from ..ops.activations import _where_positive, relu
 from ..ops.pooling import _max_pool2d, _unpool
-from ..ops.shape import axes_of
+from ..ops.shape import axes_of, reshape
 from .program import Lease, Program
 from .trace import Step, Value, values_in
 
@@ -55,16 +55,16 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
             mask.op, mask.args = _unpool.op, (masked, x, peak, at)
 
 
-def divided(steps: Sequence[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> Sequence[Step]:
+def divided(steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> list[Step]:
     """The steps, with one step for those on rows of the batch if that pays. The first input says how long it is."""
     batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
     size = next((n for n in range(_ROWS, _ROWS // 2 - 1, -1) if n < batch and batch % n == 0), 0)
-    chunks = Chunks(batch, size, {v: v.twin(size) for v in inputs if v.shape[:1] == (batch,)}) if size else None
-    return chunks.rewritten(steps, outputs) or steps if chunks else steps
+    rows = {v: v.twin(size) for v in inputs if v.shape[:1] == (batch,)} if size else {}
+    return (rows and Chunks(batch, size, rows).rewritten(steps, outputs)) or steps
 
 
 class Chunks:
-    """The op of the step for all chunks."""
+    """The op of the step that computes all chunks. Its program is the steps inside, for the values of one chunk."""
 
     name = "chunks"
 
@@ -130,6 +130,8 @@ class Chunks:
         new = copy(step)
         new.args = mapped(step.args, lambda leaf: self.twins.get(leaf, leaf) if isinstance(leaf, Value) else leaf)
         new.out = self.twins[step.out]
+        if step.op is reshape.op:
+            new.args = (new.args[0], *new.out.shape)
         return new
 
     def __call__(self, sources: Any, shared: Any, parts: Any, sums: Any, collected: Any) -> None:

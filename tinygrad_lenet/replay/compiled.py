@@ -1,4 +1,10 @@
-"""``tl.compile``: which recording a call may replay, and what a replay leaves behind."""
+"""``tl.compile``: guards decide which recording a call may replay.
+
+A guard has lists of parts, which each call makes anew: the grad mode, what the function finds in its closure and in
+global variables, and all of its arguments but the values of tensors (the key); attributes of modules, parameters of
+optimisers, and flags of tensors from outside (the state). Parts are compared one by one: plain values by value, others
+by identity. So a guard costs some microseconds.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +117,7 @@ class Compiled(Generic[P, R]):
         with self._busy:
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording
-            if known and known.planned:
+            if known and known.planned:  # two calls were traced and compared
                 self.replayed += 1
                 return (
                     compare(known, tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)

@@ -34,6 +34,7 @@ class Value:
         # the call, or a constant.
         self.kind = kind
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
+        # Where it was during the trace: the first element; the first byte of all, and the byte after the last.
         self.address: int = array.__array_interface__["data"][0]
         self.low, self.high = byte_bounds(array) if array.size else (0, 0)
         self.tensor: Any = tensor  # the tensor from outside, or the leaf of a gradient
@@ -63,7 +64,7 @@ class Step:
         return getattr(self.op, "name", None) or str(self.op.__name__).strip("_")
 
     def constants(self) -> list[Any]:
-        """The arguments that another trace must have in common: all but the line, which some effects take."""
+        """The arguments that another trace must have in common: all but the user's line, which some effects take."""
         return [leaf for leaf in flattened([self.args]) if not (isinstance(leaf, str) and leaf == self.line)]
 
 

@@ -112,8 +112,8 @@ class Chunks:
     def _divide(self, step: Step) -> bool:
         """Whether a step treats rows one by one, or adds them up; then it is one of those inside."""
         op, args, out = step.op, step.args, step.out
-        # Positions of arguments as long as the batch. Whether they have its rows, or this length by chance, follows from
-        # what the op declares: where it takes rows one by one, and where it adds them up.
+        # Positions of arguments as long as the batch. They may have this length by chance: the op declares where it
+        # takes rows one by one, and where it adds them up.
         long = {i for i, a in enumerate(args) if isinstance(a, Value) and a.shape[:1] == (self.batch,)}
         known = {i for i in long if args[i] in self.twins}
         across = op in (reduction.sum.op, reduction.mean.op) and 0 in axes_of(args[1], len(args[0].shape))

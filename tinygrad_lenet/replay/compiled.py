@@ -182,10 +182,13 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
     tensors, also in lists, tuples and dicts. New shapes or dtypes of the arguments are recorded anew. Two recordings
     are compared before the third call replays one.
 
-    A replay has the bits of the function. These may change between calls: the values of all tensors, parameters and
-    buffers; the mode, attributes and layers of modules; the options, state and parameters of optimisers;
-    ``requires_grad``, gradients and random generators; variables in the closure and global variables that the function
-    names. Other state of Python is frozen after the second call: attributes of your own objects, a file, the time.
+    A replay has the bits of the function. But of a batch of more than 64 rows, sums over the rows may be added chunk by
+    chunk, which rounds differently, though in the same order for any number of threads.
+
+    These may change between calls: the values of all tensors, parameters and buffers; the mode, attributes and layers
+    of modules; the options, state and parameters of optimisers; ``requires_grad``, gradients and random generators;
+    variables in the closure and global variables that the function names. Other state of Python is frozen after the
+    second call: attributes of your own objects, a file, the time.
 
     A function that reads values cannot be replayed, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``; nor one
     that draws random numbers by NumPy itself, or has hooks. It is called as ever, and a warning names the line.
@@ -195,7 +198,8 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
 
     Args:
         fn: the function, or a module.
-        check: at each replay, call the function too, from the same state, and raise if anything differs. Slow.
+        check: at each replay, call the function too, from the same state, and raise if anything differs (with chunks,
+            by more than a thousandth). Slow.
 
     Returns:
         A function with the same arguments. Its ``report()`` lists the last program: ops, memory, time of each.

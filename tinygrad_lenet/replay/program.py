@@ -88,17 +88,18 @@ class Program:
 class Lease:
     """The use of a program by one computation. When no one holds the lease any more, the program is idle again."""
 
-    __slots__ = ("_idle", "program")
+    program: Any = None
 
     def __init__(self, idle: list[Program], make: Callable[[], Program]) -> None:
+        self._idle = idle
         try:
             self.program = idle.pop()
         except IndexError:
             self.program = make()
-        self._idle = idle
 
     def __del__(self) -> None:
-        self._idle.append(self.program)
+        if self.program is not None:  # else it could not be made
+            self._idle.append(self.program)
 
 
 def _general(op: Any, out: Any, args: Sequence[Any]) -> None:

@@ -104,9 +104,9 @@ class Chunks:
         self.shared = [v for v in used if v not in self.twins and v.array is None]
         self.sources, self.results = ([self.twins[v] for v in some] for some in (sources, sums + collected))
         self.steps = [self._in_chunk(step) for step in self.inside]
-        parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]
+        parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]  # a row for each chunk
         step = copy(self.inside[0])
-        step.op, step.args, step.out = self, (sources, self.shared, parts, sums, collected), None
+        step.op, step.args, step.out = self, (sources, self.shared, parts + collected, sums), None
         return [*before, step, *after]
 
     def _divide(self, step: Step) -> bool:
@@ -139,10 +139,9 @@ class Chunks:
             new.args = (new.args[0], *new.out.shape)
         return new
 
-    def __call__(self, sources: Any, shared: Any, parts: Any, sums: Any, collected: Any) -> None:
+    def __call__(self, sources: Any, shared: Any, results: Any, sums: Any) -> None:
         """Compute all chunks. The arguments are the arrays of values outside of the chunks."""
-        split = [x.reshape(self.count, self.size, *x.shape[1:]) for x in (*sources, *collected)]
-        rows, results = split[: len(sources)], [*parts, *split[len(sources) :]]
+        given, found = ([self._split(array) for array in some] for some in (sources, results))
         for value, array in zip(self.shared, shared, strict=True):
             value.array = array
 
@@ -150,14 +149,18 @@ class Chunks:
             lease = Lease(self.idle, lambda: Program(self.steps, self.sources, self.results, 1))
             chunk = lease.program
             for i in range(start, stop):
-                for value, array in zip(self.sources, rows, strict=True):
+                for value, array in zip(self.sources, given, strict=True):
                     np.copyto(chunk.array(value), array[i])
                 chunk.run()
-                for value, array in zip(self.results, results, strict=True):
-                    np.copyto(array[i, ...], chunk.array(value))
+                for value, array in zip(self.results, found, strict=True):
+                    np.copyto(array[i], chunk.array(value))
 
         parallel(compute, self.count, WORTH * self.count)
-        for step, total, part in zip(self.sums.values(), sums, parts, strict=True):
-            np.add.reduce(part, 0, out=total)
+        for step, total, parts in zip(self.sums.values(), sums, results, strict=False):
+            np.add.reduce(parts, 0, out=total)
             if step.op is reduction.mean.op:
                 np.divide(total, self.count, total)
+
+    def _split(self, array: Any) -> Any:
+        """A view of an array with an axis of chunks before that of its rows."""
+        return array.reshape(self.count, len(array) // self.count, *array.shape[1:])

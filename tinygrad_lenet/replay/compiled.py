@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -30,17 +30,20 @@ R = TypeVar("R")
 _MOST = 16  # recordings of a function that are kept
 
 
-def parts_of(*arguments: Any) -> Iterator[Any]:
+def parts_of(arguments: Iterable[Any]) -> list[Any]:
     """The parts of arguments that a recording depends on."""
+    found: list[Any] = []
     for a in arguments:
         if isinstance(a, Tensor) and not isinstance(a, Parameter):  # the function may know a parameter from outside
-            yield from (*a._data.shape, *a._data.strides, a._data.dtype, a._requires_grad)
+            data = a._data
+            found += *data.shape, *data.strides, data.dtype, a._requires_grad
         elif isinstance(a, (list, tuple)):
-            yield from (type(a), len(a), *parts_of(*a))
+            found += type(a), len(a), *parts_of(a)
         elif isinstance(a, dict):
-            yield from (type(a), *parts_of([*a], [*a.values()]))
+            found += type(a), len(a), *parts_of(a.items())
         else:
-            yield a
+            found.append(a)
+    return found
 
 
 class Guard:
@@ -113,7 +116,8 @@ class Compiled(Generic[P, R]):
         outside, given = self._outside(), flattened((args, kwargs))
         tensors = [x for x in given if isinstance(x, Tensor)]
         data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
-        key = [is_grad_enabled(), *outside, *parts_of(args, kwargs), *map(data.index, data)]
+        key = [is_grad_enabled(), *outside, len(args), *parts_of(args), *parts_of(kwargs.items())]
+        key += map(data.index, data)
         with self._busy:
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording

@@ -92,10 +92,13 @@ class Recording:
         trim()  # what the two calls have used: replays need it no longer
         self.planned = True
 
+    def _program(self) -> Program:
+        steps, results = [*self.steps, *self.later], [*self.outputs, *self.used]
+        return Program(steps, self.given, results, get_num_threads())
+
     def lease(self) -> Lease:
         """A program that no earlier result needs for its backward pass."""
-        steps, outputs = [*self.steps, *self.later], [*self.outputs, *self.used]
-        return Lease(self.idle, lambda: Program(steps, self.given, outputs, get_num_threads()))
+        return Lease(self.idle, self._program)
 
     def replay(self, inputs: list[Tensor]) -> Any:
         """Compute the same for other inputs."""

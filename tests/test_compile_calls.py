@@ -1,5 +1,8 @@
 """Arguments, results, methods and modules; ``check`` and ``report``; what is refused outside of a compiled function."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from test_compile import STORIES, World
@@ -43,6 +46,13 @@ def test_numbers_that_change_are_refused():
     function = tl.compile(lambda x: (x * 2, next(counts)))
     with pytest.warns(UserWarning, match="returns other numbers at the second call"):
         assert [function(tl.ones(2))[1] for _ in range(5)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), tl.from_dlpack])
+def test_copies_made_by_python_are_refused(copied):
+    function = tl.compile(lambda x: copied(x) * 2)
+    with pytest.warns(UserWarning, match="reads the values of a tensor"):
+        assert [function(tl.tensor([number])).item() for number in (1.0, 1.0, 2.0)] == [2, 2, 4]
 
 
 def test_a_compiled_module_has_the_attributes_of_the_module():

@@ -364,6 +364,7 @@ class PythonObject(Methods):
         return self  # type: ignore[return-value]  # a Tensor
 
     def __reduce__(self) -> Any:
+        self._read("a copy or a pickle")
         if self._node is not None:
             raise GradientError("a tensor that hangs on a graph cannot be copied or pickled; copy x.detach() instead")
         return (type(self), (self._data, self._requires_grad))

@@ -358,9 +358,9 @@ def test_what_is_resized_has_gradients():
 
 
 @pytest.mark.parametrize("dims", [1, 2])
-@pytest.mark.parametrize(("strides", "dilations"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [2, 3, 4])
-def test_convolutions_with_padding_same_are_read(dims, strides, dilations, kernel):
-    options = {"strides": [strides] * dims, "dilations": [dilations] * dims, "auto_pad": "SAME_UPPER"}
+def test_convolutions_with_padding_same_are_read(dims, stride, kernel):  # onnxruntime refuses dilations with it
+    options = {"strides": [stride] * dims, "auto_pad": "SAME_UPPER"}
     inputs = {"x": floats(2, 3, *[8, 7][:dims]), "w": floats(4, 3, *[kernel] * dims)}
     agree(node("Conv", ["x", "w"], ["y"], **options), inputs)

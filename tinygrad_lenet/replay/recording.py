@@ -60,7 +60,7 @@ class Recording:
             a for m in self.modules for k, a in vars(m).items() if isinstance(a, (list, dict)) and k[0] != "_"
         ]
         self.members = self._members()
-        self.flags = [(t, t._requires_grad, bool(t._hooks)) for t in trace.watched.values()]
+        self.flags = [(t, t._data, t._requires_grad, bool(t._hooks)) for t in trace.watched.values()]
         self.refusal = trace.refusal
 
     def _members(self) -> list[Any]:
@@ -72,8 +72,9 @@ class Recording:
         """Whether the state outside of the function is that of the recording."""
         if any(p._grad is not None for p in self.absent) or any(v.tensor._grad is None for v in self.before):
             return False
-        if any(t._requires_grad is not flag or bool(t._hooks) is not hooks for t, flag, hooks in self.flags):
-            return False
+        for t, data, requires_grad, hooks in self.flags:
+            if t._data is not data or t._requires_grad is not requires_grad or bool(t._hooks) is not hooks:
+                return False
         if self.changes != changes[0]:
             if _fingerprint(self.modules) != self.fingerprint:
                 return False

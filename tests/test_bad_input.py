@@ -49,6 +49,7 @@ IMAGE, IDS = t(2, 2, 4, 4), np.array([1, 0])
 # How functions that are no primitives are called as they should be.
 CALLS = {
     "adaptive_avg_pool2d": [call(IMAGE, 2), call(IMAGE, (3, None))],
+    "adaptive_max_pool2d": [call(IMAGE, 2), call(IMAGE, (3, None))],
     "arange": [call(5), call(0, 1, 0.25), call(2, 9, 3, dtype="float64")],
     "astype": [call(t(2, 3), "float64"), call(t(2), "int64")],
     "avg_pool1d": [call(t(2, 3, 6), 2), call(t(1, 2, 5), 3, 2, 1, True, False)],

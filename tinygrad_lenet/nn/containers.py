@@ -66,7 +66,7 @@ class Sequential(_Container):
     @checked
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         super().__init__()
-        only = modules[0] if len(modules) == 1 else None
+        only = modules[0] if len(modules) == 1 and not isinstance(modules[0], Module) else None
         named = only if isinstance(only, Mapping) else {str(i): module for i, module in enumerate(modules)}
         for name, module in named.items():
             if not isinstance(name, str) or not name or "." in name or hasattr(type(self), name):

@@ -165,14 +165,14 @@ TARGETS = {}
 for cls, options in LOSSES:
     classes = cls in (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
     TARGETS[cls] = np.array([2, 0]) if classes else rng(1).uniform(0, 1, (2, 3)).astype(np.float32)
-    use = learned(cls, making(cls, lambda loss: loss(floats(2, 3), TARGETS[type(loss)])))
+    use = learned(cls, making(cls, lambda loss: loss(abs(floats(2, 3)) % 1, TARGETS[type(loss)])))
     name = cls.function.__name__
     case(cls.__name__, use, options, names=(name,), words=("array", "classes"))
     case(
         f"{cls.__name__}.forward",
         method(cls, "forward"),
-        call(t(2, 3), TARGETS[cls]),
-        names=(name, "concatenate"),
+        call(t(2, 3, low=0), TARGETS[cls]) if cls is nn.BCELoss else call(t(2, 3), TARGETS[cls]),
+        names=(name, "concatenate", "BCELoss"),
         words=("input", "scores", "number", "classes"),
     )
 case("LeNet5", making(nn.LeNet5), call(), call(3, 2, "tanh", "avg", True, 0), names=("Linear", "Conv2d"), share=4)

@@ -386,9 +386,9 @@ def test_a_function_of_the_samples_makes_the_batch(torch):
 
 
 def test_mistakes_of_a_function_of_the_samples():
-    with pytest.raises(DTypeError, match="^DataLoader: collate_fn must be a function, got 3"):
+    with pytest.raises(DTypeError, match=r"^DataLoader: collate_fn must be a function, got 3"):
         data.DataLoader(np.arange(3), collate_fn=3)
-    with pytest.raises(ArgumentError, match="^DataLoader: give transform or collate_fn, not both"):
+    with pytest.raises(ArgumentError, match=r"^DataLoader: give transform or collate_fn, not both"):
         data.DataLoader(np.arange(3), transform=lambda x, generator: x, collate_fn=list)
     loader = data.DataLoader(np.arange(3))
     del loader.collate_fn  # as pickles of earlier versions

@@ -51,8 +51,8 @@ CLASSES = {
     "layers": (nn, "torch.nn", words(
             "AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool1d AvgPool2d BatchNorm1d BatchNorm2d ConstantPad2d Conv1d "
             "Conv2d ConvTranspose1d ConvTranspose2d Dropout Dropout2d Embedding Flatten GRU GroupNorm Identity "
-            "LSTM LayerNorm Linear MaxPool1d MaxPool2d Module ModuleDict ModuleList Parameter RNN ReflectionPad2d ReplicationPad2d "
-            "Sequential Unflatten Upsample ZeroPad2d")),
+            "LSTM LayerNorm Linear MaxPool1d MaxPool2d Module ModuleDict ModuleList Parameter RNN ReflectionPad2d "
+            "ReplicationPad2d Sequential Unflatten Upsample ZeroPad2d")),
     "activations as layers": (nn, "torch.nn", words(
             "CELU ELU GELU Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish PReLU ReLU ReLU6 "
             "SELU SiLU Sigmoid Softmax Softplus Softsign Tanh")),

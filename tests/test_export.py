@@ -106,7 +106,7 @@ LAYERS = {
     "AvgPool2d": (nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), IMAGES),
     "AdaptiveAvgPool2d": (nn.AdaptiveAvgPool2d((4, 3)), IMAGES),
     "AdaptiveMaxPool2d": (nn.AdaptiveMaxPool2d((4, 3)), IMAGES),
-    "ReplicationPad2d": (nn.ReplicationPad2d((1, 2, 0, 1)), IMAGES),
+    "ReplicationPad2d": (nn.ReplicationPad2d((1, 2, 2, 1)), IMAGES),
     "ConstantPad2d": (nn.ConstantPad2d((1, 2, 0, 1), 0.5), IMAGES),
     "Upsample": (nn.Upsample(scale_factor=2), IMAGES),
     "bilinear": (nn.Upsample(scale_factor=2, mode="bilinear"), IMAGES),

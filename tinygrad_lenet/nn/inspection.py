@@ -12,7 +12,6 @@ import numpy as np
 
 from ..checks import lengths, made
 from ..core.graph import now
-from ..core.hooks import Hook
 from ..core.modes import listening, no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
@@ -91,20 +90,27 @@ def record_calls(model: Model) -> Iterator[list[Call]]:
     [('0', (2, 3)), ('1', (2, 3)), ('', (2, 3))]
     """
     calls: list[Call] = []
-    starts: list[int] = []
-    handles: list[Hook] = []
-    for name, module in model.named_modules():
+    named = list(model.named_modules())
+    own = [vars(module).get("forward") for _, module in named]
 
-        def note(module: Module, args: Any, output: Any, name: str = name) -> None:
-            calls.append(Call(name, module, args, output, starts.pop()))
+    def recorded(name: str, module: Module, forward: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = now()
+            output = forward(*args, **kwargs)
+            calls.append(Call(name, module, args, output, start))
+            return output
 
-        handles += [module.register_forward_pre_hook(lambda *_: starts.append(now()))]
-        handles += [module.register_forward_hook(note)]
+        return call
+
     try:
+        for name, module in named:
+            vars(module)["forward"] = recorded(name, module, module.forward)
         yield calls
     finally:
-        for handle in handles:
-            handle.remove()
+        for (_, module), forward in zip(named, own, strict=True):
+            vars(module).pop("forward", None)
+            if forward is not None:
+                vars(module)["forward"] = forward
 
 
 @contextmanager

@@ -16,9 +16,8 @@ from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError, ShapeError, brief
 from ..kernels.sums import single
-from .indexing import take_along_axis
 from .pooling import avg_pool2d, max_pool2d
-from .reduction import argmax, mean
+from .reduction import mean
 from .shape import along, concatenate
 from .windows import Pair
 
@@ -143,8 +142,14 @@ def adaptive_max_pool2d(input: Array, output_size: int | tuple[int | None, int |
     tensor([[[[ 5.,  7.],
               [ 9., 11.]]]])
     """
-    largest: Any = lambda x, axis: take_along_axis(x, argmax(x, axis, keepdims=True), axis)
-    return _adaptive(input, output_size, max_pool2d, largest)
+    x = as_tensor(input)
+    if x.ndim == 3:
+        return adaptive_max_pool2d(x.unsqueeze(0), output_size).squeeze(0)
+
+    def largest(x: Tensor, axis: int) -> Tensor:
+        return max_pool2d(x, (x.shape[2], 1) if axis == 2 else (1, x.shape[3]))
+
+    return _adaptive(x, output_size, max_pool2d, largest)
 
 
 @composite(torch="nn.functional.interpolate")

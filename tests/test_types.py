@@ -45,6 +45,11 @@ def test_tensors() -> None:
     assert_type(x.grad, Tensor | None)
     assert_type(list(x), list[Tensor])
     assert_type(x.topk(1), tuple[Tensor, Tensor])
+    assert_type(x.view(-1, 2).t().float().to("cpu", tl.zeros(1).dtype).clamp(0, max=1.5), Tensor)
+    assert_type(x.detach().add_([1, 2], alpha=0.5).zero_().fill_(1), Tensor)
+    assert_type((x.numel(), x.dim(), x.size * 2), tuple[int, int, int])
+    assert_type(tl.masked_fill(x, [True, False], 0), Tensor)
+    assert x.size(0) == x.size == 2
     assert_type(x.split(2), tuple[Tensor, ...])
     with tl.no_grad():
         assert_type(tl.is_grad_enabled(), bool)
@@ -53,6 +58,7 @@ def test_tensors() -> None:
     if TYPE_CHECKING:
         x.rleu()  # error
         x.sum(axes=0)  # error
+        x.long(1)  # error
         x.grad.sum()  # error
 
 
@@ -70,8 +76,27 @@ def test_functions() -> None:
     assert_type(tl.conv2d(tl.ones(1, 1, 5, 5), tl.ones(1, 1, 3, 3), padding="same"), Tensor)
     assert_type(tl.grad(cube(x).sum(), x), tuple[Tensor | None, ...])
     assert_type(tl.linalg.norm(tl.eye(2)), Tensor)
+    assert_type(nn.functional.gelu(x), Tensor)
+    assert_type(tl.cat([x, tl.zeros_like(x)]), Tensor)
+    assert_type(tl.mm(tl.eye(2), tl.eye(2)), Tensor)
+    assert_type(tl.allclose(x, 1.0), bool)
+    assert_type(x.allclose(1.0), bool)
+    assert_type(tl.randint(3, (2,), dtype=tl.int32), Tensor)
+    assert_type(tl.manual_seed(0), np.random.Generator)
+    assert_type(tl.float32, np.dtype[Any])
+
+    @tl.set_grad_enabled(False)
+    def double(x: Tensor) -> Tensor:
+        return x * 2
+
+    assert_type(double(x), Tensor)
+    with tl.inference_mode(), tl.set_grad_enabled(True):
+        assert_type(tl.arctan2(x, x), Tensor)
     if TYPE_CHECKING:
         cube(x, scal=2.0)  # error
+        tl.cta([x])  # error
+        double(1)  # error
+        tl.zeros(1, dtype=tl.float31)  # error
         tl.rleu(x)  # error
         tl.testing.gradchek()  # error
         tl.conv2d(x)  # error

@@ -405,7 +405,7 @@ INNER = ("CosineAnnealingLR", "ExponentialLR", "LinearLR", "MultiStepLR", "StepL
 WITHOUT = {
     **dict.fromkeys(["Module", "Parameter", "Optimizer", "Schedule"], "bases; every row has them below it"),
     **dict.fromkeys(["Sequential", "ModuleList"], "blocks: every network is a Sequential, Chain has a ModuleList"),
-    "ModuleDict": "in test_module_words",
+    "ModuleDict": "in test_module_dicts",
     "BCELoss": "its input must be probabilities; in test_functional",
     "LambdaLR": "its argument is a function; in test_schedules",
     **dict.fromkeys(["Call", "record_calls", "summary"], "they look at a network"),

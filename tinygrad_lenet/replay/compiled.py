@@ -65,12 +65,12 @@ class Guard:
 
     def _now(self) -> list[Any]:
         """The parameters of optimisers, group by group; the contents of the lists and dicts of modules; and of tensors
-        from outside, whether they require a gradient and have hooks.
+        from outside, the array, whether they require a gradient, and whether they have hooks.
         """
         groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
         parts = [part for some in (*groups, *self._containers) for part in (None, *flattened([some]))]
         for tensor in self._trace.watched:
-            parts += tensor._requires_grad, bool(tensor._hooks)
+            parts += tensor._data, tensor._requires_grad, bool(tensor._hooks)
         return parts
 
     def holds(self, key: list[Any]) -> bool:

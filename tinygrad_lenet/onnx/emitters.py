@@ -95,7 +95,12 @@ def _within(kind: str) -> Emit:
 
 @emits("clip", "hardtanh")
 def _clip(g: Graph, like: Output, x: Any, *limits: Any) -> str:
-    return g.node("Clip", g.of(x, like.dtype), *(None if v is None else g.of(v, like.dtype) for v in limits))
+    name, bounds = g.of(x, like.dtype), [None if v is None else g.of(v, like.dtype) for v in limits]
+    if not any(np.ndim(getattr(v, "array", v)) for v in limits):
+        return g.node("Clip", name, *bounds)
+    for kind, bound in zip(("Max", "Min"), bounds, strict=True):
+        name = name if bound is None else g.node(kind, name, bound)
+    return name
 
 
 @emits("_pad")

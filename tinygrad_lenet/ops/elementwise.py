@@ -292,20 +292,31 @@ minimum.known_as(method=True, numpy=np.minimum, torch="minimum", onnx="Min")
 
 
 @primitive
-def clip(x: Array, min: float | None = None, max: float | None = None) -> Array:
-    """``x`` limited to ``min … max``; None means no limit, and NaN stays. As in PyTorch, the gradient passes where
-    ``min <= x <= max``, and is 0 elsewhere.
+def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
+    """``x`` limited to ``min … max``; None means no limit, and NaN stays. The bounds may be tensors, which broadcast. If
+    ``min`` is above ``max``, the result is ``max``. A bound of one number does not change the dtype of floats.
+
+    As in PyTorch, the gradient goes to ``x`` where ``min <= x <= max``, to ``min`` where ``x < min < max``, and to
+    ``max`` where ``x > max`` or ``min > max``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.clip(tl.tensor([-2.0, 0.5, 3.0]), -1, 1)
     tensor([-1. ,  0.5,  1. ])
+    >>> tl.clip(tl.tensor([-2.0, 0.5, 3.0]), max=tl.tensor([0.0, 1.0, 2.0]))
+    tensor([-2. ,  0.5,  2. ])
     """
-    return np.array(x) if min is max is None else np.clip(x, min, max)  # NumPy before 2.1 requires one limit
+    limits = [b.item() if getattr(b, "shape", None) == () else b for b in (min, max)]
+    return np.array(x) if min is max is None else x.clip(*limits)  # NumPy before 2.1 requires one limit
 
 
-clip.vjp(x=lambda g, out, x: select(g, x == out))
+clip.vjp(
+    x=lambda g, x, min, max: select(g, (min is None or x >= min) & (max is None or x <= max)),
+    min=lambda g, x, min, max: select(g, (x < min) & (True if max is None else min < max)),
+    max=lambda g, x, min, max: select(g, (x > max) | (False if min is None else min > max)),
+)
 clip.check(draw(3, 2), -0.4, 0.6)
 clip.check(draw(3, 2), min=0.15)
+clip.check(draw(3, 2), draw(2, low=-0.4, high=-0.3), draw(3, 1, low=0.3, high=0.4))
 clip.known_as(method=True, numpy=np.clip, torch="clip")
 
 

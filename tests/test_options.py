@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad_lenet as tl
+from tinygrad_lenet import functional as F
 
 NAN, INF = np.nan, np.inf
 
@@ -17,8 +18,7 @@ def gradients(outputs, xs, library):
     """The gradients of a weighted sum, so that no two elements count the same; zeros where none arrives."""
     outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
     total = sum(
-        (y * library.tensor((1 + np.arange(np.prod(y.shape, dtype=int)) / 4).reshape(y.shape))).sum()
-        for y in outputs
+        (y * library.tensor((1 + np.arange(np.prod(y.shape, dtype=int)) / 4).reshape(y.shape))).sum() for y in outputs
     )
     total.backward()
     return [np.zeros(x.shape) if x.grad is None else np.asarray(x.grad.detach().numpy()) for x in xs]
@@ -52,3 +52,317 @@ def test_a_bound_of_one_number_does_not_widen_floats_and_gets_its_gradient():
     assert y.dtype == np.float32
     assert bound.grad.dtype == np.float64
     assert bound.grad.item() == 1
+
+
+# One image or sequence, without a batch axis
+
+G = np.random.default_rng(0)
+IMAGE, ROW = G.standard_normal((4, 7, 6)), G.standard_normal((4, 9))
+W2, W1, B = G.standard_normal((6, 4, 3, 2)), G.standard_normal((6, 4, 3)), G.standard_normal(6)
+UNBATCHED = {
+    "conv2d": (IMAGE, [W2, B], {"stride": 2, "padding": 1}),
+    "conv2d, groups": (IMAGE, [G.standard_normal((4, 2, 3, 3))], {"groups": 2, "padding": "same"}),
+    "conv_transpose2d": (IMAGE, [G.standard_normal((4, 3, 2, 3)), B[:3]], {"stride": 2, "output_padding": 1}),
+    "conv1d": (ROW, [W1, B], {"stride": 2, "padding": 1}),
+    "conv_transpose1d": (ROW, [G.standard_normal((4, 3, 2)), B[:3]], {"stride": 2}),
+    "max_pool2d": (IMAGE, [], {"kernel_size": (3, 2), "padding": 1, "return_indices": True}),
+    "avg_pool2d": (IMAGE, [], {"kernel_size": (3, 2), "padding": 1, "count_include_pad": False}),
+    "max_pool1d": (ROW, [], {"kernel_size": 3, "stride": 2, "return_indices": True}),
+    "avg_pool1d": (ROW, [], {"kernel_size": 3, "stride": 2}),
+    "adaptive_avg_pool2d": (IMAGE, [], {"output_size": (3, 2)}),
+    "unfold": (IMAGE, [], {"kernel_size": (3, 2), "stride": 2}),
+    "fold": (G.standard_normal((12, 12)), [], {"output_size": (5, 4), "kernel_size": 2}),
+}
+
+
+@pytest.mark.parametrize("name", UNBATCHED)
+def test_one_image_or_sequence_needs_no_batch_axis(torch, name):
+    x, weights, options = UNBATCHED[name]
+    found, expected = [], []
+    for library, functions, result in ((tl, F, found), (torch, torch.nn.functional, expected)):
+        xs = leaves(library, x, *weights)
+        y = getattr(functions, name.split(",")[0])(*xs, **options)
+        y, *indices = y if options.get("return_indices") else [y]
+        result += [y.detach().numpy(), *(i.numpy() for i in indices), *gradients(y, xs, library)]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+LAYERS = {
+    "Conv2d": ((4, 6, 3), IMAGE),
+    "ConvTranspose2d": ((4, 6, 3, 2), IMAGE),
+    "Conv1d": ((4, 6, 3), ROW),
+    "ConvTranspose1d": ((4, 6, 3), ROW),
+    "MaxPool2d": ((2,), IMAGE),
+    "AvgPool2d": ((2,), IMAGE),
+    "MaxPool1d": ((2,), ROW),
+    "AvgPool1d": ((2,), ROW),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_take_one_image_or_sequence_as_a_batch_of_one(name):
+    options, x = LAYERS[name]
+    x = tl.tensor(x, dtype="float32")
+    layer = getattr(tl.nn, name)(*options)
+    np.testing.assert_array_equal(layer(x).detach().numpy(), layer(x[None])[0].detach().numpy())
+    compiled = tl.compile(lambda v: layer(v))
+    for _ in range(3):
+        np.testing.assert_array_equal(compiled(x).detach().numpy(), layer(x).detach().numpy())
+    with pytest.raises(tl.ShapeError, match=name.replace("Transpose", ".*")):
+        layer(x[0])
+
+
+def test_a_layer_says_which_shapes_it_takes():
+    with pytest.raises(tl.ShapeError, match=r"Conv2d.*\(N, 4, H, W\) or \(4, H, W\), got \(3, 7, 6\)"):
+        tl.nn.Conv2d(4, 6, 3)(IMAGE[:3])
+
+
+# Indices of max pooling
+
+IMAGES = {
+    "plain": G.standard_normal((2, 3, 7, 6)),
+    "ties": G.integers(0, 3, (2, 3, 7, 6)).astype(float),
+    "nan": np.where(G.random((2, 3, 7, 6)) < 0.2, NAN, G.integers(0, 3, (2, 3, 7, 6))),
+    "infinite": np.where(G.random((2, 3, 7, 6)) < 0.8, -INF, G.choice([NAN, INF, 0], (2, 3, 7, 6))),
+    "integers": G.integers(-3, 3, (2, 3, 7, 6)),
+}
+WINDOWS = [
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": (3, 2), "stride": 1, "padding": (1, 0), "dilation": (2, 1)},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+]
+
+
+@pytest.mark.parametrize("options", WINDOWS)
+@pytest.mark.parametrize("kind", IMAGES)
+def test_indices_of_max_pooling_are_pytorchs(torch, kind, options):
+    x = IMAGES[kind]
+    y, i = tl.max_pool2d(tl.tensor(x), **options, return_indices=True)
+    theirs, j = torch.nn.functional.max_pool2d(torch.tensor(x), **options, return_indices=True)
+    assert i.dtype == np.int64
+    assert not i.requires_grad
+    np.testing.assert_array_equal(y.numpy(), theirs.numpy())
+    np.testing.assert_array_equal(i.numpy(), j.numpy())
+    layer = tl.nn.MaxPool2d(**options, return_indices=True)
+    compiled = tl.compile(lambda v: layer(v))
+    for _ in range(3):
+        np.testing.assert_array_equal(compiled(tl.tensor(x))[1].numpy(), j.numpy())
+
+
+def test_the_values_of_max_pooling_beside_the_indices_have_their_gradient():
+    x = tl.tensor(IMAGES["ties"], requires_grad=True)
+    y, i = tl.max_pool2d(x, 2, 2, 0, 1, False, True)
+    y.sum().backward()
+    picked = np.zeros((2, 3, 42))
+    np.put_along_axis(picked, i.numpy().reshape(2, 3, -1), 1, 2)
+    np.testing.assert_array_equal(x.grad.numpy().reshape(2, 3, 42), picked)
+
+
+# Negative widths of padding
+
+WIDTHS = [(-1, 1), (2, -2), (-2, 3, 1, -1), (-1, -2), (-3, 2), (0, -1, -2, 0)]
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_negative_widths_crop(torch, mode, widths):
+    if mode == "circular" and widths == (-2, 3, 1, -1):
+        widths = (-2, 2, 1, -1)
+    found, expected = [], []
+    for library, functions, result in ((tl, F, found), (torch, torch.nn.functional, expected)):
+        (x,) = leaves(library, IMAGE[:, :5, :5])
+        y = functions.pad(x, widths if len(widths) == 4 or mode == "constant" else (*widths, 0, 0), mode=mode)
+        result += [y.detach().numpy(), *gradients(y, [x], library)]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    x = tl.tensor(IMAGE[:, :5, :5])
+    compiled = tl.compile(lambda v: tl.pad(v, widths, mode))
+    for _ in range(3):
+        np.testing.assert_array_equal(compiled(x).numpy(), tl.pad(x, widths, mode).numpy())
+
+
+def test_no_more_can_be_cropped_than_there_is(torch):
+    for widths in [(-6, 6), (-3, -3)]:
+        with pytest.raises(RuntimeError):
+            torch.nn.functional.pad(torch.zeros(5), widths)
+        with pytest.raises(tl.ShapeError, match="crop more than there is"):
+            tl.pad(tl.zeros(5), widths)
+    assert tl.pad(tl.zeros(5), (-2, -3)).shape == (0,)
+    layer = tl.nn.ZeroPad2d((-1, 0, 1, 0))
+    np.testing.assert_array_equal(layer(tl.tensor(IMAGE))[:, 1:].numpy(), IMAGE[:, :, 1:])
+
+
+# Rounded quotients
+
+FLOATS = np.array([7, -7, 7, -7, 0, -0.0, INF, -INF, NAN, 1, -1, 0, -0.3, 1e30, 5, 1, 6.3])
+BY = np.array([2, 2, -2, -2, 3, 3, 1, 1, 1, 0, 0, 0, 1, 3, INF, 0.1, 0.7])
+INTEGERS = np.array([7, -7, 7, -7, 0, 2**62 + 1, -(2**62) - 1]), np.array([2, 2, -2, -2, 3, 3, 3])
+
+
+@pytest.mark.parametrize("mode", [None, "floor", "trunc"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "int32", "int8"])
+def test_rounded_quotients_are_pytorchs(torch, mode, dtype):
+    x, y = (FLOATS, BY) if dtype.startswith("f") else INTEGERS
+    x, y = (
+        np.where(np.abs(x) > 1e5, 9, x).astype(dtype) if dtype in ("int32", "int8") else x.astype(dtype),
+        y.astype(dtype),
+    )
+    theirs = torch.div(torch.tensor(x), torch.tensor(y), rounding_mode=mode).numpy()
+    with np.errstate(all="ignore"):
+        found = tl.div(tl.tensor(x), tl.tensor(y), rounding_mode=mode)
+        same = [tl.div(x, tl.tensor(y), mode)]
+        if mode == "floor":
+            same += [tl.tensor(x) // y, x // tl.tensor(y), tl.floor_divide(x, y), np.floor_divide(tl.tensor(x), y)]
+            changed = tl.tensor(x)
+            changed //= tl.tensor(y)
+            same += [changed]
+        compiled = tl.compile(lambda a, b: tl.div(a, b, rounding_mode=mode))
+        same += [compiled(tl.tensor(x), tl.tensor(y)) for _ in range(3)]
+    if mode or dtype.startswith("f"):  # the quotient of integers is NumPy's float64, and PyTorch's float32
+        assert found.dtype == theirs.dtype
+    np.testing.assert_allclose(found.numpy(), theirs, rtol=1e-6 if mode is None else 0)
+    number = theirs == theirs
+    np.testing.assert_array_equal(np.signbit(found.numpy()[number]), np.signbit(theirs[number]))
+    for other in same:
+        assert other.dtype == found.dtype
+        np.testing.assert_array_equal(other.numpy(), found.numpy())
+
+
+def test_a_rounded_quotient_has_the_gradient_zero(torch):
+    for mode in (None, "floor", "trunc"):
+        ours, theirs = leaves(tl, [7.5, -7.5], [2.0, -2.0]), leaves(torch, [7.5, -7.5], [2.0, -2.0])
+        total, expected = (
+            ours[0] * tl.div(*ours, rounding_mode=mode),
+            theirs[0] * torch.div(*theirs, rounding_mode=mode),
+        )
+        total.sum().backward()
+        expected.sum().backward()
+        np.testing.assert_array_equal(ours[0].grad.numpy(), theirs[0].grad.numpy())
+        np.testing.assert_array_equal((0 if ours[1].grad is None else ours[1].grad.numpy()), theirs[1].grad.numpy())
+    with pytest.raises(tl.ArgumentError, match="rounding_mode must be 'trunc' or 'floor', got 'ceil'"):
+        tl.div(1.0, 2.0, rounding_mode="ceil")
+
+
+# PyTorch's names of arguments
+
+M = G.standard_normal((3, 3, 4))
+SPELLED = {
+    "flip": lambda t, x: t.flip(x, dims=(0, 2)),
+    "flip method": lambda t, x: x.flip(dims=(1,)),
+    "diagonal": lambda t, x: t.diagonal(x, offset=1, dim1=0, dim2=2),
+    "diagonal method": lambda t, x: x.diagonal(1, dim1=1, dim2=2),
+    "tril": lambda t, x: t.tril(x, diagonal=1),
+    "triu": lambda t, x: x.triu(diagonal=-1),
+    "roll": lambda t, x: t.roll(x, shifts=(1, -2), dims=(0, 2)),
+    "roll all": lambda t, x: x.roll(shifts=2),
+    "tensordot": lambda t, x: t.tensordot(x, x, dims=([0, 2], [0, 2])),
+    "arange": lambda t, x: t.arange(end=5) + 0 * x[0, 0, 0],
+    "arange from": lambda t, x: t.arange(start=2, end=5) + 0 * x[0, 0, 0],
+    "arange from to": lambda t, x: t.arange(2, end=9, step=3) + 0 * x[0, 0, 0],
+    "argsort": lambda t, x: t.argsort(x, dim=0, descending=True, stable=True),
+    "topk": lambda t, x: t.topk(x, k=2, dim=1, largest=False, sorted=True)[0],
+    "topk indices": lambda t, x: x.topk(2, dim=-1, sorted=True)[1],
+    "var": lambda t, x: t.var(x, dim=1, correction=1, keepdim=True),
+    "var of all": lambda t, x: x.var(correction=0),
+    "std": lambda t, x: t.std(x, dim=(0, 2), correction=1),
+    "var of one": lambda t, x: x[:, :, :1].var(dim=2, correction=0),
+}
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_pytorchs_names_of_arguments(torch, name):
+    ours, theirs = SPELLED[name](tl, tl.tensor(M)), SPELLED[name](torch, torch.tensor(M))
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-12, atol=0)
+    compiled = tl.compile(lambda x: SPELLED[name](tl, x))
+    for _ in range(3):
+        np.testing.assert_array_equal(compiled(tl.tensor(M)).numpy(), ours.numpy())
+
+
+def test_sort_takes_pytorchs_options_and_returns_the_values(torch):
+    theirs = torch.sort(torch.tensor(M), dim=1, descending=True, stable=True)
+    np.testing.assert_array_equal(tl.sort(tl.tensor(M), dim=1, descending=True, stable=True).numpy(), theirs.values)
+
+
+def test_an_argument_is_not_given_under_two_names():
+    for call in (lambda: tl.var(M, ddof=1, correction=1), lambda: tl.tril(M, k=1, diagonal=1)):
+        with pytest.raises(
+            TypeError, match=r"var\(\) got 'ddof' twice, also as 'correction'|tril\(\) got 'diagonal' twice"
+        ):
+            call()
+    with pytest.raises(tl.ArgumentError, match=r"arange: give the number before which to stop"):
+        tl.arange()
+    np.testing.assert_array_equal(np.tril(tl.tensor(M), k=1).numpy(), np.tril(M, 1))
+
+
+# The dtype of sums, products and softmax
+
+SUMMED = np.array([[3, -2, 5, 1], [10, 2, 7, -4], [0, 6, -1, 3]])
+REDUCTIONS = {
+    "sum": [{}, {"dim": 1}, {"dim": (0, 1), "keepdim": True}],
+    "mean": [{}, {"dim": 1, "keepdim": True}],
+    "prod": [{}, {"dim": 1}],
+    "cumsum": [{"dim": 1}],
+    "cumprod": [{"dim": 0}],
+    "softmax": [{"dim": 1}],
+    "log_softmax": [{"dim": 0}],
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "int8"])
+@pytest.mark.parametrize("given", ["float16", "float32", "float64", "int64", "uint8", "bool"])
+def test_a_dtype_is_pytorchs(torch, name, given, dtype):
+    x = np.abs(SUMMED).astype(given)
+    for options in REDUCTIONS[name]:
+        try:
+            theirs = getattr(torch, name)(torch.tensor(x), **options, dtype=getattr(torch, dtype)).numpy()
+        except (RuntimeError, NotImplementedError):
+            with pytest.raises(tl.DTypeError, match=f"{name}: dtype must be a float, such as 'float32', got int"):
+                getattr(tl, name)(x, **options, dtype=dtype)
+            continue
+        ours = getattr(tl, name)(x, **options, dtype=dtype)
+        assert ours.dtype == dtype
+        tolerance = {"float16": 2e-3, "float32": 1e-6, "float64": 1e-14}.get(dtype, 0)
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=tolerance, atol=tolerance * dtype.startswith("f"))
+        compiled = tl.compile(lambda v, o=options: getattr(v, name)(**o, dtype=np.dtype(dtype)))
+        for _ in range(3):
+            np.testing.assert_array_equal(compiled(tl.tensor(x)).numpy(), ours.numpy())
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize(("given", "dtype"), [("float32", "float64"), ("float64", "float32"), ("float16", "float32")])
+def test_gradients_flow_through_a_dtype(torch, name, given, dtype):
+    x = (SUMMED / 64).astype(given)
+    found, expected = [], []
+    for library, result in ((tl, found), (torch, expected)):
+        (leaf,) = leaves(library, x)
+        y = getattr(library, name)(
+            leaf, **REDUCTIONS[name][-1], dtype=getattr(torch, dtype) if library is torch else dtype
+        )
+        result += gradients(y, [leaf], library)
+    assert found[0].dtype == given
+    tolerance = 1e-3 if given == "float16" else 1e-5
+    np.testing.assert_allclose(found[0], expected[0], rtol=tolerance, atol=tolerance)
+
+
+def test_a_sum_in_integers_has_no_gradient():
+    x = tl.tensor([1.5, 2.5], requires_grad=True)
+    assert not tl.sum(x, dtype="int64").requires_grad
+    assert not tl.cumsum(x, dtype="int64").requires_grad
+    assert tl.sum(x, dtype="int64").item() == 3
+    assert np.sum(x.detach(), dtype=np.int64).item() == 3
+
+
+# Norms
+
+
+def test_the_frobenius_norm_is_a_word(torch):
+    for options in ({}, {"dim": 1}, {"dim": (0, 2), "keepdim": True}):
+        ours, theirs = tl.norm(tl.tensor(M), p="fro", **options), torch.norm(torch.tensor(M), p="fro", **options)
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-14)
+    assert tl.tensor([3.0, 4.0]).norm("fro").item() == 5
+    with pytest.raises(tl.ArgumentError, match="norm: p must be a number or 'fro', got 'nuc'"):
+        tl.norm(M, p="nuc")

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ..core.signature import SPELLINGS, Option, Signature, checked
+from ..core.signature import Option, Signature, checked
 from ..core.tensor import Tensor
 from ..errors import brief
 from .module import Module
@@ -24,6 +24,7 @@ class Function(Module):
     _kinds: ClassVar[dict[str, int]]  # the options by name; 2 for those that may be Tensors
     _signature: ClassVar[inspect.Signature]  # of the constructor, without self
     _checks: ClassVar[list[Option]]
+    _spellings: ClassVar[dict[str, str]]
 
     def __init_subclass__(cls, function: Callable[..., Tensor] | None = None) -> None:
         super().__init_subclass__()
@@ -35,7 +36,7 @@ class Function(Module):
         door, parameters = Signature(inspect.unwrap(function)), inspect.signature(function).parameters
         cls._kinds = {name: kind for name, kind in zip(door.names, door.operands, strict=True) if kind != 1}
         options = [parameters[name] for name in cls._kinds]
-        cls._signature, cls._checks = inspect.Signature(options), door.options
+        cls._signature, cls._checks, cls._spellings = inspect.Signature(options), door.options, door.spellings
 
         @checked
         def __init__(self: Function, *args: Any, **options: Any) -> None:
@@ -49,7 +50,7 @@ class Function(Module):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
         try:
-            bound = self._signature.bind(*args, **{SPELLINGS.get(name, name): value for name, value in options.items()})
+            bound = self._signature.bind(*args, **{self._spellings.get(n, n): value for n, value in options.items()})
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}() takes {self._signature}: {error}") from None
         bound.apply_defaults()
@@ -63,7 +64,8 @@ class Function(Module):
                 setattr(self, name, value)
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        super().__setstate__(attributes | attributes.pop("options", {}))  # older pickles have a dict of options
+        new = {name: option.default for name, option in self._signature.parameters.items()}
+        super().__setstate__(new | attributes | attributes.pop("options", {}))  # older pickles have a dict of options
 
     @property
     def options(self) -> dict[str, Any]:

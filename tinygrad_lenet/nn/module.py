@@ -482,13 +482,15 @@ def changed_options(layer: Module, defaults: Mapping[str, Any]) -> list[str]:
     return [f"{name}={brief(v)}" for name, v, default in options if type(v) is not type(default) or v != default]
 
 
-def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
-    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along axis 1."""
+def check_input(
+    layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "", axis: int = 1
+) -> None:
+    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along ``axis``."""
     try:
         shape = tuple(np.shape(x))
     except Exception as error:
         raise DTypeError(f"the input must be a Tensor, got {brief(x)} ({error})") from None
-    if len(shape) not in ndim or (features is not None and shape[1] != features):
+    if len(shape) not in ndim or (features is not None and shape[axis] != features):
         raise misshapen(layer, layout, shape)
 
 

@@ -52,13 +52,14 @@ def declared(op: Any) -> Emit:
             return str(kind(g, dtype.type, *given))
         inputs = [a for a, tensor in zip(given, tensors, strict=False) if tensor]
         pairs = [(name, a) for name, a, tensor in zip(names, given, tensors, strict=False) if not tensor]
-        options: dict[str, Any] = {name: float(a) if name in floats else a for name, a in pairs}
+        # The inputs have been converted to the result's dtype.
+        options: dict[str, Any] = {name: float(a) if name in floats else a for name, a in pairs if name != "dtype"}
         return g.node(kind, *inputs, **options)
 
     return emit
 
 
-def _reduction(g: Graph, kind: str, x: str, axis: Any = None, keepdims: bool = False) -> str:
+def _reduction(g: Graph, kind: str, x: str, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> str:
     if axis == ():
         return x
     return g.node(kind, x, None if axis is None else g.ints(axis), keepdims=int(keepdims))
@@ -106,6 +107,18 @@ def _clip(g: Graph, like: Output, x: Any, *limits: Any) -> str:
 @emits("_pad")
 def _pad(g: Graph, like: Output, x: Any, widths: Any, value: float) -> str:
     return g.node("Pad", x, g.ints([w[0] for w in widths] + [w[1] for w in widths]), like.dtype.type(value))
+
+
+@emits("div", "floor_divide")
+def _quotient(g: Graph, like: Output, x: Any, y: Any, mode: str | None = "floor") -> str:
+    """ONNX's ``Div`` rounds the quotient of integers towards 0, and its ``Mod`` has the sign of ``y``."""
+    x, y, whole = g.of(x, like.dtype), g.of(y, like.dtype), like.dtype.kind != "f"
+    if mode == "floor" and whole:
+        x = g.node("Sub", x, g.node("Mod", x, y))
+    quotient = g.node("Div", x, y)
+    if mode == "trunc" and not whole:
+        return g.node("Mul", g.node("Sign", quotient), g.node("Floor", g.node("Abs", quotient)))
+    return g.node("Floor", quotient) if mode == "floor" and not whole else quotient
 
 
 EMIT |= {f"bitwise_{kind.lower()}": _of_bits(kind) for kind in ("And", "Or", "Xor", "Not")}
@@ -246,7 +259,7 @@ def _count_classes(g: Graph, like: Output, index: Any, dtype: Any) -> str:
 
 
 @emits("argsort")
-def _argsort(g: Graph, like: Output, x: Any, axis: int, descending: bool) -> str:
+def _argsort(g: Graph, like: Output, x: Any, axis: int, descending: bool, stable: bool) -> str:
     size = g.node("Shape", x, start=axis % like.ndim, end=axis % like.ndim + 1)
     outputs = [g.fresh("values"), g.fresh("argsort")]
     g.nodes.append(helper.make_node("TopK", [g.of(x), size], outputs, axis=int(axis), largest=int(descending)))

@@ -8,7 +8,8 @@ a Tensor. ``ufunc`` declares all of this at once for an op that is a NumPy funct
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,6 +20,8 @@ from ..core.values import as_dtype
 from ..kernels.elementwise import copy_steps, ufunc_steps
 from ..kernels.masks import mask_bits
 from .ufuncs import ufunc
+
+Rounding: TypeAlias = Literal["trunc", "floor"]
 
 # Arithmetic
 
@@ -76,20 +79,33 @@ mul.known_as(operator="mul", numpy=np.multiply, torch="mul", onnx="Mul")
 
 
 @primitive
-def div(x: Array, y: Array) -> Array:
+def div(x: Array, y: Array, rounding_mode: Rounding | None = None) -> Array:
     """Quotient, ``x / y``, a float even if both are integers. Division by zero gives ±inf or NaN, as in NumPy.
+
+    ``rounding_mode="trunc"`` rounds it towards 0, ``"floor"`` down, as :func:`floor_divide`: then integers give
+    integers, and the gradient is 0.
 
     >>> import tinygrad_lenet as tl
     >>> tl.div(tl.tensor([1.0, 2.0]), 4)
     tensor([0.25, 0.5 ])
+    >>> tl.div(tl.tensor([7.0, -7.0]), 2, rounding_mode="trunc")
+    tensor([ 3., -3.])
     """
-    return np.true_divide(x, y)
+    if rounding_mode == "floor":
+        return np.floor_divide(x, y)
+    if rounding_mode == "trunc" and np.result_type(x, y).kind != "f":
+        return np.floor_divide(x - np.fmod(x, y), y)
+    return np.true_divide(x, y) if rounding_mode is None else np.trunc(np.true_divide(x, y))
 
 
-div.vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
+div.vjp(
+    x=lambda g, y, rounding_mode: g / y if rounding_mode is None else select(g, np.False_),
+    y=lambda g, out, y, rounding_mode: -g * out / y if rounding_mode is None else select(g, np.False_),
+)
 div.check(draw(3, 2), draw(2, low=0.5, high=2))
 div.check(1.0, draw(2, low=-2, high=-0.5))
-div.known_as(operator="truediv", numpy=np.divide, torch="div", onnx="Div")
+div.check(draw(3, 2, low=1.1, high=1.3), draw(2, low=0.8, high=1), rounding_mode="trunc")
+div.known_as(operator="truediv", numpy=np.divide, torch="div")
 
 
 @primitive
@@ -180,14 +196,22 @@ def mod(x: Array, y: Array) -> Array:
 
 
 @primitive
-def _floor_div(x: Array, y: Array) -> Array:
-    """``floor(x / y)`` of the exact quotient. The floor of a quotient that was rounded up may be 1 too large."""
+def floor_divide(x: Array, y: Array) -> Array:
+    """``x // y``, the floor of the exact quotient: integers of integers. Its gradient is 0, and not recorded.
+
+    A float divided by 0 is ±inf or NaN, an integer 0 with NumPy's warning (PyTorch raises an error).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.tensor([7.0, -7.0]) // 2, tl.arange(5) // 2
+    (tensor([ 3., -4.]), tensor([0, 0, 1, 1, 2], dtype=int64))
+    """
     return np.floor_divide(x, y)
 
 
-_floor_div.vjp(x=None, y=None)
-_floor_div.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
-mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * _floor_div(x, y))
+floor_divide.vjp(x=None, y=None)
+floor_divide.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
+floor_divide.known_as(method=True, operator="floordiv", numpy=np.floor_divide, torch="floor_divide")
+mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * floor_divide(x, y))
 mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
 mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
 mod.known_as(method=True, operator="mod", numpy=np.remainder, torch="remainder")
@@ -293,8 +317,8 @@ minimum.known_as(method=True, numpy=np.minimum, torch="minimum", onnx="Min")
 
 @primitive
 def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
-    """``x`` limited to ``min … max``; None means no limit, and NaN stays. The bounds may be tensors, which broadcast. If
-    ``min`` is above ``max``, the result is ``max``. A bound of one number does not change the dtype of floats.
+    """``x`` limited to ``min … max``; None means no limit, and NaN stays. The bounds may be tensors, which broadcast.
+    If ``min`` is above ``max``, the result is ``max``. A bound of one number does not change the dtype of floats.
 
     As in PyTorch, the gradient goes to ``x`` where ``min <= x <= max``, to ``min`` where ``x < min < max``, and to
     ``max`` where ``x > max`` or ``min > max``.
@@ -320,9 +344,10 @@ clip.check(draw(3, 2), draw(2, low=-0.4, high=-0.3), draw(3, 1, low=0.3, high=0.
 clip.known_as(method=True, numpy=np.clip, torch="clip")
 
 
-_UFUNCS: dict[Any, np.ufunc] = {add: np.add, sub: np.subtract, mul: np.multiply, div: np.true_divide, mod: np.mod}
+_UFUNCS: dict[Any, np.ufunc] = {add: np.add, sub: np.subtract, mul: np.multiply, mod: np.mod}
 for _op, _function in {**_UFUNCS, abs: np.abs, maximum: np.maximum, minimum: np.minimum}.items():
     _op.planned(ufunc_steps(_function), rows=())
+div.planned(lambda out, room, x, y, mode: None if mode else [partial(np.true_divide, x, y, out=out)], rows=())
 
 
 # Copies

@@ -366,3 +366,28 @@ def test_the_frobenius_norm_is_a_word(torch):
     assert tl.tensor([3.0, 4.0]).norm("fro").item() == 5
     with pytest.raises(tl.ArgumentError, match="norm: p must be a number or 'fro', got 'nuc'"):
         tl.norm(M, p="nuc")
+
+
+# Two tensors
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_the_larger_of_two_tensors(torch, name):
+    x, y = np.array([[1.0, 2, 3, NAN], [5, -1, 3, INF]]), np.array([2.0, 2, NAN, 1])
+    for call in (
+        lambda t, a, b: getattr(t, name)(a, b),
+        lambda t, a, b: getattr(a, name)(b),
+        lambda t, a, b: getattr(t, name)(a, other=b),
+        lambda t, a, b: getattr(b, name)(a[0]),
+    ):
+        found, expected = [], []
+        for library, result in ((tl, found), (torch, expected)):
+            xs = leaves(library, x, y)
+            z = call(library, *xs)
+            result += [z.detach().numpy(), *gradients(z, xs, library)]
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        compiled = tl.compile(lambda a, b, call=call: call(tl, a, b))
+        for _ in range(3):
+            np.testing.assert_array_equal(compiled(tl.tensor(x), tl.tensor(y)).numpy(), found[0])
+    assert getattr(tl, name)(tl.arange(3), tl.tensor(1)).shape == (3,)  # not along axis 1

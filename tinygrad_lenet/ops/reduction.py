@@ -14,7 +14,7 @@ from ..core.tensor import Tensor, as_tensor
 from ..core.values import as_dtype
 from ..errors import ArgumentError, DTypeError
 from ..kernels.sums import WIDER, added, mean_steps, single, sum_steps
-from .elementwise import abs, select, where
+from .elementwise import abs, maximum, minimum, select, where
 from .logic import ne
 from .maths import sqrt, square
 from .rearrange import flip
@@ -58,7 +58,8 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False, dtype: DTypeLike | 
     >>> tl.sum(x), tl.sum(x, axis=0), tl.sum(x, axis=1, keepdims=True).shape
     (tensor(10.), tensor([4., 6.]), (2, 1))
     """
-    return typed(added(typed(x, dtype), axes_of(axis, np.ndim(x)), keepdims=keepdims), dtype)
+    total = added(x if dtype is None else typed(x, dtype), axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    return total if dtype is None else typed(total, dtype)
 
 
 sum.vjp(x=lambda g, x_shape, axis: _broadcast_back(g, x_shape, axis))
@@ -73,9 +74,40 @@ sum.known_as(method=True, numpy=np.sum, torch="sum", onnx="ReduceSum")
 
 
 @primitive
-def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+def amax(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The largest element along ``axis``, with the gradient of :func:`max` (PyTorch's of ``amax`` is NaN along an axis
+    with a NaN).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.amax(tl.tensor([[1.0, 5.0], [5.0, 2.0]]), axis=0)
+    tensor([5., 5.])
+    """
+    return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+@primitive
+def amin(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The smallest element along ``axis``, with the gradient of :func:`min` (PyTorch's of ``amin`` is NaN along an axis
+    with a NaN).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.amin(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=0)
+    tensor([1., 2.])
+    """
+    return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+amax.op.name, amin.op.name = "max", "min"
+amax.known_as(method=True, numpy=np.amax, torch="amax", onnx="ReduceMax")
+amin.known_as(method=True, numpy=np.amin, torch="amin", onnx="ReduceMin")
+
+
+@composite(method=True, numpy=np.max, torch="max")
+def max(x: Array, axis: Axis | Array = None, keepdims: bool = False, other: Array | None = None) -> Tensor:
     """The largest element. If several are largest, they share the gradient equally. NaN if any is NaN; then all NaNs
-    share it (as in PyTorch's ``max``; the gradient of its ``amax`` is NaN along the whole axis).
+    share it.
+
+    ``max(x, y)`` of two tensors is :func:`maximum`, element by element.
 
     Raises:
         ShapeError: there are no elements.
@@ -86,18 +118,19 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tl.max(x, axis=0).detach(), x.grad
     (tensor([5., 5.]), tensor([[0. , 0.5],
             [0.5, 0. ]]))
+    >>> tl.max(tl.tensor([1.0, 5.0]), tl.tensor([2.0, 3.0]))
+    tensor([2., 5.])
     """
-    return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    other = axis if isinstance(axis, Tensor) else other
+    return amax(x, axis, keepdims) if other is None else maximum(x, other)
 
 
-max.known_as(method=True, numpy=np.max, torch="max", onnx="ReduceMax")
-max.known_as(name="amax", method=True, numpy=np.amax, torch="amax")
-
-
-@primitive
-def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+@composite(method=True, numpy=np.min, torch="min")
+def min(x: Array, axis: Axis | Array = None, keepdims: bool = False, other: Array | None = None) -> Tensor:
     """The smallest element. If several are smallest, they share the gradient equally. NaN if any is NaN; then all NaNs
-    share it (as in PyTorch's ``min``; the gradient of its ``amin`` is NaN along the whole axis).
+    share it.
+
+    ``min(x, y)`` of two tensors is :func:`minimum`, element by element.
 
     Raises:
         ShapeError: there are no elements.
@@ -106,11 +139,8 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tl.min(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=0)
     tensor([1., 2.])
     """
-    return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
-
-
-min.known_as(method=True, numpy=np.min, torch="min", onnx="ReduceMin")
-min.known_as(name="amin", method=True, numpy=np.amin, torch="amin")
+    other = axis if isinstance(axis, Tensor) else other
+    return amin(x, axis, keepdims) if other is None else minimum(x, other)
 
 
 def _extreme_x(g: Any, out: Any, x: Any, axis: Axis) -> Any:
@@ -120,9 +150,8 @@ def _extreme_x(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     return select(restore_axes(g, x.shape, axis) / ties, hit)
 
 
-max.vjp(x=_extreme_x)
-min.vjp(x=_extreme_x)
-amax, amin = max, min  # NumPy's and PyTorch's other names
+amax.vjp(x=_extreme_x)
+amin.vjp(x=_extreme_x)
 
 
 @primitive
@@ -255,8 +284,8 @@ def norm(x: Array, p: float | str = 2, axis: Axis = None, keepdims: bool = False
 
     Args:
         x: any shape; see :func:`tinygrad_lenet.linalg.norm` for matrix norms.
-        p: any number; ``"fro"`` is 2. ``inf`` gives the largest, ``-inf`` the smallest magnitude (ties and NaN share the gradient as
-            in :func:`max`), 0 the number of non-zero elements.
+        p: any number; ``"fro"`` is 2. ``inf`` gives the largest, ``-inf`` the smallest magnitude (ties and NaN share
+            the gradient as in :func:`max`), 0 the number of non-zero elements.
         axis: the axes that make up a vector.
         keepdims: whether these axes stay, with length 1.
 
@@ -276,7 +305,7 @@ def norm(x: Array, p: float | str = 2, axis: Axis = None, keepdims: bool = False
         return sum(ne(x, 0).astype(x.dtype if x.dtype.kind == "f" else np.float32), axis, keepdims)
     size = abs(x)
     if math.isinf(p):
-        return max(size, axis, keepdims) if p > 0 else min(size, axis, keepdims)
+        return amax(size, axis, keepdims) if p > 0 else amin(size, axis, keepdims)
     if p == 1:
         return sum(size, axis, keepdims)
     size = wider(size)
@@ -395,7 +424,7 @@ prod.vjp(x=_prod_x)
 prod.check(draw(values=[[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
 prod.known_as(method=True, numpy=np.prod, torch="prod", onnx="ReduceProd")
 
-for _reduction in (sum, max, min, mean, prod):
+for _reduction in (sum, amax, amin, mean, prod):
     _reduction.check(draw(3, 2))
     _reduction.check(draw(3, 4, 2), axis=(0, -1))
     _reduction.check(draw(3, 4, 2), axis=1, keepdims=True)

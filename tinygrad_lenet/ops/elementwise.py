@@ -98,9 +98,13 @@ def div(x: Array, y: Array, rounding_mode: Rounding | None = None) -> Array:
     return np.true_divide(x, y) if rounding_mode is None else np.trunc(np.true_divide(x, y))
 
 
+def _zeros(g: Any) -> Any:
+    return select(g, np.False_)
+
+
 div.vjp(
-    x=lambda g, y, rounding_mode: g / y if rounding_mode is None else select(g, np.False_),
-    y=lambda g, out, y, rounding_mode: -g * out / y if rounding_mode is None else select(g, np.False_),
+    x=lambda g, y, rounding_mode: g / y if rounding_mode is None else _zeros(g),
+    y=lambda g, out, y, rounding_mode: -g * out / y if rounding_mode is None else _zeros(g),
 )
 div.check(draw(3, 2), draw(2, low=0.5, high=2))
 div.check(1.0, draw(2, low=-2, high=-0.5))
@@ -329,7 +333,8 @@ def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
     >>> tl.clip(tl.tensor([-2.0, 0.5, 3.0]), max=tl.tensor([0.0, 1.0, 2.0]))
     tensor([-2. ,  0.5,  2. ])
     """
-    limits = [b.item() if getattr(b, "shape", None) == () else b for b in (min, max)]
+    limits: list[Any] = [min, max]
+    limits = [b.item() if getattr(b, "shape", None) == () else b for b in limits]
     return np.array(x) if min is max is None else x.clip(*limits)  # NumPy before 2.1 requires one limit
 
 

@@ -30,7 +30,7 @@ from .windows import Padding, Pair, as_images, row_images, window_views, windows
 
 def max_pool2d_definition(
     x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> Tensor:
+) -> Any:
     """The largest pixel in each window of images (N, C, H, W): (N, C, OH, OW). The padding is -inf.
 
     Window (i, j) has the pixels ``(i * sh + a * dh - top, j * sw + b * dw - left)``, with (a, b) in the kernel.
@@ -179,7 +179,7 @@ def max_pool2d(
     out = _max_pool2d(x, at)
     several = [out, _max_places(x, out, at)] if return_indices else [out]
     found: Any = tuple(t.squeeze(0) if one else t for t in several)
-    return found if return_indices else found[0]
+    return found if return_indices else found[0]  # type: ignore[no-any-return]  # a pair, if asked for
 
 
 # Average pooling
@@ -275,7 +275,8 @@ def max_pool1d(
     step = kernel_size if stride is None else stride
     options = (1, kernel_size), (1, step), (0, padding), (1, dilation), ceil_mode, return_indices
     found: Any = max_pool2d(row_images(input), *options)
-    return tuple(t.squeeze(-2) for t in found) if return_indices else found.squeeze(-2)
+    found = [t.squeeze(-2) for t in (found if return_indices else (found,))]
+    return tuple(found) if return_indices else found[0]  # type: ignore[return-value]  # a pair, if asked for
 
 
 @composite(torch="nn.functional.avg_pool1d")

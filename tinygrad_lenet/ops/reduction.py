@@ -40,11 +40,9 @@ def _broadcast_back(g: Any, shape: tuple[int, ...], axis: Axis) -> Any:
 
 def typed(x: T, dtype: DTypeLike | None, floats: bool = False) -> T:
     """``x`` in a dtype, unless that is None. Raise if only floats make sense."""
-    if dtype is None:
-        return x
-    if floats and as_dtype(dtype).kind != "f":
+    if floats and dtype is not None and as_dtype(dtype).kind != "f":
         raise DTypeError(f"dtype must be a float, such as 'float32', got {as_dtype(dtype)}")
-    found: T = x.astype(as_dtype(dtype))
+    found: T = x if dtype is None else x.astype(as_dtype(dtype))
     return found
 
 
@@ -64,9 +62,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False, dtype: DTypeLike | 
 
 sum.vjp(x=lambda g, x_shape, axis: _broadcast_back(g, x_shape, axis))
 sum.planned(
-    lambda out, room, x, axis, keepdims, dtype: (
-        sum_steps(out, room, x, axes_of(axis, x.ndim), keepdims) if dtype is None else None
-    ),
+    lambda out, room, x, axis, keepdims, dtype: sum_steps(out, room, x, axes_of(axis, x.ndim), keepdims, dtype),
     rows=(0,),
     added=(0,),
 )
@@ -230,9 +226,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False, dtype: DTypeLike |
 
 mean.vjp(x=lambda g, x_shape, axis: _broadcast_back(single(g) / _count(x_shape, axis), x_shape, axis))
 mean.planned(
-    lambda out, room, x, axis, keepdims, dtype: (
-        mean_steps(out, room, x, axes_of(axis, x.ndim), keepdims) if dtype is None else None
-    ),
+    lambda out, room, x, axis, keepdims, dtype: mean_steps(out, room, x, axes_of(axis, x.ndim), keepdims),
     rows=(0,),
     added=(0,),
 )

@@ -118,11 +118,9 @@ def _layer(op: str, args: tuple[Any, ...], x: Tensor, numbers: _Numbers) -> dict
         return {"op": "activation", "function": op, "options": [float(np.clip(a, -1e38, 1e38)) for a in rest]}
     if op == "reshape":
         return {"op": "reshape"}
-    if (
-        op in ("add", "sub", "mul", "div")
-        and not any(rest[1:])
-        and (found := _affine(op, args[0] is x, args[1 if args[0] is x else 0], x.shape))
-    ):
+    if op in ("add", "sub", "mul", "div") and (
+        found := _affine(op, args[0] is x and not any(rest[1:]), args[1 if args[0] is x else 0], x.shape)
+    ):  # div may have a rounding_mode
         return {"op": "affine", "scale": found[0], "shift": found[1]}
     return None
 

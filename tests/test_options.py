@@ -1,5 +1,8 @@
 """Options with PyTorch's names and meaning: values, dtypes, gradients and edges are PyTorch's."""
 
+import inspect
+import pickle
+
 import numpy as np
 import pytest
 
@@ -364,7 +367,7 @@ def test_the_frobenius_norm_is_a_word(torch):
         ours, theirs = tl.norm(tl.tensor(M), p="fro", **options), torch.norm(torch.tensor(M), p="fro", **options)
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-14)
     assert tl.tensor([3.0, 4.0]).norm("fro").item() == 5
-    with pytest.raises(tl.ArgumentError, match="norm: p must be a number or 'fro', got 'nuc'"):
+    with pytest.raises(tl.ArgumentError, match=r"norm: p must be a number or 'fro', got 'nuc'"):
         tl.norm(M, p="nuc")
 
 
@@ -391,3 +394,151 @@ def test_the_larger_of_two_tensors(torch, name):
         for _ in range(3):
             np.testing.assert_array_equal(compiled(tl.tensor(x), tl.tensor(y)).numpy(), found[0])
     assert getattr(tl, name)(tl.arange(3), tl.tensor(1)).shape == (3,)  # not along axis 1
+
+
+# Options that are accepted, and change nothing
+
+INPLACE = "ReLU ReLU6 LeakyReLU ELU CELU SELU SiLU Mish Hardtanh Hardsigmoid Hardswish"
+
+
+@pytest.mark.parametrize("name", INPLACE.split())
+def test_inplace_gives_the_same_values_in_new_memory(torch, name):
+    x = tl.tensor(M)
+    positional = [p.default for p in inspect.signature(getattr(torch.nn, name)).parameters.values()][:-1]
+    for layer in (getattr(tl.nn, name)(inplace=True), getattr(tl.nn, name)(*positional[: NUMBERS.get(name, 0)], True)):
+        np.testing.assert_array_equal(layer(x).numpy(), getattr(tl.nn, name)()(x).numpy())
+        np.testing.assert_array_equal(x.numpy(), M)
+        assert repr(layer) == repr(getattr(tl.nn, name)())
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(layer))(x).numpy(), layer(x).numpy())
+    with pytest.raises(tl.DTypeError, match=f"{name}: inplace must be True or False, got 'yes'"):
+        getattr(tl.nn, name)(inplace="yes")
+
+
+NUMBERS = {"LeakyReLU": 1, "ELU": 1, "CELU": 1, "Hardtanh": 2}  # of the options before it
+
+
+def test_other_activations_have_no_inplace():
+    with pytest.raises(TypeError, match="Tanh.*inplace"):
+        tl.nn.Tanh(inplace=True)
+
+
+def test_a_layer_pickled_without_a_new_option_has_its_default():
+    layer = tl.nn.MaxPool2d(2)
+    state = {name: value for name, value in layer.__getstate__().items() if name != "return_indices"}
+    old = tl.nn.MaxPool2d.__new__(tl.nn.MaxPool2d)
+    old.__setstate__(state)
+    np.testing.assert_array_equal(old(tl.tensor(IMAGE)).numpy(), layer(tl.tensor(IMAGE)).numpy())
+
+
+def test_an_lstm_projects_nothing():
+    assert tl.nn.LSTM(3, 4, generator=0, proj_size=0)(tl.zeros(5, 2, 3))[0].shape == (5, 2, 4)
+    with pytest.raises(tl.UnsupportedError, match=r"LSTM: proj_size must be 0, got 2; .* use nn\.Linear"):
+        tl.nn.LSTM(3, 4, proj_size=2)
+
+
+# Options of backward()
+
+
+def double(library, x, y):
+    """A penalty on a gradient, by two backward passes."""
+    (x * x * x * y).sum().backward(create_graph=True)
+    slope = x.grad
+    x.grad, y.grad = None, None
+    (slope * slope).sum().backward()
+    return x.grad, y.grad
+
+
+def test_backward_records_itself(torch):
+    arrays = np.array([1.0, -2.0, 3.0]), np.array([0.5, 4.0, 1.0])
+    ours, theirs = leaves(tl, *arrays), leaves(torch, *arrays)
+    with pytest.warns(UserWarning, match="reference cycle"):
+        expected = double(torch, *theirs)
+    for found, wanted in zip(double(tl, *ours), expected, strict=True):
+        np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+
+    x, y = leaves(tl, *arrays)
+    (x * x).sum().backward()  # an earlier gradient is added to
+    (x * x * y).sum().backward(create_graph=True)
+    np.testing.assert_array_equal(x.grad.detach().numpy(), 2 * arrays[0] + 2 * arrays[0] * arrays[1])
+    np.testing.assert_array_equal(tl.grad(x.grad.sum(), y)[0].numpy(), 2 * arrays[0])
+
+
+def test_a_recorded_backward_pass_in_a_compiled_function():
+    w = tl.tensor([1.0, -2.0, 3.0], requires_grad=True)
+
+    @tl.compile
+    def step(x):
+        w.grad = None
+        (w * w * w * x).sum().backward(create_graph=True)
+        slope = w.grad
+        w.grad = None
+        (slope * slope).sum().backward()
+        return slope.detach()
+
+    for k in (1.0, 2.0, 3.0, 4.0):
+        np.testing.assert_allclose(step(tl.tensor([k, k, k])).numpy(), 3 * w.numpy() ** 2 * k, rtol=1e-6)
+        np.testing.assert_allclose(w.grad.numpy(), 36 * w.numpy() ** 3 * k**2, rtol=1e-6)
+
+
+def test_backward_adds_to_the_given_leaves_only(torch):
+    arrays = np.array([1.0, -2.0]), np.array([0.5, 4.0])
+    for choose in (lambda x, y: x, lambda x, y: [y], lambda x, y: (x, y)):
+        found, expected = [], []
+        for library, result in ((tl, found), (torch, expected)):
+            x, y = leaves(library, *arrays)
+            z = x * y
+            (z * z).sum().backward(inputs=choose(x, y), retain_graph=True)
+            result += [None if g is None else g.numpy().copy() for g in (x.grad, y.grad)]
+            (z * z).sum().backward(None, None, False, choose(x, y))
+            result += [x.grad, y.grad]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+    x, y = leaves(tl, *arrays)
+    unused = tl.tensor(1.0, requires_grad=True)
+    (x * 2).sum().backward(inputs=[unused])
+    assert unused.grad is x.grad is None
+    for wrong in ([], [x, x * 2], tl.ones(2), [3]):
+        with pytest.raises(tl.GradientError, match="backward: inputs must be leaves that require a gradient, got"):
+            (x * y).sum().backward(inputs=wrong)
+
+
+# Names in an exported file
+
+
+def test_inputs_and_outputs_of_a_file_have_the_names_asked_for():
+    pytest.importorskip("onnx")
+    model = tl.nn.Linear(4, 3)
+    made = tl.onnx.export(model, tl.zeros(2, 4), None, input_names=["pixels"], output_names=["gemm"])
+    assert [i.name for i in made.graph.input] == ["pixels"]
+    assert [o.name for o in made.graph.output] == ["gemm"]
+    x = tl.randn(5, 4, generator=0)
+    np.testing.assert_allclose(tl.onnx.load(made)(x).detach().numpy(), model(x).detach().numpy(), rtol=1e-6)
+
+    two = lambda a, b: (a + b, a.reshape(-1, 2) * 2)  # noqa: E731
+    made = tl.onnx.export(two, (tl.zeros(2, 4), tl.zeros(2, 4)), None, True, ("b", "a"), ("sum", "relu"))
+    assert [i.name for i in made.graph.input] == ["b", "a"]
+    for ours, theirs in zip(tl.onnx.load(made)(x, x), two(x, x), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for names in (["a"], ["a", "a"], ["a", ""], ["a", 1]):
+        with pytest.raises(tl.ArgumentError, match="export: input_names must be 2 new names, none of them a param"):
+            tl.onnx.export(two, (tl.zeros(2, 4), tl.zeros(2, 4)), None, input_names=names)
+    with pytest.raises(tl.ArgumentError, match="export: output_names must be 1 new names"):
+        tl.onnx.export(model, tl.zeros(2, 4), None, output_names=["weight"])
+    with pytest.raises(tl.DTypeError, match="export: input_names must be a list of names, got 'x'"):
+        tl.onnx.export(model, tl.zeros(2, 4), None, input_names="x")
+
+
+def test_rounded_quotients_are_exported():
+    pytest.importorskip("onnxruntime")
+    from test_export import agree
+
+    x, y = np.array([7, -7, 7, -7, 0]), np.array([2, 2, -2, -2, 3])
+    for dtype in ("int64", "float32"):
+        for mode in (None, "floor", "trunc"):
+            if mode or dtype != "int64":
+                agree(lambda a, b, mode=mode: tl.div(a, b, rounding_mode=mode), x.astype(dtype), y.astype(dtype))
+        agree(lambda a, b: a // b, x.astype(dtype), y.astype(dtype))
+        agree(lambda a: tl.softmax(a.astype("float32"), dtype="float64").astype("float32"), x.astype(dtype))
+    agree(lambda a: tl.sum(a, 0, dtype="int64"), np.array([[1.5, -2.5]], np.float32), dynamic_batch=False)

@@ -150,3 +150,9 @@ def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
             raise
 
     exclusively(act)  # threads may have graphs with leaves in common
+
+
+def accumulate_recorded(gradients: Mapping[Any, Any]) -> None:
+    """Add gradients that are Tensors with a graph to the ``.grad`` of leaves."""
+    for leaf, gradient in gradients.items():
+        leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient

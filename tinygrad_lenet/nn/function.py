@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from ..checks import flag
 from ..core.signature import Option, Signature, checked
 from ..core.tensor import Tensor
 from ..errors import brief
@@ -17,7 +18,8 @@ class Function(Module):
 
     The constructor takes the options of the function, which are the parameters that it does not need to be called, with
     their defaults and checks. They become attributes; a Tensor, such as the weights of classes, becomes a buffer. The
-    docstring of the class also contains that of the function.
+    docstring of the class also contains that of the function. With ``inplace``, the constructor also has PyTorch's
+    option of that name, last.
     """
 
     function: ClassVar[Callable[..., Tensor]]
@@ -26,7 +28,7 @@ class Function(Module):
     _checks: ClassVar[list[Option]]
     _spellings: ClassVar[dict[str, str]]
 
-    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None) -> None:
+    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None, inplace: bool = False) -> None:
         super().__init_subclass__()
         if function is None:
             return
@@ -36,6 +38,7 @@ class Function(Module):
         door, parameters = Signature(inspect.unwrap(function)), inspect.signature(function).parameters
         cls._kinds = {name: kind for name, kind in zip(door.names, door.operands, strict=True) if kind != 1}
         options = [parameters[name] for name in cls._kinds]
+        options += [inspect.Parameter("inplace", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False)] * inplace
         cls._signature, cls._checks, cls._spellings = inspect.Signature(options), door.options, door.spellings
 
         @checked
@@ -54,6 +57,7 @@ class Function(Module):
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}() takes {self._signature}: {error}") from None
         bound.apply_defaults()
+        flag("inplace", bound.arguments.pop("inplace", False))  # the result has memory of its own either way
         for option in self._checks:
             if type(bound.arguments[option.name]) not in option.quick:
                 bound.arguments[option.name] = option.admit(bound.arguments[option.name])
@@ -64,7 +68,7 @@ class Function(Module):
                 setattr(self, name, value)
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        new = {name: option.default for name, option in self._signature.parameters.items()}
+        new = {name: self._signature.parameters[name].default for name in self._kinds}
         super().__setstate__(new | attributes | attributes.pop("options", {}))  # older pickles have a dict of options
 
     @property

@@ -290,7 +290,7 @@ class Dropout2d(Dropout):
 
     def forward(self, x: Any) -> Tensor:
         """Drop channels in training; return ``x`` in evaluation."""
-        check_input(self, x, (4,), layout="(N, C, H, W)")
+        check_input(self, x, (4,), None, "(N, C, H, W)")
         return super().forward(x)
 
 

@@ -482,9 +482,7 @@ def changed_options(layer: Module, defaults: Mapping[str, Any]) -> list[str]:
     return [f"{name}={brief(v)}" for name, v, default in options if type(v) is not type(default) or v != default]
 
 
-def check_input(
-    layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "", axis: int = 1
-) -> None:
+def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None, layout: str, axis: int = 1) -> None:
     """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along ``axis``."""
     try:
         shape = tuple(np.shape(x))

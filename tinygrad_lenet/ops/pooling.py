@@ -89,8 +89,7 @@ def _max_pool2d(x: Array, at: Windows) -> Array:
 @primitive
 def _max_places(x: Array, peak: Array, at: Windows) -> Array:
     """The index in its plane (H, W) of each window's first largest pixel, or of its last NaN."""
-    if x.dtype.kind != "f":
-        x, peak = x.astype(np.float64), peak.astype(np.float64)
+    x, peak = x.astype(np.float64), peak.astype(np.float64)  # the padding of integers cannot be NaN
     places = np.broadcast_to(np.arange(float(math.prod(at.size))).reshape(at.size), x.shape)
     first = fast.repool(places, x, peak, at)
     nan = fast.max_pool2d(np.where(x == x, -1, places), at)

@@ -139,7 +139,7 @@ def test_an_array_cannot_swallow_a_tensor_and_lose_its_gradient():
 
 @pytest.mark.parametrize("op", ARITHMETIC, ids=name_of)
 def test_what_does_not_fit_is_named_with_op_and_shapes(op):
-    name = {"truediv": "div"}.get(op.__name__, op.__name__)
+    name = {"truediv": "true_divide"}.get(op.__name__, op.__name__)
     with pytest.raises(
         tl.ShapeError, match=rf"^{name}: .*x=Tensor float32 of shape \(2, 3\); y=Tensor float32 of shape \(2,\)"
     ):

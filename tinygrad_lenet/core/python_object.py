@@ -311,6 +311,5 @@ def leaves_of(inputs: Any) -> set[Any]:
     found = [inputs] if isinstance(inputs, PythonObject) else listed("inputs", inputs, "a leaf or several")
     for x in found or [None]:
         if not isinstance(x, PythonObject) or x._node is not None or not x._requires_grad:
-            how = "grad(y, x) gives the gradient of other tensors"
-            raise GradientError(f"inputs must be leaves that require a gradient, got {brief(x)}; {how}")
+            raise GradientError(f"inputs must be leaves that require a gradient, got {brief(x)}; see grad(y, x)")
     return {*found}

@@ -314,12 +314,19 @@ def beside(*values: Any) -> list[Any]:
     ]
 
 
+def renamed(error: Exception, function: Callable[..., Any], name: str) -> None:
+    """Let Python's error about the arguments of a method name the object's class, which may inherit the method."""
+    written = f"{function.__qualname__}()"
+    if str(error).startswith(written):
+        error.args = (str(error).replace(written, f"{name}()", 1),)
+
+
 def checked(function: F) -> F:
     """Put a function, a method or a constructor behind the door: its options are checked by their annotations, and its
     errors begin with its name, or with that of the object's class. Errors that name an op already stay as they are.
     """
     signature: Signature | None = None
-    own_name, written = function.__name__, f"{function.__qualname__}()"
+    own_name = function.__name__
     method = parameters(function)[:1] == ["self"]
 
     @functools.wraps(function)
@@ -338,9 +345,8 @@ def checked(function: F) -> F:
             raise named(error, name)  # noqa: B904  # it is the same error
         except MemoryError as error:
             raise translated(error, name, signature.given(args, kwargs)) from None
-        except TypeError as error:  # Python's own about the arguments: name the class, which may inherit the function
-            if str(error).startswith(written):
-                error.args = (str(error).replace(written, f"{name}()", 1),)
+        except TypeError as error:
+            renamed(error, function, name)
             raise
 
     return cast("F", call)

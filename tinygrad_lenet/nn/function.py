@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ..checks import flag
-from ..core.signature import Option, Signature, checked
+from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
 from ..errors import brief
 from .module import Module
@@ -25,8 +25,7 @@ class Function(Module):
     function: ClassVar[Callable[..., Tensor]]
     _kinds: ClassVar[dict[str, int]]  # the options by name; 2 for those that may be Tensors
     _signature: ClassVar[inspect.Signature]  # of the constructor, without self
-    _checks: ClassVar[list[Option]]
-    _spellings: ClassVar[dict[str, str]]
+    _door: ClassVar[Signature]  # of the function
 
     def __init_subclass__(cls, function: Callable[..., Tensor] | None = None, inplace: bool = False) -> None:
         super().__init_subclass__()
@@ -39,7 +38,7 @@ class Function(Module):
         cls._kinds = {name: kind for name, kind in zip(door.names, door.operands, strict=True) if kind != 1}
         options = [parameters[name] for name in cls._kinds]
         options += [inspect.Parameter("inplace", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False)] * inplace
-        cls._signature, cls._checks, cls._spellings = inspect.Signature(options), door.options, door.spellings
+        cls._signature, cls._door = inspect.Signature(options), door
 
         @checked
         def __init__(self: Function, *args: Any, **options: Any) -> None:
@@ -53,12 +52,14 @@ class Function(Module):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
         try:
-            bound = self._signature.bind(*args, **{self._spellings.get(n, n): value for n, value in options.items()})
+            bound = self._signature.bind(
+                *args, **{self._door.spellings.get(n, n): value for n, value in options.items()}
+            )
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}() takes {self._signature}: {error}") from None
         bound.apply_defaults()
         flag("inplace", bound.arguments.pop("inplace", False))  # the result has memory of its own either way
-        for option in self._checks:
+        for option in self._door.options:
             if type(bound.arguments[option.name]) not in option.quick:
                 bound.arguments[option.name] = option.admit(bound.arguments[option.name])
         for name, value in bound.arguments.items():

@@ -113,7 +113,7 @@ class Module:
             trace.modules[id(self)] = self
         try:
             return self.forward(*args, **kwargs)
-        except TinygradLenetError as error:
+        except (TinygradLenetError, TypeError) as error:
             name_layer(error, self, any(isinstance(value, Module) for value in vars(self).values()))
             raise
 

@@ -109,16 +109,12 @@ def _pad(g: Graph, like: Output, x: Any, widths: Any, value: float) -> str:
     return g.node("Pad", x, g.ints([w[0] for w in widths] + [w[1] for w in widths]), like.dtype.type(value))
 
 
-@emits("div", "floor_divide")
-def _quotient(g: Graph, like: Output, x: Any, y: Any, mode: str | None = "floor") -> str:
-    """ONNX's ``Div`` rounds the quotient of integers towards 0, and its ``Mod`` has the sign of ``y``."""
-    x, y, whole = g.of(x, like.dtype), g.of(y, like.dtype), like.dtype.kind != "f"
-    if mode == "floor" and whole:
-        x = g.node("Sub", x, g.node("Mod", x, y))
-    quotient = g.node("Div", x, y)
-    if mode == "trunc" and not whole:
-        return g.node("Mul", g.node("Sign", quotient), g.node("Floor", g.node("Abs", quotient)))
-    return g.node("Floor", quotient) if mode == "floor" and not whole else quotient
+@emits("floor_divide")
+def _floor_divide(g: Graph, like: Output, x: Any, y: Any) -> str:
+    x, y = g.of(x, like.dtype), g.of(y, like.dtype)
+    if like.dtype.kind == "f":
+        return g.node("Floor", g.node("Div", x, y))
+    return g.node("Div", g.node("Sub", x, g.node("Mod", x, y)), y)  # Mod has the sign of y
 
 
 EMIT |= {f"bitwise_{kind.lower()}": _of_bits(kind) for kind in ("And", "Or", "Xor", "Not")}

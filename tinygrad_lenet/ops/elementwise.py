@@ -8,14 +8,14 @@ a Tensor. ``ufunc`` declares all of this at once for an op that is a NumPy funct
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..core.primitive import Array, composite, draw, primitive
-from ..core.tensor import Tensor
+from ..core.signature import beside
+from ..core.tensor import Tensor, as_tensor
 from ..core.values import as_dtype
 from ..kernels.elementwise import copy_steps, ufunc_steps
 from ..kernels.masks import mask_bits
@@ -79,37 +79,43 @@ mul.known_as(operator="mul", numpy=np.multiply, torch="mul", onnx="Mul")
 
 
 @primitive
-def div(x: Array, y: Array, rounding_mode: Rounding | None = None) -> Array:
+def true_divide(x: Array, y: Array) -> Array:
     """Quotient, ``x / y``, a float even if both are integers. Division by zero gives ±inf or NaN, as in NumPy.
 
-    ``rounding_mode="trunc"`` rounds it towards 0, ``"floor"`` down, as :func:`floor_divide`: then integers give
-    integers, and the gradient is 0.
+    >>> import tinygrad_lenet as tl
+    >>> tl.true_divide(tl.tensor([1.0, 2.0]), 4)
+    tensor([0.25, 0.5 ])
+    """
+    return np.true_divide(x, y)
+
+
+true_divide.op.name = "div"
+true_divide.vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
+true_divide.check(draw(3, 2), draw(2, low=0.5, high=2))
+true_divide.check(1.0, draw(2, low=-2, high=-0.5))
+true_divide.known_as(operator="truediv", numpy=np.divide, torch="true_divide", onnx="Div")
+
+
+@composite(method=True, torch="div")
+def div(x: Array, y: Array, rounding_mode: Rounding | None = None) -> Tensor:
+    """Quotient: ``x / y``, :func:`true_divide`; or rounded, ``"trunc"`` towards 0, ``"floor"`` down as ``x // y``.
+    Rounded quotients of integers are integers. Their gradient is 0, and not recorded.
+
+    Raises:
+        ArgumentError: another ``rounding_mode``.
 
     >>> import tinygrad_lenet as tl
-    >>> tl.div(tl.tensor([1.0, 2.0]), 4)
-    tensor([0.25, 0.5 ])
-    >>> tl.div(tl.tensor([7.0, -7.0]), 2, rounding_mode="trunc")
-    tensor([ 3., -3.])
+    >>> tl.div(tl.tensor([7.0, -7.0]), 2), tl.div(tl.tensor([7.0, -7.0]), 2, rounding_mode="trunc")
+    (tensor([ 3.5, -3.5]), tensor([ 3., -3.]))
     """
-    if rounding_mode == "floor":
-        return np.floor_divide(x, y)
-    if rounding_mode == "trunc" and np.result_type(x, y).kind != "f":
-        return np.floor_divide(x - np.fmod(x, y), y)
-    return np.true_divide(x, y) if rounding_mode is None else np.trunc(np.true_divide(x, y))
-
-
-def _zeros(g: Any) -> Any:
-    return select(g, np.False_)
-
-
-div.vjp(
-    x=lambda g, y, rounding_mode: g / y if rounding_mode is None else _zeros(g),
-    y=lambda g, out, y, rounding_mode: -g * out / y if rounding_mode is None else _zeros(g),
-)
-div.check(draw(3, 2), draw(2, low=0.5, high=2))
-div.check(1.0, draw(2, low=-2, high=-0.5))
-div.check(draw(3, 2, low=1.1, high=1.3), draw(2, low=0.8, high=1), rounding_mode="trunc")
-div.known_as(operator="truediv", numpy=np.divide, torch="div")
+    if rounding_mode != "trunc":
+        return floor_divide(x, y) if rounding_mode else true_divide(x, y)
+    x, y = map(as_tensor, beside(x, y))
+    if np.result_type(x.dtype, y.dtype).kind == "f":
+        q = true_divide(x, y)
+        return where(q < 0, ceil(q), floor(q))
+    q = floor_divide(x, y)
+    return add(q, ((q < 0) & (q * y != x)).astype(q.dtype))
 
 
 @primitive
@@ -333,8 +339,7 @@ def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
     >>> tl.clip(tl.tensor([-2.0, 0.5, 3.0]), max=tl.tensor([0.0, 1.0, 2.0]))
     tensor([-2. ,  0.5,  2. ])
     """
-    limits: list[Any] = [min, max]
-    limits = [b.item() if getattr(b, "shape", None) == () else b for b in limits]
+    limits = [b.item() if isinstance(b, (np.ndarray, np.generic)) and not b.ndim else b for b in (min, max)]
     return np.array(x) if min is max is None else x.clip(*limits)  # NumPy before 2.1 requires one limit
 
 
@@ -350,9 +355,14 @@ clip.known_as(method=True, numpy=np.clip, torch="clip")
 
 
 _UFUNCS: dict[Any, np.ufunc] = {add: np.add, sub: np.subtract, mul: np.multiply, mod: np.mod}
-for _op, _function in {**_UFUNCS, abs: np.abs, maximum: np.maximum, minimum: np.minimum}.items():
+for _op, _function in {
+    **_UFUNCS,
+    true_divide: np.true_divide,
+    abs: np.abs,
+    maximum: np.maximum,
+    minimum: np.minimum,
+}.items():
     _op.planned(ufunc_steps(_function), rows=())
-div.planned(lambda out, room, x, y, mode: None if mode else [partial(np.true_divide, x, y, out=out)], rows=())
 
 
 # Copies

@@ -119,8 +119,8 @@ def _layer(op: str, args: tuple[Any, ...], x: Tensor, numbers: _Numbers) -> dict
     if op == "reshape":
         return {"op": "reshape"}
     if op in ("add", "sub", "mul", "div") and (
-        found := _affine(op, args[0] is x and not any(rest[1:]), args[1 if args[0] is x else 0], x.shape)
-    ):  # div may have a rounding_mode
+        found := _affine(op, args[0] is x, args[1 if args[0] is x else 0], x.shape)
+    ):
         return {"op": "affine", "scale": found[0], "shift": found[1]}
     return None
 

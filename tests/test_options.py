@@ -154,6 +154,15 @@ def test_a_rounded_quotient_has_the_gradient_zero(torch):
 M = G.standard_normal((3, 3, 4))
 SPELLED = {
     "flip": lambda t, x: t.flip(x, dims=(0, 2)),
+    "flip by position": lambda t, x: t.flip(x, (0, 2)),
+    "diagonal by position": lambda t, x: x.diagonal(1, 0, 2),
+    "tril by position": lambda t, x: x.tril(-1),
+    "roll by position": lambda t, x: x.roll((1, -2), (0, 2)),
+    "tensordot by position": lambda t, x: t.tensordot(x, x, ([0, 2], [0, 2])),
+    "topk by position": lambda t, x: t.topk(x, 2, 1, False, True)[0],
+    "softmax by position": lambda t, x: x.softmax(1, x.dtype),
+    "clip by position": lambda t, x: t.clip(x, x[0] - 1, x[1]),
+    "norm by position": lambda t, x: t.norm(x, "fro"),
     "flip method": lambda t, x: x.flip(dims=(1,)),
     "diagonal": lambda t, x: t.diagonal(x, offset=1, dim1=0, dim2=2),
     "diagonal method": lambda t, x: x.diagonal(1, dim1=1, dim2=2),

@@ -103,7 +103,7 @@ def test_reciprocals_of_floats(name, x):
     same(name, x)
 
 
-@covers("add", "floor_divide", "hypot", "logical_and", "logical_or", "maximum", "minimum", "mod", "pow")
+@covers("add", "floor_divide", "hypot", "logical_and", "logical_or", "maximum", "minimum", "mod", "pow", "true_divide")
 @given(data=st.data())
 def test_functions_of_two_arrays(name, data):
     shapes = data.draw(

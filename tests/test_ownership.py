@@ -47,9 +47,7 @@ UNARY += (
 )
 REDUCTIONS = "sum mean var std max min amax amin prod logsumexp any all count_nonzero norm"
 ALONG = "cumsum cumprod argmax argmin"
-BINARY = (
-    "add sub mul div pow mod maximum minimum hypot eq ne lt le gt ge logical_and logical_or bitwise_and bitwise_or "
-)
+BINARY = "add sub mul div true_divide floor_divide pow mod maximum minimum hypot eq ne lt le gt ge logical_and logical_or bitwise_and bitwise_or "
 BINARY += "bitwise_xor matmul dot inner outer tensordot"
 LOSSES = "mse_loss l1_loss huber_loss smooth_l1_loss kl_div binary_cross_entropy_with_logits cross_entropy"
 

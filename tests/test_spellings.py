@@ -246,6 +246,7 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         "dot": (X[0, 0],),
         "inner": (X[0, 0],),
         "outer": (X[0, 0],),
+        "div": (0.3,),
         "floor_divide": (0.3,),
     }.get(name, ())
     x = FOLDED if name == "fold" else X

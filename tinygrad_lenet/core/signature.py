@@ -25,7 +25,7 @@ BY_NAME = 1 << 30  # the position of a parameter that is given by name only
 ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # others may be a fault of the op itself
 # PyTorch's names of arguments, and the names that the declarations use. Callers may use both.
 _SPELLINGS = "input:x other:y dim:axis dims:axis dims:axes dim1:axis1 dim2:axis2 keepdim:keepdims shifts:shift "
-_SPELLINGS += "end:stop correction:ddof k:diagonal"
+_SPELLINGS += "end:stop steps:num correction:ddof k:diagonal"
 SPELLINGS = [spelling.split(":") for spelling in _SPELLINGS.split()]
 _QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
 _MISSING: Any = object()

@@ -150,7 +150,7 @@ def paddings(name: str, value: Any) -> Any:
     return pair(name, value, 0)
 
 
-def lengths(name: str, value: Any, least: int = 0) -> tuple[int, ...]:
+def lengths(name: str, value: Any, least: int | None = 0) -> tuple[int, ...]:
     """Lengths of axes, from one integer or several."""
     several = value if isinstance(value, (tuple, list)) else (value,)
     return tuple(integer(f"{name}, an integer or a tuple of them,", n, least) for n in several)

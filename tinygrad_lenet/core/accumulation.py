@@ -156,3 +156,9 @@ def clear(leaves: Iterable[Any], to_none: bool) -> None:
     """Set the ``.grad`` of leaves to None; or to zeros, of those that have one."""
     for leaf in leaves:
         leaf.grad = None if to_none or leaf.grad is None else leaf._wrap(np.zeros_like(leaf._data))
+
+
+def accumulate_recorded(gradients: Mapping[Any, Any]) -> None:
+    """Add gradients that are Tensors with a graph to the ``.grad`` of leaves."""
+    for leaf, gradient in gradients.items():
+        leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient

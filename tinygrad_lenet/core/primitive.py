@@ -101,7 +101,7 @@ class Op:
         node = None
         if tracked and (recording() or is_grad_enabled()):  # the first is faster, but not always true
             plan = self.plans.get((tracked, len(args))) or self.plan(tracked, len(args))
-            if plan.rules:
+            if plan.rules and out.dtype.kind == "f":  # integers have no gradient
                 node = plan.record(args, plain, out, version)
         result = Tensor._wrap(out, node, version)
         hear = listener()  # usually None

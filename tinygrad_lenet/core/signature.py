@@ -24,7 +24,9 @@ VARIADIC = 4  # the flag of a code object that has *args
 BY_NAME = 1 << 30  # the position of a parameter that is given by name only
 ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # others may be a fault of the op itself
 # PyTorch's names of arguments, and the names that the declarations use. Callers may use both.
-SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims", "end": "stop", "steps": "num"}
+_SPELLINGS = "input:x other:y dim:axis dims:axis dims:axes dim1:axis1 dim2:axis2 keepdim:keepdims shifts:shift "
+_SPELLINGS += "end:stop steps:num correction:ddof k:diagonal"
+SPELLINGS = [spelling.split(":") for spelling in _SPELLINGS.split()]
 _QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
 _MISSING: Any = object()
 # Words in annotations: an option whose annotation has no other words holds no arrays.
@@ -115,7 +117,7 @@ class Signature:
         self.defaults = (_MISSING,) * self.required + defaults
         default_of: dict[str, Any] = dict(zip(self.names[: self.arity][::-1], defaults[::-1], strict=False))
         default_of |= function.__kwdefaults__ or {}
-        self.spellings = {a: b for a, b in SPELLINGS.items() if b in self.names and a not in self.names}
+        self.spellings = {a: b for a, b in SPELLINGS if b in self.names and a not in self.names}
         texts = [_text(function.__annotations__.get(name, "Any")) for name in self.names]
         self.operands = [_operand(text) for text in texts]
         self.containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
@@ -128,6 +130,7 @@ class Signature:
             if quick:
                 quick |= {type(default_of[name])} if name in default_of else set()
             else:
+                quick = frozenset({type(None)} if "None" in kinds else ())
                 checks = [ranged(function.__globals__.get(kind, kind)) for kind in kinds]  # annotations are strings
                 check = next((check for check in checks if check is not None), None)
                 if check is None:
@@ -311,12 +314,19 @@ def beside(*values: Any) -> list[Any]:
     ]
 
 
+def renamed(error: Exception, function: Callable[..., Any], name: str) -> None:
+    """Let Python's error about the arguments of a method name the object's class, which may inherit the method."""
+    written = f"{function.__qualname__}()"
+    if str(error).startswith(written):
+        error.args = (str(error).replace(written, f"{name}()", 1),)
+
+
 def checked(function: F) -> F:
     """Put a function, a method or a constructor behind the door: its options are checked by their annotations, and its
     errors begin with its name, or with that of the object's class. Errors that name an op already stay as they are.
     """
     signature: Signature | None = None
-    own_name, written = function.__name__, f"{function.__qualname__}()"
+    own_name = function.__name__
     method = parameters(function)[:1] == ["self"]
 
     @functools.wraps(function)
@@ -335,9 +345,8 @@ def checked(function: F) -> F:
             raise named(error, name)  # noqa: B904  # it is the same error
         except MemoryError as error:
             raise translated(error, name, signature.given(args, kwargs)) from None
-        except TypeError as error:  # Python's own about the arguments: name the class, which may inherit the function
-            if str(error).startswith(written):
-                error.args = (str(error).replace(written, f"{name}()", 1),)
+        except TypeError as error:
+            renamed(error, function, name)
             raise
 
     return cast("F", call)

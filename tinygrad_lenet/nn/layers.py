@@ -99,9 +99,10 @@ class _Conv(Module):
         return {name: vars(self)[name] for name in names if name in vars(self)}
 
     def forward(self, x: Any) -> Tensor:
-        """Map (N, in_channels, ...) to (N, out_channels, ...)."""
-        axes = "L" if self.dims == 1 else "H, W"
-        check_input(self, x, (self.dims + 2,), self.in_channels, f"(N, {self.in_channels}, {axes})")
+        """Map (N, in_channels, ...) to (N, out_channels, ...), or one image or sequence, without N."""
+        one = f"{self.in_channels}, {'L' if self.dims == 1 else 'H, W'})"
+        axes = self.dims + 1, self.dims + 2
+        check_input(self, x, axes, self.in_channels, f"(N, {one} or ({one}", -1 - self.dims)
         return type(self).function(x, self.weight, self.bias, **self._options())
 
     def extra_repr(self) -> str:
@@ -289,7 +290,7 @@ class Dropout2d(Dropout):
 
     def forward(self, x: Any) -> Tensor:
         """Drop channels in training; return ``x`` in evaluation."""
-        check_input(self, x, (4,), layout="(N, C, H, W)")
+        check_input(self, x, (4,), None, "(N, C, H, W)")
         return super().forward(x)
 
 

@@ -18,7 +18,7 @@ from tinygrad_lenet.onnx.writer import MISSING as NAMED  # noqa: E402
 
 GRADIENTS = ["conv2d_weight_grad", "_linear_weight_grad", "_normalize_x", "_normalize_weight", "_softmax_nll_grad"]
 GRADIENTS += ["_floor_div", "_tanh_grad", "_sigmoid_grad", "_where_positive", "_normal_cdf", "bell", "_avg_unpool"]
-GRADIENTS += ["_unpool", "_repool", "_on_diagonal", "_give", "_softmax"]
+GRADIENTS += ["_unpool", "_repool", "_give", "_softmax"]
 MISSING = NAMED | dict.fromkeys(GRADIENTS, "a gradient")
 
 
@@ -105,6 +105,9 @@ LAYERS = {
     "AvgPool1d": (nn.AvgPool1d(2), SEQUENCES),
     "AvgPool2d": (nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), IMAGES),
     "AdaptiveAvgPool2d": (nn.AdaptiveAvgPool2d((4, 3)), IMAGES),
+    "AdaptiveMaxPool2d": (nn.AdaptiveMaxPool2d((4, 3)), IMAGES),
+    "ReplicationPad2d": (nn.ReplicationPad2d((1, 2, 2, 1)), IMAGES),
+    "ConstantPad2d": (nn.ConstantPad2d((1, 2, 0, 1), 0.5), IMAGES),
     "Upsample": (nn.Upsample(scale_factor=2), IMAGES),
     "bilinear": (nn.Upsample(scale_factor=2, mode="bilinear"), IMAGES),
     "ZeroPad2d": (nn.ZeroPad2d((1, 2, 0, 1)), IMAGES),

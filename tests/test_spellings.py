@@ -16,9 +16,11 @@ FOLDED = X.reshape(2, 8, 4)
 # size_average and reduce, which PyTorch has deprecated. Those in brackets in the comments are PyTorch's only.
 TORCH = {
     "adaptive_avg_pool2d": "input output_size",
+    "adaptive_max_pool2d": "input output_size",  # [return_indices]
     "avg_pool1d": "input kernel_size stride padding ceil_mode count_include_pad",
     "avg_pool2d": "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
     "batch_norm": "input running_mean running_var weight bias training momentum eps",
+    "binary_cross_entropy": "input target weight reduction",
     "binary_cross_entropy_with_logits": "input target weight reduction pos_weight",
     "celu": "input alpha",
     "conv1d": "input weight bias stride padding dilation groups",
@@ -97,9 +99,11 @@ def test_the_table_tells_the_truth_about_pytorch(torch, name):
 
 CALLS = {  # what a call needs beside the first argument
     "adaptive_avg_pool2d": {"output_size": (3, 2)},
+    "adaptive_max_pool2d": {"output_size": (3, 2)},
     "avg_pool1d": {"kernel_size": 2},
     "avg_pool2d": {"kernel_size": 2},
     "batch_norm": {"training": True},
+    "binary_cross_entropy": {"target": X},
     "binary_cross_entropy_with_logits": {"target": X},
     "conv1d": {"weight": np.ones((3, 8, 2), np.float32)},
     "conv2d": {"weight": np.ones((3, 2, 2, 2), np.float32)},
@@ -224,6 +228,8 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         "broadcast_to": (3, 2, 2, 4, 4),
         "unsqueeze": (0,),
         "matmul": (X,),
+        "mm": (X,),
+        "bmm": (X,),
         "max_pool2d": (2,),
         "avg_pool2d": (2,),
         "conv2d": (np.ones((3, 2, 2, 2), np.float32),),
@@ -231,6 +237,9 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         "fold": ((2, 2), 1),
         "mod": (0.3,),
         "hypot": (0.3,),
+        "arctan2": (0.3,),
+        "logaddexp": (0.3,),
+        "allclose": (X,),
         "topk": (2,),
         "moveaxis": (0, -1),
         "swapaxes": (0, 1),
@@ -248,8 +257,11 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         "inner": (X[0, 0],),
         "outer": (X[0, 0],),
     }.get(name, ())
-    x = FOLDED if name == "fold" else X
+    x = {"fold": FOLDED, "diag": X[0, 0]}.get(name, X)
     expected = getattr(tl.tensor(x), name)(*arguments)
+    if name == "allclose":
+        assert expected is tl.allclose(x.tolist(), *arguments) is True
+        return
     for given in (x, x.tolist(), tl.tensor(x)):
         found = getattr(tl, name)(given, *arguments)
         pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
@@ -262,7 +274,7 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
 
 CUBE = np.random.default_rng(0).permutation(48).reshape(2, 4, 6) / 7
 SAME = "amax amin argmax argmin argsort cumsum diagonal expand_dims=0 flip=1 max mean median min moveaxis=0,2 prod"
-SAME += " concatenate repeat=2 roll=3 sort split=2 squeeze stack std sum swapaxes=0,2 tile=2 trace tril triu var"
+SAME += " concatenate diff repeat=2 roll=3 sort split=2 squeeze stack std sum swapaxes=0,2 tile=2 trace tril triu var"
 
 
 @pytest.mark.parametrize("word", SAME.split())

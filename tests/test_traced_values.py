@@ -218,7 +218,17 @@ def test_ops_and_their_rules(op, case):
 
 
 # By nature: the values say how large the result is; or they leave the graph.
-READ = {("one_hot", 0), ("getitem", 2), ("tensor", 0), ("tensor", 1), ("Tensor", 0), ("Tensor", 1), ("from_dlpack", 0)}
+READ = {
+    ("one_hot", 0),
+    ("allclose", 0),
+    ("allclose", 1),
+    ("getitem", 2),
+    ("tensor", 0),
+    ("tensor", 1),
+    ("Tensor", 0),
+    ("Tensor", 1),
+    ("from_dlpack", 0),
+}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -302,6 +312,9 @@ def layers():
     yield "AvgPool1d", lambda: nn.AvgPool1d(2), steps
     yield "AvgPool2d", lambda: nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), images
     yield "AdaptiveAvgPool2d", lambda: nn.AdaptiveAvgPool2d((4, 3)), images
+    yield "AdaptiveMaxPool2d", lambda: nn.AdaptiveMaxPool2d((4, 3)), images
+    yield "ReplicationPad2d", lambda: nn.ReplicationPad2d(2), images
+    yield "ConstantPad2d", lambda: nn.ConstantPad2d(2, 0.5), images
     yield "Upsample", lambda: nn.Upsample(scale_factor=2), images
     yield "bilinear", lambda: nn.Upsample(scale_factor=2, mode="bilinear"), images
     yield "ZeroPad2d", lambda: nn.ZeroPad2d((1, 2, 0, 1)), images

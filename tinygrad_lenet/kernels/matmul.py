@@ -141,7 +141,7 @@ def linear_steps(out: Any, room: Room, x: NDArray[Any], weight: NDArray[Any], bi
     product = result if result.dtype == dtype else room(result.shape, dtype)  # the bias may have a wider dtype
     steps = dot_steps(product, room, a, b)
     if bias is not None:
-        steps.append(partial(np.add, product, bias[:, None] if a is weight else bias, result))
+        steps.append(partial(np.add, product, bias if result is out else bias[:, None], result))
     return steps
 
 

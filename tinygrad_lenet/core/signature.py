@@ -26,6 +26,7 @@ ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # ot
 # PyTorch's names of arguments, and the names that the declarations use. Callers may use both.
 SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
 _QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
+_ARRAYS = (PythonObject, np.ndarray, np.generic)
 _MISSING: Any = object()
 # Words in annotations: an option whose annotation has no other words holds no arrays.
 _PLAIN = {"int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"}
@@ -120,6 +121,7 @@ class Signature:
         self.operands = [_operand(text) for text in texts]
         self.containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
         self.options: list[Option] = []
+        self._layouts: dict[tuple[type, ...], tuple[list[int], list[int], bool, bool]] = {}  # see _layout
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
             if self.operands[i]:
                 continue
@@ -149,24 +151,38 @@ class Signature:
             args = self.bind(args, kwargs)
         elif len(args) < self.arity:
             args += self.defaults[len(args) :]
-        operands, last = self.operands, len(self.operands) - 1
-        plain, tracked, convert = [], 0, False
-        for i, a in enumerate(args):
-            if isinstance(a, PythonObject):
-                if a._requires_grad:
-                    tracked |= 1 << i
-                a = a._data
-            elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
-                convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
-            plain.append(a)
+        kinds = tuple(map(type, args))
+        tensors, arrays, convert, admit = self._layouts.get(kinds) or self._layout(kinds)
+        plain, tracked = [*args], 0
+        for i in tensors:
+            a = args[i]
+            plain[i] = a._data
+            if a._requires_grad:
+                tracked |= 1 << i
+        for i in arrays:
+            convert = convert or args[i].dtype not in NATIVE
         try:
-            for i, _, _, quick, _ in self.options:
-                if type(args[i]) not in quick:
-                    args = self._admitted(args, plain)
-                    break
+            if admit:
+                args = self._admitted(args, plain)
             return args, plain, tracked, self.function(*(self.arrays(plain) if convert else plain))
         except Exception as error:
             return args, plain, tracked, self._again(error, args, plain)
+
+    def _layout(self, kinds: tuple[type, ...]) -> tuple[list[int], list[int], bool, bool]:
+        """For arguments of these types: the positions of Tensors and of arrays, whether other operands must become
+        arrays, and whether an option must be checked.
+        """
+        if len(self._layouts) > 99:  # calls of stack() with lists of many lengths need one layout each
+            self._layouts.clear()
+        tensors = [i for i, kind in enumerate(kinds) if issubclass(kind, PythonObject)]
+        operands = [i for i, kind in enumerate(kinds) if self.is_operand(i, None if kind is type(None) else kind)]
+        arrays = [i for i in operands if kinds[i] is np.ndarray]
+        # Beside arrays, numbers stay numbers; see ``arrays``.
+        stay = {bool, int, float} if any(issubclass(kind, _ARRAYS) for kind in kinds) else set[type]()
+        convert = any(kinds[i] not in stay for i in set(operands).difference(tensors, arrays))
+        admit = any(kinds[i] not in quick for i, _, _, quick, _ in self.options)
+        found = self._layouts[kinds] = tensors, arrays, convert, admit
+        return found
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments by position, defaults filled in."""
@@ -301,7 +317,7 @@ def beside(*values: Any) -> list[Any]:
     >>> beside(np.ones(2), 0.1, [0.1])
     [array([1., 1.]), array(0.1), [0.1]]
     """
-    dtypes = [v.dtype for v in values if isinstance(v, (PythonObject, np.ndarray, np.generic))]
+    dtypes = [v.dtype for v in values if isinstance(v, _ARRAYS)]
     if not dtypes:
         return list(values)
     numbers = (bool, int, float)  # np.float64 is a float as well, but has a dtype

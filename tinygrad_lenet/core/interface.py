@@ -128,9 +128,11 @@ def _owned(found: Any, values: Iterable[Any]) -> Any:
         return tuple([_owned(one, values) for one in found])
     if not isinstance(found, Tensor):
         return found
-    for value in flattened(values):
-        if isinstance(value, Tensor) and value._version is found._version:  # they share memory too
-            return found.clone()
+    version = found._version
+    for value in values:
+        for tensor in flattened([value]) if isinstance(value, (list, tuple, dict)) else (value,):
+            if isinstance(tensor, Tensor) and tensor._version is version:  # they share memory too
+                return found.clone()
     return found if found._data.flags.writeable else found.clone()
 
 

@@ -161,7 +161,7 @@ class Plan:
                 counted = isinstance(value, Tensor) and value._version[0] >= 0  # false for NaN, see Version
                 saved.append((value, value._version[0]) if counted else save(value, plain[i]))
             elif kind == "shape":
-                saved.append((np.shape(plain[i]), 0))
+                saved.append((plain[i].shape if type(plain[i]) is _ndarray else np.shape(plain[i]), 0))
             elif kind == "out":  # without its node: a node that pointed to its own output would be a cycle
                 saved.append((Tensor._wrap(out, None, version), version[0]))
             else:

@@ -27,6 +27,7 @@ ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # ot
 SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
 _QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
 _ARRAYS = (PythonObject, np.ndarray, np.generic)
+_NUMBERS = (bool, int, float)
 _MISSING: Any = object()
 # Words in annotations: an option whose annotation has no other words holds no arrays.
 _PLAIN = {"int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"}
@@ -56,6 +57,7 @@ class Option(NamedTuple):
     kinds: tuple[str, ...]
     quick: frozenset[type]  # types that pass unchecked
     check: Check | None  # of a ranged parameter
+    default: Any
 
     def admit(self, value: Any) -> Any:
         """The value as a Python object: NumPy's scalars could widen float32 or overflow."""
@@ -121,7 +123,6 @@ class Signature:
         self.operands = [_operand(text) for text in texts]
         self.containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
         self.options: list[Option] = []
-        self._layouts: dict[tuple[type, ...], tuple[list[int], list[int], bool, bool]] = {}  # see _layout
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
             if self.operands[i]:
                 continue
@@ -137,7 +138,7 @@ class Signature:
                         self.containers.append(i)
                     continue
             position = i if i < self.arity else BY_NAME
-            self.options.append(Option(position, name, kinds, quick, check))
+            self.options.append(Option(position, name, kinds, quick, check, default_of.get(name, _MISSING)))
 
     # For primitives: all arguments by position
 
@@ -151,38 +152,34 @@ class Signature:
             args = self.bind(args, kwargs)
         elif len(args) < self.arity:
             args += self.defaults[len(args) :]
-        kinds = tuple(map(type, args))
-        tensors, arrays, convert, admit = self._layouts.get(kinds) or self._layout(kinds)
-        plain, tracked = [*args], 0
-        for i in tensors:
-            a = args[i]
-            plain[i] = a._data
-            if a._requires_grad:
-                tracked |= 1 << i
-        for i in arrays:
-            convert = convert or args[i].dtype not in NATIVE
+        operands, last = self.operands, len(self.operands) - 1
+        plain, tracked = [], 0
+        convert, numbers, alone = False, False, True
+        for i, a in enumerate(args):
+            if isinstance(a, PythonObject):
+                alone = False
+                if a._requires_grad:
+                    tracked |= 1 << i
+                a = a._data
+            elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
+                if type(a) is np.ndarray:
+                    alone = False
+                    convert = convert or a.dtype not in NATIVE
+                elif type(a) in _NUMBERS:
+                    numbers = True
+                else:
+                    convert = True
+            plain.append(a)
         try:
-            if admit:
-                args = self._admitted(args, plain)
-            return args, plain, tracked, self.function(*(self.arrays(plain) if convert else plain))
+            for option in self.options:
+                if type(args[option.position]) not in option.quick:
+                    args = self._admitted(args, plain)
+                    break
+            if convert or (numbers and alone):  # beside arrays, numbers stay numbers
+                plain = self.arrays(plain)
+            return args, plain, tracked, self.function(*plain)
         except Exception as error:
             return args, plain, tracked, self._again(error, args, plain)
-
-    def _layout(self, kinds: tuple[type, ...]) -> tuple[list[int], list[int], bool, bool]:
-        """For arguments of these types: the positions of Tensors and of arrays, whether other operands must become
-        arrays, and whether an option must be checked.
-        """
-        if len(self._layouts) > 99:  # calls of stack() with lists of many lengths need one layout each
-            self._layouts.clear()
-        tensors = [i for i, kind in enumerate(kinds) if issubclass(kind, PythonObject)]
-        operands = [i for i, kind in enumerate(kinds) if self.is_operand(i, None if kind is type(None) else kind)]
-        arrays = [i for i in operands if kinds[i] is np.ndarray]
-        # Beside arrays, numbers stay numbers; see ``arrays``.
-        stay = {bool, int, float} if any(issubclass(kind, _ARRAYS) for kind in kinds) else set[type]()
-        convert = any(kinds[i] not in stay for i in set(operands).difference(tensors, arrays))
-        admit = any(kinds[i] not in quick for i, _, _, quick, _ in self.options)
-        found = self._layouts[kinds] = tensors, arrays, convert, admit
-        return found
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments by position, defaults filled in."""
@@ -202,11 +199,11 @@ class Signature:
 
     def respelled(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments given by name, under the names of the declaration."""
-        for theirs in self.spellings.keys() & kwargs.keys():
-            ours = self.spellings[theirs]
-            if ours in kwargs:
-                raise TypeError(f"{self.name}() got {ours!r} twice, also as {theirs!r}")
-            kwargs[ours] = kwargs.pop(theirs)
+        for theirs, ours in self.spellings.items():
+            if theirs in kwargs:
+                if ours in kwargs:
+                    raise TypeError(f"{self.name}() got {ours!r} twice, also as {theirs!r}")
+                kwargs[ours] = kwargs.pop(theirs)
         return kwargs
 
     def _admitted(self, args: tuple[Any, ...], plain: list[Any]) -> tuple[Any, ...]:
@@ -253,11 +250,11 @@ class Signature:
         if kwargs:
             kwargs = self.respelled(kwargs)
         for option in self.options:
-            i, key, _, quick, _ = option
+            i, key, _, quick, _, default = option
             if i < len(args):
-                if type(args[i]) not in quick:
+                if type(args[i]) not in quick and args[i] is not default:
                     args = (*args[:i], option.admit(args[i]), *args[i + 1 :])
-            elif key in kwargs and type(kwargs[key]) not in quick:
+            elif key in kwargs and type(kwargs[key]) not in quick and kwargs[key] is not default:
                 kwargs[key] = option.admit(kwargs[key])
         return self.function(*args, **kwargs)
 

@@ -95,13 +95,12 @@ class _Conv(Module):
 
     def _options(self) -> dict[str, Any]:
         """The options of the function."""
-        names = ("stride", "padding", "output_padding", "dilation", "groups")
-        return {name: vars(self)[name] for name in names if name in vars(self)}
+        attributes, names = vars(self), ("stride", "padding", "output_padding", "dilation", "groups")
+        return {name: attributes[name] for name in names if name in attributes}
 
     def forward(self, x: Any) -> Tensor:
         """Map (N, in_channels, ...) to (N, out_channels, ...)."""
-        axes = "L" if self.dims == 1 else "H, W"
-        check_input(self, x, (self.dims + 2,), self.in_channels, f"(N, {self.in_channels}, {axes})")
+        check_input(self, x, (self.dims + 2,), self.in_channels, "(N, {}, L)" if self.dims == 1 else "(N, {}, H, W)")
         return type(self).function(x, self.weight, self.bias, **self._options())
 
     def extra_repr(self) -> str:

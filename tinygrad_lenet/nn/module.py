@@ -483,13 +483,16 @@ def changed_options(layer: Module, defaults: Mapping[str, Any]) -> list[str]:
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
-    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along axis 1."""
+    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along axis 1.
+
+    ``layout`` is the expected shape for the message, with {} in place of ``features``.
+    """
     try:
-        shape = tuple(np.shape(x))
+        shape = x.shape if isinstance(x, Tensor) else tuple(np.shape(x))
     except Exception as error:
         raise DTypeError(f"the input must be a Tensor, got {brief(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[1] != features):
-        raise misshapen(layer, layout, shape)
+        raise misshapen(layer, layout.format(features), shape)
 
 
 def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:

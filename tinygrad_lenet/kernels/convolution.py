@@ -30,7 +30,7 @@ from . import memory, threads
 from .matmul import common_dtype, product
 from .steps import Blocked, Choice, Room, Steps, View, computed
 from .sums import single
-from .windows import Windows, aligned, cut, padded
+from .windows import CACHED, Windows, aligned, cut, padded
 
 Array = NDArray[Any]
 
@@ -115,7 +115,7 @@ class ImageBlock(NamedTuple):
     rows: slice  # of the images
     chunk: slice  # of the batch
     stretched: tuple[int, ...]  # the shape of the stretched gradient, (H, O, OW, N)
-    zeros: tuple[slice, ...]  # its rows to fill with zeros; with a stride, all rows
+    zeros: tuple[slice, ...]  # its rows to fill with zeros; all rows if it is small or there is a stride
     source: slice  # the output rows to copy
     target: slice  # their places in the stretched gradient
     columns: View  # of the stretched gradient
@@ -177,8 +177,9 @@ def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: 
         low, high = max(0, -(-first // sh)), min(oh, (first + count + reach - 1) // sh + 1)
         high = max(low, high)  # a block between two windows may depend on no output row
         target = slice(low * sh - first, max(0, (high - 1) * sh - first + 1), sh)
-        zeros = (slice(None),) if sh > 1 else (slice(low - first), slice(high - first, None))
         s_h, s_o, _, s_n = _strides(stretched, itemsize)
+        whole = sh > 1 or stretched[0] * s_h <= CACHED
+        zeros = (slice(None),) if whole else (slice(low - first), slice(high - first, None))
         columns = _columns_view((groups, count, kh, o, ow * n), (o * s_o, s_h, s_h * dh, s_o, s_n))
         products = (groups, count, channels // groups * kw, ow * n)
         found.append(ImageBlock(rows, chunk, stretched, zeros, slice(low, high), target, columns, products))

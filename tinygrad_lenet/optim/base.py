@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import entries, instance, integer, listed, number
-from ..core.modes import effect, user_line
+from ..core.modes import effect, tracer, user_line
 from ..core.python_object import numbers
 from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
@@ -26,6 +26,7 @@ __all__ = ["Optimizer"]
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]
 T = TypeVar("T")
+_HALF = np.dtype(np.float16)
 
 
 class Optimizer:
@@ -141,7 +142,10 @@ class Optimizer:
 
     def _check(self, members: list[Any]) -> list[Tensor]:
         """Return the members. Raise if one occurs twice, or if a new one cannot be trained."""
-        seen, known = set[int](), set(map(id, self._members))
+        given, before = [*map(id, members)], [*map(id, self._members)]
+        if given == before:
+            return self._members
+        seen, known = set[int](), set(before)
         for p in members:
             if not isinstance(p, Tensor):
                 raise DTypeError(f"params must be Tensors, got {type(p).__name__}; pass model.parameters()")
@@ -154,8 +158,10 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""
+        heard = tracer() is not None
         for p in self._listed_members():
-            p.grad = None
+            if heard or p._grad is not None:
+                p.grad = None
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
@@ -163,7 +169,8 @@ class Optimizer:
             groups = self._listed_groups()
         except TinygradLenetError as error:
             raise named(error, f"{type(self).__name__}.step")  # noqa: B904  # it is the same error
-        params = [[p for p in group["params"] if getattr(p, "grad", None) is not None] for group in groups]
+        grad = "_grad" if tracer() is None else "grad"  # which a trace hears
+        params = [[p for p in group["params"] if getattr(p, grad, None) is not None] for group in groups]
         _apply(self, params, [[p._grad._data for p in some] for some in params], user_line())
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
@@ -261,17 +268,19 @@ def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Ar
         raise named(error, f"{type(optimizer).__name__}.step")  # noqa: B904  # it is the same error
     for options, some, arrays in zip(groups, params, grads, strict=True):
         for p, g in zip(some, arrays, strict=True):
-            if p not in optimizer.state:
-                optimizer.state[p] = _fresh(p)
-            state = optimizer.state[p]
+            state = optimizer.state.get(p)
+            if state is None:
+                state = optimizer.state[p] = _fresh(p)
             state["step"] += 1
             # A change in place: a graph that saved the old value must refuse to use it.
             p._version[:] = p._version[0] + 1, line
             w = p._data
-            wide = w if w.dtype == _working(p) else _master(w, state)
-            optimizer.update(wide, g.astype(wide.dtype, copy=False), state, options)
-            if wide is not w:
+            if w.dtype == _HALF:
+                wide = _master(w, state)
+                optimizer.update(wide, g.astype(wide.dtype), state, options)
                 w[...] = wide
+            else:
+                optimizer.update(w, g, state, options)
 
 
 @dataclass_transform()
@@ -308,7 +317,7 @@ def _fresh(p: Tensor) -> Options:
 
 def _working(p: Tensor) -> np.dtype[Any]:
     """The dtype of a parameter's state and arithmetic: float32 for float16, in which squares of gradients overflow."""
-    return np.dtype(np.float32) if p.dtype == np.float16 else p.dtype
+    return np.dtype(np.float32) if p.dtype == _HALF else p.dtype
 
 
 def _master(w: Array, state: Options) -> Array:

@@ -166,7 +166,9 @@ class Plan:
                 saved.append((Tensor._wrap(out, None, version), version[0]))
             else:
                 saved.append((i, 0))
-        parents = [args[i]._node or args[i] for i, _, _ in self.rules]  # a leaf has no node
+        parents: list[Vertex] = []
+        for position, _, _ in self.rules:
+            parents.append(args[position]._node or args[position])  # a leaf has no node
         return Node(self, parents, out.shape, out.dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:

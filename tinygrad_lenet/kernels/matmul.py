@@ -134,11 +134,11 @@ def fixed(x: NDArray[Any]) -> bool:
 
 def linear_steps(out: Any, room: Room, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None) -> Steps:
     """The steps of ``x @ weight.T + bias`` of matrices into ``out``, which has the memory layout of ``x``."""
-    a, b, result = x, weight.T, out
+    a, b, result, product = x, weight.T, out, out
     if batch_innermost(x):
-        a, b, result = weight, x.T, out.T
-    dtype = common_dtype(x, weight)
-    product = result if result.dtype == dtype else room(result.shape, dtype)  # the bias may have a wider dtype
+        a, b, result, product = weight, x.T, out.T, out.T
+    if bias is not None and bias.dtype != x.dtype:  # the bias may have a wider dtype
+        product = room(result.shape, common_dtype(x, weight))
     steps = dot_steps(product, room, a, b)
     if bias is not None:
         steps.append(partial(np.add, product, bias[:, None] if a is weight else bias, result))

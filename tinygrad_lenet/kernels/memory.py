@@ -164,9 +164,12 @@ def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Ro
 
 def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None, room: Room = empty) -> NDArray[Any]:
     """An uninitialised array of the shape of ``x``, its axes in memory in the same order."""
+    dtype = x.dtype if dtype is None else dtype
+    if x.flags.c_contiguous:
+        return room(x.shape, dtype)
     if room is empty and x.nbytes < _SMALL:
         return np.empty_like(x, dtype, subok=False)
-    return like(x, x.shape, x.dtype if dtype is None else dtype, room)
+    return like(x, x.shape, dtype, room)
 
 
 def storage(array: NDArray[Any]) -> NDArray[Any]:

@@ -41,7 +41,8 @@ class Windows(NamedTuple):
     @property
     def tiling(self) -> bool:
         """Whether the windows cover each pixel exactly once."""
-        covered = tuple(n * k for n, k in zip(self.grid, self.kernel, strict=True))
+        (rows, columns), (kh, kw) = self.grid, self.kernel
+        covered = rows * kh, columns * kw
         return self.stride == self.kernel and covered == self.padded == self.size  # so the dilation is 1
 
     @property

@@ -20,7 +20,7 @@ import mmap
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from math import prod
 from typing import Any, TypeAlias
@@ -157,9 +157,15 @@ def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Ro
         return room(shape, dtype)
     if room is empty and prod(shape) * dtype.itemsize < _SMALL:
         return np.empty_like(x, dtype, "K", False, shape)
-    order = sorted(range(x.ndim), key=x.strides.__getitem__, reverse=True)
-    memory = room(tuple([shape[axis] for axis in order]), dtype)
-    return memory.transpose([order.index(axis) for axis in range(x.ndim)])
+    order, inverse = _order(x.strides)
+    return room(tuple(map(shape.__getitem__, order)), dtype).transpose(inverse)
+
+
+@lru_cache(maxsize=256)
+def _order(strides: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """The axes from the outermost in memory to the innermost, and the place of each axis in that order."""
+    order = sorted(range(len(strides)), key=strides.__getitem__, reverse=True)
+    return order, [order.index(axis) for axis in range(len(strides))]
 
 
 def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None, room: Room = empty) -> NDArray[Any]:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ..errors import ShapeError
 from .steps import Room, Steps
 
-
 CACHED = 1 << 16  # bytes up to which one pass over all memory takes less time than several calls for parts of it
 
 

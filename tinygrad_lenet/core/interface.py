@@ -155,5 +155,6 @@ def draw(*shape: int, low: Real = -1.0, high: Real = 1.0, values: Any = None) ->
     >>> tl.draw(3, 2, low=0.5)
     Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
     """
-    lengths = tuple(integer("a length of the shape", n, 0) for n in shape)
-    return Draw(lengths if values is None else numbers("values", values).shape, low, high, values)
+    if values is not None:
+        shape = numbers("values", values).shape
+    return Draw(tuple([integer("a length of the shape", n, 0) for n in shape]), low, high, values)

@@ -67,7 +67,7 @@ class Op:
         self.signature = Signature(forward)
         if not self.signature.trusted:
             self.signature.function = guarded(forward, self.name, BODY, view)
-        self.names, self.containers = self.signature.names, self.signature.containers
+        self.names = self.signature.names
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}
@@ -94,7 +94,7 @@ class Op:
         for a in plain:
             if a is out or (base is not None and type(a) is _ndarray and (a is base or a.base is base)):
                 shared = True
-        for i in self.containers:
+        for i in self.signature.containers:
             shared = shared or type(plain[i]) in _CONTAINERS
         if shared:
             out, version = settle(self, args, plain, out)

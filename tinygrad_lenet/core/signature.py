@@ -105,26 +105,46 @@ def _kinds(text: str) -> tuple[tuple[str, ...], frozenset[type], bool]:
 class Signature:
     """The parameters of a function: names, defaults, annotations, and how a call is turned into arguments."""
 
+    spellings: dict[str, str]
+    operands: list[int]
+    containers: list[int]  # the positions of options that may be lists or dicts of arrays
+    options: list[Option]
+
     def __init__(self, function: Callable[..., Any]) -> None:
         code = function.__code__
         defaults: tuple[Any, ...] = function.__defaults__ or ()
         self.function, self.name, self.names = function, function.__name__, parameters(function)
         self.trusted = trusted(function)
-        self.listing = ", ".join(self.names)
         self.variadic = bool(code.co_flags & VARIADIC)
         self.arity = code.co_argcount
         self.most = -1 if self.variadic else self.arity
         self.required = self.arity - len(defaults)
         self.defaults = (_MISSING,) * self.required + defaults
-        default_of: dict[str, Any] = dict(zip(self.names[: self.arity][::-1], defaults[::-1], strict=False))
+        if not self.trusted:
+            self._read_annotations()
+
+    @property
+    def listing(self) -> str:
+        """The names, for messages."""
+        return ", ".join(self.names)
+
+    def __getattr__(self, name: str) -> Any:
+        """Read the annotations of the package's functions at their first call: importing it takes a tenth less time."""
+        if name not in Signature.__annotations__:
+            raise AttributeError(name)
+        self._read_annotations()
+        return getattr(self, name)
+
+    def _read_annotations(self) -> None:
+        function, code = self.function, self.function.__code__
+        default_of = dict(zip(self.names[self.required :], self.defaults[self.required :], strict=False))
         default_of |= function.__kwdefaults__ or {}
-        self.spellings = {a: b for a, b in SPELLINGS.items() if b in self.names and a not in self.names}
         texts = [_text(function.__annotations__.get(name, "Any")) for name in self.names]
-        self.operands = [_operand(text) for text in texts]
-        self.containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
-        self.options: list[Option] = []
+        operands = [_operand(text) for text in texts]
+        containers: list[int] = []
+        options: list[Option] = []
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
-            if self.operands[i]:
+            if operands[i]:
                 continue
             kinds, quick, plain = _kinds(texts[i])
             check = None
@@ -135,10 +155,12 @@ class Signature:
                 check = next((check for check in checks if check is not None), None)
                 if check is None:
                     if i < self.arity and not plain:
-                        self.containers.append(i)
+                        containers.append(i)
                     continue
             position = i if i < self.arity else BY_NAME
-            self.options.append(Option(position, name, kinds, quick, check, default_of.get(name, _MISSING)))
+            options.append(Option(position, name, kinds, quick, check, default_of.get(name, _MISSING)))
+        self.spellings = {a: b for a, b in SPELLINGS.items() if b in self.names and a not in self.names}
+        self.operands, self.containers, self.options = operands, containers, options
 
     # For primitives: all arguments by position
 
@@ -337,18 +359,19 @@ def checked(function: F) -> F:
         nonlocal signature
         if signature is None:  # at the first call, when the names in annotations exist
             signature = Signature(function)
-        kind = type(args[0]).__name__ if method and args else ""
-        name = kind if own_name.startswith("__") else f"{kind}.{own_name}".removeprefix(".")
         try:
             return signature.call(args, kwargs)
-        except TinygradLenetError as error:
-            # If methods of one class call each other, the error names the outermost.
-            if error.caller and not (method and error.caller.startswith(f"{kind}.")):
-                raise
-            raise named(error, name)  # noqa: B904  # it is the same error
-        except MemoryError as error:
-            raise translated(error, name, signature.given(args, kwargs)) from None
-        except TypeError as error:  # Python's own about the arguments: name the class, which may inherit the function
+        except (TinygradLenetError, MemoryError, TypeError) as error:
+            kind = type(args[0]).__name__ if method and args else ""
+            name = kind if own_name.startswith("__") else f"{kind}.{own_name}".removeprefix(".")
+            if isinstance(error, TinygradLenetError):
+                # If methods of one class call each other, the error names the outermost.
+                if error.caller and not (method and error.caller.startswith(f"{kind}.")):
+                    raise
+                raise named(error, name)  # noqa: B904  # it is the same error
+            if isinstance(error, MemoryError):
+                raise translated(error, name, signature.given(args, kwargs)) from None
+            # Python's own about the arguments: name the class, which may inherit the function.
             if str(error).startswith(written):
                 error.args = (str(error).replace(written, f"{name}()", 1),)
             raise

@@ -84,11 +84,11 @@ HARMLESS = [
     ("windows", "0 < n + before", "0  ->  1", "an image of one row has one window"),
     ("windows", "-(-length // ", ".*", BLOCKS),
     ("windows", "x.flags.c_contiguous and x.dtype == dtype", ".*!=.*", "a product of two dtypes has the larger anyway"),
-    ("windows", "n * k for n, k", ".*", "the slower way gives the same"),
+    ("windows", "rows * kh, columns * kw", ".*", "the slower way gives the same"),
     ("windows", "self.kernel[0] * self.kernel[1] > 9", ".*", "chooses between two ways that agree"),
 ]
 # Functions whose arguments, from this one on, only choose blocks.
-PLANS = {"_tile": 0, "_even": 0, "_parts": 0, "_blocks": 2, "_in_blocks": 3, "parallel": 2}
+PLANS = {"_cuts": 0, "_even": 0, "_parts": 0, "_blocks": 2, "_in_blocks": 3, "parallel": 2}
 
 
 def harmless(mutant):

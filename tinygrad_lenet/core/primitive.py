@@ -39,6 +39,7 @@ import numpy as np
 
 from ..checks import flag
 from ..errors import ArgumentError, DTypeError, GradientError, brief
+from ..kernels.memory import Block
 from .graph import Node, Vertex
 from .interface import Array as Array
 from .interface import Draw as Draw
@@ -53,6 +54,7 @@ from .tensor import Tensor, Version
 
 REGISTRY: dict[str, Op] = {}  # every op by module and name: tests, documentation and exports go through it
 _ndarray = np.ndarray
+_OWNERS = (np.ndarray, Block)  # of memory that belongs to one array and its views
 _CONTAINERS = (list, tuple, dict)
 
 # Where a saved value comes from: ("arg", 0), ("shape", 1), ("out", 0); or ("position", 2), the place of one of *args.
@@ -90,7 +92,7 @@ class Op:
         version: Version = [0]
         # Fast tests: may the output share memory with an argument? If so, settle() looks closer, and may copy it.
         base = out.base  # the array that owns the memory, if ``out`` is a view
-        shared = base is not None and (type(base) is not _ndarray or not out.flags.writeable)
+        shared = base is not None and (type(base) not in _OWNERS or not out.flags.writeable)
         for a in plain:
             if a is out or (base is not None and type(a) is _ndarray and (a is base or a.base is base)):
                 shared = True

@@ -204,7 +204,7 @@ def _weight_matrix(turned: Array, shape: tuple[int, ...], dtype: np.dtype[Any], 
     """A weight, its five axes in another order, as matrices: a view if possible, else a copy."""
     if 1 in turned.shape[1:] and turned.dtype == dtype:
         matrix = turned.reshape(shape)
-        if np.may_share_memory(matrix, turned):
+        if matrix.base is turned.base:
             return matrix
     copy = room(turned.shape, dtype)
     steps.append(partial(np.copyto, copy, turned))
@@ -331,7 +331,7 @@ def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
 
     Each window that contains a pixel adds its gradient, times the weight at the place of the pixel.
     """
-    dtype = common_dtype(g, weight)
+    dtype = g.dtype if g.dtype == weight.dtype else np.result_type(g, weight)
     if dtype == np.float16:
         return input_grad(single(g), single(weight), at).astype(dtype)
     height, width = at.windows.size
@@ -352,7 +352,7 @@ def weight_grad(x: Array, g: Array, at: Geometry) -> Array:
 
     Each window adds its gradient, times the pixel at the place of a weight, to that weight.
     """
-    dtype = common_dtype(x, g)
+    dtype = x.dtype if x.dtype == g.dtype else np.result_type(x, g)
     if dtype == np.float16:
         return weight_grad(single(x), single(g), at).astype(dtype)
     out = memory.empty((g.shape[1], x.shape[1] // at.groups, *at.windows.kernel), dtype)

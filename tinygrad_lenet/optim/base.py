@@ -158,10 +158,9 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""
-        heard = tracer() is not None
+        grad = "_grad" if tracer() is None else "grad"  # which a trace hears
         for p in self._listed_members():
-            if heard or p._grad is not None:
-                p.grad = None
+            setattr(p, grad, None)
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""

@@ -128,11 +128,9 @@ def _owned(found: Any, values: Iterable[Any]) -> Any:
         return tuple([_owned(one, values) for one in found])
     if not isinstance(found, Tensor):
         return found
-    version = found._version
-    for value in values:
-        for tensor in flattened([value]) if isinstance(value, (list, tuple, dict)) else (value,):
-            if isinstance(tensor, Tensor) and tensor._version is version:  # they share memory too
-                return found.clone()
+    for value in flattened(values):
+        if isinstance(value, Tensor) and value._version is found._version:  # they share memory too
+            return found.clone()
     return found if found._data.flags.writeable else found.clone()
 
 
@@ -155,6 +153,5 @@ def draw(*shape: int, low: Real = -1.0, high: Real = 1.0, values: Any = None) ->
     >>> tl.draw(3, 2, low=0.5)
     Draw(shape=(3, 2), low=0.5, high=1.0, values=None)
     """
-    if values is not None:
-        shape = numbers("values", values).shape
-    return Draw(tuple([integer("a length of the shape", n, 0) for n in shape]), low, high, values)
+    lengths = tuple(integer("a length of the shape", n, 0) for n in shape)
+    return Draw(lengths if values is None else numbers("values", values).shape, low, high, values)

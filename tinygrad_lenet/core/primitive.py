@@ -68,6 +68,7 @@ class Op:
         self.forward, self.view, self.effect, self.name = forward, view, effect, forward.__name__
         self.signature = Signature(forward)
         if not self.signature.trusted:
+            self.signature.read_annotations()  # of the function itself
             self.signature.function = guarded(forward, self.name, BODY, view)
         self.names = self.signature.names
         if "out" in self.names:
@@ -168,9 +169,7 @@ class Plan:
                 saved.append((Tensor._wrap(out, None, version), version[0]))
             else:
                 saved.append((i, 0))
-        parents: list[Vertex] = []
-        for position, _, _ in self.rules:
-            parents.append(args[position]._node or args[position])  # a leaf has no node
+        parents = [args[i]._node or args[i] for i, _, _ in self.rules]  # a leaf has no node
         return Node(self, parents, out.shape, out.dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:

@@ -26,8 +26,6 @@ ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # ot
 # PyTorch's names of arguments, and the names that the declarations use. Callers may use both.
 SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
 _QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
-_ARRAYS = (PythonObject, np.ndarray, np.generic)
-_NUMBERS = (bool, int, float)
 _MISSING: Any = object()
 # Words in annotations: an option whose annotation has no other words holds no arrays.
 _PLAIN = {"int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"}
@@ -105,43 +103,33 @@ def _kinds(text: str) -> tuple[tuple[str, ...], frozenset[type], bool]:
 class Signature:
     """The parameters of a function: names, defaults, annotations, and how a call is turned into arguments."""
 
-    spellings: dict[str, str]
-    operands: list[int]
-    containers: list[int]  # the positions of options that may be lists or dicts of arrays
-    options: list[Option]
-
     def __init__(self, function: Callable[..., Any]) -> None:
         code = function.__code__
         defaults: tuple[Any, ...] = function.__defaults__ or ()
         self.function, self.name, self.names = function, function.__name__, parameters(function)
         self.trusted = trusted(function)
+        self.listing = ", ".join(self.names)
         self.variadic = bool(code.co_flags & VARIADIC)
         self.arity = code.co_argcount
         self.most = -1 if self.variadic else self.arity
         self.required = self.arity - len(defaults)
         self.defaults = (_MISSING,) * self.required + defaults
-        if not self.trusted:
-            self._read_annotations()
-
-    @property
-    def listing(self) -> str:
-        """The names, for messages."""
-        return ", ".join(self.names)
 
     def __getattr__(self, name: str) -> Any:
         """Read the annotations of the package's functions at their first call: importing it takes a tenth less time."""
-        if name not in Signature.__annotations__:
+        if name not in ("spellings", "operands", "containers", "options"):
             raise AttributeError(name)
-        self._read_annotations()
+        self.read_annotations()
         return getattr(self, name)
 
-    def _read_annotations(self) -> None:
+    def read_annotations(self) -> None:
+        """Set the attributes that depend on annotations. A trusted function need not do so before its first call."""
         function, code = self.function, self.function.__code__
         default_of = dict(zip(self.names[self.required :], self.defaults[self.required :], strict=False))
         default_of |= function.__kwdefaults__ or {}
         texts = [_text(function.__annotations__.get(name, "Any")) for name in self.names]
         operands = [_operand(text) for text in texts]
-        containers: list[int] = []
+        containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
         options: list[Option] = []
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
             if operands[i]:
@@ -175,31 +163,21 @@ class Signature:
         elif len(args) < self.arity:
             args += self.defaults[len(args) :]
         operands, last = self.operands, len(self.operands) - 1
-        plain, tracked = [], 0
-        convert, numbers, alone = False, False, True
+        plain, tracked, convert = [], 0, False
         for i, a in enumerate(args):
             if isinstance(a, PythonObject):
-                alone = False
                 if a._requires_grad:
                     tracked |= 1 << i
                 a = a._data
             elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
-                if type(a) is np.ndarray:
-                    alone = False
-                    convert = convert or a.dtype not in NATIVE
-                elif type(a) in _NUMBERS:
-                    numbers = True
-                else:
-                    convert = True
+                convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
             plain.append(a)
         try:
             for option in self.options:
                 if type(args[option.position]) not in option.quick:
                     args = self._admitted(args, plain)
                     break
-            if convert or (numbers and alone):  # beside arrays, numbers stay numbers
-                plain = self.arrays(plain)
-            return args, plain, tracked, self.function(*plain)
+            return args, plain, tracked, self.function(*(self.arrays(plain) if convert else plain))
         except Exception as error:
             return args, plain, tracked, self._again(error, args, plain)
 
@@ -336,7 +314,7 @@ def beside(*values: Any) -> list[Any]:
     >>> beside(np.ones(2), 0.1, [0.1])
     [array([1., 1.]), array(0.1), [0.1]]
     """
-    dtypes = [v.dtype for v in values if isinstance(v, _ARRAYS)]
+    dtypes = [v.dtype for v in values if isinstance(v, (PythonObject, np.ndarray, np.generic))]
     if not dtypes:
         return list(values)
     numbers = (bool, int, float)  # np.float64 is a float as well, but has a dtype
@@ -359,19 +337,18 @@ def checked(function: F) -> F:
         nonlocal signature
         if signature is None:  # at the first call, when the names in annotations exist
             signature = Signature(function)
+        kind = type(args[0]).__name__ if method and args else ""
+        name = kind if own_name.startswith("__") else f"{kind}.{own_name}".removeprefix(".")
         try:
             return signature.call(args, kwargs)
-        except (TinygradLenetError, MemoryError, TypeError) as error:
-            kind = type(args[0]).__name__ if method and args else ""
-            name = kind if own_name.startswith("__") else f"{kind}.{own_name}".removeprefix(".")
-            if isinstance(error, TinygradLenetError):
-                # If methods of one class call each other, the error names the outermost.
-                if error.caller and not (method and error.caller.startswith(f"{kind}.")):
-                    raise
-                raise named(error, name)  # noqa: B904  # it is the same error
-            if isinstance(error, MemoryError):
-                raise translated(error, name, signature.given(args, kwargs)) from None
-            # Python's own about the arguments: name the class, which may inherit the function.
+        except TinygradLenetError as error:
+            # If methods of one class call each other, the error names the outermost.
+            if error.caller and not (method and error.caller.startswith(f"{kind}.")):
+                raise
+            raise named(error, name)  # noqa: B904  # it is the same error
+        except MemoryError as error:
+            raise translated(error, name, signature.given(args, kwargs)) from None
+        except TypeError as error:  # Python's own about the arguments: name the class, which may inherit the function
             if str(error).startswith(written):
                 error.args = (str(error).replace(written, f"{name}()", 1),)
             raise

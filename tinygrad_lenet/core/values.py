@@ -16,8 +16,6 @@ NATIVE = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 
 def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]:
     """The dtype in the byte order of the machine; raise if Tensors cannot have it."""
-    if isinstance(dtype, np.dtype) and dtype in NATIVE:
-        return dtype
     try:
         # NumPy reads None as float64, "a" as text (with a warning), and lists and tuples as records.
         if dtype is None or isinstance(dtype, (list, tuple)) or (isinstance(dtype, str) and dtype[:1] == "a"):

@@ -108,19 +108,19 @@ def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
 # The kernels: steps made and run at once
 
 
-def _differ(x: Array, y: Array) -> bool:
-    """Whether plain NumPy is required: the arrays differ in shape or dtype, or are not floats."""
-    return x.dtype != y.dtype or x.shape != y.shape or y.dtype.kind != "f"
+def _small(x: Array, y: Array) -> bool:
+    """Whether plain NumPy is as fast, or required because the arrays differ in shape or dtype."""
+    return y.size < _LARGE or x.dtype != y.dtype or x.shape != y.shape or y.dtype.kind != "f"
 
 
 def relu(x: Array) -> Array:
     """``max(x, 0)``."""
-    return np.maximum(x, 0) if x.size < _LARGE or x.dtype.kind != "f" else computed(relu_steps, memory.empty_like(x), x)
+    return np.maximum(x, 0) if _small(x, x) else computed(relu_steps, memory.empty_like(x), x)
 
 
 def where_positive(g: Array, y: Array) -> Any:
     """``g`` where ``y`` is positive or NaN, else 0, even where ``g`` is inf or NaN."""
-    if y.size < _LARGE or _differ(g, y):
+    if _small(g, y):
         kept = np.logical_not(y <= 0).astype(BITS[g.dtype.itemsize])
         return np.multiply(g.view(kept.dtype), kept).view(g.dtype)
     return computed(where_positive_steps, memory.empty_like(y), g, y)
@@ -128,14 +128,12 @@ def where_positive(g: Array, y: Array) -> Any:
 
 def tanh(x: Array) -> Array:
     """``tanh(x)``."""
-    return np.tanh(x) if x.size < _LARGE or x.dtype.kind != "f" else computed(tanh_steps, memory.empty_like(x), x)
+    return np.tanh(x) if _small(x, x) else computed(tanh_steps, memory.empty_like(x), x)
 
 
-def tanh_grad(g: Array, y: Array) -> Any:
+def tanh_grad(g: Array, y: Array) -> Array:
     """``g * (1 - y * y)``."""
-    if y.size < _LARGE or _differ(g, y):
-        return g * (1 - y * y)
-    return computed(tanh_grad_steps, memory.empty_like(y), g, y)
+    return g * (1 - y * y) if _small(g, y) else computed(tanh_grad_steps, memory.empty_like(y), g, y)
 
 
 def sigmoid(x: Array) -> Array:

@@ -40,8 +40,7 @@ class Windows(NamedTuple):
     @property
     def tiling(self) -> bool:
         """Whether the windows cover each pixel exactly once."""
-        (rows, columns), (kh, kw) = self.grid, self.kernel
-        covered = rows * kh, columns * kw
+        covered = self.grid[0] * self.kernel[0], self.grid[1] * self.kernel[1]
         return self.stride == self.kernel and covered == self.padded == self.size  # so the dilation is 1
 
     @property

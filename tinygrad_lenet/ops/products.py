@@ -102,9 +102,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         return wide.astype(dtype)
     shape = *x.shape[:-1], len(weight)
     out = memory.empty(shape[::-1], dtype).T if fast.batch_innermost(x) else memory.empty(shape, dtype)
-    if x.ndim == 2:
-        return computed(fast.linear_steps, out, x, weight, bias)
-    computed(fast.linear_steps, rows(out), rows(x), weight, bias)
+    result, a = (out, x) if x.ndim == 2 else (rows(out), rows(x))
+    computed(fast.linear_steps, result, a, weight, bias)
     return out
 
 

@@ -274,12 +274,10 @@ def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Ar
             # A change in place: a graph that saved the old value must refuse to use it.
             p._version[:] = p._version[0] + 1, line
             w = p._data
-            if w.dtype == _HALF:
-                wide = _master(w, state)
-                optimizer.update(wide, g.astype(wide.dtype), state, options)
+            wide = _master(w, state) if w.dtype == _HALF else w
+            optimizer.update(wide, g.astype(wide.dtype, copy=False), state, options)
+            if wide is not w:
                 w[...] = wide
-            else:
-                optimizer.update(w, g, state, options)
 
 
 @dataclass_transform()

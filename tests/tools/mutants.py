@@ -57,7 +57,6 @@ HARMLESS = [
     ("matmul", "k > _DEEP", ".*", BLOCKS),
     ("matmul", "Blocked(lambda at: product(", "m [*] .*", BLOCKS),
     ("matmul", "min(m, k, n) >= _FLAT", ".*", "chooses between ways that agree"),
-    ("matmul", "array.dtype != dtype", ".*", "the slower way gives the same"),
     ("matmul", "arrays[0].dtype", ".*", "where all have one dtype, any is it"),
     ("products", "-2 if y.ndim > 1 else 0", "1  ->  2", "the last but one axis of a matrix is its first"),
     ("products", "not x.flags.c_contiguous", ".*", "only chooses where in memory"),

@@ -112,7 +112,7 @@ class Tensor(PythonObject):
         tensor(6.)
         """
         try:
-            retain_graph = retain_graph is True or flag("retain_graph", retain_graph)
+            retain_graph = retain_graph if type(retain_graph) is bool else flag("retain_graph", retain_graph)
             root, seed = root_of(self), seed_of(self, gradient)
         except TinygradLenetError as error:
             raise named(error, "backward")  # noqa: B904  # it is the same error

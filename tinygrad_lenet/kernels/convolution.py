@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import memory, threads
-from .matmul import common_dtype, product
+from .matmul import product
 from .steps import Blocked, Choice, Room, Steps, View, computed
 from .sums import single
 from .windows import CACHED, Windows, aligned, cut, padded
@@ -319,7 +319,7 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
     """The convolution, (N, O, OH, OW)."""
-    dtype = common_dtype(x, weight) if bias is None else common_dtype(x, weight, bias)
+    dtype = np.result_type(x, weight) if bias is None else np.result_type(x, weight, bias)
     if dtype == np.float16:
         return conv2d(single(x), single(weight), None if bias is None else single(bias), at).astype(dtype)
     out = memory.empty((at.windows.grid[0], len(weight), at.windows.grid[1], len(x)), dtype)
@@ -331,7 +331,7 @@ def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
 
     Each window that contains a pixel adds its gradient, times the weight at the place of the pixel.
     """
-    dtype = g.dtype if g.dtype == weight.dtype else np.result_type(g, weight)
+    dtype = np.result_type(g, weight)
     if dtype == np.float16:
         return input_grad(single(g), single(weight), at).astype(dtype)
     height, width = at.windows.size
@@ -352,7 +352,7 @@ def weight_grad(x: Array, g: Array, at: Geometry) -> Array:
 
     Each window adds its gradient, times the pixel at the place of a weight, to that weight.
     """
-    dtype = x.dtype if x.dtype == g.dtype else np.result_type(x, g)
+    dtype = np.result_type(x, g)
     if dtype == np.float16:
         return weight_grad(single(x), single(g), at).astype(dtype)
     out = memory.empty((g.shape[1], x.shape[1] // at.groups, *at.windows.kernel), dtype)

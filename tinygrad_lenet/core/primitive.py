@@ -49,7 +49,7 @@ from .interface import draw as draw
 from .modes import is_grad_enabled, listener, recording
 from .names import known_as
 from .saved import BODY, RULE, changed, guarded, save, settle
-from .signature import Signature, parameters, trusted
+from .signature import Signature, Unread, parameters, trusted
 from .tensor import Tensor, Version
 
 REGISTRY: dict[str, Op] = {}  # every op by module and name: tests, documentation and exports go through it
@@ -66,9 +66,8 @@ class Op:
 
     def __init__(self, forward: Callable[..., Array], view: bool = False, effect: bool = False) -> None:
         self.forward, self.view, self.effect, self.name = forward, view, effect, forward.__name__
-        self.signature = Signature(forward)
+        self.signature = Unread(forward) if trusted(forward) else Signature(forward)
         if not self.signature.trusted:
-            self.signature.read_annotations()  # of the function itself
             self.signature.function = guarded(forward, self.name, BODY, view)
         self.names = self.signature.names
         if "out" in self.names:

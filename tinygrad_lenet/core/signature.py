@@ -114,16 +114,10 @@ class Signature:
         self.most = -1 if self.variadic else self.arity
         self.required = self.arity - len(defaults)
         self.defaults = (_MISSING,) * self.required + defaults
-
-    def __getattr__(self, name: str) -> Any:
-        """Read the annotations of the package's functions at their first call: importing it takes a tenth less time."""
-        if name not in ("spellings", "operands", "containers", "options"):
-            raise AttributeError(name)
         self.read_annotations()
-        return getattr(self, name)
 
     def read_annotations(self) -> None:
-        """Set the attributes that depend on annotations. A trusted function need not do so before its first call."""
+        """Set the attributes that depend on annotations."""
         function, code = self.function, self.function.__code__
         default_of = dict(zip(self.names[self.required :], self.defaults[self.required :], strict=False))
         default_of |= function.__kwdefaults__ or {}
@@ -173,8 +167,8 @@ class Signature:
                 convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
             plain.append(a)
         try:
-            for option in self.options:
-                if type(args[option.position]) not in option.quick:
+            for i, _, _, quick, _, _ in self.options:
+                if type(args[i]) not in quick:
                     args = self._admitted(args, plain)
                     break
             return args, plain, tracked, self.function(*(self.arrays(plain) if convert else plain))
@@ -306,6 +300,18 @@ class Signature:
                 f"{', '.join(rules) or 'none'}); add one with {self.name}.vjp({name}=...), or pass {name}.detach()"
             )
         return rules[name]
+
+
+class Unread(Signature):
+    """A signature that reads the annotations at the first call. So importing the package takes a tenth less time."""
+
+    def read_annotations(self) -> None:
+        """Wait."""
+
+    def __getattr__(self, name: str) -> Any:
+        self.__class__ = Signature  # type: ignore[assignment]  # in which attributes are found faster
+        self.read_annotations()
+        return getattr(self, name)
 
 
 def beside(*values: Any) -> list[Any]:

@@ -155,15 +155,15 @@ def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Ro
     """An uninitialised array of this shape, its axes in memory in the order of those of ``x``."""
     if x.flags.c_contiguous:
         return room(shape, dtype)
-    order, inverse = _order(x.strides)
-    return room(tuple(map(shape.__getitem__, order)), dtype).transpose(inverse)
+    order, back = _order(x.strides)
+    return room(tuple([shape[axis] for axis in order]), dtype).transpose(back)
 
 
-@lru_cache(maxsize=256)
-def _order(strides: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """The axes from the outermost in memory to the innermost, and the place of each axis in that order."""
+@lru_cache(maxsize=1024)
+def _order(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of an array, outermost in memory first, and the inverse of this permutation."""
     order = sorted(range(len(strides)), key=strides.__getitem__, reverse=True)
-    return order, [order.index(axis) for axis in range(len(strides))]
+    return tuple(order), tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None, room: Room = empty) -> NDArray[Any]:

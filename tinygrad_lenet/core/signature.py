@@ -57,6 +57,7 @@ class Option(NamedTuple):
     kinds: tuple[str, ...]
     quick: frozenset[type]  # types that pass unchecked
     check: Check | None  # of a ranged parameter
+    default: Any
 
     def admit(self, value: Any) -> Any:
         """The value as a Python object: NumPy's scalars could widen float32 or overflow."""
@@ -115,15 +116,19 @@ class Signature:
         self.most = -1 if self.variadic else self.arity
         self.required = self.arity - len(defaults)
         self.defaults = (_MISSING,) * self.required + defaults
-        default_of: dict[str, Any] = dict(zip(self.names[: self.arity][::-1], defaults[::-1], strict=False))
+        self.read_annotations()
+
+    def read_annotations(self) -> None:
+        """Set the attributes that depend on annotations."""
+        function, code = self.function, self.function.__code__
+        default_of = dict(zip(self.names[self.required :], self.defaults[self.required :], strict=False))
         default_of |= function.__kwdefaults__ or {}
-        self.spellings = {a: b for a, b in SPELLINGS if b in self.names and a not in self.names}
         texts = [_text(function.__annotations__.get(name, "Any")) for name in self.names]
-        self.operands = [_operand(text) for text in texts]
-        self.containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
-        self.options: list[Option] = []
+        operands = [_operand(text) for text in texts]
+        containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
+        options: list[Option] = []
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
-            if self.operands[i]:
+            if operands[i]:
                 continue
             kinds, quick, plain = _kinds(texts[i])
             check = None
@@ -135,10 +140,12 @@ class Signature:
                 check = next((check for check in checks if check is not None), None)
                 if check is None:
                     if i < self.arity and not plain:
-                        self.containers.append(i)
+                        containers.append(i)
                     continue
             position = i if i < self.arity else BY_NAME
-            self.options.append(Option(position, name, kinds, quick, check))
+            options.append(Option(position, name, kinds, quick, check, default_of.get(name, _MISSING)))
+        self.spellings = {a: b for a, b in SPELLINGS if b in self.names and a not in self.names}
+        self.operands, self.containers, self.options = operands, containers, options
 
     # For primitives: all arguments by position
 
@@ -163,7 +170,7 @@ class Signature:
                 convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
             plain.append(a)
         try:
-            for i, _, _, quick, _ in self.options:
+            for i, _, _, quick, _, _ in self.options:
                 if type(args[i]) not in quick:
                     args = self._admitted(args, plain)
                     break
@@ -189,11 +196,11 @@ class Signature:
 
     def respelled(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments given by name, under the names of the declaration."""
-        for theirs in self.spellings.keys() & kwargs.keys():
-            ours = self.spellings[theirs]
-            if ours in kwargs:
-                raise TypeError(f"{self.name}() got {ours!r} twice, also as {theirs!r}")
-            kwargs[ours] = kwargs.pop(theirs)
+        for theirs, ours in self.spellings.items():
+            if theirs in kwargs:
+                if ours in kwargs:
+                    raise TypeError(f"{self.name}() got {ours!r} twice, also as {theirs!r}")
+                kwargs[ours] = kwargs.pop(theirs)
         return kwargs
 
     def _admitted(self, args: tuple[Any, ...], plain: list[Any]) -> tuple[Any, ...]:
@@ -240,11 +247,11 @@ class Signature:
         if kwargs:
             kwargs = self.respelled(kwargs)
         for option in self.options:
-            i, key, _, quick, _ = option
+            i, key, _, quick, _, default = option
             if i < len(args):
-                if type(args[i]) not in quick:
+                if type(args[i]) not in quick and args[i] is not default:
                     args = (*args[:i], option.admit(args[i]), *args[i + 1 :])
-            elif key in kwargs and type(kwargs[key]) not in quick:
+            elif key in kwargs and type(kwargs[key]) not in quick and kwargs[key] is not default:
                 kwargs[key] = option.admit(kwargs[key])
         return self.function(*args, **kwargs)
 
@@ -296,6 +303,18 @@ class Signature:
                 f"{', '.join(rules) or 'none'}); add one with {self.name}.vjp({name}=...), or pass {name}.detach()"
             )
         return rules[name]
+
+
+class Unread(Signature):
+    """A signature that reads the annotations at the first call. So importing the package takes a tenth less time."""
+
+    def read_annotations(self) -> None:
+        """Wait."""
+
+    def __getattr__(self, name: str) -> Any:
+        self.__class__ = Signature  # type: ignore[assignment]  # in which attributes are found faster
+        self.read_annotations()
+        return getattr(self, name)
 
 
 def beside(*values: Any) -> list[Any]:

@@ -120,7 +120,7 @@ class Tensor(PythonObject):
         tensor(6.)
         """
         try:
-            create_graph = flag("create_graph", create_graph)
+            create_graph = create_graph if type(create_graph) is bool else flag("create_graph", create_graph)
             retain = create_graph if retain_graph is None else flag("retain_graph", retain_graph)
             root, seed = root_of(self), seed_of(self, gradient)
             wanted = None if inputs is None else leaves_of(inputs)

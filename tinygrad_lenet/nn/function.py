@@ -79,7 +79,7 @@ class Function(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Apply the function."""
-        return type(self).function(x, **self.options)
+        return type(self).function(x, **self.options) if self._kinds else type(self).function(x)
 
     def extra_repr(self) -> str:
         """The options."""

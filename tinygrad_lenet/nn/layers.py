@@ -95,14 +95,13 @@ class _Conv(Module):
 
     def _options(self) -> dict[str, Any]:
         """The options of the function."""
-        names = ("stride", "padding", "output_padding", "dilation", "groups")
-        return {name: vars(self)[name] for name in names if name in vars(self)}
+        attributes, names = vars(self), ("stride", "padding", "output_padding", "dilation", "groups")
+        return {name: attributes[name] for name in names if name in attributes}
 
     def forward(self, x: Any) -> Tensor:
         """Map (N, in_channels, ...) to (N, out_channels, ...), or one image or sequence, without N."""
-        one = f"{self.in_channels}, {'L' if self.dims == 1 else 'H, W'})"
-        axes = self.dims + 1, self.dims + 2
-        check_input(self, x, axes, self.in_channels, f"(N, {one} or ({one}", -1 - self.dims)
+        layout = "(N, {}, L) or ({}, L)" if self.dims == 1 else "(N, {}, H, W) or ({}, H, W)"
+        check_input(self, x, (self.dims + 1, self.dims + 2), self.in_channels, layout, -1 - self.dims)
         return type(self).function(x, self.weight, self.bias, **self._options())
 
     def extra_repr(self) -> str:

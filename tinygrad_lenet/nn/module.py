@@ -486,13 +486,16 @@ def changed_options(layer: Module, defaults: Mapping[str, Any], **parts: Any) ->
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None, layout: str, axis: int = 1) -> None:
-    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along ``axis``."""
+    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along ``axis``.
+
+    ``layout`` is the expected shape for the message, with {} in place of ``features``.
+    """
     try:
-        shape = tuple(np.shape(x))
+        shape = x.shape if isinstance(x, Tensor) else tuple(np.shape(x))
     except Exception as error:
         raise DTypeError(f"the input must be a Tensor, got {brief(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[axis] != features):
-        raise misshapen(layer, layout, shape)
+        raise misshapen(layer, layout.replace("{}", str(features)), shape)
 
 
 def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:

@@ -21,11 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import functional as functional
 from .core.dtypes import *
-from .core.modes import enable_grad as enable_grad
-from .core.modes import inference_mode as inference_mode
-from .core.modes import is_grad_enabled as is_grad_enabled
-from .core.modes import no_grad as no_grad
-from .core.modes import set_grad_enabled as set_grad_enabled
+from .core.modes import *
 from .core.primitive import Array as Array
 from .core.primitive import draw as draw
 from .core.primitive import primitive as primitive
@@ -64,13 +60,7 @@ if TYPE_CHECKING:
     from . import training as training
     from . import visualize as visualize
     from .anomaly import detect_anomaly as detect_anomaly
-    from .calculus import grad as grad
-    from .calculus import hessian as hessian
-    from .calculus import hvp as hvp
-    from .calculus import jacobian as jacobian
-    from .calculus import jvp as jvp
-    from .calculus import value_and_grad as value_and_grad
-    from .calculus import vjp as vjp
+    from .calculus import *
     from .checkpointing import checkpoint as checkpoint
     from .ops.activations import *
     from .ops.contractions import *

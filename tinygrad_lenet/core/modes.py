@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from ..checks import flag
 
+__all__ = ["enable_grad", "inference_mode", "is_grad_enabled", "no_grad", "set_grad_enabled"]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 

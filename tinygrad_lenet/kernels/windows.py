@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +55,7 @@ class Windows(NamedTuple):
         return down, slice(b * dw, b * dw + (ow - 1) * sw + 1, sw)
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)
 def windows(
     size: tuple[int, int],
     kernel: tuple[int, int],

@@ -179,8 +179,7 @@ def effect(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def call(*args: Any) -> None:
         function(*args)
-        trace = tracer()
-        if trace is not None:
+        if (trace := tracer()) is not None:
             trace.effect(function, args)
 
     return call

@@ -28,19 +28,7 @@ from .core.primitive import primitive as primitive
 from .core.tensor import Tensor as Tensor
 from .core.tensor import as_tensor as as_tensor
 from .core.tensor import tensor as tensor
-from .errors import AnomalyError as AnomalyError
-from .errors import ArgumentError as ArgumentError
-from .errors import AxisError as AxisError
-from .errors import DataError as DataError
-from .errors import DownloadError as DownloadError
-from .errors import DTypeError as DTypeError
-from .errors import GradientError as GradientError
-from .errors import OutOfMemoryError as OutOfMemoryError
-from .errors import OutOfRangeError as OutOfRangeError
-from .errors import ShapeError as ShapeError
-from .errors import TinygradLenetError as TinygradLenetError
-from .errors import TooLargeError as TooLargeError
-from .errors import UnsupportedError as UnsupportedError
+from .errors import *
 from .kernels.threads import get_num_threads as get_num_threads
 from .kernels.threads import set_num_threads as set_num_threads
 from .numpy_api import from_dlpack as from_dlpack

@@ -181,19 +181,6 @@ round.check(draw(3, 2), decimals=1)
 round.known_as(method=True, numpy=(np.rint, np.round), torch="round")
 
 
-@ufunc(np.mod, draw(3, low=-4.9, high=-4.1), 3.0, method=True, operator="mod", torch="remainder")
-def mod(x: Array, y: Array) -> Array:
-    """Remainder, ``x - floor(x / y) * y``; NaN for ``y = 0``. Like Python's ``%`` and PyTorch's ``remainder`` it has
-    the sign of ``y``.
-
-    Its gradient is 1 for ``x`` and ``-floor(x / y)`` for ``y``, even where it jumps.
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.mod(tl.tensor([5.0, -5.0]), 3)
-    tensor([2., 1.])
-    """
-
-
 _BETWEEN_JUMPS = draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1)
 
 
@@ -206,6 +193,19 @@ def floor_divide(x: Array, y: Array) -> Array:
     >>> import tinygrad_lenet as tl
     >>> tl.tensor([7.0, -7.0]) // 2, tl.arange(5) // 2
     (tensor([ 3., -4.]), tensor([0, 0, 1, 1, 2], dtype=int64))
+    """
+
+
+@ufunc(np.mod, draw(3, low=-4.9, high=-4.1), 3.0, method=True, operator="mod", torch="remainder")
+def mod(x: Array, y: Array) -> Array:
+    """Remainder, ``x - floor(x / y) * y``; NaN for ``y = 0``. Like Python's ``%`` and PyTorch's ``remainder`` it has
+    the sign of ``y``.
+
+    Its gradient is 1 for ``x`` and ``-floor(x / y)`` for ``y``, even where it jumps.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.mod(tl.tensor([5.0, -5.0]), 3)
+    tensor([2., 1.])
     """
 
 

@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import functional as functional
+from . import hints as _hints
 from .core.modes import enable_grad as enable_grad
 from .core.modes import is_grad_enabled as is_grad_enabled
 from .core.modes import no_grad as no_grad
@@ -105,7 +106,7 @@ else:  # hidden from type checkers, which would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return _hints.missing(sys.modules[__name__], "tl", name)
         if not _LAZY[name]:
             return import_module(f".{name}", __name__)
         found = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)

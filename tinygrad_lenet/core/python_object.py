@@ -204,6 +204,8 @@ class PythonObject(Methods):
 
     def __format__(self, spec: str) -> str:
         self._read("format()")
+        if self.size != 1 and spec.endswith(tuple("deEfFgGn%")):
+            return np.array2string(self._data, separator=", ", formatter={"all": lambda number: format(number, spec)})
         return format(self._data.item(), spec) if spec and self.size == 1 else format(str(self), spec)
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
 """LeNet-5 learns to read handwritten digits, on gradients that tinygrad_lenet derives.
 
-    python examples/lenet_mnist.py [--recipe best] [--resume] [--report FILE.html]
+    python examples/lenet_mnist.py [--recipe best] [--resume] [--report FILE.html] [--live FILE.html] [--page FILE.html]
 
 trains on the 60,000 images of MNIST, tests on the other 10,000, and writes a picture of the curves and the learned
 weights. It reads from top to bottom: data, model, optimiser; a step, an epoch, evaluation, the training; the report;
@@ -75,6 +75,8 @@ class Run:
         self.forward_and_backward = tl.compile(self.gradients) if args.compile else self.gradients
         self.history: list[dict[str, float]] = []  # a row for each epoch
         self.sums = dict(NOTHING)  # of the current epoch
+        self.rows: list[dict[str, float]] = []  # a row for each step of this program, for --live
+        self.next_page = 0.0  # when --live rewrites its page
 
     def gradients(self, images: tl.Tensor, labels: tl.Tensor) -> tuple[tl.Tensor, tl.Tensor]:
         """Forward and backward: the logits, the loss, and the ``.grad`` of each parameter. ``--compile`` replays it."""
@@ -92,9 +94,11 @@ class Run:
         self.schedule.step()
         if self.average:
             self.average.update()
+        correct = int((logits.numpy().argmax(1) == labels.numpy()).sum())
+        self.last = {"train_loss": loss.item(), "train_accuracy": correct / len(labels)}
         self.sums["seen"] += len(labels)
         self.sums["loss"] += loss.item() * len(labels)
-        self.sums["correct"] += int((logits.numpy().argmax(1) == labels.numpy()).sum())
+        self.sums["correct"] += correct
 
     def train_epoch(self) -> None:
         """One pass over the training set, or the rest of it after a resume."""
@@ -115,6 +119,8 @@ class Run:
                     ) from None
                 loss, accuracy = (self.sums[name] / self.sums["seen"] for name in ("loss", "correct"))
                 batches.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}", refresh=False)
+                if self.args.live:
+                    began += self.follow(epoch * len(self.loader) + number)
                 if every and number % every == 0 and number < len(self.loader):
                     self.sums["seconds"] += time.perf_counter() - began
                     began = time.perf_counter()
@@ -140,6 +146,8 @@ class Run:
             self.history.append(row)
             self.sums = dict(NOTHING)
             self.save()
+            if self.args.live:
+                self.write_live(refresh=3 if len(self.history) < self.args.epochs else None)
             text = f"epoch {row['epoch']}/{self.args.epochs}:  "
             for part in ("train", *self.test_loaders):
                 text += f"{part} loss {row[f'{part}_loss']:.4f}, accuracy {row[f'{part}_accuracy']:.2%};  "
@@ -149,6 +157,30 @@ class Run:
         """Print a text, but not with --quiet."""
         if not self.args.quiet:
             print(text, flush=True)
+
+    def follow(self, step: int) -> float:
+        """Note a step, and rewrite the page of --live, for at most a fifth of the time. Return the seconds it took."""
+        self.rows.append({"step": step, **self.last})
+        began = time.perf_counter()
+        if began < self.next_page:
+            return 0.0
+        self.write_live(refresh=3)
+        took = time.perf_counter() - began
+        self.next_page = began + 5 * took
+        return took
+
+    def write_live(self, refresh: int | None = None) -> None:
+        """Write the HTML page of --live: the curves so far, the first kernels, and the worst of 500 test images."""
+        classes, part = self.test_set.classes, range(min(500, len(self.test_set)))
+        found = self.evaluate(data.DataLoader(data.Subset(self.test_set, part), 500))
+        self.rows[-1] |= {"test_loss": found.loss, "test_accuracy": found.accuracy}
+        pixels = self.test_set.images[: len(part), None]
+        sections = [
+            (f"Step {self.rows[-1]['step']:,}, tested on {len(part)} images", visualize.curves(self.rows)),
+            ("First layer", visualize.kernels(self.model.conv1.weight)),
+            ("Worst mistakes", visualize.mistakes(pixels, found.labels, found.logits, classes, 10)),
+        ]
+        files.write(self.args.live, visualize.html_report("LeNet5 is learning", sections, refresh).encode())
 
     def write_report(self, title: str) -> None:
         """Write the HTML page of --report."""
@@ -163,6 +195,13 @@ class Run:
             ("A digit on its way", visualize.feature_maps(self.model.eval(), first)),
         ]
         files.write(self.args.report, visualize.html_report(title, sections).encode())
+
+    def write_page(self, title: str) -> None:
+        """Write the HTML page of --page, with the first test images."""
+        test = self.test_set
+        examples = test.images[:20], test.labels[:20]
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            visualize.page(self.model, self.args.page, title, test.classes, examples, mean=test.mean, std=test.std)
 
     def parts(self) -> dict[str, Any]:
         """The objects with a state_dict."""
@@ -292,8 +331,12 @@ def main(argv: list[str] | None = None) -> None:
             files.write(args.plot, lambda file: figure.savefig(file, format=picture_format(args.plot), dpi=120))
             if args.report:
                 run.write_report(title)
+            if args.page:
+                run.write_page(title)
             print(f"Test accuracy {accuracies} after {time.perf_counter() - start:.0f} seconds.")
             run.say(f"Curves: {args.plot}" + (f"\nReport: {args.report}" if args.report else ""))
+            if args.page:
+                run.say(f"Page to draw on: {args.page}")
         run.say(f"Weights: {args.save}")
 
 

@@ -57,6 +57,8 @@ def arguments(argv: list[str] | None, description: str) -> argparse.Namespace:
     add("--resume", action="store_true", help="go on from the checkpoint, if any; --epochs and --lr may be given anew")
     file("--plot", default=Path("lenet_mnist.png"), help="where to draw the curves")
     file("--report", help="where to write an HTML page with all results (.html)")
+    file("--live", help="where to write an HTML page that shows the training as it goes on (.html)")
+    file("--page", help="where to write an HTML page on which to draw digits for the network (.html)")
     file("--save", default=Path("lenet_mnist.npz"), help="where to write the weights (.npz, .safetensors)")
     add("--quiet", action="store_true", help="print only the result")
     parser.set_defaults(**RECIPES[parser.parse_known_args(argv)[0].recipe])
@@ -93,11 +95,17 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def check_files(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse files that could not be written after training."""
-    if args.report and args.report.suffix.lower() not in (".htm", ".html"):
-        parser.error(f"--report must end in .htm, .html, got {args.report}")
+    for name in ("report", "live", "page"):
+        path = getattr(args, name)
+        if path and path.suffix.lower() not in (".htm", ".html"):
+            parser.error(f"--{name} must end in .htm, .html, got {path}")
     command_line.check_picture(parser, "--plot", args.plot)
     command_line.check_weights(parser, args.save)
-    named = [(option(name), getattr(args, name)) for name in ("plot", "save", "report") if getattr(args, name)]
+    named = [
+        (option(name), getattr(args, name))
+        for name in ("plot", "save", "report", "live", "page")
+        if getattr(args, name)
+    ]
     command_line.check_outputs(parser, [*named, *(("--checkpoint", path) for path in checkpoints(args).values())])
 
 

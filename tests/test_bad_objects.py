@@ -296,7 +296,15 @@ case(
     names=("conv2d", "Conv2d"),
     **shown,
 )
-case("html_report", shows(visualize.html_report), call("title", [("a", "text"), ("b", ["more"])]))
+case("html_report", shows(visualize.html_report), call("title", [("a", "text"), ("b", ["more"])], 3))
+DENSE = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+case(
+    "page",
+    visualize.page,
+    call(DENSE, "page.html", "title", ["a", "b"], (np.zeros((1, 2, 2)), [1]), [DENSE.state_dict()], 0.1, 0.3, (2, 2)),
+    names=("linear", "Linear", "reshape", "flatten"),
+    **shown,
+)
 
 
 def drawn(tensor, model=None):

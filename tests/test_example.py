@@ -1,6 +1,8 @@
 """The main example, run as a user runs it: a command line, and what it prints and leaves behind."""
 
+import base64
 import gzip
+import json
 import os
 import re
 import shutil
@@ -215,8 +217,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_layer(command
 
 
 def test_a_file_that_cannot_be_written_any_more_ends_the_run_with_a_sentence(command, tmp_path):
-    for option in ("--checkpoint", "--save", "--plot", "--report"):
-        name = {"--save": "a.npz", "--plot": "a.png", "--report": "a.html"}.get(option, "a")
+    for option in ("--checkpoint", "--save", "--plot", "--report", "--page"):
+        name = {"--save": "a.npz", "--plot": "a.png", "--report": "a.html", "--page": "a.html"}.get(option, "a")
         (tmp_path / "gone").mkdir()
         process = subprocess.Popen(
             [*command, "--epochs", "20", option, f"gone/{name}"],
@@ -234,8 +236,8 @@ def test_a_file_that_cannot_be_written_any_more_ends_the_run_with_a_sentence(com
 
 
 def test_what_is_not_a_regular_file_is_refused_before_the_training(command, tmp_path):
-    for option in ("--checkpoint", "--save", "--plot", "--report"):
-        name = {"--save": "a.npz", "--report": "a.html"}.get(option, "a.png")
+    for option in ("--checkpoint", "--save", "--plot", "--report", "--page"):
+        name = {"--save": "a.npz", "--report": "a.html", "--page": "a.html"}.get(option, "a.png")
         (tmp_path / name).mkdir()
         done = run(command, tmp_path, option, name)
         assert done.returncode == 2
@@ -275,6 +277,36 @@ def test_the_report_is_one_page_with_everything_in_it(command, tmp_path):
     assert page.count("data:image/png;base64,") >= 9
     assert "61,706" in page
     assert "http" not in page
+
+
+def test_the_page_has_the_weights_that_are_saved_and_test_images(command, tmp_path):
+    done = run(command, tmp_path, "--epochs", "1", "--average", "0.9", "--page", "p.html")
+    assert "Page to draw on: p.html" in done.stdout
+    page = (tmp_path / "p.html").read_text("utf-8")
+    network = json.loads(re.search(r'id="network">(.*?)</script>', page)[1])
+    weights = np.frombuffer(base64.b64decode(network["weights"]), "<f4")
+    np.testing.assert_array_equal(
+        weights, np.concatenate([a.ravel() for a in tl.load(tmp_path / "lenet_mnist.npz").values()])
+    )
+    assert len(network["examples"]["labels"]) == 20
+    assert len(page) < 450_000
+
+
+def test_the_live_page_reloads_itself_until_the_end_and_changes_no_bit_of_the_training(command, tmp_path):
+    run(command, tmp_path, "--epochs", "2", "--batch-norm", "--save", "without.npz")
+    options = [*command, "--epochs", "2", "--batch-norm", "--live", "live.html", "--save", "with.npz"]
+    process = subprocess.Popen(options, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 1"):
+            break
+    early = (tmp_path / "live.html").read_text()
+    process.communicate(timeout=60)
+    last = (tmp_path / "live.html").read_text()
+    assert '<meta http-equiv="refresh" content="3">' in early
+    assert "refresh" not in last
+    assert re.findall(r"<h2>(.*?)</h2>", last) == ["Step 8, tested on 256 images", "First layer", "Worst mistakes"]
+    without, found = (tl.load(tmp_path / name) for name in ("without.npz", "with.npz"))
+    assert all(np.array_equal(without[name], found[name]) for name in without)
 
 
 def test_activations_and_optimizers_are_compared_in_two_pictures(tmp_path, monkeypatch, capsys):

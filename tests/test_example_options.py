@@ -165,6 +165,8 @@ def arguments(*options):
         ("--save w.bin", "--save must end in .npz, .safetensors, got w.bin"),
         ("--plot p.xyz", "--plot must end in .*, got p.xyz"),
         ("--report r.pdf", "--report must end in .htm, .html, got r.pdf"),
+        ("--page p.txt", "--page must end in .htm, .html, got p.txt"),
+        ("--page r.html --report r.html", "--report and --page are one file"),
         ("--save /proc/w.npz", "--save: /proc/w.npz cannot be written: "),
         ("--checkpoint " + 300 * "n", "--checkpoint: n* cannot be written: File name too long"),
         ("--runs 2 --checkpoint " + 254 * "n", "--checkpoint: n*-0 cannot be written: File name too long"),
@@ -202,7 +204,7 @@ def test_what_would_fail_later_or_be_ignored_is_refused_before_training(tmp_path
     assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize("name", ["save", "plot", "report", "checkpoint", "data"])
+@pytest.mark.parametrize("name", ["save", "plot", "report", "live", "page", "checkpoint", "data"])
 def test_an_empty_name_is_refused(capsys, name):
     assert f"--{name}: the name is empty" in refused(lambda: arguments(f"--{name}", ""), capsys)
 
@@ -265,7 +267,15 @@ def test_a_validation_set_leaves_some_training_images(example, capsys):
 VALUES = {"recipe": "plain", "epochs": "2", "batch_size": "16", "lr": "0.01", "optimizer": "adam"}
 VALUES |= {"weight_decay": "0.01", "label_smoothing": "0.1", "activation": "tanh", "pool": "avg", "average": "0.9"}
 VALUES |= {"seed": "3", "runs": "2", "validation": "16", "dataset": "fashion", "data": "."}
-VALUES |= {"checkpoint": "c", "checkpoint_every": "1", "plot": "p.pdf", "report": "r.html", "save": "w.npz"}
+VALUES |= {
+    "checkpoint": "c",
+    "checkpoint_every": "1",
+    "plot": "p.pdf",
+    "report": "r.html",
+    "page": "d.html",
+    "live": "l.html",
+    "save": "w.npz",
+}
 VALUES |= dict.fromkeys(["batch_norm", "augment", "resume", "quiet"], "")  # these take none
 CONTRADICTIONS = [{"optimizer", "weight_decay"}, {"optimizer", "recipe"}]
 

@@ -230,6 +230,8 @@ def test_a_report_escapes_words_and_needs_no_other_file():
     assert "<pre>1 &lt; 2</pre>" in page
     assert page.count('src="data:image/png;base64,') == 2
     assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert visualize.html_report("a < b", [], 5).count('<meta http-equiv="refresh" content="5">') == 1
+    assert "refresh" not in page
 
 
 def test_a_missing_extra_is_named(monkeypatch):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -43,14 +43,18 @@ def hint(owner: Any, place: str, name: str) -> str:
     """
     if name.startswith("_"):
         return ""
-    everywhere = answers()[""]
-    answer = answers().get(place, {}).get(name) or everywhere.get(name)
+    answer = answers().get(place, {}).get(name) or answers()[""].get(name)
     if answer is None and name.endswith("_") and place in ("Tensor", "tl", "nn.functional"):
         return _in_place(owner, place, name[:-1])
-    if answer is None:
-        answer = next((everywhere[p] for p in everywhere if "*" in p and fnmatchcase(name, p)), "")
+    answer = _by_pattern(name) if answer is None else answer
     theirs, arrow, ours = answer.replace("{}", name).partition(" -> ")
     return f"for `{theirs}` write `{ours}`" if arrow else theirs
+
+
+@lru_cache(1000)  # the search takes 25 us, which hasattr() would take each time
+def _by_pattern(name: str) -> str:
+    """The answer of the first pattern that fits a name, or ""."""
+    return next((text for p, text in answers()[""].items() if "*" in p and fnmatchcase(name, p)), "")
 
 
 def _in_place(owner: Any, place: str, name: str) -> str:

@@ -33,7 +33,7 @@ _COLOURS = ("#2b6cb0", "#dd7a1f", "#2f855a", "#c53030", "#805ad5", "#8a8f98")
 _STYLES = {"train": "o--", "test": "o-", "validation": "o:"}
 _QUANTITIES = [("loss", "loss", 1, "{:.3g}"), ("accuracy", "accuracy (%)", 100, "{:.2f} %")]
 _PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title><style>
+<html lang="en"><meta charset="utf-8">{refresh}<title>{title}</title><style>
 body {{font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em}}
 img {{max-width: 100%; display: block}} pre {{overflow-x: auto}}</style>
 <h1>{title}</h1>
@@ -329,8 +329,10 @@ def feature_maps(model: Model, images: Any, limit: Positive = 16) -> list[Figure
 
 
 @checked
-def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
+def html_report(title: str, sections: Iterable[tuple[str, Any]], refresh: Positive | None = None) -> str:
     """An HTML page in one file: for each section a heading, and a Figure, a list of Figures, or preformatted text.
+
+    With ``refresh``, a browser loads the page anew after that many seconds. A training run can rewrite it meanwhile.
 
     Raises:
         DTypeError: an argument has the wrong type.
@@ -353,4 +355,5 @@ def html_report(title: str, sections: Iterable[tuple[str, Any]]) -> str:
                 body.append(_html(part, heading))
             else:
                 raise DTypeError(f"in sections, content is Figures or text, got {brief(part)}")
-    return Page(_PAGE.format(title=html.escape(title), body="\n".join(body)))
+    again = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ""
+    return Page(_PAGE.format(refresh=again, title=html.escape(title), body="\n".join(body)))

@@ -1,10 +1,12 @@
 """How fast, against whom: every row of the table in one interleaved run.
 
     python benchmarks/run.py [--one-thread] [--quick] [--peers torch torch.compile ...] [--json FILE] [--plot FILE]
+    python benchmarks/run.py --write    measures all cores and one thread, and writes the tables of the READMEs
 
-Each contender is a process of its own. Round by round they take turns, and those that wait are stopped (SIGSTOP), since
-the thread pools of some spin while they wait and would take a core from the one that is measured. A ratio is our time
-over theirs in the same round; quoted are the median of the rounds and, in brackets, the lower and upper quartile.
+Ours takes part twice: eager, and with each step compiled by ``tl.compile``. Each contender is a process of its own.
+Round by round they take turns, and those that wait are stopped (SIGSTOP), since the thread pools of some spin while
+they wait and would take a core from the one that is measured. A ratio is our time over theirs in the same round; quoted
+are the median of the rounds and, in brackets, the lower and upper quartile. A "!" marks a ratio above its goal.
 Starting weights and data are equal, and so must be the losses.
 
 Figures of all cores are wall time, and mean something only on a quiet machine: where other processes take more than
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import signal
@@ -28,8 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
+from pages import COMPILED, OURS
+from rows import MEANS, QUICK, ROWS, Row
 
-OURS = "tinygrad_lenet"
 PEERS = ["torch", "torch.compile", "jax", "tinygrad", "dezero", "autograd", "mygrad"]
 HERE = Path(__file__).resolve().parent
 
@@ -38,37 +43,6 @@ BUSY = 0.15  # cores: how much other processes may take
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")} | {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 }
-
-
-class Row:
-    """One line of the table: what is measured, and the ratio on one thread that we aim at."""
-
-    def __init__(self, title: str, kind: str, model: str, size: int, goal: float, everybody: bool = False) -> None:
-        self.title, self.kind, self.model, self.size, self.goal = title, kind, model, size, goal
-        self.everybody = everybody  # else against PyTorch only
-
-    @property
-    def job(self) -> dict[str, Any]:
-        return {"kind": self.kind, "model": self.model, "size": self.size}
-
-
-TRAIN = {1: 0.85, 8: 0.75, 32: 0.65, 64: 0.62, 128: 0.62, 256: 0.62, 512: 0.70}
-ROWS = [
-    *(
-        Row(f"train LeNet-5, ReLU/max, batch {n}", "train", "lenet", n, goal, n in (8, 64, 256))
-        for n, goal in TRAIN.items()
-    ),
-    *(
-        Row(f"train LeNet-5, tanh/average, batch {n}", "train", "lenet tanh/avg", n, max(goal, 0.7))
-        for n, goal in TRAIN.items()
-    ),
-    *(Row(f"inference LeNet-5, batch {n}", "infer", "lenet", n, 1.0) for n in (1, 64, 1024)),
-    Row("train VGG-like on 32x32x3, batch 64", "train", "vgg", 64, 1.5),
-    Row("train MLP 784-512-512-10, batch 128", "train", "mlp", 128, 1.13),
-    Row("record and differentiate an op of 4 elements", "record", "", 64, 1.0),
-]
-NAMES = {"lenet": "ReLU, max pooling", "lenet tanh/avg": "tanh, average pooling"}
-QUICK = [row for row in ROWS if row.size in (8, 64) and row.model != "vgg"]
 
 
 class Contender:
@@ -123,11 +97,13 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 def run_row(row: Row, contenders: list[Contender], rounds: int, seconds: float) -> dict[str, Any]:
     """Times and ratios of one row; contenders take turns within each round."""
-    taking_part = [c for c in contenders if row.everybody or c.name in (OURS, "torch")]
+    taking_part = [c for c in contenders if row.everybody or c.name in (OURS, COMPILED, "torch")]
     times: dict[str, list[float]] = {c.name: [] for c in taking_part}
     values: dict[str, list[float]] = {}
     others: list[float] = []
     errors: dict[str, str] = {}
+    first: dict[str, list[float]] = {}
+    one_thread = taking_part[0].clock == "process_time"
     for number in range(rounds):
         turn = number % len(taking_part)
         for contender in taking_part[turn:] + taking_part[:turn]:
@@ -138,37 +114,49 @@ def run_row(row: Row, contenders: list[Contender], rounds: int, seconds: float) 
                 errors[contender.name] = answer["error"]
                 continue
             values.setdefault(contender.name, answer.get("values", []))
+            first.setdefault(contender.name, answer.get("first", []))
             times[contender.name].append(answer["seconds"])
             others.append(answer["others"])
     result: dict[str, Any] = {
         "title": row.title,
-        "goal": row.goal,
+        "goals": (row.goals[0], row.goals[1 if one_thread else 2]),
         **row.job,
         "seconds": {},
-        "ratios": {},
+        "ratios": {OURS: {}, COMPILED: {}},  # our times over those of the others
+        "first": first,
         "errors": errors,
         "others": statistics.median(others) if others else 0.0,
-        "busy": taking_part[0].clock == "perf_counter" and bool(others) and statistics.median(others) > BUSY,
+        "busy": not one_thread and bool(others) and statistics.median(others) > BUSY,
     }
     for name, found in times.items():
+        if found and name not in errors and not np.allclose(values[OURS], values[name], rtol=2e-3, atol=1e-6):
+            errors[name] = f"computes other losses: {values[name]}, ours are {values[OURS]}"
         if not found or name in errors:
             continue
         result["seconds"][name] = statistics.median(found)
-        if name != OURS:
-            result["ratios"][name] = quartiles([a / b for a, b in zip(times[OURS], found, strict=True)])
-            if row.kind == "train" and not np.allclose(values[OURS], values[name], rtol=2e-3):
-                errors[name] = f"computes other losses: {values[name]}, ours are {values[OURS]}"
+        for ours, ratios in result["ratios"].items():
+            if name not in (ours, COMPILED) and len(times.get(ours, ())) == len(found):
+                ratios[name] = quartiles([a / b for a, b in zip(times[ours], found, strict=True)])
     return result
 
 
-def line(result: dict[str, Any], units: int) -> str:
-    ours = result["seconds"].get(OURS)
+def line(result: dict[str, Any]) -> str:
     if result["busy"]:
         return f"{result['title']:<46}  busy: other processes take {result['others']:.2f} of a core"
-    cells = [f"{result['title']:<46}", f"{ours / units * 1e6:>10.1f} us" if ours else "    failed"]
-    for name, (low, middle, high) in result["ratios"].items():
-        mark = " " if middle <= result["goal"] else "!"
-        cells.append(f"{name} {middle:.2f}{mark}[{low:.2f} {high:.2f}]")
+    cells = [f"{result['title']:<46}"]
+    for (ours, ratios), goal in zip(result["ratios"].items(), result["goals"], strict=True):
+        found = result["seconds"].get(ours)
+        cells.append(f"{1e6 * found / pages.units(result):>9.1f} us" if found else "      failed")
+        low, middle, high = ratios.get("torch", (math.nan,) * 3)
+        mark = "!" if middle > goal else " "
+        aim = f"{goal:.2f}" if math.isfinite(goal) else "  - "
+        cells.append(f"{middle:.2f} [{low:.2f} {high:.2f}] {aim}{mark}" if "torch" in ratios else 24 * " ")
+    if OURS in result["ratios"][COMPILED]:
+        cells.append(f"{result['ratios'][COMPILED][OURS][1]:.2f}")
+    for name, (_, middle, _) in result["ratios"][OURS].items():
+        if name != "torch":
+            compiled = result["ratios"][COMPILED].get(name, (0, math.nan, 0))[1]
+            cells.append(f"{name} {middle:.2f} {compiled:.2f}")
     cells += [f"{name}: {error}" for name, error in result["errors"].items()]
     return "  ".join(cells)
 
@@ -202,10 +190,10 @@ def busy(contenders: list[Contender]) -> dict[str, float]:
 
 def learn(goal: float) -> dict[str, Any]:
     """How long LeNet-5 takes to reach an accuracy on MNIST's test set; epoch by epoch, they take turns."""
-    contenders = [Contender(name) for name in (OURS, "torch")]
+    contenders = [Contender(name) for name in (OURS, COMPILED, "torch")]
     spent = {c.name: 0.0 for c in contenders}
     reached: dict[str, Any] = {}
-    ratios = []
+    ratios: dict[str, list[float]] = {OURS: [], COMPILED: []}
     print(f"\ntime of training to {goal:.1%} on MNIST, LeNet-5, equal weights, batches of 64 and rates")
     for epoch in range(1, 9):
         if len(reached) == len(contenders):
@@ -221,15 +209,17 @@ def learn(goal: float) -> dict[str, Any]:
             cells.append(f"{name} {answer['accuracy']:.2%} after {spent[name]:.1f} s")
             if answer["accuracy"] >= goal and name not in reached:
                 reached[name] = {"epoch": epoch, "seconds": spent[name]}
-        ratios.append(seconds[OURS] / seconds["torch"])
+        for name, some in ratios.items():
+            some.append(seconds[name] / seconds["torch"])
         print(f"  epoch {epoch}: " + ",  ".join(cells), flush=True)
     for contender in contenders:
         contender.close()
     for name, found in reached.items():
         print(f"{name} reaches {goal:.1%} in epoch {found['epoch']}, after {found['seconds']:.1f} s of training")
-    low, middle, high = quartiles(ratios)
-    print(f"an epoch of ours over one of torch: {middle:.2f} [{low:.2f} {high:.2f}]")
-    return {"reached": reached, "epoch_ratio": [low, middle, high]}
+    for name, some in ratios.items():
+        low, middle, high = quartiles(some)
+        print(f"an epoch of {name} over one of torch: {middle:.2f} [{low:.2f} {high:.2f}]")
+    return {"reached": reached, "epoch_ratios": {name: quartiles(some) for name, some in ratios.items()}}
 
 
 def distort() -> None:
@@ -243,8 +233,6 @@ def distort() -> None:
         "affine": affine,
         "elastic": data.ElasticDistortion(),
         "affine and elastic": data.Compose([affine, data.ElasticDistortion()]),
-        "erasing": data.RandomErasing(),
-        "noise": data.GaussianNoise(),
     }
     rng = np.random.default_rng(0)
     print("images of 28x28 distorted in a second, in batches of 64 and of 1,024: median of 15")
@@ -261,48 +249,18 @@ def distort() -> None:
         print(f"  {name:<20} {rates[0]:>10,.0f} {rates[1]:>10,.0f}")
 
 
-def gemm_peak() -> float:
-    """What one core and BLAS's default threads make of a 512×512 float32 product, FLOP/s."""
+def gemm_peak(one_thread: bool) -> float:
+    """The speed of a 512×512 float32 product with BLAS's default threads, or of one core, FLOP/s."""
     import time
 
+    now = time.process_time if one_thread else time.perf_counter
     a = np.ones((512, 512), np.float32)
     times = []
     for _ in range(50):
-        start = time.perf_counter()
+        start = now()
         a @ a
-        times.append(time.perf_counter() - start)
+        times.append(now() - start)
     return 2 * 512**3 / statistics.median(times)
-
-
-def write(path: Path, content: Any) -> None:
-    """Write a file as the package does: whole or not at all."""
-    from tinygrad_lenet import files  # after all that is measured
-
-    files.write(path, content)
-
-
-def draw(results: list[dict[str, Any]], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for model, style in (("lenet", "o-"), ("lenet tanh/avg", "s--")):
-        rows = [r for r in results if r["kind"] == "train" and r["model"] == model and "torch" in r["ratios"]]
-        sizes = [r["size"] for r in rows]
-        low, middle, high = (np.array([r["ratios"]["torch"][i] for r in rows]) for i in range(3))
-        axes.errorbar(sizes, middle, [middle - low, high - middle], fmt=style, capsize=3, label=NAMES[model])
-    axes.axhline(1, color="black", lw=1)
-    axes.set(
-        xscale="log",
-        xlabel="batch size",
-        ylabel="our time / PyTorch's",
-        title="Training step of LeNet-5, below 1 is faster than PyTorch",
-    )
-    axes.set_xticks(TRAIN, [str(n) for n in TRAIN])
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    axes.grid(alpha=0.3)
-    write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=120))
 
 
 def _scaled(batch: int, image: int, channels: int, depth: int) -> dict[str, Any]:
@@ -341,28 +299,35 @@ def growth(rounds: int, plot: Path | None) -> dict[str, Any]:
         results[name] = {"sizes": sizes, "seconds": times, "megabytes": sizes_mb, "slopes": slopes}
         print(f"  {name:<20} {sizes[0]} to {sizes[-1]}: time {slopes[0]:.2f}, memory {slopes[1]:.2f}", flush=True)
     if plot:
-        draw_growth(results, plot)
+        pages.draw_growth(results, plot)
     return results
 
 
-def draw_growth(results: dict[str, Any], path: Path) -> None:
-    from matplotlib.figure import Figure
+def conclude(summary: dict[str, Any]) -> None:
+    """The results over all rows: means, the worst case of compiling, and the time until it pays."""
+    rows, kinds = summary["rows"], (OURS, COMPILED)
+    summary["means"] = {name: pages.mean(rows, name) for name in kinds}
+    goals = dict(zip(kinds, (MEANS[0], MEANS[1 if summary["one_thread"] else 2]), strict=True))
+    for name, found in summary["means"].items():
+        if found:
+            print(f"geometric mean over the batch sizes, ReLU/max, {name}: {found:.2f} (goal {goals[name]})")
+    slower = [(r["ratios"][COMPILED][OURS][1], r["title"]) for r in rows if OURS in r["ratios"][COMPILED]]
+    if slower:
+        summary["slowest"] = max(slower)
+        print("compiled over eager, the largest ratio: {:.2f}, {} (goal 1)".format(*max(slower)))
+    for row in rows:
+        if row["kind"] == "train" and row["size"] in (8, 64) and row["model"] == "lenet":
+            cells = [f"{name} {' '.join(f'{1e3 * t:.3g}' for t in times)}" for name, times in row["first"].items()]
+            print(f"the first three steps, batch {row['size']}, ms: {';  '.join(cells)}")
 
-    figure = Figure(figsize=(19, 6), layout="constrained")
-    grid = figure.subplots(2, len(results))
-    for column, (name, found) in enumerate(results.items()):
-        for row, (key, label) in enumerate((("seconds", "time of a step (s)"), ("megabytes", "memory (MB)"))):
-            axes = grid[row][column]
-            axes.loglog(found["sizes"], found[key], "o-")
-            axes.set(xlabel=name, ylabel=label if column == 0 else "", title=f"exponent {found['slopes'][row]:.2f}")
-            axes.set_xticks(found["sizes"], [str(size) for size in found["sizes"]])
-            axes.minorticks_off()
-            ticks = [n * 10.0**e for e in range(-4, 4) for n in (1, 2, 5)]
-            axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-            axes.set_ylim(0.8 * min(found[key]), 1.25 * max(found[key]))
-            axes.grid(alpha=0.3)
-    figure.suptitle("A training step of 3x3 convolutions, and a pass over a sequence: how time and memory grow")
-    write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png", dpi=100))
+
+def write_pages() -> None:
+    """Measure all cores, then one thread, each in a run of its own; write the READMEs."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, name) for name in ("all.json", "one.json")]
+        for path, options in zip(paths, ([], ["--one-thread", "--peers", "torch"]), strict=True):
+            subprocess.run([sys.executable, __file__, *options, "--json", path], check=True)
+        pages.rewrite(*(json.loads(path.read_text()) for path in paths))
 
 
 def main() -> None:
@@ -372,6 +337,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds")
     parser.add_argument("--rounds", type=int, help="rounds for each row")
     parser.add_argument("--only", default="", help="rows whose title has this in it")
+    parser.add_argument("--write", action="store_true", help="measure twice, and write the READMEs' tables and picture")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="where to draw the ratios")
     parser.add_argument(
@@ -386,10 +352,13 @@ def main() -> None:
     if args.learn:
         found = learn(args.learn)
         if args.json:
-            write(args.json, json.dumps(found, indent=1).encode())
+            pages.write(args.json, json.dumps(found, indent=1).encode())
         return
-    rounds = args.rounds or (5 if args.quick else 9)
-    contenders = [Contender(name, args.one_thread) for name in (OURS, *args.peers)]
+    if args.write:
+        write_pages()
+        return
+    rounds = args.rounds or (5 if args.quick else 7)
+    contenders = [Contender(name, args.one_thread) for name in (OURS, COMPILED, *args.peers)]
     for contender in contenders:
         if contender.absent:
             print(f"{contender.name} is absent: {contender.absent}")
@@ -398,60 +367,64 @@ def main() -> None:
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}"
     )
     print(f"{date.today()}; {machine}; " + ", ".join(f"{c.name} {c.version}" for c in present))
-    what = "our CPU time on one thread" if args.one_thread else "our time"
-    print(f"{what}, and its ratio to theirs: median [quartiles] over the rounds; ! is above the goal\n", flush=True)
+    what = "CPU time on one thread" if args.one_thread else "time"
+    print(f"our {what}, eager and compiled; over eager PyTorch's: median [quartiles] of {rounds} rounds, and the goal;")
+    print("then compiled over eager, and both over the others")
+    print(f"{'':<46}  {'eager':>12}  {'over torch':<24}  {COMPILED:>12}  {'over torch':<24}  over eager\n", flush=True)
     results = []
     try:
         for row in QUICK if args.quick else ROWS:
             if args.only in row.title:
-                results.append(run_row(row, present, rounds, 0.15 if args.quick else 0.3))
-                print(line(results[-1], row.size if row.kind == "record" else 1), flush=True)
+                results.append(run_row(row, present, rounds, 0.15 if args.quick else 0.2))
+                print(line(results[-1]), flush=True)
     finally:
         for contender in contenders:
             contender.close()
-    relu = [
-        r["ratios"]["torch"][1]
-        for r in results
-        if r["model"] == "lenet" and r["kind"] == "train" and "torch" in r["ratios"] and not r["busy"]
-    ]
-    summary: dict[str, Any] = {"date": str(date.today()), "machine": machine, "rows": results}
-    if relu:
-        summary["geometric_mean"] = statistics.geometric_mean(relu)
-        print(f"\ngeometric mean over the batch sizes, ReLU/max: {summary['geometric_mean']:.2f} (goal 0.68)")
+    summary: dict[str, Any] = {
+        "date": str(date.today()),
+        "machine": machine,
+        "versions": {c.name: c.version for c in present},
+        "one_thread": args.one_thread,
+        "rounds": rounds,
+        "rows": results,
+    }
+    print()
+    conclude(summary)
     if not args.only:
         summary["import"] = import_ratio(rounds)
         low, middle, high = summary["import"]
-        print(f"import {OURS} over import numpy: {middle:.2f} [{low:.2f} {high:.2f}] (goal 1.15)")
-        for name in [c.name for c in present if c.name in (OURS, "torch")]:
+        print(f"import {OURS} over import numpy: {middle:.2f} [{low:.2f} {high:.2f}] (goal 1.2)")
+        for name in [c.name for c in present if c.name in (OURS, COMPILED, "torch")]:
             fresh = Contender(name, args.one_thread)
             found = fresh.ask(
-                {"kind": "train", "model": "lenet", "size": 256, "memory_steps": 50 if args.quick else 500}
+                {"kind": "train", "model": "lenet", "size": 256, "memory_steps": 50 if args.quick else 250}
             )
             fresh.close()
             summary.setdefault("memory", {})[name] = found
             print(
                 f"peak resident memory, LeNet-5 at batch 256, {name}: {found['late']:.0f} MB "
-                f"(after 50 steps {found['early']:.0f} MB)"
+                f"(after 50 steps {found['early']:.0f} MB{'; goal 90' if name == COMPILED else ''})"
             )
-        pair = [Contender(c.name) for c in present if c.name in (OURS, "torch") and not args.one_thread]
+        pair = [Contender(c.name) for c in present if c.name in (OURS, COMPILED, "torch") and not args.one_thread]
         summary["busy"] = busy(pair)
         for contender in pair:
             contender.close()
             slower = summary["busy"][contender.name]
             print(f"one core busy elsewhere, LeNet-5 at batch 64, {contender.name}: {slower:.1f} times as long")
-        peak = gemm_peak()
+        summary["peak"] = peak = gemm_peak(args.one_thread)
         for result in results:
             if result["kind"] == "train" and result["model"] == "lenet" and result["size"] in (64, 256):
-                share = 1.9e6 * result["size"] / result["seconds"][OURS] / peak
+                shares = (f"{pages.share(result, name, peak):.0%}" for name in (OURS, COMPILED))
                 print(
-                    f"share of the float32 matmul peak ({peak / 1e9:.0f} GFLOP/s), batch {result['size']}: {share:.0%}"
+                    f"share of the float32 matmul peak ({peak / 1e9:.0f} GFLOP/s), batch {result['size']}, "
+                    f"eager and compiled: {', '.join(shares)}"
                 )
     if args.growth:
         summary["growth"] = growth(3, args.growth)
     if args.json:
-        write(args.json, f"{json.dumps(summary, indent=1)}\n".encode())
+        pages.write(args.json, f"{json.dumps(summary, indent=1)}\n".encode())
     if args.plot:
-        draw(results, args.plot)
+        pages.draw([summary], args.plot)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_lenet.data import Compose, DataLoader, ElasticDistortion, GaussianNoise, RandomAffine, RandomErasing
+from tinygrad_lenet.data import Compose, DataLoader, ElasticDistortion, RandomAffine
 from tinygrad_lenet.data.augmentation import warp
 from tinygrad_lenet.errors import ArgumentError, DTypeError, ShapeError
 
 RNG = np.random.default_rng
+
+
+def noisy(images, generator):
+    return (images + 0.2 * generator.standard_normal(images.shape)).astype(images.dtype)
+
+
 ALL = {
     "affine": RandomAffine(15, 0.1, (0.8, 1.2), 10, stretch=True),
     "elastic": ElasticDistortion(20, 2),
-    "erasing": RandomErasing(0.7),
-    "noise": GaussianNoise(0.2),
-    "all": Compose([RandomAffine(10), ElasticDistortion(), RandomErasing(), GaussianNoise(), RandomAffine(0, 0.2)]),
+    "all": Compose([RandomAffine(10), ElasticDistortion(), noisy, RandomAffine(0, 0.2)]),
 }
 
 
@@ -105,38 +109,6 @@ def test_elastic_displacements_are_noise_under_a_gaussian(h, w, sigma):
             expected += weight[a] * weight[b] * padded[:, :, a : a + h, b : b + w]
     np.testing.assert_allclose(moved, expected, atol=1e-5)
     assert (ElasticDistortion(0).displacement((1, 1, h, w), RNG(0)) == 0).all()
-
-
-@given(st.integers(0, 999))
-def test_erasing_covers_one_rectangle_of_the_size_that_was_asked_for(seed):
-    x = images(6, 2, 20, 20) + 10
-    found = RandomErasing(0.5, scale=(0.1, 0.3), ratio=(0.5, 2.0), value=-1.0)(x, RNG(seed))
-    covered = (found == -1).all(axis=1)
-    np.testing.assert_array_equal(np.where(covered[:, None], x, found), x)
-    for mask in covered:
-        if mask.any():
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            tall, wide = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
-            assert mask.sum() == tall * wide
-            assert 0.07 * 400 <= mask.sum() <= 0.34 * 400
-            assert 0.4 <= tall / wide <= 2.5
-
-
-def test_erasing_takes_as_many_images_as_it_says_and_their_darkest_value():
-    x = images(4000, 1, 6, 6)
-    found = RandomErasing(0.25)(x, RNG(0))
-    touched = (found != x).any(axis=(1, 2, 3))
-    assert 0.22 < touched.mean() < 0.28
-    np.testing.assert_array_equal(found.min(axis=(1, 2, 3)), x.min(axis=(1, 2, 3)))
-    np.testing.assert_array_equal(RandomErasing(0)(x, RNG(0)), x)
-
-
-def test_noise_has_the_deviation_that_it_says():
-    x = images(10, 1, 50, 50)
-    noise = GaussianNoise(0.3)(x, RNG(0)) - x
-    assert abs(noise.std() - 0.3) < 0.01
-    assert abs(noise.mean()) < 0.01
-    np.testing.assert_array_equal(GaussianNoise(0)(x, RNG(0)), x)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -229,13 +201,11 @@ def test_a_state_of_another_loader_is_refused():
         (lambda: RandomAffine(degrees=-1), ArgumentError, r"degrees.*\[0, .*-1"),
         (lambda: RandomAffine(shear=90), ArgumentError, r"shear.*\[0, 90\), got 90"),
         (lambda: ElasticDistortion(sigma=0), ArgumentError, "sigma must lie in .*, got 0"),
-        (lambda: RandomErasing(p=2), ArgumentError, r"\[0, 1\], got 2"),
-        (lambda: RandomErasing(scale=(0, 1)), ArgumentError, "scale"),
-        (lambda: GaussianNoise(-1), ArgumentError, "std.*-1"),
+        (lambda: RandomAffine(scale=(0, 1)), ArgumentError, "scale"),
         (lambda: Compose([3]), DTypeError, "Compose: each of transforms.*function, got 3"),
-        (lambda: GaussianNoise()(images()[0], RNG(0)), ShapeError, r"\(N, C, H, W\).*\(1, 9, 7\).*image\[None\]"),
-        (lambda: GaussianNoise()(images().astype(np.uint8), RNG(0)), DTypeError, "uint8.*255"),
-        (lambda: GaussianNoise()(images(), 0), DTypeError, "got int; pass .*default_rng"),
+        (lambda: ElasticDistortion()(images()[0], RNG(0)), ShapeError, r"\(N, C, H, W\).*\(1, 9, 7\).*image\[None\]"),
+        (lambda: ElasticDistortion()(images().astype(np.uint8), RNG(0)), DTypeError, "uint8.*255"),
+        (lambda: ElasticDistortion()(images(), 0), DTypeError, "got int; pass .*default_rng"),
     ],
 )
 def test_mistakes_are_named(make, error, words):

@@ -249,13 +249,6 @@ case(
     words=("1 is", "weight is", "mean is"),
 )
 case("summary", nn.summary, call(nn.Sequential(nn.Linear(3, 2)), (2, 3)), names=("Linear", "linear"), words=("x of",))
-case(
-    "first_nonfinite",
-    nn.first_nonfinite,
-    call(nn.Linear(3, 2), t(2, 3)),
-    names=("Linear", "linear", ""),
-    words=("x of", "x:"),
-)
 
 
 def recorded(model):
@@ -264,7 +257,7 @@ def recorded(model):
 
 
 case("record_calls", signed(recorded, "record_calls", nn.record_calls), call(nn.Tanh()))
-for name in ("uniform_", "normal_", "constant_", "zeros_", "ones_", "lecun_uniform_", "lecun_normal_"):
+for name in ("uniform_", "normal_", "constant_", "zeros_", "ones_"):
     extra = {"uniform_": (-1.0, 1.0, 0), "normal_": (0.0, 1.0, 0), "constant_": (0.5,)}.get(
         name, (0,) if "lecun" in name else ()
     )

@@ -129,7 +129,7 @@ FAULTS = [
     (lambda: data.random_split(LABELS, 5), "random_split: lengths"),
     (lambda: data.RandomAffine("9"), "RandomAffine: degrees must be a number"),
     (lambda: data.RandomAffine(degrees=math.inf), "RandomAffine: degrees must lie in"),  # gave garbage
-    (lambda: data.RandomErasing()(X[:, :0], rng()), "RandomErasing: expected images"),
+    (lambda: data.ElasticDistortion()(X[:, :0], rng()), "ElasticDistortion: expected images"),
     (lambda: data.Compose(3), "Compose: transforms must be"),
     (lambda: data.read_idx(0), "read_idx: path must be the name of a file"),  # waited for the keyboard
     (lambda: data.read_idx("a\0b"), "read_idx: path must be the name of a file, got"),

@@ -82,7 +82,7 @@ def test_an_interrupt_anywhere_restores_the_number(counted, monkeypatch, again):
 
     def profile(frame, event, arg):
         nonlocal seen
-        if frame.f_code.co_filename.endswith(("threads.py", "blas.py")) and event in ("call", "return", "c_return"):
+        if frame.f_code.co_filename in (threads.__file__, blas.__file__) and event in ("call", "return", "c_return"):
             seen += 1
             if seen in points:
                 raise Injected
@@ -172,8 +172,16 @@ def test_products_have_the_same_bits_without_these_functions_and_for_any_number_
     for number in (1, 2, 3, 8):
         monkeypatch.setattr(threads._crew, "size", number)
         assert matmul.dot(a, b).tobytes() == expected.tobytes()
-    monkeypatch.setattr(blas, "_number", lambda: None)
-    assert matmul.dot(a, b).tobytes() == expected.tobytes()
+    held = blas._number()
+    before = held[0]() if held else 1
+    if held:
+        held[1](1)  # without these functions the user sees to it
+    try:
+        monkeypatch.setattr(blas, "_number", lambda: None)
+        assert matmul.dot(a, b).tobytes() == expected.tobytes()
+    finally:
+        if held:
+            held[1](before)
 
 
 BITS = """

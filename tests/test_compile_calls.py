@@ -6,6 +6,7 @@ from test_compile import STORIES, World
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn
+from tinygrad_lenet.kernels import memory
 
 
 def test_structures_of_tensors_and_numbers():
@@ -94,9 +95,11 @@ def test_check_leaves_the_state_of_one_call():
 
 def test_a_report_lists_the_ops_and_changes_nothing():
     s = World(True, STORIES["Adam"])
-    with pytest.raises(tl.ArgumentError, match="there is no program: it is made at the second call"):
-        s.step.report()
-    s.go(range(3))
+    for _ in range(2):
+        s.go(range(1))
+        with pytest.raises(tl.ArgumentError, match="there is no program: the third call is the first replay"):
+            s.step.report()
+    s.go(range(1))
     before = [p.numpy().copy() for p in s.model.parameters()]
     text = s.step.report()
     assert [line.split()[0] for line in text.splitlines()[2:5]] == ["conv2d", "channel_moments", "_pick"]
@@ -123,3 +126,58 @@ def test_parameters_updated_between_forward_and_backward_are_noticed():
             layer.weight *= 2
         with pytest.raises(tl.GradientError, match="changed in place"):
             out.backward()
+
+
+def test_sixteen_shapes_in_turn_are_replayed():
+    function = tl.compile(lambda x: x + 1)
+    for _ in range(4):
+        for n in range(1, 17):
+            assert function(tl.zeros(n)).tolist() == [1] * n
+    assert (function.traced, function.replayed) == (32, 32)
+
+
+def test_a_function_whose_shapes_never_repeat_is_no_longer_traced():
+    function = tl.compile(lambda x: x + 1)
+    for n in range(1, 33):
+        function(tl.zeros(n))
+    with pytest.warns(UserWarning, match="not replayed: too many calls have other shapes, numbers or"):
+        function(tl.zeros(33))
+    for n in range(34, 60):
+        assert function(tl.zeros(n)).tolist() == [1] * n
+    assert function.traced == 33
+
+
+def test_a_compiled_function_frees_what_its_traced_calls_used(monkeypatch):
+    pool = memory._Pool()
+    monkeypatch.setattr(memory, "_pool", pool)
+    weight = tl.rand(8, 8, 3, 3, generator=0)
+
+    @tl.compile
+    def function(x):
+        for _ in range(8):
+            x = tl.conv2d(x, weight)  # each result has another size
+        return x
+
+    idle = []
+    for _ in range(3):
+        function(tl.ones(4, 8, 32, 32))
+        idle.append(sum(map(len, pool.idle.values())))
+    assert idle[0] >= 4
+    assert max(idle[1:]) <= 1
+
+
+def test_an_update_by_gradients_from_outside():
+    results = []
+    for compiled in (False, True):
+        model = nn.Linear(3, 2, generator=0)
+        optimizer = tl.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        step = tl.compile(optimizer.step) if compiled else optimizer.step
+        for k in range(6):
+            optimizer.zero_grad()
+            (model(tl.rand(4, 3, generator=k)) ** 2).mean().backward()
+            step()
+        results.append([p.numpy().copy() for p in model.parameters()])
+    assert step.replayed == 4
+    for a, b in zip(*results, strict=True):
+        assert a.tobytes() == b.tobytes()

@@ -78,7 +78,7 @@ def test_kernels_of_cross_entropy_write_to_the_memory_that_they_are_given(dtype,
     x = np.array(some(700, 10), dtype, order=order)
     index = np.arange(700) % 10
     losses = dirty(700, x.dtype)
-    for step in softmax.nll_steps(losses, dirty, x, index, False):
+    for step in softmax.nll_steps(losses, dirty, x, index, None):
         step()
     input = tl.Tensor._wrap(x)
     input.requires_grad = True
@@ -88,6 +88,6 @@ def test_kernels_of_cross_entropy_write_to_the_memory_that_they_are_given(dtype,
         g = some(700, seed=1).astype(dtype)
         loss.backward(g)
         out = np.array(dirty(x.shape, x.dtype), order=order)
-        for step in softmax.nll_grad_steps(out, dirty, g, x, index, False):
+        for step in softmax.nll_grad_steps(out, dirty, g, x, index, None):
             step()
         np.testing.assert_array_equal(out, input.grad.numpy())

@@ -97,7 +97,7 @@ def test_python_numbers_and_lists_are_float32_where_nothing_else_decides():
 
 
 PLACE = np.zeros(1, np.int64)
-NAMES = "add sub mul div pow mod maximum minimum hypot eq lt outer kron"
+NAMES = "add sub mul div pow mod maximum minimum hypot eq lt outer"
 BESIDE = {
     **{name: getattr(tl, name) for name in NAMES.split()},
     "dot": tl.dot,

@@ -276,7 +276,7 @@ VALUES |= {
     "live": "l.html",
     "save": "w.npz",
 }
-VALUES |= dict.fromkeys(["batch_norm", "augment", "resume", "quiet"], "")  # these take none
+VALUES |= dict.fromkeys(["batch_norm", "augment", "compile", "resume", "quiet"], "")  # these take none
 CONTRADICTIONS = [{"optimizer", "weight_decay"}, {"optimizer", "recipe"}]
 
 

@@ -183,29 +183,29 @@ def test_cross_entropy_and_its_gradient_are_what_their_definitions_say(shape, dt
     precision = np.finfo(dtype if dtype != np.int64 else np.float64).eps
     rows, wide = np.arange(shape[0]), x.astype(np.longdouble)
     out = np.full(shape[0], np.nan, np.float64 if dtype == np.int64 else dtype)
-    computed(softmax.nll_steps, out, x, index, False)
+    computed(softmax.nll_steps, out, x, index, None)
     probabilities = np.exp(wide) / np.exp(wide).sum(1, keepdims=True)
     np.testing.assert_allclose(out, -np.log(probabilities[rows, index]), 4 * precision, 4 * precision)
     if dtype in (np.float32, np.float64):
         expected = probabilities.copy()
         expected[rows, index] -= 1
         for g in (RNG.standard_normal(shape[0]).astype(dtype), np.array(3, dtype)):
-            found = computed(softmax.nll_grad_steps, np.full_like(x, np.nan), g, x, index, False)
+            found = computed(softmax.nll_grad_steps, np.full_like(x, np.nan), g, x, index, None)
             np.testing.assert_allclose(found, expected * g.reshape(-1, 1), 0, 16 * precision)
 
 
 def test_a_loss_is_finite_for_large_logits():
     x, out = np.array([[1e4, -1e4], [-1e4, 1e4]]), np.empty(2)
-    computed(softmax.nll_steps, out, x, np.array([0, 0]), False)
+    computed(softmax.nll_steps, out, x, np.array([0, 0]), None)
     np.testing.assert_array_equal(out, [0, 2e4])
 
 
 def test_a_loss_near_zero_and_its_gradient_keep_their_digits():
     x, index, out = np.array([[0.0, 60.0, 1.0]], np.float32), np.array([1]), np.empty(1, np.float32)
     expected = np.exp(-60.0) + np.exp(-59.0)
-    computed(softmax.nll_steps, out, x, index, False)
+    computed(softmax.nll_steps, out, x, index, None)
     np.testing.assert_allclose(out, expected, rtol=1e-6)
-    given = computed(softmax.nll_grad_steps, np.empty_like(x), np.array(2, np.float32), x, index, False)
+    given = computed(softmax.nll_grad_steps, np.empty_like(x), np.array(2, np.float32), x, index, None)
     np.testing.assert_allclose(given, [[2 * np.exp(-60.0), -2 * expected, 2 * np.exp(-59.0)]], rtol=1e-6)
 
 

@@ -478,3 +478,14 @@ def test_an_array_may_outlive_the_thread_that_made_it():
         array.fill(1)
     taken()  # and the shelves that they came from are gone
     assert all((array == 1).all() for array in arrays)
+
+
+def test_idle_memory_can_be_freed(pool):
+    used = taken()
+    taken()
+    memory.trim()
+    assert [len(shelf) for shelf in pool.idle.values()] == [0]
+    assert len(pool.blocks) == 4
+    assert pool.total == sum(array.nbytes for array in used)
+    del used
+    assert len(taken()) == len(pool.blocks) == 4

@@ -117,7 +117,6 @@ def test_activations_are_not_state():
     training.ExponentialMovingAverage(fresh).load_state_dict(average.state_dict())
     np.testing.assert_array_equal(fresh.eval()(X).numpy(), model.eval()(X).numpy())
     assert "Keeper()  # 10 parameters" in repr(model)
-    assert not nn.first_nonfinite(model, X)
     assert "total" in nn.summary(model, (3, 2))
 
 

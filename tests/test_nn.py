@@ -243,7 +243,7 @@ MISTAKES = [
     (lambda: nn.BatchNorm2d(3)(tl.ones(2, 4, 5, 5)), ShapeError, r"^BatchNorm2d\(3\): .*got \(2, 4, 5, 5\)"),
     (lambda: nn.BatchNorm1d(3)(tl.ones(2, 3, 4, 4)), ShapeError, r"^BatchNorm1d\(3\): .*\(N, C, L\), got \(2, 3, 4, 4"),
     (lambda: init.calculate_gain("gelu"), ArgumentError, "'linear', .*'gelu'"),
-    (lambda: init.lecun_normal_(tl.zeros(3)), ShapeError, r"two axes, got shape \(3,\)"),
+    (lambda: init.xavier_normal_(tl.zeros(3)), ShapeError, r"two axes, got shape \(3,\)"),
     (lambda: init.kaiming_normal_(tl.zeros(3, 3), mode="fan"), ArgumentError, "'fan_in' or 'fan_out', got 'fan'"),
     (lambda: nn.Sequential(nn.ReLU(), tl.relu), DTypeError, "element 1 of modules must be a Module, got function"),
     (lambda: nn.Sequential(nn.ReLU()).append(tl.relu), DTypeError, "module must be a Module, got function"),

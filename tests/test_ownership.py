@@ -50,7 +50,7 @@ ALONG = "cumsum cumprod argmax argmin"
 BINARY = (
     "add sub mul div pow mod maximum minimum hypot eq ne lt le gt ge logical_and logical_or bitwise_and bitwise_or "
 )
-BINARY += "bitwise_xor matmul dot inner outer kron tensordot"
+BINARY += "bitwise_xor matmul dot inner outer tensordot"
 LOSSES = "mse_loss l1_loss huber_loss smooth_l1_loss kl_div binary_cross_entropy_with_logits cross_entropy"
 
 
@@ -128,7 +128,9 @@ OWNERS["clone"] += [lambda x: +x, np.positive, np.copy]
 OTHERS = (
     "arange eye full ones rand randn zeros tensor as_tensor from_dlpack draw load load_checkpoint load_metadata save "
 )
-OTHERS += "save_checkpoint primitive grad value_and_grad vjp jvp jacobian hessian hvp checkpoint no_grad enable_grad "
+OTHERS += (
+    "save_checkpoint primitive grad value_and_grad vjp jvp jacobian hessian hvp checkpoint compile no_grad enable_grad "
+)
 OTHERS += "is_grad_enabled get_num_threads set_num_threads detect_anomaly set_detect_anomaly"
 
 

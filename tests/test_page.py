@@ -222,7 +222,7 @@ def test_a_drawing_is_prepared_as_a_picture_is(tmp_path):
 
 
 def described(path):
-    """What Python wrote into a page."""
+    """The data that Python wrote into a page."""
     return json.loads(re.search(r'id="network">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)[1])
 
 

@@ -76,7 +76,7 @@ print(model, x, nn.summary(model, (1, 1, 28, 28)))
 loss = model(tl.zeros(1, 1, 28, 28)).sum()
 view = visualize.graph(loss, model)
 loss.backward()
-print(view, view.dot())
+print(view, view.svg())
 help(tl.arcsin)
 """
 

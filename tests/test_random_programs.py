@@ -147,9 +147,9 @@ WITHIN = {
     "softmax_nll": "cross_entropy",
     "bell": "erf",
     "normalize": "batch_norm",
-    "resample": "interpolate",
     "channel_moments": "batch_norm",
     "checked_index": "cross_entropy",
+    "count_classes": "cross_entropy",
     "conv2d_input_grad": "conv2d",
     "conv2d_weight_grad": "conv2d",
 }

@@ -115,7 +115,6 @@ HUGE = {
     "one_hot": lambda: tl.one_hot([1], 2**40),
     "cumsum": lambda: tl.cumsum(np.broadcast_to(np.float32(1), (2**34,))),
     "outer": lambda: tl.outer(np.ones(2**18), np.ones(2**18)),
-    "kron": lambda: tl.kron(np.ones((2**9, 2**9)), np.ones((2**9, 2**9))),
     "matmul": lambda: tl.matmul(np.ones((2**18, 1), np.float32), np.ones((1, 2**18), np.float32)),
     "tensor": lambda: tl.tensor(np.broadcast_to(np.float32(1), (2**34,))),
     "conv2d": lambda: tl.conv2d(IMAGES, np.ones((1, 1, 2, 2)), padding=2**20),

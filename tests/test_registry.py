@@ -13,7 +13,6 @@ from tinygrad_lenet.core.primitive import REGISTRY, Draw, Op
 from tinygrad_lenet.kernels.convolution import Geometry
 from tinygrad_lenet.kernels.pooling import Averages
 from tinygrad_lenet.kernels.windows import Windows
-from tinygrad_lenet.ops.resize import Weights
 from tinygrad_lenet.testing import gradcheck
 
 OPS = {name: op for name, op in REGISTRY.items() if name.startswith("tinygrad_lenet.")}
@@ -210,7 +209,7 @@ def test_complex_numbers_are_refused_in_words_of_the_package(op, case):
         given[op.names.index(key)] = value
     said = []
     inner = INNER.get(op.name, ())
-    geometry = (Weights, Averages, Geometry, Windows)  # a function of the package made it
+    geometry = (Averages, Geometry, Windows)  # a function of the package made it
     places = [
         i for i, value in enumerate(given) if not isinstance(value, geometry) and op.signature.name_of(i) not in inner
     ]

@@ -87,12 +87,16 @@ LAYERS = {
     "LeNet5": lambda: nn.LeNet5(generator=7),
 }
 INITIALS = [name for name in dir(nn.init) if name.endswith(("uniform_", "normal_"))]
+
+
+def noisy(images, generator):
+    return generator.standard_normal(images.shape, np.float32) * 0.1 + images
+
+
 DISTORTIONS = {
     "RandomAffine": data.RandomAffine(15, 0.1, (0.9, 1.1), 10, stretch=True),
     "ElasticDistortion": data.ElasticDistortion(8, 2),
-    "RandomErasing": data.RandomErasing(0.7, value=0),
-    "GaussianNoise": data.GaussianNoise(0.1),
-    "Compose": data.Compose([data.RandomAffine(15), data.ElasticDistortion(8, 2), data.GaussianNoise(0.1)]),
+    "Compose": data.Compose([data.RandomAffine(15), data.ElasticDistortion(8, 2), noisy]),
 }
 
 # What is drawn: as it comes, or scaled and shifted.
@@ -169,21 +173,15 @@ GOLDEN: dict[str, tuple[str, list[float]]] = {
     "nn.LeNet5": ("3f602db88b0bd058", [0.0, 0.01098184, 0.00023392, 3.081805]),
     "nn.init.kaiming_normal_": ("b2506e4f46211053", [0.0002899499, 0.01046185, -0.03022772, -2.076259]),
     "nn.init.kaiming_uniform_": ("962f83f03d2f2f13", [0.10214, -0.1520958, 0.002454669, 0.2525477]),
-    "nn.init.lecun_normal_": ("23c5ffb489db44d8", [0.0002050256, 0.007397648, -0.02137423, -1.468137]),
-    "nn.init.lecun_uniform_": ("be18f2dc7ee6b393", [0.0722239, -0.107548, 0.001735713, 0.1785782]),
     "nn.init.normal_": ("b1549d05265d5bd7", [0.001230153, 0.04438589, -0.1282454, -8.808821]),
     "nn.init.uniform_": ("393cf964519f080c", [0.6250955, 0.3137215, 0.5030063, 54.05931]),
     "nn.init.xavier_normal_": ("04058ec5598b0c7a", [0.0001833804, 0.006616658, -0.01911769, -1.313141]),
     "nn.init.xavier_uniform_": ("d2fab8468dce7300", [0.06459902, -0.09619382, 0.001552469, 0.1597252]),
     "RandomAffine, what is drawn next": ("162c54f1716d210c", [0.3695363, 0.1544611, 0.3394448, 0.5318032]),
     "ElasticDistortion, what is drawn next": ("9376c9b94a9de879", [0.107025, 0.1012928, 0.487516, 0.7423711]),
-    "RandomErasing, what is drawn next": ("d22929afe54d7c7e", [0.4968734, 0.1924021, 0.2371461, 0.2120774]),
-    "GaussianNoise, what is drawn next": ("114a766bf343b4af", [0.1712791, 0.7455013, 0.4819611, 0.9429006]),
     "Compose, what is drawn next": ("94e1abe9d91c138a", [0.6988224, 0.4406815, 0.4615659, 0.6049774]),
     "RandomAffine": ("", [0.0006819407, 0.9994218, 0.5011749, 481.354]),
     "ElasticDistortion": ("", [0.004949634, 0.9968325, 0.5005244, 479.6386]),
-    "RandomErasing": ("", [0.0, 1.0, 0.4798548, 460.6855]),
-    "GaussianNoise": ("", [0.1521969, 0.9875869, 0.4945809, 475.0698]),
     "Compose": ("", [-0.1386085, 0.9140768, 0.4980496, 479.6318]),
     "four steps of LeNet-5": ("", [2.316842, 0.001886383, 0.7080352, 1.323318]),
 }

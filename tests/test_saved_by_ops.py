@@ -36,7 +36,7 @@ def mutable(value):
 def scribble(value):
     """Write to all that can be written to, within lists and tuples too; say whether there was anything."""
     if isinstance(value, np.ndarray) and value.size:
-        value[...] = ~value if value.dtype.kind == "b" else value[..., ::-1] * 3 if value.dtype.kind == "f" else 0
+        value[...] = ~value if value.dtype.kind == "b" else np.flip(value) * 3 if value.dtype.kind == "f" else 0
         return True
     found = [scribble(v) for v in value] if isinstance(value, (list, tuple)) else []
     if isinstance(value, list):

@@ -348,14 +348,10 @@ BILINEAR = {  # ours, PyTorch's, shapes
     "dot": (tl.dot, "dot", [(4,), (4,)]),
     "inner": (tl.inner, "inner", [(2, 4), (3, 4)]),
     "outer": (tl.outer, "outer", [(3,), (4,)]),
-    "kron": (tl.kron, "kron", [(2, 3), (4, 2)]),
     "tensordot": (lambda x, y: tl.tensordot(x, y, ([1, 2], [1, 0])), None, [(2, 3, 4), (4, 3, 5)]),
-    **{
-        f"linalg.norm {ord}": (lambda x, ord=ord: tl.linalg.norm(x, ord, (1, 2)), ord, [(2, 3, 4)])
-        for ord in ("fro", 1, -1, np.inf, -np.inf)
-    },
+    "linalg.norm": (lambda x: tl.linalg.norm(x, "fro", (1, 2)), "fro", [(2, 3, 4)]),
 }
-JUDGED |= {"dot", "inner", "outer", "kron", "tensordot"}
+JUDGED |= {"dot", "inner", "outer", "tensordot"}
 
 
 @pytest.mark.parametrize("name", BILINEAR)
@@ -366,7 +362,7 @@ def test_products_and_norms_of_matrices(torch, name, seed):
     arrays = [rng.standard_normal(s) for s in shapes]
     if name == "tensordot":
         function = lambda x, y: torch.tensordot(x, y, ([1, 2], [1, 0]))  # noqa: E731
-    elif name.startswith("linalg.norm"):
+    elif name == "linalg.norm":
         function = lambda x: torch.linalg.matrix_norm(x, there, (1, 2))  # noqa: E731
     else:
         function = find(torch, "torch", there)
@@ -406,7 +402,7 @@ def test_the_table_has_every_public_name():
         assert set(names) <= set(module.__all__)
     named = {name for module, _, names in CLASSES.values() for name in names}
     ours = {"LeNet5", "StateError", "init", "Optimizer", "Schedule", "clip_grad_norm_"}
-    ours |= {"Call", "first_nonfinite", "record_calls", "summary"}
+    ours |= {"Call", "record_calls", "summary"}
     assert {*tl.nn.__all__, *tl.optim.__all__} - named <= ours
 
 

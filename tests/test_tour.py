@@ -121,7 +121,7 @@ def source(answer):
 
 
 def verdict(checker, capsys, number, text, hint=0):
-    """What check.py says of an answer, given as text, to an exercise of a lesson."""
+    """The output of check.py for an answer, given as text, to an exercise of a lesson."""
     names = checker.definitions(LESSONS[number - 1])
     exec(compile(text, str(LESSONS[number - 1]), "exec"), names)
     name = re.search(r"def (\w+)", text)[1]
@@ -159,7 +159,7 @@ def test_a_mistake_is_named_only_if_all_that_is_drawn_agrees(name, checker, caps
 
 
 def said_of(checker, capsys, name, answer):
-    """What check.py says of an answer to the exercise of this name."""
+    """The output of check.py for an answer to the exercise of this name."""
     number = next(number for number, exercise in exercises(checker) if exercise.function == name)
     return verdict(checker, capsys, number, answer)
 

@@ -40,7 +40,7 @@ class Read(BaseException):
 
 
 class Program:
-    """What a call does: its ops, changes in place and effects, and the constants among their arguments."""
+    """The ops, changes in place and effects of a call, and the constants among their arguments."""
 
     def __init__(self, *tensors):
         self.steps, self.constants, self.kept, self.modules = [], [], [*tensors], {}

@@ -141,15 +141,17 @@ def test_recording_leaves_the_model_as_it_was_even_after_an_error():
 
 def test_the_first_layer_that_goes_bad_is_named():
     model, x = nn.LeNet5(generator=0), tl.tensor(RNG(0).standard_normal((2, 1, 28, 28)).astype(np.float32))
-    assert nn.first_nonfinite(model, x) == ""
-    assert nn.first_nonfinite(model, tl.tensor([[[[np.nan]]]])) == "input 0 holds nan in 1 of 1 elements"
+    nan = tl.tensor(np.nan)
+    with pytest.raises(GradientError, match="input 0 holds nan in 1 of 1,568 elements"):
+        training.check_finite(model, nan, tl.where(np.arange(1568).reshape(x.shape) == 3, np.nan, x))
     model.conv2.weight.data = model.conv2.weight.numpy() * np.float32(1e38)
-    words = nn.first_nonfinite(model, x * 1e3)
-    assert words.startswith("the output of layer conv2 (Conv2d) holds ")
+    with pytest.raises(GradientError, match=r"the output of layer conv2 \(Conv2d\) holds "):
+        training.check_finite(model, nan, x * 1e3)
     bad = model.fc2.weight.numpy().copy()
     bad[3, 4] = np.inf
     model.fc2.weight.data = bad
-    assert nn.first_nonfinite(model, x) == "parameter fc2.weight holds inf in 1 of 10,080 elements"
+    with pytest.raises(GradientError, match=r"parameter fc2\.weight holds inf in 1 of 10,080 elements"):
+        training.check_finite(model, nan, x)
 
 
 def test_check_finite_passes_what_is_finite_and_names_what_is_not():

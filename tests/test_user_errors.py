@@ -51,7 +51,7 @@ DOORS = {
     "evaluate, the loss": evaluate_loss,
     "summary": lambda fn: nn.summary(Model(fn), (1, 2)),
     "a module of a module": lambda fn: nn.Sequential(Model(fn))(X),
-    "first_nonfinite": lambda fn: training.check_finite(Model(fn), tl.tensor(np.nan), X),
+    "check_finite": lambda fn: training.check_finite(Model(fn), tl.tensor(np.nan), X),
 }
 
 

@@ -194,7 +194,6 @@ def made(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T]) -> T:
 Count: TypeAlias = Annotated[int, partial(integer, least=0)]
 Positive: TypeAlias = Annotated[int, partial(integer, least=1)]
 Real: TypeAlias = Annotated[float, number]
-ExtendedReal: TypeAlias = Annotated[float, partial(number, interval="[-inf, inf]")]
 NonNegative: TypeAlias = Annotated[float, partial(number, interval="[0, inf)")]
 PositiveReal: TypeAlias = Annotated[float, partial(number, interval="(0, inf)")]
 Probability: TypeAlias = Annotated[float, partial(number, interval="[0, 1]")]

@@ -22,7 +22,7 @@ from .core.tensor import Tensor
 from .core.values import narrowed
 from .errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError, brief, foreign
 from .functional import cross_entropy
-from .nn import Module, first_nonfinite
+from .nn import Module, record_calls
 from .nn.inspection import evaluating
 from .nn.module import Model
 
@@ -161,9 +161,8 @@ def check_finite(model: Model, loss: Tensor, *inputs: Any) -> None:
     time of a step.
 
     Raises:
-        GradientError: if the loss is not finite, the message says in which layer that began (see
-            :func:`tinygrad_lenet.nn.first_nonfinite`); if a gradient is not finite, it names the parameter nearest to
-            the loss.
+        GradientError: if the loss is not finite, the message says where that began: in an input, a parameter, a buffer,
+            or the output of a layer. If a gradient is not finite, it names the parameter nearest to the loss.
 
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn
@@ -179,13 +178,29 @@ def check_finite(model: Model, loss: Tensor, *inputs: Any) -> None:
     tinygrad_lenet.errors.GradientError: check_finite: the loss is nan: parameter weight holds nan in 1 of 1 elements
     """
     if not np.isfinite(instance("loss", loss, Tensor).item()):
-        with foreign:
-            where = first_nonfinite(model, *inputs) or "it begins in the loss itself; the output of the model is finite"
-        raise GradientError(f"the loss is {loss.item()}: {where}")
+        raise GradientError(f"the loss is {loss.item()}: {_origin(model, inputs)}")
     for name, parameter in reversed(list(model.named_parameters())):
         grad = parameter.grad
         if grad is not None and not np.isfinite(grad.numpy()).all():
             raise GradientError(f"the loss is {loss.item()}, but the gradient of {name} is not finite")
+
+
+def _origin(model: Module, inputs: tuple[Any, ...]) -> str:
+    """Where the first NaN or infinity appears when the model is called with these inputs."""
+    found = [(f"input {i}", x) for i, x in enumerate(inputs)]
+    found += [(f"parameter {name}", p) for name, p in model.named_parameters()]
+    found += [(f"buffer {name}", buffer) for name, buffer in model.named_buffers()]
+    with no_grad(), record_calls(model) as calls, np.errstate(all="ignore"), foreign:
+        model(*inputs)
+    for call in calls:
+        layer = f"the output of layer {call.name or 'itself'} ({type(call.module).__name__})"
+        found += [(layer, x) for x in (call.output if isinstance(call.output, tuple) else (call.output,))]
+    for name, x in found:
+        values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
+        bad = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+        if bad.any():
+            return f"{name} holds {values[bad][0]} in {bad.sum():,} of {values.size:,} elements"
+    return "it begins in the loss itself; the output of the model is finite"
 
 
 class ExponentialMovingAverage:

@@ -112,7 +112,7 @@ def same(got, other):
 
 
 def call(exercise, names, arguments):
-    """What the answer makes of a copy of the arguments. It must not change them."""
+    """The result of the answer for a copy of the arguments. It must not change them."""
     given, answer = copy.deepcopy(arguments), names[exercise.function]
     with limited(LIMIT), np.errstate(all="ignore"):  # the verdict shows what became infinite
         result = exercise.call(names, answer, *given)
@@ -208,7 +208,7 @@ def limited(seconds):
 
 
 def explain(error, exercise, names):
-    """What an error of an answer says to a learner."""
+    """The message to a learner about an error of an answer."""
     inside = [at for at in traceback.extract_tb(error.__traceback__) if at.filename == names["__file__"]]
     if isinstance(error, NotImplementedError):
         hole = inside[-1].name if inside else exercise.function

@@ -334,6 +334,15 @@ structure(
     bounds=(2, 0),
     sums="f",
 )
+structure("take", lambda x: resize._take(x, tuple(PICK), 0), lambda x: x[PICK], plain, bounds=(0, 2), sums="b")
+structure(
+    "give",
+    lambda x: resize._give(x, tuple(PICK), 0, (3, 4)),
+    lambda x: np.array([x[0] + x[2] + x[3], x[1] * 0, x[1]]),
+    some(4, 4),
+    bounds=(2, 0),
+    sums="f",
+)
 structure("pad", lambda x: tl.pad(x, (1, 2)), lambda x: np.pad(x, ((0, 0), (1, 2))), plain, bounds=(0, 0))
 total = functools.partial(linear_row, "sums")
 for axis in (0, 1):
@@ -406,9 +415,6 @@ pool(
 )
 PEAK = BLOCKS.reshape(1, 2, 2, 2, 2, 3).max((3, 5))
 won = (np.repeat(np.repeat(PEAK, 2, 2), 3, 3) == BLOCKS).astype(float)
-half = resize.means(3, 2), resize.bilinear(4, 2, None, False, np.float32)
-resized = lambda x: half[0].matrix @ x @ half[1].matrix.T
-pool("resample", lambda x: resize.resample(x, *half), resized, some(1, 2, 3, 4), bounds=(4, 4), sums="fb")
 pool("max_pool2d", lambda x: tl.max_pool2d(x, (2, 3)), lambda x: 6 * mean_pool(x * won), BLOCKS, bounds=(0, 0))
 pool(
     "unpool",

@@ -20,7 +20,6 @@ WRITERS = {
     ".npz": lambda path, n: tl.save(path, {"n": np.array(n), "array": np.full(3000, n)}),
     ".txt": lambda path, n: files.write(path, lambda file: file.write(b"%d" % n * 3000)),
     ".svg": lambda path, n: graph().save(path),
-    ".dot": lambda path, n: graph().save(path),
 }
 if importlib.util.find_spec("safetensors"):
     WRITERS[".safetensors"] = lambda path, n: tl.save(path, {"array": np.full(3000, n)})

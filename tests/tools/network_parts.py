@@ -402,7 +402,7 @@ INNER = ("CosineAnnealingLR", "ExponentialLR", "LinearLR", "MultiStepLR", "StepL
 WITHOUT = {
     **dict.fromkeys(["Module", "Parameter", "Optimizer", "Schedule"], "bases; every row has them below it"),
     **dict.fromkeys(["Sequential", "ModuleList"], "blocks: every network is a Sequential, Chain has a ModuleList"),
-    **dict.fromkeys(["Call", "first_nonfinite", "record_calls", "summary"], "they look at a network"),
+    **dict.fromkeys(["Call", "record_calls", "summary"], "they look at a network"),
     "StateError": "an error",
     "init": "a module: weights are given by the judge, the same for both libraries",
     "clip_grad_norm_": "every third network clips",

@@ -61,20 +61,6 @@ def _pool(d):
     return [d.array("T", (d.r.randint(1, 2), 2, *(d.r.randint(5, 7) for _ in range(dims))))]
 
 
-@draws("Col2Im")
-def _col2im(d):
-    kernel = [d.r.randint(1, 3) for _ in range(2)]
-    d.some(strides=[[d.r.randint(1, 2) for _ in range(2)]], dilations=[[d.r.randint(1, 2) for _ in range(2)]])
-    d.some(pads=[[d.r.randint(0, k - 1) for k in kernel * 2]])
-    size = [d.r.randint(5, 7) for _ in range(2)]
-    strides, dilations = (d.attributes.get(n, [1, 1]) for n in ("strides", "dilations"))
-    pads = d.attributes.get("pads", [0] * 4)
-    rows = [
-        (n + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i, n in enumerate(size)
-    ]
-    return [d.array("T", (2, 3 * kernel[0] * kernel[1], rows[0] * rows[1])), d.ints(size), d.ints(kernel)]
-
-
 @draws("Resize")
 def _resize(d):
     modes = ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"]

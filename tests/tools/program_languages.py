@@ -182,7 +182,7 @@ SAME = set(
     "sin cos tanh arctan exp expm1 sinh cosh log log2 log10 log1p sqrt reciprocal arcsin arccos floor ceil round "  # noqa: SIM905
     "sign tan square abs add maximum minimum hypot mod where logical_and logical_or logical_not any all count_nonzero "
     "argmax argmin cumsum cumprod sum mean var std prod amax amin max min median squeeze expand_dims swapaxes moveaxis "
-    "broadcast_to reshape roll repeat tile tril triu stack concatenate meshgrid matmul dot inner outer kron tensordot "
+    "broadcast_to reshape roll repeat tile tril triu stack concatenate meshgrid matmul dot inner outer tensordot "
     "einsum flip".split()
 )
 OTHER = {"neg": "negative", "sub": "subtract", "mul": "multiply", "div": "divide", "pow": "power", "clone": "copy"}

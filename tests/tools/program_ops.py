@@ -192,7 +192,6 @@ PRODUCTS = forms(
     tl.dot({vector}, {vector})
     tl.inner({x}, {inner})
     tl.outer({vector}, {vector})
-    tl.kron({matrix}, {matrix})
     tl.tensordot({x}, {inner}, ([-1], [-1]))
     tl.einsum({einsum})
     tl.einsum({einsum})

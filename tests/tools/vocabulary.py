@@ -34,12 +34,13 @@ FUNCTIONS["creation"][1].update(words("as_tensor from_dlpack tensor"))
 FUNCTIONS["derivatives"] = (
     "torch.func",
     words(
-        "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint no_grad enable_grad is_grad_enabled "
+        "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint compile no_grad enable_grad is_grad_enabled "
         "detect_anomaly",
         value_and_grad="grad_and_value",
         jacobian="jacrev",
         hvp="autograd.functional.hvp",
         checkpoint="utils.checkpoint.checkpoint",
+        compile="torch.compile",
         no_grad="torch.no_grad",
         enable_grad="torch.enable_grad",
         is_grad_enabled="torch.is_grad_enabled",

@@ -153,7 +153,7 @@ def pulled(
 ) -> dict[Vertex, Any]:
     """:func:`pullback` of arrays: plain NumPy, unless a trace listens, which hears the rules if they get Tensors."""
     if tracer() is None:
-        return pullback(roots, [seed._data for seed in seeds], wanted, retain)
+        return pullback(roots, [*map(attrgetter("_data"), seeds)], wanted, retain)
     with no_grad():
         return {vertex: g._data for vertex, g in pullback(roots, seeds, wanted, retain).items()}
 

@@ -38,7 +38,7 @@ def sealed(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def is_sealed(value: Any) -> bool:
-    """Whether a value is an array that :func:`sealed` returned."""
+    """Return True for an array that :func:`sealed` returned."""
     return isinstance(value, np.ndarray) and value.base is None and not value.flags.writeable
 
 

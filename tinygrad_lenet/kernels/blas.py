@@ -13,7 +13,6 @@ import functools
 import importlib
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ from .threads import _finally, exclusively
 @functools.cache
 def _number() -> tuple[Any, Any] | None:
     """OpenBLAS's functions that get and set the number of its threads, or None if NumPy uses another BLAS."""
+    from pathlib import Path  # takes a while to import
+
     module = Path(str(importlib.import_module("numpy._core._multiarray_umath").__file__))
     # A module finds the symbols of the libraries that it has loaded; on Windows these must be asked themselves.
     for path in [module, *module.parents[2].glob("numpy.libs/*openblas*")]:

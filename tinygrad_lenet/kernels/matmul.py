@@ -118,7 +118,7 @@ def matmul_steps(out: NDArray[Any], room: Room, x: NDArray[Any], y: NDArray[Any]
 
 
 def batch_innermost(x: NDArray[Any]) -> bool:
-    """Whether a matrix (N, features) has the batch as the last axis in memory."""
+    """Return True if a matrix (N, features) has the batch as the last axis in memory."""
     return x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous
 
 

@@ -143,6 +143,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return out
 
 
+def trim() -> None:
+    """Free all idle blocks."""
+    for number, block in list(dict.items(_pool.blocks)):
+        if block.shelf.pop(number, None) is not None:  # else it is in use, or another thread was faster
+            _pool.blocks.pop(number, None)
+    _pool.recount()
+
+
 def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Room = empty) -> NDArray[Any]:
     """An uninitialised array of this shape, its axes in memory in the order of those of ``x``."""
     if x.flags.c_contiguous:

@@ -43,8 +43,7 @@ class Blocked(NamedTuple):
     def __call__(self) -> None:
         """Run all blocks."""
         if len(self.blocks) == 1:
-            for step in self.steps(self.blocks[0]):
-                step()
+            run(self.steps(self.blocks[0]))
         else:
             parallel(self._some, len(self.blocks), self.work)
 
@@ -62,8 +61,7 @@ class Choice(NamedTuple):
 
     def __call__(self) -> None:
         """Run one of the two."""
-        for step in self.steps if self.test() else self.otherwise:
-            step()
+        run(self.steps if self.test() else self.otherwise)
 
 
 class Scratch:

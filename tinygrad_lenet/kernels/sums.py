@@ -56,7 +56,7 @@ def single(x: Any) -> Any:
 def _pairwise(x: Any, axes: tuple[int, ...], dtype: Any, room: Room, steps: Steps) -> Any:
     """Add along those axes that are not innermost in memory, if they are long: appended steps fill the result."""
     outer = [axis for axis in axes if abs(x.strides[axis]) > x.itemsize]
-    if prod([x.shape[axis] for axis in outer]) <= 4 * _RUN:
+    if prod(map(x.shape.__getitem__, outer)) <= 4 * _RUN:
         return x
     for axis in outer:
         before, after = x.shape[:axis], x.shape[axis + 1 :]

@@ -16,6 +16,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,12 +35,13 @@ class _Share:
     Claiming is a single call, and repeating it after an interrupt changes nothing.
     """
 
-    __slots__ = ("bell", "claim", "error", "finished", "start", "stop", "task")
+    __slots__ = ("bell", "claim", "context", "error", "finished", "start", "stop", "task")
 
     def __init__(self, task: Task, start: int, stop: int) -> None:
         self.task: Task | None = task
         self.start, self.stop = start, stop
         self.claim: dict[str, str] = {}
+        self.context = copy_context()  # NumPy's error state is that of the caller
         self.finished = False
         self.bell = threading.Lock()  # released when the share is finished
         self.bell.acquire()
@@ -51,7 +53,7 @@ class _Share:
 
     def compute(self) -> None:
         assert self.task is not None
-        self.task(self.start, self.stop)
+        self.context.run(self.task, self.start, self.stop)
 
 
 def _serve(shares: SimpleQueue[_Share]) -> None:

@@ -146,39 +146,6 @@ def ones_(tensor: Tensor) -> Tensor:
 
 
 @checked
-def lecun_uniform_(tensor: Floats, generator: Seed = None) -> Tensor:
-    """Draw uniformly, with variance ``1 / fan_in`` (LeCun et al., *Efficient BackProp*, 1998, section 4.6).
-
-    Raises:
-        DTypeError: an argument of another type.
-        ShapeError: fewer than two axes.
-
-    >>> import tinygrad_lenet as tl
-    >>> w = tl.nn.init.lecun_uniform_(tl.zeros(100, 100), generator=0)
-    >>> round(float(w.std()), 2)  # 1 / sqrt(100)
-    0.1
-    """
-    bound = math.sqrt(3 / _fan(tensor))
-    return uniform_(tensor, -bound, bound, generator_of(generator))
-
-
-@checked
-def lecun_normal_(tensor: Floats, generator: Seed = None) -> Tensor:
-    """Draw normally, with variance ``1 / fan_in`` (LeCun et al., *Efficient BackProp*, 1998, section 4.6).
-
-    Raises:
-        DTypeError: an argument of another type.
-        ShapeError: fewer than two axes.
-
-    >>> import tinygrad_lenet as tl
-    >>> w = tl.nn.init.lecun_normal_(tl.zeros(100, 100), generator=0)
-    >>> round(float(w.std()), 2)  # 1 / sqrt(100)
-    0.1
-    """
-    return normal_(tensor, 0.0, math.sqrt(1 / _fan(tensor)), generator_of(generator))
-
-
-@checked
 def xavier_uniform_(tensor: Floats, gain: NonNegative = 1.0, generator: Seed = None) -> Tensor:
     """Draw uniformly, with variance ``gain^2 * 2 / (fan_in + fan_out)`` (Glorot & Bengio, 2010, equation 16).
 

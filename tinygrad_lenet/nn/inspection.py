@@ -15,11 +15,11 @@ from ..core.graph import now
 from ..core.modes import listening, no_grad
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..errors import ArgumentError, DTypeError, brief, foreign
+from ..errors import ArgumentError, brief, foreign
 from ..ops.convolution import _conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..ops.creation import zeros
 from ..ops.products import _linear_weight_grad, linear, matmul
-from .module import Model, Module, Parameter
+from .module import Model, Module
 
 
 class _Text(str):
@@ -187,47 +187,3 @@ def summary(model: Model, input_shape: Sequence[int]) -> str:
     table += [("total", "", f"{sum(p.size for p in model.parameters()):,}", _count([found for _, _, found in events]))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return _Text("\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table))
-
-
-@checked
-def first_nonfinite(model: Model, *inputs: Any) -> str:
-    """Say where the first NaN or infinity appears when a model is called with these inputs; "" if there is none.
-
-    The search goes through the inputs, the parameters and buffers, and the output of each layer in the order of calls.
-
-    Raises:
-        DTypeError: an input that is not an array.
-
-    >>> import tinygrad_lenet as tl
-    >>> from tinygrad_lenet import nn
-    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    >>> nn.first_nonfinite(model, tl.tensor([[float("inf"), 1.0]]))
-    'input 0 holds inf in 1 of 2 elements'
-    """
-    for i, x in enumerate(inputs):
-        if found := _nonfinite(x):
-            return f"input {i} {found}"
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if found := _nonfinite(tensor):
-            return f"{'parameter' if isinstance(tensor, Parameter) else 'buffer'} {name} {found}"
-    with no_grad(), record_calls(model) as calls, np.errstate(all="ignore"), foreign:
-        model(*inputs)
-    for call in calls:
-        for output in call.output if isinstance(call.output, tuple) else (call.output,):
-            if found := _nonfinite(output):
-                return f"the output of layer {call.name or 'itself'} ({type(call.module).__name__}) {found}"
-    return ""
-
-
-def _nonfinite(x: Any) -> str:
-    """Say which NaN or infinity an array holds first, and in how many elements; "" if there is none."""
-    try:
-        values = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
-    except Exception as error:  # an object of the user may raise anything
-        raise DTypeError(f"inputs must be arrays ({error})") from None
-    if values.dtype.kind != "f":
-        return ""
-    bad = ~np.isfinite(values)
-    if not bad.any():
-        return ""
-    return f"holds {values[bad][0]} in {bad.sum():,} of {values.size:,} elements"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from ..errors import UnsupportedError
 from ..kernels.convolution import Geometry
 from ..kernels.pooling import Averages
@@ -37,21 +35,6 @@ def _conv_transpose(g: Graph, like: Output, x: Any, weight: Any, at: Geometry) -
     return g.node("ConvTranspose", *inputs, group=at.groups, output_padding=extra, **attributes(of))
 
 
-@emits("unfold")
-def _unfold(g: Graph, like: Output, x: Any, at: Windows) -> str:
-    """A convolution in which each kernel has a single 1."""
-    channels, n = x.array.shape[1], math.prod(at.kernel)
-    weight = np.tile(np.eye(n, dtype=like.dtype).reshape(n, 1, *at.kernel), (channels, 1, 1, 1))
-    found = g.node("Conv", x, weight, group=channels, **attributes(at))
-    return g.node("Reshape", found, g.ints([0, channels * n, -1]))
-
-
-@emits("fold")
-def _fold(g: Graph, like: Output, x: Any, at: Windows) -> str:
-    options = attributes(at)
-    return g.node("Col2Im", x, g.ints(at.size), g.ints(options.pop("kernel_shape")), **options)
-
-
 @emits("max_pool2d")
 def _max_pool2d(g: Graph, like: Output, x: Any, at: Windows) -> str:
     ceil_mode = int(at.padded != at.full)  # whether a window reaches beyond the padding
@@ -67,10 +50,3 @@ def _avg_pool2d(g: Graph, like: Output, x: Any, at: Averages) -> str:
     count = int(at.count_include_pad or divisor is not None)
     found = g.node("AveragePool", x, ceil_mode=ceil_mode, count_include_pad=count, **attributes(of))
     return g.node("Mul", found, like.dtype.type(math.prod(of.kernel) / divisor)) if divisor else found
-
-
-@emits("resample")
-def _resample(g: Graph, like: Output, x: Any, rows: Any, columns: Any) -> str:
-    """A product with the matrices of weights."""
-    tall = g.node("MatMul", rows.matrix.astype(like.dtype), g.of(x, like.dtype))
-    return g.node("MatMul", tall, columns.matrix.T.astype(like.dtype))

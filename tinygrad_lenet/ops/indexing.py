@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..core.signature import beside
 from ..core.tensor import Tensor, as_tensor
 from ..core.values import as_index, is_sealed, sealed
 from ..errors import DTypeError, OutOfRangeError, ShapeError
+from ..kernels.steps import Room, Steps
 from ..kernels.sums import single
 from .elementwise import add, clone, maximum, where
 from .reduction import _max, _min, amax
@@ -72,6 +74,17 @@ def _put(shape: tuple[int, ...], paths: Any, *values: Array) -> Array:
         else:
             _at(out, views)[index] = x
     return out.astype(dtype, copy=False)
+
+
+def _put_steps(out: Array, _: Room, shape: Any, paths: Any, *values: Array) -> Steps | None:
+    if out.dtype == np.float16 or not all(isinstance(step, _Method) or _views(step) for path in paths for step in path):
+        return None
+    targets = [_pick.op.forward(_at(out, views), index) for *views, index in paths]
+    adds = [partial(np.add, target, x, target) for target, x in zip(targets[1:], values[1:], strict=True)]
+    return [partial(out.fill, 0), partial(np.copyto, targets[0], values[0]), *adds]
+
+
+_put.planned(_put_steps)
 
 
 class _Picked(Part):
@@ -190,8 +203,8 @@ def checked_index(index: Any, low: int, high: int, error: Any, message: str, ign
             raise DTypeError(f"indices must be whole numbers, got {broken[0]}")
         index = index.astype(np.intp)
     found = index.astype(np.intp)
-    ignores = ignored is not None and low <= ignored < high
-    if ignores or not (index.size and low <= _min(index, None) and _max(index, None) < high):
+    inside = ignored is not None and low <= ignored < high
+    if inside or not (index.size and low <= _min(index, None) and _max(index, None) < high):
         gone = index == ignored
         bad = index[~(gone | ((index >= low) & (index < high)))]
         if bad.size:

@@ -1,164 +1,78 @@
-"""Images in another size: each new pixel is a weighted sum of a few old ones, along the rows and along the columns.
-
-:class:`Weights` are the weights of one axis: ``means`` for adaptive pooling, ``nearest`` and ``bilinear`` for
-interpolation. The op ``resample`` applies those of the rows and of the columns; its gradient applies the transposed
-ones. The public functions at the end choose the weights.
+"""Images in another size, made of ops along the rows and along the columns: means of windows for adaptive pooling; for
+interpolation, old pixels at places that repeat, and weighted means of two of them.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import number, pair
+from ..checks import made, number, pair
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError, ShapeError, brief
+from ..kernels.sums import single
 from .pooling import avg_pool2d
-from .rearrange import repeat
+from .reduction import mean
+from .shape import along, concatenate
 from .windows import Pair
 
-Index: TypeAlias = NDArray[np.int64] | slice
-# One term of each sum: which new pixels have it, the old pixels, and their weights, or None if all are 1.
-Terms: TypeAlias = list[tuple[Index, Index, NDArray[Any] | None]]
+Places: TypeAlias = tuple[int, ...]
 Floating: TypeAlias = type[np.floating[Any]]
 Mode: TypeAlias = Literal["nearest", "bilinear"]
 
-# The weights
+
+@primitive
+def _take(x: Array, places: Places, axis: int) -> Array:
+    """The elements at places along an axis."""
+    return x[along(axis, list(places))]
 
 
-class Weights:
-    """The weights with which ``n`` pixels of an axis contribute to ``m`` new ones."""
-
-    __slots__ = ("back", "matrix", "terms")
-
-    def __init__(self, matrix: NDArray[Any], terms: Terms, back: Terms) -> None:
-        self.matrix = matrix  # (m, n)
-        self.terms = terms  # the same sums, term by term
-        self.back = back  # the sums of the transposed matrix, for the gradient
-
-    def __repr__(self) -> str:
-        return f"weights of {self.matrix.shape[1]} pixels for {self.matrix.shape[0]}"
-
-    @functools.lru_cache(maxsize=256)  # noqa: B019  # of cached weights: a replay compares the options of ops
-    def transposed(self) -> Weights:
-        """The weights with which the gradients of the ``m`` new pixels contribute to those of the ``n`` old ones."""
-        return Weights(self.matrix.T, self.back, self.terms)
+@primitive
+def _give(g: Array, places: Places, axis: int, shape: tuple[int, ...]) -> Array:
+    """Zeros of a shape to which ``g`` is added at places along an axis."""
+    out = np.zeros(shape, g.dtype)
+    for i, place in enumerate(places):
+        out[along(axis, place)] += g[along(axis, i)]
+    return out
 
 
-def _weights(n: int, m: int, new: NDArray[np.int64], old: NDArray[np.int64], factor: NDArray[Any]) -> Weights:
-    """Weights that add ``factor[k]`` times the pixel ``old[k]`` to the pixel ``new[k]``."""
-    matrix = np.zeros((m, n))
-    np.add.at(matrix, (new, old), factor)
-    return Weights(matrix, _terms(new, old, factor), _terms(old, new, factor))
+_take.vjp(x=lambda g, x_shape, places, axis: _give(g, places, axis, x_shape))
+_take.check(draw(2, 3), (0, 0, 2), 1)
+_take.known_as(onnx=lambda g, t, x, places, axis: g.node("Gather", x, np.array(places), axis=axis))
+_give.vjp(g=lambda g_, places, axis: _take(g_, places, axis))
+_give.check(draw(2, 3), (0, 0, 2), 1, (2, 4))
 
 
-def _terms(new: NDArray[np.int64], old: NDArray[np.int64], factor: NDArray[Any]) -> Terms:
-    """The first terms of all sums, then the second terms, and so on."""
-    order = np.argsort(new, kind="stable")
-    new, old, factor = new[order], old[order], factor[order]
-    rank = np.arange(len(new)) - np.searchsorted(new, new)  # 0 for the first term of a sum
-    terms: Terms = []
-    for of_rank in np.split(np.argsort(rank, kind="stable"), np.cumsum(np.bincount(rank))[:-1]):
-        weights = factor[of_rank]
-        terms.append((_index(new[of_rank]), _index(old[of_rank]), weights if (weights != 1).any() else None))
-    return terms
-
-
-def _index(at: NDArray[np.int64]) -> Index:
-    """A slice if the pixels are evenly spaced: it is read and written several times as fast."""
-    step = int(at[1] - at[0]) if len(at) > 1 else 1
-    even = step > 0 and (np.diff(at) == step).all()
-    return slice(int(at[0]), int(at[-1]) + 1, step) if even else at
-
-
-@functools.lru_cache(maxsize=256)
-def means(n: int, m: int) -> Weights:
-    """The means of ``m`` windows that cover ``n`` pixels."""
-    i, pixel = np.arange(m)[:, None], np.arange(n)
-    seen = (pixel >= i * n // m) & (pixel < -((i + 1) * -n // m))
-    new, old = seen.nonzero()
-    return _weights(n, m, new, old, 1 / seen.sum(axis=1)[new])
-
-
-@functools.lru_cache(maxsize=256)
-def nearest(n: int, m: int, scale: float | None, dtype: Floating) -> Weights:
-    """The pixel ``floor(i * spacing)``, in PyTorch's arithmetic, which rounds some products up to an integer."""
+def _nearest(n: int, m: int, scale: float | None, dtype: Floating) -> Places:
+    """The pixels ``floor(i * spacing)``, in PyTorch's arithmetic, which rounds some products up to an integer."""
     at = (np.arange(m, dtype=dtype) * _spacing(n, m, scale, dtype)).astype(np.float32)
-    old = np.minimum(np.floor(at), n - 1).astype(np.int64)
-    return _weights(n, m, np.arange(m), old, np.ones(m))
+    return tuple(np.minimum(np.floor(at), n - 1).astype(int).tolist())
 
 
-@functools.lru_cache(maxsize=256)
-def bilinear(n: int, m: int, scale: float | None, corners: bool, dtype: Floating) -> Weights:
-    """The two nearest pixels, weighted by distance, in PyTorch's arithmetic: a weight may be 0."""
-    new, half = np.arange(m), dtype(0.5)
-    if m == n:
-        at = new.astype(dtype)
-    elif corners:
-        at = new.astype(dtype) * (dtype(n - 1) / dtype(m - 1) if m > 1 else dtype(0))
-    else:
-        at = np.maximum((new.astype(dtype) + half) * _spacing(n, m, scale, dtype) - half, 0)
+def _linear(x: Tensor, axis: int, m: int, scale: float | None, corners: bool, dtype: Floating) -> Tensor:
+    """Means of the two nearest pixels, weighted by distance, in PyTorch's arithmetic: a weight may be 0."""
+    n, at = x.shape[axis], np.arange(m, dtype=dtype)
+    if corners and m != n:
+        at = at * (dtype(n - 1) / dtype(m - 1) if m > 1 else dtype(0))
+    elif m != n:
+        at = np.maximum((at + dtype(0.5)) * _spacing(n, m, scale, dtype) - dtype(0.5), 0)
     left = np.minimum(at.astype(np.int64), n - 1)
-    right = left if m == n else np.minimum(left + 1, n - 1)
-    share = np.minimum(at - left, 1)  # of the pixel on the right
-    old, factor = np.concatenate((left, right)), np.concatenate((1 - share, share))
-    return _weights(n, m, np.concatenate((new, new)), old, factor)
+    return between(x, axis, left, left if m == n else np.minimum(left + 1, n - 1), np.minimum(at - left, 1))
+
+
+def between(x: Tensor, axis: int, left: NDArray[Any], right: NDArray[Any], share: NDArray[Any]) -> Tensor:
+    """Means of two pixels along an axis; ``share`` is the weight of the one on the right."""
+    share = share.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1 - axis))
+    return _take(x, tuple(left.tolist()), axis) * (1 - share) + _take(x, tuple(right.tolist()), axis) * share
 
 
 def _spacing(n: int, m: int, scale: float | None, dtype: Floating) -> Any:
     """The distance between two new pixels, in old ones."""
     return dtype(1 / scale) if scale else dtype(n) / dtype(m)
-
-
-# The op
-
-
-def _weighted_sums(x: Array, weights: Weights, axis: int) -> Array:
-    """The weighted sums along one axis of (N, C, H, W), term by term."""
-    m, before = len(weights.matrix), (slice(None),) * axis
-    out: Any = None
-    for new, old, factor in weights.terms:
-        term = x[(*before, old)] if isinstance(old, slice) else x.take(old, axis)
-        if factor is not None:
-            term = term * factor.astype(x.dtype).reshape((-1,) + (1,) * (3 - axis))
-        if out is not None:
-            out[(*before, new)] += term
-        elif term.shape[axis] == m:
-            out = term if term.base is None else np.array(term)
-        else:
-            out = np.zeros((*x.shape[:axis], m, *x.shape[axis + 1 :]), x.dtype)
-            out[(*before, new)] = term
-    return out
-
-
-@primitive
-def resample(x: Array, rows: Any, columns: Any) -> Array:
-    """Images (N, C, H, W) in another size, by :class:`Weights` of rows and of columns; float16 is added in float32.
-
-    This takes two matrix products, but sums term by term where all weights are 1, or where a weight of 0 in a matrix
-    would turn an infinite pixel into NaN.
-    """
-    wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    plain = all(factor is None for _, _, factor in (*rows.terms, *columns.terms))
-    if plain or not np.isfinite(wide).all():
-        with np.errstate(invalid="ignore"):  # an infinite pixel with a weight of 0
-            out = _weighted_sums(_weighted_sums(wide, rows, 2), columns, 3)
-    else:
-        out = rows.matrix.astype(wide.dtype) @ wide @ columns.matrix.T.astype(wide.dtype)
-    return out.astype(x.dtype, copy=False)
-
-
-resample.vjp(x=lambda g, rows, columns: resample(g, rows.transposed(), columns.transposed()))
-resample.check(draw(2, 1, 3, 4), means(3, 2), bilinear(4, 2, None, True, np.float64))
-resample.check(draw(1, 2, 2, 4), nearest(2, 6, 3.15, np.float32), nearest(4, 3, None, np.float32))
-
-
-# The functions
 
 
 def _images(input: Array) -> Tensor:
@@ -169,11 +83,6 @@ def _images(input: Array) -> Tensor:
     if 0 in x.shape[-2:]:
         raise ShapeError(f"images must have pixels, got shape {x.shape}")
     return x if x.dtype.kind == "f" else x.astype(np.float32)
-
-
-def _resample(x: Tensor, rows: Weights, columns: Weights) -> Tensor:
-    """:func:`resample` for images (N, C, H, W) or (C, H, W)."""
-    return resample(x, rows, columns) if x.ndim == 4 else resample(x.unsqueeze(0), rows, columns).squeeze(0)
 
 
 @composite(torch="nn.functional.adaptive_avg_pool2d")
@@ -199,7 +108,13 @@ def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int |
     size = pair("output_size", [n if m is None else m for n, m in zip(x.shape[-2:], wanted, strict=False)])
     if x.ndim == 4 and not any(n % m for n, m in zip(x.shape[2:], size, strict=True)):
         return avg_pool2d(x, (x.shape[2] // size[0], x.shape[3] // size[1]))
-    return _resample(x, *(means(n, m) for n, m in zip(x.shape[-2:], size, strict=True)))
+    made((*x.shape[:-2], *size), np.empty)  # raises if it does not fit, before a long loop
+    wide: Tensor = single(x)  # float16 is added in float32
+    for axis, m in zip((x.ndim - 2, x.ndim - 1), size, strict=True):
+        n = x.shape[axis]
+        windows = [slice(i * n // m, -((i + 1) * -n // m)) for i in range(m)]
+        wide = concatenate([mean(wide[along(axis, window)], axis, keepdims=True) for window in windows], axis)
+    return wide if wide.dtype == x.dtype else wide.astype(x.dtype)
 
 
 @composite(torch="nn.functional.interpolate")
@@ -248,14 +163,14 @@ def interpolate(
             raise ArgumentError(f"scale_factor must be a number or a pair of numbers, got {brief(scale_factor)}")
         new = [math.floor(n * f) for n, f in zip(old, scales, strict=True)]
     new = pair("size" if scale_factor is None else "scale_factor * size", new)
-    axes = [*zip(old, new, scales, strict=True)]
     double = x.dtype == np.float64
-    if mode == "bilinear":
-        dtype = np.float64 if double else np.float32
-        return _resample(x, *(bilinear(n, m, f, bool(align_corners), dtype) for n, m, f in axes))
-    small = sum(new) <= 128  # where PyTorch calls another kernel, with its own arithmetic
-    dtype = np.float64 if double and not small else np.float32
-    weights = [nearest(n, m, None if small and m in (n, 2 * n) else f, dtype) for n, m, f in axes]
-    if all(m % n == 0 and len(w.back) == m // n for (n, m, _), w in zip(axes, weights, strict=True)):
-        return repeat(repeat(x, new[0] // old[0], -2), new[1] // old[1], -1)
-    return _resample(x, *weights)
+    small = sum(new) <= 128  # where PyTorch calls another kernel for "nearest", with its own arithmetic
+    wide: Tensor = single(x)  # float16 is added in float32
+    for axis, m, scale in zip((x.ndim - 2, x.ndim - 1), new, scales, strict=True):
+        n = x.shape[axis]
+        if mode == "bilinear":
+            wide = _linear(wide, axis, m, scale, bool(align_corners), np.float64 if double else np.float32)
+        else:
+            scale = None if small and m in (n, 2 * n) else scale
+            wide = _take(wide, _nearest(n, m, scale, np.float64 if double and not small else np.float32), axis)
+    return wide if wide.dtype == x.dtype else wide.astype(x.dtype)

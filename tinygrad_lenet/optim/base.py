@@ -159,10 +159,12 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        groups = [
-            [p for p in group["params"] if getattr(p, "_grad", None) is not None] for group in self._listed_groups()
-        ]
-        _apply(self, groups, [[p._grad._data for p in group] for group in groups], user_line())
+        try:
+            groups = self._listed_groups()
+        except TinygradLenetError as error:
+            raise named(error, f"{type(self).__name__}.step")  # noqa: B904  # it is the same error
+        params = [[p for p in group["params"] if getattr(p, "grad", None) is not None] for group in groups]
+        _apply(self, params, [[p._grad._data for p in some] for some in params], user_line())
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """Change ``w`` in place. The gradient ``g`` must not be changed.

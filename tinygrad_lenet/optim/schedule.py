@@ -83,7 +83,9 @@ class Schedule(Rates):
     def _chained(self, t: int, lr: float, base: float) -> float:
         """The rate at step ``t`` of a group whose rate after the step before is ``lr``."""
         before, now = self.rate(t - 1, base) if t else base, self.rate(t, base)
-        return now if lr == before or not before else lr * (now / before)
+        if before in (0, now):
+            return lr if now == before else now
+        return now if lr == before else lr * (now / before)
 
     @checked
     def step(self) -> None:

@@ -22,7 +22,7 @@ from ..ops.shape import axes_of, reshape
 from .program import Program
 from .trace import Step, Trace, Value, values_in
 
-_ROWS = 32  # of a chunk, at most; with half as many, calls take longer than the arithmetic
+_ROWS = 64  # of a chunk, at most, and half of it at least; with fewer, calls take longer than the arithmetic
 
 
 class Chunks:
@@ -30,7 +30,8 @@ class Chunks:
 
     def __init__(self, steps: Sequence[Step], outputs: Sequence[Value], inputs: Sequence[Value]) -> None:
         self.batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
-        self.size = next((n for n in range(_ROWS, _ROWS // 2 - 1, -1) if self.batch % n == 0), self.batch)
+        sizes = range(_ROWS, _ROWS // 2 - 1, -1)
+        self.size = next((n for n in sizes if n < self.batch and self.batch % n == 0), self.batch)
         self.outputs, self.inputs = outputs, inputs
         self.before: list[Step] = []
         self.inside: list[Step] = []
@@ -69,7 +70,7 @@ class Chunks:
         """Whether chunks pay: all work on rows is inside of them, and the sums are small beside the rows."""
         rows, sums = (math.fsum(math.prod(v.shape) * v.dtype.itemsize for v in some) for some in (self.rows, self.sums))
         mixed = any(not self.rows.isdisjoint(values_in(step.args)) for step in self.after)
-        return not mixed and 0 < 4 * (self.batch // self.size) * sums <= rows and self.size < self.batch
+        return self.size < self.batch and not mixed and 0 < 4 * (self.batch // self.size) * sums <= rows
 
     def bind(self) -> Chunks:
         """Make the programs."""

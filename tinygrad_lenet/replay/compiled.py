@@ -82,13 +82,15 @@ class Compiled(Generic[P, R]):
                             return compare(recording, tensors, lambda: self.fn(*args, **kwargs))
                         return recording.replay(tensors)
                     first = recording
+            if self.traced > self.replayed + 2 * _MOST:
+                return self.fn(*args, **kwargs)
             recording = Recording(self.fn, args, kwargs, outside)
             self.traced += 1
             if first is not None and not recording.refusal:
                 recording.plan(first)
             why = recording.refusal
-            if self.traced == _MOST and self.replayed < _MOST:
-                why = why or "nearly each call has other shapes, numbers or global variables, and is recorded anew"
+            if self.traced > self.replayed + 2 * _MOST:
+                why = why or "too many calls have other shapes, numbers or global variables than earlier ones"
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)
@@ -102,9 +104,9 @@ class Compiled(Generic[P, R]):
         Raises:
             ArgumentError: there is no program before the third call.
         """
-        recording = next((r for _, r in self.recordings if r.program is not None), None)
+        recording = next((r for _, r in self.recordings if r.replayed), None)
         if recording is None:
-            why = next((r.refusal for _, r in self.recordings if r.refusal), "it is made at the second call")
+            why = next((r.refusal for _, r in self.recordings if r.refusal), "the third call is the first replay")
             raise ArgumentError(f"report: there is no program: {why}")
         return report(recording)
 
@@ -117,7 +119,7 @@ class Compiled(Generic[P, R]):
 
 
 def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, (list, tuple)):
+    if a is not b and isinstance(a, (list, tuple)):
         return type(a) is type(b) and len(a) == len(b) and all(map(_equal, a, b))
     return a is b or (isinstance(a, (*PLAIN, np.dtype)) and type(a) is type(b) and bool(a == b))
 
@@ -167,7 +169,7 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
     >>> import tinygrad_lenet as tl
     >>> from tinygrad_lenet import nn, optim
     >>> model = nn.Linear(2, 1, generator=0)
-    >>> optimizer = optim.SGD(model.parameters(), lr=0.1)
+    >>> optimizer = optim.SGD(model.parameters(), lr=0.02)
     >>> @tl.compile
     ... def step(x, y):
     ...     loss = tl.mse_loss(model(x), y)

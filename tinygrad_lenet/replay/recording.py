@@ -16,6 +16,7 @@ from ..core.saved import changed
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..errors import GradientError
+from ..kernels.memory import trim
 from ..nn.module import Module, changes
 from .chunks import Chunks
 from .program import Program
@@ -30,6 +31,7 @@ class Recording:
 
     def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, outside: Iterable[Any]) -> None:
         self.program: Any = None
+        self.replayed = False
         self.trace = trace = Trace([x for x in flattened((args, kwargs)) if isinstance(x, Tensor)])
         self.inputs = [*trace.inputs]
         self.backward: Backward | None = None
@@ -89,6 +91,7 @@ class Recording:
         self.absent = [p for p in self.absent if id(p) in known]
         if not self.refusal:
             pool_first(self.steps, self.outputs)
+            trim()  # what the two calls have used: replays need it no longer
             self.program = self._program()
             if self.backward is not None:
                 self.backward.leases.append((self.program, lambda: None))
@@ -106,10 +109,8 @@ class Recording:
 
     def replay(self, inputs: list[Tensor]) -> Any:
         """Compute the same for other inputs."""
-        program = self.program
-        if self.backward is not None:
-            program = self.backward.free_program(self._program)
-        assert program is not None
+        program = self.program if self.backward is None else self.backward.free_program(self._program)
+        self.replayed = True
         for value, x in zip(self.inputs, inputs, strict=True):
             np.copyto(program.arrays[value], x._data)
         for value in self.before:
@@ -125,9 +126,7 @@ class Recording:
                 return inputs[self.inputs.index(leaf)]
             if leaf.kind == "outside":
                 return leaf.tensor
-            node = None
-            if self.backward is not None and leaf is self.backward.output:
-                node = self.backward.node(program, inputs)
+            node = self.backward.node(program, inputs) if self.backward and leaf is self.backward.output else None
             return Tensor._wrap(np.array(program.array(leaf)), node)
 
         return mapped(self.tree, result)

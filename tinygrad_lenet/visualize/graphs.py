@@ -1,4 +1,4 @@
-"""A picture of the recorded graph as DOT or SVG, in plain Python."""
+"""A picture of the recorded graph as SVG, in plain Python."""
 
 from __future__ import annotations
 
@@ -21,13 +21,7 @@ from ..nn import Module
 from ..nn.inspection import _Text as Text
 from ..nn.module import Model
 
-# For each kind of node: its fill colour, and its shape in DOT.
-_LOOKS = {
-    "op": ("#dbe9f6", "box"),
-    "parameter": ("#fde9c9", "ellipse"),
-    "input": ("#e2f0d9", "ellipse"),
-    "output": ("#f8d7da", "box"),
-}
+_COLOURS = {"op": "#dbe9f6", "parameter": "#fde9c9", "input": "#e2f0d9", "output": "#f8d7da"}
 _GAP = 12  # between boxes of a row
 _HEAD = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right:.0f} {bottom:.0f}" width="{right:.0f}" \
@@ -41,7 +35,7 @@ height="{bottom:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="11">
 class Node:
     """An op or a leaf of a drawing."""
 
-    kind: str  # a key of _LOOKS
+    kind: str  # a key of _COLOURS
     title: str
     shape: tuple[int, ...]
     dtype: str
@@ -116,17 +110,6 @@ class GraphView:
             Hook(vertex._hooks, self.nodes[-1].note)
         return len(self.nodes) - 1
 
-    def dot(self) -> str:
-        """The graph in the language of Graphviz."""
-        lines = ["digraph {", '  rankdir=TB; ranksep=0.25; nodesep=0.2; fontname="Helvetica"']
-        lines.append('  node [style=filled, fontname="Helvetica", fontsize=10, height=0.3, margin="0.1,0.04"]')
-        for i, node in enumerate(self.nodes):
-            fill, shape = _LOOKS[node.kind]
-            text = "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in node.lines())
-            lines.append(f'  n{i} [label="{text}", fillcolor="{fill}", shape={shape}]')
-        lines += [f"  n{a} -> n{b}" for a, b in self.edges]
-        return Text("\n".join([*lines, "}", ""]))
-
     def _layout(self) -> list[_Box]:
         """The boxes of the nodes: each op in a row below its parents, leaves to the right of the ops."""
         boxes, rank = [_Box(node.lines()) for node in self.nodes], [0] * len(self.nodes)
@@ -165,8 +148,8 @@ class GraphView:
             path = f"M{a.x:.1f} {start:.1f}C{a.x:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {end:.1f}"
             parts.append(f'<path d="{path}" fill="none" stroke="#555" marker-end="url(#end)"/>')
         for node, box in zip(self.nodes, boxes, strict=True):
-            fill, shape = _LOOKS[node.kind]
-            radius, above = box.height / 2 if shape == "ellipse" else 3, box.y - box.height / 2
+            fill, above = _COLOURS[node.kind], box.y - box.height / 2
+            radius = box.height / 2 if node.leaf is not None else 3
             parts.append(
                 f'<rect x="{box.x - box.width / 2:.1f}" y="{above:.1f}" width="{box.width:.1f}" '
                 f'height="{box.height:.1f}" rx="{radius:.1f}" fill="{fill}" stroke="#555"/>'
@@ -184,17 +167,15 @@ class GraphView:
 
     @checked
     def save(self, path: File) -> None:
-        """Write the graph to a file whose name ends in ``.svg`` or ``.dot``.
+        """Write the graph to a file whose name ends in ``.svg``.
 
         Raises:
             ArgumentError: the name has another ending.
             DataError: the file cannot be written, or is not a regular file. An existing file is left unchanged.
         """
-        ending = os.path.splitext(path)[1]
-        if ending not in (".svg", ".dot"):
-            raise ArgumentError(f"path must end in .svg or .dot, got {path}")
-        text = self.svg() if ending == ".svg" else self.dot()
-        files.write(path, text.encode())
+        if os.path.splitext(path)[1] != ".svg":
+            raise ArgumentError(f"path must end in .svg, got {path}")
+        files.write(path, self.svg().encode())
 
 
 @checked
@@ -206,9 +187,8 @@ def graph(tensor: Tensor, model: Model | None = None) -> GraphView:
         model: a module; its parameters are labelled with their names.
 
     Returns:
-        An object that a notebook displays. ``.save("graph.svg")`` writes a file, and so does ``.save("graph.dot")``
-        for Graphviz. After a backward pass each node also shows the norm of its gradient. Inputs that do not require a
-        gradient are not recorded, and so not drawn.
+        An object that a notebook displays; ``.save("graph.svg")`` writes a file. After a backward pass each node also
+        shows the norm of its gradient. Inputs that do not require a gradient are not recorded, and so not drawn.
 
     Raises:
         GradientError: nothing was recorded, or a backward pass has freed the graph.

@@ -20,7 +20,7 @@ class Wrong(Exception):
 
 
 def kind(value):
-    """What a value is, in a message."""
+    """A short description of a value, for a message."""
     if value is None:
         return "None: is a return missing?"
     if isinstance(value, (tuple, list)):

@@ -1,23 +1,20 @@
 """Names of PyTorch that the package lacks: each is answered, and code in an answer does as it says."""
 
+import abc
+import pydoc
 import re
 import subprocess
 import sys
 import traceback
-from pathlib import Path
+from collections import defaultdict
 
 import numpy as np
 import pytest
+from hints import FILE, NAMES, PLACES, without_existing
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import hints, nn, optim
 
-LINES = [
-    line.partition(":") for line in (Path(__file__).parent / "files/names_of_pytorch.txt").read_text().splitlines()
-]
-NAMES = {place: names.split() for place, _, names in LINES if place[0] != "#"}
-PLACES = {"torch": tl, "dtypes": tl, "nn": nn, "nn.functional": tl.functional, "optim": optim, "lr_scheduler": optim}
-PLACES |= {"utils.data": tl.data, "Tensor": tl.tensor([1.0, 2.0]), "Module": nn.Linear(3, 4)}
 ENTRIES = [(place, name, text) for place, table in hints.answers().items() for name, text in table.items()]
 
 
@@ -41,11 +38,23 @@ def test_every_name_of_pytorch_is_here_or_answered(place):
         assert "Did you mean" not in "".join(traceback.format_exception(error))
 
 
+def test_every_answer_is_for_a_name_that_is_missing():
+    gone = without_existing(FILE.read_text())[1]
+    how = "run `python tests/tools/hints.py --write` to remove them"
+    assert not gone, f"hints.txt has entries for names that exist now: {', '.join(gone)}; {how}"
+
+
+def test_entries_of_names_that_exist_are_removed():
+    text = "# a | b\ncat relu | one\n\nsigmoid | two\n*_like | three\n[tl]\nfloat | four\nno_grad | five\n"
+    kept = "# a | b\ncat | one\n\n*_like | three\n[tl]\nfloat | four\n"
+    assert without_existing(text) == (kept, ["relu", "sigmoid", "tl.no_grad"])
+
+
 def test_every_answer_is_for_a_name_of_pytorch_and_none_is_given_twice():
     known = {name for names in NAMES.values() for name in names}
-    known |= {name.removesuffix("_") for name in known} | {"lr_scheduler"}
+    known |= {name.removesuffix("_") for name in known} | {"lr_scheduler", "functional"}
     assert sorted({name for _, name, _ in ENTRIES if "*" not in name} - known) == []
-    text = Path(hints.__file__).with_name("hints.txt").read_text()
+    text = FILE.read_text()
     for part in re.split(r"\n\[\w+\]\n", text):
         names = [n for line in part.splitlines() if line and line[0] != "#" for n in line.partition(" | ")[0].split()]
         assert len(names) == len(set(names)), sorted({n for n in names if names.count(n) > 1})
@@ -131,16 +140,17 @@ x = tl.tensor([1.0, 2.0])
 """
 
 
-def test_python_numpy_and_pickle_do_not_load_the_answers():
+def test_python_numpy_and_pickle_ask_for_no_answer():
     program = f"""{START}
+before = hints.hint.cache_info().misses
 model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(), nn.Linear(3, 1))
 np.asarray(x), np.sin(x), np.array([x, x]), x + np.ones(2), float(x[0]), f"{{x}}", repr(x)
 copy.deepcopy(x), copy.copy(model), pickle.loads(pickle.dumps((x, model)))
 model.load_state_dict(model.state_dict())
 model(x).backward()
-for step in (x, model, tl, nn):
-    assert not hasattr(step, "__array_struct__") and not hasattr(step, "_repr_html_")
-print(hints.answers.cache_info().misses, hasattr(x, "cuda"), hints.answers.cache_info().misses)
+for thing in (x, model):
+    assert not hasattr(thing, "__array_struct__") and not hasattr(thing, "_repr_html_")
+print(hints.hint.cache_info().misses - before, hasattr(x, "cuda"), hints.hint.cache_info().misses - before)
 """
     assert run(program) == "0 False 1\n"
 
@@ -180,6 +190,70 @@ def test_the_error_of_a_property_is_its_own():
 
 
 def test_without_the_file_names_are_missing_as_ever(monkeypatch):
-    monkeypatch.setattr(hints, "answers", lambda: {"": {}})
+    monkeypatch.setattr(hints, "answers", lambda: defaultdict(dict))
+    hints.hint.cache_clear()
     assert str(answer(tl, "cat")) == "module 'tinygrad_lenet' has no attribute 'cat'"
     assert str(answer(tl.ones(1), "cat")) == "'Tensor' object has no attribute 'cat'"
+    hints.hint.cache_clear()
+
+
+def test_an_import_of_a_missing_name_is_answered():
+    for line in ("from tinygrad_lenet import cuda", "from tinygrad_lenet import ones, cuda"):
+        with pytest.raises(ImportError, match="no attribute 'cuda'; everything runs on the CPU"):
+            exec(line)
+    with pytest.raises(ImportError, match="no attribute 'MultiheadAttention'; not included"):
+        exec("from tinygrad_lenet.nn import MultiheadAttention")
+    with pytest.raises(ImportError, match=r"'tinygrad_lenet.optim' has no attribute 'absent'$"):
+        exec("from tinygrad_lenet.optim import absent")
+
+
+# A class lists only what it has, and other classes may have the missing names
+
+
+def test_missing_names_are_not_listed():
+    for thing in (tl.tensor(1.0), tl.Tensor, nn.Linear(2, 3), nn.Module, nn.Parameter):
+        assert "cuda" not in dir(thing)
+        assert not hasattr(thing, "cuda")
+        assert not [name for name in dir(thing) if not hasattr(thing, name) and name[:2] != "__"]
+        assert "cuda" not in pydoc.render_doc(thing)
+        with pytest.raises(AttributeError, match="'cuda'; everything runs on the CPU"):
+            _ = thing.cuda
+
+
+@pytest.mark.parametrize("base", [tl.Tensor, nn.Module])
+def test_a_subclass_may_define_or_inherit_a_missing_name(base):
+    class Mixin:
+        def cuda(self):
+            return "mixin"
+
+    class Own(base):
+        @property
+        def cuda(self):
+            return "own"
+
+    class Before(Mixin, base):
+        pass
+
+    class After(base, Mixin, abc.ABC):
+        pass
+
+    class Asked(base):
+        def __getattr__(self, name):
+            return f"asked for {name}"
+
+    arguments = [[1.0]] if base is tl.Tensor else []
+    assert Own(*arguments).cuda == "own"
+    assert Before(*arguments).cuda() == After(*arguments).cuda() == After.cuda(None) == "mixin"
+    assert Asked(*arguments).cuda == "asked for cuda"
+    model = Asked(*arguments) if base is nn.Module else Mixin()
+    model.cuda = 3
+    assert model.cuda == 3
+    del model.cuda
+
+
+def test_attributes_of_tensors_and_modules_are_read_without_a_function_of_python():
+    """With ``__getattr__``, Python 3.11 reads each attribute three times as slowly."""
+    for kind in (tl.Tensor, nn.Linear):
+        assert not hasattr(kind, "__getattr__")
+        assert kind.__getattribute__ is object.__getattribute__
+        assert type(kind) is type  # isinstance() is slower for classes with another type

@@ -16,7 +16,6 @@ from numpy.typing import DTypeLike, NDArray
 from .._methods import Methods
 from ..checks import flag
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
-from ..hints import answering
 from .modes import is_grad_enabled, no_grad, tracer, user_line, watcher
 from .values import NATIVE, as_index, converted, unchanged
 
@@ -93,8 +92,6 @@ class PythonObject(Methods):
         def _wrap(array: NDArray[Any], node: Node | None = None, version: list[Any] | None = None) -> Tensor: ...
         def numpy(self) -> NDArray[Any]: ...
         def detach(self) -> Tensor: ...
-    else:  # hidden from type checkers, which would accept any name
-        __getattr__ = answering("Tensor")
 
     # Attributes
 

@@ -14,7 +14,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..core.values import mapped, narrowed
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, listing, named
-from ..hints import answering
+from ..hints import Answering
 from .naming import name_layer, title
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class StateError(TinygradLenetError, KeyError):
 changes = [0]  # the number of assignments to attributes of modules, which a replay watches
 
 
-class Module:
+class Module(Answering):
     """Base of layers and models. A subclass writes ``__init__`` and ``forward``.
 
     Assign parameters and other modules as attributes, or in lists, tuples and dicts: they are found there, in the order
@@ -95,8 +95,6 @@ class Module:
 
     training: bool = True
     _buffers: Mapping[str, bool] = {}  # the names of buffers, and whether the state holds them; replaced, not changed
-    if not TYPE_CHECKING:  # which would accept any name
-        __getattr__ = answering("Module")
 
     def __init__(self) -> None:
         self.training = True

@@ -197,8 +197,7 @@ def checked_index(index: Any, low: int, high: int, error: Any, message: str, ign
     ``low ... high - 1``; in its message, {0} is the first that does not, and {1} all indices. Floats must be integers.
     """
     if index.dtype.kind == "f":
-        wide = index.astype(np.float64)
-        broken = index[(wide != np.rint(wide)) | ~(np.abs(wide) < 2.0**63)]
+        broken = index[(index != np.rint(index)) | ~(np.abs(index) < np.float64(2**63))]
         if broken.size:
             raise DTypeError(f"indices must be whole numbers, got {broken[0]}")
         index = index.astype(np.intp)

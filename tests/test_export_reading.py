@@ -219,6 +219,18 @@ def test_an_update_in_place_is_an_op():
     agree(model, X[:1], others=[(X[1:] * 2,)], dynamic_batch=False)
 
 
+def test_pytorchs_words_of_changes_in_place_are_ops_too():
+    def model(x):
+        y = x * 2
+        z = tl.zeros(1, 3).fill_(3)
+        z.add_(y, alpha=2).mul_(y)
+        z.copy_(z.clamp(min=0)).add_(1)
+        return z.masked_fill(z > 4, -1), z
+
+    agree(model, X[:1], others=[(X[1:] * 2,)], dynamic_batch=False)
+    refused(lambda x: (x * 2).copy_(x[:, :1]), X, False)  # only a part of the shape
+
+
 def test_a_view_of_memory_that_was_changed_is_refused():
     def model(x):
         y = x * 2

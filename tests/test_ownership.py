@@ -30,6 +30,7 @@ VIEWS = {
     "swapaxes": [lambda x: tl.swapaxes(x, 0, 0), lambda x: tl.swapaxes(x, 0, -1)],
     "moveaxis": [lambda x: tl.moveaxis(x, 0, 0), lambda x: tl.moveaxis(x, (), ())],
     "flip": [tl.flip, lambda x: tl.flip(x, ()), lambda x: tl.flip(x, 0)],
+    "expand": [lambda x: x.expand(*x.shape), lambda x: x.expand(2, *x.shape)],
     "broadcast_to": [lambda x: tl.broadcast_to(x, x.shape), lambda x: tl.broadcast_to(x, 2, *x.shape)],
     "diagonal": [tl.diagonal, lambda x: tl.diagonal(x, 1, -1, 0)],
     "split": [lambda x: tl.split(x, 1), lambda x: tl.split(x, []), lambda x: tl.split(x, [1])],
@@ -72,6 +73,8 @@ OWNERS = {
     **calls("nll_loss multi_margin_loss",
             lambda f: lambda x: f(x, np.zeros(x.shape[:1], np.int64), reduction="none")),
     "clip": [tl.clip, lambda x: tl.clip(x, -9, 9)],
+    "clamp": [tl.clamp],
+    "masked_fill": [lambda x: x.masked_fill(False, 0), lambda x: tl.masked_fill(x, x == x, x.sum())],
     "astype": [lambda x: x.astype(x.dtype)],
     "where": [lambda x: tl.where(True, x, 0), lambda x: tl.where(False, 0, x), lambda x: tl.where(x == x, x, x)],
     "roll": [lambda x: tl.roll(x, 0), lambda x: tl.roll(x, 3, 0), lambda x: tl.roll(x, (), ()),
@@ -131,6 +134,7 @@ OTHERS = (
 OTHERS += (
     "save_checkpoint primitive grad value_and_grad vjp jvp jacobian hessian hvp checkpoint compile no_grad enable_grad "
 )
+ITSELF = "to contiguous cpu float double half int long bool"  # where there is nothing to change, see test_tensor_words
 OTHERS += "is_grad_enabled get_num_threads set_num_threads detect_anomaly set_detect_anomaly"
 
 
@@ -138,7 +142,7 @@ def test_every_public_op_is_in_the_tables():
     functions = {n for n in [*tl.__all__, *F.__all__, *linalg.__all__] if inspect.isfunction(getattr(tl, n, tl.sum))}
     assert functions <= VIEWS.keys() | OWNERS.keys() | {*OTHERS.split()}
     methods = {f.__name__ for f in METHODS.values()} - {"<lambda>"}
-    assert methods <= VIEWS.keys() | OWNERS.keys()
+    assert methods <= VIEWS.keys() | OWNERS.keys() | {*ITSELF.split()}
 
 
 def inputs(call):

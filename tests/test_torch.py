@@ -127,7 +127,7 @@ def test_functions_of_two_tensors(torch, name, dtype, shapes, data):
 
 
 @DTYPES
-@judged(["where", "clip", "prelu", "astype"])
+@judged(["where", "clip", "clamp", "masked_fill", "prelu", "astype"])
 @given(data=st.data())
 def test_choice(torch, name, dtype, data):
     x, y = (data.draw(strategies.tensors((3, 4, 2), low=-2.1, high=2)).numpy() for _ in range(2))
@@ -135,6 +135,12 @@ def test_choice(torch, name, dtype, data):
     ours, there, arrays = {
         "where": (lambda x, y: tl.where(mask, x, y), lambda x, y: torch.where(torch.tensor(mask), x, y), [x, y]),
         "clip": (lambda x: tl.clip(x, -0.5, 1.2), lambda x: torch.clip(x, -0.5, 1.2), [x]),
+        "clamp": (lambda x: tl.clamp(x, max=0.3), lambda x: torch.clamp(x, max=0.3), [x]),
+        "masked_fill": (
+            lambda x, y: tl.masked_fill(x, mask, y),
+            lambda x, y: torch.masked_fill(x, torch.tensor(mask), y),
+            [x, y[0, 0, 0]],
+        ),
         "prelu": (tl.prelu, torch.nn.functional.prelu, [x, slopes]),
         "astype": (lambda x: x.astype(dtype) * 2, lambda x: x.to(x.dtype) * 2, [x]),
     }[name]
@@ -386,6 +392,7 @@ ELSEWHERE = {  # words of functions that other files compare with PyTorch
     **dict.fromkeys(FUNCTIONS["losses, of networks"][1], "test_functional, test_modules"),
     **dict.fromkeys(FUNCTIONS["creation"][1], "test_tensor"),
     **dict.fromkeys(FUNCTIONS["derivatives"][1], "test_calculus, test_grad_mode"),
+    **dict.fromkeys(FUNCTIONS["methods"][1], "test_tensor_words"),
 }
 
 

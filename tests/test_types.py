@@ -45,6 +45,11 @@ def test_tensors() -> None:
     assert_type(x.grad, Tensor | None)
     assert_type(list(x), list[Tensor])
     assert_type(x.topk(1), tuple[Tensor, Tensor])
+    assert_type(x.view(-1, 2).t().float().to("cpu", tl.zeros(1).dtype).clamp(0, max=1.5), Tensor)
+    assert_type(x.detach().add_([1, 2], alpha=0.5).zero_().fill_(1), Tensor)
+    assert_type((x.numel(), x.dim(), x.size * 2), tuple[int, int, int])
+    assert_type(tl.masked_fill(x, [True, False], 0), Tensor)
+    assert x.size(0) == x.size == 2
     assert_type(x.split(2), tuple[Tensor, ...])
     with tl.no_grad():
         assert_type(tl.is_grad_enabled(), bool)
@@ -53,6 +58,7 @@ def test_tensors() -> None:
     if TYPE_CHECKING:
         x.rleu()  # error
         x.sum(axes=0)  # error
+        x.long(1)  # error
         x.grad.sum()  # error
 
 

@@ -22,6 +22,9 @@ from numpy.typing import DTypeLike
 from .core.tensor import Tensor
 
 Axis: TypeAlias = int | tuple[int, ...] | None
+_bool: TypeAlias = bool  # in the class, the words are methods
+_float: TypeAlias = float
+_int: TypeAlias = int
 
 class Methods:
 '''
@@ -30,7 +33,8 @@ UNARY = {"neg", "pos", "abs", "invert"}
 
 
 def typed(annotation):
-    return annotation if {*re.findall(r"\w+", str(annotation))} <= PLAIN else "Any"
+    plain = {*re.findall(r"\w+", str(annotation))} <= PLAIN
+    return re.sub(r"\b(bool|float|int)\b", r"_\1", annotation) if plain else "Any"
 
 
 def method(name, function):
@@ -38,7 +42,7 @@ def method(name, function):
     signature = inspect.signature(function)
     parameters = ["self"]
     for parameter in list(signature.parameters.values())[1:]:
-        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        default = "" if parameter.default is parameter.empty else " = " + repr(parameter.default).replace("'", '"')
         star = "*" * (parameter.kind is parameter.VAR_POSITIONAL)
         parameters.append(f"{star}{parameter.name}: {typed(parameter.annotation)}{default}")
     result = signature.return_annotation

@@ -28,8 +28,11 @@ for key, declared in NAMES.items():
         networks = declared.torch.startswith("nn.functional.")
         kind = f"{subject}, of networks" if networks else subject
         home = "torch.nn.functional" if networks else "torch.linalg" if subject == "linalg" else "torch"
+        if declared.torch == f"Tensor.{declared.name}":
+            kind, home = "methods", "torch.Tensor"
         FUNCTIONS.setdefault(kind, (home, {}))[1][declared.name] = f"torch.{declared.torch}".removeprefix(f"{home}.")
 FUNCTIONS = dict(sorted(FUNCTIONS.items()))
+FUNCTIONS["methods"][1].update(words("add_ copy_ dim fill_ mul_ numel requires_grad_ retain_grad size tolist zero_"))
 FUNCTIONS["creation"][1].update(words("as_tensor from_dlpack tensor"))
 FUNCTIONS["derivatives"] = (
     "torch.func",

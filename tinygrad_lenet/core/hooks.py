@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 
 from ..errors import DTypeError, GradientError, brief
 from .modes import tracer
-from .python_object import PythonObject
+from .python_object import PythonObject, root_of
 
 if TYPE_CHECKING:
     from .graph import Vertex
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 class Hook:
     """One registered function; :meth:`Tensor.register_hook` returns it."""
 
-    __slots__ = ("_among", "run")
+    __slots__ = ("_among", "last", "run")
 
     def __init__(self, among: list[Hook], run: Callable[[Any], Any]) -> None:
         self._among, self.run = among, run
+        self.last = False  # retain_grad sets it: other hooks are called before
         among.append(self)
 
     def remove(self) -> None:
@@ -36,7 +38,7 @@ def hooked(vertex: Vertex, gradient: Any) -> Any:
     trace = tracer()
     if trace is not None:
         trace.refuse("a hook receives a gradient")
-    for hook in tuple(vertex._hooks or ()):
+    for hook in sorted(vertex._hooks or (), key=lambda hook: hook.last):
         gradient = hook.run(gradient)
     return gradient
 
@@ -83,3 +85,30 @@ def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Hook
     if vertex._hooks is None:
         vertex._hooks = []
     return Hook(vertex._hooks, run)
+
+
+def retain_grad(self: Tensor) -> None:
+    """Keep the gradient of this tensor in its ``.grad``, although it is not a leaf: the sum over all backward passes,
+    those of :func:`grad` too, after all hooks. A leaf keeps its gradient anyway.
+
+    Raises:
+        GradientError: the tensor does not require a gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([1.0, 2.0], requires_grad=True)
+    >>> y = x * x
+    >>> y.retain_grad()
+    >>> (y * 10).sum().backward()
+    >>> y.grad
+    tensor([10., 10.])
+    """
+    if any(hook.last for hook in root_of(self)._hooks or ()) or self._node is None:
+        return
+    itself = ref(self)  # the node has no reference to its tensor: that would be a cycle
+
+    def keep(gradient: Tensor) -> None:
+        tensor = itself()
+        if tensor is not None:
+            tensor._grad = gradient if tensor._grad is None else tensor._grad + gradient
+
+    register_hook(self, keep).last = True

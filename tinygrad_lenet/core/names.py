@@ -55,7 +55,7 @@ def known_as(
         method: whether Tensors have a method of that name.
         operator: Python's operator, such as ``"add"``: ``x + y`` calls ``__add__``, and ``__radd__`` is added too.
         numpy: the functions of NumPy that call this one if they are given a Tensor.
-        torch: PyTorch's name, after ``torch.``
+        torch: PyTorch's name, after ``torch.``; with ``Tensor.`` and the same name, it is a method only.
         onnx: for primitives, how :func:`tinygrad_lenet.onnx.export` writes the op: the name of an operator of ONNX with
             the same inputs, and with the options as attributes of the same names; or a function that adds nodes and
             returns the name of the result, ``lambda g, dtype, x: g.node("Mul", x, x)``. It receives the graph, the
@@ -105,11 +105,12 @@ def _check_free(name: str, known: Any, function: Any) -> None:
 
 def public(place: str = "") -> dict[str, Callable[..., Any]]:
     """The public functions of the package by name; with ``place``, those that PyTorch has there, as in
-    ``"nn.functional"``, else all but those of ``linalg``.
+    ``"nn.functional"``, else all but those of ``linalg`` and what is a method only.
     """
     return {
         names.name: names.function
         for key, names in NAMES.items()
         if key.startswith("tinygrad_lenet.ops.")
+        and names.torch != f"Tensor.{names.name}"
         and (names.torch.startswith(f"{place}.") if place else not names.torch.startswith("linalg."))
     }

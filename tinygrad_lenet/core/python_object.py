@@ -6,8 +6,9 @@ the fields.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from .._methods import Methods
 from ..checks import flag
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from .modes import is_grad_enabled, no_grad, tracer, user_line, watcher
-from .values import NATIVE, as_index, converted, unchanged
+from .values import NATIVE, as_index, converted, mapped, unchanged
 
 if TYPE_CHECKING:
     from .graph import Node
@@ -65,6 +66,30 @@ def copied(value: Any, dtype: DTypeLike | None) -> NDArray[Any]:
         raise translated(error, "tensor", f"data is {brief(value)}") from None
 
 
+class Size(int):
+    """The number of elements, ``x.size``. As in PyTorch, ``x.size()`` is the shape, and ``x.size(0)`` a length.
+
+    Arithmetic gives an ``int``. To NumPy, which takes other integers than ``int`` for int64, it is an ``int``.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.zeros(2, 3)
+    >>> x.size, x.size(), x.size(-1)
+    (6, (2, 3), 3)
+    """
+
+    shape: tuple[int, ...]
+
+    def __call__(self, dim: Any = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        args, options = mapped((args, options), lambda v: int(v) if type(v) is Size else v)
+        return function(*args, **options)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return self.__array_function__(getattr(ufunc, method), (), inputs, options)
+
+
 # A type checker sees the type in the annotation of an attribute, and not that of a property.
 _property: Any = property
 
@@ -83,8 +108,8 @@ class PythonObject(Methods):
     # The getters are written in C. They are faster than functions.
     shape: tuple[int, ...] = _property(attrgetter("_data.shape"), doc="The length of each axis.")
     ndim: int = _property(attrgetter("_data.ndim"), doc="The number of axes.")
-    size: int = _property(attrgetter("_data.size"), doc="The number of elements.")
     dtype: np.dtype[Any] = _property(attrgetter("_data.dtype"), doc="The NumPy dtype of the elements.")
+    T: Tensor = _property(methodcaller("transpose"), doc="All axes reversed; a view.")
 
     if TYPE_CHECKING:
 
@@ -94,6 +119,21 @@ class PythonObject(Methods):
         def detach(self) -> Tensor: ...
 
     # Attributes
+
+    @property
+    def size(self) -> Size:
+        """The number of elements. ``x.size()`` is the shape, as in PyTorch, and ``x.size(0)`` the length of an axis."""
+        found = Size(self._data.size)
+        found.shape = self.shape
+        return found
+
+    def numel(self) -> int:
+        """The number of elements, ``x.size``; PyTorch's word."""
+        return self._data.size
+
+    def dim(self) -> int:
+        """The number of axes, ``x.ndim``; PyTorch's word."""
+        return self.ndim
 
     def _read(self, how: str) -> None:
         """Tell a trace that Python reads the values: a replay would not."""
@@ -119,12 +159,27 @@ class PythonObject(Methods):
             raise DTypeError(f"only floats can require a gradient, not a Tensor of {self.dtype}; use astype('float32')")
         self._requires_grad = value
 
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set :attr:`requires_grad`, and return this tensor.
+
+        >>> import tinygrad_lenet as tl
+        >>> tl.tensor([1.0, 2.0]).requires_grad_()
+        tensor([1., 2.], requires_grad=True)
+        """
+        self.requires_grad = requires_grad
+        return self  # type: ignore[return-value]  # a Tensor
+
     @property
     def grad(self) -> Tensor | None:
-        """The sum of the gradients of all calls of :meth:`backward`, in the tensor's shape and dtype; None before."""
+        """The sum of the gradients of all calls of :meth:`backward`, in the tensor's shape and dtype; None before.
+
+        Leaves have it, and tensors whose :meth:`retain_grad` was called; others warn that theirs is None.
+        """
         trace = tracer()
         if trace is not None:
             trace.read_grad(self)
+        if self._grad is None and self._node is not None and not self._node._hooks:
+            warnings.warn("only leaves have a .grad; call x.retain_grad() before backward() to keep it", stacklevel=2)
         return self._grad
 
     @grad.setter
@@ -168,14 +223,9 @@ class PythonObject(Methods):
     def item(self) -> float:
         """The value of the only element as a Python number: a float, or an int or a bool, as the dtype is."""
         self._read("item()")
-        if self.size != 1:
+        if self._data.size != 1:
             raise ShapeError(f"item() is for one element, not for shape {self.shape}; use x.numpy() or x[i].item()")
         return self._data.item()  # type: ignore[no-any-return]  # a number, since dtypes are numeric
-
-    @property
-    def T(self) -> Tensor:
-        """All axes reversed; a view."""
-        return self.transpose()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
@@ -195,15 +245,15 @@ class PythonObject(Methods):
 
     def __bool__(self) -> bool:
         self._read("bool()")
-        if self.size != 1:
+        if self._data.size != 1:
             raise ShapeError(f"the truth value of shape {self.shape} is ambiguous; use x.numpy().all() or .any()")
         return bool(self._data.item())
 
     def __format__(self, spec: str) -> str:
         self._read("format()")
-        if self.size != 1 and spec.endswith(tuple("deEfFgGn%")):
+        if self._data.size != 1 and spec.endswith(tuple("deEfFgGn%")):
             return np.array2string(self._data, separator=", ", formatter={"all": lambda number: format(number, spec)})
-        return format(self._data.item(), spec) if spec and self.size == 1 else format(str(self), spec)
+        return format(self._data.item(), spec) if spec and self._data.size == 1 else format(str(self), spec)
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -221,7 +271,7 @@ class PythonObject(Methods):
             notes.append(f"op={self._node.plan.op.name}")
         elif self._requires_grad:
             notes.append("requires_grad=True")
-        if self.size == 0:
+        if self._data.size == 0:
             notes.insert(0, f"shape={self.shape}")
         return f"tensor({', '.join([values, *notes])})"
 
@@ -246,7 +296,7 @@ class PythonObject(Methods):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
-            key = as_index(index)
+            key = index if index is ... else as_index(index)
             if isinstance(value, PythonObject):
                 array = value._data
             else:
@@ -254,13 +304,56 @@ class PythonObject(Methods):
         except TinygradLenetError as error:
             raise named(error, "x[...] = value")  # noqa: B904  # it is the same error
         if isinstance(value, PythonObject) and value._recorded():
-            raise GradientError("x[...] = value would not record the gradient of value; use where(mask, value, x)")
+            raise GradientError("x[...] = value would not record the gradient of value; use where() or value.detach()")
         self._write(key, array)
 
-    def _in_place(self, name: str, other: Any) -> Tensor:
-        """Python's ``x += y``: in place if nothing needs to be recorded, else a new tensor under the old name."""
+    def copy_(self, src: Any) -> Tensor:
+        """Set all elements in place, ``x[...] = src``, and return ``x``: to a number, or those of a tensor or an array
+        that broadcasts to the shape. Like all changes in place, it is not recorded.
+
+        Raises:
+            GradientError: ``x`` or ``src`` requires a gradient, outside of :class:`no_grad`.
+            ShapeError: ``src`` does not broadcast to the shape of ``x``.
+
+        >>> import tinygrad_lenet as tl
+        >>> tl.zeros(2, 2).copy_([1, 2])
+        tensor([[1., 2.],
+                [1., 2.]])
+        """
+        self[...] = src
+        return self  # type: ignore[return-value]  # a Tensor
+
+    fill_ = copy_
+
+    def zero_(self) -> Tensor:
+        """Set all elements to 0 in place, and return this tensor; see :meth:`copy_`."""
+        return self.copy_(0)
+
+    def add_(self, other: Any, alpha: float = 1) -> Tensor:
+        """Add ``alpha * other`` in place, and return this tensor.
+
+        Raises:
+            DTypeError: the sum has a kind of dtype that this tensor cannot hold, such as floats for integers.
+            GradientError: an argument requires a gradient, outside of :class:`no_grad`.
+            ShapeError: the sum has another shape.
+
+        >>> import tinygrad_lenet as tl
+        >>> tl.ones(2).add_([1.0, 2.0], alpha=10)
+        tensor([11., 21.])
+        """
+        other = to_array(other) if isinstance(other, (list, tuple)) else other
+        return self._in_place("add", other if alpha == 1 else other * alpha, True)
+
+    def mul_(self, other: Any) -> Tensor:
+        """Multiply in place, and return this tensor; raises as :meth:`add_` does."""
+        return self._in_place("mul", other, True)
+
+    def _in_place(self, name: str, other: Any, always: bool = False) -> Tensor:
+        """Python's ``x += y``: in place if nothing needs to be recorded, else a new tensor under the old name. With
+        ``always``, an error instead.
+        """
         recorded = self._recorded() or (isinstance(other, PythonObject) and other._recorded())
-        in_place = not recorded or (self._node is None and self._requires_grad)  # _write refuses such a leaf
+        in_place = always or not recorded or (self._node is None and self._requires_grad)  # _write refuses such a leaf
         result: Tensor = getattr(self.detach() if in_place else self, f"__{name}__")(other)
         if not in_place:
             return result
@@ -269,7 +362,7 @@ class PythonObject(Methods):
             raise ShapeError(f"{change} shape {self.shape} to {result.shape}: {brief(other)}")
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise DTypeError(f"{change} dtype {self.dtype} to {result.dtype}: {brief(other)}")
-        self._write(..., result._data)
+        self[...] = result
         return self  # type: ignore[return-value]  # a Tensor
 
     def __reduce__(self) -> Any:
@@ -296,7 +389,7 @@ def root_of(output: Tensor) -> Node | Tensor:
 def seed_of(output: Tensor, gradient: Any) -> Tensor:
     """The gradient at which a backward pass begins: the given one, or 1."""
     if gradient is None:
-        if output.size != 1:
+        if output._data.size != 1:
             how = "use y.sum().backward(), or pass gradient= of that shape"
             raise ShapeError(f"backward() starts from one element, this tensor has shape {output.shape}; {how}")
         return output._wrap(np.ones(output.shape, output.dtype))

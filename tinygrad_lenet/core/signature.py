@@ -68,7 +68,7 @@ class Option(NamedTuple):
             if kind == "int" and not isinstance(plain, bool) and hasattr(plain, "__index__"):
                 return integer(self.name, plain)
             if kind == "float" and isinstance(plain, (bool, int, float)):
-                return plain if type(plain) is int else float(plain)
+                return float(plain) if isinstance(plain, (bool, float)) else int(plain)
             if kind == "bool" and isinstance(plain, int) and plain in (0, 1):
                 return bool(plain)
             if kind == "str" and isinstance(plain, str):

@@ -25,7 +25,7 @@ from ..checks import flag
 from ..errors import TinygradLenetError, named
 from .accumulation import accumulate
 from .graph import Node, pulled
-from .hooks import register_hook
+from .hooks import register_hook, retain_grad
 from .python_object import PythonObject, copied, root_of, seed_of
 from .python_object import to_array as to_array
 
@@ -55,6 +55,7 @@ class Tensor(PythonObject):
     __slots__ = ()
     __hash__ = object.__hash__  # == compares elements; a Tensor is still one object in a set
     register_hook = register_hook
+    retain_grad = retain_grad
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
         self._data = copied(data, dtype)
@@ -86,6 +87,8 @@ class Tensor(PythonObject):
         view = self._data.view()
         view.flags.writeable = False
         return view
+
+    to_numpy = numpy  # pandas' word, by which Matplotlib asks: a tensor that requires a gradient can be plotted
 
     def detach(self) -> Tensor:
         """A leaf with the same values. It shares memory with this tensor, but not its history."""

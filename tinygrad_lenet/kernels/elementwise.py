@@ -39,7 +39,7 @@ def ufunc_steps(function: np.ufunc) -> Callable[..., Steps]:
     return lambda out, room, *arguments: [partial(function, *arguments, out=out)]
 
 
-def copy_steps(out: Array, room: Room, x: Array, dtype: object = None) -> Steps:
+def copy_steps(out: Array, room: Room, x: Array, *_: object) -> Steps:
     """A copy, in the dtype of ``out``."""
     return [partial(np.copyto, out, x, "unsafe")]
 

@@ -109,7 +109,7 @@ EMIT |= {
     "_cumsum": lambda g, like, x, axis: g.node("CumSum", g.of(x, like.dtype), np.int64(axis)),
     "_join": lambda g, like, axis, ends, *xs: g.node("Concat", *(g.of(x, like.dtype) for x in xs), axis=int(axis)),
     "broadcast_to": lambda g, like, x, shape: g.node("Expand", x, g.ints(shape)),
-    "cast": lambda g, like, x, dtype: g.cast(x, like.dtype),
+    "cast": lambda g, like, x, *_: g.cast(x, like.dtype),
     "where": lambda g, like, c, *xs: g.node("Where", g.of(c, bool), *(g.of(x, like.dtype) for x in xs)),
 }
 

@@ -178,9 +178,9 @@ class Run:
             self.guard.mark(out)
 
     def _watch(self, tensor: Tensor, index: Any, array: NDArray[Any]) -> None:
-        """Before a change in place. ``x += y`` gives ``x`` the value of an op; other changes make it a constant."""
+        """Before a change in place. ``x += y`` and ``x[...] = y`` give ``x`` the value of an op; others a constant."""
         value = self.values.get(_key(array))
-        whole = index is ... and array.dtype == tensor.dtype
+        whole = index is ... and (array.shape, array.dtype) == (tensor.shape, tensor.dtype)
         live = isinstance(tensor, self.guard.kind) or (value is not None and value.live)
         if live and not (value and whole):
             self.guard.refuse("a change in place concerns")

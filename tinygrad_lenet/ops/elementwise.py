@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..core.primitive import Array, composite, draw, primitive
-from ..core.tensor import Tensor
+from ..core.tensor import Tensor, as_tensor, tensor_of
 from ..core.values import as_dtype
+from ..errors import UnsupportedError
 from ..kernels.elementwise import copy_steps, ufunc_steps
 from ..kernels.masks import mask_bits
 from .ufuncs import ufunc
@@ -23,7 +24,7 @@ from .ufuncs import ufunc
 # Arithmetic
 
 
-@primitive
+@ufunc(np.add, draw(3, 2), draw(2), operator="add", onnx="Add", x=lambda g: g, y=lambda g: g)
 def add(x: Array, y: Array) -> Array:
     """Sum, ``x + y``. Shapes broadcast, and dtypes are promoted as in NumPy 2: a Python number never makes float64 of a
     float32 tensor.
@@ -32,16 +33,12 @@ def add(x: Array, y: Array) -> Array:
     >>> tl.add(tl.tensor([1.0, 2.0]), 10)
     tensor([11., 12.])
     """
-    return np.add(x, y)
 
 
-add.vjp(x=lambda g: g, y=lambda g: g)
-add.check(draw(3, 2), draw(2))
 add.check(draw(3, 1), draw(1, 2))
-add.known_as(operator="add", numpy=np.add, torch="add", onnx="Add")
 
 
-@primitive
+@ufunc(np.subtract, draw(2), draw(3, 2), operator="sub", onnx="Sub", x=lambda g: g, y=lambda g: -g)
 def sub(x: Array, y: Array) -> Array:
     """Difference, ``x - y``.
 
@@ -49,12 +46,6 @@ def sub(x: Array, y: Array) -> Array:
     >>> tl.sub(tl.tensor([1.0, 2.0]), 10)
     tensor([-9., -8.])
     """
-    return np.subtract(x, y)
-
-
-sub.vjp(x=lambda g: g, y=lambda g: -g)
-sub.check(draw(2), draw(3, 2))
-sub.known_as(operator="sub", numpy=np.subtract, torch="sub", onnx="Sub")
 
 
 @primitive
@@ -92,7 +83,7 @@ div.check(1.0, draw(2, low=-2, high=-0.5))
 div.known_as(operator="truediv", numpy=np.divide, torch="div", onnx="Div")
 
 
-@primitive
+@ufunc(lambda x: np.true_divide(1, x), draw(3, 2, low=0.5, high=2), numpy=np.reciprocal, onnx="Reciprocal")
 def reciprocal(x: Array) -> Array:
     """Reciprocal, ``1 / x``, a float even for integers; ±inf at ±0.
 
@@ -100,12 +91,9 @@ def reciprocal(x: Array) -> Array:
     >>> tl.reciprocal(tl.tensor([2.0, -0.5]))
     tensor([ 0.5, -2. ])
     """
-    return np.true_divide(1, x)
 
 
 reciprocal.vjp(x=lambda g, out: -g * out * out)
-reciprocal.check(draw(3, 2, low=0.5, high=2))
-reciprocal.known_as(method=True, numpy=np.reciprocal, torch="reciprocal", onnx="Reciprocal")
 
 
 @ufunc(np.negative, draw(3, 2), operator="neg", onnx="Neg", x=lambda g: -g)
@@ -200,8 +188,7 @@ mod.known_as(onnx=lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("F
 @primitive
 def select(x: Array, mask: Array, when: bool = True) -> Array:
     """``x`` where the mask equals ``when``, 0 elsewhere, even if ``x`` is inf or NaN. Rules mask gradients by it."""
-    mask = np.asarray(mask, np.bool_)
-    return mask_bits(np.asarray(x), mask, when)
+    return mask_bits(np.asarray(x), np.asarray(mask, np.bool_), when)
 
 
 select.vjp(x=lambda g, mask, when: select(g, mask, when), mask=None)
@@ -235,7 +222,7 @@ where.check(np.array([True, False]), draw(3, 2), draw(2))
 where.known_as(numpy=np.where, torch="where")
 
 
-@primitive
+@ufunc(np.abs, draw(3, 2), method=True, operator="abs", numpy=(np.absolute, np.fabs), onnx="Abs")
 def abs(x: Array) -> Array:
     """Absolute value, ``|x|``. Its gradient is 0 at 0 and at NaN, as in PyTorch.
 
@@ -243,15 +230,12 @@ def abs(x: Array) -> Array:
     >>> tl.abs(tl.tensor([-3.0, 2.0]))
     tensor([3., 2.])
     """
-    return np.abs(x)
 
 
 abs.vjp(x=lambda g, x: g * select(sign(x), x == x))
-abs.check(draw(3, 2))
-abs.known_as(method=True, operator="abs", numpy=(np.absolute, np.fabs), torch="abs", onnx="Abs")
 
 
-@primitive
+@ufunc(np.maximum, draw(3, 2), draw(2, low=-0.9), onnx="Max")
 def maximum(x: Array, y: Array) -> Array:
     """The larger of ``x`` and ``y``. Equal elements share the gradient equally. If either is NaN, the result is NaN and
     both get the gradient, as in PyTorch.
@@ -263,10 +247,9 @@ def maximum(x: Array, y: Array) -> Array:
     >>> y.detach(), x.grad
     (tensor([2., 2., 3.]), tensor([0. , 0.5, 1. ]))
     """
-    return np.maximum(x, y)
 
 
-@primitive
+@ufunc(np.minimum, draw(3, 2), draw(2, low=-0.9), onnx="Min")
 def minimum(x: Array, y: Array) -> Array:
     """The smaller of ``x`` and ``y``. Equal elements share the gradient equally. If either is NaN, the result is NaN
     and both get the gradient, as in PyTorch.
@@ -275,7 +258,6 @@ def minimum(x: Array, y: Array) -> Array:
     >>> tl.minimum(tl.tensor([1.0, 2.0, 3.0]), 2.0)
     tensor([1., 2., 2.])
     """
-    return np.minimum(x, y)
 
 
 def _winner(g: Any, loses: Any, ties: Any) -> Any:
@@ -284,11 +266,7 @@ def _winner(g: Any, loses: Any, ties: Any) -> Any:
 
 
 maximum.vjp(x=lambda g, x, y: _winner(g, x < y, x == y), y=lambda g, x, y: _winner(g, y < x, x == y))
-maximum.check(draw(3, 2), draw(2, low=-0.9))
-maximum.known_as(method=True, numpy=np.maximum, torch="maximum", onnx="Max")
 minimum.vjp(x=lambda g, x, y: _winner(g, x > y, x == y), y=lambda g, x, y: _winner(g, y > x, x == y))
-minimum.check(draw(3, 2), draw(2, low=-0.9))
-minimum.known_as(method=True, numpy=np.minimum, torch="minimum", onnx="Min")
 
 
 @primitive
@@ -307,10 +285,26 @@ clip.vjp(x=lambda g, out, x: select(g, x == out))
 clip.check(draw(3, 2), -0.4, 0.6)
 clip.check(draw(3, 2), min=0.15)
 clip.known_as(method=True, numpy=np.clip, torch="clip")
+clip.known_as(name="clamp", method=True, torch="clamp")
+clamp = clip
 
 
-_UFUNCS: dict[Any, np.ufunc] = {add: np.add, sub: np.subtract, mul: np.multiply, div: np.true_divide, mod: np.mod}
-for _op, _function in {**_UFUNCS, abs: np.abs, maximum: np.maximum, minimum: np.minimum}.items():
+@composite(method=True, torch="masked_fill")
+def masked_fill(x: Array, mask: Array, value: Array) -> Tensor:
+    """A copy of ``x``, in its dtype, with ``value`` where the mask is true; all three broadcast. The value gets the sum
+    of the gradients there.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> x.masked_fill(x > 2, -float("inf"))
+    tensor([[  1.,   2.],
+            [-inf, -inf]])
+    """
+    x = as_tensor(x)
+    return where(mask, tensor_of("value", value, x.dtype).astype(x.dtype), x)
+
+
+for _op, _function in ((mul, np.multiply), (div, np.true_divide), (mod, np.mod)):
     _op.planned(ufunc_steps(_function), rows=())
 
 
@@ -337,9 +331,9 @@ clone.known_as(method=True, operator="pos", numpy=(np.positive, np.copy), torch=
 
 
 @primitive
-def cast(x: Array, dtype: DTypeLike) -> Array:
+def cast(x: Array, dtype: DTypeLike, order: str = "K") -> Array:
     """``x`` in another float dtype. The engine gives its gradient the dtype of ``x``."""
-    return np.asarray(x).astype(as_dtype(dtype))
+    return np.asarray(x).astype(as_dtype(dtype), order)  # type: ignore[call-overload]  # one of NumPy's letters
 
 
 cast.planned(copy_steps, rows=())
@@ -360,3 +354,74 @@ def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     """
     target = as_dtype(dtype)
     return cast(x if target.kind == "f" or not isinstance(x, Tensor) else x.detach(), target)
+
+
+# PyTorch's words for these. If there is nothing to change, they return the tensor itself, as PyTorch's do: a leaf stays
+# a leaf, with its ``.grad``.
+
+
+@composite(view=True, method=True, torch="Tensor.to")
+def to(
+    x: Tensor, *target: Any, dtype: Any = None, device: Any = "cpu", non_blocking: bool = False, copy: bool = False
+) -> Tensor:
+    """``x`` in another dtype, or ``x`` itself if that is its dtype already; PyTorch's ``Tensor.to``.
+
+    The dtype may be ``tl.float32``, NumPy's, a word, or a tensor that has it. The only device is ``"cpu"``. Gradients
+    flow between floats.
+
+    Args:
+        x: a tensor.
+        target: a dtype, a device, both, or a tensor.
+        dtype: the dtype, by name.
+        device: the device, by name.
+        non_blocking: has no effect.
+        copy: return a copy even if the dtype is the same.
+
+    Raises:
+        DTypeError: a tensor cannot have that dtype.
+        UnsupportedError: a device other than the CPU.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.tensor([1.5, -2.0])
+    >>> x.to("int64"), x.to(tl.zeros(1, dtype="float64"))
+    (tensor([ 1, -2], dtype=int64), tensor([ 1.5, -2. ], dtype=float64))
+    >>> x.to("cpu") is x
+    True
+    """
+    for word in (device, *target):
+        if isinstance(word, Tensor):
+            dtype = word.dtype
+        elif str(word).startswith(("cuda", "mps", "xpu")):
+            raise UnsupportedError(f"everything runs on the CPU; leave out {word!r}")
+        elif str(word) != "cpu":
+            dtype = word
+    same = dtype is None or as_dtype(dtype) == x.dtype
+    return x if same and not copy else astype(x, x.dtype if same else dtype)
+
+
+@composite(view=True, method=True, torch="Tensor.contiguous")
+def contiguous(x: Tensor) -> Tensor:
+    """``x`` itself if its elements are in row-major order in memory, else a copy that is; PyTorch's word.
+
+    >>> import tinygrad_lenet as tl
+    >>> x = tl.zeros(2, 3)
+    >>> x.contiguous() is x, x.T.contiguous().numpy().flags.c_contiguous
+    (True, True)
+    """
+    return x if x._data.flags.c_contiguous else cast(x, x.dtype, "C")
+
+
+def _converter(word: str, target: str) -> None:
+    """Declare the method ``x.word()``."""
+
+    def convert(x: Tensor) -> Tensor:
+        return to(x, target)
+
+    convert.__name__ = convert.__qualname__ = word
+    convert.__doc__ = f"``x.to({target!r})``: ``x`` itself if there is nothing to change; see :meth:`to`."
+    composite(view=True, method=True, torch=f"Tensor.{word}")(convert)
+
+
+_WORDS = "cpu=cpu float=float32 double=float64 half=float16 int=int32 long=int64 bool=bool"
+for _pair in _WORDS.split():
+    _converter(*_pair.split("="))

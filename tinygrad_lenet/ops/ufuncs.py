@@ -22,7 +22,7 @@ from ..kernels.elementwise import ufunc_steps
 def ufunc(
     function: Callable[..., Any],
     *case: Any,
-    method: bool = True,
+    method: bool | None = None,
     operator: str = "",
     numpy: Any = None,
     onnx: Any = None,
@@ -34,7 +34,7 @@ def ufunc(
     Args:
         function: computes the result.
         case: the arguments of a test case, see :meth:`Primitive.check`.
-        method: whether Tensors have a method of the op's name; those with an operator do not.
+        method: whether Tensors have a method of the op's name; by default, if there is no operator.
         operator: Python's operator that calls the op.
         numpy: NumPy's name of the function, if ``function`` only calls it.
         onnx: see :meth:`Composite.known_as`. The op has the same name in PyTorch.
@@ -51,7 +51,7 @@ def ufunc(
         op: Primitive[P] = primitive(functools.wraps(named)(binary if "y" in parameters(named) else unary))
         op.vjp(**rules)
         op.check(*case)
-        has_method = method and not operator
+        has_method = not operator if method is None else method
         if isinstance(function, np.ufunc):
             op.planned(ufunc_steps(function), rows=())
         op.known_as(method=has_method, operator=operator, numpy=numpy or function, torch=op.__name__, onnx=onnx)

@@ -5,7 +5,6 @@ They are the functions of ``tinygrad_lenet``: ``F.conv2d``, ``tinygrad_lenet.con
 
 from typing import TYPE_CHECKING
 
-from .hints import answer as _answer
 from .ops import public
 
 if TYPE_CHECKING:
@@ -26,4 +25,3 @@ if TYPE_CHECKING:
 else:
     globals().update(public("nn.functional"))
     __all__ = sorted(public("nn.functional"))
-    _answer(__name__, "nn.functional")

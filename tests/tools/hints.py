@@ -34,8 +34,10 @@ def exists(section: str, entry: str) -> bool:
     """Whether each name of PyTorch that an entry answers is here, in all places that have it in PyTorch."""
     places = {"": [*PLACES], "tl": ["torch", "dtypes"]}.get(section, [section])
     asked = [(place, name) for place in places for name in NAMES[place] if fnmatchcase(name, entry)]
-    asked = asked or [(section, entry)] * bool(section)  # the name of a module is not in the list
-    return bool(asked) and all(hasattr(PLACES[place], name) for place, name in asked)
+    if not asked:  # the list lacks names of modules, of torch.linalg and of nn.init
+        owners = {"": [tl, tl.linalg], "tl": [tl], "nn": [nn, nn.init], "optim": [optim]}
+        return any(hasattr(owner, entry) for owner in owners[section])
+    return all(hasattr(PLACES[place], name) for place, name in asked)
 
 
 def without_existing(text: str) -> tuple[str, list[str]]:

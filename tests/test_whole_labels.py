@@ -71,10 +71,31 @@ def test_other_floats_are_refused(name, bad):
         call(F, labels)
 
 
-@pytest.mark.parametrize("bad", [4.0, -1.0])
-def test_whole_numbers_out_of_range_are_refused_as_integers_are(bad):
-    with pytest.raises(ValueError, match=f"0 ... 3, but a target is {bad:.0f} "):
-        tl.cross_entropy(tl.tensor(SCORES), [0, 1, bad])
+@pytest.mark.parametrize("bad", [4, -1, 2**40, -(2**40)])
+@pytest.mark.parametrize("name", [*CALLS, "one_hot of 6"])
+def test_whole_numbers_out_of_range_are_refused_as_integers_are(name, bad):
+    call = COUNTS[name] if name in COUNTS else lambda f, y: CALLS[name](f, tl.tensor(SCORES), y, WEIGHT)
+    if name.startswith("embedding"):
+        call = lambda f, y: f.embedding(y, SCORES)  # noqa: E731
+    bad = bad + 2 if name in COUNTS and bad > 0 else bad
+    with pytest.raises((tl.ArgumentError, tl.OutOfRangeError), match=f"(is|got) {bad} ") as integers:
+        call(F, np.array([0, bad, 1]))
+    with pytest.raises(type(integers.value), match=f"(is|got) {bad} "):
+        call(F, np.array([0.0, bad, 1.0]))
+
+
+def test_labels_without_elements_or_axes_and_the_usual_ignored_one():
+    assert F.embedding(tl.zeros(0), SCORES).shape == (0, 4)
+    assert F.one_hot(tl.zeros(0)).shape == (0, 0)
+    assert F.one_hot(tl.zeros(0), 4).shape == (0, 4)
+    assert F.cross_entropy(tl.zeros(0, 4), tl.zeros(0), reduction="sum").item() == 0
+    scores, two = tl.tensor(SCORES), tl.tensor(2.0)
+    assert F.cross_entropy(scores[0], two).item() == F.cross_entropy(scores[0], 2).item()
+    np.testing.assert_array_equal(F.embedding(two, SCORES), SCORES[2])
+    np.testing.assert_array_equal(F.one_hot(two), [0, 0, 1])
+    floats, integers = (F.cross_entropy(scores, y, reduction="none") for y in (tl.tensor([-100, 3, 0]), [-100, 3, 0]))
+    np.testing.assert_array_equal(floats, integers)
+    assert floats[0].item() == 0
 
 
 def test_labels_that_require_a_gradient_get_none():
@@ -85,10 +106,10 @@ def test_labels_that_require_a_gradient_get_none():
     assert labels.grad is None
 
 
-@pytest.mark.parametrize("name", [n for n in CALLS if "ignored" not in n])
+@pytest.mark.parametrize("name", [*CALLS, "one_hot of 6"])
 def test_a_compiled_function_reads_the_labels_of_each_call(name):
     def loss(x, y):
-        return CALLS[name](F, x, y, WEIGHT)
+        return COUNTS[name](F, y) * x.sum() if name in COUNTS else CALLS[name](F, x, y, WEIGHT)
 
     compiled = tl.compile(loss)
     for shift in range(5):

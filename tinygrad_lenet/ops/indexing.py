@@ -363,7 +363,7 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
             [0, 0, 1]], dtype=int64)
     """
     high = np.iinfo(np.intp).max if num_classes == -1 else num_classes
-    message = "a class index must be 0 or more, and less than num_classes if that is given; got {1}"
+    message = "a class index must be 0 or more, and less than num_classes if that is given; got {0}"
     index = checked_index(_index_array("tensor", tensor, "iuf"), 0, high, OutOfRangeError, message)
     count = num_classes if num_classes != -1 else int(amax(index)) + 1 if index.size else 0
     return (index[..., None] == np.arange(count)).astype(np.int64)

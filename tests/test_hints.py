@@ -94,14 +94,15 @@ def as_arrays(value):
     return [np.asarray(value.detach() if hasattr(value, "detach") else value)]
 
 
-TRANSLATIONS = [(name, text) for _, name, text in ENTRIES if " -> " in text]
+TRANSLATION = re.compile("for `([^`]+)` write `([^`]+)`")
+TRANSLATIONS = [(name, text) for _, name, text in ENTRIES if TRANSLATION.match(text)]
 
 
 @pytest.mark.parametrize(("name", "text"), TRANSLATIONS, ids=[name for name, _ in TRANSLATIONS])
 @pytest.mark.filterwarnings("ignore")
 def test_a_translation_gives_what_pytorch_gives(name, text):
     torch = pytest.importorskip("torch")
-    theirs, _, ours = text.replace("{}", name).partition(" -> ")
+    theirs, ours = TRANSLATION.match(text.replace("{}", name)).groups()
     tensors = {key: torch.tensor(array) for key, array in arrays().items()}
     expected = as_arrays(eval(theirs, {**tensors, "torch": torch, "F": torch.nn.functional}))
     found = as_arrays(eval(ours, scope()))
@@ -113,7 +114,8 @@ def test_a_translation_gives_what_pytorch_gives(name, text):
         assert np.isfinite(other).any()
 
 
-CODE = sorted({(name, code) for _, name, text in ENTRIES for code in re.findall("`([^`]+)`", text)})
+PLAIN = [(name, text) for _, name, text in ENTRIES if not TRANSLATION.match(text)]
+CODE = sorted({(name, code) for name, text in PLAIN for code in re.findall("`([^`]+)`", text)})
 
 
 @pytest.mark.parametrize(("name", "code"), CODE, ids=[f"{name}-{n}" for n, (name, _) in enumerate(CODE)])

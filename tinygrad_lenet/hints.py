@@ -45,8 +45,7 @@ def hint(owner: Any, place: str, name: str) -> str:
         return f"{found}, and assign the result to x[...]" if found.startswith("for ") else found
     if answer is None:
         answer = next((text for p, text in answers()[""].items() if "*" in p and fnmatchcase(name, p)), "")
-    theirs, arrow, ours = answer.replace("{}", name).partition(" -> ")
-    return f"for `{theirs}` write `{ours}`" if arrow else theirs
+    return answer.replace("{}", name)
 
 
 def missing(title: str, owner: Any, place: str, name: str) -> AttributeError:

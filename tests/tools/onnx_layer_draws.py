@@ -72,7 +72,8 @@ def _resize(d):
         scales = [1, 1, *(d.r.choice([2, 1, 3, 1.5, 0.5, 0.7, 1.4, 1 / 3]) for _ in size)]
         if d.r.random() < 0.1:
             scales[1] = 2
-        if min(int(n * s) for n, s in zip(size, scales[2:], strict=True)) == 0:
+        new = tuple(int(n * s) for n, s in zip(size, scales[2:], strict=True))
+        if min(new) == 0 or new == size:  # onnxruntime copies images whose size stays, whatever the scales are
             scales = [1, 1, 2, 2]
         return [x, None, np.asarray(scales, "f4")]
     return [x, None, None, d.ints([*x.shape[:2], d.r.randint(1, 9), d.r.randint(1, 9)])]

@@ -211,6 +211,9 @@ class Numpy:
     def relu(self, x):
         return np.maximum(x, 0)
 
+    def masked_fill(self, x, mask, value):
+        return np.where(mask, value, x)
+
     def detach(self, x):
         return x
 

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def _no_network():
         patch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
         patch.setattr(socket, "getaddrinfo", own)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _unseeded():
+    """``manual_seed`` of one test is not for the next."""
+    if "tinygrad_lenet.ops.creation" in sys.modules:
+        sys.modules["tinygrad_lenet.ops.creation"].SHARED.clear()
 
 
 @pytest.fixture(scope="session")

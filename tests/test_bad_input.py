@@ -49,6 +49,7 @@ IMAGE, IDS = t(2, 2, 4, 4), np.array([1, 0])
 # How functions that are no primitives are called as they should be.
 CALLS = {
     "adaptive_avg_pool2d": [call(IMAGE, 2), call(IMAGE, (3, None))],
+    "allclose": [call(t(2, 3), t(2, 3)), call(t(3), 0.5, 0.1, 0.2, True)],
     "arange": [call(5), call(0, 1, 0.25), call(2, 9, 3, dtype="float64")],
     "astype": [call(t(2, 3), "float64"), call(t(2), "int64")],
     "avg_pool1d": [call(t(2, 3, 6), 2), call(t(1, 2, 5), 3, 2, 1, True, False)],
@@ -70,6 +71,8 @@ CALLS = {
     ],
     "cumprod": [call(t(2, 3)), call(t(2, 3), 1)],
     "cumsum": [call(t(2, 3)), call(t(2, 3), 1)],
+    "diag": [call(t(3)), call(t(2, 3), 1)],
+    "diff": [call(t(2, 3)), call(t(2, 5), 2, 1, 0.5, t(2, 1))],
     "diagonal": [call(t(3, 3)), call(t(2, 3, 4), 1, 1, 2)],
     "dot": [call(t(3), t(3)), call(t(2, 3), t(3, 2))],
     "dropout": [call(t(3, 2), 0.5, True, 0), call(t(3), 0.1, False)],
@@ -82,10 +85,12 @@ CALLS = {
     "flip": [call(t(2, 3)), call(t(2, 3), 1), call(t(2, 3), (0, 1))],
     "from_dlpack": [call(t(2, 3))],
     "full": [call((2, 3), 1.5), call(2, 0, "int64")],
+    "full_like": [call(t(2, 3), 1.5), call(t(2), 0, "int64")],
     "gather": [call(t(2, 3), 1, np.array([[0, 2], [1, 1]]))],
     "gelu": [call(t(2, 3)), call(t(3), "tanh")],
     "getitem": [call(t(3, 4), 1), call(t(3, 4), (slice(0, 2), IDS)), call(t(3), np.array([True, False, True]))],
     "group_norm": [call(t(2, 4, 3), 2), call(t(2, 4, 3), 2, t(4), t(4), 1e-3)],
+    "hstack": [call([t(2, 3), t(2, 1)]), call((t(2), t(3)))],
     "huber_loss": [call(t(3, 2), t(3, 2)), call(t(3), t(3), "sum", 0.5)],
     "inner": [call(t(2, 3), t(4, 3))],
     "interpolate": [
@@ -95,6 +100,7 @@ CALLS = {
     "kl_div": [call(t(3, 2), t(3, 2, low=0)), call(t(3, 2), t(3, 2), "batchmean", True)],
     "l1_loss": [call(t(3, 2), t(3, 2), "sum")],
     "layer_norm": [call(t(2, 3), 3), call(t(2, 3, 2), (3, 2), t(3, 2), t(3, 2), 1e-3)],
+    "linspace": [call(0, 1, 5), call(2.5, -1, 3, "float64")],
     "logsigmoid": [call(t(2, 3))],
     "max_pool1d": [call(t(2, 3, 6), 2), call(t(1, 2, 7), 3, 2, 1, 1, True)],
     "median": [call(t(2, 3)), call(t(2, 3, 2), (0, 2), True)],
@@ -106,6 +112,7 @@ CALLS = {
     "nll_loss": [call(t(2, 3), IDS), call(t(2, 3), IDS, t(3), 1, "sum")],
     "norm": [call(t(2, 3)), call(t(2, 3), 3, 1, True), call(t(3), 0), call(t(3), float("inf"))],
     "one_hot": [call(IDS), call(IDS, 4)],
+    "ones_like": [call(t(2, 3)), call(t(2), "int64", False)],
     "ones": [call(2, 3), call((2, 3), dtype="float64")],
     "outer": [call(t(2), t(3))],
     "pad": [
@@ -114,6 +121,11 @@ CALLS = {
     ],
     "prelu": [call(t(2, 3), t(1)), call(t(2, 3, 2), t(3))],
     "rand": [call(2, 3, generator=0), call((2, 3), generator=1, dtype="float64")],
+    "rand_like": [call(t(2, 3), 0), call(t(2), 1, "float64")],
+    "randint": [call(10, (2, 3), generator=0), call(-3, 4, (2,), 1, "int32")],
+    "randn_like": [call(t(2, 3), 0), call(t(2), 1, "float64")],
+    "randperm": [call(5, 0), call(4, 1, "int32")],
+    "rsqrt": [call(t(2, 3, low=0.1))],
     "randn": [call(2, 3, generator=0), call((2, 3), generator=1, dtype="float64")],
     "relu6": [call(t(2, 3, high=7))],
     "repeat": [call(t(2, 3), 2), call(t(2, 3), (1, 2), 0), call(t(2, 3), 2, -1)],
@@ -139,6 +151,8 @@ CALLS = {
     "unbind": [call(t(2, 3)), call(t(2, 3), 1)],
     "unsqueeze": [call(t(2, 3), 0), call(t(2, 3), -1)],
     "var": [call(t(2, 3)), call(t(2, 3), 1, True, 1)],
+    "vstack": [call([t(2, 3), t(1, 3)]), call((t(2), t(2)))],
+    "zeros_like": [call(t(2, 3)), call(t(2), "int64", False)],
     "zeros": [call(2, 3), call((2, 3), dtype="float64")],
     "linalg.norm": [call(t(2, 3)), call(t(2, 3), 1, 0), call(t(3), 3), call(t(2, 3), "fro", (0, 1), True)],
     "tensor": [call(t(2, 3)), call(t(2), "float64", True), call(1.5), call([[1, 2], [3, 4]])],
@@ -160,8 +174,8 @@ INNER = {"ops.shape._join": ("ends",), "ops.indexing._put": ("shape", "paths")}
 INNER |= {"ops.softmax.softmax_nll": ("index",), "ops.softmax._softmax_nll_grad": ("index",)}
 INNER |= {"ops.indexing.checked_index": ("index",), "ops.indexing._origin": ("shape", "positions")}
 INNER |= {"ops.losses.count_classes": ("index",)}
-INNER |= {"ops.normalization._moved": ("running", "newest"), "optim.clipping._joint_norm": ("gradients",)}
-INNER |= {"optim.clipping._limited": ("g", "total"), "optim.clipping._narrow": ("total",)}
+INNER |= {"ops.normalization._moved": ("running", "newest"), "ops.clipping._joint_norm": ("gradients",)}
+INNER |= {"ops.clipping._limited": ("g", "total"), "ops.clipping._narrow": ("total",)}
 
 
 @pytest.mark.parametrize("key", PRIMITIVES)

@@ -278,7 +278,7 @@ def poison(case):
         ("matmul._TILE", 5000),
         ("matmul._DEEP", 8),
         ("convolution._BYTES", 1),
-        ("convolution._IMAGES", 3),
+        ("convolution._RUN", 3),
     ],
 )
 def test_how_products_are_cut_into_blocks_does_not_matter(case, name, value):
@@ -307,6 +307,26 @@ def test_columns_are_copied_only_where_they_cannot_be_a_view(kernel, dilation, c
     at = Geometry(windows((7, 6), kernel, 1, 1, dilation), groups)
     found = [blocks(at, channels, outs, 3, 4) for blocks in (kernels._output_blocks, kernels._image_blocks)]
     assert tuple(len(blocks[0].columns.shape) for blocks, _ in found) == axes
+
+
+def test_blocks_of_a_large_batch_copy_no_pixel_twice():
+    at = Geometry(windows((14, 14), 5, 1, 0, 1), 1)
+    blocks, _ = kernels._output_blocks(at, 6, 16, 512, 4)
+    assert len(blocks) > 1
+    # Each pixel of the 14 rows once for each of the 5 positions along the width.
+    assert sum(np.prod(block.strips) for block in blocks) == 14 * 6 * 5 * 10 * 512
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_bias_that_is_not_finite_reaches_its_own_channel_only(value):
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 4, 6, 5)), rng.standard_normal((6, 2, 3, 2))
+    bias = np.array([0.5, value, 0.0, -1.0, 2.0, 3.0])
+    options = {"stride": (2, 1), "dilation": (1, 2), "groups": 2}
+    expected = tl.conv2d(x, weight, **options).numpy() + bias.reshape(-1, 1, 1)
+    with np.errstate(invalid="ignore"):  # BLAS fills its registers with products of inf and 0, which it drops
+        found = tl.conv2d(x, weight, bias, **options).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_work_is_the_number_of_multiply_adds():

@@ -45,8 +45,8 @@ def test_every_answer_is_for_a_name_that_is_missing():
 
 
 def test_entries_of_names_that_exist_are_removed():
-    text = "# a | b\ncat relu | one\n\nsigmoid | two\n*_like | three\n[tl]\nfloat | four\nno_grad | five\n"
-    kept = "# a | b\ncat | one\n\n*_like | three\n[tl]\nfloat | four\n"
+    text = "# a | b\nsvd relu | one\n\nsigmoid | two\n*_copy | three\n[tl]\nfft | four\nno_grad | five\n"
+    kept = "# a | b\nsvd | one\n\n*_copy | three\n[tl]\nfft | four\n"
     assert without_existing(text) == (kept, ["relu", "sigmoid", "tl.no_grad"])
 
 

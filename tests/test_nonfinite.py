@@ -23,7 +23,7 @@ def cases(torch):
     F, T = torch.nn.functional, torch.tensor
     unary = (
         "abs ceil clone cos cosh erf exp expm1 floor log log10 log1p log2 neg reciprocal round sign sin sinh sqrt "
-        "square tan arccos arcsin arctan sigmoid tanh relu logical_not"
+        "square tan arccos arcsin arctan sigmoid tanh relu logical_not rsqrt isnan isinf isfinite"
     )
     for name in unary.split():
         yield name, getattr(tl, name), getattr(torch, name), [Y]
@@ -43,7 +43,7 @@ def cases(torch):
     yield "clip", lambda x: tl.clip(x, 0.4, 0.6), lambda x: x.clip(0.4, 0.6), [Y]
     yield "clip below", lambda x: tl.clip(x, min=0.5), lambda x: x.clip(min=0.5), [Y]
     yield "round decimals", lambda x: tl.round(x, 1), lambda x: x.round(decimals=1), [Y]
-    binary = "add sub mul div pow maximum minimum hypot eq ne lt le gt ge logical_and logical_or"
+    binary = "add sub mul div pow maximum minimum hypot arctan2 logaddexp eq ne lt le gt ge logical_and logical_or"
     for name in binary.split():
         yield name, getattr(tl, name), getattr(torch, name), [X, Y]
     yield "mod", tl.mod, torch.remainder, [X * 3, Y]
@@ -94,6 +94,9 @@ def cases(torch):
     yield "tile", lambda x: tl.tile(x, (2, 1)), lambda x: x.tile(2, 1), [Y]
     yield "repeat", lambda x: tl.repeat(x, 2, 0), lambda x: x.repeat_interleave(2, 0), [Y]
     yield "concatenate", lambda *x: tl.concatenate(x), lambda *x: torch.cat(x), [Y, W]
+    yield "diff", lambda x: tl.diff(x, 2, 1), lambda x: torch.diff(x, 2, 1), [X]
+    yield "diag", tl.diag, torch.diag, [V]
+    yield "diag of a matrix", tl.diag, torch.diag, [Y]
     yield "stack", lambda *x: tl.stack(x), lambda *x: torch.stack(x), [Y, W]
     yield "split", lambda x: tl.split(x, [1, 2]), lambda x: x.tensor_split([1, 2]), [Y]
     yield "tril", tl.tril, torch.tril, [X]

@@ -87,7 +87,7 @@ def arrays(draw, shape=None, dtypes=(*FLOATS, *INTEGERS, np.bool_), special=True
 # Elementwise
 
 UNARY = "abs arccos arcsin arctan ceil cos cosh exp expm1 floor log log10 log1p log2 logical_not sign sin sinh sqrt"
-UNARY += " square tan tanh"
+UNARY += " square tan tanh isnan isinf isfinite"
 
 
 @covers(*UNARY.split())
@@ -103,7 +103,7 @@ def test_reciprocals_of_floats(name, x):
     same(name, x)
 
 
-@covers("add", "hypot", "logical_and", "logical_or", "maximum", "minimum", "mod", "pow")
+@covers("add", "arctan2", "hypot", "logaddexp", "logical_and", "logical_or", "maximum", "minimum", "mod", "pow")
 @given(data=st.data())
 def test_functions_of_two_arrays(name, data):
     shapes = data.draw(
@@ -298,11 +298,43 @@ def test_diagonals(name, x, offset, axes):
         same(name, x, offset, *axes)
 
 
-@covers("concatenate", "stack")
+@covers("concatenate", "concat", "stack")
 @given(data=st.data(), x=arrays(), axis=ONE_AXIS)
 def test_joining(name, data, x, axis):
     shapes = [x.shape, data.draw(st.just(x.shape) | strategies.shapes())]
     same(name, [x, *(data.draw(arrays(shape)) for shape in shapes)], axis)
+
+
+@covers("hstack", "vstack")
+@given(data=st.data(), x=arrays())
+def test_joining_along_a_fixed_axis(name, data, x):
+    shapes = [x.shape, data.draw(st.just(x.shape) | strategies.shapes())]
+    same(name, [x, *(data.draw(arrays(shape)) for shape in shapes)])
+
+
+@covers("diag")
+@given(x=arrays(), k=st.integers(-4, 4))
+def test_diag(name, x, k):
+    same(name, x, k)
+
+
+@covers("diff")
+@given(data=st.data(), x=arrays(min_dims=1), n=st.integers(0, 4), axis=ONE_AXIS)
+def test_diff(name, data, x, n, axis):
+    assume(n or -x.ndim <= axis < x.ndim)  # where NumPy does nothing, it does not look at the axis either
+    edge = st.none() | st.sampled_from([0, 2.5]).map(x.dtype.type) | arrays() | arrays(x.shape)
+    before, after = (data.draw(edge) if n and x.dtype.kind == "f" else None for _ in "ab")
+    given = {key: value for key, value in (("prepend", before), ("append", after)) if value is not None}
+    same(name, x, n, axis, **given)
+
+
+@covers("allclose")
+@given(data=st.data(), shapes=strategies.broadcastable_shapes(min_side=0), equal_nan=st.booleans())
+def test_allclose(name, data, shapes, equal_nan):
+    x, y = (data.draw(arrays(shape)) for shape in shapes)
+    same(name, x, y, equal_nan=equal_nan)
+    same(name, x, x + data.draw(st.sampled_from([0, 1e-9, 1e-3])), 1e-2, 1e-4)
+    assert type(tl.allclose(x, x)) is bool
 
 
 @covers("pad")
@@ -410,6 +442,23 @@ def test_filled(name, shape, dtype):
 def test_new(name, n, m, dtype):
     args = {"full": ((n, m), 2), "eye": (n, m), "arange": (n, 3 * m, 2)}[name]
     same(name, *args, dtype=dtype)
+
+
+@covers("linspace")
+@given(start=st.integers(-9, 9), stop=st.floats(-5, 5), num=st.integers(0, 9), dtype=st.sampled_from(FLOATS))
+def test_linspace(name, start, stop, num, dtype):
+    same(name, start, stop, num, dtype=dtype)
+
+
+@covers("zeros_like", "ones_like", "full_like")
+@given(x=arrays(), dtype=st.none() | st.sampled_from([*FLOATS, *INTEGERS, np.bool_]))
+def test_filled_like(name, x, dtype):
+    same(name, x, *[2] * (name == "full_like"), dtype=dtype)
+
+
+@covers("empty")
+def test_empty_is_zeros(name):
+    np.testing.assert_array_equal(tl.empty(2, 3).numpy(), np.zeros((2, 3)))
 
 
 # Methods

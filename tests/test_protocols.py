@@ -23,7 +23,7 @@ ARGUMENTS = {
     "norm": [1, 0], "clip": [0.3, 0.6], "full_like": [7.0], "pad": [((1, 0), (0, 2))],
     **{name: [B] for name in ("dot", "inner", "outer", "tensordot")},
 }  # fmt: skip
-FIRST = {"concatenate": [A, B], "stack": [A, B], "squeeze": A[None]}
+FIRST = {"concatenate": [A, B], "hstack": [A, B], "stack": [A, B], "vstack": [A, B], "squeeze": A[None]}
 UFUNCS = [function for function in NUMPY if isinstance(function, np.ufunc)]
 FUNCTIONS = [function for function in NUMPY if not isinstance(function, np.ufunc)]
 INTEGERS = {np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert}
@@ -99,8 +99,10 @@ clip(a=a,a_min=0.3,a_max=0.6) clip(a,0.3,None) clip(a,None,None) clip(a,a_max=0.
 copy(a=a) copy(a,subok=True) dot(a=a,b=v) dot(a,b=v) outer(a=v,b=v) tensordot(a=a,b=a,axes=0)
 tensordot(a,a,axes=([0],[1])) einsum("ij,jk",a,a,optimize=True)
 linalg.norm(x=a) linalg.norm(a,1,0,True) linalg.norm(a,None,(0,1),True)
-zeros_like(a,dtype=np.float32) zeros_like(a,np.float32) zeros_like(a,shape=(2,)) ones_like(a,None) ones_like(a=a)
-full_like(a,fill_value=0.1) full_like(a,7,np.int64) full_like(a=a,fill_value=7,shape=(2,))
+zeros_like(a,dtype=np.float32) zeros_like(a,np.float32) ones_like(a,None) ones_like(a=a)
+full_like(a,fill_value=0.1) full_like(a,7,np.int64) full_like(a=a,fill_value=7)
+diff(a=a,n=2,axis=0) diff(a,prepend=0,append=a)
+diag(v=a,k=1) diag(v,-1) hstack(tup=[a,a]) vstack([a,v])
 """
 
 

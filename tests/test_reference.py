@@ -139,7 +139,7 @@ def test_a_large_convolution_is_as_defined_in_many_blocks_and_on_many_threads():
     rng = np.random.default_rng(0)
     x, weight, bias = rng.standard_normal((7, 4, 20, 19)), rng.standard_normal((6, 2, 3, 4)), rng.standard_normal(6)
     options = {"stride": (1, 2), "padding": "same", "dilation": (2, 1), "groups": 2}
-    with oracles.small_blocks("convolution._IMAGES", 3):
+    with oracles.small_blocks("convolution._RUN", 3):
         tensors = tracked(x, weight)
         out = tl.conv2d(*tensors, bias, **options)
         g = random_like(out)

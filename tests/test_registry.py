@@ -22,6 +22,7 @@ INNER = {
     "_origin": {"positions"},
     "_moved": {"running", "newest"},
     "_limited": {"g", "total"},
+    "drawn": {"options"},
 }
 INNER |= {"_joint_norm": {"gradients"}, "_narrow": {"total"}}
 WIDE = {"cast", "channel_moments", "_joint_norm"}  # may give float64 for float32

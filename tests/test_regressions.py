@@ -163,3 +163,9 @@ def test_a_rule_whose_gradient_is_transposed_is_refused_though_it_has_as_many_el
     double.vjp(x=lambda g: 2 * g.T)
     with pytest.raises(tl.GradientError, match=r"double: the rule of 'x' gave ndarray .* of shape \(2, 3\).*\(3, 2\)"):
         double(tl.ones(3, 2, requires_grad=True)).backward(np.ones((3, 2)))
+
+
+def test_the_bias_of_a_linear_map_of_a_tensor_by_itself_is_not_transposed():
+    # "The weight is the left factor" was asked by identity, which also holds if the input is the weight.
+    x, bias = tl.tensor(RNG(0).standard_normal((3, 2))), np.array([1.0, 10.0, 100.0])
+    np.testing.assert_allclose(tl.linear(x, x, bias).numpy(), x.numpy() @ x.numpy().T + bias, rtol=1e-12)

@@ -116,6 +116,10 @@ DRAWN = {
     "random_split": lambda: np.concatenate([part.indices for part in data.random_split(np.arange(100), [70, 30], 7)]),
     "rand": lambda: tl.rand(10, 10, generator=7).numpy(),
     "randn": lambda: tl.randn(10, 10, generator=7).numpy(),
+    "rand_like": lambda: tl.rand_like(tl.ones(10, 10), generator=7).numpy(),
+    "randn_like": lambda: tl.randn_like(tl.ones(10, 10), generator=7).numpy(),
+    "randint": lambda: tl.randint(-50, 50, (100,), generator=7).numpy(),
+    "randperm": lambda: tl.randperm(100, generator=7).numpy(),
     "dropout": lambda: tl.dropout(tl.ones(10, 10), 0.3, generator=7).numpy(),
     "dropout2d": lambda: tl.dropout2d(tl.ones(10, 10, 2, 2), 0.3, generator=7).numpy(),
     "Dropout, twice": lambda: np.stack([m(tl.ones(50)).numpy() for m in [nn.Dropout(0.3, generator=7)] for _ in "ab"]),
@@ -158,6 +162,10 @@ GOLDEN: dict[str, tuple[str, list[float]]] = {
     "random_split": ("90e78a1e8a4a7ded", [88.0, 11.0, 49.5, 2509.37]),
     "rand": ("d960a6385fbc8567", [0.6250955, 0.1228921, 0.4838814, 23.36096]),
     "randn": ("fd77e12fa5d8bb71", [0.001230153, -2.035329, -0.17293, -5.527714]),
+    "rand_like": ("d960a6385fbc8567", [0.6250955, 0.1228921, 0.4838814, 23.36096]),
+    "randn_like": ("fd77e12fa5d8bb71", [0.001230153, -2.035329, -0.17293, -5.527714]),
+    "randint": ("5a4ce2c9afb7fab7", [44.0, 37.0, 3.0, 123.26]),
+    "randperm": ("0a0e60cf59d9ca2f", [37.0, 16.0, 49.5, 2393.17]),
     "dropout": ("514dcbdc88955267", [1.428571, 1.428571, 1.042857, 50.94286]),
     "dropout2d": ("1fd550aa1f223b98", [1.428571, 1.428571, 1.042857, 205.3357]),
     "Dropout, twice": ("514dcbdc88955267", [1.428571, 1.428571, 1.042857, 50.94286]),
@@ -219,7 +227,7 @@ def test_all_that_is_random_is_in_the_table():
     public = [getattr(data, name) for name in data.__all__]
     assert {t.__name__ for t in public if inspect.isclass(t) and hasattr(t, "apply")} == DISTORTIONS.keys()
     assert {name for name in tl.__all__ if "generator" in str(_signature(name))} - {"checkpoint"} == {
-        *("dropout", "dropout2d", "rand", "randn")
+        *("dropout", "dropout2d", "rand", "randn", "rand_like", "randn_like", "randint", "randperm")
     }
 
 

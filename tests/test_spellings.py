@@ -224,6 +224,8 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         "broadcast_to": (3, 2, 2, 4, 4),
         "unsqueeze": (0,),
         "matmul": (X,),
+        "mm": (X,),
+        "bmm": (X,),
         "max_pool2d": (2,),
         "avg_pool2d": (2,),
         "conv2d": (np.ones((3, 2, 2, 2), np.float32),),
@@ -231,6 +233,9 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         "fold": ((2, 2), 1),
         "mod": (0.3,),
         "hypot": (0.3,),
+        "arctan2": (0.3,),
+        "logaddexp": (0.3,),
+        "allclose": (X,),
         "topk": (2,),
         "moveaxis": (0, -1),
         "swapaxes": (0, 1),
@@ -248,8 +253,11 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         "inner": (X[0, 0],),
         "outer": (X[0, 0],),
     }.get(name, ())
-    x = FOLDED if name == "fold" else X
+    x = {"fold": FOLDED, "diag": X[0, 0]}.get(name, X)
     expected = getattr(tl.tensor(x), name)(*arguments)
+    if name == "allclose":
+        assert expected is tl.allclose(x.tolist(), *arguments) is True
+        return
     for given in (x, x.tolist(), tl.tensor(x)):
         found = getattr(tl, name)(given, *arguments)
         pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
@@ -262,7 +270,7 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
 
 CUBE = np.random.default_rng(0).permutation(48).reshape(2, 4, 6) / 7
 SAME = "amax amin argmax argmin argsort cumsum diagonal expand_dims=0 flip=1 max mean median min moveaxis=0,2 prod"
-SAME += " concatenate repeat=2 roll=3 sort split=2 squeeze stack std sum swapaxes=0,2 tile=2 trace tril triu var"
+SAME += " concatenate diff repeat=2 roll=3 sort split=2 squeeze stack std sum swapaxes=0,2 tile=2 trace tril triu var"
 
 
 @pytest.mark.parametrize("word", SAME.split())

@@ -40,7 +40,7 @@ FUNCTIONS_THERE = {ours: there for _, names in FUNCTIONS.values() for ours, ther
 # Elementwise
 
 RANGES = {
-    **dict.fromkeys(["log", "log1p", "log2", "log10", "sqrt", "reciprocal"], (0.1, 3)),
+    **dict.fromkeys(["log", "log1p", "log2", "log10", "sqrt", "rsqrt", "reciprocal"], (0.1, 3)),
     **dict.fromkeys(["arcsin", "arccos"], (-0.95, 0.95)),
     "tan": (-1.2, 1.2),
 }
@@ -50,7 +50,7 @@ UNARY = (
 UNARY += (
     " tan arccos arcsin arctan celu elu gelu hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish relu relu6 selu"
 )
-UNARY += " sigmoid silu softplus softsign tanh logical_not"
+UNARY += " sigmoid silu softplus softsign tanh logical_not rsqrt isnan isinf isfinite"
 
 
 @DTYPES
@@ -104,6 +104,8 @@ def test_options_of_activations(torch, name, options, dtype, data):
         "maximum",
         "minimum",
         "hypot",
+        "arctan2",
+        "logaddexp",
         "mod",
         "eq",
         "ne",
@@ -233,6 +235,12 @@ ALONG = {  # ours, PyTorch's, of x and an axis
         lambda x, d: x.new_tensor(0) + __import__("torch").stack([x, x * 2], d),
     ),
     "concatenate": (lambda x, d: tl.concatenate([x, x * 2], d), lambda x, d: __import__("torch").cat([x, x * 2], d)),
+    "cat": (lambda x, d: tl.cat([x, x * 2], d), lambda x, d: __import__("torch").cat([x, x * 2], d)),
+    "concat": (lambda x, d: tl.concat([x, x * 2], d), lambda x, d: __import__("torch").concat([x, x * 2], d)),
+    "diff": (
+        lambda x, d: (tl.diff(x, dim=d), tl.diff(x, 2, d, x * 2, x)),
+        lambda x, d: (x.diff(dim=d), x.diff(2, d, x * 2, x)),
+    ),
 }
 
 
@@ -257,6 +265,13 @@ def test_products_with_zeros(torch, name, data):
 # Shapes
 
 X = (2, 3, 4)
+
+
+def stacked(join, x):
+    """Tensors with three axes, with one, and with none; and a single one."""
+    return join([x, x]), join([x[0, 0], x[0, 1]]), join([x[0, 0, 0], x[0, 0, 1]]), join([x[0]])
+
+
 SHAPES = {  # ours, PyTorch's, of a tensor of shape X
     "reshape": (lambda x: tl.reshape(x, 4, -1), lambda x: x.reshape(4, -1)),
     "flatten": (lambda x: tl.flatten(x, 1), lambda x: x.flatten(1)),
@@ -270,6 +285,14 @@ SHAPES = {  # ours, PyTorch's, of a tensor of shape X
     "triu": (lambda x: tl.triu(x, -1), lambda x: x.triu(-1)),
     "diagonal": (lambda x: tl.diagonal(x, -1, 2, 0), lambda x: x.diagonal(-1, 2, 0)),
     "trace": (lambda x: tl.trace(x[0]), lambda x: x[0].trace()),
+    "diag": (
+        lambda x: (tl.diag(x[0]), tl.diag(x[0], -1), x[0].diag(9), tl.diag(x[0, 0]), tl.diag(x[0, 0], 2)),
+        lambda x: (x[0].diag(), x[0].diag(-1), x[0].diag(9), x[0, 0].diag(), x[0, 0].diag(2)),
+    ),
+    "hstack": (lambda x: stacked(tl.hstack, x), lambda x: stacked(__import__("torch").hstack, x)),
+    "vstack": (lambda x: stacked(tl.vstack, x), lambda x: stacked(__import__("torch").vstack, x)),
+    "mm": (lambda x: (tl.mm(x[0], x[1].T), x[0].mm(x[1].T)), lambda x: (x[0].mm(x[1].T), x[0] @ x[1].T)),
+    "bmm": (lambda x: tl.bmm(x, x.transpose(1, 2)), lambda x: x.bmm(x.transpose(1, 2))),
     "getitem": (lambda x: x[[1, 0, 1], :, ::2], lambda x: x[[1, 0, 1], :, ::2]),
     "linear": (
         lambda x: tl.linear(x, x[0], x[0, :, 0]),
@@ -390,7 +413,8 @@ ELSEWHERE = {  # words of functions that other files compare with PyTorch
         "test_convolution, test_pooling, test_modules",
     ),
     **dict.fromkeys(FUNCTIONS["losses, of networks"][1], "test_functional, test_modules"),
-    **dict.fromkeys(FUNCTIONS["creation"][1], "test_tensor"),
+    **dict.fromkeys([*FUNCTIONS["creation"][1], "allclose"], "test_words, test_tensor"),
+    **dict.fromkeys(FUNCTIONS["dtypes, of NumPy"][1], "test_words"),
     **dict.fromkeys(FUNCTIONS["derivatives"][1], "test_calculus, test_grad_mode"),
     **dict.fromkeys(FUNCTIONS["methods"][1], "test_tensor_words"),
 }
@@ -409,7 +433,7 @@ def test_the_table_has_every_public_name():
         assert set(names) <= set(module.__all__)
     named = {name for module, _, names in CLASSES.values() for name in names}
     ours = {"LeNet5", "StateError", "init", "Optimizer", "Schedule", "clip_grad_norm_"}
-    ours |= {"Call", "record_calls", "summary"}
+    ours |= {"Call", "record_calls", "summary", "functional", "utils", "lr_scheduler"}
     assert {*tl.nn.__all__, *tl.optim.__all__} - named <= ours
 
 

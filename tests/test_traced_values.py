@@ -218,7 +218,17 @@ def test_ops_and_their_rules(op, case):
 
 
 # By nature: the values say how large the result is; or they leave the graph.
-READ = {("one_hot", 0), ("getitem", 2), ("tensor", 0), ("tensor", 1), ("Tensor", 0), ("Tensor", 1), ("from_dlpack", 0)}
+READ = {
+    ("one_hot", 0),
+    ("allclose", 0),
+    ("allclose", 1),
+    ("getitem", 2),
+    ("tensor", 0),
+    ("tensor", 1),
+    ("Tensor", 0),
+    ("Tensor", 1),
+    ("from_dlpack", 0),
+}
 
 
 @pytest.mark.filterwarnings("ignore")

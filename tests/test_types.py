@@ -76,8 +76,27 @@ def test_functions() -> None:
     assert_type(tl.conv2d(tl.ones(1, 1, 5, 5), tl.ones(1, 1, 3, 3), padding="same"), Tensor)
     assert_type(tl.grad(cube(x).sum(), x), tuple[Tensor | None, ...])
     assert_type(tl.linalg.norm(tl.eye(2)), Tensor)
+    assert_type(nn.functional.gelu(x), Tensor)
+    assert_type(tl.cat([x, tl.zeros_like(x)]), Tensor)
+    assert_type(tl.mm(tl.eye(2), tl.eye(2)), Tensor)
+    assert_type(tl.allclose(x, 1.0), bool)
+    assert_type(x.allclose(1.0), bool)
+    assert_type(tl.randint(3, (2,), dtype=tl.int32), Tensor)
+    assert_type(tl.manual_seed(0), np.random.Generator)
+    assert_type(tl.float32, np.dtype[Any])
+
+    @tl.set_grad_enabled(False)
+    def double(x: Tensor) -> Tensor:
+        return x * 2
+
+    assert_type(double(x), Tensor)
+    with tl.inference_mode(), tl.set_grad_enabled(True):
+        assert_type(tl.arctan2(x, x), Tensor)
     if TYPE_CHECKING:
         cube(x, scal=2.0)  # error
+        tl.cta([x])  # error
+        double(1)  # error
+        tl.zeros(1, dtype=tl.float31)  # error
         tl.rleu(x)  # error
         tl.testing.gradchek()  # error
         tl.conv2d(x)  # error

@@ -21,9 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import functional as functional
 from . import hints as _hints
+from .core.dtypes import *
 from .core.modes import enable_grad as enable_grad
+from .core.modes import inference_mode as inference_mode
 from .core.modes import is_grad_enabled as is_grad_enabled
 from .core.modes import no_grad as no_grad
+from .core.modes import set_grad_enabled as set_grad_enabled
 from .core.primitive import Array as Array
 from .core.primitive import draw as draw
 from .core.primitive import primitive as primitive
@@ -118,5 +121,6 @@ else:  # hidden from type checkers, which would accept any name
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
 
-    __all__ = [name for name, thing in globals().items() if getattr(thing, "__module__", "").startswith(__name__)]
+    _HERE = (__name__, "numpy.dtypes")  # the dtypes by name
+    __all__ = [name for name, t in globals().items() if getattr(t, "__module__", type(t).__module__).startswith(_HERE)]
     __all__ = sorted({"__version__", "functional", "linalg", *_LAZY, *__all__} - {"_public", "__dir__", "__getattr__"})

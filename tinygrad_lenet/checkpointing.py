@@ -22,6 +22,7 @@ from .core.tensor import Tensor, Version
 from .core.values import mapped
 from .errors import GradientError, OutOfMemoryError, TinygradLenetError, foreign, named
 from .kernels.memory import storage
+from .ops.creation import SHARED
 from .ops.shape import concatenate
 
 __all__ = ["checkpoint"]
@@ -294,7 +295,7 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
         fn: a function or module that returns a tensor, or lists, tuples and dicts of tensors.
         args: its arguments.
         generators: random generators that ``fn`` draws from; they are set back for the second call. Those that are
-            attributes of a module (``Dropout``) are found.
+            attributes of a module (``Dropout``), and that of :func:`manual_seed`, are found.
 
     Raises:
         GradientError: in the backward pass, if the second call differs from the first.
@@ -312,7 +313,7 @@ def checkpoint(fn: Function, *args: Any, generators: Sequence[np.random.Generato
         with foreign:
             return fn(*args)
     found = [g for _, g in fn._search(np.random.Generator)] if hasattr(fn, "_search") else []  # of a module
-    plan = _Recomputation(fn, list({id(g): g for g in (*generators, *found)}.values()))
+    plan = _Recomputation(fn, list({id(g): g for g in (*generators, *found, *SHARED)}.values()))
     result, trace = _recorded(plan, [save(a, a) for a in args])
     trace.settle()
     return result

@@ -2,7 +2,7 @@
 
 ``np.exp(tensor)`` calls ``tl.exp(tensor)``, which is recorded and returns a Tensor. A function without a counterpart
 here raises an error, since NumPy's result would be an array without a gradient. Functions that only inspect values
-(``np.shape``, ``np.allclose``, ``np.isnan``) are NumPy's own.
+(``np.shape``, ``np.allclose``, ``np.nonzero``) are NumPy's own.
 
 The protocols are NumPy's NEP 13 (``__array_ufunc__``) and NEP 18 (``__array_function__``), and DLPack of the Python
 array API standard.
@@ -23,21 +23,9 @@ from .core.signature import VARIADIC, parameters
 from .core.tensor import Tensor
 from .core.values import as_dtype, mapped
 from .errors import ArgumentError, GradientError, UnsupportedError
-from .ops import creation
 
-
-def _full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> Tensor:
-    shape = a.shape if shape is None else shape
-    return creation.full(shape, fill_value, a.dtype if dtype is None else dtype)
-
-
-NUMPY |= {
-    np.full_like: _full_like,
-    np.zeros_like: lambda a, dtype=None, shape=None: _full_like(a, 0, dtype, shape),
-    np.ones_like: lambda a, dtype=None, shape=None: _full_like(a, 1, dtype, shape),
-}
 # Functions that only inspect values: they have no gradient to lose.
-_FACTS = "isnan isinf isfinite signbit isclose allclose array_equal array_equiv nonzero argwhere flatnonzero "
+_FACTS = "signbit isclose allclose array_equal array_equiv nonzero argwhere flatnonzero "
 _FACTS += "array_repr array_str array2string save savez savez_compressed savetxt bincount digitize searchsorted"
 OF_SHAPES = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.may_share_memory, np.shares_memory}
 OF_SHAPES |= {np.iscomplexobj, np.isrealobj}

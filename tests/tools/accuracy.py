@@ -99,6 +99,22 @@ one(
     arrays=BOTH,
     bounds=(1, 2),
 )
+one(
+    "arctan2",
+    mp.atan2,
+    lambda x, y: y / (x * x + y * y),
+    lambda x, y: -x / (x * x + y * y),
+    arrays=BOTH,
+    bounds=(1, 3),
+)
+one(
+    "logaddexp",
+    lambda x, y: y + plus(x - y),
+    lambda x, y: sigma(x - y),
+    lambda x, y: sigma(y - x),
+    arrays=pairs(np.float32([0, 1, -3, 88, -88, 1e4, -1e4, 1e-3]), np.float32([0.5, -2, 60, -100, 1e-4])),
+    bounds=(2, 6),
+)
 one("sqrt", mp.sqrt, lambda x: 1 / (2 * mp.sqrt(x)), low=1e-45, bounds=(0.5, 2))
 one("exp", mp.exp, mp.exp, at=(88.72284, 1e-6), bounds=(4, 4))
 one("expm1", mp.expm1, mp.exp, at=(88.72284, 1e-6), bounds=(4, 4))

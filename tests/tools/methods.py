@@ -46,7 +46,7 @@ def method(name, function):
         star = "*" * (parameter.kind is parameter.VAR_POSITIONAL)
         parameters.append(f"{star}{parameter.name}: {typed(parameter.annotation)}{default}")
     result = signature.return_annotation
-    result = result if "tuple" in str(result) else "Tensor"
+    result = result if "tuple" in str(result) else "_bool" if result == "bool" else "Tensor"
     line = f"    def {name}({', '.join(parameters)}) -> {result}: ..."
     if len(line) <= 120:
         return [line]

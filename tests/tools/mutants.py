@@ -11,7 +11,7 @@ PACKAGE = ROOT / "tinygrad_lenet"
 KERNELS = ["channels", "convolution", "elementwise", "masks", "matmul", "pooling", "softmax", "sums", "windows"]
 # Mutants that compute the same: the file's name, a part of the call or statement that holds them, the mutation (a
 # pattern), and why no test can tell them from the original.
-BLOCKS = "only chooses the blocks, and the tests with other _BYTES, _IMAGES, _TILE, _DEEP show that these do not matter"
+BLOCKS = "only chooses the blocks, and the tests with other _BYTES, _RUN, _TILE, _DEEP show that these do not matter"
 HARMLESS = [
     ("activations", "np.minimum(np.abs(x), 40)", "40  ->  41", "beyond, the result is 0"),
     ("activations", "np.where(x < 0, upper, 1 - upper)", ".*<=.*", "at 0 both are a half"),
@@ -24,12 +24,13 @@ HARMLESS = [
     ),
     ("contractions", "len(xs) < len(names)", ".*<=.*", "gives a tensor the shape that it has"),
     ("convolution", "single(columns[:0])", ".*", "only the dtype matters"),
-    ("convolution", "max(2 * reach, _BYTES // max(1,", ".*", BLOCKS),
-    ("convolution", "max(1, row_bytes * min(batch, _IMAGES))", ".*", BLOCKS),
     ("convolution", "max(1, min(8, work // ", ".*", BLOCKS),
     ("convolution", "min(8, work // ", ".*", BLOCKS),
-    ("convolution", "max(1, len(chunks))", ".*", BLOCKS),
-    ("convolution", "min(fitting, -(-rows // shares))", ".*", BLOCKS),
+    ("convolution", "min(_BYTES // max(1, pixel_bytes * rows)", ".*", BLOCKS),
+    ("convolution", "max(1, fitting, min(width, _RUN // max(1, batch)))", ".*", BLOCKS),
+    ("convolution", "-(-shares // max(1, len(across)))", ".*", BLOCKS),
+    ("convolution", "max(2 * reach, _BYTES * len(across) // max(1, pixel_bytes * width))", ".*", BLOCKS),
+    ("convolution", "max(1, min(fitting, max(reach, -(-rows // shares))))", ".*", BLOCKS),
     ("convolution", "1 in turned.shape[1:]", ".*", "only chooses between a view and a copy"),
     ("convolution", "max(0, (high - 1) * sh - first + 1)", "0  ->  1", "no block begins just beyond the last window"),
     ("convolution", "sh > 1", ".*>=.*", "clears what is written anyway"),

@@ -101,6 +101,7 @@ for kind in (
     "Floor",
     "HardSwish",
     "Identity",
+    "IsInf",
     "IsNaN",
     "Mish",
 ):

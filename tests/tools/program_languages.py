@@ -183,7 +183,7 @@ SAME = set(
     "sign tan square abs add maximum minimum hypot mod where logical_and logical_or logical_not any all count_nonzero "
     "argmax argmin cumsum cumprod sum mean var std prod amax amin max min median squeeze expand_dims swapaxes moveaxis "
     "broadcast_to reshape roll repeat tile tril triu stack concatenate meshgrid matmul dot inner outer tensordot "
-    "einsum flip".split()
+    "einsum flip hstack vstack diff arctan2 logaddexp isnan isinf isfinite".split()
 )
 OTHER = {"neg": "negative", "sub": "subtract", "mul": "multiply", "div": "divide", "pow": "power", "clone": "copy"}
 OTHER |= {"gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal", "eq": "equal", "ne": "not_equal"}

@@ -47,6 +47,7 @@ UNARY = [
     *[Form(f"{{x}}.{name}()") for name in ("sin", "sigmoid", "square")],
     *[Form(f"tl.{name}({{x}})", low=-4, high=4) for name in ("exp", "expm1", "sinh", "cosh")],
     *[Form(f"tl.{name}({{x}})", low=0.1, high=9) for name in ("log", "log2", "log10", "log1p", "sqrt", "reciprocal")],
+    Form("tl.rsqrt({x})", low=0.1, high=9),
     *[Form(f"tl.{name}({{x}})", low=-0.95, high=0.95) for name in ("arcsin", "arccos")],
     *[Form(f"tl.{name}({{x}})", kinks=(0,), period=1) for name in ("floor", "ceil")],
     Form("tl.round({x})", kinks=(0.5,), period=1),
@@ -86,7 +87,7 @@ BINARY = [
     Form("{y} / {x}", low=0.2, high=9),
     Form("tl.pow({x}, {y})", low=0.2, high=4),
     *forms("tl.maximum({x}, {y})\ntl.minimum({x}, {y})\ntl.maximum({x}, {c})"),
-    Form("tl.hypot({x}, {y})", low=0.1),
+    *forms("tl.hypot({x}, {y})\ntl.arctan2({x}, {y})\ntl.logaddexp({x}, {y})", low=0.1, high=9),
     Form("tl.mod({x}, {c})", kinks=(0,), period=0.75, low=0, high=0.74),
     Form("tl.mod({x}, 0.75)", kinks=(0,), period=0.75),
     *forms("tl.where({mask}, {x}, {y})\ntl.where({mask}, {x}, {c})\ntl.where({x} > {c}, {y}, {x})", wild=True),
@@ -106,6 +107,7 @@ PLAIN = [
     *forms("tl.argmax({x}, {axis})\ntl.argmin({x}, {axis}, True)\ntl.argsort({x}, {axis})", distinct=True, rank=1),
     Form("tl.argsort({x}, {axis}, True)", distinct=True, rank=1),
     Form("tl.one_hot({labels}, 4)"),
+    *forms("tl.isnan({x})\ntl.isinf({x})\ntl.isfinite({x})"),
 ]
 REDUCTIONS = [
     *forms(
@@ -175,6 +177,12 @@ SHAPES = forms(
     tl.stack([{x}, {like}], {place})
     tl.stack([{x}, {x}])
     tl.concatenate([{x}, {like}, {x}], {axis})
+    tl.hstack([{x}, {x}])
+    tl.vstack([{x}, {x}])
+    tl.diff({x}, 1, {axis})
+    tl.diff({x}, 2, {axis}, {like})
+    tl.diag({vector})
+    tl.diag({matrix}, {shift})
     {x}[{fancy}]
     {x}[{mask_of}]
     tl.gather({x}, {axis}, {gathered})
@@ -259,6 +267,11 @@ PATTERNS = "ij,jk->ik bij,bjk->bik ii->i ij->ji ij->j i,j->ij ij,ij-> ij,kj,k->i
 ABSENT = {
     "dropout": "draws numbers of its own",
     "dropout2d": "draws numbers of its own",
+    **dict.fromkeys(["rand_like", "randn_like"], "draws numbers of its own"),
+    **dict.fromkeys(["full_like", "ones_like", "zeros_like"], "makes constants"),
+    **dict.fromkeys(["bmm", "mm"], "matmul under other names"),
+    **dict.fromkeys(["cat", "concat"], "concatenate under other names"),
+    "allclose": "gives no tensor",
     "drawn": "draws numbers of its own",
     "load": "reads files",
     "primitive": "makes ops",

@@ -1,7 +1,7 @@
-"""The words of the package beside PyTorch's: the table in examples/README.md, and what the tests compare by it.
+"""The words of the package beside PyTorch's: two tables in examples/README.md, and what the tests compare by them.
 
-python tests/tools/vocabulary.py            prints the table
-python tests/tools/vocabulary.py --write    puts it into examples/README.md
+python tests/tools/vocabulary.py            prints the tables
+python tests/tools/vocabulary.py --write    puts them into examples/README.md
 """
 
 import sys
@@ -37,8 +37,8 @@ FUNCTIONS["creation"][1].update(words("as_tensor from_dlpack tensor"))
 FUNCTIONS["derivatives"] = (
     "torch.func",
     words(
-        "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint compile no_grad enable_grad is_grad_enabled "
-        "detect_anomaly",
+        "grad value_and_grad vjp jvp jacobian hessian hvp checkpoint compile no_grad enable_grad inference_mode "
+        "set_grad_enabled is_grad_enabled detect_anomaly",
         value_and_grad="grad_and_value",
         jacobian="jacrev",
         hvp="autograd.functional.hvp",
@@ -46,9 +46,16 @@ FUNCTIONS["derivatives"] = (
         compile="torch.compile",
         no_grad="torch.no_grad",
         enable_grad="torch.enable_grad",
+        inference_mode="torch.inference_mode",
+        set_grad_enabled="torch.set_grad_enabled",
         is_grad_enabled="torch.is_grad_enabled",
         detect_anomaly="torch.autograd.detect_anomaly",
     ),
+)
+FUNCTIONS["dtypes, of NumPy"] = (
+    "torch",
+    words("bool double float float16 float32 float64 half int int16 int32 int64 int8 long short")
+    | words("uint16 uint32 uint64 uint8"),
 )
 CLASSES = {
     "layers": (nn, "torch.nn", words(
@@ -68,6 +75,36 @@ CLASSES = {
             "CosineAnnealingLR ExponentialLR LinearLR MultiStepLR OneCycleLR ReduceLROnPlateau SequentialLR "
             "StepLR")),
 }  # fmt: skip
+# The same call, another result, and no error: what it gives here, and in PyTorch, and how to get PyTorch's result here.
+# x has two axes of float32, y three, v and w one, s none; h is float16, i int64, u uint8, b boolean, and n holds NaN.
+DIFFERENT = [
+    ("tl.std(x)", "divides by n, also `var`", "by n - 1", "tl.std(x, ddof=1)"),
+    ("tl.std(x, 0, True)", "`True` is `keepdims`", "`unbiased`", "tl.std(x, 0, ddof=1)"),
+    ("tl.max(x, 0)", "the values, also `min`", "and their indices", "(tl.max(x, 0), tl.argmax(x, 0))"),
+    ("tl.sort(x)", "the values", "and their indices", "(tl.sort(x), tl.argsort(x))"),
+    ("tl.median(v)", "of an even number the mean of two", "the lower", "tl.sort(v)[(len(v) - 1) // 2]"),
+    ("tl.median(x, 0)", "the values", "and their indices", "(tl.median(x, 0), tl.argsort(x, 0)[(len(x) - 1) // 2])"),
+    ("tl.split(v, 3)", "3 parts", "parts of length 3", "tl.split(v, range(3, len(v), 3))"),
+    ("v.repeat(2)", "each element twice", "the whole twice", "v.tile(2)"),
+    ("tl.meshgrid(v, w)", '`indexing="xy"`', '`"ij"`, with a warning', 'tl.meshgrid(v, w, indexing="ij")'),
+    ("y.T", "all axes reversed", "the same, with a warning", "y.permute(2, 1, 0)"),
+    ("tl.sum(x, ())", "nothing is summed, also `mean`, `amax` ...", "everything", "tl.sum(x)"),
+    ("y.count_nonzero(0, 1)", "`1` is `keepdims`", "another axis", "y.count_nonzero((0, 1))"),
+    ("F.softmax(y)", "along axis -1, also `log_softmax`", "here axis 0, with a warning", "F.softmax(y, 0)"),
+    ("F.interpolate(y, size=2)", "y is (C, H, W)", "y is (N, C, L)", "F.interpolate(y[:, :, None], (1, 2))[:, :, 0]"),
+    ("tl.tensor([1, 2])", "float32", "int64", 'tl.tensor([1, 2], dtype="int64")'),
+    ("tl.full((2,), 7)", "float32", "int64", 'tl.full((2,), 7, dtype="int64")'),
+    ("i + x", "promotion: int64 and float32 give float64", "float32", "i.astype(x.dtype) + x"),
+    ("tl.sqrt(i)", "float64, also `exp`, `sin` ...", "float32", "tl.sqrt(i.astype(tl.float32))"),
+    ("h * s", "a tensor without axes counts: float32", "float16", "h * s.item()"),
+    ("u.sum()", "uint64, also `prod`, `cumsum` ...", "int64", "u.sum().astype(tl.int64)"),
+    ("tl.any(u)", "booleans, also `all`", "uint8", "tl.any(u).astype(u.dtype)"),
+    ("b**2", "int8", "int64", "b.astype(tl.int64) ** 2"),
+    ("u > -1", "True", "-1 is 255 for uint8", "u > 255"),
+    ("F.relu6(i)", "float64, also `hardtanh`, `clip`", "int64", "F.relu6(i).astype(i.dtype)"),
+    ("tl.sign(n)", "NaN", "0", "tl.where(n == n, tl.sign(n), 0.0)"),
+    ("x.data", "an array of NumPy", "a tensor", "x.detach()"),
+]  # fmt: skip
 # What has no counterpart, and why.
 OWN = {
     **dict.fromkeys(["primitive", "draw", "Array"], "how ops are made"),
@@ -93,6 +130,12 @@ def table():
         both = [f"`{ours}`" + ("" if ours == theirs else f" (`{theirs}`)") for ours, theirs in sorted(names.items())]
         lines.append(f"| {kind} | {' '.join(both)} | `{place}` |")
     return lines
+
+
+def differences():
+    """The lines of the table of the same words with other results."""
+    lines = ["| call | here | in PyTorch | for PyTorch's result |", "| --- | --- | --- | --- |"]
+    return lines + [f"| `{call}` | {here} | {there} | `{instead}` |" for call, here, there, instead in DIFFERENT]
 
 
 def find(torch, place, name):
@@ -125,7 +168,8 @@ def write(name, lines):
 if __name__ == "__main__":
     if "--write" in sys.argv:
         write("vocabulary", table())
+        write("differences", differences())
     else:
-        print(*table(), sep="\n")
+        print(*table(), *differences(), sep="\n")
     counted = sum(len(names) for *_, names in [*FUNCTIONS.values(), *CLASSES.values()])
     print(f"{counted} words, {len(tl.__all__)} names in the package", file=sys.stderr)

@@ -9,9 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
+from ..checks import flag
 from ..errors import ArgumentError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Thread(threading.local):
@@ -85,6 +88,9 @@ class no_grad(_GradMode):
     enabled = False
 
 
+inference_mode = no_grad  # PyTorch's other name; here without limits on the tensors that are made inside
+
+
 class enable_grad(_GradMode):
     """Switch recording on inside a :class:`no_grad` block: a context manager and a decorator.
 
@@ -97,6 +103,36 @@ class enable_grad(_GradMode):
     """
 
     enabled = True
+
+
+class set_grad_enabled(_GradMode):
+    """Switch recording on or off: from the call on, as a plain call; for a block, as a context manager; for a function,
+    as a decorator.
+
+    >>> import tinygrad_lenet as tl
+    >>> w = tl.ones(2, requires_grad=True)
+    >>> for train in (True, False):
+    ...     with tl.set_grad_enabled(train):
+    ...         print((w * 2).requires_grad)
+    True
+    False
+    """
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__()
+        self.enabled = flag("mode", mode)
+        self.__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        _recording.set(self._before[0])  # as it was before the object was made
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function; recording is again as it was before."""
+        self.__exit__()
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> set_grad_enabled:
+        return set_grad_enabled(self.enabled)
 
 
 # Functions that are called after every op, and before every change in place; usually None. The ONNX export uses them.

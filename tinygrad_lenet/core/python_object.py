@@ -109,7 +109,7 @@ class PythonObject(Methods):
     shape: tuple[int, ...] = _property(attrgetter("_data.shape"), doc="The length of each axis.")
     ndim: int = _property(attrgetter("_data.ndim"), doc="The number of axes.")
     dtype: np.dtype[Any] = _property(attrgetter("_data.dtype"), doc="The NumPy dtype of the elements.")
-    T: Tensor = _property(methodcaller("transpose"), doc="All axes reversed; a view.")
+    T: Tensor = _property(methodcaller("transpose"), doc="All axes reversed, a view; for batches see swapaxes.")
 
     if TYPE_CHECKING:
 

@@ -24,7 +24,7 @@ VARIADIC = 4  # the flag of a code object that has *args
 BY_NAME = 1 << 30  # the position of a parameter that is given by name only
 ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # others may be a fault of the op itself
 # PyTorch's names of arguments, and the names that the declarations use. Callers may use both.
-SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims"}
+SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims", "end": "stop", "steps": "num"}
 _QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
 _MISSING: Any = object()
 # Words in annotations: an option whose annotation has no other words holds no arrays.

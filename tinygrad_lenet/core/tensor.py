@@ -120,7 +120,7 @@ class Tensor(PythonObject):
 
 
 def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
-    """Make a Tensor; see :class:`Tensor`.
+    """Make a Tensor; see :class:`Tensor`. Python's integers become float32; in PyTorch int64: ``dtype="int64"``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.tensor([[1, 2], [3, 4]])

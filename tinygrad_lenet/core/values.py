@@ -25,7 +25,7 @@ def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]
         raise DTypeError(f"{brief(dtype)} is not a dtype ({error}); an example is 'float32'") from None
     if found.kind not in "fiub" or found.itemsize > 8:
         raise DTypeError(f"a tensor holds floats, integers or booleans of at most 8 bytes; {what} {found}")
-    return found.newbyteorder("=")
+    return found if found.isnative else found.newbyteorder("=")
 
 
 _INDEX = "an index is made of integers, booleans, slices, None or ..."

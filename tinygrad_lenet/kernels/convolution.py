@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import functools
 from functools import partial
+from itertools import accumulate
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,9 +36,10 @@ from .windows import Windows, aligned, cut, padded
 
 Array = NDArray[Any]
 
-# From a quarter to twice these, a step of LeNet-5 or of a VGG takes the same time within 5 to 10 %.
-_IMAGES = 256  # the largest number of images in a block; with far fewer, runs are short, copies and products slow
-_BYTES = 1 << 20  # the largest size of a block's columns, if possible: a core's cache has 0.5 to 2 MB
+# A block is many short calls, so it should be large; but what it has copied should still be in a core's cache of 0.5 to
+# 2 MB when the product reads it. With half or twice these, steps of LeNet-5 take the same time within about 5 %.
+_BYTES = 1 << 21  # the largest size of a block's columns, if possible
+_RUN = 512  # the least number of pixels, of all images, in a row of a block: in shorter runs, copies are slow
 
 
 class Geometry(NamedTuple):
@@ -66,40 +69,46 @@ def fold(columns: Array, at: Windows) -> Array:
     return images[(..., *at.inside)].astype(columns.dtype, copy=False)
 
 
-# Geometry: blocks of rows and of the batch
+# Geometry: blocks of rows and columns
 
 
-def _blocks(rows: int, batch: int, row_bytes: int, reach: int, work: int) -> list[tuple[slice, slice]]:
-    """Cut rows and batch into blocks (rows, chunk of the batch), the same for any number of threads.
+def _blocks(rows: int, width: int, pixel_bytes: int, batch: int, reach: int, work: int) -> list[tuple[slice, slice]]:
+    """Cut an image into blocks (rows, columns), the same for any number of threads.
 
-    ``row_bytes`` is the size of a row's columns for one image. Each block copies ``reach`` rows that its neighbour
-    copies too. ``work`` is the total number of multiply-adds.
+    ``pixel_bytes`` is the size of the columns of im2col for one pixel of all images. Along the height, each block
+    copies ``reach`` rows that its neighbour copies too. ``work`` is the total number of multiply-adds.
     """
-    chunks = cut(batch, _IMAGES)
+    shares = max(1, min(8, work // threads.WORTH))  # enough blocks for eight threads, if there is enough work
+    # The width is cut first, for then no pixel is copied twice.
+    fitting = min(_BYTES // max(1, pixel_bytes * rows), -(-width // shares))
+    across = cut(width, max(1, fitting, min(width, _RUN // max(1, batch))))
+    shares = -(-shares // max(1, len(across)))
     # With fewer rows than twice the reach, most rows would be copied by two blocks.
-    fitting = max(2 * reach, _BYTES // max(1, row_bytes * min(batch, _IMAGES)))
-    # Enough blocks for eight threads, if there is enough work.
-    shares = max(1, min(8, work // (threads.WORTH * max(1, len(chunks)))))
-    most = max(1, min(fitting, -(-rows // shares)))
-    return [(part, chunk) for part in cut(rows, most) for chunk in chunks]
+    fitting = max(2 * reach, _BYTES * len(across) // max(1, pixel_bytes * width))
+    most = max(1, min(fitting, max(reach, -(-rows // shares))))
+    return [(part, columns) for part in cut(rows, most) for columns in across]
 
 
 class OutputBlock(NamedTuple):
     """A block of the output, and its columns of im2col, (groups, rows, kh * C / groups * kw, OW * N).
 
+    OW is the width of the block, and N the number of images.
+
     im2col copies each pixel up to kh * kw times, once for each position in the kernel. Here a pixel is copied only for
     the kw positions along the width. Nothing is copied along the height: the columns of an output row are ``kh``
     adjacent rows of the copied memory. So all columns are a view of it, and those of neighbouring rows overlap.
 
-    The second convolution of LeNet-5 copies images (14, 6, 14, N) to ``strips`` (1, 14, 6, 5, 10, N). Its columns are a
+    The second convolution of LeNet-5 copies images (14, 6, 14, N) to strips (1, 14, 6 * 5, 10 * N). Its columns are a
     view (1, 10, 5 * 6 * 5, 10 * N) of the strips.
+
+    For a bias, each row of the strips gets a last row of ones. Its factor in the product is the bias in the first row
+    of a window, else 0. So the bias takes no pass over the output.
     """
 
-    rows: slice  # of the output
-    chunk: slice  # of the batch
+    place: tuple[slice, ...]  # the block's index in the output (OH, O, OW, N)
     number: int  # of the block: sums of blocks are added in this order
-    strips: tuple[int, ...]  # the shape of the copied memory, (groups, H, C / groups, kw, OW, N)
-    pixels: View  # of the images: the pixels to copy, in the shape of the strips
+    strips: tuple[int, ...]  # the shape of the copied memory, (groups, H, C / groups * kw, OW * N)
+    pixels: View  # of the images: the pixels to copy, (groups, H, C / groups, kw, OW, N)
     columns: View  # of the strips, see _columns_view
 
 
@@ -113,7 +122,6 @@ class ImageBlock(NamedTuple):
     """
 
     rows: slice  # of the images
-    chunk: slice  # of the batch
     stretched: tuple[int, ...]  # the shape of the stretched gradient, (H, O, OW, N)
     zeros: tuple[slice, ...]  # its rows to fill with zeros; with a stride, all rows
     source: slice  # the output rows to copy
@@ -136,28 +144,29 @@ def _columns_view(shape: tuple[int, ...], strides: tuple[int, ...]) -> View:
 
 def _strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     """The strides of memory in row-major order."""
-    found = [itemsize]
-    for n in shape[:0:-1]:
-        found.append(found[-1] * n)
-    return tuple(found[::-1])
+    return tuple(accumulate(shape[:0:-1], mul, initial=itemsize))[::-1]
 
 
 @functools.lru_cache(maxsize=256)
-def _output_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: int) -> tuple[list[OutputBlock], int]:
-    """The blocks of the output, and the number of multiply-adds."""
+def _output_blocks(
+    at: Geometry, channels: int, outs: int, batch: int, itemsize: int, ones: int = 0
+) -> tuple[list[OutputBlock], int]:
+    """The blocks of the output, and the number of multiply-adds; ``ones`` is 1 for a bias, else 0."""
     (padded_h, padded_w), groups, c = at.windows.padded, at.groups, channels // at.groups
     (kh, kw), (sh, sw), (dh, dw), (oh, ow) = at.windows.kernel, at.windows.stride, at.windows.dilation, at.windows.grid
     s_h, s_c, s_w, s_n = _strides((padded_h, channels, padded_w, batch), itemsize)  # of the images; t_ of the strips
     work = outs * c * kh * kw * oh * ow * batch
     found = []
-    for number, (rows, chunk) in enumerate(_blocks(oh, batch, channels * kw * ow * itemsize, kh, work)):
-        count, n = rows.stop - rows.start, chunk.stop - chunk.start
-        strips = (groups, (count - 1) * sh + (kh - 1) * dh + 1, c, kw, ow, n)
-        start = rows.start * sh * s_h + chunk.start * s_n
-        pixels = View(strips, (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n), start)
-        t_g, t_h, _, t_k, _, t_n = _strides(strips, itemsize)
-        columns = _columns_view((groups, count, kh, c * kw, ow * n), (t_g, t_h * sh, t_h * dh, t_k, t_n))
-        found.append(OutputBlock(rows, chunk, number, strips, pixels, columns))
+    for number, (rows, columns) in enumerate(_blocks(oh, ow, channels * kw * batch * itemsize, batch, kh, work)):
+        count, width = rows.stop - rows.start, columns.stop - columns.start
+        height = (count - 1) * sh + (kh - 1) * dh + 1
+        shape = (groups, height, c, kw, width, batch)
+        start = rows.start * sh * s_h + columns.start * sw * s_w
+        pixels = View(shape, (c * s_c, s_h, s_c, s_w * dw, s_w * sw, s_n), start)
+        strips = (groups, height, c * kw + ones, width * batch)
+        t_g, t_h, t_k, t_n = _strides(strips, itemsize)
+        view = _columns_view((groups, count, kh, strips[2], width * batch), (t_g, t_h * sh, t_h * dh, t_k, t_n))
+        found.append(OutputBlock((rows, slice(None), columns), number, strips, pixels, view))
     return found, work
 
 
@@ -169,9 +178,9 @@ def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: 
     reach = (kh - 1) * dh
     work = height * channels * at.windows.padded[1] * batch * o * kh * kw
     found = []
-    for rows, chunk in _blocks(height, batch, outs * ow * itemsize, reach + 1, work):
-        count, n = rows.stop - rows.start, chunk.stop - chunk.start
-        stretched = (count + reach, outs, ow, n)
+    for rows, _ in _blocks(height, 1, outs * ow * batch * itemsize, batch, reach + 1, work):
+        count = rows.stop - rows.start
+        stretched = (count + reach, outs, ow, batch)
         # Its first row, counted so that output row i is row sh * i.
         first = rows.start + at.windows.before[0] - reach
         low, high = max(0, -(-first // sh)), min(oh, (first + count + reach - 1) // sh + 1)
@@ -179,9 +188,9 @@ def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: 
         target = slice(low * sh - first, max(0, (high - 1) * sh - first + 1), sh)
         zeros = (slice(None),) if sh > 1 else (slice(low - first), slice(high - first, None))
         s_h, s_o, _, s_n = _strides(stretched, itemsize)
-        columns = _columns_view((groups, count, kh, o, ow * n), (o * s_o, s_h, s_h * dh, s_o, s_n))
-        products = (groups, count, channels // groups * kw, ow * n)
-        found.append(ImageBlock(rows, chunk, stretched, zeros, slice(low, high), target, columns, products))
+        columns = _columns_view((groups, count, kh, o, ow * batch), (o * s_o, s_h, s_h * dh, s_o, s_n))
+        products = (groups, count, channels // groups * kw, ow * batch)
+        found.append(ImageBlock(rows, stretched, zeros, slice(low, high), target, columns, products))
     return found, work
 
 
@@ -199,48 +208,48 @@ def _matrices(columns: View, array: Array, room: Room, steps: Steps) -> Array:
     return copy
 
 
-def _weight_matrix(turned: Array, shape: tuple[int, ...], dtype: np.dtype[Any], room: Room, steps: Steps) -> Array:
-    """A weight, its five axes in another order, as matrices: a view if possible, else a copy."""
-    if 1 in turned.shape[1:] and turned.dtype == dtype:
-        matrix = turned.reshape(shape)
-        if np.may_share_memory(matrix, turned):
-            return matrix
-    copy = room(turned.shape, dtype)
-    steps.append(partial(np.copyto, copy, turned))
-    return copy.reshape(shape)
+def _joined(x: Array) -> bool:
+    """Whether the last two axes, the pixels of all images, are one axis in memory: BLAS needs no copy then."""
+    *_, width, n = x.shape
+    return (n == 1 or x.strides[-1] == x.itemsize) and (width == 1 or x.strides[-2] == n * x.itemsize)
 
 
-def _columns(images: Array, block: OutputBlock, room: Room, steps: Steps) -> Array:
+def _columns(images: Array, block: OutputBlock, room: Room, steps: Steps, ones: int = 0) -> Array:
     """The columns of a block, (groups, rows, kh * C / groups * kw, OW * N)."""
     strips = room(block.strips, images.dtype)
-    steps.append(partial(np.copyto, strips, block.pixels.of(images)))
+    copies = strips[:, :, : strips.shape[2] - ones].reshape(block.pixels.shape)
+    steps.append(partial(np.copyto, copies, block.pixels.of(images)))
+    if ones:
+        steps.append(partial(strips[:, :, -1].fill, 1))
     return _matrices(block.columns, strips, room, steps)
 
 
 def output_steps(out: Array, room: Room, x: Array, weight: Array, bias: Array | None, at: Geometry) -> Steps:
     """The steps of :func:`conv2d` into ``out``, (N, O, OH, OW), of a dtype other than float16."""
     (o, c, kh, kw), groups, dtype = weight.shape, at.groups, out.dtype
-    outs_by_row = out.transpose(2, 1, 3, 0)
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
     by_row = weight.reshape(groups, o // groups, c, kh, kw).transpose(0, 1, 3, 2, 4)
-    kernel = _weight_matrix(by_row, (groups, 1, o // groups, kh * c * kw), dtype, room, steps)
+    ones = int(bias is not None)
+    matrix = room((groups, o // groups, kh, c * kw + ones), dtype)
+    steps.append(partial(np.copyto, matrix[..., : c * kw].reshape(by_row.shape), by_row))
+    if bias is not None:
+        steps.append(partial(matrix[..., -1].fill, 0))
+        steps.append(partial(np.copyto, matrix[:, :, 0, -1], bias.reshape(groups, o // groups)))
+    kernel = matrix.reshape(groups, 1, o // groups, kh * (c * kw + ones))
 
     def compute(block: OutputBlock) -> Steps:
         inner: Steps = []
-        columns = _columns(images, block, room, inner)
-        target = outs_by_row[block.rows, :, :, block.chunk]
-        whole = target.flags.c_contiguous  # then the product can be written to it directly
-        sums = target if whole else room(target.shape, dtype)
+        columns = _columns(images, block, room, inner, ones)
+        target = out.transpose(2, 1, 3, 0)[block.place]
+        sums = target if _joined(target) else room(target.shape, dtype)
         by_group = sums.reshape(len(sums), groups, o // groups, columns.shape[3]).transpose(1, 0, 2, 3)
         inner += product(kernel, columns, by_group, room)  # weight.reshape(O, -1) @ columns
-        if bias is not None:
-            inner.append(partial(np.add, sums, bias.reshape(-1, 1, 1), target))
-        elif not whole:
+        if sums is not target:
             inner.append(partial(np.copyto, target, sums))
         return inner
 
-    blocks, work = _output_blocks(at, c * groups, o, len(x), dtype.itemsize)
+    blocks, work = _output_blocks(at, c * groups, o, len(x), dtype.itemsize, ones)
     return [*steps, Blocked(compute, blocks, work)]
 
 
@@ -255,22 +264,24 @@ def input_grad_steps(out: Array, room: Room, g: Array, weight: Array, at: Geomet
         deliver = [partial(np.copyto, result, images[:, :, at.windows.inside[1]])]
     steps: Steps = []
     flipped = weight.reshape(groups, o // groups, c, kh, kw)[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
-    kernel = _weight_matrix(flipped, (groups, 1, c * kw, kh * o // groups), dtype, room, steps)
+    kernel = aligned(flipped, dtype, room, steps).reshape(groups, 1, c * kw, kh * o // groups)
 
     def compute(block: ImageBlock) -> Steps:
         inner: Steps = []
         grads, products = room(block.stretched, dtype), room(block.products, dtype)
         for zeros in block.zeros:
             inner.append(partial(grads[zeros].fill, 0))
-        inner.append(partial(np.copyto, grads[block.target], by_row[block.source, :, :, block.chunk]))
+        inner.append(partial(np.copyto, grads[block.target], by_row[block.source]))
         columns = _matrices(block.columns, grads, room, inner)
         inner += product(kernel, columns, products, room)
-        target = images[block.rows, :, :, block.chunk]
-        inner.append(partial(target.fill, 0))
-        count, _, _, n = target.shape
-        by_group = target.reshape(count, groups, c, width, n).transpose(1, 0, 2, 3, 4)
-        parts = products.reshape(groups, count, c, kw, ow, n)
-        for b in range(kw):  # as in fold, along the width only
+        target = images[block.rows]
+        by_group = target.reshape(len(target), groups, c, width, len(g)).transpose(1, 0, 2, 3, 4)
+        parts = products.reshape(groups, len(target), c, kw, ow, len(g))
+        first = int(sw == 1)  # then the first products fill their pixels
+        if first:
+            inner.append(partial(np.copyto, by_group[:, :, :, :ow], parts[:, :, :, 0]))
+        inner.append(partial(by_group[:, :, :, first * ow :].fill, 0))
+        for b in range(first, kw):  # as in fold, along the width only
             pixels = by_group[:, :, :, b * dw : b * dw + (ow - 1) * sw + 1 : sw]
             inner.append(partial(np.add, pixels, parts[:, :, :, b], pixels))
         return inner
@@ -287,7 +298,6 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     (o, c, kh, kw), groups, dtype = out.shape, at.groups, out.dtype
     depth = kh * c * kw
     blocks, work = _output_blocks(at, c * groups, o, len(x), dtype.itemsize)
-    by_row = g.transpose(2, 1, 3, 0)
     steps: Steps = []
     images = padded(x, at.windows, dtype, room, steps)
     sums = room((len(blocks), groups, depth, o // groups), dtype)
@@ -295,22 +305,19 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
     def compute(block: OutputBlock) -> Steps:
         inner: Steps = []
         columns = _columns(images, block, room, inner)
-        grads = aligned(by_row[block.rows, :, :, block.chunk], dtype, room, inner)
-        count = len(grads)
-        grads = grads.reshape(count, groups, o // groups, columns.shape[3]).transpose(1, 0, 3, 2)
-        products = room((groups, count, depth, o // groups), dtype)
+        grads = g.transpose(2, 1, 3, 0)[block.place]
+        if not _joined(grads) or grads.dtype != dtype:
+            grads = aligned(grads, dtype, room, inner)
+        grads = grads.reshape(len(grads), groups, o // groups, columns.shape[3]).transpose(1, 0, 3, 2)
+        products = room((*grads.shape[:2], depth, o // groups), dtype)
         # columns @ g.T and not g @ columns.T: twice as fast at these flat shapes
         inner += product(columns, grads, products, room)
         inner.append(partial(np.add.reduce, products, 1, None, sums[block.number]))
         return inner
 
-    steps.append(Blocked(compute, blocks, work))
-    total = sums
-    if len(blocks) != 1:
-        total = room(sums.shape[1:], dtype)
-        steps.append(partial(np.add.reduce, sums, 0, None, total))
-    by_weight = total.reshape(groups, kh, c, kw, o // groups).transpose(0, 4, 2, 1, 3)
-    return [*steps, partial(np.copyto, out.reshape(groups, o // groups, c, kh, kw), by_weight)]
+    by_weight = sums.reshape(len(blocks), groups, kh, c, kw, o // groups).transpose(0, 1, 5, 3, 2, 4)
+    result = out.reshape(groups, o // groups, c, kh, kw)
+    return [*steps, Blocked(compute, blocks, work), partial(np.add.reduce, by_weight, 0, None, result)]
 
 
 # The kernels: steps made and run at once

@@ -21,7 +21,7 @@ _FLAT = 32
 # For products up to this number of multiply-adds OpenBLAS copies nothing where it can (22 against 80 GFLOP/s), and
 # never wakes its own threads. Where it always copies, tiles of a flat product are as fast as all of it.
 _TILE = 262_144
-_WIDE = 64  # the least number of columns of a tile: four or more cache lines; more if the sums are short
+_WIDE = 64  # columns of a tile, or a multiple: whole cache lines and registers, for each kernel of OpenBLAS
 _DEEP = _TILE // (4 * _WIDE)  # the longest sums in one tile: it has four rows or more
 
 
@@ -61,7 +61,7 @@ def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -> 
 @functools.lru_cache(maxsize=1024)
 def _tile(m: int, k: int, n: int) -> tuple[int, int]:
     """The size of the tiles of a product (m, k) by (k, n)."""
-    columns = _even(n, max(_WIDE, _TILE // (k * min(m, 32))), 16)
+    columns = _even(n, max(_WIDE, _TILE // (k * min(m, 32))), _WIDE)
     return _even(m, _TILE // (k * columns), 4), columns
 
 
@@ -141,7 +141,7 @@ def linear_steps(out: Any, room: Room, x: NDArray[Any], weight: NDArray[Any], bi
     product = result if result.dtype == dtype else room(result.shape, dtype)  # the bias may have a wider dtype
     steps = dot_steps(product, room, a, b)
     if bias is not None:
-        steps.append(partial(np.add, product, bias[:, None] if a is weight else bias, result))
+        steps.append(partial(np.add, product, bias if result is out else bias[:, None], result))
     return steps
 
 

@@ -20,7 +20,7 @@ import mmap
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from math import prod
 from typing import Any, TypeAlias
@@ -155,11 +155,15 @@ def like(x: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], room: Ro
     """An uninitialised array of this shape, its axes in memory in the order of those of ``x``."""
     if x.flags.c_contiguous:
         return room(shape, dtype)
-    if room is empty and prod(shape) * dtype.itemsize < _SMALL:
-        return np.empty_like(x, dtype, "K", False, shape)
-    order = sorted(range(x.ndim), key=x.strides.__getitem__, reverse=True)
-    memory = room(tuple([shape[axis] for axis in order]), dtype)
-    return memory.transpose([order.index(axis) for axis in range(x.ndim)])
+    order, back = _order(x.strides)
+    return room(tuple([shape[axis] for axis in order]), dtype).transpose(back)
+
+
+@lru_cache(maxsize=1024)
+def _order(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of an array, outermost in memory first, and the inverse of this permutation."""
+    order = sorted(range(len(strides)), key=strides.__getitem__, reverse=True)
+    return tuple(order), tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None, room: Room = empty) -> NDArray[Any]:

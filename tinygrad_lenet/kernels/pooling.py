@@ -21,7 +21,7 @@ from .windows import Windows, cut, padded
 
 Array = NDArray[Any]
 
-_ROOM = 2_400_000  # bytes of images in a block: with fewer, the calls cost more than the cache saves
+_ROOM = 2_400_000  # bytes of images in a block, for threads to share: with fewer, the calls take longer
 _BOOL, _HALF, _SINGLE = (np.dtype(kind) for kind in (np.bool_, np.float16, np.float32))
 
 
@@ -63,8 +63,7 @@ def blocks(at: Windows, parts: int) -> list[Block]:
         cuts = [slice(0, count)]
     else:
         cuts = cut(count, -(-count // (parts + parts % 2)))  # an even number, for two threads
-    positions = [*np.ndindex(at.kernel)]
-    return [Block(rows, tuple((..., *at.pixels(a, b, rows)) for a, b in positions)) for rows in cuts]
+    return [Block(rows, tuple((..., *at.pixels(a, b, rows)) for a, b in np.ndindex(at.kernel))) for rows in cuts]
 
 
 # Computation
@@ -77,8 +76,8 @@ def _tiles(images: Array, at: Windows) -> Array:
 
 def _blocked(compute: Any, at: Windows, images: Array) -> Blocked:
     """The step that computes rows of windows block by block."""
-    work = 25 * images.size  # a block is many short calls: threads pay off for large images only
-    return Blocked(compute, blocks(at, -(-images.nbytes // _ROOM)), work)
+    # The work: a block is many short calls, so threads pay off for large images only.
+    return Blocked(compute, blocks(at, -(-images.nbytes // _ROOM)), 25 * images.size)
 
 
 def _padded(x: Array, at: Windows, room: Room, steps: Steps, fill: float) -> Array:
@@ -146,6 +145,7 @@ def _first_maxima(images: Array, peak: Array, block: Block, room: Room) -> tuple
     """A mask, and for each position in the kernel the steps that set it where a window has its first maximum there."""
     won, free = memory.empty_like(peak, _BOOL, room), memory.empty_like(peak, _BOOL, room)
     positions: list[Steps] = [[partial(np.equal, images[place], peak, won)] for place in block.places]
+    positions[-1] = [partial(np.equal, peak, peak, won)]  # a maximum not found before is there, unless it is NaN
     positions[0].append(partial(np.logical_not, won, free))
     for position in positions[1:]:
         position.append(partial(np.logical_and, won, free, won))

@@ -142,8 +142,7 @@ def run(steps: Sequence[Any]) -> None:
 
 def computed(steps: Callable[..., Steps], out: NDArray[Any], *arguments: Any) -> NDArray[Any]:
     """Run ``steps(out, room, *arguments)`` once, with recycled memory, and return ``out``."""
-    for step in steps(out, memory.empty, *arguments):
-        step()
+    run(steps(out, memory.empty, *arguments))
     return out
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..checks import integer
+from ..checks import Count, integer, listed
 from ..core.primitive import Array, composite, primitive
-from ..core.tensor import Tensor
-from ..core.values import as_dtype
-from ..errors import ArgumentError
+from ..core.tensor import Tensor, as_tensor
+from ..core.values import as_dtype, narrowed
+from ..errors import ArgumentError, DTypeError
 from .shape import unpacked
+from .sorting import argsort
 
 # A string: the class itself would import numpy.random, which takes a seventh of the time of importing NumPy.
 if TYPE_CHECKING:
@@ -28,21 +29,47 @@ def pcg64(*seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed if len(seed) > 1 else seed[0] if seed else None))
 
 
+SHARED: list[np.random.Generator] = []  # the generator of manual_seed, after its first call
+
+
 def generator_of(generator: Seed) -> np.random.Generator:
-    """A NumPy generator: the given one, a new one from a seed, or (None) a new one from fresh entropy.
+    """A NumPy generator: the given one, a new one from a seed, or (None) that of :func:`manual_seed`; if it was never
+    called, a new one from fresh entropy.
 
     >>> int(generator_of(0).integers(100))
     85
     """
     if generator is None:
-        return pcg64()
+        return SHARED[0] if SHARED else pcg64()
     if isinstance(generator, np.random.Generator):
         return generator
     if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
-        if generator < 0:
-            raise ArgumentError(f"generator must not be a negative seed, got {generator}")
-        return pcg64(int(generator))
+        return pcg64(integer("generator", generator, 0))
     raise ArgumentError(f"generator must be a seed, a numpy.random.Generator or None, got {type(generator).__name__}")
+
+
+@composite(torch="manual_seed")
+def manual_seed(seed: Count) -> np.random.Generator:
+    """Seed one generator for everything that is drawn without a generator or seed of its own: initial weights, dropout,
+    the order of a loader, :func:`rand` and its like. Return that generator.
+
+    Call it before you make the model: a layer keeps the generator that it got when it was made. NumPy's and Python's
+    own generators are left alone.
+
+    Raises:
+        ArgumentError: the seed is negative.
+        DTypeError: the seed is not an integer.
+
+    >>> import tinygrad_lenet as tl
+    >>> generator = tl.manual_seed(0)
+    >>> x = tl.rand(3)
+    >>> generator = tl.manual_seed(0)
+    >>> tl.allclose(x, tl.rand(3), rtol=0)
+    True
+    """
+    SHARED[:] = SHARED or [pcg64()]
+    SHARED[0].bit_generator.state = pcg64(seed).bit_generator.state  # in place, for the layers that hold it
+    return SHARED[0]
 
 
 def _lengths(shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -50,15 +77,15 @@ def _lengths(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple([integer("a length in the shape", n, 0) for n in unpacked(shape)])
 
 
-def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
-    return as_dtype(np.float32 if dtype is None else dtype)
+def _dtype(dtype: DTypeLike | None, default: DTypeLike = np.float32) -> np.dtype[Any]:
+    return as_dtype(default if dtype is None else dtype)
 
 
 @composite(torch="full")
 def full(
     shape: int | tuple[int, ...], fill_value: float, dtype: DTypeLike = np.float32, requires_grad: bool = False
 ) -> Tensor:
-    """A tensor filled with one value.
+    """A tensor filled with one value, float32 by default; in PyTorch the value decides: ``full(2, 7, dtype="int64")``.
 
     Raises:
         ArgumentError: a length is negative.
@@ -69,6 +96,40 @@ def full(
     tensor([7., 7.])
     """
     return _owned(np.full(_lengths((shape,)), fill_value, _dtype(dtype)), requires_grad)
+
+
+@composite(numpy=np.full_like, torch="full_like")
+def full_like(x: Array, fill_value: float, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of the shape of ``x`` filled with one value, in the dtype of ``x`` unless another is named.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.full_like(tl.zeros(2), 7)
+    tensor([7., 7.])
+    """
+    return full(np.shape(x), fill_value, _dtype(dtype, as_tensor(x).dtype), requires_grad)
+
+
+@composite(numpy=np.zeros_like, torch="zeros_like")
+def zeros_like(x: Array, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in the shape of ``x``, and in its dtype unless another is named.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.zeros_like(tl.arange(3))
+    tensor([0, 0, 0], dtype=int64)
+    """
+    return full_like(x, 0, dtype, requires_grad)
+
+
+@composite(numpy=np.ones_like, torch="ones_like")
+def ones_like(x: Array, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Ones in the shape of ``x``, and in its dtype unless another is named.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.ones_like(tl.zeros(2, 2))
+    tensor([[1., 1.],
+            [1., 1.]])
+    """
+    return full_like(x, 1, dtype, requires_grad)
 
 
 @composite(torch="zeros")
@@ -85,6 +146,10 @@ def zeros(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = Fals
             [0., 0., 0.]])
     """
     return _owned(np.zeros(_lengths(shape), _dtype(dtype)), requires_grad)
+
+
+zeros.known_as(name="empty", torch="empty")
+empty = zeros  # PyTorch's values are what was in the memory
 
 
 @composite(torch="ones")
@@ -130,6 +195,24 @@ def arange(
     return _owned(np.arange(*limits, dtype=_dtype(dtype)), requires_grad)
 
 
+@composite(torch="linspace")
+def linspace(
+    start: float, stop: float, num: Count, dtype: DTypeLike = np.float32, requires_grad: bool = False
+) -> Tensor:
+    """``num`` numbers at equal distances from ``start`` to ``stop``, both included. PyTorch's names ``end`` and
+    ``steps`` work too.
+
+    Raises:
+        ArgumentError: ``num`` is negative.
+        DTypeError: an argument is not a number.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.linspace(0, 1, steps=5)
+    tensor([0.  , 0.25, 0.5 , 0.75, 1.  ])
+    """
+    return _owned(np.linspace(start, stop, num).astype(_dtype(dtype)), requires_grad)
+
+
 @composite(torch="eye")
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
     """The identity matrix (n, m), with ``m = n`` by default.
@@ -147,17 +230,28 @@ def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_gr
 
 
 @primitive(effect=True)
-def drawn(kind: str, shape: tuple[int, ...], generator: Any, dtype: Any, p: float = 0.0) -> Array:
-    """Random numbers: ``"uniform"``, ``"normal"``, or the ``"mask"`` of dropout: 0 with probability ``p``, else
-    ``1 / (1 - p)``.
+def drawn(kind: str, shape: tuple[int, ...], generator: Any, dtype: Any, *options: Any) -> Array:
+    """Random numbers: ``"uniform"``; ``"normal"``; ``"integers"`` from the first option up to, but not including, the
+    second; or the ``"mask"`` of dropout: 0 with the probability p that is the option, else ``1 / (1 - p)``.
     """
     source = generator_of(generator)
     if kind == "mask":
-        return np.multiply(source.random(shape, np.float32) >= p, 1 / (1 - p), dtype=dtype)
+        return np.multiply(source.random(shape, np.float32) >= options[0], 1 / (1 - options[0]), dtype=dtype)
+    if kind == "integers":
+        return source.integers(options[0], options[1], shape).astype(dtype)
     return (source.random if kind == "uniform" else source.standard_normal)(shape).astype(dtype)
 
 
 drawn.check("mask", (3, 2), 0, np.float32, 0.5)
+drawn.check("integers", (3, 2), 0, np.int64, -5, 5)
+
+
+def _random(kind: str, shape: tuple[int, ...], generator: Seed, dtype: DTypeLike | None, requires_grad: bool) -> Tensor:
+    """Random floats."""
+    found = _dtype(dtype)
+    if found.kind != "f":  # as integers, they would all be 0
+        raise DTypeError(f"random numbers must be floats, got dtype {found}; for integers see randint")
+    return _owned(drawn(kind, shape, generator, found)._data, requires_grad)
 
 
 @composite(torch="rand")
@@ -172,7 +266,21 @@ def rand(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, req
     >>> bool((tl.rand(3, generator=1) == tl.rand(3, generator=1)).numpy().all())
     True
     """
-    return _owned(drawn("uniform", _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
+    return _random("uniform", _lengths(shape), generator, dtype, requires_grad)
+
+
+@composite(torch="rand_like")
+def rand_like(x: Array, generator: Seed = None, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """:func:`rand` in the shape of ``x``, and in its dtype unless another is named.
+
+    Raises:
+        DTypeError: the dtype is not of floats.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.rand_like(tl.zeros(2, 3), generator=0).shape
+    (2, 3)
+    """
+    return _random("uniform", np.shape(x), generator, _dtype(dtype, as_tensor(x).dtype), requires_grad)
 
 
 @composite(torch="randn")
@@ -189,7 +297,62 @@ def randn(*shape: Any, generator: Seed = None, dtype: DTypeLike = np.float32, re
     >>> bool(abs(x.mean()) < 0.1), bool(abs(x.std() - 1) < 0.1)
     (True, True)
     """
-    return _owned(drawn("normal", _lengths(shape), generator, _dtype(dtype))._data, requires_grad)
+    return _random("normal", _lengths(shape), generator, dtype, requires_grad)
+
+
+@composite(torch="randn_like")
+def randn_like(x: Array, generator: Seed = None, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """:func:`randn` in the shape of ``x``, and in its dtype unless another is named.
+
+    Raises:
+        DTypeError: the dtype is not of floats.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.randn_like(tl.zeros(2, 3), generator=0).shape
+    (2, 3)
+    """
+    return _random("normal", np.shape(x), generator, _dtype(dtype, as_tensor(x).dtype), requires_grad)
+
+
+@composite(torch="randint")
+def randint(
+    low: int = 0, high: Any = None, size: Any = None, generator: Seed = None, dtype: DTypeLike = np.int64
+) -> Tensor:
+    """Random integers from ``low`` up to, but not including, ``high``: ``randint(high, size)`` or
+    ``randint(low, high, size)``. ``size`` is the shape, a tuple.
+
+    Raises:
+        ArgumentError: ``high`` is not above ``low``, or a length is negative.
+        DTypeError: ``low`` or ``high`` is not an integer, ``size`` is not a tuple of integers, or the dtype cannot hold
+            the integers.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.randint(10, (5,), generator=0), tl.randint(-3, 0, size=(2,), generator=0)
+    (tensor([8, 6, 5, 2, 3], dtype=int64), tensor([-1, -2], dtype=int64))
+    """
+    if size is None:
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    shape = _lengths((listed("size", size, "a tuple of lengths, as in randint(0, 10, (3,))"),))
+    high = integer("high", high, low + 1, 2**63)
+    narrowed("the result", np.array([low, high - 1]), _dtype(dtype))
+    return drawn("integers", shape, generator, _dtype(dtype), low, high)
+
+
+@composite(torch="randperm")
+def randperm(n: Count, generator: Seed = None, dtype: DTypeLike = np.int64) -> Tensor:
+    """The integers from 0 up to, but not including, ``n``, in random order.
+
+    Raises:
+        ArgumentError: ``n`` is negative.
+        DTypeError: ``n`` is not an integer.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.randperm(5, generator=0)
+    tensor([3, 2, 1, 0, 4], dtype=int64)
+    """
+    return argsort(drawn("uniform", (n,), generator, np.float64)).astype(dtype)
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

@@ -29,6 +29,10 @@ def add(x: Array, y: Array) -> Array:
     """Sum, ``x + y``. Shapes broadcast, and dtypes are promoted as in NumPy 2: a Python number never makes float64 of a
     float32 tensor.
 
+    Promotion differs from PyTorch's in two ways. Integers beside float32 give float64, and so do functions such as
+    :func:`sqrt` of integers; PyTorch gives float32: ``i.astype(x.dtype) + x``. And a tensor without axes promotes like
+    any other; in PyTorch, it does not widen others: ``x * y.item()``.
+
     >>> import tinygrad_lenet as tl
     >>> tl.add(tl.tensor([1.0, 2.0]), 10)
     tensor([11., 12.])

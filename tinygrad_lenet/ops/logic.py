@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.primitive import Array, draw
+from ..core.primitive import Array, composite, draw
+from ..core.tensor import to_array
 from ..errors import DTypeError
 from .ufuncs import ufunc
 
@@ -75,6 +76,51 @@ def ge(x: Array, y: Array) -> Array:
     >>> tl.ge(tl.tensor([1.0, 2.0]), 1.5)
     tensor([False,  True])
     """
+
+
+@ufunc(np.isnan, draw(3, 2), onnx="IsNaN", x=None)
+def isnan(x: Array) -> Array:
+    """Whether each element is NaN, as booleans without a gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.isnan(tl.tensor([1.0, float("nan")]))
+    tensor([False,  True])
+    """
+
+
+@ufunc(np.isinf, draw(3, 2), onnx="IsInf", x=None)
+def isinf(x: Array) -> Array:
+    """Whether each element is infinite, as booleans without a gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.isinf(tl.tensor([1.0, -float("inf")]))
+    tensor([False,  True])
+    """
+
+
+@ufunc(np.isfinite, draw(3, 2), x=None)
+def isfinite(x: Array) -> Array:
+    """Whether each element is neither infinite nor NaN, as booleans without a gradient.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.isfinite(tl.tensor([1.0, float("inf"), float("nan")]))
+    tensor([ True, False, False])
+    """
+
+
+isfinite.known_as(onnx=lambda g, t, x: g.node("Not", g.node("Or", g.node("IsNaN", x), g.node("IsInf", x))))
+
+
+@composite(method=True, torch="allclose")
+def allclose(x: Array, y: Array, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether ``|x - y| <= atol + rtol * |y|`` for all elements: True or False of Python. NaN is close to nothing, or
+    with ``equal_nan`` to NaN.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.allclose(tl.tensor([1.0, 2.0]), tl.tensor([1.0, 2.00001]))
+    True
+    """
+    return np.allclose(to_array(x), to_array(y), rtol, atol, equal_nan)
 
 
 # Logical operations

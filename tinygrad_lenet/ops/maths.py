@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.primitive import Array, draw, primitive
-from .elementwise import select, where
+from ..core.primitive import Array, composite, draw, primitive
+from ..core.tensor import Tensor
+from .elementwise import reciprocal, select, where
 from .ufuncs import ufunc
 
 
@@ -234,6 +235,38 @@ def hypot(x: Array, y: Array) -> Array:
 
 hypot.vjp(x=lambda g, out, x: g * (x / where(out == 0, 1, out)), y=lambda g, out, y: g * (y / where(out == 0, 1, out)))
 hypot.known_as(onnx=lambda g, t, x, y: g.node("Sqrt", g.node("Add", g.node("Mul", x, x), g.node("Mul", y, y))))
+
+
+@ufunc(np.arctan2, draw(3, 2), draw(2))
+def arctan2(x: Array, y: Array) -> Array:
+    """The angle of the point with the ordinate ``x`` and the abscissa ``y``, between -pi and pi in radians: the inverse
+    tangent of ``x / y`` in the right quadrant. Its gradient at (0, 0) is 0.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.arctan2(tl.tensor([1.0, -1.0]), tl.tensor([-1.0, 0.0])).round(4)
+    tensor([ 2.3562, -1.5708])
+    """
+
+
+def _turn(g: Any, other: Any, x: Any, y: Any) -> Any:
+    """``g * other / (x^2 + y^2)``, without overflow of the squares."""
+    length = hypot(x, y)
+    length = where(length == 0, 1, length)
+    return g * (other / length) / length
+
+
+arctan2.vjp(x=lambda g, x, y: _turn(g, y, x, y), y=lambda g, x, y: -_turn(g, x, x, y))
+
+
+@composite(method=True, torch="rsqrt")
+def rsqrt(x: Array) -> Tensor:
+    """``1 / sqrt(x)``; inf at 0, NaN below.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.rsqrt(tl.tensor([4.0, 0.25]))
+    tensor([0.5, 2. ])
+    """
+    return reciprocal(sqrt(x))
 
 
 # e^(a^2 / 2) times the upper tail of the standard normal distribution, over t = 8 / (a + 4): polynomials in t - 1, the

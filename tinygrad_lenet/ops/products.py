@@ -70,6 +70,9 @@ matmul.check(draw(2, 3, 4), draw(4))
 matmul.check(draw(5, 1, 3, 4), draw(2, 4, 2))
 matmul.planned(but_for_half(fast.matmul_steps))
 matmul.known_as(method=True, operator="matmul", numpy=np.matmul, torch="matmul", onnx="MatMul")
+for _name in ("mm", "bmm"):
+    matmul.known_as(name=_name, method=True, torch=_name)
+mm = bmm = matmul  # PyTorch's names of it for matrices, and for batches of matrices
 
 
 @primitive

@@ -40,6 +40,9 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Sum of the elements along ``axis``: one, several, or all if None. With ``keepdims`` these stay, of length 1. The
     sum of no elements is 0.
 
+    As in NumPy, ``axis=()`` sums nothing (in PyTorch, everything: leave it out), and unsigned integers give uint64
+    (in PyTorch int64: ``sum(x).astype("int64")``). The same holds for the other reductions.
+
     >>> import tinygrad_lenet as tl
     >>> x = tl.tensor([[1, 2], [3, 4]])
     >>> tl.sum(x), tl.sum(x, axis=0), tl.sum(x, axis=1, keepdims=True).shape
@@ -59,6 +62,8 @@ sum.known_as(method=True, numpy=np.sum, torch="sum", onnx="ReduceSum")
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The largest element. If several are largest, they share the gradient equally. NaN if any is NaN; then all NaNs
     share it (as in PyTorch's ``max``; the gradient of its ``amax`` is NaN along the whole axis).
+
+    Along an axis it returns the values only, as NumPy's ``max``. PyTorch's also returns indices: see :func:`argmax`.
 
     Raises:
         ShapeError: there are no elements.
@@ -81,6 +86,8 @@ max.known_as(name="amax", method=True, numpy=np.amax, torch="amax")
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The smallest element. If several are smallest, they share the gradient equally. NaN if any is NaN; then all NaNs
     share it (as in PyTorch's ``min``; the gradient of its ``amin`` is NaN along the whole axis).
+
+    Along an axis it returns the values only, as NumPy's ``min``. PyTorch's also returns indices: see :func:`argmin`.
 
     Raises:
         ShapeError: there are no elements.
@@ -191,7 +198,7 @@ mean.known_as(method=True, numpy=np.mean, torch="mean", onnx="ReduceMean")
 
 @composite(method=True, numpy=np.var, torch="var")
 def var(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """Variance, ``sum((x - mean)^2) / (n - ddof)``: NumPy's default, where PyTorch's is ``ddof=1``.
+    """Variance, ``sum((x - mean)^2) / (n - ddof)``, with NumPy's default; PyTorch's result is ``var(x, ddof=1)``.
 
     The mean is computed first, so that a large mean costs no digits. As in :func:`std` and :func:`norm`, squares are
     computed in the next wider dtype, where none overflows or vanishes, and the result is rounded once. If an element is
@@ -214,6 +221,9 @@ def _var(x: Tensor, axis: Axis, keepdims: bool, ddof: int) -> Tensor:
 @composite(method=True, numpy=np.std, torch="std")
 def std(x: Array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Standard deviation, the square root of :func:`var`; its gradient is 0 where all elements are equal.
+
+    It divides by n, as in NumPy; PyTorch divides by n - 1: ``std(x, ddof=1)``. The third argument is ``keepdims``; in
+    PyTorch's ``std(x, 0, True)`` it is ``unbiased``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.std(tl.tensor([1.0, 3.0, 1.0, 3.0]))
@@ -377,7 +387,8 @@ for _reduction in (sum, max, min, mean, prod):
 
 @primitive
 def count_nonzero(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The number of elements that are not 0 (NaN counts), as integers without a gradient.
+    """The number of elements that are not 0 (NaN counts), as integers without a gradient. Several axes are a tuple, as
+    in NumPy; PyTorch's method also takes them as ``x.count_nonzero(0, 1)``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.count_nonzero(tl.tensor([[0, 1], [2, 3]]), axis=1)
@@ -391,7 +402,8 @@ count_nonzero.known_as(method=True, numpy=np.count_nonzero, torch="count_nonzero
 
 @primitive
 def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether at least one element is true (not 0); False if there are none.
+    """Whether at least one element is true (not 0), as booleans; False if there are none. PyTorch's result
+    of uint8 is uint8: ``any(x).astype(x.dtype)``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.any(tl.tensor([[False, True], [False, False]]), axis=1)
@@ -405,7 +417,8 @@ any.known_as(method=True, numpy=np.any, torch="any")
 
 @primitive
 def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether all elements are true (not 0); True if there are none.
+    """Whether all elements are true (not 0), as booleans; True if there are none. PyTorch's result
+    of uint8 is uint8: ``all(x).astype(x.dtype)``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.all(tl.tensor([[False, True], [True, True]]), axis=1)

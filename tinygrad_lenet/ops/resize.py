@@ -125,7 +125,7 @@ def interpolate(
     mode: Mode = "nearest",
     align_corners: bool | None = None,
 ) -> Tensor:
-    """Images in another size, PyTorch's ``interpolate``.
+    """Images in another size, PyTorch's ``interpolate``. There, three axes are sequences (N, C, L): ``x[:, :, None]``.
 
     Args:
         input: images, (N, C, H, W) or (C, H, W).

@@ -13,6 +13,7 @@ import numpy as np
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..errors import TinygradLenetError
+from ..ops.creation import SHARED
 from .recording import Recording
 from .trace import write
 
@@ -24,7 +25,7 @@ class State:
         arguments = flattened([step.args for step in recording.steps])
         tensors = [step.rest[0] for step in recording.steps if step.op is write]
         tensors += [a for a in arguments if isinstance(a, Tensor)]  # updated parameters
-        generators = [a.bit_generator for a in arguments if isinstance(a, np.random.Generator)]
+        generators = [a.bit_generator for a in (*arguments, *SHARED) if isinstance(a, np.random.Generator)]
         self.held = [(attrgetter("_data"), t, partial(np.copyto, t._data)) for t in tensors]
         for name, owners in (("state", [*generators, *recording.trace.optimizers]), ("_grad", recording.grads)):
             self.held += [(attrgetter(name), owner, partial(setattr, owner, name)) for owner in owners]

@@ -1,0 +1,3 @@
+"""``tinygrad_lenet.functional``, where PyTorch has it."""
+
+from ..functional import *

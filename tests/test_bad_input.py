@@ -49,6 +49,7 @@ IMAGE, IDS = t(2, 2, 4, 4), np.array([1, 0])
 # How functions that are no primitives are called as they should be.
 CALLS = {
     "adaptive_avg_pool2d": [call(IMAGE, 2), call(IMAGE, (3, None))],
+    "adaptive_max_pool2d": [call(IMAGE, 2), call(IMAGE, (3, None))],
     "allclose": [call(t(2, 3), t(2, 3)), call(t(3), 0.5, 0.1, 0.2, True)],
     "arange": [call(5), call(0, 1, 0.25), call(2, 9, 3, dtype="float64")],
     "astype": [call(t(2, 3), "float64"), call(t(2), "int64")],

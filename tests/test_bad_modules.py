@@ -109,6 +109,13 @@ case(
     names=("adaptive_avg_pool2d",),
 )
 case(
+    "AdaptiveMaxPool2d",
+    making(nn.AdaptiveMaxPool2d, used(2, 2, 6, 5)),
+    call(2),
+    call((2, None)),
+    names=("adaptive_max_pool2d",),
+)
+case(
     "Upsample",
     making(nn.Upsample, used(2, 2, 3, 2)),
     call(5),
@@ -124,6 +131,8 @@ case(
     names=("pad",),
     words=("mode",),
 )
+case("ReplicationPad2d", making(nn.ReplicationPad2d, used(2, 2, 3, 3)), call(1), call((1, 0, 2, 1)), names=("pad",))
+case("ConstantPad2d", making(nn.ConstantPad2d, used(2, 2, 3, 3)), call(1, 0.5), call((1, 0, 2, 1), 2), names=("pad",))
 for cls, *options in [
     (nn.CELU, 1.0), (nn.ELU, 1.0), (nn.GELU, "tanh"), (nn.Hardtanh, -1.0, 2.0), (nn.LeakyReLU, 0.1),
     (nn.LogSoftmax, 1), (nn.Softmax, -1), (nn.Softplus, 1.0, 20.0),
@@ -148,6 +157,7 @@ def learned(cls, make):
 LOSSES = [
     (nn.CrossEntropyLoss, call(t(3, low=0), -100, "mean", 0.1)), (nn.NLLLoss, call(t(3, low=0), -100, "sum")),
     (nn.MSELoss, call("mean")), (nn.L1Loss, call("sum")), (nn.BCEWithLogitsLoss, call(t(3), "mean", t(3))),
+    (nn.BCELoss, call(t(3), "mean")),
     (nn.SmoothL1Loss, call("mean", 0.5)), (nn.HuberLoss, call("mean", 0.5)), (nn.KLDivLoss, call("batchmean", True)),
     (nn.MultiMarginLoss, call(2, 0.5, t(3, low=0), "mean")),
 ]  # fmt: skip
@@ -155,14 +165,14 @@ TARGETS = {}
 for cls, options in LOSSES:
     classes = cls in (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
     TARGETS[cls] = np.array([2, 0]) if classes else rng(1).uniform(0, 1, (2, 3)).astype(np.float32)
-    use = learned(cls, making(cls, lambda loss: loss(floats(2, 3), TARGETS[type(loss)])))
+    use = learned(cls, making(cls, lambda loss: loss(abs(floats(2, 3)) % 1, TARGETS[type(loss)])))
     name = cls.function.__name__
     case(cls.__name__, use, options, names=(name,), words=("array", "classes"))
     case(
         f"{cls.__name__}.forward",
         method(cls, "forward"),
-        call(t(2, 3), TARGETS[cls]),
-        names=(name, "concatenate"),
+        call(t(2, 3, low=0), TARGETS[cls]) if cls is nn.BCELoss else call(t(2, 3), TARGETS[cls]),
+        names=(name, "concatenate", "BCELoss"),
         words=("input", "scores", "number", "classes"),
     )
 case("LeNet5", making(nn.LeNet5), call(), call(3, 2, "tanh", "avg", True, 0), names=("Linear", "Conv2d"), share=4)
@@ -190,6 +200,7 @@ INPUTS = [
     (lambda: nn.MaxPool2d(2), call(t(1, 2, 4, 4))),
     (lambda: nn.AvgPool1d(2), call(t(1, 2, 4))),
     (lambda: nn.AdaptiveAvgPool2d(2), call(t(1, 2, 4, 4))),
+    (lambda: nn.AdaptiveMaxPool2d(2), call(t(1, 2, 4, 4))),
     (lambda: nn.Upsample(5), call(t(1, 2, 3, 3))),
     (lambda: nn.ReflectionPad2d(1), call(t(1, 2, 3, 3))),
 ]
@@ -226,6 +237,10 @@ case("ModuleList.extend", method(modules, "extend", lambda m: None), call([nn.Ta
 case("ModuleList[]", method(modules, "__getitem__", lambda m: None), call(1), call(slice(0, 2)), words=("number",))
 case("ModuleList[] =", method(modules, "__setitem__", lambda m: None), call(1, nn.ELU()), words=("number",))
 case("Module.train", method(chain, "train", lambda m: None), call(True))
+case("ModuleDict", making(nn.ModuleDict, lambda m: [*m.modules()]), call({"a": nn.Tanh(), "b": nn.ReLU()}))
+case("Module.requires_grad_", method(chain, "requires_grad_", lambda m: None), call(True))
+case("Module.zero_grad", method(chain, "zero_grad", lambda m: None), call(False))
+case("Module.to", method(chain, "to", lambda m: None), call("float64"), words=("dtype",))
 
 
 def replaced(value):

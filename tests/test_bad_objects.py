@@ -119,6 +119,7 @@ SCHEDULES = {
     optim.LinearLR: call(0.5, 1.0, 3),
     optim.CosineAnnealingLR: call(4, 0.01),
     optim.ReduceLROnPlateau: call("min", 0.1, 1, 1e-4, "rel", 0, 0.0, 1e-8),
+    optim.LambdaLR: call(lambda t: 1 / (1 + t)),
     optim.OneCycleLR: call(0.5, 10, None, None, 0.3, "cos", True, 0.85, 0.95, 25.0, 1e4, False),
 }
 for cls, valid in SCHEDULES.items():

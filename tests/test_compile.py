@@ -103,7 +103,7 @@ def test_a_compiled_step_has_the_same_bits(name):
         assert f"{__file__}, line " in texts[0]
     else:
         assert not texts
-        assert any(r.program or r.backward for _, r in replayed.step.recordings)
+        assert replayed.step.replayed > 0
         assert replayed.step.traced == told.traces
 
 

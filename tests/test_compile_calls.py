@@ -1,11 +1,14 @@
 """Arguments, results, methods and modules; ``check`` and ``report``; what is refused outside of a compiled function."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from test_compile import STORIES, World
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import nn
+from tinygrad_lenet import nn, optim
 from tinygrad_lenet.kernels import memory
 
 
@@ -43,6 +46,13 @@ def test_numbers_that_change_are_refused():
     function = tl.compile(lambda x: (x * 2, next(counts)))
     with pytest.warns(UserWarning, match="returns other numbers at the second call"):
         assert [function(tl.ones(2))[1] for _ in range(5)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), tl.from_dlpack])
+def test_copies_made_by_python_are_refused(copied):
+    function = tl.compile(lambda x: copied(x) * 2)
+    with pytest.warns(UserWarning, match="reads the values of a tensor"):
+        assert [function(tl.tensor([number])).item() for number in (1.0, 1.0, 2.0)] == [2, 2, 4]
 
 
 def test_a_compiled_module_has_the_attributes_of_the_module():
@@ -83,6 +93,24 @@ def test_check_raises_if_a_replay_differs():
         step(tl.rand(3, 2, generator=9))
 
 
+def test_check_allows_for_the_rounding_of_chunks():
+    images = [tl.rand(128, 1, 28, 28, generator=k) for k in range(5)]
+    model, scale = nn.LeNet5(generator=0), tl.tensor(1.0)
+    optimizer = optim.SGD(model.parameters(), lr=0.01)
+
+    @tl.compile(check=True)
+    def step(x, y):
+        loss = tl.cross_entropy(model(x), y) * scale
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for x in images:
+        step(x, tl.tensor(np.arange(128) % 10))
+    assert step.replayed == 3
+
+
 def test_check_leaves_the_state_of_one_call():
     plain, checked = World(False, STORIES["Adam"]), World(True, STORIES["Adam"])
     checked.step = tl.compile(check=True)(checked.step.fn)
@@ -106,6 +134,74 @@ def test_a_report_lists_the_ops_and_changes_nothing():
     assert "test_compile.py, line " in text
     for p, was in zip(s.model.parameters(), before, strict=True):
         assert p.numpy().tobytes() == was.tobytes()
+
+
+def test_a_report_lists_the_steps_of_a_chunk():
+    model = nn.LeNet5(generator=0)
+    step, labels = tl.compile(lambda x, y: tl.cross_entropy(model(x), y).detach()), tl.tensor(np.arange(128) % 10)
+    for k in range(3):
+        step(tl.rand(128, 1, 28, 28, generator=k), labels)
+    whole, chunk = step.report().split("for one of 2 chunks of 64 rows\n")
+    assert [line.split()[0] for line in whole.splitlines()[2:-1]] == ["checked_index", "count_classes", "chunks"]
+    assert "(64, 6, 28, 28)" in chunk.splitlines()[1]
+
+
+def test_a_report_leaves_a_result_its_graph():
+    layers = nn.Linear(4, 4, generator=0), nn.Dropout(0.5, generator=1), nn.Linear(4, 1, generator=2)
+    model, gradients = nn.Sequential(*layers), []
+    for compiled in (False, True):
+        forward = tl.compile(model) if compiled else model
+        layers[1].generator = np.random.default_rng(3)
+        for k in range(4):
+            model.zero_grad()
+            out = forward(tl.rand(5, 4, generator=k)).sum()
+            if compiled and k > 1:
+                assert "linear" in forward.report()
+            out.backward()
+            gradients.append([p.grad.numpy().tobytes() for p in model.parameters()])
+    assert gradients[:4] == gradients[4:]
+
+
+def test_a_leaf_that_the_function_makes_of_an_argument_is_not_the_argument():
+    weight = nn.Parameter(np.ones(3, np.float32))
+
+    @tl.compile
+    def function(x):
+        inner, other = x.detach(), weight.detach()
+        inner.requires_grad = other.requires_grad = True
+        return (inner * other * weight).sum()
+
+    for k in range(4):
+        x = tl.rand(3, generator=k, requires_grad=True)
+        weight.grad = None
+        function(x).backward()
+        assert x.grad is None
+        assert weight.grad.tolist() == x.tolist()
+    assert function.replayed == 2
+
+
+def test_a_compiled_function_may_be_called_from_several_lines():
+    model = nn.Linear(2, 1, generator=0)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    step = tl.compile(optimizer.step)
+
+    def prepared():
+        optimizer.zero_grad()
+        model(tl.ones(1, 2)).sum().backward()
+
+    prepared()
+    step()
+    prepared()
+    step()
+    prepared()
+    step()
+    assert step.replayed == 1
+
+
+def test_zero_and_minus_zero_are_two_numbers():
+    function = tl.compile(lambda x, number: x * number)
+    for number in (0.0, -0.0) * 4:
+        assert np.signbit(function(tl.ones(1), number).numpy()) == np.signbit(number)
 
 
 def test_a_second_derivative_through_a_compiled_forward_pass_is_refused():

@@ -183,6 +183,7 @@ WRONG = [
     (nn.MaxPool2d(2), ONE[0, 0]),
     (nn.AvgPool1d(2), ONE),
     (nn.AdaptiveAvgPool2d(2), ONE[0, 0]),
+    (nn.AdaptiveMaxPool2d(2), ONE[0, 0]),
     (nn.Upsample(scale_factor=2), ONE[0, 0]),
     (nn.BatchNorm2d(4), ONE),
     (nn.LayerNorm(4), ONE),

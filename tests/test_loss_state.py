@@ -16,6 +16,7 @@ def same_states(a, b):
 
 
 WEIGHTED = [("CrossEntropyLoss", ["weight"]), ("NLLLoss", ["weight"]), ("MultiMarginLoss", ["weight"])]
+WEIGHTED += [("BCELoss", ["weight"])]
 WEIGHTED += [("BCEWithLogitsLoss", names) for names in (["weight"], ["pos_weight"], ["weight", "pos_weight"])]
 UNWEIGHTED = ["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "KLDivLoss"]
 
@@ -26,7 +27,8 @@ def loss_of(library, tensor, name, names):
 
 def value_of(loss):
     x = np.float32([[1, 2, 3], [0, -1, 1]]) / 4
-    target = x > 0.2 if isinstance(loss, nn.BCEWithLogitsLoss) else np.array([0, 2])
+    x = abs(x) if isinstance(loss, nn.BCELoss) else x
+    target = x > 0.2 if isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)) else np.array([0, 2])
     return loss(x, target.astype(np.float32) if target.dtype == bool else target).item()
 
 

@@ -34,10 +34,15 @@ LAYERS = [  # name, positional arguments, options, shape of the input
     *(("ConvTranspose2d", (4, 6, (3, 2)), o, IMAGES) for o in TRANSPOSED),
     *(("MaxPool1d", (3,), o, SEQUENCES) for o in [*POOLS, {"dilation": 2, "stride": 1}]),
     *(("AvgPool1d", (3,), o, SEQUENCES) for o in [*POOLS, {"padding": 1, "count_include_pad": False}]),
-    *(("AdaptiveAvgPool2d", (size,), {}, IMAGES) for size in (1, 2, (3, 4), (None, 5), 7, (9, 11))),
+    *(
+        (f"Adaptive{kind}Pool2d", (size,), {}, IMAGES)
+        for kind in ("Avg", "Max")
+        for size in (1, 2, (3, 4), (None, 5), 7, (9, 11))
+    ),
     *(("Upsample", (), {"mode": "nearest", **o}, IMAGES) for o in SIZES),
     *(("Upsample", (), {"mode": "bilinear", "align_corners": a, **o}, IMAGES) for o in SIZES for a in (False, True)),
-    *((name, (p,), {}, IMAGES) for name in ("ZeroPad2d", "ReflectionPad2d") for p in (2, (1, 2, 3, 0))),
+    *((f"{name}Pad2d", (p,), {}, IMAGES) for name in ("Zero", "Reflection", "Replication") for p in (2, (1, 2, 3, 0))),
+    *(("ConstantPad2d", (p, 0.5), {}, IMAGES) for p in (2, (1, 2, 3, 0))),
     ("LayerNorm", (9,), {}, IMAGES),
     ("LayerNorm", ((7, 9),), {"eps": 1e-3}, IMAGES),
     ("LayerNorm", (9,), {"elementwise_affine": False}, IMAGES),

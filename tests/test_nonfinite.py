@@ -181,6 +181,12 @@ def cases(torch):
             lambda x, s=s: F.adaptive_avg_pool2d(x, s),
             [IMAGES],
         )
+        yield (
+            f"adaptive_max_pool2d {s}",
+            lambda x, s=s: tl.adaptive_max_pool2d(x, s),
+            lambda x, s=s: F.adaptive_max_pool2d(x, s),
+            [IMAGES],
+        )
     for o in (
         {"size": (8, 10)},
         {"size": (3, 7)},

@@ -355,3 +355,12 @@ def test_what_is_resized_has_gradients():
         made.graph.initializer.append(scales)
         assert compare(made, [floats(1, 2, 3, 4)]) == "equal"
         assert tl.testing.gradcheck(tl.onnx.load(made), [x])
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_convolutions_with_padding_same_are_read(dims, stride, kernel):  # onnxruntime refuses dilations with it
+    options = {"strides": [stride] * dims, "auto_pad": "SAME_UPPER"}
+    inputs = {"x": floats(2, 3, *[8, 7][:dims]), "w": floats(4, 3, *[kernel] * dims)}
+    agree(node("Conv", ["x", "w"], ["y"], **options), inputs)

@@ -161,7 +161,8 @@ def test_groups_have_their_own_options():
     optimizer.param_groups[1]["lr"] = 0.0
     optimizer.step()
     assert (p.item(), r.item()) == (0.0, 2 - 0.1 * (1 + 2))
-    assert repr(optimizer).startswith("SGD(lr=1.0, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False; lr=0")
+    options = "momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False"
+    assert repr(optimizer).startswith(f"SGD(lr=1.0, {options}; lr=0")
 
 
 def test_parameters_without_a_gradient_are_skipped():

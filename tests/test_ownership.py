@@ -107,6 +107,8 @@ OWNERS = {
     "avg_pool1d": [lambda x: tl.avg_pool1d(x, 1)],
     "adaptive_avg_pool2d": [lambda x: tl.adaptive_avg_pool2d(x, x.shape[-2:]),
                             lambda x: tl.adaptive_avg_pool2d(x, None)],
+    "adaptive_max_pool2d": [lambda x: tl.adaptive_max_pool2d(x, x.shape[-2:]),
+                            lambda x: tl.adaptive_max_pool2d(x, None)],
     "interpolate": [lambda x: tl.interpolate(x, x.shape[-2:]), lambda x: tl.interpolate(x, scale_factor=1),
                     lambda x: tl.interpolate(x, x.shape[-2:], mode="bilinear")],
     "conv2d": [lambda x: tl.conv2d(x, np.ones((1, x.shape[1], 1, 1), x.dtype))],

@@ -124,6 +124,7 @@ HUGE = {
     "conv_transpose2d": lambda: tl.conv_transpose2d(IMAGES, np.ones((1, 1, 2, 2)), stride=2**20),
     "interpolate": lambda: tl.interpolate(IMAGES, 2**20),
     "adaptive_avg_pool2d": lambda: tl.adaptive_avg_pool2d(IMAGES, 2**20),
+    "adaptive_max_pool2d": lambda: tl.adaptive_max_pool2d(IMAGES, 2**20),
     "meshgrid": lambda: [x.exp() for x in tl.meshgrid(np.ones(2**17), np.ones(2**17))],
     "roll": lambda: tl.roll(np.broadcast_to(np.float32(1), (2**34,)), 1),
     "jacobian": lambda: tl.jacobian(lambda x: x * x)(np.ones(2**16)),

@@ -283,7 +283,7 @@ MISTAKES = [
     (lambda: optim.ReduceLROnPlateau(sgd(), factor=1.0), r"factor must lie in \[0, 1\), got 1.0"),
     (
         lambda: optim.ReduceLROnPlateau(sgd(), min_lr=[1, 2]),
-        "min_lr must be a number or one for each of the 1 groups, got 2",
+        "min_lr must be one for all groups, or one for each of the 1, got 2",
     ),
     (lambda: optim.StepLR(sgd(), 0), "StepLR: step_size must be at least 1, got 0"),
     (lambda: optim.CosineAnnealingLR(sgd(), 0), "CosineAnnealingLR: T_max must be at least 1, got 0"),

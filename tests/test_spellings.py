@@ -16,9 +16,11 @@ FOLDED = X.reshape(2, 8, 4)
 # size_average and reduce, which PyTorch has deprecated. Those in brackets in the comments are PyTorch's only.
 TORCH = {
     "adaptive_avg_pool2d": "input output_size",
+    "adaptive_max_pool2d": "input output_size",  # [return_indices]
     "avg_pool1d": "input kernel_size stride padding ceil_mode count_include_pad",
     "avg_pool2d": "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
     "batch_norm": "input running_mean running_var weight bias training momentum eps",
+    "binary_cross_entropy": "input target weight reduction",
     "binary_cross_entropy_with_logits": "input target weight reduction pos_weight",
     "celu": "input alpha",
     "conv1d": "input weight bias stride padding dilation groups",
@@ -97,9 +99,11 @@ def test_the_table_tells_the_truth_about_pytorch(torch, name):
 
 CALLS = {  # what a call needs beside the first argument
     "adaptive_avg_pool2d": {"output_size": (3, 2)},
+    "adaptive_max_pool2d": {"output_size": (3, 2)},
     "avg_pool1d": {"kernel_size": 2},
     "avg_pool2d": {"kernel_size": 2},
     "batch_norm": {"training": True},
+    "binary_cross_entropy": {"target": X},
     "binary_cross_entropy_with_logits": {"target": X},
     "conv1d": {"weight": np.ones((3, 8, 2), np.float32)},
     "conv2d": {"weight": np.ones((3, 2, 2, 2), np.float32)},

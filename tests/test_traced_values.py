@@ -312,6 +312,9 @@ def layers():
     yield "AvgPool1d", lambda: nn.AvgPool1d(2), steps
     yield "AvgPool2d", lambda: nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), images
     yield "AdaptiveAvgPool2d", lambda: nn.AdaptiveAvgPool2d((4, 3)), images
+    yield "AdaptiveMaxPool2d", lambda: nn.AdaptiveMaxPool2d((4, 3)), images
+    yield "ReplicationPad2d", lambda: nn.ReplicationPad2d(2), images
+    yield "ConstantPad2d", lambda: nn.ConstantPad2d(2, 0.5), images
     yield "Upsample", lambda: nn.Upsample(scale_factor=2), images
     yield "bilinear", lambda: nn.Upsample(scale_factor=2, mode="bilinear"), images
     yield "ZeroPad2d", lambda: nn.ZeroPad2d((1, 2, 0, 1)), images

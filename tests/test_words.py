@@ -430,3 +430,9 @@ def test_names_are_where_pytorch_has_them():
     utils = importlib.import_module("tinygrad_lenet.nn.utils")
     assert nn.utils is utils
     assert utils.clip_grad_norm_ is optim.clip_grad_norm_
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 3])
+def test_chunks_of_nothing_are_as_many_as_pytorchs(torch, chunks):
+    found, expected = tl.chunk(tl.zeros(0, 2), chunks), torch.zeros(0, 2).chunk(chunks)
+    assert [part.shape for part in found] == [tuple(part.shape) for part in expected]

@@ -142,6 +142,7 @@ def _dlpack(self: Tensor, **options: Any) -> Any:
     if self.requires_grad:
         raise GradientError("this tensor requires a gradient, which would be lost; share tensor.detach()")
     self._version[:] = math.nan, user_line()
+    self._read("__dlpack__()")
     return self._data.__dlpack__(**options)
 
 

@@ -136,10 +136,10 @@ def upsample(r, s):
     return (), options
 
 
-def padded(reflected):
+def padded(reflected, **options):
     def draw(r, s):
         most = min(2, *(n - 1 for n in s[2:])) if reflected else 2
-        return (r.randint(0, most) if r.random() < 0.2 else tuple(r.randint(0, most) for _ in range(4)),), {}
+        return (r.randint(0, most) if r.random() < 0.2 else tuple(r.randint(0, most) for _ in range(4)),), options
 
     return Layer((4,), draw)
 
@@ -213,11 +213,13 @@ def lenet(r, s):
 
 LAYERS = {
     "AdaptiveAvgPool2d": Layer((4,), adaptive),
+    "AdaptiveMaxPool2d": Layer((4,), adaptive, kinked=True),
     "AvgPool1d": pooling(1, largest=False),
     "AvgPool2d": pooling(2, largest=False),
     "BatchNorm1d": batch_norm(2, 3),
     "BatchNorm2d": batch_norm(4),
     "CELU": activation(alpha=[0.5, 1.7], slack=1e-7),
+    "ConstantPad2d": padded(reflected=False, value=0.5),
     "Conv1d": convolution(1),
     "Conv2d": convolution(2),
     "ConvTranspose1d": convolution(1, transposed=True),
@@ -249,6 +251,7 @@ LAYERS = {
     "ReLU": plain(kinked=True),
     "ReLU6": plain(kinked=True),
     "ReflectionPad2d": padded(reflected=True),
+    "ReplicationPad2d": padded(reflected=False),
     "SELU": plain(kinked=True, slack=1e-7),
     "SiLU": plain(),
     "Sigmoid": plain(),
@@ -326,7 +329,7 @@ def optimizer(lrs, **choices):
 
     def draw(r, dtype):
         options = {"lr": r.choice(lrs)}
-        for name, values in {"weight_decay": [0.1, 0.01], **choices}.items():
+        for name, values in {"weight_decay": [0.1, 0.01], "maximize": [True], **choices}.items():
             if name == "eps" or r.random() < 0.4:
                 options[name] = r.choice(values)
         if "eps" in options:  # what is 0 but for rounding must not become a step
@@ -402,6 +405,9 @@ INNER = ("CosineAnnealingLR", "ExponentialLR", "LinearLR", "MultiStepLR", "StepL
 WITHOUT = {
     **dict.fromkeys(["Module", "Parameter", "Optimizer", "Schedule"], "bases; every row has them below it"),
     **dict.fromkeys(["Sequential", "ModuleList"], "blocks: every network is a Sequential, Chain has a ModuleList"),
+    "ModuleDict": "in test_module_dicts",
+    "BCELoss": "its input must be probabilities; in test_functional",
+    "LambdaLR": "its argument is a function; in test_schedules",
     **dict.fromkeys(["Call", "record_calls", "summary"], "they look at a network"),
     "StateError": "an error",
     "init": "a module: weights are given by the judge, the same for both libraries",

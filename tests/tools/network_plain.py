@@ -87,7 +87,8 @@ class Optimizer:
                 if p.grad is not None:
                     s = self.state.setdefault(id(p), {"step": 0})
                     s["step"] += 1
-                    p.data = self.rule(p.numpy(), p.grad.numpy(), s, s["step"], group).astype(p.dtype)
+                    g = -p.grad.numpy() if group.get("maximize") else p.grad.numpy()
+                    p.data = self.rule(p.numpy(), g, s, s["step"], group).astype(p.dtype)
 
     def state_dict(self):
         params = [p for group in self.param_groups for p in group["params"]]

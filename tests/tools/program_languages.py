@@ -246,7 +246,8 @@ class Numpy:
 
     def chunk(self, x, chunks, axis):
         n = x.shape[axis]
-        return tuple(np.split(x, range(-(-n // chunks), n, max(-(-n // chunks), 1)), axis))
+        cuts = range(-(-n // chunks), n, -(-n // chunks)) if n else [0] * (chunks - 1)
+        return tuple(np.split(x, cuts, axis))
 
     def sort(self, x, axis, descending=False):
         return np.flip(np.sort(x, axis), axis) if descending else np.sort(x, axis)

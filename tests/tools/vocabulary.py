@@ -59,20 +59,20 @@ FUNCTIONS["dtypes, of NumPy"] = (
 )
 CLASSES = {
     "layers": (nn, "torch.nn", words(
-            "AdaptiveAvgPool2d AvgPool1d AvgPool2d BatchNorm1d BatchNorm2d Conv1d Conv2d ConvTranspose1d "
-            "ConvTranspose2d Dropout Dropout2d Embedding Flatten GRU GroupNorm Identity LSTM LayerNorm Linear "
-            "MaxPool1d MaxPool2d Module ModuleList Parameter RNN ReflectionPad2d Sequential Unflatten Upsample "
-            "ZeroPad2d")),
+            "AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool1d AvgPool2d BatchNorm1d BatchNorm2d ConstantPad2d Conv1d "
+            "Conv2d ConvTranspose1d ConvTranspose2d Dropout Dropout2d Embedding Flatten GRU GroupNorm Identity "
+            "LSTM LayerNorm Linear MaxPool1d MaxPool2d Module ModuleDict ModuleList Parameter RNN ReflectionPad2d "
+            "ReplicationPad2d Sequential Unflatten Upsample ZeroPad2d")),
     "activations as layers": (nn, "torch.nn", words(
             "CELU ELU GELU Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish PReLU ReLU ReLU6 "
             "SELU SiLU Sigmoid Softmax Softplus Softsign Tanh")),
     "losses as layers": (nn, "torch.nn", words(
-            "BCEWithLogitsLoss CrossEntropyLoss HuberLoss KLDivLoss L1Loss MSELoss MultiMarginLoss NLLLoss "
+            "BCELoss BCEWithLogitsLoss CrossEntropyLoss HuberLoss KLDivLoss L1Loss MSELoss MultiMarginLoss NLLLoss "
             "SmoothL1Loss")),
     "optimisers": (optim, "torch.optim", words(
             "Adagrad Adam AdamW RMSprop SGD")),
     "schedules": (optim, "torch.optim.lr_scheduler", words(
-            "CosineAnnealingLR ExponentialLR LinearLR MultiStepLR OneCycleLR ReduceLROnPlateau SequentialLR "
+            "CosineAnnealingLR ExponentialLR LambdaLR LinearLR MultiStepLR OneCycleLR ReduceLROnPlateau SequentialLR "
             "StepLR")),
 }  # fmt: skip
 # The same call, another result, and no error: what it gives here, and in PyTorch, and how to get PyTorch's result here.

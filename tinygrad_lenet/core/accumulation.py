@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,3 +150,9 @@ def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
             raise
 
     exclusively(act)  # threads may have graphs with leaves in common
+
+
+def clear(leaves: Iterable[Any], to_none: bool) -> None:
+    """Set the ``.grad`` of leaves to None; or to zeros, of those that have one."""
+    for leaf in leaves:
+        leaf.grad = None if to_none or leaf.grad is None else leaf._wrap(np.zeros_like(leaf._data))

@@ -294,6 +294,14 @@ class PythonObject(Methods):
             self._version[:] = before
             raise translated(error, "x[...] = value", f"x has shape {self.shape}; value is {brief(value)}") from None
 
+    def _become(self, dtype: np.dtype[Any]) -> None:
+        """Give a tensor of floats, and its gradient, another dtype of floats."""
+        if self.dtype.kind == "f" and self.dtype != dtype:
+            self._read("a change of dtype")
+            self._version[:] = self._version[0] + 1, user_line()  # a graph that saved the old values must not use these
+            self._data = self.detach().astype(dtype)._data
+            self._grad = None if self._grad is None else self._grad.detach().astype(dtype)
+
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
             key = index if index is ... else as_index(index)
@@ -366,6 +374,7 @@ class PythonObject(Methods):
         return self  # type: ignore[return-value]  # a Tensor
 
     def __reduce__(self) -> Any:
+        self._read("a copy or a pickle")
         if self._node is not None:
             raise GradientError("a tensor that hangs on a graph cannot be copied or pickled; copy x.detach() instead")
         return (type(self), (self._data, self._requires_grad))

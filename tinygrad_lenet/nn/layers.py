@@ -108,7 +108,7 @@ class _Conv(Module):
         """The channels, the kernel size, and the options that differ from their defaults."""
         channels = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
         defaults = {name: 0 if name.endswith("padding") else 1 for name in self._options()}
-        return ", ".join([channels, *changed_options(self, defaults), *["bias=False"] * (self.bias is None)])
+        return ", ".join([channels, *changed_options(self, defaults, bias=self.bias)])
 
 
 class Conv2d(_Conv):
@@ -310,6 +310,10 @@ class Flatten(Module):
     def forward(self, x: Any) -> Tensor:
         """Flatten (N, ...) to (N, features)."""
         return flatten(x, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        """The axes that differ from the defaults."""
+        return ", ".join(changed_options(self, {"start_dim": 1, "end_dim": -1}))
 
 
 class Unflatten(Module):

@@ -100,11 +100,14 @@ class LeNet5(Module):
     def reset(self, activation: Activation, generator: np.random.Generator) -> None:
         """Draw new weights and set the biases to 0.
 
-        He's rule is used for layers before a ReLU, leaky ReLU or ELU, and Glorot's rule for all others.
+        He's rule is used for layers before a ReLU, leaky ReLU or ELU, and Glorot's rule for all others. The last layer
+        gets a tenth of Glorot's weights: all classes are about equally likely at first, and the loss is log(10).
         """
         generator = generator_of(generator)  # one generator for all layers, if a seed is given
         for layer in (self.conv1, self.conv2, self.fc1, self.fc2, self.fc3):
-            if activation in ("relu", "leaky_relu", "elu") and layer is not self.fc3:
+            if layer is self.fc3:
+                init.xavier_uniform_(layer.weight, 0.1, generator)
+            elif activation in ("relu", "leaky_relu", "elu"):
                 init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             else:
                 # The slope of a sigmoid at 0 is a quarter of that of tanh, so Glorot & Bengio's rule is scaled by 4.

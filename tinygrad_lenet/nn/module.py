@@ -1,31 +1,32 @@
 """Modules: layers and models that own parameters. They are plain classes with plain attributes.
 
 Parameters and submodules are in no register: :func:`_members` searches the attributes for them whenever they are
-needed. Only the names of buffers are registered. ``Sequential`` and ``ModuleList`` hold other modules. The last
-functions check the inputs of layers.
+needed. Only the names of buffers are registered. Modules that hold others are in ``containers.py``. The last functions
+check the inputs of layers.
 
-``@checked`` (``core/signature.py``) checks arguments by their annotations, and begins an error with the name of the
-class or method.
+``@checked`` (``core/signature.py``) checks arguments by their annotations, and adds the name of the class to an error.
 """
 
 from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import entries, instance, integer, listed
+from ..checks import Function, entries, instance
+from ..core.accumulation import clear
+from ..core.hooks import Hook
 from ..core.modes import tracer
 from ..core.python_object import numbers
 from ..core.signature import checked
 from ..core.tensor import Tensor
-from ..core.values import mapped, narrowed
-from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, TinygradLenetError, brief, listing, named
+from ..core.values import as_dtype, mapped, narrowed
+from ..errors import ArgumentError, DTypeError, ShapeError, TinygradLenetError, brief, listing, named
 from ..hints import Answering
 from .naming import name_layer, title
 
@@ -109,14 +110,54 @@ class Module(Answering):
 
         If the module is a layer of the package, an error begins with its class and its options.
         """
-        trace = tracer()
+        own, trace = vars(self), tracer()
+        given: Any = args
         if trace is not None:
             trace.modules[id(self)] = self
+            if own.get("forward_pre_hooks") or own.get("forward_hooks"):
+                trace.refuse(f"a {type(self).__name__} has a hook")
+        for hook in tuple(own.get("forward_pre_hooks", ())):
+            found = hook.run(self, given)
+            given = given if found is None else found if isinstance(found, tuple) else (found,)
         try:
-            return self.forward(*args, **kwargs)
+            output = self.forward(*given, **kwargs)
         except TinygradLenetError as error:
             name_layer(error, self, any(isinstance(value, Module) for value in vars(self).values()))
             raise
+        for hook in tuple(own.get("forward_hooks", ())):
+            found = hook.run(self, given, output)
+            output = output if found is None else found
+        return output
+
+    @checked
+    def register_forward_pre_hook(self, hook: Function) -> Hook:
+        """Call ``hook(module, args)`` before each call of the module, with the tuple of its positional arguments.
+
+        What the hook returns replaces the arguments, unless it is None: a tuple of them, or the only one. Hooks are
+        called in the order of their registration, also those of copies. ``remove()`` of the result removes the hook.
+
+        >>> from tinygrad_lenet import nn
+        >>> layer = nn.ReLU()
+        >>> handle = layer.register_forward_pre_hook(lambda module, args: [-x for x in args[0]])
+        >>> layer([-3.0, 1.0])
+        tensor([3., 0.])
+        """
+        changes[0] += 1
+        return Hook(vars(self).setdefault("forward_pre_hooks", []), hook)
+
+    @checked
+    def register_forward_hook(self, hook: Function) -> Hook:
+        """Call ``hook(module, args, output)`` after each call of the module. What the hook returns replaces the output,
+        unless it is None. See :meth:`register_forward_pre_hook`.
+
+        >>> from tinygrad_lenet import nn
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+        >>> handle = model[0].register_forward_hook(lambda module, args, output: print(output.shape))
+        >>> _ = model([[1.0, 2.0, 3.0, 4.0]])
+        (1, 3)
+        """
+        changes[0] += 1
+        return Hook(vars(self).setdefault("forward_hooks", []), hook)
 
     def __setattr__(self, name: str, value: Any) -> None:
         changes[0] += 1
@@ -251,10 +292,71 @@ class Module(Answering):
         """Set evaluation mode, here and in all modules below."""
         return self.train(False)
 
-    def zero_grad(self) -> None:
-        """Set the gradients of all parameters to None."""
+    @checked
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Let all parameters require a gradient, or freeze them; return the module.
+
+        >>> from tinygrad_lenet import nn
+        >>> nn.Linear(2, 1).requires_grad_(False)([[1.0, 2.0]]).requires_grad
+        False
+        """
         for parameter in self.parameters():
-            parameter.grad = None
+            parameter.requires_grad = requires_grad
+        return self
+
+    @checked
+    def to(self, *args: Any, dtype: Any = None, device: Any = None) -> Self:
+        """Convert all floats of the module to a dtype, with their gradients: ``to("float64")``. Return the module.
+
+        Parameters stay the same objects, so an optimiser made before still has them. Buffers of integers stay as they
+        are. A graph recorded before can no longer be differentiated. The device ``"cpu"`` changes nothing.
+
+        Raises:
+            ArgumentError: a device other than the CPU, two dtypes, or one of integers.
+            DTypeError: not a dtype.
+
+        >>> from tinygrad_lenet import nn
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).to("float64")
+        >>> [array.dtype.name for array in model.state_dict().values()]
+        ['float64', 'float64', 'float64', 'float64', 'float64', 'float64', 'int64']
+        """
+        given = [value for value in (*args, dtype, device) if value is not None and str(value) != "cpu"]
+        if len(given) > 1 or str(*given).startswith(("cuda", "mps")) or (given and as_dtype(*given).kind != "f"):
+            raise ArgumentError(f"expected one dtype of floats, or 'cpu', where everything runs; got {brief(given)}")
+        for tensor in (*self.parameters(), *self.buffers()) if given else ():
+            tensor._become(as_dtype(*given))
+        return self
+
+    def float(self) -> Self:
+        """Convert all floats to float32; see :meth:`to`."""
+        return self.to(np.float32)
+
+    def double(self) -> Self:
+        """Convert all floats to float64; see :meth:`to`."""
+        return self.to(np.float64)
+
+    def half(self) -> Self:
+        """Convert all floats to float16; see :meth:`to`."""
+        return self.to(np.float16)
+
+    @checked
+    def apply(self, fn: Function) -> Self:
+        """Call ``fn(module)`` for each module below and then for this one, children first; return the module.
+
+        >>> from tinygrad_lenet import nn
+        >>> _ = nn.Sequential(nn.ReLU()).apply(lambda module: print(type(module).__name__))
+        ReLU
+        Sequential
+        """
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    @checked
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set the gradients of all parameters to None, or to zeros with ``set_to_none=False``."""
+        clear(self.parameters(), set_to_none)
 
     @checked
     def state_dict(self) -> dict[str, NDArray[Any]]:
@@ -376,111 +478,11 @@ def _refuse_untrained(name: str, tensor: Tensor, module: Module) -> None:
         raise named(DTypeError(text), type(module).__name__)
 
 
-class _Container(Module):
-    """Base of modules that hold a sequence of others. Their names are "0", "1", "2", unless others are given."""
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.children())
-
-    def __iter__(self) -> Iterator[Module]:
-        return self.children()
-
-    @checked
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            found = list(self.named_children())[index]
-            return Sequential(dict(found)) if isinstance(self, Sequential) else ModuleList(m for _, m in found)
-        return list(self.children())[self._position(index)]
-
-    def _position(self, index: Any) -> int:
-        """The position counted from the start. Negative indices count from the end."""
-        count, found = len(self), integer("an index", index)
-        if not -count <= found < count:
-            raise OutOfRangeError(f"there are {count} modules, no number {brief(found)}")
-        return found % count
-
-    @checked
-    def append(self, module: Model) -> Self:
-        """Add a module at the end."""
-        number = len(self)
-        while str(number) in vars(self):
-            number += 1
-        setattr(self, str(number), module)
-        return self
-
-
-class Sequential(_Container):
-    """Modules that are applied one after the other. Without modules, the output is the input itself.
-
-    Raises:
-        ArgumentError: a name is empty, contains a dot, or is that of an attribute of every module.
-        DTypeError: an element is not a module.
-
-    >>> from tinygrad_lenet import nn
-    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    >>> model
-    Sequential()  # 23 parameters
-      (0): Linear(4, 3)  # 15 parameters
-      (1): ReLU()
-      (2): Linear(3, 2)  # 8 parameters
-    >>> len(model), model[-1]
-    (3, Linear(3, 2)  # 8 parameters)
-    """
-
-    @checked
-    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
-        super().__init__()
-        only = modules[0] if len(modules) == 1 else None
-        named = only if isinstance(only, Mapping) else {str(i): module for i, module in enumerate(modules)}
-        for name, module in named.items():
-            if not isinstance(name, str) or not name or "." in name or hasattr(type(self), name):
-                raise ArgumentError(f"a name must be a word without dots, and no attribute of modules, got {name!r}")
-            setattr(self, name, instance(f"element {name} of modules", module, Module))
-
-    def forward(self, x: Any) -> Any:
-        """Apply the modules in order."""
-        for name, value in vars(self).items():
-            if isinstance(value, Module):
-                try:
-                    x = value(x)
-                except Exception as error:
-                    error.add_note(f"in layer {name} of {type(self).__name__}")
-                    raise
-        return x
-
-
-class ModuleList(_Container):
-    """A list of modules, which the model's ``forward`` applies. Their parameters are named ``0.weight`` and so on.
-
-    Modules in a plain list are found as well, but this list is a module itself.
-
-    >>> from tinygrad_lenet import nn
-    >>> layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
-    >>> len(layers), [name for name, _ in layers[:1].named_parameters()]
-    (3, ['0.weight', '0.bias'])
-    """
-
-    @checked
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
-        super().__init__()
-        self.extend(modules)
-
-    @checked
-    def extend(self, modules: Iterable[Module]) -> Self:
-        """Add several modules at the end."""
-        for module in [instance("each of modules", module, Module) for module in listed("modules", modules, "Modules")]:
-            self.append(module)
-        return self
-
-    @checked
-    def __setitem__(self, index: int, module: Model) -> None:
-        setattr(self, str(self._position(index)), module)
-
-
-def changed_options(layer: Module, defaults: Mapping[str, Any]) -> list[str]:
-    """The options of a layer that differ from their defaults, in type or value, for ``repr``."""
+def changed_options(layer: Module, defaults: Mapping[str, Any], **parts: Any) -> list[str]:
+    """The options of a layer that differ from their defaults, in type or value, and its absent parts, for ``repr``."""
     options = [(name, getattr(layer, name), default) for name, default in defaults.items()]
-    return [f"{name}={brief(v)}" for name, v, default in options if type(v) is not type(default) or v != default]
+    changed = [f"{name}={brief(v)}" for name, v, default in options if type(v) is not type(default) or v != default]
+    return changed + [f"{name}=False" for name, part in parts.items() if part is None]
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:

@@ -5,6 +5,7 @@ interpolation, old pixels at places that repeat, and weighted means of two of th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
 from ..errors import ArgumentError, ShapeError, brief
 from ..kernels.sums import single
-from .pooling import avg_pool2d
+from .pooling import avg_pool2d, max_pool2d
 from .reduction import mean
 from .shape import along, concatenate
 from .windows import Pair
@@ -85,6 +86,24 @@ def _images(input: Array) -> Tensor:
     return x if x.dtype.kind == "f" else x.astype(np.float32)
 
 
+def _adaptive(input: Any, output_size: Any, pool: Callable[..., Tensor], reduce: Callable[..., Tensor]) -> Tensor:
+    """Pool to a given size: by ``pool`` if the windows are of equal size, else by ``reduce`` along one axis after the
+    other. The last axis is first, so that the first of equal maxima in row-major order is found.
+    """
+    x = _images(input)
+    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    size = pair("output_size", [n if m is None else m for n, m in zip(x.shape[-2:], wanted, strict=False)])
+    if x.ndim == 4 and not any(n % m for n, m in zip(x.shape[2:], size, strict=True)):
+        return pool(x, (x.shape[2] // size[0], x.shape[3] // size[1]))
+    made((*x.shape[:-2], *size), np.empty)  # raises if it does not fit, before a long loop
+    wide: Tensor = single(x)  # float16 is added in float32
+    for axis, m in zip((x.ndim - 1, x.ndim - 2), size[::-1], strict=True):
+        n = x.shape[axis]
+        windows = [slice(i * n // m, -((i + 1) * -n // m)) for i in range(m)]
+        wide = concatenate([reduce(wide[along(axis, window)], axis) for window in windows], axis)
+    return wide if wide.dtype == x.dtype else wide.astype(x.dtype)
+
+
 @composite(torch="nn.functional.adaptive_avg_pool2d")
 def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int | None] | None) -> Tensor:
     """The means of windows that cover an image evenly, for an output of a given size; PyTorch's
@@ -103,18 +122,34 @@ def adaptive_avg_pool2d(input: Array, output_size: int | tuple[int | None, int |
     tensor([[[[2.5, 4.5],
               [6.5, 8.5]]]])
     """
-    x = _images(input)
-    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    size = pair("output_size", [n if m is None else m for n, m in zip(x.shape[-2:], wanted, strict=False)])
-    if x.ndim == 4 and not any(n % m for n, m in zip(x.shape[2:], size, strict=True)):
-        return avg_pool2d(x, (x.shape[2] // size[0], x.shape[3] // size[1]))
-    made((*x.shape[:-2], *size), np.empty)  # raises if it does not fit, before a long loop
-    wide: Tensor = single(x)  # float16 is added in float32
-    for axis, m in zip((x.ndim - 2, x.ndim - 1), size, strict=True):
-        n = x.shape[axis]
-        windows = [slice(i * n // m, -((i + 1) * -n // m)) for i in range(m)]
-        wide = concatenate([mean(wide[along(axis, window)], axis, keepdims=True) for window in windows], axis)
-    return wide if wide.dtype == x.dtype else wide.astype(x.dtype)
+    return _adaptive(input, output_size, avg_pool2d, lambda x, axis: mean(x, axis, keepdims=True))
+
+
+@composite(torch="nn.functional.adaptive_max_pool2d")
+def adaptive_max_pool2d(input: Array, output_size: int | tuple[int | None, int | None] | None) -> Tensor:
+    """The maxima of windows that cover an image evenly, for an output of a given size; PyTorch's
+    ``adaptive_max_pool2d``. The whole gradient goes to the first maximum in row-major order.
+
+    Args:
+        input: images, (N, C, H, W) or (C, H, W).
+        output_size: as that of :func:`adaptive_avg_pool2d`.
+
+    Raises:
+        ShapeError: the input does not have three or four axes, or has no pixels.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.adaptive_max_pool2d(tl.arange(12.0).reshape(1, 1, 3, 4), 2)
+    tensor([[[[ 5.,  7.],
+              [ 9., 11.]]]])
+    """
+    x = as_tensor(input)
+    if x.ndim == 3:
+        return adaptive_max_pool2d(x.unsqueeze(0), output_size).squeeze(0)
+
+    def largest(x: Tensor, axis: int) -> Tensor:
+        return max_pool2d(x, (x.shape[2], 1) if axis == 2 else (1, x.shape[3]))
+
+    return _adaptive(x, output_size, max_pool2d, largest)
 
 
 @composite(torch="nn.functional.interpolate")

@@ -13,8 +13,9 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import entries, instance, integer, listed, number
-from ..core.modes import effect, user_line
+from ..checks import entries, function, instance, integer, listed, number
+from ..core.accumulation import clear
+from ..core.modes import effect, enable_grad, user_line
 from ..core.python_object import numbers
 from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
@@ -152,19 +153,36 @@ class Optimizer:
             seen.add(id(p))
         return members
 
-    def zero_grad(self) -> None:
-        """Set the gradients of all parameters to None."""
-        for p in self._listed_members():
-            p.grad = None
+    @checked
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set the gradients of all parameters to None, or to zeros with ``set_to_none=False``."""
+        clear(self._listed_members(), set_to_none)
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        A ``closure`` computes the loss and its gradients first. Its result is returned.
+
+        >>> import tinygrad_lenet as tl
+        >>> w = tl.tensor([1.0], requires_grad=True)
+        >>> optimizer = tl.optim.SGD([w], lr=0.1)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = (w * w).sum()
+        ...     loss.backward()
+        ...     return loss
+        >>> optimizer.step(closure).item(), w.detach()
+        (1.0, tensor([0.8]))
+        """
+        with enable_grad():
+            result = None if closure is None else function("closure", closure)()
         try:
             groups = self._listed_groups()
         except TinygradLenetError as error:
             raise named(error, f"{type(self).__name__}.step")  # noqa: B904  # it is the same error
         params = [[p for p in group["params"] if getattr(p, "grad", None) is not None] for group in groups]
         _apply(self, params, [[p._grad._data for p in some] for some in params], user_line())
+        return result
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """Change ``w`` in place. The gradient ``g`` must not be changed.
@@ -217,7 +235,7 @@ class Optimizer:
             loaded = {name: self._loaded(name, value, i, params[i]) for name, value in values.items()}
             state[params[i]] = _fresh(params[i]) | loaded
         for group in groups:
-            entries(group, *self.defaults)
+            entries({"maximize": False, **group}, *self.defaults)  # earlier versions only minimised
         updates = [self._plain({name: group[name] for name in group if name != "params"}) for group in groups]
         self.state = state
         for group, new in zip(self.param_groups, updates, strict=True):
@@ -264,11 +282,16 @@ def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Ar
             if p not in optimizer.state:
                 optimizer.state[p] = _fresh(p)
             state = optimizer.state[p]
+            if state["scratch"].dtype != _working(p):  # the parameter has another dtype than before
+                state.update(
+                    (k, v.astype(_working(p))) for k, v in state.items() if np.shape(v) == p.shape and k != "step"
+                )
             state["step"] += 1
             # A change in place: a graph that saved the old value must refuse to use it.
             p._version[:] = p._version[0] + 1, line
             w = p._data
             wide = w if w.dtype == _working(p) else _master(w, state)
+            g = -g if options.get("maximize") else g
             optimizer.update(wide, g.astype(wide.dtype, copy=False), state, options)
             if wide is not w:
                 w[...] = wide

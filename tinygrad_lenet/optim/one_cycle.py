@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
-from ..checks import Decay, NonNegative, PositiveReal, Probability, instance, integer
+from ..checks import Decay, PositiveReal, Probability, instance, integer
 from ..errors import ArgumentError
 from .base import Optimizer, declared
-from .schedule import Schedule
+from .schedule import Schedule, per_group
 from .schedules import _cosine, _linear
 
 __all__ = ["OneCycleLR"]
@@ -26,7 +27,7 @@ class OneCycleLR(Schedule):
 
     Args:
         optimizer: the optimiser whose learning rate is overwritten.
-        max_lr: the highest learning rate.
+        max_lr: the highest learning rate: a number for all groups, or a list.
         total_steps: the number of steps; or give ``epochs`` and ``steps_per_epoch``, whose product it is.
         epochs: see ``total_steps``.
         steps_per_epoch: see ``total_steps``.
@@ -40,7 +41,8 @@ class OneCycleLR(Schedule):
         three_phase: whether the rate falls in two phases: to its start, as steeply as it rose, and then to its end.
 
     Raises:
-        ArgumentError: no number of steps, an option outside its range, or an optimiser without momentum.
+        ArgumentError: no number of steps, an option outside its range, an optimiser without momentum, or a list
+            ``max_lr`` of another length than the groups.
 
     >>> import tinygrad_lenet as tl
     >>> optimizer = tl.optim.SGD([tl.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
@@ -55,7 +57,7 @@ class OneCycleLR(Schedule):
     4e-06 0.95
     """
 
-    max_lr: NonNegative
+    max_lr: float | Sequence[float]
     total_steps: Steps | None = None
     epochs: Steps | None = None
     steps_per_epoch: Steps | None = None
@@ -77,37 +79,40 @@ class OneCycleLR(Schedule):
         if self.cycle_momentum and not {"momentum", "betas"} & set(optimizer.defaults):
             raise ArgumentError(f"{type(optimizer).__name__} has no momentum to cycle; pass cycle_momentum=False")
         self.anneal = _cosine if self.anneal_strategy == "cos" else _linear
-        low = self.max_lr / self.div_factor
-        peak, last = float(self.pct_start * self.total_steps) - 1, self.total_steps - 1
-        # The start, as rate and momentum; and the end of each phase, as step, rate and momentum.
-        self.start = (low, self.max_momentum)
-        self.phases = [(peak, self.max_lr, self.base_momentum), (last, low / self.final_div_factor, self.max_momentum)]
-        if self.three_phase:
-            self.phases.insert(1, (2 * peak, low, self.max_momentum))
-        for group in optimizer.param_groups:
-            group["initial_lr"] = low
+        highest = per_group("max_lr", self.max_lr, len(optimizer.param_groups))
+        self.max_lr = highest if isinstance(self.max_lr, (list, tuple)) else highest[0]
+        for group, most in zip(optimizer.param_groups, highest, strict=True):
+            group["initial_lr"] = most / self.div_factor
         super().__post_init__()
 
-    def _at(self, t: int) -> tuple[float, float]:
+    def _at(self, t: int, highest: float) -> tuple[float, float]:
         """Learning rate and momentum at step ``t``."""
-        if t > self.phases[-1][0] + 1:
-            raise ArgumentError(f"step {t} of total_steps={self.total_steps}; make the schedule longer")
-        phase = bisect.bisect_left([end for end, *_ in self.phases[:-1]], t)
-        begin, lr, momentum = [(0.0, *self.start), *self.phases][phase]
-        end, next_lr, next_momentum = self.phases[phase]
+        total: Any = self.total_steps
+        if t > total:
+            raise ArgumentError(f"step {t} of total_steps={total}; make the schedule longer")
+        low, peak = highest / self.div_factor, float(self.pct_start * total) - 1
+        # The start, and the end of each phase, as step, rate and momentum.
+        phases = [(0.0, low, self.max_momentum), (peak, highest, self.base_momentum)]
+        if self.three_phase:
+            phases.append((2 * peak, low, self.max_momentum))
+        phases.append((total - 1, low / self.final_div_factor, self.max_momentum))
+        phase = bisect.bisect_left([end for end, *_ in phases[1:-1]], t)
+        begin, lr, momentum = phases[phase]
+        end, next_lr, next_momentum = phases[phase + 1]
         part = (t - begin) / (end - begin) if end != begin else 1.0
         return self.anneal(lr, next_lr, part), self.anneal(momentum, next_momentum, part)
-
-    def rate(self, t: int, base: float) -> float:
-        """See the class."""
-        return self._at(t)[0]
 
     def _chained(self, t: int, lr: float, base: float) -> float:
         return self.rate(t, base)
 
+    def rate(self, t: int, base: float) -> float:
+        """See the class."""
+        highest: Any = base * self.div_factor if isinstance(self.max_lr, list) else self.max_lr
+        return self._at(t, highest)[0]
+
     def _take(self, state: dict[str, Any]) -> None:
         super()._take(state)
-        momentum = self._at(self.last_epoch)[1]
+        momentum = self._at(self.last_epoch, 1.0)[1]
         for group in self.optimizer.param_groups if self.cycle_momentum else ():
             if "betas" in group:
                 group["betas"] = (momentum, *group["betas"][1:])

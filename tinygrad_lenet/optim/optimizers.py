@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import InitVar
+from dataclasses import InitVar, field
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,7 @@ class SGD(Optimizer):
     dampening: InitVar[Real] = 0.0
     weight_decay: InitVar[NonNegative] = 0.0
     nesterov: InitVar[bool] = False
+    maximize: InitVar[bool] = field(default=False, kw_only=True)
 
     def _plain(self, options: Mapping[str, Any]) -> Options:
         found = super()._plain(options)
@@ -141,6 +142,7 @@ class Adam(Optimizer):
     eps: InitVar[NonNegative] = 1e-8
     weight_decay: InitVar[NonNegative] = 0.0
     amsgrad: InitVar[bool] = False
+    maximize: InitVar[bool] = field(default=False, kw_only=True)
 
     @_in_pieces
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
@@ -204,6 +206,7 @@ class RMSprop(Optimizer):
     weight_decay: InitVar[NonNegative] = 0.0
     momentum: InitVar[NonNegative] = 0.0
     centered: InitVar[bool] = False
+    maximize: InitVar[bool] = field(default=False, kw_only=True)
 
     @_in_pieces
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
@@ -248,6 +251,7 @@ class Adagrad(Optimizer):
     weight_decay: InitVar[NonNegative] = 0.0
     initial_accumulator_value: InitVar[NonNegative] = 0.0
     eps: InitVar[NonNegative] = 1e-10
+    maximize: InitVar[bool] = field(default=False, kw_only=True)
 
     @_in_pieces
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:

@@ -13,6 +13,8 @@ from .base import Optimizer, declared
 
 __all__ = ["Schedule"]
 
+_rate: Check = partial(number, interval="[0, inf)")
+
 
 def each(name: str, value: Any, check: Check) -> list[Any]:
     """The elements of a list, checked one by one."""
@@ -22,6 +24,15 @@ def each(name: str, value: Any, check: Check) -> list[Any]:
 def rates_of(name: str, value: Any, interval: str = "(-inf, inf)") -> list[float]:
     """A list of numbers in an interval."""
     return each(name, value, partial(number, interval=interval))
+
+
+def per_group(name: str, value: Any, count: int, check: Check = _rate) -> list[Any]:
+    """What each of an optimiser's groups gets: one for all, or the elements of a list."""
+    if not isinstance(value, (list, tuple)):
+        return [check(name, value)] * count
+    if len(value) != count:
+        raise ArgumentError(f"{name} must be one for all groups, or one for each of the {count}, got {len(value)}")
+    return each(name, value, check)
 
 
 @declared
@@ -50,7 +61,8 @@ class Schedule(Rates):
     Call :meth:`step` after ``optimizer.step()``, once an epoch or once a batch.
 
     A step changes the rate that a group has, as PyTorch's chainable forms do. So several schedules of one optimiser
-    combine, and if you set a rate yourself, the next step starts from it. Only :class:`OneCycleLR` overwrites the rate.
+    combine, and if you set a rate yourself, the next step starts from it. :class:`OneCycleLR` and :class:`LambdaLR`
+    overwrite the rate.
 
     A subclass writes :meth:`rate`. If a group has the rate ``rate(t - 1, base)``, it gets ``rate(t, base)``. Any other
     rate is multiplied by the quotient of the two.

@@ -1,4 +1,10 @@
-"""``tl.compile``: which recording a call may replay, and what a replay leaves behind."""
+"""``tl.compile``: guards decide which recording a call may replay.
+
+A guard has lists of parts, which each call makes anew: the grad mode, what the function finds in its closure and in
+global variables, and all of its arguments but the values of tensors (the key); attributes of modules, parameters of
+optimisers, and flags of tensors from outside (the state). Parts are compared one by one: plain values by value, others
+by identity. So a guard costs some microseconds.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +15,74 @@ from collections.abc import Callable, Iterable
 from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-import numpy as np
-
 from ..checks import flag
 from ..core.modes import is_grad_enabled, listener, tracer
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
-from ..nn.module import Parameter
-from .recording import PLAIN, Recording
-from .state import compare, report
+from ..nn.module import Module, Parameter, changes
+from .checking import compare, report
+from .recording import Recording
+from .trace import agree
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _MOST = 16  # recordings of a function that are kept
 
 
-def _key(argument: Any) -> Any:
-    """The part of an argument that a recording depends on."""
-    if isinstance(argument, Parameter):  # the function may also know it from outside
-        return argument
-    if isinstance(argument, Tensor):
-        data = argument._data
-        return data.shape, data.dtype, data.strides, argument._requires_grad
-    if isinstance(argument, (list, tuple)):
-        return type(argument), [_key(part) for part in argument]
-    if isinstance(argument, dict):
-        return [*argument], [_key(part) for part in argument.values()]
-    return argument
+def parts_of(arguments: Iterable[Any]) -> list[Any]:
+    """The parts of arguments that a recording depends on."""
+    found: list[Any] = []
+    for a in arguments:
+        if isinstance(a, Tensor) and not isinstance(a, Parameter):  # the function may know a parameter from outside
+            data = a._data
+            found += *data.shape, *data.strides, data.dtype, a._requires_grad
+        elif isinstance(a, (list, tuple)):
+            found += type(a), len(a), *parts_of(a)
+        elif isinstance(a, dict):
+            found += type(a), len(a), *parts_of(a.items())
+        else:
+            found.append(a)
+    return found
+
+
+class Guard:
+    """When a recording may be replayed: the key of its call, and the state outside of the function."""
+
+    def __init__(self, key: list[Any], recording: Recording, roots: Iterable[Any]) -> None:
+        self.key, self.recording, self._trace = key, recording, recording.trace
+        leaves = flattened([step.args for step in recording.steps if step.out is None])
+        self._optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
+        found = [module for root in roots if isinstance(root, Module) for module in root.modules()]
+        self._modules = [*dict.fromkeys([*found, *self._trace.modules.values()])]
+        attributes = [attribute for module in self._modules for attribute in vars(module).items()]
+        self._containers = [value for name, value in attributes if isinstance(value, (list, dict)) and name[0] != "_"]
+        self._changes, self._attributes, self._state = changes[0], self._now_attributes(), self._now()
+
+    def _now_attributes(self) -> list[Any]:
+        """The attributes of modules."""
+        return [part for module in self._modules for attribute in vars(module).items() for part in attribute]
+
+    def _now(self) -> list[Any]:
+        """The parameters of optimisers, group by group; the contents of the lists and dicts of modules; and of tensors
+        from outside, the array, whether they require a gradient, and whether they have hooks.
+        """
+        groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
+        parts = [part for some in (*groups, *self._containers) for part in (None, *flattened([some]))]
+        for tensor in self._trace.watched:
+            parts += tensor._data, tensor._requires_grad, bool(tensor._hooks)
+        return parts
+
+    def holds(self, key: list[Any]) -> bool:
+        """Whether all is as it was."""
+        if not agree(key, self.key):
+            return False
+        if self._changes != changes[0]:  # assignments to attributes are counted
+            if not agree(self._now_attributes(), self._attributes):
+                return False
+            self._changes = changes[0]
+        absent = all((leaf._grad is None) == (value is None) for leaf, value in self._trace.before.items())
+        return absent and agree(self._now(), self._state)
 
 
 class Compiled(Generic[P, R]):
@@ -48,7 +94,7 @@ class Compiled(Generic[P, R]):
         self.fn: Callable[..., Any] = fn
         functools.update_wrapper(self, fn, updated=())
         self.check = check
-        self.recordings: list[tuple[Any, Recording]] = []  # with their keys, newest first
+        self.guards: list[Guard] = []  # of the recordings, newest first
         self.traced = self.replayed = 0
         self._busy = threading.RLock()
         self._cells = getattr(fn, "__closure__", None) or ()
@@ -67,36 +113,38 @@ class Compiled(Generic[P, R]):
     def _call(self, args: Any, kwargs: Any) -> Any:
         if tracer() is not None or listener() is not None:
             return self.fn(*args, **kwargs)
-        outside, tensors = self._outside(), [x for x in flattened((args, kwargs)) if isinstance(x, Tensor)]
-        same = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
-        key = (is_grad_enabled(), outside, _key(args), _key(kwargs), [*map(same.index, same)])
+        outside, given = self._outside(), flattened((args, kwargs))
+        tensors = [x for x in given if isinstance(x, Tensor)]
+        data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
+        key = [is_grad_enabled(), *outside, len(args), *parts_of(args), *parts_of(kwargs.items())]
+        key += map(data.index, data)
         with self._busy:
-            first = None
-            for known, recording in self.recordings:
-                if _equal(known, key) and recording.holds():
-                    if recording.refusal:
-                        return self.fn(*args, **kwargs)
-                    if recording.program is not None:
-                        self.replayed += 1
-                        if self.check:
-                            return compare(recording, tensors, lambda: self.fn(*args, **kwargs))
-                        return recording.replay(tensors)
-                    first = recording
-            if self.traced > self.replayed + 2 * _MOST:
+            found = next((guard for guard in self.guards if guard.holds(key)), None)
+            known = found and found.recording
+            if known and known.planned:  # two calls were traced and compared
+                self.replayed += 1
+                return (
+                    compare(known, tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)
+                )
+            if (known and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)
-            recording = Recording(self.fn, args, kwargs, outside)
+            recording = Recording(self.fn, args, kwargs, tensors)
             self.traced += 1
-            if first is not None and not recording.refusal:
-                recording.plan(first)
-            why = recording.refusal
-            if self.traced > self.replayed + 2 * _MOST:
-                why = why or "too many calls have other shapes, numbers or global variables than earlier ones"
+            if known and not recording.refusal:
+                recording.plan(known)
+            many = "too many calls have other shapes, numbers or global variables than earlier ones"
+            why = recording.refusal or (many if self._unsteady() else "")
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)
-            self.recordings = [(key, recording), *(r for r in self.recordings if r[1] is not first)][:_MOST]
+            guard = Guard(key, recording, [*outside, *given])
+            self.guards = [guard, *(other for other in self.guards if other is not found)][:_MOST]
             result, recording.result = recording.result, None
             return result
+
+    def _unsteady(self) -> bool:
+        """Whether most calls are new ones, which tracing only makes slower."""
+        return self.traced > self.replayed + 2 * _MOST
 
     def report(self) -> str:
         """The newest program as a table: its ops, the shapes of their results, and the time of each in a trial run.
@@ -104,24 +152,18 @@ class Compiled(Generic[P, R]):
         Raises:
             ArgumentError: there is no program before the third call.
         """
-        recording = next((r for _, r in self.recordings if r.replayed), None)
+        recordings = [guard.recording for guard in self.guards]
+        recording = next((r for r in recordings if r.latest), None)
         if recording is None:
-            why = next((r.refusal for _, r in self.recordings if r.refusal), "the third call is the first replay")
+            why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
             raise ArgumentError(f"report: there is no program: {why}")
         return report(recording)
 
     def _outside(self) -> list[Any]:
         """What the function finds in its closure and in global variables."""
         scope = getattr(self.fn, "__globals__", {})
-        return [cell.cell_contents for cell in self._cells if cell != CellType()] + [
-            scope[name] for name in self._names if name in scope
-        ]
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if a is not b and isinstance(a, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(_equal, a, b))
-    return a is b or (isinstance(a, (*PLAIN, np.dtype)) and type(a) is type(b) and bool(a == b))
+        cells = [cell.cell_contents for cell in self._cells if cell != CellType()]
+        return cells + [scope[name] for name in self._names if name in scope]
 
 
 def _global_names(fn: Any) -> Iterable[str]:
@@ -144,10 +186,13 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
     tensors, also in lists, tuples and dicts. New shapes or dtypes of the arguments are recorded anew. Two recordings
     are compared before the third call replays one.
 
-    A replay has the bits of the function. These may change between calls: the values of all tensors, parameters and
-    buffers; the mode, attributes and layers of modules; the options, state and parameters of optimisers;
-    ``requires_grad``, gradients and random generators; variables in the closure and global variables that the function
-    names. Other state of Python is frozen after the second call: attributes of your own objects, a file, the time.
+    A replay has the bits of the function. But of a batch of more than 64 rows, sums over the rows may be added chunk by
+    chunk, which rounds differently, though in the same order for any number of threads.
+
+    These may change between calls: the values of all tensors, parameters and buffers; the mode, attributes and layers
+    of modules; the options, state and parameters of optimisers; ``requires_grad``, gradients and random generators;
+    variables in the closure and global variables that the function names. Other state of Python is frozen after the
+    second call: attributes of your own objects, a file, the time.
 
     A function that reads values cannot be replayed, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``; nor one
     that draws random numbers by NumPy itself, or has hooks. It is called as ever, and a warning names the line.
@@ -157,7 +202,8 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
 
     Args:
         fn: the function, or a module.
-        check: at each replay, call the function too, from the same state, and raise if anything differs. Slow.
+        check: at each replay, call the function too, from the same state, and raise if anything differs (with chunks,
+            by more than a thousandth). Slow.
 
     Returns:
         A function with the same arguments. Its ``report()`` lists the last program: ops, memory, time of each.

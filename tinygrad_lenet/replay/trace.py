@@ -1,21 +1,23 @@
 """The trace of a function: its ops and effects in order, with a :class:`Value` in place of each array.
 
-The function runs once as ever, while a :class:`Trace` listens. It hears every op with its arguments and its output. A
-backward pass is heard too: the rules are made of ops, and get Tensors. An array is known by its identity. An array that
-no op made, and that belongs to no tensor from outside, is a constant.
+The function runs as usual while a :class:`Trace` listens. It hears every op with its arguments and its output. It hears
+a backward pass too: the rules are made of ops, and receive Tensors. An array is known by its identity. An array that
+neither an op nor a tensor from outside explains is a constant.
 
-A trace does not hear Python. What Python computes from the values of tensors would be frozen. So a trace notes when
-Python reads a value, which refuses the replay; and two traces are compared before one is replayed (``difference``).
+A trace does not hear Python. What Python computes from the values of tensors would be frozen. So reading a value
+refuses the replay, and two traces are compared before one is replayed (:func:`difference`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
+from operator import is_, setitem
 from typing import Any
 from weakref import ref
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
+from numpy.lib.stride_tricks import as_strided
 
 from ..core.modes import no_grad, user_line
 from ..core.tensor import Tensor
@@ -25,41 +27,35 @@ from ..ops.elementwise import add, clone
 
 
 class Value:
-    """An array of the trace: where it comes from, and its place in memory."""
+    """An array of the trace: where it comes from, and its layout in memory."""
 
-    __slots__ = ("address", "array", "dtype", "home", "kind", "shape", "strides", "tensor", "whole")
-    tensor: Any
-    array: Any
-
-    def __init__(self, kind: str, array: Any, tensor: Tensor | None, parents: Sequence[Value] = ()) -> None:
-        # "input", "outside", "gradient" (of a leaf, before the call), "constant", or "result" of an op.
+    def __init__(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> None:
+        # "input", "gradient" of a leaf before the call, "result" of an op; or "outside": a tensor that was there before
+        # the call, or a constant.
         self.kind = kind
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
+        # Where it was during the trace: the first element; the first byte of all, and the byte after the last.
         self.address: int = array.__array_interface__["data"][0]
-        self.tensor = tensor  # the tensor from outside, or the leaf of a gradient
-        self.home = id(storage(array))
-        self.whole: Value = next((v.whole for v in parents if v.home == self.home), self)  # in whose memory it lies
+        self.low, self.high = byte_bounds(array) if array.size else (0, 0)
+        self.tensor: Any = tensor  # the tensor from outside, or the leaf of a gradient
+        # The value in whose memory a view lies.
+        self.whole: Value = next((v.whole for v in parents if v.whole.low <= self.address < v.whole.high), self)
         # Arrays from outside, and views of them, are used as they are; others get memory in a program.
-        self.array = array if self.whole.kind in ("outside", "constant") else None
+        self.array: Any = array if self.whole.kind == "outside" else None
 
-    def twin(self) -> Value:
-        """A result of the same shape and layout, in memory of its own."""
-        twin = copy(self)
-        twin.kind, twin.array, twin.tensor, twin.whole = "result", None, None, twin
-        return twin
+    def twin(self, *rows: int) -> Value:
+        """A result in this layout, in memory of its own, perhaps with another number of rows."""
+        layout = as_strided(np.empty((), self.dtype), (*rows, *self.shape[len(rows) :]), self.strides)
+        return Value("result", np.empty_like(layout))
 
 
 class Step:
     """An op or an effect of the trace."""
 
-    __slots__ = ("args", "line", "op", "out", "rest")
-    out: Any  # the Value of an op; None for an effect
-
-    def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None, rest: tuple[Any, ...] = ()) -> None:
+    def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None) -> None:
         self.op = op  # a primitive's op, or the function of an effect
         self.args = args  # with Values in place of arrays
-        self.rest = rest  # further arguments of an effect, which two traces need not have in common
-        self.out = out
+        self.out: Any = out  # the Value of an op; None for an effect
         self.line = user_line()
 
     @property
@@ -67,16 +63,14 @@ class Step:
         """The name of the op or the effect."""
         return getattr(self.op, "name", None) or str(self.op.__name__).strip("_")
 
+    def constants(self) -> list[Any]:
+        """The arguments that another trace must have in common: all but the user's line, which some effects take."""
+        return [leaf for leaf in flattened([self.args]) if not (isinstance(leaf, str) and leaf == self.line)]
+
 
 def values_in(tree: Any) -> list[Value]:
     """The Values in nested lists, tuples and dicts."""
     return [leaf for leaf in flattened([tree]) if isinstance(leaf, Value)]
-
-
-def write(target: Any, key: Any, value: Any, tensor: Tensor, line: str) -> None:
-    """The effect of ``tensor[key] = value``."""
-    tensor._version[:] = tensor._version[0] + 1, line
-    target[key] = value
 
 
 class Trace:
@@ -85,19 +79,13 @@ class Trace:
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         self.steps: list[Step] = []
         self.refusal = ""
-        self.modules: dict[int, Any] = {}  # those that were called
-        self.optimizers: list[Any] = []  # those whose parameters were updated
-        self.watched: dict[int, Tensor] = {}  # tensors from outside
-        self.touched: dict[int, Tensor] = {}  # leaves whose .grad was set
-        self.absent: list[Tensor] = []  # leaves whose .grad was None before
+        self.modules: dict[int, Any] = {}  # those that were called, by identity
+        self.watched: dict[Tensor, None] = {}  # tensors from outside
+        self.before: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, if the function reads it
+        self.touched: dict[Tensor, None] = {}  # leaves whose .grad was set
+        self.written: dict[Tensor, str] = {}  # tensors from outside that were changed in place, and the line
         self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
-        self._homes: dict[int, tuple[Any, Value]] = {}  # by the identity of the array that owns the memory
-        self.gradients: list[Value] = []  # of leaves, before the call
-        self.inputs = [self.input(x) for x in inputs]
-
-    def input(self, tensor: Tensor) -> Value:
-        """The Value of a tensor that each replay gets anew."""
-        return self._new("input", tensor._data, tensor)
+        self.inputs = [self.new("input", x._data, x) for x in inputs]
 
     def refuse(self, why: str) -> None:
         """Note why the function cannot be replayed."""
@@ -105,97 +93,82 @@ class Trace:
 
     # Arrays and their Values
 
-    def _new(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> Value:
-        value = Value(kind, array, tensor, parents)
-        self._remember(self._known, array, value)
-        self._remember(self._homes, storage(array), value.whole)
+    def new(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> Value:
+        """The Value of an array that was not known. It holds the array weakly, so that memory is recycled as usual."""
+        value, key = Value(kind, array, tensor, parents), id(array)
+        self._known[key] = ref(array, lambda _: self._known.pop(key, None)), value
         return value
-
-    def _remember(self, table: dict[int, tuple[Any, Value]], array: Any, value: Value) -> None:
-        """Know an array by its identity while it lives: a weak reference, so that its memory is recycled as ever."""
-        key = id(array)
-        table[key] = ref(array, lambda _: table.pop(key, None)), value
 
     def value(self, array: Any, tensor: Tensor | None = None) -> Value:
         """The Value of an array; ``tensor`` is the Tensor that holds it, if one does."""
-        found = self._known.get(id(array))
-        if tensor is not None and (found is None or found[1].kind == "outside"):
-            self.watched[id(tensor)] = tensor
-        if found is not None:
-            return found[1]
-        home = self._homes.get(id(storage(array)))
-        if home is not None and home[1].kind not in ("constant", "outside"):
-            self.refuse("an array is taken out of a tensor")
-        if tensor is not None and tensor._node is not None:
-            self.refuse("a tensor from outside has a graph of its own")
-        return self._new("outside" if tensor is not None else "constant", array, tensor)
+        _, found = self._known.get(id(array), (None, None))
+        if tensor is not None and (found is None or found.kind == "outside"):
+            self.watched[tensor] = None
+            if tensor._node is not None:
+                self.refuse("a tensor from outside has a graph of its own")
+        return found or self.new("outside", array, tensor)
 
-    def _valued(self, tree: Any) -> Any:
-        """Arguments with Values in place of tensors and arrays."""
-
-        def of(leaf: Any) -> Any:
-            if isinstance(leaf, Tensor):
-                return self.value(leaf._data, leaf)
-            return self.value(leaf) if isinstance(leaf, np.ndarray) else leaf
-
-        return mapped(tree, of)
+    def _leaf(self, leaf: Any) -> Any:
+        """A Value in place of a tensor or an array."""
+        if isinstance(leaf, Tensor):
+            return self.value(leaf._data, leaf)
+        return self.value(leaf) if isinstance(leaf, np.ndarray) else leaf
 
     # What the engine tells
 
     def hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:
         """An op has computed ``out``."""
-        if id(out._data) not in self._known:
-            given = self._valued(args)
-            self.steps.append(Step(op, given, self._new("result", out._data, None, values_in(given))))
+        given = mapped(args, self._leaf)
+        self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
 
     def write(self, tensor: Tensor, key: Any, array: Any) -> None:
         """A tensor is about to be changed in place."""
         target = self.value(tensor._data, tensor)
         if target.whole.kind in ("input", "gradient"):
             self.refuse(f"an {'argument' if target.whole.kind == 'input' else 'earlier gradient'} is changed in place")
-        self.steps.append(Step(write, (target, self._valued(key), self.value(array)), None, (tensor, user_line())))
+        self.steps.append(Step(setitem, (target, *mapped((key, array), self._leaf)), None))
+        if target.whole.kind == "outside":
+            self.written[tensor] = user_line()
 
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         """An effect has happened."""
-        if hasattr(args[0], "param_groups"):
-            self.optimizers.append(args[0])
-        given = mapped(args, lambda leaf: self.value(leaf) if isinstance(leaf, np.ndarray) else leaf)
+        given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self._leaf(leaf))
         self.steps.append(Step(function, given, None))
 
     def accumulate(self, gradients: Mapping[Any, Any], seed: Any) -> None:
         """A backward pass adds to the ``.grad`` of leaves: here by ops."""
         taken = {id(storage(seed))}
-        for leaf, array in gradients.items():
-            if any(leaf is value.tensor for value in self.inputs):
-                self.refuse("backward() gives an argument of the function a gradient")
-            found = Tensor._wrap(array)
-            with no_grad():
+        with no_grad():
+            for leaf, array in gradients.items():
+                found = Tensor._wrap(array)
                 if leaf.grad is not None:
                     found = add(leaf.grad, found)
                 elif id(storage(array)) in taken or not array.flags.writeable:
                     found = clone(found)
-            taken.add(id(storage(found._data)))
-            leaf.grad = found
+                taken.add(id(storage(found._data)))
+                leaf.grad = found
 
     def read_grad(self, leaf: Tensor) -> None:
-        """Someone asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
-        if id(leaf) in self.touched:
+        """The function asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
+        if leaf in self.touched:
             return
         if leaf._grad is None:
             if self.value(leaf._data, leaf).kind == "outside":  # else the function has made it
-                self.absent.append(leaf)
+                self.before[leaf] = None
         elif id(leaf._grad._data) not in self._known:
-            self.gradients.append(self._new("gradient", leaf._grad._data, leaf))
+            self.before[leaf] = self.new("gradient", leaf._grad._data, leaf)
 
     def set_grad(self, leaf: Tensor) -> None:
         """The ``.grad`` of a leaf is about to be set."""
-        self.touched[id(leaf)] = leaf
+        if any(leaf is value.tensor for value in self.inputs):
+            self.refuse("an argument of the function is given a gradient")
+        self.touched[leaf] = None
 
 
-def needed(steps: Iterable[Step], outputs: Iterable[Value]) -> list[Step]:
+def needed(steps: Sequence[Step], outputs: Iterable[Value]) -> list[Step]:
     """The steps without those whose results no one uses."""
     wanted, found = set(outputs), []
-    for step in reversed([*steps]):
+    for step in reversed(steps):
         if step.out is None or step.op.effect or step.out in wanted:
             wanted.update(values_in(step.args))
             found.append(step)
@@ -207,8 +180,7 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
     for a, b in zip(first, second, strict=False):
         if a.op is not b.op:
             return f"{a.name} at the first call, {b.name} at the second, at {b.line}"
-        xs, ys = flattened(a.args), flattened(b.args)
-        if len(xs) != len(ys) or not all(map(same, xs, ys)):
+        if not agree(a.constants(), b.constants(), same):
             return f"{b.name} gets other constants or options at the second call, at {b.line}"
     if len(first) != len(second):
         return f"{len(first)} steps at the first call, {len(second)} at the second"
@@ -218,7 +190,19 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
 def same(x: Any, y: Any) -> bool:
     """Whether two arguments are the same for a replay."""
     if isinstance(x, Value) and isinstance(y, Value):
-        fixed = x.kind in ("outside", "constant")
-        alike = fixed == (y.kind in ("outside", "constant")) and (x.shape, x.dtype) == (y.shape, y.dtype)
-        return alike and (not fixed or x.array is y.array or x.array.tobytes() == y.array.tobytes())
-    return x is y or (type(x) is type(y) and bool(x == y or x != x))
+        alike = (x.kind, x.shape, x.dtype) == (y.kind, y.shape, y.dtype)
+        return alike and (x.kind != "outside" or x.array is y.array or x.array.tobytes() == y.array.tobytes())
+    return equal(x, y) or (not isinstance(x, PLAIN) and type(x) is type(y) and bool(x == y))
+
+
+PLAIN = (int, float, complex, bool, str, bytes, type(None), np.dtype)
+
+
+def equal(x: Any, y: Any) -> bool:
+    """Whether two objects are one, or plain values that no program can tell apart."""
+    return x is y or (type(x) is type(y) and isinstance(x, PLAIN) and repr(x) == repr(y))
+
+
+def agree(xs: Sequence[Any], ys: Sequence[Any], alike: Callable[[Any, Any], bool] = equal) -> bool:
+    """Whether the members of two lists are equal one by one."""
+    return len(xs) == len(ys) and (all(map(is_, xs, ys)) or all(map(alike, xs, ys)))

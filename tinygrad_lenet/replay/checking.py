@@ -1,0 +1,92 @@
+"""Replays beside the function itself (``check=True``), and the times of a program's steps (``report``).
+
+Both run what changes state, and so copy and restore it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..core.tensor import Tensor
+from ..core.values import flattened, mapped
+from ..errors import TinygradLenetError
+from ..ops.creation import SHARED
+from .recording import Recording
+from .rewrite import Chunks
+
+
+class State:
+    """A copy of what a recording may change: tensors, generators, the states of optimisers, and gradients."""
+
+    def __init__(self, recording: Recording) -> None:
+        steps = [*recording.steps, *recording.later]
+        leaves = [*flattened([step.args for step in steps]), *recording.trace.written]
+        generators = [leaf.bit_generator for leaf in (*leaves, *SHARED) if isinstance(leaf, np.random.Generator)]
+        self._held: list[tuple[Any, str]] = [(leaf, "_data") for leaf in leaves if isinstance(leaf, Tensor)]
+        optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
+        self._held += [(owner, "state") for owner in (*generators, *optimizers)]
+        self._held += [(leaf, "_grad") for leaf in recording.after]
+        self._before = self.now()
+
+    def now(self) -> list[Any]:
+        """Copies of the present state."""
+        return [mapped(getattr(owner, name), _copied) for owner, name in self._held]
+
+    def restore(self) -> None:
+        """Return to the state before."""
+        for (owner, name), value in zip(self._held, self._before, strict=True):
+            if isinstance(value, np.ndarray):
+                np.copyto(getattr(owner, name), value)
+            else:
+                setattr(owner, name, mapped(value, _copied))
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+
+def compare(recording: Recording, inputs: list[Tensor], call: Callable[[], Any]) -> Any:
+    """Replay, and call the function from the same state; return its result if nothing differs.
+
+    Chunks of the batch round sums differently. So their results may differ by a thousandth of the largest element.
+    """
+    state = State(recording)
+    replayed = [recording.replay(inputs), state.now()]
+    state.restore()
+    result = call()
+    tolerance = 1e-3 if any(isinstance(step.op, Chunks) for step in recording.steps) else 0
+    for what, a, b in zip(("result", "state"), (result, state.now()), replayed, strict=True):
+        for x, y in zip(flattened([a]), flattened([b]), strict=True):
+            x, y = (v._data if isinstance(v, Tensor) else v for v in (x, y))
+            size = tolerance * np.abs(x).max(initial=0) if isinstance(x, np.ndarray) else 0
+            if not (np.allclose(x, y, 0, size, equal_nan=True) if isinstance(x, np.ndarray) else x == y):
+                raise TinygradLenetError(
+                    f"tl.compile(check=True): a {what} differs between the replay and the function"
+                )
+    return result
+
+
+def report(recording: Recording) -> str:
+    """The program as a table, with the time of each step in one run on the inputs of the last replay."""
+    state, lines, lease = State(recording), list[str](), recording.lease()
+    for value in recording.given:
+        np.copyto(lease.program.array(value), recording.latest.array(value))
+    programs = [(lease.program, "")]
+    for program, note in programs:
+        lines.append(f"{len(program.steps)} steps, {program.memory.bytes / 1e6:.1f} MB{note}")
+        lines.append(f"{'op':<24}{'result':<30}{'calls':>6}{'us':>10}  at")
+        for i, step in enumerate(program.steps):
+            began = perf_counter()
+            program.run(i, i + 1)
+            time, out = 1e6 * (perf_counter() - began), step.out
+            shape = "" if out is None else f"{out.dtype} {out.shape}"
+            calls = program.ends[i + 1] - program.ends[i]
+            lines.append(f"{step.name:<24}{shape:<30}{calls:>6}{time:>10.1f}  {step.line}")
+            if isinstance(step.op, Chunks):
+                programs.append((step.op.idle[-1], f", for one of {step.op.count} chunks of {step.op.size} rows"))
+    state.restore()
+    return "\n".join(lines)

@@ -17,7 +17,7 @@ from tinygrad_lenet.onnx.writer import EMIT  # noqa: E402
 from tinygrad_lenet.onnx.writer import MISSING as NAMED  # noqa: E402
 
 GRADIENTS = ["conv2d_weight_grad", "_linear_weight_grad", "_normalize_x", "_normalize_weight", "_softmax_nll_grad"]
-GRADIENTS += ["_floor_div", "_tanh_grad", "_sigmoid_grad", "_where_positive", "_normal_cdf", "bell", "_avg_unpool"]
+GRADIENTS += ["_tanh_grad", "_sigmoid_grad", "_where_positive", "_normal_cdf", "bell", "_avg_unpool"]
 GRADIENTS += ["_unpool", "_repool", "_give", "_softmax"]
 MISSING = NAMED | dict.fromkeys(GRADIENTS, "a gradient")
 

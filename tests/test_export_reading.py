@@ -83,7 +83,6 @@ TENSORS = {
     "slice": lambda x: x[:, : x[0].argmax() + 1],
     "one_hot": lambda x: F.one_hot(x.argmax(axis=1)),
     "repeat": lambda x: tl.repeat(x, x[0].argmax() + 1),
-    "clip": lambda x: x.clip(x.min(), x.max() - 1),
     "written": lambda x: written(tl.zeros(2, 3), x > 0),
     "written to": lambda x: written(x * 2, 1.0),
     "part written to": lambda x: part(x * 2),
@@ -96,6 +95,9 @@ TENSORS = {
 }
 # What picks by values of the input, and does not read them.
 PICKING = {
+    "clip": lambda x: x.clip(x.min(), x.max() - 1),
+    "clip, bounds of rows": lambda x: x.clip(x.min(1, keepdims=True) + 1, x.max(1, keepdims=True) - 1),
+    "clip, one bound": lambda x: x.clip(max=x[0]),
     "sort": lambda x: x.sort(axis=1),
     "topk": lambda x: x.topk(2, axis=1)[0],
     "median": lambda x: x.median(axis=1),

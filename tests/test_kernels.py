@@ -164,13 +164,6 @@ def test_products_of_float16_are_rounded_once():
     np.testing.assert_array_equal(matmul.dot(a, b), expected, strict=True)
 
 
-def test_the_common_dtype_is_numpy_s():
-    kinds = [np.ones(1, dtype) for dtype in (np.float16, np.float32, np.float64, np.int64)]
-    for a in kinds:
-        for b in kinds:
-            assert matmul.common_dtype(a, b) == matmul.common_dtype(a, a, b) == np.result_type(a, b)
-
-
 # Cross-entropy
 
 

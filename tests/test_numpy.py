@@ -103,7 +103,22 @@ def test_reciprocals_of_floats(name, x):
     same(name, x)
 
 
-@covers("add", "arctan2", "hypot", "logaddexp", "logical_and", "logical_or", "maximum", "minimum", "mod", "pow")
+@covers(
+    *[
+        "add",
+        "arctan2",
+        "floor_divide",
+        "hypot",
+        "logaddexp",
+        "logical_and",
+        "logical_or",
+        "maximum",
+        "minimum",
+        "mod",
+        "pow",
+        "true_divide",
+    ]
+)
 @given(data=st.data())
 def test_functions_of_two_arrays(name, data):
     shapes = data.draw(
@@ -120,7 +135,7 @@ def test_bits(name, data):
     same(name, *args[: 1 + (name != "bitwise_not")])
 
 
-@covers("add", "maximum", "mod", "pow", "hypot")
+@covers("add", "floor_divide", "maximum", "mod", "pow", "hypot")
 @given(x=arrays(), number=st.sampled_from([2, -1, 0, 0.5, True, np.float32(2), np.int8(3), np.float64(0.25)]))
 def test_numbers_do_not_widen(name, x, number):
     same(name, x, number)

@@ -139,7 +139,7 @@ def test_an_array_cannot_swallow_a_tensor_and_lose_its_gradient():
 
 @pytest.mark.parametrize("op", ARITHMETIC, ids=name_of)
 def test_what_does_not_fit_is_named_with_op_and_shapes(op):
-    name = {"truediv": "div"}.get(op.__name__, op.__name__)
+    name = {"truediv": "true_divide"}.get(op.__name__, op.__name__)
     with pytest.raises(
         tl.ShapeError, match=rf"^{name}: .*x=Tensor float32 of shape \(2, 3\); y=Tensor float32 of shape \(2,\)"
     ):
@@ -190,7 +190,7 @@ def test_products_that_do_not_fit_are_named():
         (lambda x: tl.concatenate([x, x], axis=2), tl.ArgumentError, "concatenate: there is no axis 2"),
         (lambda x: tl.stack([x, tl.ones(3, 3)]), tl.ShapeError, r"one shape, got \(2, 3\), \(3, 3\)"),
         (lambda x: tl.pad(x, (1, 2, 3)), tl.ArgumentError, r"got \(1, 2, 3\)"),
-        (lambda x: tl.pad(x, (-1, 0)), tl.ArgumentError, "0 or more"),
+        (lambda x: tl.pad(x, (-3, -1)), tl.ShapeError, r"pad=\(-3, -1\) crop more than there is of shape \(2, 3\)"),
         (lambda x: tl.pad(x, 1, mode="mirror"), tl.ArgumentError, "mode must be 'constant',.* got 'mirror'"),
         (lambda x: tl.add(x), TypeError, r"add\(\) needs the argument 'y'"),
         (lambda x: tl.add(x, x, x), TypeError, r"add\(\) takes 2 arguments \(x, y\), 3 were given"),

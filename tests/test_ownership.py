@@ -51,6 +51,7 @@ REDUCTIONS = "sum mean var std max min amax amin prod logsumexp any all count_no
 ALONG = "cumsum cumprod argmax argmin"
 BINARY = "add sub mul div pow mod maximum minimum hypot arctan2 logaddexp eq ne lt le gt ge logical_and logical_or "
 BINARY += "bitwise_and bitwise_or bitwise_xor matmul dot inner outer tensordot"
+BINARY += " true_divide floor_divide"
 LOSSES = "mse_loss l1_loss huber_loss smooth_l1_loss kl_div binary_cross_entropy_with_logits cross_entropy"
 
 

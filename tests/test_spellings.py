@@ -45,10 +45,10 @@ TORCH = {
     "layer_norm": "input normalized_shape weight bias eps",
     "leaky_relu": "input negative_slope",  # [inplace]
     "linear": "input weight bias",
-    "log_softmax": "input dim",  # [dtype]
+    "log_softmax": "input dim",
     "logsigmoid": "input",
-    "max_pool1d": "input kernel_size stride padding dilation ceil_mode",
-    "max_pool2d": "input kernel_size stride padding dilation ceil_mode",  # [return_indices]
+    "max_pool1d": "input kernel_size stride padding dilation ceil_mode return_indices",
+    "max_pool2d": "input kernel_size stride padding dilation ceil_mode return_indices",
     "mish": "input",
     "mse_loss": "input target reduction",  # [weight]
     "multi_margin_loss": "input target p margin weight reduction",
@@ -62,13 +62,14 @@ TORCH = {
     "sigmoid": "input",
     "silu": "input",
     "smooth_l1_loss": "input target reduction beta",
-    "softmax": "input dim",  # [dtype]
+    "softmax": "input dim",
     "softplus": "input beta threshold",
     "softsign": "input",
     "tanh": "input",
     "unfold": "input kernel_size dilation padding stride",
 }
 OWN = {"dropout": ["generator"], "dropout2d": ["generator"]}  # arguments that PyTorch does not have, after its own
+OWN |= {"log_softmax": ["dtype"], "softmax": ["dtype"]}  # where PyTorch has a private one before it
 SPELLINGS = {"x": "input", "axis": "dim"}
 
 
@@ -256,6 +257,8 @@ def test_a_function_takes_arrays_and_lists_as_a_method_takes_its_tensor(name):
         "dot": (X[0, 0],),
         "inner": (X[0, 0],),
         "outer": (X[0, 0],),
+        "div": (0.3,),
+        "floor_divide": (0.3,),
     }.get(name, ())
     x = {"fold": FOLDED, "diag": X[0, 0]}.get(name, X)
     expected = getattr(tl.tensor(x), name)(*arguments)

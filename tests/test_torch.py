@@ -401,6 +401,7 @@ def test_products_and_norms_of_matrices(torch, name, seed):
 # The vocabulary itself
 
 ELSEWHERE = {  # words of functions that other files compare with PyTorch
+    **dict.fromkeys(["floor_divide", "true_divide"], "test_options"),
     **dict.fromkeys(
         ["batch_norm", "dropout", "dropout2d", "embedding", "group_norm", "layer_norm"], "test_functional, test_modules"
     ),

@@ -49,10 +49,11 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     Traceback (most recent call last):
     tinygrad_lenet.errors.ArgumentError: p must lie in [0, 1], got 1.5
     """
-    kind = getattr(getattr(value, "dtype", None), "kind", None)
-    real = isinstance(value, (int, float)) if not isinstance(kind, str) else kind in "iuf" and value.shape == ()
-    if not real or isinstance(value, bool) or getattr(value, "requires_grad", False):
-        raise DTypeError(f"{name} must be a number, got {brief(value)}")
+    if type(value) is not float:
+        kind = getattr(getattr(value, "dtype", None), "kind", None)
+        real = isinstance(value, (int, float)) if not isinstance(kind, str) else kind in "iuf" and value.shape == ()
+        if not real or isinstance(value, bool) or getattr(value, "requires_grad", False):
+            raise DTypeError(f"{name} must be a number, got {brief(value)}")
     try:
         found = float(value)
     except OverflowError:
@@ -150,7 +151,7 @@ def paddings(name: str, value: Any) -> Any:
     return pair(name, value, 0)
 
 
-def lengths(name: str, value: Any, least: int = 0) -> tuple[int, ...]:
+def lengths(name: str, value: Any, least: int | None = 0) -> tuple[int, ...]:
     """Lengths of axes, from one integer or several."""
     several = value if isinstance(value, (tuple, list)) else (value,)
     return tuple(integer(f"{name}, an integer or a tuple of them,", n, least) for n in several)

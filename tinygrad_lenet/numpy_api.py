@@ -30,7 +30,7 @@ _FACTS += "array_repr array_str array2string save savez savez_compressed savetxt
 OF_SHAPES = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.may_share_memory, np.shares_memory}
 OF_SHAPES |= {np.iscomplexobj, np.isrealobj}
 FACTS = {getattr(np, name) for name in _FACTS.split()} | OF_SHAPES
-_NAMES = {"a_min": "min", "a_max": "max", "correction": "ddof"}
+_NAMES = {"a_min": "min", "a_max": "max", "correction": "ddof", "k": "diagonal"}
 _IRRELEVANT = {"kind", "stable", "optimize", "overwrite_input", "subok"}  # options that do not change the result
 # Functions written in C may have no signature.
 _IN_C: dict[Any, Callable[..., None]] = {

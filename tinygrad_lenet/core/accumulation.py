@@ -113,11 +113,12 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """
     if gradient.shape != shape:
         extra = len(gradient.shape) - len(shape)
-        if any(n not in (1, m) for n, m in zip(shape[::-1], gradient.shape[::-1], strict=False)):
-            raise ValueError("broadcasting does not make this shape")  # the plan adds the name of the rule
-        stretched = [i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1]
-        axes = (*range(extra), *stretched)
-        total = added(gradient, axes) if isinstance(gradient, np.ndarray) else gradient.sum(axis=axes)
+        axes = [*range(extra)]
+        if gradient.shape[extra:] != shape:
+            if any(n not in (1, m) for n, m in zip(shape[::-1], gradient.shape[::-1], strict=False)):
+                raise ValueError("broadcasting does not make this shape")  # the plan adds the name of the rule
+            axes += [i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1]
+        total = added(gradient, (*axes,)) if isinstance(gradient, np.ndarray) else gradient.sum(axis=(*axes,))
         gradient = total.reshape(shape)
     if gradient.dtype != dtype:
         gradient = gradient.astype(dtype)
@@ -135,11 +136,12 @@ def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
         taken = {id(storage(seed))}
         found: list[tuple[Any, Any, Any]] = []
         for leaf, array in gradients.items():
+            owner = storage(array)
             if leaf._grad is not None:
-                array = np.asarray(leaf._grad._data + array)
-            elif id(storage(array)) in taken or not array.flags.writeable:
-                array = np.array(array)  # a rule may have passed one array to several parents
-            taken.add(id(storage(array)))
+                array = owner = np.asarray(leaf._grad._data + array)
+            elif id(owner) in taken or not array.flags.writeable:
+                array = owner = np.array(array)  # a rule may have passed one array to several parents
+            taken.add(id(owner))
             found.append((leaf, leaf._grad, leaf._wrap(array)))
         try:
             for leaf, _, new in found:
@@ -154,5 +156,13 @@ def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
 
 def clear(leaves: Iterable[Any], to_none: bool) -> None:
     """Set the ``.grad`` of leaves to None; or to zeros, of those that have one."""
+    grad = "_grad" if tracer() is None else "grad"  # which a trace hears
     for leaf in leaves:
-        leaf.grad = None if to_none or leaf.grad is None else leaf._wrap(np.zeros_like(leaf._data))
+        zeros = None if to_none or getattr(leaf, grad) is None else leaf._wrap(np.zeros_like(leaf._data))
+        setattr(leaf, grad, zeros)
+
+
+def accumulate_recorded(gradients: Mapping[Any, Any]) -> None:
+    """Add gradients that are Tensors with a graph to the ``.grad`` of leaves."""
+    for leaf, gradient in gradients.items():
+        leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient

@@ -138,7 +138,7 @@ def pullback(
                 )
             node.plan.pull(node, gradient, needed, add)
             if not retain:
-                node.release()
+                node.saved, node.parents = None, ()
     except BaseException:  # also for Ctrl-C: do not leave half of a graph behind
         if not retain:
             for node in order:

@@ -11,7 +11,7 @@ from ..checks import Real, integer
 from ..errors import TinygradLenetError
 from .names import known_as
 from .python_object import numbers
-from .signature import Signature, checked
+from .signature import Unread, checked
 from .tensor import Tensor
 from .values import flattened
 
@@ -99,7 +99,7 @@ def composite(function: Any = None, *, view: bool = False, **names: Any) -> Any:
     """
     if function is None:
         return functools.partial(composite, view=view, **names)
-    signature = Signature(function)
+    signature = Unread(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -17,8 +17,8 @@ from ..errors import ArgumentError
 from .tensor import Tensor
 
 # Python's operators that have a second form: ``2 - x`` calls ``x.__rsub__(2)``, and ``x -= 2`` calls ``x.__isub__(2)``.
-REFLECTED = {"add", "sub", "mul", "truediv", "pow", "mod", "matmul", "and", "or", "xor"}
-IN_PLACE = {"add", "sub", "mul", "truediv", "and", "or", "xor"}
+REFLECTED = {"add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor"}
+IN_PLACE = {"add", "sub", "mul", "truediv", "floordiv", "and", "or", "xor"}
 
 
 class Names(NamedTuple):

@@ -39,6 +39,7 @@ import numpy as np
 
 from ..checks import flag
 from ..errors import ArgumentError, DTypeError, GradientError, brief
+from ..kernels.memory import Block
 from .graph import Node, Vertex
 from .interface import Array as Array
 from .interface import Draw as Draw
@@ -48,11 +49,12 @@ from .interface import draw as draw
 from .modes import is_grad_enabled, listener, recording
 from .names import known_as
 from .saved import BODY, RULE, changed, guarded, save, settle
-from .signature import Signature, parameters, trusted
+from .signature import Signature, Unread, parameters, trusted
 from .tensor import Tensor, Version
 
 REGISTRY: dict[str, Op] = {}  # every op by module and name: tests, documentation and exports go through it
 _ndarray = np.ndarray
+_OWNERS = (np.ndarray, Block)  # of memory that belongs to one array and its views
 _CONTAINERS = (list, tuple, dict)
 
 # Where a saved value comes from: ("arg", 0), ("shape", 1), ("out", 0); or ("position", 2), the place of one of *args.
@@ -64,10 +66,10 @@ class Op:
 
     def __init__(self, forward: Callable[..., Array], view: bool = False, effect: bool = False) -> None:
         self.forward, self.view, self.effect, self.name = forward, view, effect, forward.__name__
-        self.signature = Signature(forward)
+        self.signature = Unread(forward) if trusted(forward) else Signature(forward)
         if not self.signature.trusted:
             self.signature.function = guarded(forward, self.name, BODY, view)
-        self.names, self.containers = self.signature.names, self.signature.containers
+        self.names = self.signature.names
         if "out" in self.names:
             raise ArgumentError(f"{self.name}: no argument can be called 'out', by which rules name the output")
         self.rules: dict[str, Rule | None] = {}
@@ -90,18 +92,18 @@ class Op:
         version: Version = [0]
         # Fast tests: may the output share memory with an argument? If so, settle() looks closer, and may copy it.
         base = out.base  # the array that owns the memory, if ``out`` is a view
-        shared = base is not None and (type(base) is not _ndarray or not out.flags.writeable)
+        shared = base is not None and (type(base) not in _OWNERS or not out.flags.writeable)
         for a in plain:
             if a is out or (base is not None and type(a) is _ndarray and (a is base or a.base is base)):
                 shared = True
-        for i in self.containers:
+        for i in self.signature.containers:
             shared = shared or type(plain[i]) in _CONTAINERS
         if shared:
             out, version = settle(self, args, plain, out)
         node = None
         if tracked and (recording() or is_grad_enabled()):  # the first is faster, but not always true
             plan = self.plans.get((tracked, len(args))) or self.plan(tracked, len(args))
-            if plan.rules:
+            if plan.rules and out.dtype.kind == "f":  # integers have no gradient
                 node = plan.record(args, plain, out, version)
         result = Tensor._wrap(out, node, version)
         hear = listener()  # usually None
@@ -161,7 +163,7 @@ class Plan:
                 counted = isinstance(value, Tensor) and value._version[0] >= 0  # false for NaN, see Version
                 saved.append((value, value._version[0]) if counted else save(value, plain[i]))
             elif kind == "shape":
-                saved.append((np.shape(plain[i]), 0))
+                saved.append((plain[i].shape if type(plain[i]) is _ndarray else np.shape(plain[i]), 0))
             elif kind == "out":  # without its node: a node that pointed to its own output would be a cycle
                 saved.append((Tensor._wrap(out, None, version), version[0]))
             else:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._methods import Methods
-from ..checks import flag
+from ..checks import flag, listed
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
 from .modes import is_grad_enabled, no_grad, tracer, user_line, watcher
 from .values import NATIVE, as_index, converted, mapped, unchanged
@@ -408,3 +408,12 @@ def seed_of(output: Tensor, gradient: Any) -> Tensor:
     if seed.shape != output.shape:
         raise ShapeError(f"the gradient to start from must have the tensor's shape {output.shape}, got {seed.shape}")
     return seed if seed.dtype == output.dtype else seed.astype(output.dtype)
+
+
+def leaves_of(inputs: Any) -> set[Any]:
+    """The leaves to whose ``.grad`` a backward pass adds."""
+    found = [inputs] if isinstance(inputs, PythonObject) else listed("inputs", inputs, "a leaf or several")
+    for x in found or [None]:
+        if not isinstance(x, PythonObject) or x._node is not None or not x._requires_grad:
+            raise GradientError(f"inputs must be leaves that require a gradient, got {brief(x)}; see grad(y, x)")
+    return {*found}

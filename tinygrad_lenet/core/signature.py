@@ -24,7 +24,9 @@ VARIADIC = 4  # the flag of a code object that has *args
 BY_NAME = 1 << 30  # the position of a parameter that is given by name only
 ORDINARY = (ValueError, TypeError, IndexError, MemoryError, OverflowError)  # others may be a fault of the op itself
 # PyTorch's names of arguments, and the names that the declarations use. Callers may use both.
-SPELLINGS = {"input": "x", "other": "y", "dim": "axis", "keepdim": "keepdims", "end": "stop", "steps": "num"}
+_SPELLINGS = "input:x other:y dim:axis dims:axis dims:axes dim1:axis1 dim2:axis2 keepdim:keepdims shifts:shift "
+_SPELLINGS += "end:stop steps:num correction:ddof k:diagonal"
+SPELLINGS = [spelling.split(":") for spelling in _SPELLINGS.split()]
 _QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
 _MISSING: Any = object()
 # Words in annotations: an option whose annotation has no other words holds no arrays.
@@ -55,6 +57,7 @@ class Option(NamedTuple):
     kinds: tuple[str, ...]
     quick: frozenset[type]  # types that pass unchecked
     check: Check | None  # of a ranged parameter
+    default: Any
 
     def admit(self, value: Any) -> Any:
         """The value as a Python object: NumPy's scalars could widen float32 or overflow."""
@@ -113,29 +116,36 @@ class Signature:
         self.most = -1 if self.variadic else self.arity
         self.required = self.arity - len(defaults)
         self.defaults = (_MISSING,) * self.required + defaults
-        default_of: dict[str, Any] = dict(zip(self.names[: self.arity][::-1], defaults[::-1], strict=False))
+        self.read_annotations()
+
+    def read_annotations(self) -> None:
+        """Set the attributes that depend on annotations."""
+        function, code = self.function, self.function.__code__
+        default_of = dict(zip(self.names[self.required :], self.defaults[self.required :], strict=False))
         default_of |= function.__kwdefaults__ or {}
-        self.spellings = {a: b for a, b in SPELLINGS.items() if b in self.names and a not in self.names}
         texts = [_text(function.__annotations__.get(name, "Any")) for name in self.names]
-        self.operands = [_operand(text) for text in texts]
-        self.containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
-        self.options: list[Option] = []
+        operands = [_operand(text) for text in texts]
+        containers: list[int] = []  # the positions of options that may be lists or dicts of arrays
+        options: list[Option] = []
         for i, name in enumerate(self.names[: self.arity + code.co_kwonlyargcount]):
-            if self.operands[i]:
+            if operands[i]:
                 continue
             kinds, quick, plain = _kinds(texts[i])
             check = None
             if quick:
                 quick |= {type(default_of[name])} if name in default_of else set()
             else:
+                quick = frozenset({type(None)} if "None" in kinds else ())
                 checks = [ranged(function.__globals__.get(kind, kind)) for kind in kinds]  # annotations are strings
                 check = next((check for check in checks if check is not None), None)
                 if check is None:
                     if i < self.arity and not plain:
-                        self.containers.append(i)
+                        containers.append(i)
                     continue
             position = i if i < self.arity else BY_NAME
-            self.options.append(Option(position, name, kinds, quick, check))
+            options.append(Option(position, name, kinds, quick, check, default_of.get(name, _MISSING)))
+        self.spellings = {a: b for a, b in SPELLINGS if b in self.names and a not in self.names}
+        self.operands, self.containers, self.options = operands, containers, options
 
     # For primitives: all arguments by position
 
@@ -160,7 +170,7 @@ class Signature:
                 convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
             plain.append(a)
         try:
-            for i, _, _, quick, _ in self.options:
+            for i, _, _, quick, _, _ in self.options:
                 if type(args[i]) not in quick:
                     args = self._admitted(args, plain)
                     break
@@ -186,11 +196,11 @@ class Signature:
 
     def respelled(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments given by name, under the names of the declaration."""
-        for theirs in self.spellings.keys() & kwargs.keys():
-            ours = self.spellings[theirs]
-            if ours in kwargs:
-                raise TypeError(f"{self.name}() got {ours!r} twice, also as {theirs!r}")
-            kwargs[ours] = kwargs.pop(theirs)
+        for theirs, ours in self.spellings.items():
+            if theirs in kwargs:
+                if ours in kwargs:
+                    raise TypeError(f"{self.name}() got {ours!r} twice, also as {theirs!r}")
+                kwargs[ours] = kwargs.pop(theirs)
         return kwargs
 
     def _admitted(self, args: tuple[Any, ...], plain: list[Any]) -> tuple[Any, ...]:
@@ -237,11 +247,11 @@ class Signature:
         if kwargs:
             kwargs = self.respelled(kwargs)
         for option in self.options:
-            i, key, _, quick, _ = option
+            i, key, _, quick, _, default = option
             if i < len(args):
-                if type(args[i]) not in quick:
+                if type(args[i]) not in quick and args[i] is not default:
                     args = (*args[:i], option.admit(args[i]), *args[i + 1 :])
-            elif key in kwargs and type(kwargs[key]) not in quick:
+            elif key in kwargs and type(kwargs[key]) not in quick and kwargs[key] is not default:
                 kwargs[key] = option.admit(kwargs[key])
         return self.function(*args, **kwargs)
 
@@ -295,6 +305,18 @@ class Signature:
         return rules[name]
 
 
+class Unread(Signature):
+    """A signature that reads the annotations at the first call. So importing the package takes a tenth less time."""
+
+    def read_annotations(self) -> None:
+        """Wait."""
+
+    def __getattr__(self, name: str) -> Any:
+        self.__class__ = Signature  # type: ignore[assignment]  # in which attributes are found faster
+        self.read_annotations()
+        return getattr(self, name)
+
+
 def beside(*values: Any) -> list[Any]:
     """The values, with Python numbers as arrays of the dtype to which NumPy 2 promotes them beside the others.
 
@@ -311,12 +333,19 @@ def beside(*values: Any) -> list[Any]:
     ]
 
 
+def renamed(error: Exception, function: Callable[..., Any], name: str) -> None:
+    """Let Python's error about the arguments of a method name the object's class, which may inherit the method."""
+    written = f"{function.__qualname__}()"
+    if str(error).startswith(written):
+        error.args = (str(error).replace(written, f"{name}()", 1),)
+
+
 def checked(function: F) -> F:
     """Put a function, a method or a constructor behind the door: its options are checked by their annotations, and its
     errors begin with its name, or with that of the object's class. Errors that name an op already stay as they are.
     """
     signature: Signature | None = None
-    own_name, written = function.__name__, f"{function.__qualname__}()"
+    own_name = function.__name__
     method = parameters(function)[:1] == ["self"]
 
     @functools.wraps(function)
@@ -335,9 +364,8 @@ def checked(function: F) -> F:
             raise named(error, name)  # noqa: B904  # it is the same error
         except MemoryError as error:
             raise translated(error, name, signature.given(args, kwargs)) from None
-        except TypeError as error:  # Python's own about the arguments: name the class, which may inherit the function
-            if str(error).startswith(written):
-                error.args = (str(error).replace(written, f"{name}()", 1),)
+        except TypeError as error:
+            renamed(error, function, name)
             raise
 
     return cast("F", call)

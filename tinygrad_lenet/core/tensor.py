@@ -23,10 +23,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..checks import flag
 from ..errors import TinygradLenetError, named
-from .accumulation import accumulate
-from .graph import Node, pulled
+from .accumulation import accumulate, accumulate_recorded
+from .graph import Node, pullback, pulled
 from .hooks import register_hook, retain_grad
-from .python_object import PythonObject, copied, root_of, seed_of
+from .modes import enable_grad
+from .python_object import PythonObject, copied, leaves_of, root_of, seed_of
 from .python_object import to_array as to_array
 
 # [number of in-place changes], and after the first [number, the user's line that made the last one]. A list, so that
@@ -94,15 +95,22 @@ class Tensor(PythonObject):
         """A leaf with the same values. It shares memory with this tensor, but not its history."""
         return Tensor._wrap(self._data, None, self._version)
 
-    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+    def backward(
+        self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
+    ) -> None:
         """Add the gradient of this tensor to the ``.grad`` of every leaf that it was computed from.
 
         Args:
             gradient: the gradient to start from, of this tensor's shape; 1 if the tensor has one element.
-            retain_graph: keep the graph, so that another backward pass can go through it.
+            retain_graph: keep the graph, so that another backward pass can go through it; by default as
+                ``create_graph``.
+            create_graph: record the pass, so that ``.grad`` can be differentiated again. A leaf and such a ``.grad``
+                refer to each other: set it to None afterwards, or Python frees them late. See also :func:`grad`.
+            inputs: the leaf, or the leaves, whose ``.grad`` to add to; all if None.
 
         Raises:
-            GradientError: nothing here requires a gradient; the graph was freed; saved data was changed in place.
+            GradientError: nothing here requires a gradient; the graph was freed; saved data was changed in place; one
+                of ``inputs`` is not a leaf that requires a gradient.
             ShapeError: more than one element and no ``gradient``, or one of another shape.
 
         >>> import tinygrad_lenet as tl
@@ -112,11 +120,17 @@ class Tensor(PythonObject):
         tensor(6.)
         """
         try:
-            retain_graph = retain_graph is True or flag("retain_graph", retain_graph)
+            create_graph = create_graph if type(create_graph) is bool else flag("create_graph", create_graph)
+            retain = create_graph if retain_graph is None else flag("retain_graph", retain_graph)
             root, seed = root_of(self), seed_of(self, gradient)
+            wanted = None if inputs is None else leaves_of(inputs)
         except TinygradLenetError as error:
             raise named(error, "backward")  # noqa: B904  # it is the same error
-        accumulate(pulled([root], [seed], retain=retain_graph), seed._data)
+        if create_graph:
+            with enable_grad():
+                accumulate_recorded(pullback([root], [seed], wanted, retain))
+        else:
+            accumulate(pulled([root], [seed], wanted, retain), seed._data)
 
 
 def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:

@@ -29,10 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import memory, threads
-from .matmul import common_dtype, product
+from .matmul import product
 from .steps import Blocked, Choice, Room, Steps, View, computed
 from .sums import single
-from .windows import Windows, aligned, cut, padded
+from .windows import CACHED, Windows, aligned, cut, padded
 
 Array = NDArray[Any]
 
@@ -123,7 +123,7 @@ class ImageBlock(NamedTuple):
 
     rows: slice  # of the images
     stretched: tuple[int, ...]  # the shape of the stretched gradient, (H, O, OW, N)
-    zeros: tuple[slice, ...]  # its rows to fill with zeros; with a stride, all rows
+    zeros: tuple[slice, ...]  # its rows to fill with zeros; all rows if it is small or there is a stride
     source: slice  # the output rows to copy
     target: slice  # their places in the stretched gradient
     columns: View  # of the stretched gradient
@@ -186,8 +186,9 @@ def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: 
         low, high = max(0, -(-first // sh)), min(oh, (first + count + reach - 1) // sh + 1)
         high = max(low, high)  # a block between two windows may depend on no output row
         target = slice(low * sh - first, max(0, (high - 1) * sh - first + 1), sh)
-        zeros = (slice(None),) if sh > 1 else (slice(low - first), slice(high - first, None))
         s_h, s_o, _, s_n = _strides(stretched, itemsize)
+        whole = sh > 1 or stretched[0] * s_h <= CACHED
+        zeros = (slice(None),) if whole else (slice(low - first), slice(high - first, None))
         columns = _columns_view((groups, count, kh, o, ow * batch), (o * s_o, s_h, s_h * dh, s_o, s_n))
         products = (groups, count, channels // groups * kw, ow * batch)
         found.append(ImageBlock(rows, stretched, zeros, slice(low, high), target, columns, products))
@@ -325,7 +326,7 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
     """The convolution, (N, O, OH, OW)."""
-    dtype = common_dtype(x, weight) if bias is None else common_dtype(x, weight, bias)
+    dtype = np.result_type(x, weight) if bias is None else np.result_type(x, weight, bias)
     if dtype == np.float16:
         return conv2d(single(x), single(weight), None if bias is None else single(bias), at).astype(dtype)
     out = memory.empty((at.windows.grid[0], len(weight), at.windows.grid[1], len(x)), dtype)
@@ -337,7 +338,7 @@ def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
 
     Each window that contains a pixel adds its gradient, times the weight at the place of the pixel.
     """
-    dtype = common_dtype(g, weight)
+    dtype = np.result_type(g, weight)
     if dtype == np.float16:
         return input_grad(single(g), single(weight), at).astype(dtype)
     height, width = at.windows.size
@@ -358,7 +359,7 @@ def weight_grad(x: Array, g: Array, at: Geometry) -> Array:
 
     Each window adds its gradient, times the pixel at the place of a weight, to that weight.
     """
-    dtype = common_dtype(x, g)
+    dtype = np.result_type(x, g)
     if dtype == np.float16:
         return weight_grad(single(x), single(g), at).astype(dtype)
     out = memory.empty((g.shape[1], x.shape[1] // at.groups, *at.windows.kernel), dtype)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import memory
-from .masks import BITS, mask_bits
+from .masks import BITS
 from .steps import Room, Steps, computed
 from .threads import WORTH, spread
 
@@ -121,7 +121,8 @@ def relu(x: Array) -> Array:
 def where_positive(g: Array, y: Array) -> Any:
     """``g`` where ``y`` is positive or NaN, else 0, even where ``g`` is inf or NaN."""
     if _small(g, y):
-        return mask_bits(g, y <= 0, False)
+        kept = np.logical_not(y <= 0).astype(BITS[g.dtype.itemsize])
+        return np.multiply(g.view(kept.dtype), kept).view(g.dtype)
     return computed(where_positive_steps, memory.empty_like(y), g, y)
 
 

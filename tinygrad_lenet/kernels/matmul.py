@@ -43,7 +43,6 @@ def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -> 
             steps += product(a[..., start : start + deep], b[..., start : start + deep, :], part, room)
             steps.append(partial(np.add, out, part, out))
         return steps
-    rows, columns = _tile(m, k, n)
     # In C order, so that a tile of ``b`` stays in the cache for all tiles of ``a``: up to 1.3 times as fast.
     return [
         partial(
@@ -53,16 +52,16 @@ def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -> 
             _tiles(out[..., top, left], i, j),
             order="C",
         )
-        for top, i in _cut(m, rows)
-        for left, j in _cut(n, columns)
+        for top, i, left, j in _cuts(m, k, n)
     ]
 
 
 @functools.lru_cache(maxsize=1024)
-def _tile(m: int, k: int, n: int) -> tuple[int, int]:
-    """The size of the tiles of a product (m, k) by (k, n)."""
+def _cuts(m: int, k: int, n: int) -> list[tuple[slice, int, slice, int]]:
+    """Parts of a product (m, k) by (k, n), each with the size of its tiles: rows, their step, columns, their step."""
     columns = _even(n, max(_WIDE, _TILE // (k * min(m, 32))), _WIDE)
-    return _even(m, _TILE // (k * columns), 4), columns
+    rows = _even(m, _TILE // (k * columns), 4)
+    return [(top, i, left, j) for top, i in _cut(m, rows) for left, j in _cut(n, columns)]
 
 
 def _even(length: int, most: int, unit: int) -> int:
@@ -85,20 +84,11 @@ def _tiles(x: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
     return tiles.transpose(*range(axes), axes + 2, axes, axes + 1, axes + 3)
 
 
-def common_dtype(*arrays: NDArray[Any]) -> np.dtype[Any]:
-    """``np.result_type(*arrays)``, in a fifth of the time if all have one dtype."""
-    dtype: np.dtype[Any] = arrays[0].dtype
-    for array in arrays:
-        if array.dtype != dtype:
-            return np.result_type(*arrays)
-    return dtype
-
-
 def dot(a: NDArray[Any], b: NDArray[Any]) -> Any:
     """``a @ b`` of two matrices, on all cores if it is large, in recycled memory; float16 is computed in float32."""
     if a.dtype == b.dtype == np.float16:
         return dot(single(a), single(b)).astype(np.float16)
-    return computed(dot_steps, memory.empty((a.shape[0], b.shape[1]), common_dtype(a, b)), a, b)
+    return computed(dot_steps, memory.empty((a.shape[0], b.shape[1]), np.result_type(a, b)), a, b)
 
 
 def dot_steps(out: NDArray[Any], room: Room, a: NDArray[Any], b: NDArray[Any]) -> Steps:
@@ -134,11 +124,11 @@ def fixed(x: NDArray[Any]) -> bool:
 
 def linear_steps(out: Any, room: Room, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None) -> Steps:
     """The steps of ``x @ weight.T + bias`` of matrices into ``out``, which has the memory layout of ``x``."""
-    a, b, result = x, weight.T, out
+    a, b, result, product = x, weight.T, out, out
     if batch_innermost(x):
-        a, b, result = weight, x.T, out.T
-    dtype = common_dtype(x, weight)
-    product = result if result.dtype == dtype else room(result.shape, dtype)  # the bias may have a wider dtype
+        a, b, result, product = weight, x.T, out.T, out.T
+    if bias is not None and bias.dtype != x.dtype:  # the bias may have a wider dtype
+        product = room(result.shape, np.result_type(x, weight))
     steps = dot_steps(product, room, a, b)
     if bias is not None:
         steps.append(partial(np.add, product, bias if result is out else bias[:, None], result))

@@ -41,7 +41,7 @@ Reference: TypeAlias = "ReferenceType[NDArray[Any]]"
 Room: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]  # (shape, dtype) -> uninitialised memory
 
 
-class _Block(np.ndarray[Any, Any]):
+class Block(np.ndarray[Any, Any]):
     """Memory with a type of its own, so that views of the lent array keep that array alive.
 
     If the memory were a plain array, a view of the lent array would refer to the memory instead, as ``base``.
@@ -54,7 +54,7 @@ class _Block(np.ndarray[Any, Any]):
     loan: Reference | None  # to the lent array
 
 
-def _allocate(size: int) -> _Block:
+def _allocate(size: int) -> Block:
     """A new block. On Linux a large one has a mapping of its own, which the system gets back when the block is freed.
 
     The C library returns only memory at the end of a thread's heap: eight threads left 800 MB behind, now 125 MB.
@@ -65,10 +65,10 @@ def _allocate(size: int) -> _Block:
             room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if size >= _HUGE:
                 room.madvise(mmap.MADV_HUGEPAGE)
-            return _Block(size, np.uint8, room)
+            return Block(size, np.uint8, room)
         except OSError:  # too many mappings, no huge pages, or no memory, which NumPy reports
             pass
-    return _Block(size, np.uint8)
+    return Block(size, np.uint8)
 
 
 class _Pool:
@@ -80,12 +80,12 @@ class _Pool:
     """
 
     def __init__(self) -> None:
-        self.blocks: OrderedDict[int, _Block] = OrderedDict()  # least recently lent first
+        self.blocks: OrderedDict[int, Block] = OrderedDict()  # least recently lent first
         self.idle: dict[int, dict[int, Reference]] = {}  # by size, then by number: the references to dead arrays
         self.numbers = count(1)
         self.total = 0  # bytes of blocks
 
-    def fresh(self, size: int) -> _Block:
+    def fresh(self, size: int) -> Block:
         """A new block, which the pool tracks unless it is larger than the limit."""
         block = _allocate(size + _ALIGNMENT)
         block.offset = -block.ctypes.data % _ALIGNMENT
@@ -168,14 +168,12 @@ def _order(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def empty_like(x: NDArray[Any], dtype: np.dtype[Any] | None = None, room: Room = empty) -> NDArray[Any]:
     """An uninitialised array of the shape of ``x``, its axes in memory in the same order."""
-    if room is empty and x.nbytes < _SMALL:
-        return np.empty_like(x, dtype, subok=False)
     return like(x, x.shape, x.dtype if dtype is None else dtype, room)
 
 
 def storage(array: NDArray[Any]) -> NDArray[Any]:
     """The array that owns the memory of a view: the same for all views of one memory."""
     base = array.base
-    while type(base) is _ndarray:  # else it is a _Block, or memory of another library
+    while type(base) is _ndarray:  # else it is a Block, or memory of another library
         array, base = base, base.base
     return array

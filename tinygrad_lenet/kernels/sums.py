@@ -32,9 +32,9 @@ def added(x: Any, axes: tuple[int, ...], dtype: Any = None, keepdims: bool = Fal
     return _sum(x, axes, dtype, keepdims=keepdims)
 
 
-def sum_steps(out: Any, room: Room, x: Any, axes: tuple[int, ...], keepdims: bool = False) -> Steps | None:
-    """The steps of :func:`added` into ``out``, of a dtype other than float16."""
-    if out.dtype == np.float16:
+def sum_steps(out: Any, room: Room, x: Any, axes: Any, keepdims: bool = False, dtype: Any = None) -> Steps | None:
+    """The steps of :func:`added` into ``out``, of a dtype other than float16, and not of a ``dtype`` asked for."""
+    if out.dtype == np.float16 or dtype is not None:
         return None
     steps: Steps = []
     if x.size > _RUN * _RUN and x.dtype.kind == "f":

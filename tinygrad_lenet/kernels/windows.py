@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ..errors import ShapeError
 from .steps import Room, Steps
 
+CACHED = 1 << 16  # bytes up to which one pass over all memory takes less time than several calls for parts of it
+
 
 class Windows(NamedTuple):
     """The windows of a kernel over an image.
@@ -38,7 +40,7 @@ class Windows(NamedTuple):
     @property
     def tiling(self) -> bool:
         """Whether the windows cover each pixel exactly once."""
-        covered = tuple(n * k for n, k in zip(self.grid, self.kernel, strict=True))
+        covered = self.grid[0] * self.kernel[0], self.grid[1] * self.kernel[1]
         return self.stride == self.kernel and covered == self.padded == self.size  # so the dilation is 1
 
     @property
@@ -122,7 +124,10 @@ def padded(
     h, c, w, n = moved.shape
     out = room((at.padded[0], c, at.padded[1], n), dtype)
     (top, left), (rows, columns) = at.before, at.inside
-    for border in (out[:top], out[top + h :], out[rows, :, :left], out[rows, :, left + w :]):
+    borders = [out]
+    if out.nbytes > CACHED:
+        borders = [out[:top], out[top + h :], out[rows, :, :left], out[rows, :, left + w :]]
+    for border in borders:
         steps.append(partial(border.fill, fill))
     steps.append(partial(np.copyto, out[rows, :, columns], moved))
     return out

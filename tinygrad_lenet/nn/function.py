@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ..core.signature import SPELLINGS, Option, Signature, checked
+from ..checks import flag
+from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
 from ..errors import brief
 from .module import Module
@@ -17,15 +18,16 @@ class Function(Module):
 
     The constructor takes the options of the function, which are the parameters that it does not need to be called, with
     their defaults and checks. They become attributes; a Tensor, such as the weights of classes, becomes a buffer. The
-    docstring of the class also contains that of the function.
+    docstring of the class also contains that of the function. With ``inplace``, the constructor also has PyTorch's
+    option of that name, last.
     """
 
     function: ClassVar[Callable[..., Tensor]]
     _kinds: ClassVar[dict[str, int]]  # the options by name; 2 for those that may be Tensors
     _signature: ClassVar[inspect.Signature]  # of the constructor, without self
-    _checks: ClassVar[list[Option]]
+    _door: ClassVar[Signature]  # of the function
 
-    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None) -> None:
+    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None, inplace: bool = False) -> None:
         super().__init_subclass__()
         if function is None:
             return
@@ -35,7 +37,8 @@ class Function(Module):
         door, parameters = Signature(inspect.unwrap(function)), inspect.signature(function).parameters
         cls._kinds = {name: kind for name, kind in zip(door.names, door.operands, strict=True) if kind != 1}
         options = [parameters[name] for name in cls._kinds]
-        cls._signature, cls._checks = inspect.Signature(options), door.options
+        options += [inspect.Parameter("inplace", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False)] * inplace
+        cls._signature, cls._door = inspect.Signature(options), door
 
         @checked
         def __init__(self: Function, *args: Any, **options: Any) -> None:
@@ -49,11 +52,14 @@ class Function(Module):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
         try:
-            bound = self._signature.bind(*args, **{SPELLINGS.get(name, name): value for name, value in options.items()})
+            bound = self._signature.bind(
+                *args, **{self._door.spellings.get(n, n): value for n, value in options.items()}
+            )
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}() takes {self._signature}: {error}") from None
         bound.apply_defaults()
-        for option in self._checks:
+        flag("inplace", bound.arguments.pop("inplace", False))  # the result has memory of its own either way
+        for option in self._door.options:
             if type(bound.arguments[option.name]) not in option.quick:
                 bound.arguments[option.name] = option.admit(bound.arguments[option.name])
         for name, value in bound.arguments.items():
@@ -63,7 +69,8 @@ class Function(Module):
                 setattr(self, name, value)
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        super().__setstate__(attributes | attributes.pop("options", {}))  # older pickles have a dict of options
+        new = {name: self._signature.parameters[name].default for name in self._kinds}
+        super().__setstate__(new | attributes | attributes.pop("options", {}))  # older pickles have a dict of options
 
     @property
     def options(self) -> dict[str, Any]:
@@ -72,7 +79,7 @@ class Function(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Apply the function."""
-        return type(self).function(x, **self.options)
+        return type(self).function(x, **self.options) if self._kinds else type(self).function(x)
 
     def extra_repr(self) -> str:
         """The options."""

@@ -95,13 +95,13 @@ class _Conv(Module):
 
     def _options(self) -> dict[str, Any]:
         """The options of the function."""
-        names = ("stride", "padding", "output_padding", "dilation", "groups")
-        return {name: vars(self)[name] for name in names if name in vars(self)}
+        attributes, names = vars(self), ("stride", "padding", "output_padding", "dilation", "groups")
+        return {name: attributes[name] for name in names if name in attributes}
 
     def forward(self, x: Any) -> Tensor:
-        """Map (N, in_channels, ...) to (N, out_channels, ...)."""
-        axes = "L" if self.dims == 1 else "H, W"
-        check_input(self, x, (self.dims + 2,), self.in_channels, f"(N, {self.in_channels}, {axes})")
+        """Map (N, in_channels, ...) to (N, out_channels, ...), or one image or sequence, without N."""
+        layout = "(N, {}, L) or ({}, L)" if self.dims == 1 else "(N, {}, H, W) or ({}, H, W)"
+        check_input(self, x, (self.dims + 1, self.dims + 2), self.in_channels, layout, -1 - self.dims)
         return type(self).function(x, self.weight, self.bias, **self._options())
 
     def extra_repr(self) -> str:
@@ -289,7 +289,7 @@ class Dropout2d(Dropout):
 
     def forward(self, x: Any) -> Tensor:
         """Drop channels in training; return ``x`` in evaluation."""
-        check_input(self, x, (4,), layout="(N, C, H, W)")
+        check_input(self, x, (4,), None, "(N, C, H, W)")
         return super().forward(x)
 
 

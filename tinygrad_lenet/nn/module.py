@@ -121,7 +121,7 @@ class Module(Answering):
             given = given if found is None else found if isinstance(found, tuple) else (found,)
         try:
             output = self.forward(*given, **kwargs)
-        except TinygradLenetError as error:
+        except (TinygradLenetError, TypeError) as error:
             name_layer(error, self, any(isinstance(value, Module) for value in vars(self).values()))
             raise
         for hook in tuple(own.get("forward_hooks", ())):
@@ -485,14 +485,17 @@ def changed_options(layer: Module, defaults: Mapping[str, Any], **parts: Any) ->
     return changed + [f"{name}=False" for name, part in parts.items() if part is None]
 
 
-def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None = None, layout: str = "") -> None:
-    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along axis 1."""
+def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None, layout: str, axis: int = 1) -> None:
+    """Raise unless the input has one of the numbers of axes ``ndim``, and ``features`` elements along ``axis``.
+
+    ``layout`` is the expected shape for the message, with {} in place of ``features``.
+    """
     try:
-        shape = tuple(np.shape(x))
+        shape = x.shape if isinstance(x, Tensor) else tuple(np.shape(x))
     except Exception as error:
         raise DTypeError(f"the input must be a Tensor, got {brief(x)} ({error})") from None
-    if len(shape) not in ndim or (features is not None and shape[1] != features):
-        raise misshapen(layer, layout, shape)
+    if len(shape) not in ndim or (features is not None and shape[axis] != features):
+        raise misshapen(layer, layout.replace("{}", str(features)), shape)
 
 
 def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:

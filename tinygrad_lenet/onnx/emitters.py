@@ -52,13 +52,14 @@ def declared(op: Any) -> Emit:
             return str(kind(g, dtype.type, *given))
         inputs = [a for a, tensor in zip(given, tensors, strict=False) if tensor]
         pairs = [(name, a) for name, a, tensor in zip(names, given, tensors, strict=False) if not tensor]
-        options: dict[str, Any] = {name: float(a) if name in floats else a for name, a in pairs}
+        # The inputs have been converted to the result's dtype.
+        options: dict[str, Any] = {name: float(a) if name in floats else a for name, a in pairs if name != "dtype"}
         return g.node(kind, *inputs, **options)
 
     return emit
 
 
-def _reduction(g: Graph, kind: str, x: str, axis: Any = None, keepdims: bool = False) -> str:
+def _reduction(g: Graph, kind: str, x: str, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> str:
     if axis == ():
         return x
     return g.node(kind, x, None if axis is None else g.ints(axis), keepdims=int(keepdims))
@@ -95,12 +96,25 @@ def _within(kind: str) -> Emit:
 
 @emits("clip", "hardtanh")
 def _clip(g: Graph, like: Output, x: Any, *limits: Any) -> str:
-    return g.node("Clip", g.of(x, like.dtype), *(None if v is None else g.of(v, like.dtype) for v in limits))
+    name, bounds = g.of(x, like.dtype), [None if v is None else g.of(v, like.dtype) for v in limits]
+    if not any(np.ndim(getattr(v, "array", v)) for v in limits):
+        return g.node("Clip", name, *bounds)
+    for kind, bound in zip(("Max", "Min"), bounds, strict=True):
+        name = name if bound is None else g.node(kind, name, bound)
+    return name
 
 
 @emits("_pad")
 def _pad(g: Graph, like: Output, x: Any, widths: Any, value: float) -> str:
     return g.node("Pad", x, g.ints([w[0] for w in widths] + [w[1] for w in widths]), like.dtype.type(value))
+
+
+@emits("floor_divide")
+def _floor_divide(g: Graph, like: Output, x: Any, y: Any) -> str:
+    x, y = g.of(x, like.dtype), g.of(y, like.dtype)
+    if like.dtype.kind == "f":
+        return g.node("Floor", g.node("Div", x, y))
+    return g.node("Div", g.node("Sub", x, g.node("Mod", x, y)), y)  # Mod has the sign of y
 
 
 EMIT |= {f"bitwise_{kind.lower()}": _of_bits(kind) for kind in ("And", "Or", "Xor", "Not")}
@@ -241,7 +255,7 @@ def _count_classes(g: Graph, like: Output, index: Any, dtype: Any) -> str:
 
 
 @emits("argsort")
-def _argsort(g: Graph, like: Output, x: Any, axis: int, descending: bool) -> str:
+def _argsort(g: Graph, like: Output, x: Any, axis: int, descending: bool, stable: bool) -> str:
     size = g.node("Shape", x, start=axis % like.ndim, end=axis % like.ndim + 1)
     outputs = [g.fresh("values"), g.fresh("argsort")]
     g.nodes.append(helper.make_node("TopK", [g.of(x), size], outputs, axis=int(axis), largest=int(descending)))

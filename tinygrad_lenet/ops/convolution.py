@@ -203,7 +203,7 @@ def conv2d(
     where ``(sh, sw)`` is the stride and ``(dh, dw)`` the dilation. Definition: :func:`tinygrad_lenet.reference.conv2d`.
 
     Args:
-        x: images, (N, C, H, W).
+        x: images, (N, C, H, W), or one, (C, H, W).
         weight: kernels, (O, C / groups, kh, kw).
         bias: (O,), or None.
         stride: pixels from one window to the next, a number or (height, width).
@@ -215,7 +215,8 @@ def conv2d(
             own group.
 
     Returns:
-        (N, O, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. In memory the
+        (N, O, OH, OW), or (O, OH, OW) of one image, with
+        ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. In memory the
         batch is the last axis.
 
     Raises:
@@ -228,10 +229,11 @@ def conv2d(
     tensor([[[[ 8., 12.],
               [20., 24.]]]])
     """
-    x, weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
+    (x, one), weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
     at = _geometry(x.shape[2:], weight.shape, x.shape[1], stride, padding, dilation, groups)
     _check_bias(bias, weight.shape, weight.shape[0])
-    return _conv2d(x, weight, bias, at)
+    out = _conv2d(x, weight, bias, at)
+    return out.squeeze(0) if one else out
 
 
 @composite(torch="nn.functional.conv_transpose2d")
@@ -248,7 +250,7 @@ def conv_transpose2d(
     """Transposed convolution, PyTorch's ``conv_transpose2d``: the input gradient of :func:`conv2d`, used as a layer.
 
     Args:
-        x: images, (N, C, H, W).
+        x: images, (N, C, H, W), or one, (C, H, W).
         weight: kernels, (C, O / groups, kh, kw).
         bias: (O,), or None.
         stride: pixels of the output from one pixel of the input to the next.
@@ -258,7 +260,8 @@ def conv_transpose2d(
         dilation: see :func:`conv2d`.
 
     Returns:
-        (N, O, OH, OW) with ``OH = (H - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1``.
+        (N, O, OH, OW), or (O, OH, OW) of one image, with
+        ``OH = (H - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1``.
 
     Raises:
         ShapeError: channels, weight and bias do not fit together.
@@ -270,7 +273,7 @@ def conv_transpose2d(
     """
     strides, dilations = pair("stride", stride), pair("dilation", dilation)
     pads, extra = pair("padding", padding, 0), pair("output_padding", output_padding, 0)
-    x, weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
+    (x, one), weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
     if weight.ndim != 4 or weight.shape[0] != x.shape[1]:
         raise ShapeError(f"{x.shape[1]} channels need a weight ({x.shape[1]}, O / groups, kh, kw), got {weight.shape}")
     outputs = weight.shape[1] * groups
@@ -292,6 +295,7 @@ def conv_transpose2d(
     at = _geometry(size, weight.shape, outputs, strides, pads, dilations, groups)
     out = conv2d_input_grad(x, weight, at)
     out = out if bias is None else out + bias.reshape(1, -1, 1, 1)
+    out = out.squeeze(0) if one else out
     return out.astype(np.float16) if half else out
 
 
@@ -320,7 +324,7 @@ def conv1d(
     """Cross-correlation of sequences, PyTorch's ``conv1d``: :func:`conv2d` of images of height 1.
 
     Args:
-        input: sequences, (N, C, L).
+        input: sequences, (N, C, L), or one, (C, L).
         weight: kernels, (O, C / groups, k).
         bias: (O,), or None.
         stride: steps from one window to the next.
@@ -329,7 +333,8 @@ def conv1d(
         groups: see :func:`conv2d`.
 
     Returns:
-        (N, O, OL) with ``OL = floor((L + 2 * padding - dilation * (k - 1) - 1) / stride) + 1``.
+        (N, O, OL), or (O, OL) of one sequence, with
+        ``OL = floor((L + 2 * padding - dilation * (k - 1) - 1) / stride) + 1``.
 
     Raises:
         ArgumentError: an option is out of its range.
@@ -340,9 +345,9 @@ def conv1d(
     tensor([[[21., 32.]]])
     """
     x = row_images(input)
-    kernels = _row_kernels(weight, x.shape[1], groups, 1)
+    kernels = _row_kernels(weight, x.shape[-3], groups, 1)
     pads = padding if isinstance(padding, str) else (0, padding)
-    return conv2d(x, kernels, bias, (1, stride), pads, (1, dilation), groups).squeeze(2)
+    return conv2d(x, kernels, bias, (1, stride), pads, (1, dilation), groups).squeeze(-2)
 
 
 @composite(torch="nn.functional.conv_transpose1d")
@@ -356,7 +361,8 @@ def conv_transpose1d(
     groups: Positive = 1,
     dilation: int = 1,
 ) -> Tensor:
-    """Transposed convolution of sequences (N, C, L) with kernels (C, O / groups, k), PyTorch's ``conv_transpose1d``.
+    """Transposed convolution of sequences (N, C, L), or of one, (C, L), with kernels (C, O / groups, k), PyTorch's
+    ``conv_transpose1d``.
 
     :func:`conv_transpose2d` of images of height 1, with the same options.
 
@@ -369,6 +375,6 @@ def conv_transpose1d(
     tensor([[[1., 2., 1., 2.]]])
     """
     x = row_images(input)
-    kernels = _row_kernels(weight, x.shape[1], groups, 0)
+    kernels = _row_kernels(weight, x.shape[-3], groups, 0)
     out = conv_transpose2d(x, kernels, bias, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation))
-    return out.squeeze(2)
+    return out.squeeze(-2)

@@ -169,7 +169,7 @@ def ones(*shape: Any, dtype: DTypeLike = np.float32, requires_grad: bool = False
 
 @composite(torch="arange")
 def arange(
-    start: float,
+    start: float | None = None,
     stop: float | None = None,
     step: float = 1,
     dtype: DTypeLike | None = None,
@@ -180,13 +180,15 @@ def arange(
     Integers give int64, so that the result can be an index.
 
     Raises:
-        ArgumentError: ``step`` is 0.
+        ArgumentError: ``step`` is 0, or there is no ``stop``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.arange(3), tl.arange(0, 1, 0.5)
     (tensor([0, 1, 2], dtype=int64), tensor([0. , 0.5]))
     """
-    start, stop = (0, start) if stop is None else (start, stop)
+    start, stop = (0, start) if stop is None else (start or 0, stop)
+    if stop is None:
+        raise ArgumentError("give the number before which to stop, as in arange(3) or arange(end=3)")
     if dtype is None:
         dtype = np.int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else np.float32
     if not step:

@@ -8,18 +8,21 @@ a Tensor. ``ufunc`` declares all of this at once for an op that is a NumPy funct
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..core.primitive import Array, composite, draw, primitive
+from ..core.signature import beside
 from ..core.tensor import Tensor, as_tensor, tensor_of
 from ..core.values import as_dtype
 from ..errors import UnsupportedError
 from ..kernels.elementwise import copy_steps, ufunc_steps
 from ..kernels.masks import mask_bits
 from .ufuncs import ufunc
+
+Rounding: TypeAlias = Literal["trunc", "floor"]
 
 # Arithmetic
 
@@ -71,20 +74,43 @@ mul.known_as(operator="mul", numpy=np.multiply, torch="mul", onnx="Mul")
 
 
 @primitive
-def div(x: Array, y: Array) -> Array:
+def true_divide(x: Array, y: Array) -> Array:
     """Quotient, ``x / y``, a float even if both are integers. Division by zero gives ±inf or NaN, as in NumPy.
 
     >>> import tinygrad_lenet as tl
-    >>> tl.div(tl.tensor([1.0, 2.0]), 4)
+    >>> tl.true_divide(tl.tensor([1.0, 2.0]), 4)
     tensor([0.25, 0.5 ])
     """
     return np.true_divide(x, y)
 
 
-div.vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
-div.check(draw(3, 2), draw(2, low=0.5, high=2))
-div.check(1.0, draw(2, low=-2, high=-0.5))
-div.known_as(operator="truediv", numpy=np.divide, torch="div", onnx="Div")
+true_divide.op.name = "div"
+true_divide.vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
+true_divide.check(draw(3, 2), draw(2, low=0.5, high=2))
+true_divide.check(1.0, draw(2, low=-2, high=-0.5))
+true_divide.known_as(operator="truediv", numpy=np.divide, torch="true_divide", onnx="Div")
+
+
+@composite(method=True, torch="div")
+def div(x: Array, y: Array, rounding_mode: Rounding | None = None) -> Tensor:
+    """Quotient: ``x / y``, :func:`true_divide`; or rounded, ``"trunc"`` towards 0, ``"floor"`` down as ``x // y``.
+    Rounded quotients of integers are integers. Their gradient is 0, and not recorded.
+
+    Raises:
+        ArgumentError: another ``rounding_mode``.
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.div(tl.tensor([7.0, -7.0]), 2), tl.div(tl.tensor([7.0, -7.0]), 2, rounding_mode="trunc")
+    (tensor([ 3.5, -3.5]), tensor([ 3., -3.]))
+    """
+    if rounding_mode != "trunc":
+        return floor_divide(x, y) if rounding_mode else true_divide(x, y)
+    x, y = map(as_tensor, beside(x, y))
+    if np.result_type(x.dtype, y.dtype).kind == "f":
+        q = true_divide(x, y)
+        return where(q < 0, ceil(q), floor(q))
+    q = floor_divide(x, y)
+    return add(q, ((q < 0) & (q * y != x)).astype(q.dtype))
 
 
 @ufunc(lambda x: np.true_divide(1, x), draw(3, 2, low=0.5, high=2), numpy=np.reciprocal, onnx="Reciprocal")
@@ -172,14 +198,22 @@ def mod(x: Array, y: Array) -> Array:
 
 
 @primitive
-def _floor_div(x: Array, y: Array) -> Array:
-    """``floor(x / y)`` of the exact quotient. The floor of a quotient that was rounded up may be 1 too large."""
+def floor_divide(x: Array, y: Array) -> Array:
+    """``x // y``, the floor of the exact quotient: integers of integers. Its gradient is 0, and not recorded.
+
+    A float divided by 0 is ±inf or NaN, an integer 0 with NumPy's warning (PyTorch raises an error).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.tensor([7.0, -7.0]) // 2, tl.arange(5) // 2
+    (tensor([ 3., -4.]), tensor([0, 0, 1, 1, 2], dtype=int64))
+    """
     return np.floor_divide(x, y)
 
 
-_floor_div.vjp(x=None, y=None)
-_floor_div.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
-mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * _floor_div(x, y))
+floor_divide.vjp(x=None, y=None)
+floor_divide.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
+floor_divide.known_as(method=True, operator="floordiv", numpy=np.floor_divide, torch="floor_divide")
+mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * floor_divide(x, y))
 mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
 mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
 mod.known_as(method=True, operator="mod", numpy=np.remainder, torch="remainder")
@@ -274,20 +308,31 @@ minimum.vjp(x=lambda g, x, y: _winner(g, x > y, x == y), y=lambda g, x, y: _winn
 
 
 @primitive
-def clip(x: Array, min: float | None = None, max: float | None = None) -> Array:
-    """``x`` limited to ``min … max``; None means no limit, and NaN stays. As in PyTorch, the gradient passes where
-    ``min <= x <= max``, and is 0 elsewhere.
+def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
+    """``x`` limited to ``min … max``; None means no limit, and NaN stays. The bounds may be tensors, which broadcast.
+    If ``min`` is above ``max``, the result is ``max``. A bound of one number does not change the dtype of floats.
+
+    As in PyTorch, the gradient goes to ``x`` where ``min <= x <= max``, to ``min`` where ``x < min < max``, and to
+    ``max`` where ``x > max`` or ``min > max``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.clip(tl.tensor([-2.0, 0.5, 3.0]), -1, 1)
     tensor([-1. ,  0.5,  1. ])
+    >>> tl.clip(tl.tensor([-2.0, 0.5, 3.0]), max=tl.tensor([0.0, 1.0, 2.0]))
+    tensor([-2. ,  0.5,  2. ])
     """
-    return np.array(x) if min is max is None else np.clip(x, min, max)  # NumPy before 2.1 requires one limit
+    limits = [b.item() if isinstance(b, (np.ndarray, np.generic)) and not b.ndim else b for b in (min, max)]
+    return np.array(x) if min is max is None else x.clip(*limits)  # NumPy before 2.1 requires one limit
 
 
-clip.vjp(x=lambda g, out, x: select(g, x == out))
+clip.vjp(
+    x=lambda g, x, min, max: select(g, (min is None or x >= min) & (max is None or x <= max)),
+    min=lambda g, x, min, max: select(g, (x < min) & (True if max is None else min < max)),
+    max=lambda g, x, min, max: select(g, (x > max) | (False if min is None else min > max)),
+)
 clip.check(draw(3, 2), -0.4, 0.6)
 clip.check(draw(3, 2), min=0.15)
+clip.check(draw(3, 2), draw(2, low=-0.4, high=-0.3), draw(3, 1, low=0.3, high=0.4))
 clip.known_as(method=True, numpy=np.clip, torch="clip")
 clip.known_as(name="clamp", method=True, torch="clamp")
 clamp = clip
@@ -308,7 +353,7 @@ def masked_fill(x: Array, mask: Array, value: Array) -> Tensor:
     return where(mask, tensor_of("value", value, x.dtype).astype(x.dtype), x)
 
 
-for _op, _function in ((mul, np.multiply), (div, np.true_divide), (mod, np.mod)):
+for _op, _function in ((mul, np.multiply), (true_divide, np.true_divide), (mod, np.mod)):
     _op.planned(ufunc_steps(_function), rows=())
 
 

@@ -12,6 +12,7 @@ The public functions check their options once and turn them into ``at``: a :clas
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,16 @@ def _max_pool2d(x: Array, at: Windows) -> Array:
 
 
 @primitive
+def _max_places(x: Array, peak: Array, at: Windows) -> Array:
+    """The index in its plane (H, W) of each window's first largest pixel, or of its last NaN."""
+    x, peak = x.astype(np.float64), peak.astype(np.float64)  # the padding of integers cannot be NaN
+    places = np.broadcast_to(np.arange(float(math.prod(at.size))).reshape(at.size), x.shape)
+    first = fast.repool(places, x, peak, at)
+    nan = fast.max_pool2d(np.where(x == x, -1, places), at)
+    return np.where(nan < 0, first, nan).astype(np.int64)
+
+
+@primitive
 def _unpool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
     """Add each window's element of ``g`` to its largest pixel; ``peak`` is the output of max pooling of ``x``."""
     return fast.unpool(g, x, peak, at)
@@ -97,6 +108,7 @@ def _repool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
     return fast.repool(g, x, peak, at)
 
 
+_max_places.vjp(x=None, peak=None)
 _max_pool2d.vjp(x=lambda g, out, x, at: _unpool(g, x, out, at))
 # The picked places do not depend on g, and as functions of x they are constant almost everywhere. These two ops have an
 # argument named g, so in their rules the gradient of the output is g_.
@@ -111,6 +123,7 @@ _IMAGE, _PEAK = np.array([[[[3.0, 1.0, 2.0, 5.0], [0.0, 4.0, 7.0, 6.0]]]]), np.a
 _max_pool2d.planned(fast.max_steps, rows=(0,))
 _unpool.planned(fast.unpool_steps, rows=(0, 1, 2))
 _repool.planned(fast.repool_steps)
+_max_places.check(draw(1, 1, 2, 4), _PEAK, windows((2, 4), 2, 2, 0, 1))
 _unpool.check(draw(1, 1, 1, 2), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
 _repool.check(draw(1, 1, 2, 4), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
 
@@ -132,21 +145,25 @@ def max_pool2d(
     padding: Padding = 0,
     dilation: Pair = 1,
     ceil_mode: bool = False,
+    return_indices: bool = False,
 ) -> Tensor:
     """The largest value in each window, PyTorch's ``max_pool2d``. The whole gradient goes to the first maximum in
     row-major order. Definition: :func:`tinygrad_lenet.reference.max_pool2d`.
 
     Args:
-        x: images, (N, C, H, W).
+        x: images, (N, C, H, W), or one, (C, H, W).
         kernel_size: a number or (height, width).
         stride: pixels from one window to the next; the kernel's size if None.
         padding: -inf around the image, at most half of the kernel.
         dilation: pixels from one element of the window to the next.
         ceil_mode: whether windows may extend beyond the end. If not, rows and columns that fill no window are ignored.
+        return_indices: whether to return the indices of the largest pixels too.
 
     Returns:
-        (N, C, OH, OW) with ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. A window with a
-        NaN gives NaN, and its gradient is lost, since no pixel is the largest (in PyTorch it goes to the last NaN).
+        (N, C, OH, OW), or (C, OH, OW) of one image, with
+        ``OH = floor((H + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1``. A window with a NaN gives NaN, and its
+        gradient is lost, since no pixel is the largest (in PyTorch it goes to the last NaN). With ``return_indices``, a
+        pair: this tensor, and int64 of its shape, ``row * W + column`` of the first largest pixel or of the last NaN.
 
     Raises:
         ArgumentError: the padding is larger than half of the kernel, so that a window could consist of padding only.
@@ -156,8 +173,12 @@ def max_pool2d(
     tensor([[[[ 5.,  7.],
               [13., 15.]]]])
     """
-    x = as_images(x)
-    return _max_pool2d(x, _pool_windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
+    x, one = as_images(x)
+    at = _pool_windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    out = _max_pool2d(x, at)
+    several = [out, _max_places(x, out, at)] if return_indices else [out]
+    found: Any = tuple(t.squeeze(0) if one else t for t in several)
+    return found if return_indices else found[0]  # type: ignore[no-any-return]  # a pair, if asked for
 
 
 # Average pooling
@@ -199,7 +220,7 @@ def avg_pool2d(
     """The mean of each window, PyTorch's ``avg_pool2d``. Definition: :func:`tinygrad_lenet.reference.avg_pool2d`.
 
     Args:
-        x: images, (N, C, H, W).
+        x: images, (N, C, H, W), or one, (C, H, W).
         kernel_size: a number or (height, width).
         stride: pixels from one window to the next; the kernel's size if None.
         padding: zeros around the image, at most half of the kernel.
@@ -208,7 +229,7 @@ def avg_pool2d(
         divisor_override: the number to divide by, in place of the number of pixels.
 
     Returns:
-        (N, C, OH, OW), sizes as for :func:`max_pool2d`.
+        (N, C, OH, OW), or (C, OH, OW) of one image, sizes as for :func:`max_pool2d`.
 
     Raises:
         ArgumentError: the padding is larger than half of the kernel, or ``divisor_override`` is 0.
@@ -218,11 +239,12 @@ def avg_pool2d(
     tensor([[[[ 2.5,  4.5],
               [10.5, 12.5]]]])
     """
-    x = as_images(x)
+    x, one = as_images(x)
     if divisor_override == 0:
         raise ArgumentError("divisor_override must not be 0, got 0")
     at = _pool_windows(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
-    return _avg_pool2d(x, Averages(at, count_include_pad, divisor_override))
+    out = _avg_pool2d(x, Averages(at, count_include_pad, divisor_override))
+    return out.squeeze(0) if one else out
 
 
 # Sequences, as images of height 1
@@ -236,19 +258,24 @@ def max_pool1d(
     padding: int = 0,
     dilation: int = 1,
     ceil_mode: bool = False,
+    return_indices: bool = False,
 ) -> Tensor:
-    """The largest value in each window of sequences (N, C, L), PyTorch's ``max_pool1d``; see :func:`max_pool2d`.
+    """The largest value in each window of sequences (N, C, L), or of one, (C, L), PyTorch's ``max_pool1d``; see
+    :func:`max_pool2d`. With ``return_indices``, a pair: the values, and their indices along the sequence.
 
     Raises:
         ArgumentError: an option is out of its range.
-        ShapeError: the input does not have three axes.
+        ShapeError: the input does not have two or three axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.max_pool1d(tl.tensor([[[1, 3, 2, 0]]]), 2)
     tensor([[[3., 2.]]])
     """
     step = kernel_size if stride is None else stride
-    return max_pool2d(row_images(input), (1, kernel_size), (1, step), (0, padding), (1, dilation), ceil_mode).squeeze(2)
+    options = (1, kernel_size), (1, step), (0, padding), (1, dilation), ceil_mode, return_indices
+    found: Any = max_pool2d(row_images(input), *options)
+    found = [t.squeeze(-2) for t in (found if return_indices else (found,))]
+    return tuple(found) if return_indices else found[0]  # type: ignore[return-value]  # a pair, if asked for
 
 
 @composite(torch="nn.functional.avg_pool1d")
@@ -260,11 +287,12 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """The mean of each window of sequences (N, C, L), PyTorch's ``avg_pool1d``; see :func:`avg_pool2d`.
+    """The mean of each window of sequences (N, C, L), or of one, (C, L), PyTorch's ``avg_pool1d``; see
+    :func:`avg_pool2d`.
 
     Raises:
         ArgumentError: an option is out of its range.
-        ShapeError: the input does not have three axes.
+        ShapeError: the input does not have two or three axes.
 
     >>> import tinygrad_lenet as tl
     >>> tl.avg_pool1d(tl.tensor([[[1, 3, 2, 0]]]), 2)
@@ -272,4 +300,4 @@ def avg_pool1d(
     """
     step = kernel_size if stride is None else stride
     out = avg_pool2d(row_images(input), (1, kernel_size), (1, step), (0, padding), ceil_mode, count_include_pad)
-    return out.squeeze(2)
+    return out.squeeze(-2)

@@ -10,7 +10,7 @@ from ..core.primitive import Array, draw, primitive
 from ..errors import ShapeError
 from ..kernels import matmul as fast
 from ..kernels import memory
-from ..kernels.matmul import common_dtype, dot, fixed, rows
+from ..kernels.matmul import dot, fixed, rows
 from ..kernels.steps import but_for_half, computed
 from ..kernels.sums import single
 
@@ -99,13 +99,14 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         raise ShapeError(f"expected x (..., {n}) and a weight (out_features, {n}), got {x.shape} and {weight.shape}")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"weight of shape {weight.shape} needs a bias of shape {weight.shape[:1]}, got {bias.shape}")
-    dtype = common_dtype(x, weight) if bias is None else common_dtype(x, weight, bias)
+    dtype = np.result_type(x, weight) if bias is None else np.result_type(x, weight, bias)
     if x.dtype == weight.dtype == np.float16:
         wide: Array = linear.op.forward(single(x), single(weight), None if bias is None else single(bias))
         return wide.astype(dtype)
     shape = *x.shape[:-1], len(weight)
     out = memory.empty(shape[::-1], dtype).T if fast.batch_innermost(x) else memory.empty(shape, dtype)
-    computed(fast.linear_steps, rows(out), rows(x), weight, bias)
+    result, a = (out, x) if x.ndim == 2 else (rows(out), rows(x))
+    computed(fast.linear_steps, result, a, weight, bias)
     return out
 
 

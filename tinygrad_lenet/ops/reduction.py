@@ -7,11 +7,14 @@ import math
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..core.primitive import Array, composite, draw, primitive
 from ..core.tensor import Tensor, as_tensor
+from ..core.values import as_dtype
+from ..errors import ArgumentError, DTypeError
 from ..kernels.sums import WIDER, added, mean_steps, single, sum_steps
-from .elementwise import abs, select, where
+from .elementwise import abs, maximum, minimum, select, where
 from .logic import ne
 from .maths import sqrt, square
 from .rearrange import flip
@@ -35,10 +38,18 @@ def _broadcast_back(g: Any, shape: tuple[int, ...], axis: Axis) -> Any:
     return broadcast_to(shared(restore_axes(g, shape, axis)), shape)
 
 
+def typed(x: T, dtype: DTypeLike | None, floats: bool = False) -> T:
+    """``x`` in a dtype, unless that is None. Raise if only floats make sense."""
+    if floats and dtype is not None and as_dtype(dtype).kind != "f":
+        raise DTypeError(f"dtype must be a float, such as 'float32', got {as_dtype(dtype)}")
+    found: T = x if dtype is None else x.astype(as_dtype(dtype))
+    return found
+
+
 @primitive
-def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+def sum(x: Array, axis: Axis = None, keepdims: bool = False, dtype: DTypeLike | None = None) -> Array:
     """Sum of the elements along ``axis``: one, several, or all if None. With ``keepdims`` these stay, of length 1. The
-    sum of no elements is 0.
+    sum of no elements is 0. With ``dtype``, the elements are converted to it first, and so is the result.
 
     As in NumPy, ``axis=()`` sums nothing (in PyTorch, everything: leave it out), and unsigned integers give uint64
     (in PyTorch int64: ``sum(x).astype("int64")``). The same holds for the other reductions.
@@ -48,20 +59,54 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tl.sum(x), tl.sum(x, axis=0), tl.sum(x, axis=1, keepdims=True).shape
     (tensor(10.), tensor([4., 6.]), (2, 1))
     """
-    return added(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    total = added(x if dtype is None else typed(x, dtype), axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    return total if dtype is None else typed(total, dtype)
 
 
 sum.vjp(x=lambda g, x_shape, axis: _broadcast_back(g, x_shape, axis))
 sum.planned(
-    lambda out, room, x, axis, keepdims: sum_steps(out, room, x, axes_of(axis, x.ndim), keepdims), rows=(0,), added=(0,)
+    lambda out, room, x, axis, keepdims, dtype: sum_steps(out, room, x, axes_of(axis, x.ndim), keepdims, dtype),
+    rows=(0,),
+    added=(0,),
 )
 sum.known_as(method=True, numpy=np.sum, torch="sum", onnx="ReduceSum")
 
 
 @primitive
-def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+def amax(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The largest element along ``axis``, with the gradient of :func:`max` (PyTorch's of ``amax`` is NaN along an axis
+    with a NaN).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.amax(tl.tensor([[1.0, 5.0], [5.0, 2.0]]), axis=0)
+    tensor([5., 5.])
+    """
+    return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+@primitive
+def amin(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The smallest element along ``axis``, with the gradient of :func:`min` (PyTorch's of ``amin`` is NaN along an axis
+    with a NaN).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.amin(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=0)
+    tensor([1., 2.])
+    """
+    return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+
+
+amax.op.name, amin.op.name = "max", "min"
+amax.known_as(method=True, numpy=np.amax, torch="amax", onnx="ReduceMax")
+amin.known_as(method=True, numpy=np.amin, torch="amin", onnx="ReduceMin")
+
+
+@composite(method=True, numpy=np.max, torch="max")
+def max(x: Array, axis: Axis | Array = None, keepdims: bool = False, other: Array | None = None) -> Tensor:
     """The largest element. If several are largest, they share the gradient equally. NaN if any is NaN; then all NaNs
-    share it (as in PyTorch's ``max``; the gradient of its ``amax`` is NaN along the whole axis).
+    share it.
+
+    ``max(x, y)`` of two tensors is :func:`maximum`, element by element.
 
     Along an axis it returns the values only, as NumPy's ``max``. PyTorch's also returns indices: see :func:`argmax`.
 
@@ -74,18 +119,19 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tl.max(x, axis=0).detach(), x.grad
     (tensor([5., 5.]), tensor([[0. , 0.5],
             [0.5, 0. ]]))
+    >>> tl.max(tl.tensor([1.0, 5.0]), tl.tensor([2.0, 3.0]))
+    tensor([2., 5.])
     """
-    return _max(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
+    other = axis if isinstance(axis, Tensor) else other
+    return amax(x, axis, keepdims) if other is None else maximum(x, other)
 
 
-max.known_as(method=True, numpy=np.max, torch="max", onnx="ReduceMax")
-max.known_as(name="amax", method=True, numpy=np.amax, torch="amax")
-
-
-@primitive
-def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+@composite(method=True, numpy=np.min, torch="min")
+def min(x: Array, axis: Axis | Array = None, keepdims: bool = False, other: Array | None = None) -> Tensor:
     """The smallest element. If several are smallest, they share the gradient equally. NaN if any is NaN; then all NaNs
-    share it (as in PyTorch's ``min``; the gradient of its ``amin`` is NaN along the whole axis).
+    share it.
+
+    ``min(x, y)`` of two tensors is :func:`minimum`, element by element.
 
     Along an axis it returns the values only, as NumPy's ``min``. PyTorch's also returns indices: see :func:`argmin`.
 
@@ -96,11 +142,8 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tl.min(tl.tensor([[1.0, 5.0], [4.0, 2.0]]), axis=0)
     tensor([1., 2.])
     """
-    return _min(x, axes_of(axis, np.ndim(x)), keepdims=keepdims)
-
-
-min.known_as(method=True, numpy=np.min, torch="min", onnx="ReduceMin")
-min.known_as(name="amin", method=True, numpy=np.amin, torch="amin")
+    other = axis if isinstance(axis, Tensor) else other
+    return amin(x, axis, keepdims) if other is None else minimum(x, other)
 
 
 def _extreme_x(g: Any, out: Any, x: Any, axis: Axis) -> Any:
@@ -110,9 +153,8 @@ def _extreme_x(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     return select(restore_axes(g, x.shape, axis) / ties, hit)
 
 
-max.vjp(x=_extreme_x)
-min.vjp(x=_extreme_x)
-amax, amin = max, min  # NumPy's and PyTorch's other names
+amax.vjp(x=_extreme_x)
+amin.vjp(x=_extreme_x)
 
 
 @primitive
@@ -175,13 +217,15 @@ def all_half(*values: Any) -> bool:
 
 
 @primitive
-def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Arithmetic mean of the elements along ``axis``; NaN of no elements.
+def mean(x: Array, axis: Axis = None, keepdims: bool = False, dtype: DTypeLike | None = None) -> Array:
+    """Arithmetic mean of the elements along ``axis``; NaN of no elements. With ``dtype``, a float, the elements are
+    converted to it first.
 
     >>> import tinygrad_lenet as tl
     >>> tl.mean(tl.tensor([[1, 2], [3, 4]]), axis=0)
     tensor([2., 3.])
     """
+    x = typed(x, dtype, floats=True)
     # float16 is added in float32, as by NumPy's mean: its largest number is 65,504.
     total = added(x, axes_of(axis, x.ndim), np.float32 if x.dtype == np.float16 else None, keepdims=keepdims)
     return cast_like(total / _count(x.shape, axis), x)
@@ -189,7 +233,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 mean.vjp(x=lambda g, x_shape, axis: _broadcast_back(single(g) / _count(x_shape, axis), x_shape, axis))
 mean.planned(
-    lambda out, room, x, axis, keepdims: mean_steps(out, room, x, axes_of(axis, x.ndim), keepdims),
+    lambda out, room, x, axis, keepdims, dtype: mean_steps(out, room, x, axes_of(axis, x.ndim), keepdims),
     rows=(0,),
     added=(0,),
 )
@@ -239,28 +283,33 @@ def _root(x: Tensor) -> Tensor:
 
 
 @composite(method=True, torch="norm")
-def norm(x: Array, p: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def norm(x: Array, p: float | str = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The p-norm ``sum(|x|^p)^(1/p)`` of vectors along one axis, several or all. The gradient of zero vectors is 0.
 
     Args:
         x: any shape; see :func:`tinygrad_lenet.linalg.norm` for matrix norms.
-        p: any number. ``inf`` gives the largest, ``-inf`` the smallest magnitude (ties and NaN share the gradient as
-            in :func:`max`), 0 the number of non-zero elements.
+        p: any number; ``"fro"`` is 2. ``inf`` gives the largest, ``-inf`` the smallest magnitude (ties and NaN share
+            the gradient as in :func:`max`), 0 the number of non-zero elements.
         axis: the axes that make up a vector.
         keepdims: whether these axes stay, with length 1.
+
+    Raises:
+        ArgumentError: ``p`` is another word, such as ``"nuc"``.
 
     >>> import tinygrad_lenet as tl
     >>> tl.norm(tl.tensor([3.0, -4.0])), tl.norm(tl.tensor([3.0, -4.0]), p=1)
     (tensor(5.), tensor(7.))
     """
     x = as_tensor(x)
-    if p == 2:
+    if isinstance(p, str) and p != "fro":
+        raise ArgumentError(f"p must be a number or 'fro', got {p!r}; for the largest magnitude give math.inf")
+    if isinstance(p, str) or p == 2:
         return cast_like(_root(sum(square(wider(x if x.dtype.kind == "f" else x * 1.0)), axis, keepdims)), x)
     if p == 0:
         return sum(ne(x, 0).astype(x.dtype if x.dtype.kind == "f" else np.float32), axis, keepdims)
     size = abs(x)
     if math.isinf(p):
-        return max(size, axis, keepdims) if p > 0 else min(size, axis, keepdims)
+        return amax(size, axis, keepdims) if p > 0 else amin(size, axis, keepdims)
     if p == 1:
         return sum(size, axis, keepdims)
     size = wider(size)
@@ -315,37 +364,39 @@ _cumprod.check(draw(values=[[0.5, 0.0, 2.0, 0.0, -1.5]]), 1)
 _cumprod.check(draw(3, 2), 0)
 
 
-def _running(op: Any, x: Array, axis: int | None) -> Tensor:
-    found: Tensor = op(reshape(x, -1), 0) if axis is None else op(x, axis_of(axis, np.ndim(x)))
-    return found
+def _running(op: Any, x: Array, axis: int | None, dtype: DTypeLike | None) -> Tensor:
+    x = typed(as_tensor(x), dtype)
+    found: Tensor = op(reshape(x, -1), 0) if axis is None else op(x, axis_of(axis, x.ndim))
+    return typed(found, dtype)
 
 
 @composite(method=True, numpy=np.cumsum, torch="cumsum")
-def cumsum(x: Array, axis: int | None = None) -> Tensor:
-    """Running sum along an axis, or of the flattened tensor.
+def cumsum(x: Array, axis: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
+    """Running sum along an axis, or of the flattened tensor; ``dtype`` as for :func:`sum`.
 
     >>> import tinygrad_lenet as tl
     >>> tl.cumsum(tl.tensor([1, 2, 3]))
     tensor([1., 3., 6.])
     """
-    return _running(_cumsum, x, axis)
+    return _running(_cumsum, x, axis, dtype)
 
 
 @composite(method=True, numpy=np.cumprod, torch="cumprod")
-def cumprod(x: Array, axis: int | None = None) -> Tensor:
-    """Running product along an axis, or of the flattened tensor. Its gradient is right where elements are 0, and where
-    they are infinite (PyTorch: NaN).
+def cumprod(x: Array, axis: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
+    """Running product along an axis, or of the flattened tensor; ``dtype`` as for :func:`sum`. Its gradient is right
+    where elements are 0, and where they are infinite (PyTorch: NaN).
 
     >>> import tinygrad_lenet as tl
     >>> tl.cumprod(tl.tensor([1, 2, 3]))
     tensor([1., 2., 6.])
     """
-    return _running(_cumprod, x, axis)
+    return _running(_cumprod, x, axis, dtype)
 
 
 @primitive
-def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Product of the elements along ``axis``: one, several, or all if None. The product of no elements is 1.
+def prod(x: Array, axis: Axis = None, keepdims: bool = False, dtype: DTypeLike | None = None) -> Array:
+    """Product of the elements along ``axis``: one, several, or all if None. The product of no elements is 1; ``dtype``
+    as for :func:`sum`.
 
     The gradient of an element is the product of all others. It is right where elements are 0, and where they are
     infinite (PyTorch: NaN).
@@ -356,7 +407,8 @@ def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> x.grad
     tensor([ 0., 10.,  0.])
     """
-    return cast_like(np.prod(x, axes_of(axis, np.ndim(x)), WIDER.get(x.dtype), keepdims=keepdims), x)
+    x = typed(x, dtype)
+    return typed(cast_like(np.prod(x, axes_of(axis, np.ndim(x)), WIDER.get(x.dtype), keepdims=keepdims), x), dtype)
 
 
 def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
@@ -376,7 +428,7 @@ prod.vjp(x=_prod_x)
 prod.check(draw(values=[[0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), axis=1)
 prod.known_as(method=True, numpy=np.prod, torch="prod", onnx="ReduceProd")
 
-for _reduction in (sum, max, min, mean, prod):
+for _reduction in (sum, amax, amin, mean, prod):
     _reduction.check(draw(3, 2))
     _reduction.check(draw(3, 4, 2), axis=(0, -1))
     _reduction.check(draw(3, 4, 2), axis=1, keepdims=True)

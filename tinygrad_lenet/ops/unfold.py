@@ -85,6 +85,7 @@ _fold.check(draw(2, 12, 3), windows((5, 4), (3, 2), 2, (1, 0), (1, 2)))
 @composite(method=True, torch="nn.functional.unfold")
 def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0, stride: Pair = 1) -> Tensor:
     """Copy each window of images (N, C, H, W) to a column (im2col), PyTorch's ``unfold``: (N, C * kh * kw, OH * OW).
+    One image (C, H, W) gives (C * kh * kw, OH * OW).
 
     Definition: :func:`tinygrad_lenet.reference.unfold`.
 
@@ -95,8 +96,9 @@ def unfold(x: Array, kernel_size: Pair, dilation: Pair = 1, padding: Padding = 0
              [3., 4., 6., 7.],
              [4., 5., 7., 8.]]])
     """
-    x = as_images(x)
-    return _unfold(x, windows(x.shape[2:], kernel_size, stride, padding, dilation))
+    x, one = as_images(x)
+    out = _unfold(x, windows(x.shape[2:], kernel_size, stride, padding, dilation))
+    return out.squeeze(0) if one else out
 
 
 @composite(method=True, torch="nn.functional.fold")
@@ -105,7 +107,8 @@ def fold(
 ) -> Tensor:
     """Add each column to the pixels of its window (col2im), PyTorch's ``fold``.
 
-    Columns (N, C * kh * kw, OH * OW) become images (N, C, H, W). Definition: :func:`tinygrad_lenet.reference.fold`.
+    Columns (N, C * kh * kw, OH * OW) become images (N, C, H, W); those of one image, without N, become (C, H, W).
+    Definition: :func:`tinygrad_lenet.reference.fold`.
 
     Raises:
         ShapeError: there are more or fewer columns than windows, or their length is not a multiple of ``kh * kw``.
@@ -119,6 +122,6 @@ def fold(
     x = as_tensor(x)
     at = windows(pair("output_size", output_size), kernel_size, stride, padding, dilation)
     (kh, kw), (oh, ow) = at.kernel, at.grid
-    if x.ndim != 3 or x.shape[1] % (kh * kw) or x.shape[2] != oh * ow:
+    if x.ndim not in (2, 3) or x.shape[-2] % (kh * kw) or x.shape[-1] != oh * ow:
         raise ShapeError(f"expected columns of shape (N, C * {kh * kw}, {oh * ow}), got {x.shape}")
-    return _fold(x, at)
+    return _fold(x, at) if x.ndim == 3 else _fold(x.unsqueeze(0), at).squeeze(0)

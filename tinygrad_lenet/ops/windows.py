@@ -75,17 +75,17 @@ def windows(
     return kernels.windows((size[0], size[1]), *pairs, paddings("padding", padding), ceil_mode)
 
 
-def as_images(images: Array) -> Tensor:
-    """A tensor of images (N, C, H, W). Raise if it has another number of axes."""
+def as_images(images: Array) -> tuple[Tensor, bool]:
+    """Images (N, C, H, W) as a tensor, and whether they are one image, given as (C, H, W)."""
     x = as_tensor(images)
-    if x.ndim != 4:
-        raise ShapeError(f"expected images of shape (N, C, H, W), got shape {x.shape}; add axes with x.unsqueeze(0)")
-    return x
+    if x.ndim not in (3, 4):
+        raise ShapeError(f"expected images of shape (N, C, H, W), or one (C, H, W), got shape {x.shape}")
+    return (x.unsqueeze(0), True) if x.ndim == 3 else (x, False)
 
 
 def row_images(sequences: Array) -> Tensor:
-    """Sequences (N, C, L) as images (N, C, 1, L)."""
+    """Sequences (N, C, L) or (C, L) as images of height 1, (N, C, 1, L) or (C, 1, L)."""
     x = as_tensor(sequences)
-    if x.ndim != 3:
-        raise ShapeError(f"expected sequences of shape (N, C, L), got {x.shape}; add axes: x.unsqueeze(0)")
-    return x.unsqueeze(2)
+    if x.ndim not in (2, 3):
+        raise ShapeError(f"expected sequences of shape (N, C, L), or one (C, L), got shape {x.shape}")
+    return x.unsqueeze(-2)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..checks import entries, function, instance, integer, listed, number
 from ..core.accumulation import clear
-from ..core.modes import effect, enable_grad, user_line
+from ..core.modes import effect, enable_grad, tracer, user_line
 from ..core.python_object import numbers
 from ..core.signature import Signature, checked
 from ..core.tensor import Tensor
@@ -27,6 +27,7 @@ __all__ = ["Optimizer"]
 Array: TypeAlias = NDArray[Any]
 Options: TypeAlias = dict[str, Any]
 T = TypeVar("T")
+_HALF = np.dtype(np.float16)
 
 
 class Optimizer:
@@ -142,7 +143,10 @@ class Optimizer:
 
     def _check(self, members: list[Any]) -> list[Tensor]:
         """Return the members. Raise if one occurs twice, or if a new one cannot be trained."""
-        seen, known = set[int](), set(map(id, self._members))
+        given, before = [*map(id, members)], [*map(id, self._members)]
+        if given == before:
+            return self._members
+        seen, known = set[int](), set(before)
         for p in members:
             if not isinstance(p, Tensor):
                 raise DTypeError(f"params must be Tensors, got {type(p).__name__}; pass model.parameters()")
@@ -174,13 +178,16 @@ class Optimizer:
         >>> optimizer.step(closure).item(), w.detach()
         (1.0, tensor([0.8]))
         """
-        with enable_grad():
-            result = None if closure is None else function("closure", closure)()
+        result = None
+        if closure is not None:
+            with enable_grad():
+                result = function("closure", closure)()
         try:
             groups = self._listed_groups()
         except TinygradLenetError as error:
             raise named(error, f"{type(self).__name__}.step")  # noqa: B904  # it is the same error
-        params = [[p for p in group["params"] if getattr(p, "grad", None) is not None] for group in groups]
+        grad = "_grad" if tracer() is None else "grad"  # which a trace hears
+        params = [[p for p in group["params"] if getattr(p, grad, None) is not None] for group in groups]
         _apply(self, params, [[p._grad._data for p in some] for some in params], user_line())
         return result
 
@@ -279,10 +286,10 @@ def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Ar
         raise named(error, f"{type(optimizer).__name__}.step")  # noqa: B904  # it is the same error
     for options, some, arrays in zip(groups, params, grads, strict=True):
         for p, g in zip(some, arrays, strict=True):
-            if p not in optimizer.state:
-                optimizer.state[p] = _fresh(p)
-            state = optimizer.state[p]
-            if state["scratch"].dtype != _working(p):  # the parameter has another dtype than before
+            state = optimizer.state.get(p)
+            if state is None:
+                state = optimizer.state[p] = _fresh(p)
+            if state.get("scratch", g).dtype != _working(p):  # the parameter has another dtype than before
                 state.update(
                     (k, v.astype(_working(p))) for k, v in state.items() if np.shape(v) == p.shape and k != "step"
                 )
@@ -290,7 +297,7 @@ def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Ar
             # A change in place: a graph that saved the old value must refuse to use it.
             p._version[:] = p._version[0] + 1, line
             w = p._data
-            wide = w if w.dtype == _working(p) else _master(w, state)
+            wide = _master(w, state) if w.dtype == _HALF else w
             g = -g if options.get("maximize") else g
             optimizer.update(wide, g.astype(wide.dtype, copy=False), state, options)
             if wide is not w:
@@ -331,7 +338,7 @@ def _fresh(p: Tensor) -> Options:
 
 def _working(p: Tensor) -> np.dtype[Any]:
     """The dtype of a parameter's state and arithmetic: float32 for float16, in which squares of gradients overflow."""
-    return np.dtype(np.float32) if p.dtype == np.float16 else p.dtype
+    return np.dtype(np.float32) if p.dtype == _HALF else p.dtype
 
 
 def _master(w: Array, state: Options) -> Array:

@@ -103,17 +103,18 @@ class SGD(Optimizer):
     @_in_pieces
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
         """Update one parameter."""
-        g = _decayed(w, g, options)
+        if options["weight_decay"]:
+            g = _decayed(w, g, options)
         momentum, scratch = options["momentum"], state["scratch"]
         if momentum:
-            if "momentum_buffer" not in state:
+            v = state.get("momentum_buffer")
+            if v is None:
                 v = state["momentum_buffer"] = np.array(g, order="C")
             else:
-                v = state["momentum_buffer"]
                 v *= momentum
-                v += g if not options["dampening"] else np.multiply(g, 1 - options["dampening"], out=scratch)
+                v += g if not options["dampening"] else np.multiply(g, 1 - options["dampening"], scratch)
             g = g + momentum * v if options["nesterov"] else v
-        w -= np.multiply(g, options["lr"], out=scratch)
+        w -= np.multiply(g, options["lr"], scratch)
 
 
 @declared

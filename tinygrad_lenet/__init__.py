@@ -101,7 +101,6 @@ if TYPE_CHECKING:
     from .serialization import save_checkpoint as save_checkpoint
 else:  # hidden from type checkers, which would accept any name
     globals().update(_public())
-    _hints.answer_by("Tensor", Tensor)
     # The module of each name that is imported at its first use: these take nearly a third of the import time.
     _LAZY = dict.fromkeys(("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"), "")
     _LAZY |= {"checkpoint": "checkpointing", "detect_anomaly": "anomaly", "compile": "replay"}
@@ -110,7 +109,7 @@ else:  # hidden from type checkers, which would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:
-            return _hints.missing_in(__name__, name)
+            return _hints.missing("tl", __name__, name)
         if not _LAZY[name]:
             return import_module(f".{name}", __name__)
         found = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)

@@ -1,10 +1,7 @@
 """Modules: layers and models that own parameters. They are plain classes with plain attributes.
 
 Parameters and submodules are in no register: :func:`_members` searches the attributes for them whenever they are
-needed. Only the names of buffers are registered. Modules that hold others are in ``containers.py``. The last functions
-check the inputs of layers.
-
-``@checked`` (``core/signature.py``) checks arguments by their annotations, and adds the name of the class to an error.
+needed. Only the names of buffers are registered. Modules that hold others are in ``containers.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..core.values import as_dtype, mapped, narrowed
 from ..errors import ArgumentError, DTypeError, ShapeError, TinygradLenetError, brief, listing, named
-from ..hints import Answering
 from .naming import name_layer, title
 
 T = TypeVar("T")
@@ -69,7 +65,7 @@ class StateError(TinygradLenetError, KeyError):
 changes = [0]  # the number of assignments to attributes of modules, which a replay watches
 
 
-class Module(Answering):
+class Module:
     """Base of layers and models. A subclass writes ``__init__`` and ``forward``.
 
     Assign parameters and other modules as attributes, or in lists, tuples and dicts: they are found there, in the order

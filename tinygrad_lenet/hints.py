@@ -59,7 +59,7 @@ def answering(place: str) -> Callable[[Any, str], Any]:
     """
 
     def __getattr__(self: Any, name: str) -> Any:
-        kind = type(self)
+        kind: Any = type(self)
         found = hint(kind, place, name)
         if not found or hasattr(kind, name):
             return object.__getattribute__(self, name)  # raises Python's error, or that of a property

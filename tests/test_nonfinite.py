@@ -329,6 +329,7 @@ DIFFERENT = [
     ("var", "gradient", [inf, -inf], "all NaN, where PyTorch gives the others an infinity"),
     ("conv", "float32", [nan, inf, -inf], "PyTorch leaves out the zeros of padding in float32, not in float64"),
     ("max_pool", "gradient", [nan], "a window with a NaN has no gradient"),
+    ("adaptive_max_pool", "gradient", [nan], "a window with a NaN has no gradient"),
     ("batch_norm", "value", [inf, -inf], "an infinite weight times the distance from the mean; PyTorch has inf - inf"),
     ("group_norm", "value", [inf, -inf], "an infinite weight times the distance from the mean; PyTorch has inf - inf"),
     ("group_norm", "gradient", [inf, -inf], "of an infinite weight"),

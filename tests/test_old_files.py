@@ -191,7 +191,11 @@ def test_a_run_goes_on(folder):
     run = Run()
     run.load(file["state"])
     run.train(3)
-    assert run.standing() == approximately(file["after"], 1e-4)
+    found, expected = run.standing(), file["after"]
+    for values in (found["weights"], found["averages"], expected["weights"], expected["averages"]):
+        # The normalisation removes the bias: its gradient is a rounding error, and AdamW's steps have its sign.
+        del values["0.bias"], values["1.running_mean"]
+    assert found == approximately(expected, 1e-4)
 
 
 # Every layer with weights, and the names that they have in LeNet-5

@@ -77,7 +77,7 @@ def first_axis_only(unbroadcast):
 
 PLANTS = {
     "a sign": rule(tl.sub, y=lambda g: g),
-    "the second order": rule(tl.div, y=lambda g, out, y: -g * getattr(out, "detach", lambda: out)() / y),
+    "the second order": rule(tl.true_divide, y=lambda g, out, y: -g * getattr(out, "detach", lambda: out)() / y),
     "broadcasting undone along one axis": attribute(accumulation, "unbroadcast", first_axis_only),
     "hooks that replace nothing": attribute(accumulation, "hooked", hooks_only_see),
     "changes that are not counted": attribute(

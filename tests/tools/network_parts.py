@@ -410,6 +410,7 @@ WITHOUT = {
     "LambdaLR": "its argument is a function; in test_schedules",
     **dict.fromkeys(["Call", "record_calls", "summary"], "they look at a network"),
     "StateError": "an error",
+    **dict.fromkeys(["utils", "functional", "lr_scheduler"], "modules of what is listed elsewhere"),
     "init": "a module: weights are given by the judge, the same for both libraries",
     "clip_grad_norm_": "every third network clips",
 }

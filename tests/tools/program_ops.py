@@ -83,13 +83,13 @@ BINARY = [
         "tl.add({x}, {y})\ntl.sub({x}, {y})\ntl.mul({x}, {y})\n{x} + {y}\n{x} - {y}\n{x} * {y}\n{x} + {x}", wild=True
     ),
     Form("{x} * {x}"),
-    Form("tl.div({y}, {x})", low=0.2, high=9),
+    *forms("tl.div({y}, {x})\ntl.true_divide({y}, {x})", low=0.2, high=9),
     Form("{y} / {x}", low=0.2, high=9),
     Form("tl.pow({x}, {y})", low=0.2, high=4),
     *forms("tl.maximum({x}, {y})\ntl.minimum({x}, {y})\ntl.maximum({x}, {c})"),
     *forms("tl.hypot({x}, {y})\ntl.arctan2({x}, {y})\ntl.logaddexp({x}, {y})", low=0.1, high=9),
     Form("tl.mod({x}, {c})", kinks=(0,), period=0.75, low=0, high=0.74),
-    Form("tl.mod({x}, 0.75)", kinks=(0,), period=0.75),
+    *forms("tl.mod({x}, 0.75)\ntl.floor_divide({x}, 0.75)", kinks=(0,), period=0.75),
     *forms("tl.where({mask}, {x}, {y})\ntl.where({mask}, {x}, {c})\ntl.where({x} > {c}, {y}, {x})", wild=True),
     Form("tl.masked_fill({x}, {mask}, {c})", wild=True),
     Form("tl.add({x}, {i})", wild=True),
@@ -238,6 +238,8 @@ NETWORKS = [
     tl.kl_div({x}, {like}, 'sum', True)
     tl.binary_cross_entropy_with_logits({x}, {unit})"""
     ),
+    Form("tl.binary_cross_entropy(tl.sigmoid({x}), {unit})"),
+    Form("tl.adaptive_max_pool2d({image}, 2)", distinct=True),
     Form("tl.max_pool2d({image}, 2, {k}, {z})", distinct=True),
     Form("tl.max_pool2d({image}, 2, 2, ceil_mode=True)", distinct=True),
     Form("tl.max_pool1d({signal}, 2, {k})", distinct=True),

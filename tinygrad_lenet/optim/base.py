@@ -269,11 +269,8 @@ class Optimizer:
             self.state[p] = {k: v.astype(_working(p)) if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
     def __repr__(self) -> str:
-        options = [
-            ", ".join(f"{k}={v}" for k, v in group.items() if k not in ("params", "initial_lr"))
-            for group in self.param_groups
-        ]
-        return f"{type(self).__name__}({'; '.join(options)})"
+        options = [[f"{k}={v}" for k, v in g.items() if k not in ("params", "initial_lr")] for g in self.param_groups]
+        return f"{type(self).__name__}({'; '.join(map(', '.join, options))})"
 
 
 @effect

@@ -221,14 +221,13 @@ class RMSprop(Optimizer):
             mean += np.multiply(np.subtract(g, mean, out=scratch), 1 - alpha, out=scratch)
             np.subtract(v, np.multiply(mean, mean, out=scratch), out=scratch)
             v = np.maximum(scratch, 0, out=scratch)  # rounding can make the variance of equal gradients negative
-        _divided(g, v, 1.0, options["eps"], scratch)
+        change = _divided(g, v, 1.0, options["eps"], scratch)
         if options["momentum"]:
             speed = _buffer(state, "momentum_buffer", w)
             speed *= options["momentum"]
-            speed += scratch
-            np.copyto(scratch, speed)
-        scratch *= options["lr"]
-        w -= scratch
+            speed += change
+            change = speed
+        w -= np.multiply(change, options["lr"], out=scratch)
 
 
 @declared
@@ -261,5 +260,4 @@ class Adagrad(Optimizer):
         total, scratch = _buffer(state, "sum", w, options["initial_accumulator_value"]), state["scratch"]
         total += np.multiply(g, g, out=scratch)
         _divided(g, total, 1.0, options["eps"], scratch)
-        scratch *= options["lr"] / (1 + (state["step"] - 1) * options["lr_decay"])
-        w -= scratch
+        w -= np.multiply(scratch, options["lr"] / (1 + (state["step"] - 1) * options["lr_decay"]), out=scratch)

@@ -32,19 +32,7 @@ from .core.primitive import primitive as primitive
 from .core.tensor import Tensor as Tensor
 from .core.tensor import as_tensor as as_tensor
 from .core.tensor import tensor as tensor
-from .errors import AnomalyError as AnomalyError
-from .errors import ArgumentError as ArgumentError
-from .errors import AxisError as AxisError
-from .errors import DataError as DataError
-from .errors import DownloadError as DownloadError
-from .errors import DTypeError as DTypeError
-from .errors import GradientError as GradientError
-from .errors import OutOfMemoryError as OutOfMemoryError
-from .errors import OutOfRangeError as OutOfRangeError
-from .errors import ShapeError as ShapeError
-from .errors import TinygradLenetError as TinygradLenetError
-from .errors import TooLargeError as TooLargeError
-from .errors import UnsupportedError as UnsupportedError
+from .errors import *
 from .kernels.threads import get_num_threads as get_num_threads
 from .kernels.threads import set_num_threads as set_num_threads
 from .numpy_api import from_dlpack as from_dlpack
@@ -64,13 +52,7 @@ if TYPE_CHECKING:
     from . import training as training
     from . import visualize as visualize
     from .anomaly import detect_anomaly as detect_anomaly
-    from .calculus import grad as grad
-    from .calculus import hessian as hessian
-    from .calculus import hvp as hvp
-    from .calculus import jacobian as jacobian
-    from .calculus import jvp as jvp
-    from .calculus import value_and_grad as value_and_grad
-    from .calculus import vjp as vjp
+    from .calculus import *
     from .checkpointing import checkpoint as checkpoint
     from .ops.activations import *
     from .ops.contractions import *
@@ -93,11 +75,7 @@ if TYPE_CHECKING:
     from .ops.sorting import *
     from .ops.unfold import *
     from .replay import compile as compile
-    from .serialization import load as load
-    from .serialization import load_checkpoint as load_checkpoint
-    from .serialization import load_metadata as load_metadata
-    from .serialization import save as save
-    from .serialization import save_checkpoint as save_checkpoint
+    from .serialization import *
 else:  # hidden from type checkers, which would accept any name
     globals().update(_public())
     # The module of each name that is imported at its first use: these take nearly a third of the import time.

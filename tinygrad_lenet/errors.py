@@ -27,6 +27,10 @@ import reprlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+__all__ = ["AnomalyError", "ArgumentError", "AxisError", "DTypeError", "DataError", "DownloadError", "GradientError"]
+__all__ += ["OutOfMemoryError", "OutOfRangeError", "ShapeError", "TinygradLenetError", "TooLargeError"]
+__all__ += ["UnsupportedError"]
+
 
 def printable(text: str, most: int = 2000) -> str:
     """Text for a message, on one line and at most that long. Control characters, which could fool a terminal, become

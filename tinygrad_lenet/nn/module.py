@@ -394,12 +394,12 @@ class Module:
             if name in state and numbers(name, state[name]).shape == tensor.shape:
                 own[name] = tensor  # in earlier versions the state held every Tensor, not only buffers
         arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
-        shapes = {name: (own[name].shape, array.shape) for name, array in arrays.items()}
+        wrong = {name: array.shape for name, array in arrays.items() if array.shape != own[name].shape}
         problems = {
             # Old files of PyTorch lack the count of batches, which no result depends on.
             "missing": [n for n in own if strict and n not in state and not n.endswith("num_batches_tracked")],
             "unexpected": [str(name) for name in state if strict and name not in own],
-            "misshapen": [f"{name} (expected {a}, given {b})" for name, (a, b) in shapes.items() if a != b],
+            "misshapen": [f"{name} (expected {own[name].shape}, given {shape})" for name, shape in wrong.items()],
         }
         found = "; ".join(f"{problem}: {listing(names)}" for problem, names in problems.items() if names)
         if found:

@@ -287,9 +287,8 @@ def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Ar
             if state is None:
                 state = optimizer.state[p] = _fresh(p)
             if state.get("scratch", g).dtype != _working(p):  # the parameter has another dtype than before
-                state.update(
-                    (k, v.astype(_working(p))) for k, v in state.items() if np.shape(v) == p.shape and k != "step"
-                )
+                held = {k: v for k, v in state.items() if np.shape(v) == p.shape and k != "step"}
+                state.update((k, v.astype(_working(p))) for k, v in held.items())
             state["step"] += 1
             # A change in place: a graph that saved the old value must refuse to use it.
             p._version[:] = p._version[0] + 1, line

@@ -241,7 +241,7 @@ class Tilted(optim.SGD):
 def test_a_declared_optimizer_has_the_signature_that_its_annotations_say():
     assert str(inspect.signature(optim.SGD)).replace("'", "") == (
         "(params: Iterable[Any], lr: NonNegative = 0.001, momentum: NonNegative = 0.0, dampening: Real = 0.0, "
-        "weight_decay: NonNegative = 0.0, nesterov: bool = False) -> None"
+        "weight_decay: NonNegative = 0.0, nesterov: bool = False, *, maximize: bool = False) -> None"
     )
     assert list(inspect.signature(optim.AdamW).parameters) == list(inspect.signature(optim.Adam).parameters)
     assert [cls([leaf(1)]).defaults["weight_decay"] for cls in (optim.Adam, optim.AdamW)] == [0.0, 0.01]

@@ -300,7 +300,7 @@ MISTAKES = [
     (lambda: F.cross_entropy(X, [0, 1, 4]), ArgumentError, r"4 classes, 0 \.\.\. 3, but a target is 4"),
     (lambda: F.nll_loss(X, [0, -1, 1]), ArgumentError, "nll_loss: .*a target is -1"),
     (lambda: F.cross_entropy(X, [0, 1]), ShapeError, r"\(3, 4\).*needs class indices of shape \(3,\), got \(2,\)"),
-    (lambda: F.cross_entropy(X, [0.0, 1.0, 2.0]), DTypeError, r"integers, got float\d+; convert"),
+    (lambda: F.cross_entropy(X, [0.0, 1.5, 2.0]), DTypeError, "whole numbers, got 1.5"),
     (lambda: F.cross_entropy(tl.tensor(1.0), 0), ShapeError, "cross_entropy: .*axis of classes"),
     (lambda: F.nll_loss(tl.tensor(1.0), 0), ShapeError, "nll_loss"),
     (

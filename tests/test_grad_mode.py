@@ -42,6 +42,22 @@ def test_one_no_grad_object_can_be_entered_again_within_itself():
     assert tl.is_grad_enabled()
 
 
+@pytest.mark.parametrize(("mode", "enabled"), [(tl.no_grad, False), (tl.enable_grad, True)])
+def test_without_parentheses_a_mode_decorates_and_a_with_block_says_to_add_them(mode, enabled):
+    @mode
+    def double(x):
+        """Twice x."""
+        return x * 2
+
+    with tl.no_grad():
+        assert double(leaf(2)).requires_grad is enabled
+    assert double(leaf(2)).requires_grad is enabled
+    assert (double.__name__, double.__doc__) == ("double", "Twice x.")
+    with pytest.raises(tl.ArgumentError, match=rf"write `with {mode.__name__}\(\):`"), mode:
+        pass
+    assert tl.is_grad_enabled()
+
+
 def test_grad_mode_as_a_decorator_also_when_the_function_calls_itself_or_raises():
     @tl.no_grad()
     def predict(x, depth=2):

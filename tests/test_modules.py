@@ -243,7 +243,7 @@ MISTAKES = [
     (lambda: nn.GroupNorm(2, 6)(X2), ShapeError, r"6.*\(2, 4, 7, 9\)"),
     (lambda: nn.Embedding(5, 3, padding_idx=5), ArgumentError, "one of 5 rows, got 5"),
     (lambda: nn.Embedding(5, 3)(np.array([5])), OutOfRangeError, "5"),
-    (lambda: nn.Embedding(5, 3)(X1), DTypeError, "integers, got float32"),
+    (lambda: nn.Embedding(5, 3)(X1 + 0.5), DTypeError, "whole numbers, got "),
     (lambda: nn.LSTM(3, 4)(X1), ShapeError, r"LSTM\(3, 4\).*\(L, N, 3\).*\(2, 4, 9\)"),
     (lambda: nn.GRU(9, 4, batch_first=True)(X1[..., :3]), ShapeError, r"\(N, L, 9\).*\(2, 4, 3\)"),
     (lambda: nn.RNN(3, 4, nonlinearity="elu"), ArgumentError, "'tanh' or 'relu', got 'elu'"),

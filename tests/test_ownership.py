@@ -74,6 +74,7 @@ OWNERS = {
     **calls(LOSSES, *(lambda f, r=r: lambda x: f(x, x, reduction=r) for r in ("none", "sum", "mean"))),
     **calls("nll_loss multi_margin_loss",
             lambda f: lambda x: f(x, np.zeros(x.shape[:1], np.int64), reduction="none")),
+    "binary_cross_entropy": [lambda x: F.binary_cross_entropy(tl.sigmoid(x), tl.sigmoid(x), reduction="none")],
     "clip": [tl.clip, lambda x: tl.clip(x, -9, 9)],
     "clamp": [tl.clamp],
     "masked_fill": [lambda x: x.masked_fill(False, 0), lambda x: tl.masked_fill(x, x == x, x.sum())],

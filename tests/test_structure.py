@@ -27,7 +27,7 @@ PACKAGE = Path(tl.__file__).parent  # the one in the tree, or the one that is in
 
 # Each row may import only rows above it; the modules of one package may import each other, without cycles.
 ROWS = [
-    {"errors", "_methods"},
+    {"errors", "_methods", "hints"},
     {"checks"},
     {"files", "kernels"},
     {"core"},
@@ -43,6 +43,7 @@ ROWS = [
 LEAVES = {
     "_methods": set(),
     "errors": set(),
+    "hints": set(),
     "files": {"checks", "errors"},
     "checks": {"errors"},
     "kernels": {"errors"},
@@ -171,7 +172,7 @@ def test_the_core_the_afternoon_path_and_the_package_keep_their_budgets():
     lines = size.sizes(PACKAGE)
     replay = sum(n for module, n in lines.items() if module.startswith("replay/"))
     assert replay <= 655
-    assert sum(lines.values()) - replay <= 11_300
+    assert sum(lines.values()) - replay <= 11_380
     assert sum(lines[module] for module in size.CORE) <= 330
     assert sum(lines[module] for module in size.AFTERNOON) <= 1700
 

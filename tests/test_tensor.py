@@ -347,3 +347,11 @@ def test_one_element_can_be_formatted_as_a_number():
     assert f"{tl.tensor(3.14159):.2f}" == "3.14"
     assert f"{tl.tensor([[7.0]], requires_grad=True):5.1f}" == "  7.0"
     assert f"{tl.ones(2)}" == "tensor([1., 1.])"
+
+
+def test_the_elements_of_a_vector_can_be_formatted_as_numbers():
+    assert f"{tl.tensor([3.14159, -1.0]):.2f}" == "[3.14, -1.00]"
+    assert f"{tl.tensor([[0.5], [0.25]]):.0%}" == "[[50%],\n [25%]]"
+    assert f"{tl.tensor([1, 20], dtype='int64'):3d}" == "[  1,  20]"
+    assert f"{tl.zeros(0):.2f}" == "[]"
+    assert f"{tl.ones(2):>20}" == "    tensor([1., 1.])"

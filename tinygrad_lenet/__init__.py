@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import functional as functional
+from . import hints as _hints
 from .core.dtypes import *
 from .core.modes import enable_grad as enable_grad
 from .core.modes import inference_mode as inference_mode
@@ -86,11 +87,13 @@ else:  # hidden from type checkers, which would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return _hints.missing("tl", __name__, name)
         if not _LAZY[name]:
             return import_module(f".{name}", __name__)
         found = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
         return found
+
+    _hints.answer_in("tl", __name__, functional.__name__, linalg.__name__)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

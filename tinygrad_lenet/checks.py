@@ -182,12 +182,12 @@ def entries(state: Any, *names: str) -> list[Any]:
     return [state[name] for name in names]
 
 
-def made(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T]) -> T:
+def made(shape: tuple[int, ...], make: Callable[[tuple[int, ...]], T], given: str = "numbers") -> T:
     """``make(shape)``. Raise if it does not fit into memory."""
     try:
         return make(shape)
     except (MemoryError, ValueError, OverflowError):
-        text = f"an array of shape {brief(shape)} is more than fits into memory; give smaller numbers"
+        text = f"an array of shape {brief(shape)} is more than fits into memory; give smaller {given}"
         raise ArgumentError(text) from None
 
 

@@ -22,7 +22,7 @@ import vocabulary
 from ulps import MILD, ROWS, Error, elementwise_row, mp, pairs, plus, points, sigma
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.ops import activations, elementwise, maths
+from tinygrad_lenet.ops import activations, elementwise, losses, maths
 
 one = functools.partial(elementwise_row, "elementwise")
 act = functools.partial(elementwise_row, "activations")
@@ -120,6 +120,16 @@ one("exp", mp.exp, mp.exp, at=(88.72284, 1e-6), bounds=(4, 4))
 one("expm1", mp.expm1, mp.exp, at=(88.72284, 1e-6), bounds=(4, 4))
 one("log", mp.log, lambda x: 1 / x, at=(1,), low=1e-45, bounds=(4, 1))
 one("log1p", mp.log1p, lambda x: 1 / (1 + x), at=(-1, 1e-7, 1e-4), low=-0.99999994, bounds=(4, 2))
+one(
+    "binary_cross_entropy",
+    lambda x: mp.log(1 - x) if x < 1 else mp.mpf(-100),
+    lambda x: -1 / max(1 - x, mp.mpf(np.float32(1e-12).item())),
+    call=lambda x: losses._log_share(x, True),
+    at=(1e-7, 0.5, 0.99999994),
+    low=0,
+    high=1,
+    bounds=(4, 2),
+)
 one("log2", lambda x: mp.log(x) / mp.log(2), lambda x: 1 / (x * mp.log(2)), at=(1,), low=1e-45, bounds=(4, 2))
 one("log10", lambda x: mp.log(x) / mp.log(10), lambda x: 1 / (x * mp.log(10)), at=(1,), low=1e-45, bounds=(4, 2))
 ANGLES = [PI * k / 2 for k in range(-6, 7) if k] + [710 * PI / 2, 1e5 * PI]

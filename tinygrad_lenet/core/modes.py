@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from ..checks import flag
+from ..errors import ArgumentError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,7 +45,19 @@ def is_grad_enabled() -> bool:
     return mode is True or mode is not _thread.mark
 
 
-class _GradMode(ContextDecorator):
+class _WithoutParentheses(type):
+    """The type of ``no_grad``: ``@no_grad`` decorates, and ``with no_grad:`` is an error that says what to write."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls()(*args) if args and callable(args[0]) else super().__call__(*args, **kwargs)
+
+    def __enter__(cls) -> None:
+        raise ArgumentError(f"{cls.__name__} needs parentheses: write `with {cls.__name__}():`")
+
+    __exit__ = __enter__  # never called; `with` looks for both
+
+
+class _GradMode(ContextDecorator, metaclass=_WithoutParentheses):
     enabled: bool
 
     def __init__(self) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from .._methods import Methods
 from ..checks import flag, listed
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError, TinygradLenetError, brief, named, translated
+from ..hints import answering
 from .modes import is_grad_enabled, no_grad, tracer, user_line, watcher
 from .values import NATIVE, as_index, converted, mapped, unchanged
 
@@ -117,6 +118,8 @@ class PythonObject(Methods):
         def _wrap(array: NDArray[Any], node: Node | None = None, version: list[Any] | None = None) -> Tensor: ...
         def numpy(self) -> NDArray[Any]: ...
         def detach(self) -> Tensor: ...
+    else:  # a type checker would accept any name
+        __getattr__ = answering("Tensor")
 
     # Attributes
 
@@ -251,6 +254,8 @@ class PythonObject(Methods):
 
     def __format__(self, spec: str) -> str:
         self._read("format()")
+        if self._data.size != 1 and spec.endswith(tuple("deEfFgGn%")):
+            return np.array2string(self._data, separator=", ", formatter={"all": lambda number: format(number, spec)})
         return format(self._data.item(), spec) if spec and self._data.size == 1 else format(str(self), spec)
 
     def __len__(self) -> int:

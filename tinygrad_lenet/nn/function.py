@@ -68,7 +68,8 @@ class Function(Module):
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         new = {name: self._signature.parameters[name].default for name in self._kinds}
-        super().__setstate__(new | attributes | attributes.pop("options", {}))  # older pickles have a dict of options
+        older = attributes.pop("options", {})  # a dict of options
+        super().__setstate__(new | attributes | older)
 
     @property
     def options(self) -> dict[str, Any]:

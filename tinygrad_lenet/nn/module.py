@@ -1,11 +1,7 @@
 """Modules: layers and models that own parameters. They are plain classes with plain attributes.
 
 Parameters and submodules are in no register: :func:`_members` searches the attributes for them whenever they are
-needed. Only the names of buffers are registered. Modules that hold others are in ``containers.py``. The last functions
-check the inputs of layers.
-
-``@checked`` (``core/signature.py``) checks arguments by their annotations, and begins an error with the name of the
-class or method.
+needed. Only the names of buffers are registered. Modules that hold others are in ``containers.py``.
 """
 
 from __future__ import annotations

@@ -183,10 +183,10 @@ def getitem(x: Array, index: Any) -> Tensor:
     return _pick(x, as_index(index, _own_index))
 
 
-def _index_array(name: str, values: Array) -> Any:
-    """Return a Tensor or an array of indices."""
+def _index_array(name: str, values: Array, kinds: str = "iu") -> Any:
+    """Return a Tensor or an array of indices. With kind f, :func:`checked_index` checks that floats are integers."""
     found = values if isinstance(values, Tensor) else np.asarray(values)
-    if found.dtype.kind not in "iu":
+    if found.dtype.kind not in kinds:
         raise DTypeError(f"{name} must hold integers, got {found.dtype}; convert: {name}.astype('int64')")
     return found
 
@@ -194,8 +194,13 @@ def _index_array(name: str, values: Array) -> Any:
 @primitive(effect=True)
 def checked_index(index: Any, low: int, high: int, error: Any, message: str, ignored: int | None = None) -> Array:
     """Return a sealed copy of indices, with -1 in place of those to ignore. Raise an error unless the others lie in
-    ``low ... high - 1``; in its message, {0} is the first that does not, and {1} all indices.
+    ``low ... high - 1``; in its message, {0} is the first that does not, and {1} all indices. Floats must be integers.
     """
+    if index.dtype.kind == "f":
+        broken = index[(index != np.rint(index)) | ~(np.abs(index) < np.float64(2**63))]
+        if broken.size:
+            raise DTypeError(f"indices must be whole numbers, got {broken[0]}")
+        index = index.astype(np.intp)
     found = index.astype(np.intp)
     inside = ignored is not None and low <= ignored < high
     if inside or not (index.size and low <= _min(index, None) and _max(index, None) < high):
@@ -207,7 +212,9 @@ def checked_index(index: Any, low: int, high: int, error: Any, message: str, ign
     return sealed(found)
 
 
+checked_index.vjp(index=None)
 checked_index.check(np.array([2, 0]), 0, 3, OutOfRangeError, "", 0)
+checked_index.check(np.array([2.0, 0.0]), 0, 3, OutOfRangeError, "", 0)
 
 
 def _indices_along(x: Tensor, indices: Array, axis: int, name: str) -> tuple[Any, int]:
@@ -344,10 +351,10 @@ def scatter_add(x: Array, axis: int, index: Array, src: Array) -> Tensor:
 def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     """Class indices (...,) as integers (..., num_classes) that are 1 at the index and else 0; PyTorch's ``one_hot``.
 
-    With -1, ``num_classes`` is one more than the largest index.
+    With -1, ``num_classes`` is one more than the largest index. Indices may be floats that are whole numbers.
 
     Raises:
-        DTypeError: the indices are not integers.
+        DTypeError: the indices are not whole numbers.
         OutOfRangeError: an index is negative, or ``num_classes`` or more.
 
     >>> import tinygrad_lenet as tl
@@ -355,10 +362,11 @@ def one_hot(tensor: Array, num_classes: int = -1) -> Tensor:
     tensor([[1, 0, 0],
             [0, 0, 1]], dtype=int64)
     """
-    index = _index_array("tensor", tensor)
+    high = np.iinfo(np.intp).max if num_classes == -1 else num_classes
+    message = "a class index must be 0 or more, and less than num_classes if that is given; got {0}"
+    index = checked_index(_index_array("tensor", tensor, "iuf"), 0, high, OutOfRangeError, message)
     count = num_classes if num_classes != -1 else int(amax(index)) + 1 if index.size else 0
-    message = f"the class indices in tensor must lie in 0 ... {count - 1}, got {{1}}"
-    return (checked_index(index, 0, count, OutOfRangeError, message)[..., None] == np.arange(count)).astype(np.int64)
+    return (index[..., None] == np.arange(count)).astype(np.int64)
 
 
 @composite(torch="nn.functional.embedding")
@@ -366,12 +374,12 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
     """The rows of a table at the given indices, PyTorch's ``embedding``: (...,) to (..., D).
 
     Args:
-        input: integers of any shape, 0 ... V - 1.
+        input: integers of any shape, 0 ... V - 1, or floats that are whole numbers.
         weight: the table, (V, D).
         padding_idx: the row that gets no gradient.
 
     Raises:
-        DTypeError: the indices are not integers.
+        DTypeError: the indices are not whole numbers.
         OutOfRangeError: an index is beyond the end of the table.
         ShapeError: the table does not have two axes.
 
@@ -380,7 +388,7 @@ def embedding(input: Array, weight: Array, padding_idx: int | None = None) -> Te
     tensor([[4., 5.],
             [0., 1.]])
     """
-    table, index = as_tensor(weight), _index_array("input", input)
+    table, index = as_tensor(weight), _index_array("input", input, "iuf")
     if table.ndim != 2:
         raise ShapeError(f"weight must be a table (V, D), got {table.shape}")
     message = f"indices must lie in 0 ... {len(table) - 1}, got {{0}} in input"

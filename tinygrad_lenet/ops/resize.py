@@ -95,7 +95,7 @@ def _adaptive(input: Any, output_size: Any, pool: Callable[..., Tensor], reduce:
     size = pair("output_size", [n if m is None else m for n, m in zip(x.shape[-2:], wanted, strict=False)])
     if x.ndim == 4 and not any(n % m for n, m in zip(x.shape[2:], size, strict=True)):
         return pool(x, (x.shape[2] // size[0], x.shape[3] // size[1]))
-    made((*x.shape[:-2], *size), np.empty)  # raises if it does not fit, before a long loop
+    made((*x.shape[:-2], *size), np.empty, "output_size")  # raises if it does not fit, before a long loop
     wide: Tensor = single(x)  # float16 is added in float32
     for axis, m in zip((x.ndim - 1, x.ndim - 2), size[::-1], strict=True):
         n = x.shape[axis]

@@ -36,7 +36,7 @@ def _in_pieces(update: Any) -> Any:
             piece = {name: v[rows] if isinstance(v, np.ndarray) else v for name, v in before.items()}
             piece["scratch"] = before["scratch"][: rows.stop - rows.start]
             update(self, w[rows], g[rows], piece, options)
-            for name in piece.keys() - before.keys():  # the first step creates the state
+            for name in [name for name in piece if name not in before]:  # the first step creates the state
                 state.setdefault(name, np.zeros_like(w))[rows] = piece[name]
 
     return pieces

@@ -22,11 +22,7 @@ from typing import TYPE_CHECKING, Any
 from . import functional as functional
 from . import hints as _hints
 from .core.dtypes import *
-from .core.modes import enable_grad as enable_grad
-from .core.modes import inference_mode as inference_mode
-from .core.modes import is_grad_enabled as is_grad_enabled
-from .core.modes import no_grad as no_grad
-from .core.modes import set_grad_enabled as set_grad_enabled
+from .core.modes import *
 from .core.primitive import Array as Array
 from .core.primitive import draw as draw
 from .core.primitive import primitive as primitive

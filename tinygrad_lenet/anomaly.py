@@ -86,10 +86,9 @@ def _arguments(op: Any, args: Sequence[Any], shape: Index, at: Index) -> str:
     """The values of the arguments at an index of the output, or whether they are finite if their shape differs."""
     found = []
     for i, a in enumerate(args):
-        last = min(i, len(op.names) - 1)
-        if a is None or not op.signature.operands[last]:
+        if not op.signature.is_operand(i, a):
             continue
-        name, values = op.names[last], to_array(a)
+        name, values = op.signature.name_of(i), to_array(a)
         if values.shape == shape or not values.ndim:
             found.append(f"where {name} is {values[at if values.ndim else ()]}")
         else:

@@ -100,11 +100,10 @@ def instance(name: str, value: Any, kind: type[T], hint: str = "") -> T:
     raise DTypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}" + (f"; {hint}" if hint else ""))
 
 
-def function(name: str, value: Any) -> Callable[..., Any]:
+def function(name: str, value: Any) -> Any:
     """``value``, which must be callable."""
     if callable(value):
-        found: Callable[..., Any] = value
-        return found
+        return value
     raise DTypeError(f"{name} must be a function, got {brief(value)}")
 
 

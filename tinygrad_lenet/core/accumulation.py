@@ -127,8 +127,7 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
     """Add gradients to the ``.grad`` of leaves: to all of them or, if Ctrl-C interrupts it, to none."""
-    trace = tracer()
-    if trace is not None:
+    if (trace := tracer()) is not None:
         trace.accumulate(gradients, seed)
         return
 

@@ -35,8 +35,7 @@ class Hook:
 
 def hooked(vertex: Vertex, gradient: Any) -> Any:
     """The gradient of a node or leaf after its hooks have seen, and perhaps replaced, it."""
-    trace = tracer()
-    if trace is not None:
+    if (trace := tracer()) is not None:
         trace.refuse("a hook receives a gradient")
     for hook in sorted(vertex._hooks or (), key=lambda hook: hook.last):
         gradient = hook.run(gradient)

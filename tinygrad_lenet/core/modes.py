@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from ..checks import flag
 from ..errors import ArgumentError
 
+__all__ = ["enable_grad", "inference_mode", "is_grad_enabled", "no_grad", "set_grad_enabled"]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -190,8 +192,7 @@ def effect(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def call(*args: Any) -> None:
         function(*args)
-        trace = tracer()
-        if trace is not None:
+        if (trace := tracer()) is not None:
             trace.effect(function, args)
 
     return call

@@ -106,8 +106,7 @@ class Op:
             if plan.rules and out.dtype.kind == "f":  # integers have no gradient
                 node = plan.record(args, plain, out, version)
         result = Tensor._wrap(out, node, version)
-        hear = listener()  # usually None
-        if hear is not None:
+        if (hear := listener()) is not None:  # usually None
             hear(self, args, result)
         return result
 

@@ -140,8 +140,7 @@ class PythonObject(Methods):
 
     def _read(self, how: str) -> None:
         """Tell a trace that Python reads the values: a replay would not."""
-        trace = tracer()
-        if trace is not None:
+        if (trace := tracer()) is not None:
             trace.refuse(f"{how} reads the values of a tensor")
 
     def _recorded(self) -> bool:
@@ -178,8 +177,7 @@ class PythonObject(Methods):
 
         Leaves have it, and tensors whose :meth:`retain_grad` was called; others warn that theirs is None.
         """
-        trace = tracer()
-        if trace is not None:
+        if (trace := tracer()) is not None:
             trace.read_grad(self)
         if self._grad is None and self._node is not None and not self._node._hooks:
             warnings.warn("only leaves have a .grad; call x.retain_grad() before backward() to keep it", stacklevel=2)
@@ -191,8 +189,7 @@ class PythonObject(Methods):
             not isinstance(value, PythonObject) or value.shape != self.shape or value.dtype != self.dtype
         ):
             raise ShapeError(f"grad must be a Tensor of {self.dtype} and shape {self.shape}, got {brief(value)}")
-        trace = tracer()
-        if trace is not None:
+        if (trace := tracer()) is not None:
             trace.set_grad(self)
         self._grad = value
 
@@ -286,8 +283,7 @@ class PythonObject(Methods):
             raise GradientError("a tensor that requires a gradient cannot be changed in place; use where(), no_grad()")
         if not self._data.flags.writeable:
             raise ArgumentError(f"this tensor of shape {self.shape} is a read-only view; change its clone() instead")
-        watch = watcher()
-        if watch is not None:
+        if (watch := watcher()) is not None:
             watch(self, key, value)
         before = self._version[:]
         self._version[:] = before[0] + 1, user_line()  # before the change, since Ctrl-C may come between the two

@@ -9,10 +9,9 @@ computes the same products on as many threads as it likes.
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib
 import os
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from .threads import _finally, exclusively
 
 
-@functools.cache
+@cache
 def _number() -> tuple[Any, Any] | None:
     """OpenBLAS's functions that get and set the number of its threads, or None if NumPy uses another BLAS."""
     from pathlib import Path  # takes a while to import

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import memory
-from .memory import Room
 from .sums import added
 from .threads import parallel
 from .windows import cut
@@ -92,7 +91,7 @@ def _rounded(mean: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     return centre, mean - centre.ravel()
 
 
-def moments(x: Array, at: Channels, room: Room = memory.empty) -> tuple[Array, Array]:
+def moments(x: Array, at: Channels) -> tuple[Array, Array]:
     """The mean and the (biased) variance of each channel of ``x``, (A, C, B).
 
     Both are computed from distances to an approximate mean, that of the first elements, so that neither a large mean
@@ -102,7 +101,7 @@ def moments(x: Array, at: Channels, room: Room = memory.empty) -> tuple[Array, A
     mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (1 / (len(few) * few.shape[2]))
     for _ in range(3):
         centre, _ = _rounded(mean, x.dtype)
-        off, squares = _sums(functools.partial(_powers, x, centre, dtype, room), at) / at.each
+        off, squares = _sums(functools.partial(_powers, x, centre, dtype), at) / at.each
         mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
         if not np.isfinite(var).all():  # squares overflow
             dtype = np.dtype(np.float64)
@@ -113,24 +112,23 @@ def moments(x: Array, at: Channels, room: Room = memory.empty) -> tuple[Array, A
     return mean, var
 
 
-def _powers(x: Array, centre: Array, dtype: np.dtype[Any], room: Room, rows: slice) -> Array:
+def _powers(x: Array, centre: Array, dtype: np.dtype[Any], rows: slice) -> Array:
     """The sums of the distances from the centre in a block, and the sums of their squares."""
     block = x[rows]
-    off = np.subtract(block, centre, out=room(block.shape, dtype), dtype=dtype)
+    off = np.subtract(block, centre, out=memory.empty(block.shape, dtype), dtype=dtype)
     first = added(off, (0, 2))
     return np.stack([first, added(np.multiply(off, off, out=off), (0, 2))])
 
 
-def _products(x: Array, g: Array, centre: Array, at: Channels, room: Room) -> tuple[Array, Array]:
+def _products(x: Array, g: Array, centre: Array, at: Channels) -> Any:
     """The sums of the gradients, and the sums of their products with the distances from the centre."""
 
     def compute(rows: slice) -> Array:
         block, grads = x[rows], g[rows]
-        off = np.subtract(block, centre, out=room(block.shape, block.dtype))
+        off = np.subtract(block, centre, out=memory.empty(block.shape, block.dtype))
         return np.stack([added(grads, (0, 2)), added(np.multiply(off, grads, out=off), (0, 2))])
 
-    total, common = _sums(compute, at)
-    return total, common
+    return _sums(compute, at)
 
 
 def normalize(
@@ -150,19 +148,11 @@ def normalize(
 
 
 def input_grad(
-    out: Array,
-    g: Array,
-    x: Array,
-    at: Channels,
-    mean: Array,
-    var: Array,
-    weight: Array,
-    eps: float,
-    room: Room = memory.empty,
+    out: Array, g: Array, x: Array, at: Channels, mean: Array, var: Array, weight: Array, eps: float
 ) -> None:
     """Write the gradient of :func:`normalize` for ``x`` to ``out``, including that through mean and variance."""
     factor, (centre, rest) = 1 / np.sqrt(var + eps), _rounded(mean, x.dtype)
-    total, common = (value / at.each for value in _products(x, g, centre, at, room))
+    total, common = (value / at.each for value in _products(x, g, centre, at))
     steep = (common - rest * total) * factor**2
     shift, slope, scale = (_column(v, x.dtype) for v in (total - rest * steep, steep, weight * factor))
 
@@ -176,11 +166,9 @@ def input_grad(
     _in_blocks(compute, at)
 
 
-def weight_grad(
-    g: Array, x: Array, at: Channels, mean: Array, var: Array, eps: float, room: Room = memory.empty
-) -> Array:
+def weight_grad(g: Array, x: Array, at: Channels, mean: Array, var: Array, eps: float) -> Array:
     """The gradient of :func:`normalize` for the weights."""
     centre, rest = _rounded(mean, x.dtype)
-    total, common = _products(x, g, centre, at, room)
+    total, common = _products(x, g, centre, at)
     found: Array = (common - rest * total) / np.sqrt(var + eps)
     return found.astype(x.dtype)

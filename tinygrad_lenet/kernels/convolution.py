@@ -19,8 +19,7 @@ Source: Chellapilla, Puri, Simard, *High performance convolutional neural networ
 
 from __future__ import annotations
 
-import functools
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate
 from operator import mul
 from typing import Any, NamedTuple
@@ -147,7 +146,7 @@ def _strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(accumulate(shape[:0:-1], mul, initial=itemsize))[::-1]
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def _output_blocks(
     at: Geometry, channels: int, outs: int, batch: int, itemsize: int, ones: int = 0
 ) -> tuple[list[OutputBlock], int]:
@@ -170,7 +169,7 @@ def _output_blocks(
     return found, work
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def _image_blocks(at: Geometry, channels: int, outs: int, batch: int, itemsize: int) -> tuple[list[ImageBlock], int]:
     """The blocks of the images, and the number of multiply-adds."""
     groups, o, height = at.groups, outs // at.groups, at.windows.size[0]

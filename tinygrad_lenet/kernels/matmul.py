@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from typing import Any
 
@@ -56,7 +55,7 @@ def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], room: Room) -> 
     ]
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)
 def _cuts(m: int, k: int, n: int) -> list[tuple[slice, int, slice, int]]:
     """Parts of a product (m, k) by (k, n), each with the size of its tiles: rows, their step, columns, their step."""
     columns = _even(n, max(_WIDE, _TILE // (k * min(m, 32))), _WIDE)
@@ -135,7 +134,7 @@ def linear_steps(out: Any, room: Room, x: NDArray[Any], weight: NDArray[Any], bi
     return steps
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)
 def _parts(m: int, k: int, n: int) -> list[tuple[slice, slice]]:
     """Parts of a product for the threads. They do not depend on their number, nor do the bits of the result."""
     count = -(-min(8, m * k * n // threads.WORTH) // 2) * 2 or 1  # an even number, for two threads

@@ -7,8 +7,7 @@ their rows are cut into blocks. It holds no arrays. The computation returns the 
 
 from __future__ import annotations
 
-import functools
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +54,7 @@ class Block(NamedTuple):
     places: tuple[Any, ...]  # for each position in the kernel, in row-major order, an index: the windows' pixels there
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def blocks(at: Windows, parts: int) -> list[Block]:
     """Blocks of rows of windows: about ``parts`` of them, or one if neighbouring rows share pixels."""
     count = at.grid[0]

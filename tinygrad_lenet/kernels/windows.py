@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from functools import partial
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ShapeError
 from .steps import Room, Steps
+
+Pair: TypeAlias = tuple[int, int]
 
 CACHED = 1 << 16  # bytes up to which one pass over all memory takes less time than several calls for parts of it
 
@@ -22,14 +23,14 @@ class Windows(NamedTuple):
     the width.
     """
 
-    size: tuple[int, int]  # height and width of the image
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    before: tuple[int, int]  # padding above, and to the left
-    padded: tuple[int, int]  # height and width with padding and the pixels that ceil_mode adds
-    full: tuple[int, int]  # height and width with padding only
-    grid: tuple[int, int]  # the number of windows: height and width of the output
+    size: Pair  # height and width of the image
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    before: Pair  # padding above, and to the left
+    padded: Pair  # height and width with padding and the pixels that ceil_mode adds
+    full: Pair  # height and width with padding only
+    grid: Pair  # the number of windows: height and width of the output
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -56,15 +57,8 @@ class Windows(NamedTuple):
         return down, slice(b * dw, b * dw + (ow - 1) * sw + 1, sw)
 
 
-@functools.lru_cache(maxsize=1024)
-def windows(
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    padding: Any,
-    ceil_mode: bool,
-) -> Windows:
+@lru_cache(maxsize=1024)
+def windows(size: Pair, kernel: Pair, stride: Pair, dilation: Pair, padding: Any, ceil_mode: bool) -> Windows:
     """The windows of a kernel over images; for ``padding`` see ``ops.windows.windows``."""
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     pads: Any = padding

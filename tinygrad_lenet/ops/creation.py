@@ -358,6 +358,4 @@ def randperm(n: Count, generator: Seed = None, dtype: DTypeLike = np.int64) -> T
 
 
 def _owned(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:
-    tensor = Tensor._wrap(np.asarray(array))
-    tensor.requires_grad = requires_grad
-    return tensor
+    return Tensor._wrap(np.asarray(array)).requires_grad_(requires_grad)

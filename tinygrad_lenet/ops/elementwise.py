@@ -70,10 +70,11 @@ mul.vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)
 mul.check(draw(3, 2), draw(2))
 mul.check(draw(2, 1, 2), draw(3, 1))
 mul.check(draw(2), 3.0)
+mul.planned(ufunc_steps(np.multiply), rows=())
 mul.known_as(operator="mul", numpy=np.multiply, torch="mul", onnx="Mul")
 
 
-@primitive
+@ufunc(np.true_divide, draw(3, 2), draw(2, low=0.5, high=2), operator="truediv", onnx="Div")
 def true_divide(x: Array, y: Array) -> Array:
     """Quotient, ``x / y``, a float even if both are integers. Division by zero gives ±inf or NaN, as in NumPy.
 
@@ -81,14 +82,11 @@ def true_divide(x: Array, y: Array) -> Array:
     >>> tl.true_divide(tl.tensor([1.0, 2.0]), 4)
     tensor([0.25, 0.5 ])
     """
-    return np.true_divide(x, y)
 
 
 true_divide.op.name = "div"
 true_divide.vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
-true_divide.check(draw(3, 2), draw(2, low=0.5, high=2))
 true_divide.check(1.0, draw(2, low=-2, high=-0.5))
-true_divide.known_as(operator="truediv", numpy=np.divide, torch="true_divide", onnx="Div")
 
 
 @composite(method=True, torch="div")
@@ -183,7 +181,22 @@ round.check(draw(3, 2), decimals=1)
 round.known_as(method=True, numpy=(np.rint, np.round), torch="round")
 
 
-@primitive
+_BETWEEN_JUMPS = draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1)
+
+
+@ufunc(np.floor_divide, *_BETWEEN_JUMPS, method=True, operator="floordiv", x=None, y=None)
+def floor_divide(x: Array, y: Array) -> Array:
+    """``x // y``, the floor of the exact quotient: integers of integers. Its gradient is 0, and not recorded.
+
+    A float divided by 0 is ±inf or NaN, an integer 0 with NumPy's warning (PyTorch raises an error).
+
+    >>> import tinygrad_lenet as tl
+    >>> tl.tensor([7.0, -7.0]) // 2, tl.arange(5) // 2
+    (tensor([ 3., -4.]), tensor([0, 0, 1, 1, 2], dtype=int64))
+    """
+
+
+@ufunc(np.mod, draw(3, low=-4.9, high=-4.1), 3.0, method=True, operator="mod", torch="remainder")
 def mod(x: Array, y: Array) -> Array:
     """Remainder, ``x - floor(x / y) * y``; NaN for ``y = 0``. Like Python's ``%`` and PyTorch's ``remainder`` it has
     the sign of ``y``.
@@ -194,29 +207,10 @@ def mod(x: Array, y: Array) -> Array:
     >>> tl.mod(tl.tensor([5.0, -5.0]), 3)
     tensor([2., 1.])
     """
-    return np.mod(x, y)
 
 
-@primitive
-def floor_divide(x: Array, y: Array) -> Array:
-    """``x // y``, the floor of the exact quotient: integers of integers. Its gradient is 0, and not recorded.
-
-    A float divided by 0 is ±inf or NaN, an integer 0 with NumPy's warning (PyTorch raises an error).
-
-    >>> import tinygrad_lenet as tl
-    >>> tl.tensor([7.0, -7.0]) // 2, tl.arange(5) // 2
-    (tensor([ 3., -4.]), tensor([0, 0, 1, 1, 2], dtype=int64))
-    """
-    return np.floor_divide(x, y)
-
-
-floor_divide.vjp(x=None, y=None)
-floor_divide.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
-floor_divide.known_as(method=True, operator="floordiv", numpy=np.floor_divide, torch="floor_divide")
 mod.vjp(x=lambda g: g, y=lambda g, x, y: -g * floor_divide(x, y))
-mod.check(draw(3, 2, low=-1.3, high=-1.1), draw(2, low=0.8, high=1))
-mod.check(draw(3, low=-4.9, high=-4.1), 3.0)
-mod.known_as(method=True, operator="mod", numpy=np.remainder, torch="remainder")
+mod.check(*_BETWEEN_JUMPS)
 mod.known_as(onnx=lambda g, t, x, y: g.node("Sub", x, g.node("Mul", y, g.node("Floor", g.node("Div", x, y)))))
 
 
@@ -351,10 +345,6 @@ def masked_fill(x: Array, mask: Array, value: Array) -> Tensor:
     """
     x = as_tensor(x)
     return where(mask, tensor_of("value", value, x.dtype).astype(x.dtype), x)
-
-
-for _op, _function in ((mul, np.multiply), (true_divide, np.true_divide), (mod, np.mod)):
-    _op.planned(ufunc_steps(_function), rows=())
 
 
 # Copies

@@ -274,8 +274,7 @@ def max_pool1d(
     step = kernel_size if stride is None else stride
     options = (1, kernel_size), (1, step), (0, padding), (1, dilation), ceil_mode, return_indices
     found: Any = max_pool2d(row_images(input), *options)
-    found = [t.squeeze(-2) for t in (found if return_indices else (found,))]
-    return tuple(found) if return_indices else found[0]  # type: ignore[return-value]  # a pair, if asked for
+    return tuple(t.squeeze(-2) for t in found) if return_indices else found.squeeze(-2)  # type: ignore[return-value]
 
 
 @composite(torch="nn.functional.avg_pool1d")

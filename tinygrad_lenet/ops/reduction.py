@@ -18,7 +18,7 @@ from .elementwise import abs, maximum, minimum, select, where
 from .logic import ne
 from .maths import sqrt, square
 from .rearrange import flip
-from .shape import axes_of, axis_of, broadcast_to, concatenate, reshape, shared
+from .shape import along, axes_of, axis_of, broadcast_to, concatenate, reshape, shared
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 T = TypeVar("T", bound=Any)  # an array or a Tensor
@@ -340,21 +340,19 @@ def _cumprod(x: Array, axis: int) -> Array:
 
 def _shifted(x: Any, axis: int) -> Any:
     """Return ``[1, x[0], x[1], ...]`` along an axis, without the last element of ``x``."""
-    head = (slice(None),) * axis
-    ones = select(x[(*head, slice(0, 1))], np.False_) + 1
-    return concatenate([ones, x[(*head, slice(0, -1))]], axis)
+    ones = select(x[along(axis, slice(0, 1))], np.False_) + 1
+    return concatenate([ones, x[along(axis, slice(0, -1))]], axis)
 
 
 def _cumprod_x(g: Any, x: Any, axis: int) -> Any:
     """``x[i]`` gets the product of the elements before it, times ``y[i] = g[i] + x[i + 1] * y[i + 1]``: for each later
     output, its gradient times the elements between. Nothing is divided, so zeros do no harm.
     """
-    head = (slice(None),) * axis
     last = x.shape[axis] - 1
     wide, up = wider(x), wider(g)
-    y = [up[(*head, slice(last, None))]]
+    y = [up[along(axis, slice(last, None))]]
     for i in reversed(range(last)):
-        y.append(up[(*head, slice(i, i + 1))] + wide[(*head, slice(i + 1, i + 2))] * y[-1])
+        y.append(up[along(axis, slice(i, i + 1))] + wide[along(axis, slice(i + 1, i + 2))] * y[-1])
     return (_cumprod(_shifted(wide, axis), axis) * concatenate(y[::-1], axis)).astype(x.dtype)
 
 

@@ -25,6 +25,7 @@ def ufunc(
     method: bool | None = None,
     operator: str = "",
     numpy: Any = None,
+    torch: str = "",
     onnx: Any = None,
     **rules: Any,
 ) -> Callable[[Callable[P, Array]], Primitive[P]]:
@@ -37,9 +38,11 @@ def ufunc(
         method: whether Tensors have a method of the op's name; by default, if there is no operator.
         operator: Python's operator that calls the op.
         numpy: NumPy's name of the function, if ``function`` only calls it.
-        onnx: see :meth:`Composite.known_as`. The op has the same name in PyTorch.
+        torch: PyTorch's name of the function, if it is not that of the op.
+        onnx: see :meth:`Composite.known_as`.
         rules: the rule of each argument, see :meth:`Primitive.vjp`.
     """
+    method = not operator if method is None else method
 
     def unary(x: Array) -> Array:
         return function(x)
@@ -51,10 +54,9 @@ def ufunc(
         op: Primitive[P] = primitive(functools.wraps(named)(binary if "y" in parameters(named) else unary))
         op.vjp(**rules)
         op.check(*case)
-        has_method = not operator if method is None else method
         if isinstance(function, np.ufunc):
             op.planned(ufunc_steps(function), rows=())
-        op.known_as(method=has_method, operator=operator, numpy=numpy or function, torch=op.__name__, onnx=onnx)
+        op.known_as(method=method, operator=operator, numpy=numpy or function, torch=torch or op.__name__, onnx=onnx)
         return op
 
     return declare

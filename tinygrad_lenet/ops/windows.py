@@ -38,14 +38,7 @@ def _along_axis(n: int, kernel: int, stride: int, padding: Any, dilation: int, c
 
 
 def window_views(
-    shape: Any,
-    dtype: Any,
-    kernel: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    ceil_mode: bool = False,
-    fill: Any = 0,
+    shape: Any, dtype: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any = False, fill: Any = 0
 ) -> tuple[Any, Any, Any]:
     """Three views of one new array: the images (N, C, H, W), the images with padding, and all windows
     (N, C, OH, OW, kh, kw).

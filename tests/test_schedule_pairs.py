@@ -141,7 +141,7 @@ def test_groups_that_are_added_later_have_their_own_rates():
     other = sgd(1.0)
     strict = optim.ReduceLROnPlateau(other, min_lr=[0.1])
     other.add_param_group({"params": tl.ones(1, requires_grad=True)})
-    with pytest.raises(ArgumentError, match="one for each of the 2 groups, got 1"):
+    with pytest.raises(ArgumentError, match="one for each of the 2, got 1"):
         strict.step(1.0)
     step = optim.StepLR(other, 1)
     del other.param_groups[1]

@@ -72,11 +72,7 @@ if TYPE_CHECKING:
     from .ops.sorting import *
     from .ops.unfold import *
     from .replay import compile as compile
-    from .serialization import load as load
-    from .serialization import load_checkpoint as load_checkpoint
-    from .serialization import load_metadata as load_metadata
-    from .serialization import save as save
-    from .serialization import save_checkpoint as save_checkpoint
+    from .serialization import *
 else:  # hidden from type checkers, which would accept any name
     globals().update(_public())
     # The module of each name that is imported at its first use: these take nearly a third of the import time.

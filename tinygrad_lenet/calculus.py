@@ -162,9 +162,8 @@ class _Call:
                 raise DTypeError(f"the function must return tensors of floats, it returned {got}")
         # Derivatives are recorded if the caller may want to differentiate them with respect to something of their own.
         roots = [root_of(y) for y in self.outputs if y._requires_grad]
-        self.record = outer and (
-            any(x._node for x in self.inputs) or not sources(roots, since) <= {x._node or x for x in self.inputs}
-        )
+        own = {x._node or x for x in self.inputs}
+        self.record = outer and (any(x._node for x in self.inputs) or not sources(roots, since) <= own)
 
     def number(self) -> Tensor:
         """The output, which must be one number."""

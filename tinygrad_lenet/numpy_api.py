@@ -75,18 +75,18 @@ def _arguments(
     import inspect
 
     signature = inspect.signature(_IN_C.get(function, function))
+    theirs = signature.parameters
     try:
         bound = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
-        names = ", ".join(signature.parameters)
-        raise TypeError(f"{function.__name__}() takes {names}: {error}") from None
+        raise TypeError(f"{function.__name__}() takes {', '.join(theirs)}: {error}") from None
     ours = getattr(ours, "__wrapped__", ours)
     places = parameters(ours)
     by_name = {*places[1:]} - ({places[-1]} if ours.__code__.co_flags & VARIADIC else set())
     first: list[Any] = []
     others: dict[str, Any] = {}
     for name, value in bound.items():
-        parameter = signature.parameters[name]
+        parameter = theirs[name]
         if parameter.kind is parameter.VAR_POSITIONAL:
             first.extend(value)
         elif parameter.kind is parameter.VAR_KEYWORD:
@@ -95,9 +95,7 @@ def _arguments(
             continue
         elif _NAMES.get(name, name) in by_name:
             others[_NAMES.get(name, name)] = value
-        elif len(first) < len(places) and (
-            places[len(first)] == name or places[len(first)] not in signature.parameters
-        ):
+        elif len(first) < len(places) and (places[len(first)] == name or places[len(first)] not in theirs):
             first.append(value)
         else:
             others[name] = value

@@ -237,10 +237,8 @@ class ExponentialMovingAverage:
         self.model, self.decay = model, decay
         self.steps = 0
         # An update adds about a thousandth of a weight, which float16 would round away.
-        self.averages = {
-            name: array.astype(np.float32) if array.dtype == np.float16 else array
-            for name, array in model.state_dict().items()
-        }
+        own = model.state_dict()
+        self.averages = {n: a.astype(np.float32) if a.dtype == np.float16 else a for n, a in own.items()}
 
     @checked
     def update(self) -> None:

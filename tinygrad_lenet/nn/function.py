@@ -52,9 +52,7 @@ class Function(Module):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
         try:
-            bound = self._signature.bind(
-                *args, **{self._door.spellings.get(n, n): value for n, value in options.items()}
-            )
+            bound = self._signature.bind(*args, **{self._door.spellings.get(n, n): v for n, v in options.items()})
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}() takes {self._signature}: {error}") from None
         bound.apply_defaults()

@@ -221,6 +221,4 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator_of(generator))
 
 
-__all__ = sorted(
-    name for name, made in vars().items() if getattr(made, "__module__", "") == __name__ and name[0] != "_"
-)
+__all__ = sorted(n for n, made in vars().items() if getattr(made, "__module__", "") == __name__ and n[0] != "_")

@@ -18,7 +18,7 @@ from ..core.tensor import Tensor, tensor_of
 from ..errors import ArgumentError, ShapeError
 from ..ops.creation import Seed, generator_of
 from ..ops.shape import axis_of, flatten, reshape
-from .module import Module, Parameter, changed_options, check_input
+from .module import Module, Parameter, check_input, described
 
 
 def uniform_parameter(shape: tuple[int, ...], fan_in: int, generator: np.random.Generator) -> Parameter:
@@ -108,7 +108,7 @@ class _Conv(Module):
         """The channels, the kernel size, and the options that differ from their defaults."""
         channels = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
         defaults = {name: 0 if name.endswith("padding") else 1 for name in self._options()}
-        return ", ".join([channels, *changed_options(self, defaults, bias=self.bias)])
+        return described(self, channels, defaults, bias=self.bias)
 
 
 class Conv2d(_Conv):
@@ -238,8 +238,7 @@ class Embedding(Module):
 
     def extra_repr(self) -> str:
         """The numbers of rows and columns."""
-        size = f"{self.num_embeddings}, {self.embedding_dim}"
-        return ", ".join([size, *changed_options(self, {"padding_idx": None})])
+        return described(self, f"{self.num_embeddings}, {self.embedding_dim}", {"padding_idx": None})
 
 
 class Dropout(Module):
@@ -313,7 +312,7 @@ class Flatten(Module):
 
     def extra_repr(self) -> str:
         """The axes that differ from the defaults."""
-        return ", ".join(changed_options(self, {"start_dim": 1, "end_dim": -1}))
+        return described(self, "", {"start_dim": 1, "end_dim": -1})
 
 
 class Unflatten(Module):

@@ -390,12 +390,12 @@ class Module:
             if name in state and numbers(name, state[name]).shape == tensor.shape:
                 own[name] = tensor  # in earlier versions the state held every Tensor, not only buffers
         arrays = {name: narrowed(name, numbers(name, state[name]), own[name].dtype) for name in own if name in state}
-        shapes = {name: (own[name].shape, array.shape) for name, array in arrays.items()}
+        wrong = {name: array.shape for name, array in arrays.items() if array.shape != own[name].shape}
         problems = {
             # Old files of PyTorch lack the count of batches, which no result depends on.
             "missing": [n for n in own if strict and n not in state and not n.endswith("num_batches_tracked")],
             "unexpected": [str(name) for name in state if strict and name not in own],
-            "misshapen": [f"{name} (expected {a}, given {b})" for name, (a, b) in shapes.items() if a != b],
+            "misshapen": [f"{name} (expected {own[name].shape}, given {shape})" for name, shape in wrong.items()],
         }
         found = "; ".join(f"{problem}: {listing(names)}" for problem, names in problems.items() if names)
         if found:
@@ -474,11 +474,12 @@ def _refuse_untrained(name: str, tensor: Tensor, module: Module) -> None:
         raise named(DTypeError(text), type(module).__name__)
 
 
-def changed_options(layer: Module, defaults: Mapping[str, Any], **parts: Any) -> list[str]:
-    """The options of a layer that differ from their defaults, in type or value, and its absent parts, for ``repr``."""
+def described(layer: Module, first: str, defaults: Mapping[str, Any], **parts: Any) -> str:
+    """``first``, the options of a layer that differ from their defaults, in type or value, and its absent parts."""
     options = [(name, getattr(layer, name), default) for name, default in defaults.items()]
     changed = [f"{name}={brief(v)}" for name, v, default in options if type(v) is not type(default) or v != default]
-    return changed + [f"{name}=False" for name, part in parts.items() if part is None]
+    absent = [f"{name}=False" for name, part in parts.items() if part is None]
+    return ", ".join(filter(None, [first, *changed, *absent]))
 
 
 def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | None, layout: str, axis: int = 1) -> None:
@@ -491,9 +492,5 @@ def check_input(layer: Module, x: Any, ndim: tuple[int, ...], features: int | No
     except Exception as error:
         raise DTypeError(f"the input must be a Tensor, got {brief(x)} ({error})") from None
     if len(shape) not in ndim or (features is not None and shape[axis] != features):
-        raise misshapen(layer, layout.replace("{}", str(features)), shape)
-
-
-def misshapen(layer: Module, layout: str, shape: tuple[int, ...]) -> TinygradLenetError:
-    """The error for an input of the wrong shape. It names the layer with its options."""
-    return named(ShapeError(f"expected input of shape {layout}, got {shape}"), title(layer))
+        expected = layout.replace("{}", str(features))
+        raise named(ShapeError(f"expected input of shape {expected}, got {shape}"), title(layer))

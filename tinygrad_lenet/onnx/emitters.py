@@ -7,6 +7,7 @@ of the result. Most ops declare theirs by ``known_as``; here are those that need
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,23 +76,15 @@ def _arg(g: Graph, kind: str, like: Output, x: Any, axis: Any, keepdims: bool) -
 # Elementwise
 
 
-def _of_bits(kind: str) -> Emit:
+def _bits(kind: str, g: Graph, like: Output, *xs: Any) -> str:
     """Booleans have operators of their own: ``And`` beside ``BitwiseAnd``."""
-
-    def emit(g: Graph, like: Output, *xs: Any) -> str:
-        return g.node(kind if like.dtype == np.bool_ else f"Bitwise{kind}", *(g.of(x, like.dtype) for x in xs))
-
-    return emit
+    return g.node(kind if like.dtype == np.bool_ else f"Bitwise{kind}", *(g.of(x, like.dtype) for x in xs))
 
 
-def _within(kind: str) -> Emit:
+def _within(kind: str, g: Graph, like: Output, x: Any, scale: float, *_: Any) -> str:
     """``scale * f(x / scale)``, or ``f(scale * x) / scale`` for Softplus."""
     inner, outer = ("Mul", "Div") if kind == "Softplus" else ("Div", "Mul")
-
-    def emit(g: Graph, like: Output, x: Any, scale: float, *_: Any) -> str:
-        return g.node(outer, g.node(kind, g.node(inner, x, like.dtype.type(scale))), like.dtype.type(scale))
-
-    return emit
+    return g.node(outer, g.node(kind, g.node(inner, x, like.dtype.type(scale))), like.dtype.type(scale))
 
 
 @emits("clip", "hardtanh")
@@ -117,8 +110,8 @@ def _floor_divide(g: Graph, like: Output, x: Any, y: Any) -> str:
     return g.node("Div", g.node("Sub", x, g.node("Mod", x, y)), y)  # Mod has the sign of y
 
 
-EMIT |= {f"bitwise_{kind.lower()}": _of_bits(kind) for kind in ("And", "Or", "Xor", "Not")}
-EMIT |= {"celu": _within("Elu"), "softplus": _within("Softplus")}
+EMIT |= {f"bitwise_{kind.lower()}": partial(_bits, kind) for kind in ("And", "Or", "Xor", "Not")}
+EMIT |= {"celu": partial(_within, "Elu"), "softplus": partial(_within, "Softplus")}
 EMIT |= {
     "_cumsum": lambda g, like, x, axis: g.node("CumSum", g.of(x, like.dtype), np.int64(axis)),
     "_join": lambda g, like, axis, ends, *xs: g.node("Concat", *(g.of(x, like.dtype) for x in xs), axis=int(axis)),
@@ -223,16 +216,13 @@ def _diagonal(g: Graph, like: Output, x: Any, offset: int, count: int) -> str:
 # Along axes
 
 
-def _of_truths(kind: str) -> Emit:
+def _truths(kind: str, g: Graph, like: Output, x: Any, axis: Any, keepdims: bool) -> str:
     """A reduction of booleans, computed in integers."""
-
-    def emit(g: Graph, like: Output, x: Any, axis: Any, keepdims: bool) -> str:
-        return g.cast(_reduction(g, kind, g.cast(g.of(x, bool), np.int64), axis, keepdims), like.dtype)
-
-    return emit
+    return g.cast(_reduction(g, kind, g.cast(g.of(x, bool), np.int64), axis, keepdims), like.dtype)
 
 
-EMIT |= {"count_nonzero": _of_truths("ReduceSum"), "any": _of_truths("ReduceMax"), "all": _of_truths("ReduceMin")}
+_TRUTHS = {"count_nonzero": "ReduceSum", "any": "ReduceMax", "all": "ReduceMin"}
+EMIT |= {name: partial(_truths, kind) for name, kind in _TRUTHS.items()}
 
 
 @emits("softmax_nll")

@@ -197,9 +197,7 @@ def values_in(argument: Any) -> list[Value]:
     return [value for a in argument for value in values_in(a)] if isinstance(argument, tuple) else []
 
 
-def trace(
-    model: Callable[..., Any], inputs: Sequence[Tensor], named: Named, dynamic: bool
-) -> tuple[list[Step], list[Any]]:
+def trace(model: Callable[..., Any], inputs: list[Tensor], named: Named, dynamic: bool) -> tuple[list[Step], list[Any]]:
     """The steps and the outputs of a model; with ``dynamic`` the first axis of the inputs may have any length."""
     rng = np.random.default_rng(0)
 

@@ -37,8 +37,8 @@ def _conv_transpose(g: Graph, like: Output, x: Any, weight: Any, at: Geometry) -
 
 @emits("max_pool2d")
 def _max_pool2d(g: Graph, like: Output, x: Any, at: Windows) -> str:
-    ceil_mode = int(at.padded != at.full)  # whether a window reaches beyond the padding
-    return g.node("MaxPool", x, ceil_mode=ceil_mode, **attributes(at))
+    # With ceil_mode, a window may reach beyond the padding.
+    return g.node("MaxPool", x, ceil_mode=int(at.padded != at.full), **attributes(at))
 
 
 @emits("avg_pool2d")

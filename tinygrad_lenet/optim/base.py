@@ -269,11 +269,8 @@ class Optimizer:
             self.state[p] = {k: v.astype(_working(p)) if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
     def __repr__(self) -> str:
-        options = [
-            ", ".join(f"{k}={v}" for k, v in group.items() if k not in ("params", "initial_lr"))
-            for group in self.param_groups
-        ]
-        return f"{type(self).__name__}({'; '.join(options)})"
+        options = [[f"{k}={v}" for k, v in g.items() if k not in ("params", "initial_lr")] for g in self.param_groups]
+        return f"{type(self).__name__}({'; '.join(map(', '.join, options))})"
 
 
 @effect
@@ -290,9 +287,8 @@ def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Ar
             if state is None:
                 state = optimizer.state[p] = _fresh(p)
             if state.get("scratch", g).dtype != _working(p):  # the parameter has another dtype than before
-                state.update(
-                    (k, v.astype(_working(p))) for k, v in state.items() if np.shape(v) == p.shape and k != "step"
-                )
+                held = {k: v for k, v in state.items() if np.shape(v) == p.shape and k != "step"}
+                state.update((k, v.astype(_working(p))) for k, v in held.items())
             state["step"] += 1
             # A change in place: a graph that saved the old value must refuse to use it.
             p._version[:] = p._version[0] + 1, line

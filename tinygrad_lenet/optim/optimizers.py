@@ -36,7 +36,7 @@ def _in_pieces(update: Any) -> Any:
             piece = {name: v[rows] if isinstance(v, np.ndarray) else v for name, v in before.items()}
             piece["scratch"] = before["scratch"][: rows.stop - rows.start]
             update(self, w[rows], g[rows], piece, options)
-            for name in piece.keys() - before.keys():  # the first step creates the state
+            for name in [name for name in piece if name not in before]:  # the first step creates the state
                 state.setdefault(name, np.zeros_like(w))[rows] = piece[name]
 
     return pieces
@@ -221,14 +221,13 @@ class RMSprop(Optimizer):
             mean += np.multiply(np.subtract(g, mean, out=scratch), 1 - alpha, out=scratch)
             np.subtract(v, np.multiply(mean, mean, out=scratch), out=scratch)
             v = np.maximum(scratch, 0, out=scratch)  # rounding can make the variance of equal gradients negative
-        _divided(g, v, 1.0, options["eps"], scratch)
+        change = _divided(g, v, 1.0, options["eps"], scratch)
         if options["momentum"]:
             speed = _buffer(state, "momentum_buffer", w)
             speed *= options["momentum"]
-            speed += scratch
-            np.copyto(scratch, speed)
-        scratch *= options["lr"]
-        w -= scratch
+            speed += change
+            change = speed
+        w -= np.multiply(change, options["lr"], out=scratch)
 
 
 @declared
@@ -261,5 +260,4 @@ class Adagrad(Optimizer):
         total, scratch = _buffer(state, "sum", w, options["initial_accumulator_value"]), state["scratch"]
         total += np.multiply(g, g, out=scratch)
         _divided(g, total, 1.0, options["eps"], scratch)
-        scratch *= options["lr"] / (1 + (state["step"] - 1) * options["lr_decay"])
-        w -= scratch
+        w -= np.multiply(scratch, options["lr"] / (1 + (state["step"] - 1) * options["lr_decay"]), out=scratch)

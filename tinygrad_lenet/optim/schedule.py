@@ -14,6 +14,7 @@ from .base import Optimizer, declared
 __all__ = ["Schedule"]
 
 _rate: Check = partial(number, interval="[0, inf)")
+_count: Check = partial(integer, least=0)
 
 
 def each(name: str, value: Any, check: Check) -> list[Any]:
@@ -152,7 +153,7 @@ class Schedule(Rates):
     def _checked_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """The checked entries of a state. States of earlier versions have no ``lrs``: they follow from the formula."""
         epoch, bases = entries(state, "last_epoch", "base_lrs")
-        epoch, bases = integer("last_epoch", epoch, 0), rates_of("base_lrs", bases, "[0, inf)")
+        epoch, bases = _count("last_epoch", epoch), rates_of("base_lrs", bases, "[0, inf)")
         if len(bases) not in (len(self.base_lrs), len(self.optimizer.param_groups)):
             raise ArgumentError(f"the state is of {len(bases)} groups, this schedule of {len(self.base_lrs)}")
         lrs = rates_of("lrs", state.get("lrs", self._rates(epoch, bases, None)))

@@ -76,6 +76,10 @@ def _window(at: Windows) -> dict[str, Any]:
     return {name: getattr(at, name) for name in names}
 
 
+def _weights(numbers: _Numbers, weight: Any, bias: Any) -> dict[str, Any]:
+    return {"weight": numbers.add(weight), "bias": None if bias is None else numbers.add(bias)}
+
+
 def _per_channel(constant: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:
     """A constant for each channel of an array (1, C, ...), as (C,); None if it differs within a channel."""
     values = constant.numpy() if isinstance(constant, Tensor) else np.asarray(constant)
@@ -100,15 +104,10 @@ def _layer(op: str, args: tuple[Any, ...], x: Tensor, numbers: _Numbers) -> dict
     """An op that is applied to ``x``, as the page describes it; None if the page does not know it."""
     rest = args[1:]
     if op == "conv2d" and args[0] is x:
-        weight, bias, at = rest
-        parts = {"weight": numbers.add(weight), "bias": None if bias is None else numbers.add(bias)}
-        return {"op": "conv", **parts, **_window(at.windows), "groups": at.groups}
+        *weights, at = rest
+        return {"op": "conv", **_weights(numbers, *weights), **_window(at.windows), "groups": at.groups}
     if op == "linear" and args[0] is x and x.ndim == 2:
-        return {
-            "op": "linear",
-            "weight": numbers.add(rest[0]),
-            "bias": None if rest[1] is None else numbers.add(rest[1]),
-        }
+        return {"op": "linear", **_weights(numbers, *rest)}
     if op == "max_pool2d":
         return {"op": "max", **_window(rest[0])}
     if op == "avg_pool2d":
@@ -118,9 +117,7 @@ def _layer(op: str, args: tuple[Any, ...], x: Tensor, numbers: _Numbers) -> dict
         return {"op": "activation", "function": op, "options": [float(np.clip(a, -1e38, 1e38)) for a in rest]}
     if op == "reshape":
         return {"op": "reshape"}
-    if op in ("add", "sub", "mul", "div") and (
-        found := _affine(op, args[0] is x, args[1 if args[0] is x else 0], x.shape)
-    ):
+    if op in ("add", "sub", "mul", "div") and (found := _affine(op, args[0] is x, args[args[0] is x], x.shape)):
         return {"op": "affine", "scale": found[0], "shift": found[1]}
     return None
 

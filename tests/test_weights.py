@@ -63,13 +63,15 @@ def tower(library):
             self.stem = library.Conv2d(2, 4, 3)
             parts = (library.Sequential(library.BatchNorm2d(4), library.PReLU(4)) for _ in range(2))
             self.layers = library.ModuleList(parts)
-            self.head = library.Sequential(library.Flatten(), library.Linear(24, 3))
+            self.head = library.ModuleDict({"flat": library.Flatten(), "linear": library.Linear(24, 3)})
 
         def forward(self, x):
             x = self.stem(x)
             for layer in self.layers:
                 x = x + layer(x)
-            return self.head(x)
+            for layer in self.head.values():
+                x = layer(x)
+            return x
 
     return Tower()
 
@@ -77,7 +79,7 @@ def tower(library):
 LAYERS = [*test_layers.LAYERS, *test_modules.LAYERS]
 LAYERS += [("Dropout", (0.3,), {}, (5, 4)), ("Dropout2d", (0.3,), {}, (2, 3, 4, 4))]
 CASES = {name: [case[1:] for case in LAYERS if case[0] == name] for name in dict.fromkeys(case[0] for case in LAYERS)}
-CASES |= {name: [None] for name in ("LeNet5", "Sequential", "ModuleList")}  # see twins
+CASES |= {name: [None] for name in ("LeNet5", "Sequential", "ModuleList", "ModuleDict")}  # see twins
 
 
 def twins(torch, name, case):

@@ -245,6 +245,7 @@ def test_a_network_computes_as_pytorchs_in_that_dtype(torch, word, dtype):
             n.Conv2d(1, 4, 3), n.BatchNorm2d(4), n.ReLU(), n.MaxPool2d(2), n.Flatten(), n.Linear(36, 5), n.LayerNorm(5)
         )
 
+    torch.manual_seed(0)
     ours, theirs = network(nn), network(torch.nn)
     ours.load_state_dict({name: array.numpy() for name, array in theirs.state_dict().items()})
     getattr(ours, word)(), getattr(theirs, word)()

@@ -118,7 +118,8 @@ def _explained(error: Exception, who: str, gets: str) -> Exception:
     """The error to raise: another one if arrays were taken for Tensors or vice versa, or an argument written to."""
     text = str(error)
     word = getattr(error, "name", None)
-    lacking = isinstance(getattr(error, "obj", None), _ARRAYS)  # an attribute
+    # An attribute. Errors with an answer to the name have no object.
+    lacking = isinstance(getattr(error, "obj", None), _ARRAYS) or text.startswith("'Tensor' object has no attribute")
     if isinstance(error, (*ORDINARY, GradientError)) and ("read-only" in text or "in place" in text):
         advice = _COPY
     elif lacking or (isinstance(error, (TypeError, GradientError, UnsupportedError)) and _CONFUSED.search(text)):

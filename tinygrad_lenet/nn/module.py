@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
@@ -33,6 +33,9 @@ R = TypeVar("R", covariant=True)
 
 class _Forward(Protocol[P, R]):
     """An object that is called with the parameters of its method ``forward``, and returns its result."""
+
+    forward_pre_hooks: Any
+    forward_hooks: Any
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
@@ -90,6 +93,8 @@ class Module:
     ['scale', 'shift']
     """
 
+    forward_pre_hooks: Sequence[Any] = ()
+    forward_hooks: Sequence[Any] = ()
     training: bool = True
     _buffers: Mapping[str, bool] = {}  # the names of buffers, and whether the state holds them; replaced, not changed
 
@@ -106,13 +111,12 @@ class Module:
 
         If the module is a layer of the package, an error begins with its class and its options.
         """
-        own, trace = vars(self), tracer()
         given: Any = args
-        if trace is not None:
+        if (trace := tracer()) is not None:
             trace.modules[id(self)] = self
-            if own.get("forward_pre_hooks") or own.get("forward_hooks"):
+            if self.forward_pre_hooks or self.forward_hooks:
                 trace.refuse(f"a {type(self).__name__} has a hook")
-        for hook in tuple(own.get("forward_pre_hooks", ())):
+        for hook in tuple(self.forward_pre_hooks):
             found = hook.run(self, given)
             given = given if found is None else found if isinstance(found, tuple) else (found,)
         try:
@@ -120,7 +124,7 @@ class Module:
         except (TinygradLenetError, TypeError) as error:
             name_layer(error, self, any(isinstance(value, Module) for value in vars(self).values()))
             raise
-        for hook in tuple(own.get("forward_hooks", ())):
+        for hook in tuple(self.forward_hooks):
             found = hook.run(self, given, output)
             output = output if found is None else found
         return output

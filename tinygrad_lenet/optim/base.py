@@ -282,20 +282,20 @@ def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Ar
     except TinygradLenetError as error:
         raise named(error, f"{type(optimizer).__name__}.step")  # noqa: B904  # it is the same error
     for options, some, arrays in zip(groups, params, grads, strict=True):
+        maximize = options.get("maximize")
         for p, g in zip(some, arrays, strict=True):
             state = optimizer.state.get(p)
             if state is None:
                 state = optimizer.state[p] = _fresh(p)
-            if state.get("scratch", g).dtype != _working(p):  # the parameter has another dtype than before
+            w = p._data
+            wide = _master(w, state) if w.dtype == _HALF else w
+            if state.get("scratch", wide).dtype != wide.dtype:  # the parameter has another dtype than before
                 held = {k: v for k, v in state.items() if np.shape(v) == p.shape and k != "step"}
-                state.update((k, v.astype(_working(p))) for k, v in held.items())
+                state.update((k, v.astype(wide.dtype, copy=False)) for k, v in held.items())
             state["step"] += 1
             # A change in place: a graph that saved the old value must refuse to use it.
             p._version[:] = p._version[0] + 1, line
-            w = p._data
-            wide = _master(w, state) if w.dtype == _HALF else w
-            g = -g if options.get("maximize") else g
-            optimizer.update(wide, g.astype(wide.dtype, copy=False), state, options)
+            optimizer.update(wide, (-g if maximize else g).astype(wide.dtype, copy=False), state, options)
             if wide is not w:
                 w[...] = wide
 

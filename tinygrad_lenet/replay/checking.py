@@ -52,17 +52,19 @@ def _copied(leaf: Any) -> Any:
 def compare(recording: Recording, inputs: list[Tensor], call: Callable[[], Any]) -> Any:
     """Replay, and call the function from the same state; return its result if nothing differs.
 
-    Chunks of the batch round sums differently. So their results may differ by a thousandth of the largest element.
+    Chunks of the batch round sums differently. So their results may differ by ``sqrt(eps)`` of the dtype times the
+    largest element.
     """
     state = State(recording)
     replayed = [recording.replay(inputs), state.now()]
     state.restore()
     result = call()
-    tolerance = 1e-3 if any(isinstance(step.op, Chunks) for step in recording.steps) else 0
+    chunked = any(isinstance(step.op, Chunks) for step in recording.steps)
     for what, a, b in zip(("result", "state"), (result, state.now()), replayed, strict=True):
         for x, y in zip(flattened([a]), flattened([b]), strict=True):
             x, y = (v._data if isinstance(v, Tensor) else v for v in (x, y))
-            size = tolerance * np.abs(x).max(initial=0) if isinstance(x, np.ndarray) else 0
+            rounded = chunked and isinstance(x, np.ndarray) and x.dtype.kind == "f"
+            size = np.sqrt(np.finfo(x.dtype).eps) * np.abs(x).max(initial=0) if rounded else 0
             if not (np.allclose(x, y, 0, size, equal_nan=True) if isinstance(x, np.ndarray) else x == y):
                 raise TinygradLenetError(
                     f"tl.compile(check=True): a {what} differs between the replay and the function"

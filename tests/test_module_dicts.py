@@ -79,7 +79,11 @@ def test_a_dict_of_modules_is_a_module_among_others():
     assert [name for name, _ in outer.named_children()] == ["parts"]
     with pytest.raises(DTypeError, match=r"^ModuleDict: modules must be a dict, got list"):
         nn.ModuleDict([3])
-    model["bad"] = 3
+    with pytest.raises(DTypeError, match=r"^ModuleDict: element a of modules must be a Module, got int"):
+        nn.ModuleDict({"a": 3})
+    with pytest.raises(DTypeError, match=r"^ModuleDict: module must be a Module, got int"):
+        model["bad"] = 3
+    model.update(bad=3)
     with pytest.raises(DTypeError, match="element bad must be a Module, got int"):
         [*model.parameters()]
 

@@ -135,7 +135,12 @@ class ModuleDict(Module, dict[str, Module]):
     @checked
     def __init__(self, modules: dict[str, Module] | None = None) -> None:
         super().__init__()
-        self.update({} if modules is None else instance("modules", modules, dict))
+        for name, module in instance("modules", {} if modules is None else modules, dict).items():
+            self[name] = instance(f"element {name} of modules", module, Module)
+
+    @checked
+    def __setitem__(self, name: str, module: Model) -> None:
+        dict.__setitem__(self, name, module)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules with their names."""

@@ -57,7 +57,7 @@ def floats(*shape, seed=0):
 def snapshot(value, seen=()):
     """All that an object holds, as far down as the package goes."""
     if isinstance(value, tl.Tensor):
-        return ("tensor", hostile.frozen(value.numpy()), None if value.grad is None else value.grad.numpy().tobytes())
+        return ("tensor", hostile.frozen(value.numpy()), None if value._grad is None else value._grad.numpy().tobytes())
     if isinstance(value, np.ndarray):
         return hostile.frozen(value)
     if isinstance(value, np.random.Generator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ NATIVE = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]:
     """The dtype in the byte order of the machine; raise if Tensors cannot have it."""
     try:
-        # NumPy reads None as float64, "a" as text (with a warning), and lists and tuples as records.
-        if dtype is None or isinstance(dtype, (list, tuple)) or (isinstance(dtype, str) and dtype[:1] == "a"):
+        # NumPy reads None as float64, "a" as text and a module as its ``dtype`` (both with a warning), lists as records.
+        odd = dtype is None or isinstance(dtype, (list, tuple, ModuleType))
+        if odd or (isinstance(dtype, str) and dtype[:1] == "a"):
             raise TypeError("name one of numbers")
         found = np.dtype(dtype)
     except Exception as error:

@@ -18,7 +18,7 @@ NATIVE = frozenset(np.dtype(code) for code in "?bhilqBHILQefd")
 def as_dtype(dtype: DTypeLike, what: str = "dtype must not be") -> np.dtype[Any]:
     """The dtype in the byte order of the machine; raise if Tensors cannot have it."""
     try:
-        # NumPy reads None as float64, "a" as text and a module as its ``dtype`` (both with a warning), lists as records.
+        # NumPy reads None as float64, "a" as text, a module as its ``dtype`` (both with a warning), lists as records.
         odd = dtype is None or isinstance(dtype, (list, tuple, ModuleType))
         if odd or (isinstance(dtype, str) and dtype[:1] == "a"):
             raise TypeError("name one of numbers")

@@ -26,7 +26,7 @@ GIVEN = {
 
 
 def parts(found):
-    """What a result is: whether it is a tuple, and the kind, shape, dtype and values of its tensors."""
+    """A result as plain data: if it is a tuple, and the kind, shape, dtype and values of its tensors."""
     rows = [isinstance(found, (tuple, list))]
     for part in listed(found):
         array = part if isinstance(part, np.ndarray) else part.detach().numpy()

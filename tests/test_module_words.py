@@ -1,4 +1,4 @@
-"""What hands that know PyTorch type on modules: hooks, dtypes, apply, freezing, dicts. PyTorch is the judge."""
+"""PyTorch's words of modules: hooks, dtypes, apply, freezing, dicts. PyTorch is the judge."""
 
 import copy
 import gc
@@ -26,7 +26,7 @@ def doubled(module, args, output):
 
 
 def story(library, ones):
-    """What hooks saw, and what came out, step by step."""
+    """The values that hooks received, and the outputs, step by step."""
     model, log = library.Sequential(library.ReLU(), library.Identity()), []
 
     def say(word, change=None):

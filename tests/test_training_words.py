@@ -1,4 +1,4 @@
-"""What hands that know PyTorch type in a training program: options of optimisers, closures, rates of groups, data."""
+"""PyTorch's words of training: options of optimisers, closures, rates of groups, data."""
 
 import copy
 import itertools

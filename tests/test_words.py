@@ -219,7 +219,7 @@ def test_numpys_functions_of_these_names_are_recorded():
 
 
 def drawn():
-    """What a program draws without a generator of its own: new weights, dropout, the order of a loader."""
+    """The random numbers that need no generator of their own: new weights, dropout, the order of a loader."""
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.GRU(8, 3, num_layers=2, dropout=0.5))
     layers = [nn.LeNet5(), nn.Conv2d(2, 3, 3), nn.Embedding(5, 2), nn.ConvTranspose2d(2, 3, 3), nn.Dropout2d()]
     found = [p.numpy() for module in (model, *layers) for p in module.parameters()]
@@ -343,7 +343,7 @@ def test_new_words_are_replayed(function):
 
 
 def modes(library, x):
-    """What is recorded after each statement of a program with modes."""
+    """The state of recording after each statement of a program."""
     found = []
 
     def note():

@@ -88,7 +88,8 @@ def _arguments(op: Any, args: Sequence[Any], shape: Index, at: Index) -> str:
     for i, a in enumerate(args):
         if not op.signature.is_operand(i, a):
             continue
-        name, values = op.signature.name_of(i), to_array(a)
+        name = op.signature.name_of(i)
+        values = to_array(a)
         if values.shape == shape or not values.ndim:
             found.append(f"where {name} is {values[at if values.ndim else ()]}")
         else:

@@ -31,7 +31,7 @@ PLACES: dict[str, Any] = {
 
 
 def exists(section: str, entry: str) -> bool:
-    """Whether each name of PyTorch that an entry answers is here, in all places that have it in PyTorch."""
+    """True if all names of PyTorch that an entry answers exist here, wherever PyTorch has them."""
     places = {"": [*PLACES], "tl": ["torch", "dtypes"]}.get(section, [section])
     asked = [(place, name) for place in places for name in NAMES[place] if fnmatchcase(name, entry)]
     if not asked:  # the list lacks names of modules, of torch.linalg and of nn.init

@@ -209,7 +209,7 @@ def _matrices(columns: View, array: Array, room: Room, steps: Steps) -> Array:
 
 
 def _joined(x: Array) -> bool:
-    """Whether the last two axes, the pixels of all images, are one axis in memory: BLAS needs no copy then."""
+    """True if the last two axes, the pixels of all images, are one axis in memory: then BLAS needs no copy."""
     *_, width, n = x.shape
     return (n == 1 or x.strides[-1] == x.itemsize) and (width == 1 or x.strides[-2] == n * x.itemsize)
 

@@ -19,34 +19,31 @@ from .recording import Recording
 from .rewrite import Chunks
 
 
-class State:
-    """A copy of what a recording may change: tensors, generators, the states of optimisers, and gradients."""
+def state(recording: Recording) -> list[tuple[Any, str, Any]]:
+    """Copies of what a replay may change: tensors, generators, the states of optimisers, and gradients.
 
-    def __init__(self, recording: Recording) -> None:
-        steps = [*recording.steps, *recording.later]
-        leaves = [*flattened([step.args for step in steps]), *recording.trace.written]
-        generators = [leaf.bit_generator for leaf in (*leaves, *SHARED) if isinstance(leaf, np.random.Generator)]
-        self._held: list[tuple[Any, str]] = [(leaf, "_data") for leaf in leaves if isinstance(leaf, Tensor)]
-        optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
-        self._held += [(owner, "state") for owner in (*generators, *optimizers)]
-        self._held += [(leaf, "_grad") for leaf in recording.after]
-        self._before = self.now()
-
-    def now(self) -> list[Any]:
-        """Copies of the present state."""
-        return [mapped(getattr(owner, name), _copied) for owner, name in self._held]
-
-    def restore(self) -> None:
-        """Return to the state before."""
-        for (owner, name), value in zip(self._held, self._before, strict=True):
-            if isinstance(value, np.ndarray):
-                np.copyto(getattr(owner, name), value)
-            else:
-                setattr(owner, name, mapped(value, _copied))
+    Each is the owner, the name of its attribute, and the copy.
+    """
+    leaves = [*flattened([step.args for step in recording.steps]), *SHARED]
+    generators = [leaf.bit_generator for leaf in leaves if isinstance(leaf, np.random.Generator)]
+    optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
+    held = [(leaf, "_data") for leaf in leaves if isinstance(leaf, Tensor)]
+    held += [(owner, "state") for owner in (*generators, *optimizers)]
+    held += [(leaf, "_grad") for leaf in recording.after]
+    return [(owner, name, mapped(getattr(owner, name), _copied)) for owner, name in held]
 
 
 def _copied(leaf: Any) -> Any:
     return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+
+def restore(state: list[tuple[Any, str, Any]]) -> None:
+    """Return to an earlier state."""
+    for owner, name, value in state:
+        if isinstance(value, np.ndarray):
+            np.copyto(getattr(owner, name), value)
+        else:
+            setattr(owner, name, value)
 
 
 def compare(recording: Recording, inputs: list[Tensor], call: Callable[[], Any]) -> Any:
@@ -55,29 +52,28 @@ def compare(recording: Recording, inputs: list[Tensor], call: Callable[[], Any])
     Chunks of the batch round sums differently. So their results may differ by ``sqrt(eps)`` of the dtype times the
     largest element.
     """
-    state = State(recording)
-    replayed = [recording.replay(inputs), state.now()]
-    state.restore()
-    result = call()
+    before = state(recording)
+    replayed = recording.replay(inputs), [value for _, _, value in state(recording)]
+    restore(before)
+    called = call(), [value for _, _, value in state(recording)]
     chunked = any(isinstance(step.op, Chunks) for step in recording.steps)
-    for what, a, b in zip(("result", "state"), (result, state.now()), replayed, strict=True):
+    for what, a, b in zip(("result", "state"), called, replayed, strict=True):
         for x, y in zip(flattened([a]), flattened([b]), strict=True):
             x, y = (v._data if isinstance(v, Tensor) else v for v in (x, y))
             rounded = chunked and isinstance(x, np.ndarray) and x.dtype.kind == "f"
             size = np.sqrt(np.finfo(x.dtype).eps) * np.abs(x).max(initial=0) if rounded else 0
             if not (np.allclose(x, y, 0, size, equal_nan=True) if isinstance(x, np.ndarray) else x == y):
-                raise TinygradLenetError(
-                    f"tl.compile(check=True): a {what} differs between the replay and the function"
-                )
-    return result
+                how = "differs between the replay and the function"
+                raise TinygradLenetError(f"tl.compile(check=True): a {what} {how}")
+    return called[0]
 
 
 def report(recording: Recording) -> str:
     """The program as a table, with the time of each step in one run on the inputs of the last replay."""
-    state, lines, lease = State(recording), list[str](), recording.lease()
-    for value in recording.given:
-        np.copyto(lease.program.array(value), recording.latest.array(value))
-    programs = [(lease.program, "")]
+    before, lines, lease = state(recording), list[str](), recording.lent()
+    program = next(lease)
+    program.load(recording.latest.inputs)
+    programs = [(program, "")]
     for program, note in programs:
         lines.append(f"{len(program.steps)} steps, {program.memory.bytes / 1e6:.1f} MB{note}")
         lines.append(f"{'op':<24}{'result':<30}{'calls':>6}{'us':>10}  at")
@@ -90,5 +86,5 @@ def report(recording: Recording) -> str:
             lines.append(f"{step.name:<24}{shape:<30}{calls:>6}{time:>10.1f}  {step.line}")
             if isinstance(step.op, Chunks):
                 programs.append((step.op.idle[-1], f", for one of {step.op.count} chunks of {step.op.size} rows"))
-    state.restore()
+    restore(before)
     return "\n".join(lines)

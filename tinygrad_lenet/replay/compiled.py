@@ -16,7 +16,7 @@ from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from ..checks import flag
-from ..core.modes import is_grad_enabled, listener, tracer
+from ..core.modes import is_grad_enabled, listener
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
@@ -30,17 +30,22 @@ R = TypeVar("R")
 _MOST = 16  # recordings of a function that are kept
 
 
-def parts_of(arguments: Iterable[Any]) -> list[Any]:
-    """The parts of arguments that a recording depends on."""
+_layout = functools.lru_cache(maxsize=4096)(lambda *parts: parts)  # the same tuple for equal parts
+
+
+def parts_of(arguments: Iterable[Any], tensors: list[Tensor]) -> list[Any]:
+    """The parts of arguments that a recording depends on. The tensors among the arguments are added to a list."""
     found: list[Any] = []
     for a in arguments:
-        if isinstance(a, Tensor) and not isinstance(a, Parameter):  # the function may know a parameter from outside
+        if isinstance(a, Tensor):
+            tensors.append(a)
             data = a._data
-            found += *data.shape, *data.strides, data.dtype, a._requires_grad
+            outside = isinstance(a, Parameter)  # the function may know it from there
+            found.append(a if outside else _layout(data.shape, data.strides, data.dtype, a._requires_grad))
         elif isinstance(a, (list, tuple)):
-            found += type(a), len(a), *parts_of(a)
+            found += type(a), len(a), *parts_of(a, tensors)
         elif isinstance(a, dict):
-            found += type(a), len(a), *parts_of(a.items())
+            found += type(a), len(a), *parts_of(a.items(), tensors)
         else:
             found.append(a)
     return found
@@ -49,40 +54,39 @@ def parts_of(arguments: Iterable[Any]) -> list[Any]:
 class Guard:
     """When a recording may be replayed: the key of its call, and the state outside of the function."""
 
-    def __init__(self, key: list[Any], recording: Recording, roots: Iterable[Any]) -> None:
-        self.key, self.recording, self._trace = key, recording, recording.trace
+    def __init__(self, key: list[Any], recording: Recording) -> None:
+        self.key, self.recording = key, recording
         leaves = flattened([step.args for step in recording.steps if step.out is None])
         self._optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
-        found = [module for root in roots if isinstance(root, Module) for module in root.modules()]
-        self._modules = [*dict.fromkeys([*found, *self._trace.modules.values()])]
+        roots = [root for root in (*key, *recording.modules.values()) if isinstance(root, Module)]
+        self._modules = dict.fromkeys(module for root in roots for module in root.modules())
         attributes = [attribute for module in self._modules for attribute in vars(module).items()]
         self._containers = [value for name, value in attributes if isinstance(value, (list, dict)) and name[0] != "_"]
-        self._changes, self._attributes, self._state = changes[0], self._now_attributes(), self._now()
+        self._tensors = [(t, t._data, t._requires_grad, not t._hooks) for t in recording.watched]
+        self._changes, self._attributes, self._lists = changes[0], self._now_attributes(), self._now_lists()
 
     def _now_attributes(self) -> list[Any]:
         """The attributes of modules."""
         return [part for module in self._modules for attribute in vars(module).items() for part in attribute]
 
-    def _now(self) -> list[Any]:
-        """The parameters of optimisers, group by group; the contents of the lists and dicts of modules; and of tensors
-        from outside, the array, whether they require a gradient, and whether they have hooks.
-        """
+    def _now_lists(self) -> list[Any]:
+        """The parameters of optimisers, group by group, and the contents of the lists and dicts of modules."""
         groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
-        parts = [part for some in (*groups, *self._containers) for part in (None, *flattened([some]))]
-        for tensor in self._trace.watched:
-            parts += tensor._data, tensor._requires_grad, bool(tensor._hooks)
-        return parts
+        return [part for some in (*groups, *self._containers) for part in (None, *flattened([some]))]
 
     def holds(self, key: list[Any]) -> bool:
-        """Whether all is as it was."""
+        """Return True if all is as it was."""
         if not agree(key, self.key):
             return False
         if self._changes != changes[0]:  # assignments to attributes are counted
             if not agree(self._now_attributes(), self._attributes):
                 return False
             self._changes = changes[0]
-        absent = all((leaf._grad is None) == (value is None) for leaf, value in self._trace.before.items())
-        return absent and agree(self._now(), self._state)
+        for tensor, data, grad, free in self._tensors:
+            if tensor._data is not data or tensor._requires_grad is not grad or (not tensor._hooks) is not free:
+                return False
+        absent = all((leaf._grad is None) == (value is None) for leaf, value in self.recording.before.items())
+        return absent and agree(self._now_lists(), self._lists)
 
 
 class Compiled(Generic[P, R]):
@@ -91,7 +95,7 @@ class Compiled(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], check: bool = False) -> None:
         if not callable(fn):
             raise DTypeError(f"compile: fn must be a function, got {brief(fn)}")
-        self.fn: Callable[..., Any] = fn
+        self.fn = fn
         functools.update_wrapper(self, fn, updated=())
         self.check = check
         self.guards: list[Guard] = []  # of the recordings, newest first
@@ -108,24 +112,20 @@ class Compiled(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Replay the function, or call it."""
-        return self._call(args, kwargs)  # type: ignore[no-any-return]  # what the function returns
-
-    def _call(self, args: Any, kwargs: Any) -> Any:
-        if tracer() is not None or listener() is not None:
+        if listener() is not None:
             return self.fn(*args, **kwargs)
-        outside, given = self._outside(), flattened((args, kwargs))
-        tensors = [x for x in given if isinstance(x, Tensor)]
+        outside, tensors = self._outside(), list[Tensor]()
+        key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
         data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
-        key = [is_grad_enabled(), *outside, len(args), *parts_of(args), *parts_of(kwargs.items())]
         key += map(data.index, data)
         with self._busy:
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording
             if known and known.planned:  # two calls were traced and compared
                 self.replayed += 1
-                return (
-                    compare(known, tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)
-                )
+                call = functools.partial(self.fn, *args, **kwargs)
+                answer: R = compare(known, tensors, call) if self.check else known.replay(tensors)
+                return answer
             if (known and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)
             recording = Recording(self.fn, args, kwargs, tensors)
@@ -136,14 +136,14 @@ class Compiled(Generic[P, R]):
             why = recording.refusal or (many if self._unsteady() else "")
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
-                warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)
-            guard = Guard(key, recording, [*outside, *given])
-            self.guards = [guard, *(other for other in self.guards if other is not found)][:_MOST]
-            result, recording.result = recording.result, None
+                warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=2)
+            self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
+            result: R = recording.result
+            recording.result = None
             return result
 
     def _unsteady(self) -> bool:
-        """Whether most calls are new ones, which tracing only makes slower."""
+        """Return True if most calls are new ones, which tracing only makes slower."""
         return self.traced > self.replayed + 2 * _MOST
 
     def report(self) -> str:
@@ -153,17 +153,17 @@ class Compiled(Generic[P, R]):
             ArgumentError: there is no program before the third call.
         """
         recordings = [guard.recording for guard in self.guards]
-        recording = next((r for r in recordings if r.latest), None)
-        if recording is None:
-            why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
-            raise ArgumentError(f"report: there is no program: {why}")
-        return report(recording)
+        for recording in recordings:
+            if recording.latest is not None:
+                return report(recording)
+        why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
+        raise ArgumentError(f"report: there is no program: {why}")
 
     def _outside(self) -> list[Any]:
         """What the function finds in its closure and in global variables."""
         scope = getattr(self.fn, "__globals__", {})
         cells = [cell.cell_contents for cell in self._cells if cell != CellType()]
-        return cells + [scope[name] for name in self._names if name in scope]
+        return [*cells, *map(scope.get, self._names)]
 
 
 def _global_names(fn: Any) -> Iterable[str]:

@@ -8,7 +8,7 @@ scratch memory of a step.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import length_hint
 from typing import Any
@@ -34,8 +34,7 @@ class Program:
         uses = [{v.whole for v in values_in([step.args, step.out])} for step in steps]
         last = {value: i for i, used in enumerate(uses) for value in used}
         last |= {value.whole: len(steps) for value in (*inputs, *outputs)}
-        for value in inputs:
-            self.array(value)
+        self.inputs = [self.array(value) for value in inputs]
         self.calls: list[Callable[[], object]] = []
         self.ends = [0]  # the number of calls before each step, and in all
         for i, (step, used) in enumerate(zip(steps, uses, strict=True)):
@@ -45,17 +44,22 @@ class Program:
                 if last[value] == i and value in self._blocks:
                     self.memory.free[0].append(self._blocks.pop(value))
 
+    def load(self, arrays: Iterable[Any]) -> None:
+        """Copy arrays to the first inputs."""
+        for own, array in zip(self.inputs, arrays, strict=False):
+            np.copyto(own, array)
+
     def array(self, value: Value) -> Any:
         """The array of a value."""
-        found = self._arrays.get(value) if value.array is None else value.array
-        if found is None:
+        if value.array is not None:
+            return value.array
+        if value not in self._arrays:
             whole = value.whole
             if whole not in self._blocks:
                 self._blocks[whole] = self.memory.take(whole.high - whole.low)
             offset = value.address - whole.low if 0 not in value.shape else 0
-            found = np.ndarray(value.shape, value.dtype, self._blocks[whole], offset, value.strides)
-            self._arrays[value] = found
-        return found
+            self._arrays[value] = np.ndarray(value.shape, value.dtype, self._blocks[whole], offset, value.strides)
+        return self._arrays[value]
 
     def _calls(self, step: Step) -> list[Callable[[], object]]:
         args = mapped(step.args, lambda leaf: self.array(leaf) if isinstance(leaf, Value) else leaf)
@@ -85,21 +89,16 @@ class Program:
             raise
 
 
-class Lease:
-    """The use of a program by one computation. When no one holds the lease any more, the program is idle again."""
-
-    program: Any = None
-
-    def __init__(self, idle: list[Program], make: Callable[[], Program]) -> None:
-        self._idle = idle
-        try:
-            self.program = idle.pop()
-        except IndexError:
-            self.program = make()
-
-    def __del__(self) -> None:
-        if self.program is not None:  # else it could not be made
-            self._idle.append(self.program)
+def lent(idle: list[Program], make: Callable[[], Program]) -> Iterator[Program]:
+    """Yield an idle program, or a new one. It is idle again when this generator is closed or freed."""
+    try:
+        program = idle.pop()
+    except IndexError:
+        program = make()
+    try:
+        yield program
+    finally:
+        idle.append(program)
 
 
 def _general(op: Any, out: Any, args: Sequence[Any]) -> None:

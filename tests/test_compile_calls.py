@@ -88,6 +88,19 @@ def test_the_gradient_of_an_argument_is_not_read():
     assert found == [(x * 2 if x.grad is None else x.grad).tolist() for x in inputs]
 
 
+def test_results_that_no_one_uses():
+    def function(x):
+        tl.max_pool2d(tl.relu(x), 2)
+        tl.relu(x)
+        return tl.max_pool2d(tl.relu(x), 2)
+
+    compiled = tl.compile(function)
+    for k in range(4):
+        x = tl.randn(2, 3, 4, 4, generator=k)
+        assert compiled(x).tolist() == function(x).tolist()
+    assert compiled.replayed == 2
+
+
 def test_numbers_that_change_are_refused():
     counts = iter(range(100))
     function = tl.compile(lambda x: (x * 2, next(counts)))

@@ -21,12 +21,12 @@ from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
 from ..nn.module import Module, Parameter, changes
-from .checking import compare, report
 from .recording import Recording
 from .trace import agree
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_EMPTY = CellType()
 _MOST = 16  # recordings of a function that are kept
 
 
@@ -78,10 +78,9 @@ class Guard:
         """Return True if all is as it was."""
         if not agree(key, self.key):
             return False
-        if self._changes != changes[0]:  # assignments to attributes are counted
-            if not agree(self._now_attributes(), self._attributes):
-                return False
-            self._changes = changes[0]
+        if self._changes != changes[0] and not agree(self._now_attributes(), self._attributes):
+            return False
+        self._changes = changes[0]  # assignments to attributes are counted
         for tensor, data, grad, free in self._tensors:
             if tensor._data is not data or tensor._requires_grad is not grad or (not tensor._hooks) is not free:
                 return False
@@ -102,7 +101,7 @@ class Compiled(Generic[P, R]):
         self.traced = self.replayed = 0
         self._busy = threading.RLock()
         self._cells = getattr(fn, "__closure__", None) or ()
-        self._names = [*_global_names(fn)]
+        self._globals, self._names = getattr(fn, "__globals__", {}), [*_global_names(fn)]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(vars(self)["fn"], name)  # of a module, for example its parameters
@@ -121,14 +120,15 @@ class Compiled(Generic[P, R]):
         with self._busy:
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording
-            if known and known.planned:  # two calls were traced and compared
+            if known and known.programs:  # two calls were traced and compared
                 self.replayed += 1
                 call = functools.partial(self.fn, *args, **kwargs)
-                answer: R = compare(known, tensors, call) if self.check else known.replay(tensors)
+                answer: R = known.compare(tensors, call) if self.check else known.replay(tensors)
                 return answer
             if (known and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)
-            recording = Recording(self.fn, args, kwargs, tensors)
+            recording = Recording(tensors)
+            result: R = recording.record(self.fn, args, kwargs)
             self.traced += 1
             if known and not recording.refusal:
                 recording.plan(known)
@@ -138,8 +138,6 @@ class Compiled(Generic[P, R]):
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=2)
             self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
-            result: R = recording.result
-            recording.result = None
             return result
 
     def _unsteady(self) -> bool:
@@ -155,15 +153,14 @@ class Compiled(Generic[P, R]):
         recordings = [guard.recording for guard in self.guards]
         for recording in recordings:
             if recording.latest is not None:
-                return report(recording)
+                return recording.report()
         why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
         raise ArgumentError(f"report: there is no program: {why}")
 
     def _outside(self) -> list[Any]:
         """What the function finds in its closure and in global variables."""
-        scope = getattr(self.fn, "__globals__", {})
-        cells = [cell.cell_contents for cell in self._cells if cell != CellType()]
-        return [*cells, *map(scope.get, self._names)]
+        cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
+        return [*cells, *map(self._globals.get, self._names)]
 
 
 def _global_names(fn: Any) -> Iterable[str]:

@@ -69,9 +69,7 @@ class Program:
             return []
         out, op = self.array(step.out), step.op
         given = op.signature.arrays([*args])
-        steps = op.steps and op.steps(out, self.memory, *given)
-        if steps is None:
-            return [partial(_general, op, out, given)]
+        steps = (op.steps and op.steps(out, self.memory, *given)) or [partial(_general, op, out, given)]
         calls = listed(steps, self.memory, self.threads)
         self.memory.release()
         return calls
@@ -89,16 +87,23 @@ class Program:
             raise
 
 
-def lent(idle: list[Program], make: Callable[[], Program]) -> Iterator[Program]:
-    """Yield an idle program, or a new one. It is idle again when this generator is closed or freed."""
-    try:
-        program = idle.pop()
-    except IndexError:
-        program = make()
-    try:
-        yield program
-    finally:
-        idle.append(program)
+class Programs:
+    """Programs of the same steps, each of which is used by one computation at a time."""
+
+    def __init__(self, *description: Any) -> None:
+        self._description = description  # the arguments of Program
+        self.idle: list[Program] = []
+
+    def lent(self) -> Iterator[Program]:
+        """Yield an idle program, or a new one. It is idle again when this generator is closed or freed."""
+        try:
+            program = self.idle.pop()
+        except IndexError:
+            program = Program(*self._description)
+        try:
+            yield program
+        finally:
+            self.idle.append(program)
 
 
 def _general(op: Any, out: Any, args: Sequence[Any]) -> None:

@@ -3,12 +3,14 @@
 A returned tensor may have a graph. Then the trace goes on after the function has returned: it records the backward pass
 for a seed that each call gets anew. A replay computes the first part of the program, and returns a tensor whose graph
 is one node; the backward pass of that node is the rest of the program. Until the node is freed, the program holds the
-values that the rest needs, so the node has a lease of it (:func:`lent`), and another call takes another program.
+values that the rest needs, so the node has a lease of it (:class:`Programs`), and another call takes another program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +22,12 @@ from ..core.modes import no_grad, tracing
 from ..core.saved import changed
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
-from ..errors import GradientError
+from ..errors import GradientError, TinygradLenetError
 from ..kernels.memory import trim
 from ..kernels.threads import get_num_threads
-from .program import Program, lent
-from .rewrite import divided, pool_first
+from ..ops.creation import SHARED
+from .program import Program, Programs
+from .rewrite import Chunks, divided, pool_first
 from .trace import Trace, Value, agree, difference, same, values_in
 
 
@@ -32,42 +35,42 @@ class Recording(Trace):
     """The trace of one call, with its results. Once it has been planned, it can be replayed."""
 
     op: Any = SimpleNamespace(name="compiled", view=False)  # of the node of a result, whose plan is the recording
+    live: Value | None = None  # a returned tensor with a graph
+    programs: Any = None  # once the recording has been planned
+    latest: Any = None  # the program of the last replay
 
-    def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
-        super().__init__(tensors)
+    def record(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call the function, and return its result."""
+        self.seed: list[Value] = []  # the gradient of the live tensor
+        self.gradients: dict[Any, Value] = {}  # by the position of an argument, or by the leaf from outside
         with tracing(self):
             since = now()
-            self.result: Any = fn(*args, **kwargs)
+            result = fn(*args, **kwargs)
             self.split = len(self.steps)  # later steps are those of a backward pass after the call
-            self._trace_backward(tensors, since)
-        self.tree = mapped(self.result, self._returned)  # the result, with Values for tensors
+            self._trace_backward(result, since)
+        self.tree = mapped(result, self._returned)  # the result, with Values for tensors
         # The .grad of leaves after the call.
-        self.after = {p: None if p._grad is None else self.value(p._grad._data) for p in self.touched}
+        self.after: dict[Tensor, Any] = {leaf: self.value(leaf._grad) for leaf in self.touched}
         self.outputs = values_in([self.tree, self.after, self.gradients])
         self.arguments.clear()
-        self.idle: list[Program] = []
-        self.latest: Any = None  # the program of the last replay
-        self.planned = False
+        return result
 
-    def _trace_backward(self, arguments: Sequence[Tensor], since: int) -> None:
+    def _trace_backward(self, result: Any, since: int) -> None:
         """Record the backward pass of a returned tensor with a graph."""
-        self.live: Value | None = None  # that tensor
-        self.seed: list[Value] = []  # its gradient
-        self.gradients: dict[Any, Value] = {}  # by the position of an argument, or by the leaf from outside
-        live = [t for t in flattened([self.result]) if isinstance(t, Tensor) and t._node and t._node.saved is not None]
+        live = [t for t in flattened([result]) if isinstance(t, Tensor) and t._node and t._node.saved is not None]
         if len(live) > 1:
             self.refuse("the function returns several tensors with graphs")
         if self.refusal or not live:
             return
         seed, sums, roots = Tensor._wrap(np.ones_like(live[0]._data)), Gradients(), [live[0]._node or live[0]]
-        self.live, self.seed = self.value(live[0]._data), [self.new("input", seed._data)]
+        self.live, self.seed = self.value(live[0]), [self.new("input", seed._data)]
         with no_grad():
             pullback(roots, [seed], sources(roots, since), True, since, sums.add)
             found: dict[Any, Any] = {**sums.finish()}
-        places = {x._node or x: i for i, x in enumerate(arguments)}
+        places = {x._node or x: i for i, x in enumerate(self.arguments)}
         for vertex, gradient in found.items():
-            if vertex in places or self.value(vertex._data, vertex).kind == "outside":
-                self.gradients[places.get(vertex, vertex)] = self.value(gradient._data)
+            if vertex in places or self.value(vertex).kind == "outside":
+                self.gradients[places.get(vertex, vertex)] = self.value(gradient)
 
     def _returned(self, leaf: Any) -> Any:
         """The Value of a returned tensor."""
@@ -75,7 +78,7 @@ class Recording(Trace):
             self.refuse("the function returns an array")
         if not isinstance(leaf, Tensor):
             return leaf
-        value = self.value(leaf._data, leaf)
+        value = self.value(leaf)
         if value.tensor is not None and value.tensor is not leaf:
             self.refuse("the function returns a view of a tensor that it did not make")
         return value
@@ -98,24 +101,17 @@ class Recording(Trace):
         made = {step.out for step in self.steps[self.split :]}
         used = values_in([step.args for step in self.steps[self.split :]])
         self.used = [v for v in used if v not in made]  # by the backward pass
-        self.results = [*self.outputs, *self.used]
         trim()  # what the two calls have used: replays need it no longer
-        self.planned = True
-
-    def lent(self) -> Iterator[Program]:
-        """Lend a program that no earlier result needs for its backward pass."""
-        return lent(self.idle, lambda: Program(self.steps, self.given, self.results, get_num_threads()))
+        self.programs = Programs(self.steps, self.given, [*self.outputs, *self.used], get_num_threads())
 
     def replay(self, inputs: list[Tensor]) -> Any:
         """Compute the same for other inputs."""
-        lease = self.lent()
+        lease = self.programs.lent()  # until the result is freed, if it has a node
         program = self.latest = next(lease)
         before: list[Any] = [leaf._grad for leaf, value in self.before.items() if value is not None]
         given = dict(zip(self.given, (*inputs, *before), strict=False))  # the seed comes later
         program.load([x._data for x in given.values()])
         program.run(last=self.split)
-        for leaf, gradient in self.after.items():
-            leaf._grad = None if gradient is None else Tensor._wrap(np.array(program.array(gradient)))
 
         def result(leaf: Any) -> Any:
             if not isinstance(leaf, Value):
@@ -126,6 +122,8 @@ class Recording(Trace):
             node = self._node(lease, inputs) if leaf is self.live else None
             return Tensor._wrap(np.array(program.array(leaf)), node)
 
+        for leaf, gradient in self.after.items():
+            leaf._grad = result(gradient)
         return mapped(self.tree, result)
 
     def _node(self, lease: Iterator[Program], inputs: Sequence[Tensor]) -> Node:
@@ -149,3 +147,67 @@ class Recording(Trace):
         for parent, value in zip(node.parents, self.gradients.values(), strict=True):
             if needed is None or parent in needed:
                 add(parent, np.array(program.array(value)))
+
+    def compare(self, inputs: list[Tensor], call: Callable[[], Any]) -> Any:
+        """Replay, and call the function from the same state; return its result if nothing differs.
+
+        Chunks of the batch round sums differently. So their results may differ by ``sqrt(eps)`` of the dtype times the
+        largest element.
+        """
+        before = self._state()
+        replayed = self.replay(inputs), [value for *_, value in self._state()]
+        _restore(before)
+        called = call(), [value for *_, value in self._state()]
+        chunked = any(isinstance(step.op, Chunks) for step in self.steps)
+        for what, a, b in zip(("result", "state"), called, replayed, strict=True):
+            for x, y in zip(flattened([a]), flattened([b]), strict=True):
+                x, y = (v._data if isinstance(v, Tensor) else v for v in (x, y))
+                rounded = chunked and isinstance(x, np.ndarray) and x.dtype.kind == "f"
+                size = np.sqrt(np.finfo(x.dtype).eps) * np.abs(x).max(initial=0) if rounded else 0
+                if not (np.allclose(x, y, 0, size, equal_nan=True) if isinstance(x, np.ndarray) else x == y):
+                    how = "differs between the replay and the function"
+                    raise TinygradLenetError(f"tl.compile(check=True): a {what} {how}")
+        return called[0]
+
+    def report(self) -> str:
+        """The program as a table, with the time of each step in one run on the inputs of the last replay."""
+        before, lines, lease = self._state(), list[str](), self.programs.lent()
+        program = next(lease)
+        program.load(self.latest.inputs)
+        programs = [(program, "")]
+        for program, note in programs:
+            lines.append(f"{len(program.steps)} steps, {program.memory.bytes / 1e6:.1f} MB{note}")
+            lines.append(f"{'op':<24}{'result':<30}{'calls':>6}{'us':>10}  at")
+            for i, step in enumerate(program.steps):
+                began = perf_counter()
+                program.run(i, i + 1)
+                time, out = 1e6 * (perf_counter() - began), step.out
+                shape = "" if out is None else f"{out.dtype} {out.shape}"
+                calls = program.ends[i + 1] - program.ends[i]
+                lines.append(f"{step.name:<24}{shape:<30}{calls:>6}{time:>10.1f}  {step.line}")
+                if isinstance(step.op, Chunks):
+                    note = f", for one of {step.op.count} chunks of {step.op.size} rows"
+                    programs.append((step.op.programs.idle[-1], note))
+        _restore(before)
+        return "\n".join(lines)
+
+    def _state(self) -> list[tuple[Any, str, Any]]:
+        """Copies of what a replay may change: tensors, generators, the states of optimisers, and gradients.
+
+        Each is the owner, the name of its attribute, and the copy.
+        """
+        leaves = [*flattened([step.args for step in self.steps]), *SHARED]
+        held: list[Any] = [(leaf, "_data") for leaf in leaves if isinstance(leaf, Tensor)]
+        held += [(leaf, "state") for leaf in leaves if hasattr(leaf, "param_groups")]
+        held += [(leaf.bit_generator, "state") for leaf in leaves if isinstance(leaf, np.random.Generator)]
+        held += [(leaf, "_grad") for leaf in self.after]
+        return [(owner, name, mapped(getattr(owner, name), copy)) for owner, name in held]
+
+
+def _restore(state: list[tuple[Any, str, Any]]) -> None:
+    """Return to an earlier state."""
+    for owner, name, value in state:
+        if isinstance(value, np.ndarray):
+            np.copyto(getattr(owner, name), value)
+        else:
+            setattr(owner, name, value)

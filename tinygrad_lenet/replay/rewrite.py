@@ -21,7 +21,7 @@ from ..ops import reduction
 from ..ops.activations import _where_positive, relu
 from ..ops.pooling import _max_pool2d, _unpool
 from ..ops.shape import axes_of, reshape
-from .program import Program, lent
+from .program import Programs
 from .trace import Step, Value, values_in
 
 _ROWS = 64  # of a chunk, at most, and half of it at least; with fewer, calls take longer than the arithmetic
@@ -40,10 +40,11 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
             uses[value].append(step)
     ops = [_max_pool2d.op, _unpool.op, _where_positive.op]
     for activation in [step for step in steps if step.op is relu.op and step.out not in outputs]:
-        pool, *backward = uses[activation.out]
-        found = [step.op for step in (pool, *backward)]
+        users = uses[activation.out]
+        found, backward = [step.op for step in users], users[1:]
         if found not in (ops, ops[:1]) or (backward and uses[backward[0].out] != backward[1:]):
             continue
+        pool = users[0]
         (x,), (_, at), peak = activation.args, pool.args, pool.out.twin()
         activation.op, activation.args, activation.out = pool.op, (x, at), peak
         pool.op, pool.args = relu.op, (peak,)
@@ -91,7 +92,6 @@ class Chunks:
         self.made: set[Value] = set()  # those of them that steps inside compute
         self.steps: list[Step] = []  # of one chunk
         self.sums: dict[Value, Any] = {}  # results that are sums over rows; and the function that joins those of chunks
-        self.idle: list[Program] = []  # a program computes one chunk at a time
 
     def take(self, step: Step) -> bool:
         """Take a step inside and return True, if it treats rows one by one, or adds them up."""
@@ -125,8 +125,8 @@ class Chunks:
         sources = [v for v, twin in self.twins.items() if twin in used and v not in self.made]
         shared = [v for v in used - {*self.twins.values()} if v.array is None]
         collected = [v for v in outputs if v in self.made and v in rows]
-        self.inputs = [*(self.twins[v] for v in sources), *shared]
         self.results = [self.twins[v] for v in (*sums, *collected)]
+        self.programs = Programs(self.steps, [*(self.twins[v] for v in sources), *shared], self.results, 1)
         parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]  # a row for each chunk
         step = Step(self, (sources, shared, parts + collected, sums), None, self.steps[0].line)
         return [*before, step, *after]
@@ -135,7 +135,7 @@ class Chunks:
         """Compute all chunks. The arguments are the arrays of values outside of the chunks."""
 
         def compute(start: int, stop: int) -> None:
-            lease = lent(self.idle, lambda: Program(self.steps, self.inputs, self.results, 1))
+            lease = self.programs.lent()
             chunk = next(lease)
             for i in range(start, stop):
                 chunk.load([*(self._part(i, array) for array in sources), *shared])

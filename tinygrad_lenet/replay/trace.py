@@ -81,7 +81,7 @@ class Trace:
         self.watched: dict[Tensor, None] = {}  # tensors from outside
         self.before: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, if the function reads it
         self.touched: dict[Tensor, None] = {}  # leaves whose .grad was set
-        self.arguments = {*arguments}
+        self.arguments = [*arguments]
         self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
         self.inputs = [self.new("input", x._data) for x in arguments]
 
@@ -97,8 +97,11 @@ class Trace:
         self._known[key] = ref(array, lambda _: self._known.pop(key, None)), value
         return value
 
-    def value(self, array: Any, tensor: Tensor | None = None) -> Value:
-        """The Value of an array; ``tensor`` is the Tensor that holds it, if one does."""
+    def value(self, x: Any) -> Any:
+        """The Value of a tensor or an array; any other object itself."""
+        array, tensor = (x._data, x) if isinstance(x, Tensor) else (x, None)
+        if not isinstance(array, np.ndarray):
+            return x
         _, found = self._known.get(id(array), (None, None))
         if tensor is not None and (found is None or found.kind == "outside"):
             self.watched[tensor] = None
@@ -106,27 +109,21 @@ class Trace:
                 self.refuse("a tensor from outside has a graph of its own")
         return found or self.new("outside", array, tensor)
 
-    def _leaf(self, leaf: Any) -> Any:
-        """A Value in place of a tensor or an array."""
-        if isinstance(leaf, Tensor):
-            return self.value(leaf._data, leaf)
-        return self.value(leaf) if isinstance(leaf, np.ndarray) else leaf
-
     # What the engine tells
 
     def hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:
         """An op has computed ``out``."""
-        given = mapped(args, self._leaf)
+        given = mapped(args, self.value)
         self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
 
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         """An effect has happened."""
-        given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self._leaf(leaf))
+        given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self.value(leaf))
         self.steps.append(Step(function, given, None))
 
     def write(self, tensor: Tensor, key: Any, array: Any) -> None:
         """A tensor is about to be changed in place."""
-        target = self.value(tensor._data, tensor)
+        target = self.value(tensor)
         if target.whole.kind == "input":
             self.refuse("an argument, or an earlier gradient, is changed in place")
         self.effect(change_in_place, (target.whole.tensor, target, key, array, user_line()))
@@ -134,7 +131,7 @@ class Trace:
     def read_grad(self, leaf: Tensor) -> None:
         """The function asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
         self._refuse_argument(leaf)
-        outside = self.value(leaf._data, leaf).kind == "outside"  # else the function has made it
+        outside = self.value(leaf).kind == "outside"  # else the function has made it
         if outside and leaf not in self.touched and leaf not in self.before:
             self.before[leaf] = None if leaf._grad is None else self.new("input", leaf._grad._data)
 
@@ -144,7 +141,7 @@ class Trace:
         self.touched[leaf] = None
 
     def _refuse_argument(self, leaf: Tensor) -> None:
-        if leaf in self.arguments:
+        if any(leaf is x for x in self.arguments):
             self.refuse("the .grad of an argument of the function is read or set")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from functools import partial
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..errors import GradientError, TinygradLenetError
 from ..kernels.memory import trim
+from ..kernels.steps import run
 from ..kernels.threads import get_num_threads
 from ..ops.creation import SHARED
 from .program import Program, Programs
@@ -64,13 +66,12 @@ class Recording(Trace):
             return
         seed, sums, roots = Tensor._wrap(np.ones_like(live[0]._data)), Gradients(), [live[0]._node or live[0]]
         self.live, self.seed = self.value(live[0]), [self.new("input", seed._data)]
+        places: dict[Vertex, Any] = {x._node or x: i for i, x in enumerate(self.arguments)}
         with no_grad():
             pullback(roots, [seed], sources(roots, since), True, since, sums.add)
-            found: dict[Any, Any] = {**sums.finish()}
-        places = {x._node or x: i for i, x in enumerate(self.arguments)}
-        for vertex, gradient in found.items():
-            if vertex in places or self.value(vertex).kind == "outside":
-                self.gradients[places.get(vertex, vertex)] = self.value(gradient)
+            for vertex, gradient in sums.finish().items():
+                if vertex in places or self.value(vertex).kind == "outside":
+                    self.gradients[places.get(vertex, vertex)] = self.value(gradient)
 
     def _returned(self, leaf: Any) -> Any:
         """The Value of a returned tensor."""
@@ -155,9 +156,9 @@ class Recording(Trace):
         largest element.
         """
         before = self._state()
-        replayed = self.replay(inputs), [value for *_, value in self._state()]
-        _restore(before)
-        called = call(), [value for *_, value in self._state()]
+        replayed = self.replay(inputs), [undo.args[-1] for undo in self._state()]
+        run(before)
+        called = call(), [undo.args[-1] for undo in self._state()]
         chunked = any(isinstance(step.op, Chunks) for step in self.steps)
         for what, a, b in zip(("result", "state"), called, replayed, strict=True):
             for x, y in zip(flattened([a]), flattened([b]), strict=True):
@@ -188,26 +189,18 @@ class Recording(Trace):
                 if isinstance(step.op, Chunks):
                     note = f", for one of {step.op.count} chunks of {step.op.size} rows"
                     programs.append((step.op.programs.idle[-1], note))
-        _restore(before)
+        run(before)
         return "\n".join(lines)
 
-    def _state(self) -> list[tuple[Any, str, Any]]:
-        """Copies of what a replay may change: tensors, generators, the states of optimisers, and gradients.
+    def _state(self) -> list[partial[None]]:
+        """What a replay may change: tensors, generators, the states of optimisers, and gradients.
 
-        Each is the owner, the name of its attribute, and the copy.
+        Each is a call that returns it to what it is now; its last argument is a copy.
         """
         leaves = [*flattened([step.args for step in self.steps]), *SHARED]
-        held: list[Any] = [(leaf, "_data") for leaf in leaves if isinstance(leaf, Tensor)]
-        held += [(leaf, "state") for leaf in leaves if hasattr(leaf, "param_groups")]
+        held: list[Any] = [(leaf, "state") for leaf in leaves if hasattr(leaf, "param_groups")]
         held += [(leaf.bit_generator, "state") for leaf in leaves if isinstance(leaf, np.random.Generator)]
-        held += [(leaf, "_grad") for leaf in self.after]
-        return [(owner, name, mapped(getattr(owner, name), copy)) for owner, name in held]
-
-
-def _restore(state: list[tuple[Any, str, Any]]) -> None:
-    """Return to an earlier state."""
-    for owner, name, value in state:
-        if isinstance(value, np.ndarray):
-            np.copyto(getattr(owner, name), value)
-        else:
-            setattr(owner, name, value)
+        arrays = [leaf._data for leaf in leaves if isinstance(leaf, Tensor)]
+        undo = [partial(np.copyto, array, array.copy()) for array in arrays]
+        undo += [partial(setattr, owner, name, mapped(getattr(owner, name), copy)) for owner, name in held]
+        return undo + [partial(setattr, leaf, "_grad", leaf._grad) for leaf in self.after]

@@ -66,16 +66,14 @@ def divided(steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value]
         return steps
     chunks, before, after = Chunks(batch, size, inputs), list[Step](), list[Step]()
     effect = next((i for i, step in enumerate(steps) if step.out is None), len(steps))
-    late = set[Value]()  # values that depend on sums
+    when: dict[Value, int] = {}  # 0: before the chunks; 1: inside of them; 2: after them, as are their sums
     for step in steps[:effect]:
-        used = values_in(step.args)
-        if late.isdisjoint(used) and chunks.take(step):
-            late |= chunks.sums.keys()
-        elif late.isdisjoint(used) and chunks.made.isdisjoint(used):
-            before.append(step)
+        now = max((when.get(v, 0) for v in values_in(step.args)), default=0)
+        if now < 2 and chunks.take(step):
+            when[step.out] = 2 if step.out in chunks.sums else 1
         else:
-            after.append(step)
-            late.add(step.out)
+            (after if now else before).append(step)
+            when[step.out] = 2 if now else 0
     after += steps[effect:]  # they may read what the effect has changed
     return chunks.joined(before, after, outputs) or steps
 

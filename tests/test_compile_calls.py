@@ -1,6 +1,7 @@
 """Arguments, results, methods and modules; ``check`` and ``report``; what is refused outside of a compiled function."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -86,6 +87,15 @@ def test_the_gradient_of_an_argument_is_not_read():
     with pytest.warns(UserWarning, match="the .grad of an argument of the function is read or set, at "):
         found = [compiled(x).tolist() for x in inputs]
     assert found == [(x * 2 if x.grad is None else x.grad).tolist() for x in inputs]
+
+
+def test_the_gradient_of_another_tensor_at_each_call():
+    weights, count = [tl.ones(3, requires_grad=True) for _ in range(2)], itertools.count()
+    for k, weight in enumerate(weights):
+        weight.grad = weight.detach() * (k + 1)
+    compiled = tl.compile(lambda x: x + weights[next(count) % 2].grad)
+    with pytest.warns(UserWarning, match="reads the .grad of another tensor at the second call"):
+        assert [compiled(tl.zeros(1))[0].item() for _ in range(6)] == [1, 2, 1, 2, 1, 2]
 
 
 def test_results_that_no_one_uses():

@@ -2,8 +2,8 @@
 
 A guard has lists of parts, which each call makes anew: the grad mode, what the function finds in its closure and in
 global variables, and all of its arguments but the values of tensors (the key); attributes of modules, parameters of
-optimisers, and flags of tensors from outside (the state). Parts are compared one by one: plain values by value, others
-by identity. So a guard costs some microseconds.
+optimisers, and flags of tensors from outside. Parts are compared one by one: plain values by value, others by identity.
+So a guard costs some microseconds.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 _EMPTY = CellType()
 _MOST = 16  # recordings of a function that are kept
-
-
 _layout = functools.lru_cache(maxsize=4096)(lambda *parts: parts)  # the same tuple for equal parts
 
 
@@ -39,13 +37,10 @@ def parts_of(arguments: Iterable[Any], tensors: list[Tensor]) -> list[Any]:
     for a in arguments:
         if isinstance(a, Tensor):
             tensors.append(a)
-            data = a._data
-            outside = isinstance(a, Parameter)  # the function may know it from there
-            found.append(a if outside else _layout(data.shape, data.strides, data.dtype, a._requires_grad))
-        elif isinstance(a, (list, tuple)):
-            found += type(a), len(a), *parts_of(a, tensors)
-        elif isinstance(a, dict):
-            found += type(a), len(a), *parts_of(a.items(), tensors)
+        if isinstance(a, Tensor) and not isinstance(a, Parameter):  # the function may know a parameter from outside
+            found.append(_layout(a._data.shape, a._data.strides, a._data.dtype, a._requires_grad))
+        elif isinstance(a, (list, tuple, dict)):
+            found += type(a), len(a), *parts_of(a.items() if isinstance(a, dict) else a, tensors)
         else:
             found.append(a)
     return found
@@ -62,7 +57,7 @@ class Guard:
         self._modules = dict.fromkeys(module for root in roots for module in root.modules())
         attributes = [attribute for module in self._modules for attribute in vars(module).items()]
         self._containers = [value for name, value in attributes if isinstance(value, (list, dict)) and name[0] != "_"]
-        self._tensors = [(t, t._data, t._requires_grad, not t._hooks) for t in recording.watched]
+        self._flags = [(t, t._data, t._requires_grad, not t._hooks) for t in recording.watched]
         self._changes, self._attributes, self._lists = changes[0], self._now_attributes(), self._now_lists()
 
     def _now_attributes(self) -> list[Any]:
@@ -75,17 +70,15 @@ class Guard:
         return [part for some in (*groups, *self._containers) for part in (None, *flattened([some]))]
 
     def holds(self, key: list[Any]) -> bool:
-        """Return True if all is as it was."""
+        """Return True if all is as it was: the call, attributes of modules, flags of tensors, gradients, and lists."""
         if not agree(key, self.key):
             return False
         if self._changes != changes[0] and not agree(self._now_attributes(), self._attributes):
             return False
         self._changes = changes[0]  # assignments to attributes are counted
-        for tensor, data, grad, free in self._tensors:
-            if tensor._data is not data or tensor._requires_grad is not grad or (not tensor._hooks) is not free:
-                return False
-        absent = all((leaf._grad is None) == (value is None) for leaf, value in self.recording.before.items())
-        return absent and agree(self._now_lists(), self._lists)
+        flags = all(t._data is d and t._requires_grad is g and (not t._hooks) is h for t, d, g, h in self._flags)
+        grads = all((leaf._grad is None) == (value is None) for leaf, value in self.recording.before.items())
+        return flags and grads and agree(self._now_lists(), self._lists)
 
 
 class Compiled(Generic[P, R]):

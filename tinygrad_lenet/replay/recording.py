@@ -89,9 +89,9 @@ class Recording(Trace):
         self.refusal = difference(first.steps, self.steps)
         if not agree(flattened([first.tree]), flattened([self.tree]), same):
             self.refusal = self.refusal or "the function returns other numbers at the second call"
-        for found, others in ((self.before, first.before), (self.after, first.after)):
-            for leaf in found.keys() - others.keys():
-                del found[leaf]  # the function has made it
+        for leaf in self.before.keys() - first.before.keys():
+            if self.before.pop(leaf) is not None:  # else the function has made it
+                self.refusal = self.refusal or "the function reads the .grad of another tensor at the second call"
         if self.refusal:
             return
         pool_first(self.steps, self.outputs)

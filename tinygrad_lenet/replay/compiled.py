@@ -67,7 +67,8 @@ class Guard:
     def _now_lists(self) -> list[Any]:
         """The parameters of optimisers, group by group, and the contents of the lists and dicts of modules."""
         groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
-        return [part for some in (*groups, *self._containers) for part in (None, *flattened([some]))]
+        nested = [flattened([some]) for some in self._containers]
+        return [part for members in (*groups, *nested) for part in (None, *members)]
 
     def holds(self, key: list[Any]) -> bool:
         """Return True if all is as it was: the call, attributes of modules, flags of tensors, gradients, and lists."""

@@ -7,10 +7,8 @@ scratch memory of a step.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -35,11 +33,9 @@ class Program:
         last = {value: i for i, used in enumerate(uses) for value in used}
         last |= {value.whole: len(steps) for value in (*inputs, *outputs)}
         self.inputs = [self.array(value) for value in inputs]
-        self.calls: list[Callable[[], object]] = []
-        self.ends = [0]  # the number of calls before each step, and in all
+        self.calls: list[list[Callable[[], object]]] = []  # of each step
         for i, (step, used) in enumerate(zip(steps, uses, strict=True)):
-            self.calls += self._calls(step)
-            self.ends.append(len(self.calls))
+            self.calls.append(self._calls(step))
             for value in used:
                 if last[value] == i and value in self._blocks:
                     self.memory.free[0].append(self._blocks.pop(value))
@@ -74,15 +70,14 @@ class Program:
         self.memory.release()
         return calls
 
-    def run(self, first: int = 0, last: int = -1) -> None:
+    def run(self, first: int = 0, last: int | None = None) -> None:
         """Compute the steps from ``first`` to before ``last``."""
-        stop = self.ends[last]
-        calls = iter(self.calls[self.ends[first] : stop])
         try:
-            for call in calls:
-                call()
+            for calls in self.calls[first:last]:
+                for call in calls:
+                    call()
         except Exception as error:
-            step = self.steps[bisect_left(self.ends, stop - length_hint(calls)) - 1]
+            step = next(step for step, own in zip(self.steps, self.calls, strict=True) if own is calls)
             error.add_note(f"In a replay by tl.compile: {step.name}, at {step.line}.")
             raise
 

@@ -88,10 +88,10 @@ class Recording(Trace):
         """Make the steps of the program if this recording and an earlier one were the same; else refuse."""
         self.refusal = difference(first.steps, self.steps)
         if not agree(flattened([first.tree]), flattened([self.tree]), same):
-            self.refusal = self.refusal or "the function returns other numbers at the second call"
+            self.refuse("the function returns other numbers at the second call")
         for leaf in self.before.keys() - first.before.keys():
             if self.before.pop(leaf) is not None:  # else the function has made it
-                self.refusal = self.refusal or "the function reads the .grad of another tensor at the second call"
+                self.refuse("the function reads the .grad of another tensor at the second call")
         if self.refusal:
             return
         pool_first(self.steps, self.outputs)
@@ -166,8 +166,7 @@ class Recording(Trace):
                 rounded = chunked and isinstance(x, np.ndarray) and x.dtype.kind == "f"
                 size = np.sqrt(np.finfo(x.dtype).eps) * np.abs(x).max(initial=0) if rounded else 0
                 if not (np.allclose(x, y, 0, size, equal_nan=True) if isinstance(x, np.ndarray) else x == y):
-                    how = "differs between the replay and the function"
-                    raise TinygradLenetError(f"tl.compile(check=True): a {what} {how}")
+                    raise TinygradLenetError(f"tl.compile: a {what} differs between the replay and the function")
         return called[0]
 
     def report(self) -> str:
@@ -184,8 +183,7 @@ class Recording(Trace):
                 program.run(i, i + 1)
                 time, out = 1e6 * (perf_counter() - began), step.out
                 shape = "" if out is None else f"{out.dtype} {out.shape}"
-                calls = program.ends[i + 1] - program.ends[i]
-                lines.append(f"{step.name:<24}{shape:<30}{calls:>6}{time:>10.1f}  {step.line}")
+                lines.append(f"{step.name:<24}{shape:<30}{len(program.calls[i]):>6}{time:>10.1f}  {step.line}")
                 if isinstance(step.op, Chunks):
                     note = f", for one of {step.op.count} chunks of {step.op.size} rows"
                     programs.append((step.op.programs.idle[-1], note))

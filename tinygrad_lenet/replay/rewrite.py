@@ -25,7 +25,7 @@ from ..ops.shape import axes_of, reshape
 from .program import Lease, Program
 from .trace import Step, Value, values_in
 
-_ROWS = 64  # of a chunk, at most, and half of it at least; with fewer, calls take longer than the arithmetic
+_ROWS = 64  # of a chunk, at most, and three quarters of it at least; with fewer, calls take longer than the arithmetic
 
 
 def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
@@ -58,7 +58,7 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
 def divided(steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> list[Step]:
     """The steps, with one step for those on rows of the batch if that pays. The first input says how long it is."""
     batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
-    size = next((n for n in range(_ROWS, _ROWS // 2 - 1, -1) if n < batch and batch % n == 0), 0)
+    size = next((n for n in range(_ROWS, _ROWS * 3 // 4 - 1, -1) if n < batch and batch % n == 0), 0)
     rows = {v: v.twin(size) for v in inputs if v.shape[:1] == (batch,)} if size else {}
     return (rows and Chunks(batch, size, rows).rewritten(steps, outputs)) or steps
 

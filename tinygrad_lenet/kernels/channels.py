@@ -111,10 +111,11 @@ def _total(x: Array) -> Any:
 def moments(x: Array, at: Channels) -> tuple[Array, Array]:
     """The mean and the (biased) variance of each channel of ``x``, (A, C, B).
 
-    Both are computed from distances to an approximate mean, that of the first elements, so that neither a large mean
+    Both are computed from distances to an approximate mean, that of some elements, so that neither a large mean
     nor its rounding costs digits. If the approximation was poor, they are computed again with the mean just found.
     """
-    few, dtype = x[: -(-64 // x.shape[2]), :, :64], x.dtype
+    a, _, b = x.shape
+    few, dtype = x[:: max(1, a * min(b, 64) // 256), :, :: max(1, b // 64)], x.dtype  # from all parts of the images
     mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (1 / (len(few) * few.shape[2]))
     for _ in range(3):
         centre, _ = _rounded(mean, x)

@@ -152,7 +152,7 @@ class Compiled(Generic[P, R]):
         raise ArgumentError(f"report: there is no program: {why}")
 
     def _outside(self) -> list[Any]:
-        """What the function finds in its closure and in global variables."""
+        """The contents of the closure, and the global variables that the function may read."""
         cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
         return [*cells, *map(self._globals.get, self._names)]
 

@@ -191,7 +191,7 @@ class Recording(Trace):
         return "\n".join(lines)
 
     def _state(self) -> list[partial[None]]:
-        """What a replay may change: tensors, generators, the states of optimisers, and gradients.
+        """The state that a replay may change: tensors, generators, the states of optimisers, and gradients.
 
         Each is a call that returns it to what it is now; its last argument is a copy.
         """

@@ -107,7 +107,9 @@ class Compiled(Generic[P, R]):
         """Replay the function, or call it."""
         if listener() is not None:
             return self.fn(*args, **kwargs)
-        outside, tensors = self._outside(), list[Tensor]()
+        tensors: list[Tensor] = []
+        cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
+        outside = [*cells, *map(self._globals.get, self._names)]
         key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
         data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
         key += map(data.index, data)
@@ -150,11 +152,6 @@ class Compiled(Generic[P, R]):
                 return recording.report()
         why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
         raise ArgumentError(f"report: there is no program: {why}")
-
-    def _outside(self) -> list[Any]:
-        """The contents of the closure, and the global variables that the function may read."""
-        cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
-        return [*cells, *map(self._globals.get, self._names)]
 
 
 def _global_names(fn: Any) -> Iterable[str]:

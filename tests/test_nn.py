@@ -270,6 +270,19 @@ def test_a_batch_that_is_refused_is_not_counted():
     assert int(norm.num_batches_tracked) == 0
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 2, 2), (2, 3, 0)])
+def test_an_empty_batch_leaves_the_running_statistics(torch, shape):
+    found = []
+    for lib, zeros in ((nn, tl.zeros), (torch.nn, torch.zeros)):
+        norm = getattr(lib, {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d"}[len(shape)])(3)
+        x = zeros(shape, requires_grad=True)
+        out = norm(x)
+        (out.sum() * 2).backward()
+        values = norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.weight.grad, norm.bias.grad
+        found.append([tuple(out.shape), tuple(x.grad.shape), *(value.tolist() for value in values)])
+    assert found[0] == found[1]
+
+
 # Functions as modules
 
 

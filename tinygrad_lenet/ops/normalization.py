@@ -288,6 +288,8 @@ def batch_norm(
         dtype = np.result_type(*(as_tensor(value).dtype for value in (x, weight, bias) if value is not None))
         x = x if x.dtype == dtype else x.astype(dtype)
         count = len(x) * math.prod(x.shape[2:])  # values of a channel; there may be no channel
+        if not count:  # then the running statistics stay
+            return _scaled(x, _per_channel(weight, x.ndim), _per_channel(bias, x.ndim), False)
         if count < 2:
             raise ShapeError(f"in training a channel needs more than one value, got {x.shape}; call eval()")
         stats = channel_moments(x)

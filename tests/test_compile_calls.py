@@ -1,6 +1,7 @@
 """Arguments, results, methods and modules; ``check`` and ``report``; what is refused outside of a compiled function."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -39,6 +40,75 @@ def test_one_tensor_given_twice_is_not_two_tensors():
     for _ in range(4):
         assert function(outside).item() == 33
         assert function(x).item() == 13
+
+
+def in_place(x):
+    sums = tl.zeros(3)
+    sums += x
+    return sums * 1
+
+
+def in_place_through_a_view(x):
+    sums = tl.tensor(np.ones((2, 3), np.float32))
+    sums[0][1:] += x[1:]
+    return sums * 1
+
+
+@pytest.mark.parametrize("function", [in_place, in_place_through_a_view])
+def test_a_tensor_that_the_function_makes_and_changes_in_place(function):
+    compiled, x = tl.compile(function), tl.tensor([1.0, 2.0, 3.0])
+    with pytest.warns(UserWarning, match="change_in_place gets other .* at the second call, at .*test_compile_calls"):
+        found = [compiled(x).tolist() for _ in range(5)]
+    assert found == [function(x).tolist()] * 5
+
+
+def test_a_view_of_a_tensor_from_outside_is_changed_in_place():
+    weights = [tl.ones(2, 3), tl.ones(2, 3)]
+
+    def function(weight, x):
+        weight[0] += x
+        weight[1].detach()[1:] += x[1:]
+        return weight * x
+
+    compiled = tl.compile(lambda x: function(weights[1], x))
+    for k in range(5):
+        x = tl.rand(3, generator=k)
+        assert function(weights[0], x).tolist() == compiled(x).tolist()
+        assert weights[0].tolist() == weights[1].tolist()
+    assert weights[0]._version[0] == weights[1]._version[0]
+    assert compiled.replayed == 3
+
+
+def test_the_gradient_of_an_argument_is_not_read():
+    compiled = tl.compile(lambda x: x * 2 if x.grad is None else x.grad * 1)
+    inputs = [tl.rand(3, generator=k) for k in range(5)]
+    for x in inputs[2:]:
+        x.grad = x * 3
+    with pytest.warns(UserWarning, match="the .grad of an argument of the function is read or set, at "):
+        found = [compiled(x).tolist() for x in inputs]
+    assert found == [(x * 2 if x.grad is None else x.grad).tolist() for x in inputs]
+
+
+def test_the_gradient_of_another_tensor_at_each_call():
+    weights, count = [tl.ones(3, requires_grad=True) for _ in range(2)], itertools.count()
+    for k, weight in enumerate(weights):
+        weight.grad = weight.detach() * (k + 1)
+    compiled = tl.compile(lambda x: x + weights[next(count) % 2].grad)
+    with pytest.warns(UserWarning, match="reads the .grad of another tensor at the second call"):
+        assert [compiled(tl.zeros(1))[0].item() for _ in range(6)] == [1, 2, 1, 2, 1, 2]
+
+
+def test_results_that_no_one_uses():
+    def function(x):
+        tl.max_pool2d(tl.relu(x), 2)
+        tl.relu(x)
+        return tl.max_pool2d(tl.relu(x), 2)
+
+    compiled = tl.compile(function)
+    for k in range(4):
+        x = tl.randn(2, 3, 4, 4, generator=k)
+        assert compiled(x).tolist() == function(x).tolist()
+    assert compiled.replayed == 2
 
 
 def test_numbers_that_change_are_refused():

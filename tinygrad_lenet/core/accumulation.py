@@ -127,27 +127,25 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
     """Add gradients to the ``.grad`` of leaves: to all of them or, if Ctrl-C interrupts it, to none."""
-    if (trace := tracer()) is not None:
-        trace.accumulate(gradients, seed)
-        return
+    grad = "_grad" if tracer() is None else "grad"  # which a trace hears, as it hears ops
 
     def act() -> None:
         taken = {id(storage(seed))}
         found: list[tuple[Any, Any, Any]] = []
         for leaf, array in gradients.items():
-            owner = storage(array)
-            if leaf._grad is not None:
-                array = owner = np.asarray(leaf._grad._data + array)
-            elif id(owner) in taken or not array.flags.writeable:
-                array = owner = np.array(array)  # a rule may have passed one array to several parents
-            taken.add(id(owner))
-            found.append((leaf, leaf._grad, leaf._wrap(array)))
+            old, new = getattr(leaf, grad), leaf._wrap(array)
+            if old is not None:
+                new = old.detach() + new
+            elif id(storage(array)) in taken or not array.flags.writeable:
+                new = new.clone()  # a rule may have passed one array to several parents
+            taken.add(id(storage(new._data)))
+            found.append((leaf, old, new))
         try:
             for leaf, _, new in found:
-                leaf._grad = new
+                setattr(leaf, grad, new)
         except BaseException:
             for leaf, old, _ in found:
-                leaf._grad = old
+                setattr(leaf, grad, old)
             raise
 
     exclusively(act)  # threads may have graphs with leaves in common

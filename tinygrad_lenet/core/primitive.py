@@ -64,8 +64,8 @@ Source: TypeAlias = tuple[str, int]
 class Op:
     """The record of one op: its forward function, its rules and its test cases."""
 
-    def __init__(self, forward: Callable[..., Array], view: bool = False, effect: bool = False) -> None:
-        self.forward, self.view, self.effect, self.name = forward, view, effect, forward.__name__
+    def __init__(self, forward: Callable[..., Array], view: bool = False) -> None:
+        self.forward, self.view, self.name = forward, view, forward.__name__
         self.signature = Unread(forward) if trusted(forward) else Signature(forward)
         if not self.signature.trusted:
             self.signature.function = guarded(forward, self.name, BODY, view)
@@ -212,8 +212,8 @@ class Plan:
 @overload
 def primitive(forward: Callable[P, Array], /) -> Primitive[P]: ...
 @overload
-def primitive(*, view: bool = ..., effect: bool = ...) -> Callable[[Callable[P, Array]], Primitive[P]]: ...
-def primitive(forward: Any = None, *, view: bool = False, effect: bool = False) -> Any:
+def primitive(*, view: bool = ...) -> Callable[[Callable[P, Array]], Primitive[P]]: ...
+def primitive(forward: Any = None, *, view: bool = False) -> Any:
     """Make a differentiable op of a NumPy function.
 
     Parameters annotated ``Array`` are tensors: the caller may pass a Tensor, an array, a number or a list, and the body
@@ -228,9 +228,7 @@ def primitive(forward: Any = None, *, view: bool = False, effect: bool = False) 
     ``None`` in place of a rule says that the gradient is 0.
 
     The result owns its memory: what the body returns is copied. With ``@primitive(view=True)`` it may be a view of a
-    tensor; then a change in place of one shows in the other. ``@primitive(effect=True)`` says that it does more than
-    compute: it draws from a random generator, or refuses some values. A replay then runs it even if no one uses its
-    result.
+    tensor; then a change in place of one shows in the other.
 
     Raises:
         DTypeError: ``forward`` is not a function written with ``def``.
@@ -254,10 +252,10 @@ def primitive(forward: Any = None, *, view: bool = False, effect: bool = False) 
     True
     """
     if forward is None:
-        return functools.partial(primitive, view=view, effect=effect)
+        return functools.partial(primitive, view=view)
     if not isinstance(forward, FunctionType):
         raise DTypeError(f"primitive: forward must be a function, written with def, got {brief(forward)}")
-    op = Op(forward, flag("view", view), flag("effect", effect))
+    op = Op(forward, flag("view", view))
     compute, result = op.signature.compute, op.result
 
     @functools.wraps(forward)

@@ -20,7 +20,9 @@ from .windows import cut
 
 Array: TypeAlias = NDArray[Any]
 
-_BLOCK = 1 << 18  # bytes of a block: with its gradient and its result it stays in the cache of a core
+_BLOCK = 1 << 20  # bytes of a block: it stays in the cache, and threads seldom wait for the lock of the interpreter
+_SHORT = 64  # elements from which BLAS adds a run in less time than NumPy
+_RUN = 2048  # the most elements that BLAS adds at once, in their dtype; the sums of runs are added in float64
 
 
 class Channels(NamedTuple):
@@ -75,34 +77,50 @@ def _in_blocks(compute: Callable[[slice], Any], at: Channels) -> list[Any]:
     return results
 
 
-def _sums(compute: Callable[[slice], Array], at: Channels) -> Any:
+def _sums(compute: Callable[[slice], Any], at: Channels) -> Any:
     """The sums of each channel, (..., C): ``compute`` returns those of a block."""
     return np.add.reduce(np.array(_in_blocks(compute, at), np.float64), axis=0)
 
 
-def _column(values: Array, dtype: np.dtype[Any]) -> Array:
-    """A number for each channel, to broadcast against (A, C, B)."""
-    return values.astype(dtype, copy=False).reshape(-1, 1)
+def _spread(values: Array, x: Array) -> Array:
+    """A number for each channel, in the dtype of ``x``, as (C, B): NumPy is slow where it broadcasts short runs."""
+    return values.astype(x.dtype, copy=False).repeat(x.shape[2]).reshape(x.shape[1:])
 
 
-def _rounded(mean: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """The means of the channels, rounded to a column of the dtype, and the rounding errors in float64."""
-    centre = _column(mean, dtype)
-    return centre, mean - centre.ravel()
+def _rounded(mean: Array, x: Array) -> tuple[Array, Array]:
+    """The means of the channels, rounded to the dtype of ``x``, as (C, B), and the rounding errors in float64."""
+    rounded = mean.astype(x.dtype, copy=False)
+    return _spread(rounded, x), mean - rounded
+
+
+def _dots(x: Array, y: Array) -> Any:
+    """The sums of ``x * y`` of each channel; ``x`` is (A, C, B), and ``y`` too or (B,)."""
+    if x.shape[2] < _SHORT:
+        return added(x * y, (0, 2))
+    found = 0
+    for run in cut(x.shape[2], _RUN):
+        found = found + np.add.reduce(np.vecdot(x[..., run], y[..., run]), 0, np.float64)
+    return found
+
+
+def _total(x: Array) -> Any:
+    """The sums of each channel of ``x``, (A, C, B)."""
+    return added(x, (0, 2)) if x.shape[2] < _SHORT else _dots(x, np.ones(x.shape[2], x.dtype))
 
 
 def moments(x: Array, at: Channels) -> tuple[Array, Array]:
     """The mean and the (biased) variance of each channel of ``x``, (A, C, B).
 
-    Both are computed from distances to an approximate mean, that of the first elements, so that neither a large mean
+    Both are computed from distances to an approximate mean, that of some elements, so that neither a large mean
     nor its rounding costs digits. If the approximation was poor, they are computed again with the mean just found.
     """
-    few, dtype = x[: -(-64 // x.shape[2]), :, :64], x.dtype
+    a, _, b = x.shape
+    few, dtype = x[:: max(1, a * min(b, 64) // 256), :, :: max(1, b // 64)], x.dtype  # from all parts of the images
     mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (1 / (len(few) * few.shape[2]))
     for _ in range(3):
-        centre, _ = _rounded(mean, x.dtype)
+        centre, _ = _rounded(mean, x)
         off, squares = _sums(functools.partial(_powers, x, centre, dtype), at) / at.each
-        mean, var = centre.ravel() + off, np.maximum(squares - off * off, 0)
+        mean, var = centre[:, 0] + off, np.maximum(squares - off * off, 0)
         if not np.isfinite(var).all():  # squares overflow
             dtype = np.dtype(np.float64)
         elif (off * off <= var).all():
@@ -112,21 +130,20 @@ def moments(x: Array, at: Channels) -> tuple[Array, Array]:
     return mean, var
 
 
-def _powers(x: Array, centre: Array, dtype: np.dtype[Any], rows: slice) -> Array:
+def _powers(x: Array, centre: Array, dtype: np.dtype[Any], rows: slice) -> tuple[Array, Array]:
     """The sums of the distances from the centre in a block, and the sums of their squares."""
     block = x[rows]
     off = np.subtract(block, centre, out=memory.empty(block.shape, dtype), dtype=dtype)
-    first = added(off, (0, 2))
-    return np.stack([first, added(np.multiply(off, off, out=off), (0, 2))])
+    return _total(off), _dots(off, off)
 
 
 def _products(x: Array, g: Array, centre: Array, at: Channels) -> Any:
     """The sums of the gradients, and the sums of their products with the distances from the centre."""
 
-    def compute(rows: slice) -> Array:
+    def compute(rows: slice) -> tuple[Array, Array]:
         block, grads = x[rows], g[rows]
         off = np.subtract(block, centre, out=memory.empty(block.shape, block.dtype))
-        return np.stack([added(grads, (0, 2)), added(np.multiply(off, grads, out=off), (0, 2))])
+        return _total(grads), _dots(off, grads)
 
     return _sums(compute, at)
 
@@ -135,9 +152,9 @@ def normalize(
     out: Array, x: Array, at: Channels, mean: Array, var: Array, weight: Array, bias: Array, eps: float
 ) -> None:
     """Write ``(x - mean) / sqrt(var + eps) * weight + bias`` to ``out``; both are (A, C, B)."""
-    (centre, rest), factor = _rounded(mean, x.dtype), weight / np.sqrt(var + eps)
+    (centre, rest), factor = _rounded(mean, x), weight / np.sqrt(var + eps)
     bounded = np.where(np.isfinite(factor), factor, 0)  # else an infinite weight would make NaN everywhere
-    scale, shift = _column(factor, x.dtype), _column(bias - rest * bounded, x.dtype)
+    scale, shift = _spread(factor, x), _spread(bias - rest * bounded, x)
 
     def compute(rows: slice) -> None:
         block = np.subtract(x[rows], centre, out=out[rows])
@@ -151,10 +168,10 @@ def input_grad(
     out: Array, g: Array, x: Array, at: Channels, mean: Array, var: Array, weight: Array, eps: float
 ) -> None:
     """Write the gradient of :func:`normalize` for ``x`` to ``out``, including that through mean and variance."""
-    factor, (centre, rest) = 1 / np.sqrt(var + eps), _rounded(mean, x.dtype)
+    factor, (centre, rest) = 1 / np.sqrt(var + eps), _rounded(mean, x)
     total, common = (value / at.each for value in _products(x, g, centre, at))
     steep = (common - rest * total) * factor**2
-    shift, slope, scale = (_column(v, x.dtype) for v in (total - rest * steep, steep, weight * factor))
+    shift, slope, scale = (_spread(v, x) for v in (total - rest * steep, steep, weight * factor))
 
     def compute(rows: slice) -> None:
         block = np.subtract(x[rows], centre, out=out[rows])
@@ -168,7 +185,7 @@ def input_grad(
 
 def weight_grad(g: Array, x: Array, at: Channels, mean: Array, var: Array, eps: float) -> Array:
     """The gradient of :func:`normalize` for the weights."""
-    centre, rest = _rounded(mean, x.dtype)
+    centre, rest = _rounded(mean, x)
     total, common = _products(x, g, centre, at)
     found: Array = (common - rest * total) / np.sqrt(var + eps)
     return found.astype(x.dtype)

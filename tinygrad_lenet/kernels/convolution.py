@@ -85,6 +85,9 @@ def _blocks(rows: int, width: int, pixel_bytes: int, batch: int, reach: int, wor
     # With fewer rows than twice the reach, most rows would be copied by two blocks.
     fitting = max(2 * reach, _BYTES * len(across) // max(1, pixel_bytes * width))
     most = max(1, min(fitting, max(reach, -(-rows // shares))))
+    count = -(-rows // most)
+    if count > 1 and count * len(across) % 2:  # an even number is better for two threads
+        most = -(-rows // (count + 1))
     return [(part, columns) for part in cut(rows, most) for columns in across]
 
 

@@ -139,6 +139,6 @@ def _parts(m: int, k: int, n: int) -> list[tuple[slice, slice]]:
     """Parts of a product for the threads. They do not depend on their number, nor do the bits of the result."""
     count = -(-min(8, m * k * n // threads.WORTH) // 2) * 2 or 1  # an even number, for two threads
     whole = slice(None)
-    if n > 2 * m:  # the longer the parts, the less BLAS copies; columns cost twice as much
+    if n >= 2 * m:  # the longer the parts, the less BLAS copies; columns cost twice as much
         return [(whole, columns) for columns in cut(n, max(_FLAT, -(-n // count)))]
     return [(rows, whole) for rows in cut(m, max(_FLAT, -(-m // count)))]

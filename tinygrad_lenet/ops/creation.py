@@ -231,7 +231,7 @@ def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_gr
     return _owned(np.eye(*_lengths((n, n if m is None else m)), dtype=_dtype(dtype)), requires_grad)
 
 
-@primitive(effect=True)
+@primitive
 def drawn(kind: str, shape: tuple[int, ...], generator: Any, dtype: Any, *options: Any) -> Array:
     """Random numbers: ``"uniform"``; ``"normal"``; ``"integers"`` from the first option up to, but not including, the
     second; or the ``"mask"`` of dropout: 0 with the probability p that is the option, else ``1 / (1 - p)``.

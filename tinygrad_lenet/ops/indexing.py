@@ -191,7 +191,7 @@ def _index_array(name: str, values: Array, kinds: str = "iu") -> Any:
     return found
 
 
-@primitive(effect=True)
+@primitive
 def checked_index(index: Any, low: int, high: int, error: Any, message: str, ignored: int | None = None) -> Array:
     """Return a sealed copy of indices, with -1 in place of those to ignore. Raise an error unless the others lie in
     ``low ... high - 1``; in its message, {0} is the first that does not, and {1} all indices. Floats must be integers.

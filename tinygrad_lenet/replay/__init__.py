@@ -5,9 +5,9 @@ Read the modules in this order:
 - ``trace``: what the function did, as a list of steps (ops and effects) on values. Two traces are compared.
 - ``program``: the steps as calls without arguments, in memory that is given by lifetime (liveness analysis).
 - ``rewrite``: two rewrites of the steps, between trace and program.
-- ``recording``: one traced call. It makes programs, and a replay runs one. The node of a returned tensor is here too.
+- ``recording``: one traced call. It makes programs, and a replay runs one. The node of a returned tensor is here too,
+  and at the end ``check=True`` and ``report()``, which nothing else needs.
 - ``compiled``: the guards that decide which recording a call may replay, and ``tl.compile`` itself.
-- ``checking``: ``check=True`` and ``report()``; nothing else needs it.
 """
 
 from .compiled import Compiled as Compiled

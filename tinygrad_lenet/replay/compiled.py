@@ -2,8 +2,8 @@
 
 A guard has lists of parts, which each call makes anew: the grad mode, what the function finds in its closure and in
 global variables, and all of its arguments but the values of tensors (the key); attributes of modules, parameters of
-optimisers, and flags of tensors from outside (the state). Parts are compared one by one: plain values by value, others
-by identity. So a guard costs some microseconds.
+optimisers, and flags of tensors from outside. Parts are compared one by one: plain values by value, others by identity.
+So a guard costs some microseconds.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from ..checks import flag
-from ..core.modes import is_grad_enabled, listener, tracer
+from ..core.modes import is_grad_enabled, listener
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
 from ..nn.module import Module, Parameter, changes
-from .checking import compare, report
 from .recording import Recording
 from .trace import agree
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_EMPTY = CellType()
 _MOST = 16  # recordings of a function that are kept
+_layout = functools.lru_cache(maxsize=4096)(lambda *parts: parts)  # the same tuple for equal parts
 
 
-def parts_of(arguments: Iterable[Any]) -> list[Any]:
-    """The parts of arguments that a recording depends on."""
+def parts_of(arguments: Iterable[Any], tensors: list[Tensor]) -> list[Any]:
+    """The parts of arguments that a recording depends on. The tensors among the arguments are added to a list."""
     found: list[Any] = []
     for a in arguments:
+        if isinstance(a, Tensor):
+            tensors.append(a)
         if isinstance(a, Tensor) and not isinstance(a, Parameter):  # the function may know a parameter from outside
-            data = a._data
-            found += *data.shape, *data.strides, data.dtype, a._requires_grad
-        elif isinstance(a, (list, tuple)):
-            found += type(a), len(a), *parts_of(a)
-        elif isinstance(a, dict):
-            found += type(a), len(a), *parts_of(a.items())
+            found.append(_layout(a._data.shape, a._data.strides, a._data.dtype, a._requires_grad))
+        elif isinstance(a, (list, tuple, dict)):
+            found += type(a), len(a), *parts_of(a.items() if isinstance(a, dict) else a, tensors)
         else:
             found.append(a)
     return found
@@ -49,40 +49,37 @@ def parts_of(arguments: Iterable[Any]) -> list[Any]:
 class Guard:
     """When a recording may be replayed: the key of its call, and the state outside of the function."""
 
-    def __init__(self, key: list[Any], recording: Recording, roots: Iterable[Any]) -> None:
-        self.key, self.recording, self._trace = key, recording, recording.trace
+    def __init__(self, key: list[Any], recording: Recording) -> None:
+        self.key, self.recording = key, recording
         leaves = flattened([step.args for step in recording.steps if step.out is None])
         self._optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
-        found = [module for root in roots if isinstance(root, Module) for module in root.modules()]
-        self._modules = [*dict.fromkeys([*found, *self._trace.modules.values()])]
+        roots = [root for root in (*key, *recording.modules.values()) if isinstance(root, Module)]
+        self._modules = dict.fromkeys(module for root in roots for module in root.modules())
         attributes = [attribute for module in self._modules for attribute in vars(module).items()]
         self._containers = [value for name, value in attributes if isinstance(value, (list, dict)) and name[0] != "_"]
-        self._changes, self._attributes, self._state = changes[0], self._now_attributes(), self._now()
+        self._flags = [(t, t._data, t._requires_grad, not t._hooks) for t in recording.watched]
+        self._changes, self._attributes, self._lists = changes[0], self._now_attributes(), self._now_lists()
 
     def _now_attributes(self) -> list[Any]:
         """The attributes of modules."""
         return [part for module in self._modules for attribute in vars(module).items() for part in attribute]
 
-    def _now(self) -> list[Any]:
-        """The parameters of optimisers, group by group; the contents of the lists and dicts of modules; and of tensors
-        from outside, the array, whether they require a gradient, and whether they have hooks.
-        """
+    def _now_lists(self) -> list[Any]:
+        """The parameters of optimisers, group by group, and the contents of the lists and dicts of modules."""
         groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
-        parts = [part for some in (*groups, *self._containers) for part in (None, *flattened([some]))]
-        for tensor in self._trace.watched:
-            parts += tensor._data, tensor._requires_grad, bool(tensor._hooks)
-        return parts
+        nested = [flattened([some]) for some in self._containers]
+        return [part for members in (*groups, *nested) for part in (None, *members)]
 
     def holds(self, key: list[Any]) -> bool:
-        """Whether all is as it was."""
+        """Return True if all is as it was: the call, attributes of modules, flags of tensors, gradients, and lists."""
         if not agree(key, self.key):
             return False
-        if self._changes != changes[0]:  # assignments to attributes are counted
-            if not agree(self._now_attributes(), self._attributes):
-                return False
-            self._changes = changes[0]
-        absent = all((leaf._grad is None) == (value is None) for leaf, value in self._trace.before.items())
-        return absent and agree(self._now(), self._state)
+        if self._changes != changes[0] and not agree(self._now_attributes(), self._attributes):
+            return False
+        self._changes = changes[0]  # assignments to attributes are counted
+        flags = all(t._data is d and t._requires_grad is g and (not t._hooks) is h for t, d, g, h in self._flags)
+        grads = all((leaf._grad is None) == (value is None) for leaf, value in self.recording.before.items())
+        return flags and grads and agree(self._now_lists(), self._lists)
 
 
 class Compiled(Generic[P, R]):
@@ -91,14 +88,14 @@ class Compiled(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], check: bool = False) -> None:
         if not callable(fn):
             raise DTypeError(f"compile: fn must be a function, got {brief(fn)}")
-        self.fn: Callable[..., Any] = fn
+        self.fn = fn
         functools.update_wrapper(self, fn, updated=())
         self.check = check
         self.guards: list[Guard] = []  # of the recordings, newest first
         self.traced = self.replayed = 0
         self._busy = threading.RLock()
         self._cells = getattr(fn, "__closure__", None) or ()
-        self._names = [*_global_names(fn)]
+        self._globals, self._names = getattr(fn, "__globals__", {}), [*_global_names(fn)]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(vars(self)["fn"], name)  # of a module, for example its parameters
@@ -108,27 +105,26 @@ class Compiled(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Replay the function, or call it."""
-        return self._call(args, kwargs)  # type: ignore[no-any-return]  # what the function returns
-
-    def _call(self, args: Any, kwargs: Any) -> Any:
-        if tracer() is not None or listener() is not None:
+        if listener() is not None:
             return self.fn(*args, **kwargs)
-        outside, given = self._outside(), flattened((args, kwargs))
-        tensors = [x for x in given if isinstance(x, Tensor)]
+        tensors: list[Tensor] = []
+        cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
+        outside = [*cells, *map(self._globals.get, self._names)]
+        key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
         data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
-        key = [is_grad_enabled(), *outside, len(args), *parts_of(args), *parts_of(kwargs.items())]
         key += map(data.index, data)
         with self._busy:
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording
-            if known and known.planned:  # two calls were traced and compared
+            if known and known.programs:  # two calls were traced and compared
                 self.replayed += 1
-                return (
-                    compare(known, tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)
-                )
+                call = functools.partial(self.fn, *args, **kwargs) if self.check else None
+                answer: R = known.compare(tensors, call) if call else known.replay(tensors)
+                return answer
             if (known and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)
-            recording = Recording(self.fn, args, kwargs, tensors)
+            recording = Recording(tensors)
+            result: R = recording.record(self.fn, args, kwargs)
             self.traced += 1
             if known and not recording.refusal:
                 recording.plan(known)
@@ -136,14 +132,12 @@ class Compiled(Generic[P, R]):
             why = recording.refusal or (many if self._unsteady() else "")
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
-                warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=3)
-            guard = Guard(key, recording, [*outside, *given])
-            self.guards = [guard, *(other for other in self.guards if other is not found)][:_MOST]
-            result, recording.result = recording.result, None
+                warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=2)
+            self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
             return result
 
     def _unsteady(self) -> bool:
-        """Whether most calls are new ones, which tracing only makes slower."""
+        """Return True if most calls are new ones, which tracing only makes slower."""
         return self.traced > self.replayed + 2 * _MOST
 
     def report(self) -> str:
@@ -153,17 +147,11 @@ class Compiled(Generic[P, R]):
             ArgumentError: there is no program before the third call.
         """
         recordings = [guard.recording for guard in self.guards]
-        recording = next((r for r in recordings if r.latest), None)
-        if recording is None:
-            why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
-            raise ArgumentError(f"report: there is no program: {why}")
-        return report(recording)
-
-    def _outside(self) -> list[Any]:
-        """What the function finds in its closure and in global variables."""
-        scope = getattr(self.fn, "__globals__", {})
-        cells = [cell.cell_contents for cell in self._cells if cell != CellType()]
-        return cells + [scope[name] for name in self._names if name in scope]
+        for recording in recordings:
+            if recording.latest is not None:
+                return recording.report()
+        why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
+        raise ArgumentError(f"report: there is no program: {why}")
 
 
 def _global_names(fn: Any) -> Iterable[str]:

@@ -7,10 +7,8 @@ scratch memory of a step.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -34,28 +32,30 @@ class Program:
         uses = [{v.whole for v in values_in([step.args, step.out])} for step in steps]
         last = {value: i for i, used in enumerate(uses) for value in used}
         last |= {value.whole: len(steps) for value in (*inputs, *outputs)}
-        for value in inputs:
-            self.array(value)
-        self.calls: list[Callable[[], object]] = []
-        self.ends = [0]  # the number of calls before each step, and in all
+        self.inputs = [self.array(value) for value in inputs]
+        self.calls: list[list[Callable[[], object]]] = []  # of each step
         for i, (step, used) in enumerate(zip(steps, uses, strict=True)):
-            self.calls += self._calls(step)
-            self.ends.append(len(self.calls))
+            self.calls.append(self._calls(step))
             for value in used:
                 if last[value] == i and value in self._blocks:
                     self.memory.free[0].append(self._blocks.pop(value))
 
+    def load(self, arrays: Iterable[Any]) -> None:
+        """Copy arrays to the first inputs."""
+        for own, array in zip(self.inputs, arrays, strict=False):
+            np.copyto(own, array)
+
     def array(self, value: Value) -> Any:
         """The array of a value."""
-        found = self._arrays.get(value) if value.array is None else value.array
-        if found is None:
+        if value.array is not None:
+            return value.array
+        if value not in self._arrays:
             whole = value.whole
             if whole not in self._blocks:
                 self._blocks[whole] = self.memory.take(whole.high - whole.low)
             offset = value.address - whole.low if 0 not in value.shape else 0
-            found = np.ndarray(value.shape, value.dtype, self._blocks[whole], offset, value.strides)
-            self._arrays[value] = found
-        return found
+            self._arrays[value] = np.ndarray(value.shape, value.dtype, self._blocks[whole], offset, value.strides)
+        return self._arrays[value]
 
     def _calls(self, step: Step) -> list[Callable[[], object]]:
         args = mapped(step.args, lambda leaf: self.array(leaf) if isinstance(leaf, Value) else leaf)
@@ -65,41 +65,40 @@ class Program:
             return []
         out, op = self.array(step.out), step.op
         given = op.signature.arrays([*args])
-        steps = op.steps and op.steps(out, self.memory, *given)
-        if steps is None:
-            return [partial(_general, op, out, given)]
+        steps = (op.steps and op.steps(out, self.memory, *given)) or [partial(_general, op, out, given)]
         calls = listed(steps, self.memory, self.threads)
         self.memory.release()
         return calls
 
-    def run(self, first: int = 0, last: int = -1) -> None:
+    def run(self, first: int = 0, last: int | None = None) -> None:
         """Compute the steps from ``first`` to before ``last``."""
-        stop = self.ends[last]
-        calls = iter(self.calls[self.ends[first] : stop])
         try:
-            for call in calls:
-                call()
+            for calls in self.calls[first:last]:
+                for call in calls:
+                    call()
         except Exception as error:
-            step = self.steps[bisect_left(self.ends, stop - length_hint(calls)) - 1]
+            step = next(step for step, own in zip(self.steps, self.calls, strict=True) if own is calls)
             error.add_note(f"In a replay by tl.compile: {step.name}, at {step.line}.")
             raise
 
 
-class Lease:
-    """The use of a program by one computation. When no one holds the lease any more, the program is idle again."""
+class Programs:
+    """Programs of the same steps, each of which is used by one computation at a time."""
 
-    program: Any = None
+    def __init__(self, *description: Any) -> None:
+        self._description = description  # the arguments of Program
+        self.idle: list[Program] = []
 
-    def __init__(self, idle: list[Program], make: Callable[[], Program]) -> None:
-        self._idle = idle
+    def lent(self) -> Iterator[Program]:
+        """Yield an idle program, or a new one. It is idle again when this generator is closed or freed."""
         try:
-            self.program = idle.pop()
+            program = self.idle.pop()
         except IndexError:
-            self.program = make()
-
-    def __del__(self) -> None:
-        if self.program is not None:  # else it could not be made
-            self._idle.append(self.program)
+            program = Program(*self._description)
+        try:
+            yield program
+        finally:
+            self.idle.append(program)
 
 
 def _general(op: Any, out: Any, args: Sequence[Any]) -> None:

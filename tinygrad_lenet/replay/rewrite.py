@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from ..ops import reduction
 from ..ops.activations import _where_positive, relu
 from ..ops.pooling import _max_pool2d, _unpool
 from ..ops.shape import axes_of, reshape
-from .program import Lease, Program
+from .program import Programs
 from .trace import Step, Value, values_in
 
-_ROWS = 64  # of a chunk, at most, and half of it at least; with fewer, calls take longer than the arithmetic
+_ROWS = 64  # of a chunk, at most, and three quarters of it at least; with fewer, calls take longer than the arithmetic
 
 
 def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
@@ -41,10 +40,11 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
             uses[value].append(step)
     ops = [_max_pool2d.op, _unpool.op, _where_positive.op]
     for activation in [step for step in steps if step.op is relu.op and step.out not in outputs]:
-        pool, *backward = uses[activation.out]
-        found = [step.op for step in (pool, *backward)]
+        users = uses[activation.out]
+        found, backward = [step.op for step in users], users[1:]
         if found not in (ops, ops[:1]) or (backward and uses[backward[0].out] != backward[1:]):
             continue
+        pool = users[0]
         (x,), (_, at), peak = activation.args, pool.args, pool.out.twin()
         activation.op, activation.args, activation.out = pool.op, (x, at), peak
         pool.op, pool.args = relu.op, (peak,)
@@ -56,11 +56,26 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
 
 
 def divided(steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> list[Step]:
-    """The steps, with one step for those on rows of the batch if that pays. The first input says how long it is."""
+    """The steps, with one step for those on rows of the batch if that pays. The first input says how long the batch is.
+
+    It pays if all work on rows is inside of that step, and the sums are small beside the rows.
+    """
     batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
-    size = next((n for n in range(_ROWS, _ROWS // 2 - 1, -1) if n < batch and batch % n == 0), 0)
-    rows = {v: v.twin(size) for v in inputs if v.shape[:1] == (batch,)} if size else {}
-    return (rows and Chunks(batch, size, rows).rewritten(steps, outputs)) or steps
+    size = next((n for n in range(_ROWS, _ROWS * 3 // 4 - 1, -1) if n < batch and batch % n == 0), 0)
+    if not size:
+        return steps
+    chunks, before, after = Chunks(batch, size, inputs), list[Step](), list[Step]()
+    effect = next((i for i, step in enumerate(steps) if step.out is None), len(steps))
+    when: dict[Value, int] = {}  # 0: before the chunks; 1: inside of them; 2: after them, as are their sums
+    for step in steps[:effect]:
+        now = max((when.get(v, 0) for v in values_in(step.args)), default=0)
+        if now < 2 and chunks.take(step):
+            when[step.out] = 2 if step.out in chunks.sums else 1
+        else:
+            (after if now else before).append(step)
+            when[step.out] = 2 if now else 0
+    after += steps[effect:]  # they may read what the effect has changed
+    return chunks.joined(before, after, outputs) or steps
 
 
 class Chunks:
@@ -68,49 +83,16 @@ class Chunks:
 
     name = "chunks"
 
-    def __init__(self, batch: int, size: int, twins: dict[Value, Value]) -> None:
+    def __init__(self, batch: int, size: int, inputs: Sequence[Value]) -> None:
         self.batch, self.size, self.count = batch, size, batch // size
-        self.twins = twins  # values with a row for each of the batch, and sums over rows; and those of a chunk
-        self.inside: list[Step] = []
-        self.sums: dict[Value, Step] = {}  # the steps inside whose results are added up over the chunks
-        self._whole: set[Value] = set()  # values as long as the batch that a step inside needs as a whole
-        self.idle: list[Program] = []  # a program computes one chunk at a time
+        # Values with a row for each of the batch, and sums over rows; and those of a chunk.
+        self.twins = {v: v.twin(size) for v in inputs if v.shape[:1] == (batch,)}
+        self.made: set[Value] = set()  # those of them that steps inside compute
+        self.steps: list[Step] = []  # of one chunk
+        self.sums: dict[Value, Any] = {}  # results that are sums over rows; and the function that joins those of chunks
 
-    def rewritten(self, steps: Sequence[Step], outputs: Sequence[Value]) -> list[Step]:
-        """The steps before the chunks, one step for all chunks, and the steps after them; nothing if chunks do not pay.
-
-        They pay if all work on rows is inside of them, and the sums are small beside the rows.
-        """
-        before, after = list[Step](), list[Step]()
-        made, late = set[Value](), set[Value]()  # values that depend on the rows; on sums over them
-        for step in steps:
-            used = values_in(step.args)
-            early = step.out is not None and late.isdisjoint(used) and not any(s.out is None for s in after)
-            if early and self._divide(step):
-                made.add(step.out)
-                late |= self.sums.keys()
-            elif early and made.isdisjoint(used):
-                before.append(step)
-            else:
-                after.append(step)  # after an effect, a step may read what it has changed
-                late.add(step.out)
-        rows, sums = self.twins.keys() - self.sums.keys(), [*self.sums]
-        small = 0 < 4 * self.count * sum(v.high - v.low for v in sums) <= sum(v.high - v.low for v in rows)
-        if not small or any(not rows.isdisjoint(values_in(step.args)) for step in after):
-            return []
-        used = [*dict.fromkeys(values_in([step.args for step in self.inside]))]
-        sources = [v for v in used if v in self.twins and v not in made]
-        collected = [v for v in outputs if v in made and v not in self.sums]
-        self.shared = [v for v in used if v not in self.twins and v.array is None]
-        self.sources, self.results = ([self.twins[v] for v in some] for some in (sources, sums + collected))
-        self.steps = [self._in_chunk(step) for step in self.inside]
-        parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]  # a row for each chunk
-        step = copy(self.inside[0])
-        step.op, step.args, step.out = self, (sources, self.shared, parts + collected, sums), None
-        return [*before, step, *after]
-
-    def _divide(self, step: Step) -> bool:
-        """Whether a step treats rows one by one, or adds them up; then it is one of those inside."""
+    def take(self, step: Step) -> bool:
+        """Take a step inside and return True, if it treats rows one by one, or adds them up."""
         op, args, out = step.op, step.args, step.out
         # Positions of arguments as long as the batch. They may have this length by chance: the op declares where it
         # takes rows one by one, and where it adds them up.
@@ -120,47 +102,50 @@ class Chunks:
         by_row = out.shape[:1] == (self.batch,) and not across and op.rows is not None
         same_rank = [i for i in long if len(args[i].shape) == len(out.shape)]
         places = long.intersection((op.rows or same_rank) if by_row else op.added or ())
-        fresh = {args[i] for i in places - known}
-        if not known or not known <= places or not fresh.isdisjoint(self._whole):
+        if not known or not known <= places:
             return False
-        self._whole.update(args[i] for i in long - places)
-        self.twins |= {value: value.twin(self.size) for value in fresh}
-        self.twins[out] = out.twin(self.size) if by_row else out.twin()
-        self.sums |= {} if by_row else {out: step}
-        self.inside.append(step)
+        self.twins |= {args[i]: args[i].twin(self.size) for i in places - known}
+        args = mapped(args, lambda leaf: self.twins.get(leaf, leaf) if isinstance(leaf, Value) else leaf)
+        twin = self.twins[out] = out.twin(self.size) if by_row else out.twin()
+        self.made.add(out)
+        self.steps.append(Step(op, (args[0], *twin.shape) if op is reshape.op else args, twin, step.line))
+        if not by_row:
+            self.sums[out] = np.mean if op is reduction.mean.op else np.sum
         return True
 
-    def _in_chunk(self, step: Step) -> Step:
-        """A step of a chunk."""
-        new = copy(step)
-        new.args = mapped(step.args, lambda leaf: self.twins.get(leaf, leaf) if isinstance(leaf, Value) else leaf)
-        new.out = self.twins[step.out]
-        if step.op is reshape.op:
-            new.args = (new.args[0], *new.out.shape)
-        return new
+    def joined(self, before: list[Step], after: list[Step], outputs: Sequence[Value]) -> list[Step]:
+        """The steps before the chunks, one step for all chunks, and the steps after them; none if chunks do not pay."""
+        sums, rows = [*self.sums], self.twins.keys() - self.sums.keys()
+        small = 0 < 4 * self.count * sum(v.high - v.low for v in sums) <= sum(v.high - v.low for v in rows)
+        if not small or not rows.isdisjoint(values_in([step.args for step in after])):
+            return []
+        used = dict.fromkeys(values_in([step.args for step in self.steps])).keys()
+        sources = [v for v, twin in self.twins.items() if twin in used and v not in self.made]
+        shared = [v for v in used - {*self.twins.values()} if v.array is None]
+        collected = [v for v in outputs if v in self.made and v in rows]
+        self.results = [self.twins[v] for v in (*sums, *collected)]
+        self.programs = Programs(self.steps, [*(self.twins[v] for v in sources), *shared], self.results, 1)
+        parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]  # a row for each chunk
+        step = Step(self, (sources, shared, parts + collected, sums), None, self.steps[0].line)
+        return [*before, step, *after]
 
     def __call__(self, sources: Any, shared: Any, results: Any, sums: Any) -> None:
         """Compute all chunks. The arguments are the arrays of values outside of the chunks."""
-        given, found = ([self._split(array) for array in some] for some in (sources, results))
-        for value, array in zip(self.shared, shared, strict=True):
-            value.array = array
 
         def compute(start: int, stop: int) -> None:
-            lease = Lease(self.idle, lambda: Program(self.steps, self.sources, self.results, 1))
-            chunk = lease.program
+            lease = self.programs.lent()
+            chunk = next(lease)
             for i in range(start, stop):
-                for value, array in zip(self.sources, given, strict=True):
-                    np.copyto(chunk.array(value), array[i])
+                chunk.load([*(self._part(i, array) for array in sources), *shared])
                 chunk.run()
-                for value, array in zip(self.results, found, strict=True):
-                    np.copyto(array[i], chunk.array(value))
+                for value, array in zip(self.results, results, strict=True):
+                    np.copyto(self._part(i, array), chunk.array(value))
 
         parallel(compute, self.count, WORTH * self.count)
-        for step, total, parts in zip(self.sums.values(), sums, results, strict=False):
-            np.add.reduce(parts, 0, out=total)
-            if step.op is reduction.mean.op:
-                np.divide(total, self.count, total)
+        for join, parts, total in zip(self.sums.values(), results, sums, strict=False):
+            join(parts, 0, out=total)
 
-    def _split(self, array: Any) -> Any:
-        """A view of an array with an axis of chunks before that of its rows."""
-        return array.reshape(self.count, len(array) // self.count, *array.shape[1:])
+    def _part(self, i: int, array: Any) -> Any:
+        """The rows of chunk i of an array."""
+        length = len(array) // self.count
+        return array[i * length : (i + 1) * length]

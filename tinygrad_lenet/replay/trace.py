@@ -10,8 +10,8 @@ refuses the replay, and two traces are compared before one is replayed (:func:`d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import is_, setitem
+from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any
 from weakref import ref
 
@@ -19,25 +19,23 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 from numpy.lib.stride_tricks import as_strided
 
-from ..core.modes import no_grad, user_line
+from ..core.modes import user_line
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
-from ..kernels.memory import storage
-from ..ops.elementwise import add, clone
 
 
 class Value:
     """An array of the trace: where it comes from, and its layout in memory."""
 
     def __init__(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> None:
-        # "input", "gradient" of a leaf before the call, "result" of an op; or "outside": a tensor that was there before
-        # the call, or a constant.
+        # "input": an argument, or the gradient of a leaf before the call; "result" of an op; or "outside": a tensor
+        # that was there before the call, or a constant.
         self.kind = kind
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
         # Where it was during the trace: the first element; the first byte of all, and the byte after the last.
         self.address: int = array.__array_interface__["data"][0]
         self.low, self.high = byte_bounds(array) if array.size else (0, 0)
-        self.tensor: Any = tensor  # the tensor from outside, or the leaf of a gradient
+        self.tensor: Any = tensor  # the tensor from outside
         # The value in whose memory a view lies.
         self.whole: Value = next((v.whole for v in parents if v.whole.low <= self.address < v.whole.high), self)
         # Arrays from outside, and views of them, are used as they are; others get memory in a program.
@@ -52,11 +50,11 @@ class Value:
 class Step:
     """An op or an effect of the trace."""
 
-    def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None) -> None:
+    def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None, line: str = "") -> None:
         self.op = op  # a primitive's op, or the function of an effect
         self.args = args  # with Values in place of arrays
         self.out: Any = out  # the Value of an op; None for an effect
-        self.line = user_line()
+        self.line = line or user_line()
 
     @property
     def name(self) -> str:
@@ -74,18 +72,18 @@ def values_in(tree: Any) -> list[Value]:
 
 
 class Trace:
-    """Listens while a function runs (``core/modes.py`` and ``core/accumulation.py`` call its methods)."""
+    """Listens while a function runs (``core/modes.py`` and ``core/python_object.py`` call its methods)."""
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, arguments: Sequence[Tensor]) -> None:
         self.steps: list[Step] = []
         self.refusal = ""
         self.modules: dict[int, Any] = {}  # those that were called, by identity
         self.watched: dict[Tensor, None] = {}  # tensors from outside
         self.before: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, if the function reads it
         self.touched: dict[Tensor, None] = {}  # leaves whose .grad was set
-        self.written: dict[Tensor, str] = {}  # tensors from outside that were changed in place, and the line
+        self.arguments = [*arguments]
         self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
-        self.inputs = [self.new("input", x._data, x) for x in inputs]
+        self.inputs = [self.new("input", x._data) for x in arguments]
 
     def refuse(self, why: str) -> None:
         """Note why the function cannot be replayed."""
@@ -99,8 +97,11 @@ class Trace:
         self._known[key] = ref(array, lambda _: self._known.pop(key, None)), value
         return value
 
-    def value(self, array: Any, tensor: Tensor | None = None) -> Value:
-        """The Value of an array; ``tensor`` is the Tensor that holds it, if one does."""
+    def value(self, x: Any) -> Any:
+        """The Value of a tensor or an array; any other object itself."""
+        array, tensor = (x._data, x) if isinstance(x, Tensor) else (x, None)
+        if not isinstance(array, np.ndarray):
+            return x
         _, found = self._known.get(id(array), (None, None))
         if tensor is not None and (found is None or found.kind == "outside"):
             self.watched[tensor] = None
@@ -108,71 +109,47 @@ class Trace:
                 self.refuse("a tensor from outside has a graph of its own")
         return found or self.new("outside", array, tensor)
 
-    def _leaf(self, leaf: Any) -> Any:
-        """A Value in place of a tensor or an array."""
-        if isinstance(leaf, Tensor):
-            return self.value(leaf._data, leaf)
-        return self.value(leaf) if isinstance(leaf, np.ndarray) else leaf
-
     # What the engine tells
 
     def hear(self, op: Any, args: tuple[Any, ...], out: Tensor) -> None:
         """An op has computed ``out``."""
-        given = mapped(args, self._leaf)
+        given = mapped(args, self.value)
         self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
-
-    def write(self, tensor: Tensor, key: Any, array: Any) -> None:
-        """A tensor is about to be changed in place."""
-        target = self.value(tensor._data, tensor)
-        if target.whole.kind in ("input", "gradient"):
-            self.refuse(f"an {'argument' if target.whole.kind == 'input' else 'earlier gradient'} is changed in place")
-        self.steps.append(Step(setitem, (target, *mapped((key, array), self._leaf)), None))
-        if target.whole.kind == "outside":
-            self.written[tensor] = user_line()
 
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         """An effect has happened."""
-        given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self._leaf(leaf))
+        given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self.value(leaf))
         self.steps.append(Step(function, given, None))
 
-    def accumulate(self, gradients: Mapping[Any, Any], seed: Any) -> None:
-        """A backward pass adds to the ``.grad`` of leaves: here by ops."""
-        taken = {id(storage(seed))}
-        with no_grad():
-            for leaf, array in gradients.items():
-                found = Tensor._wrap(array)
-                if leaf.grad is not None:
-                    found = add(leaf.grad, found)
-                elif id(storage(array)) in taken or not array.flags.writeable:
-                    found = clone(found)
-                taken.add(id(storage(found._data)))
-                leaf.grad = found
+    def write(self, tensor: Tensor, key: Any, array: Any) -> None:
+        """A tensor is about to be changed in place."""
+        target = self.value(tensor)
+        if target.whole.kind == "input":
+            self.refuse("an argument, or an earlier gradient, is changed in place")
+        self.effect(change_in_place, (target.whole.tensor, target, key, array, user_line()))
 
     def read_grad(self, leaf: Tensor) -> None:
         """The function asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
-        if leaf in self.touched:
-            return
-        if leaf._grad is None:
-            if self.value(leaf._data, leaf).kind == "outside":  # else the function has made it
-                self.before[leaf] = None
-        elif id(leaf._grad._data) not in self._known:
-            self.before[leaf] = self.new("gradient", leaf._grad._data, leaf)
+        self._refuse_argument(leaf)
+        outside = self.value(leaf).kind == "outside"  # else the function has made it
+        if outside and leaf not in self.touched and leaf not in self.before:
+            self.before[leaf] = None if leaf._grad is None else self.new("input", leaf._grad._data)
 
     def set_grad(self, leaf: Tensor) -> None:
         """The ``.grad`` of a leaf is about to be set."""
-        if any(leaf is value.tensor for value in self.inputs):
-            self.refuse("an argument of the function is given a gradient")
+        self._refuse_argument(leaf)
         self.touched[leaf] = None
 
+    def _refuse_argument(self, leaf: Tensor) -> None:
+        if any(leaf is x for x in self.arguments):
+            self.refuse("the .grad of an argument of the function is read or set")
 
-def needed(steps: Sequence[Step], outputs: Iterable[Value]) -> list[Step]:
-    """The steps without those whose results no one uses."""
-    wanted, found = set(outputs), []
-    for step in reversed(steps):
-        if step.out is None or step.op.effect or step.out in wanted:
-            wanted.update(values_in(step.args))
-            found.append(step)
-    return found[::-1]
+
+def change_in_place(owner: Tensor | None, target: Any, key: Any, array: Any, line: str) -> None:
+    """The effect of ``x[key] = array``. The owner, a tensor from outside, is x, or x is a view of it."""
+    if owner is not None:  # a graph that saved the old values must refuse to use them
+        owner._version[:] = owner._version[0] + 1, line
+    target[key] = array
 
 
 def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
@@ -188,10 +165,12 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
 
 
 def same(x: Any, y: Any) -> bool:
-    """Whether two arguments are the same for a replay."""
+    """Return True if two arguments are the same for a replay."""
     if isinstance(x, Value) and isinstance(y, Value):
         alike = (x.kind, x.shape, x.dtype) == (y.kind, y.shape, y.dtype)
         return alike and (x.kind != "outside" or x.array is y.array or x.array.tobytes() == y.array.tobytes())
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return x._version is y._version
     return equal(x, y) or (not isinstance(x, PLAIN) and type(x) is type(y) and bool(x == y))
 
 
@@ -199,10 +178,10 @@ PLAIN = (int, float, complex, bool, str, bytes, type(None), np.dtype)
 
 
 def equal(x: Any, y: Any) -> bool:
-    """Whether two objects are one, or plain values that no program can tell apart."""
+    """Return True if two objects are one, or plain values that no program can tell apart."""
     return x is y or (type(x) is type(y) and isinstance(x, PLAIN) and repr(x) == repr(y))
 
 
 def agree(xs: Sequence[Any], ys: Sequence[Any], alike: Callable[[Any, Any], bool] = equal) -> bool:
-    """Whether the members of two lists are equal one by one."""
+    """Return True if the members of two lists are equal one by one."""
     return len(xs) == len(ys) and (all(map(is_, xs, ys)) or all(map(alike, xs, ys)))

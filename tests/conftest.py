@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tinygrad_lenet.core.names import import_all
+
+import_all()  # many tests go through all ops and names; test_first_use.py begins without them
+
 for name, examples in (("dev", 25), ("ci", 50), ("thorough", 2000)):
     settings.register_profile(
         name,

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 
@@ -51,6 +52,17 @@ def command(mnist, tmp_path_factory):
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     return [sys.executable, wrapper, EXAMPLE, "--data", folder]
+
+
+@pytest.fixture(scope="module")
+def example(command):
+    """Runs the same, and starts it, in processes that have done their imports."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    modules = [f"tinygrad_lenet.{name}" for name in ("data", "nn", "optim", "training", "visualize")]
+    server = forked.Server(command, *modules, "matplotlib.figure", "matplotlib.backends.backend_agg", "tqdm")
+    yield server
+    server.close()
 
 
 def run(command, cwd, *options):
@@ -108,7 +120,7 @@ def outcome(folder):
     return (folder / "timeless").read_bytes(), (folder / "lenet_mnist.npz").read_bytes()
 
 
-def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, tmp_path):
+def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, example, tmp_path):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     whole.mkdir()
     torn.mkdir()
@@ -116,7 +128,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, tmp_
     expected = outcome(whole)
     rng, kills, ends = np.random.default_rng(0), 0, 0
     while kills < 20 or not ends:
-        process = subprocess.Popen([*command, *LONG, "--resume"], cwd=torn, stdout=subprocess.PIPE, text=True)
+        process = example.start(torn, *LONG, "--resume")
         if kills >= 20:
             process.wait(timeout=100)
         else:
@@ -128,7 +140,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, tmp_
             time.sleep(rng.uniform(0, 0.15))
             process.kill()
             kills += process.wait() == -signal.SIGKILL
-        process.stdout.close()
+        process.communicate()
         if process.returncode == 0:
             ends += 1
             assert outcome(torn) == expected
@@ -136,56 +148,52 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(command, tmp_
     assert not list(torn.glob("*.tmp"))
 
 
-def test_ctrl_c_and_resume_end_with_the_same_bits_too(command, tmp_path):
+def test_ctrl_c_and_resume_end_with_the_same_bits_too(example, tmp_path):
     for folder in ("whole", "torn"):
         (tmp_path / folder).mkdir()
-    assert run(command, tmp_path / "whole", *LONG).returncode == 0
-    process = subprocess.Popen(
-        [*command, *LONG],
-        cwd=tmp_path / "torn",
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    assert example.run(tmp_path / "whole", *LONG).returncode == 0
+    process = example.start(tmp_path / "torn", *LONG)
     while not (tmp_path / "torn" / "lenet_mnist.ckpt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=60)
-    assert run(command, tmp_path / "torn", *LONG, "--resume").returncode == 0
+    process.communicate(timeout=60)
+    assert example.run(tmp_path / "torn", *LONG, "--resume").returncode == 0
     assert outcome(tmp_path / "torn") == outcome(tmp_path / "whole")
 
 
-def test_a_run_of_an_earlier_version_goes_on(command, tmp_path):
-    assert run(command, tmp_path, "--epochs", "2", "--quiet").returncode == 0
+def test_a_run_of_an_earlier_version_goes_on(example, tmp_path):
+    assert example.run(tmp_path, "--epochs", "2", "--quiet").returncode == 0
     whole = (tmp_path / "lenet_mnist.npz").read_bytes()
     state = tl.load_checkpoint(tmp_path / "lenet_mnist.ckpt")
     state["settings"] |= {"model": "lenet5", "accumulate": 1, "patience": 3}  # there were options for these
     state["stopping"] = training.EarlyStopping(3).state_dict()
     tl.save_checkpoint(tmp_path / "lenet_mnist.ckpt", state)
-    done = run(command, tmp_path, "--epochs", "2", "--resume", "--save", "again.npz")
+    done = example.run(tmp_path, "--epochs", "2", "--resume", "--save", "again.npz")
     assert done.returncode == 0, done.stderr
     assert "Going on after epoch 2" in done.stdout
     assert (tmp_path / "again.npz").read_bytes() == whole
 
 
 @pytest.mark.parametrize(("name", "value"), [("accumulate", 2), ("model", "classic")])
-def test_a_run_with_an_option_that_is_gone_is_refused(command, tmp_path, name, value):
-    assert run(command, tmp_path, "--epochs", "1", "--quiet").returncode == 0
+def test_a_run_with_an_option_that_is_gone_is_refused(example, tmp_path, name, value):
+    assert example.run(tmp_path, "--epochs", "1", "--quiet").returncode == 0
     state = tl.load_checkpoint(tmp_path / "lenet_mnist.ckpt")
     state["settings"][name] = value
     tl.save_checkpoint(tmp_path / "lenet_mnist.ckpt", state)
-    done = run(command, tmp_path, "--epochs", "2", "--resume")
+    done = example.run(tmp_path, "--epochs", "2", "--resume")
     assert done.returncode == 1
     words = f"is of a run with --{name} {value}, which this program no longer has; begin anew without --resume"
     assert words in done.stderr
 
 
-def test_to_resume_needs_the_same_options_and_a_whole_file(command, tmp_path):
-    assert run(command, tmp_path, "--epochs", "1", "--resume", "--quiet").returncode == 0  # there is nothing yet
-    done = run(command, tmp_path, "--batch-size", "8", "--seed", "3", "--resume")
+def test_to_resume_needs_the_same_options_and_a_whole_file(example, tmp_path):
+    assert example.run(tmp_path, "--epochs", "1", "--resume", "--quiet").returncode == 0  # there is nothing yet
+    done = example.run(tmp_path, "--batch-size", "8", "--seed", "3", "--resume")
     assert done.returncode == 1
     assert "--seed 0, not 3; --epochs 1, not 8; --batch-size 64, not 8" in done.stderr
     path = tmp_path / "lenet_mnist.ckpt"
     path.write_bytes(path.read_bytes()[:-100])
-    done = run(command, tmp_path, "--epochs", "1", "--resume")
+    done = example.run(tmp_path, "--epochs", "1", "--resume")
     assert done.returncode == 1
     assert "lenet_mnist.ckpt is damaged" in done.stderr
     assert "Traceback" not in done.stderr
@@ -204,8 +212,8 @@ def test_a_data_file_that_is_damaged_meanwhile_leaves_the_checkpoint_alone(comma
     assert (tmp_path / "lenet_mnist.ckpt").read_bytes() == kept
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_layer(command, tmp_path):
-    done = run(command, tmp_path, "--optimizer", "sgd", "--lr", "1e30", "--epochs", "1")
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_layer(example, tmp_path):
+    done = example.run(tmp_path, "--optimizer", "sgd", "--lr", "1e30", "--epochs", "1")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]
@@ -216,17 +224,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_layer(command
     assert "Lower --lr" in line
 
 
-def test_a_file_that_cannot_be_written_any_more_ends_the_run_with_a_sentence(command, tmp_path):
+def test_a_file_that_cannot_be_written_any_more_ends_the_run_with_a_sentence(example, tmp_path):
     for option in ("--checkpoint", "--save", "--plot", "--report", "--page"):
         name = {"--save": "a.npz", "--plot": "a.png", "--report": "a.html", "--page": "a.html"}.get(option, "a")
         (tmp_path / "gone").mkdir()
-        process = subprocess.Popen(
-            [*command, "--epochs", "20", option, f"gone/{name}"],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = example.start(tmp_path, "--epochs", "20", option, f"gone/{name}")
         process.stdout.readline()
         shutil.rmtree(tmp_path / "gone")  # as if a disk were unplugged during the training
         _, errors = process.communicate(timeout=60)
@@ -235,11 +237,11 @@ def test_a_file_that_cannot_be_written_any_more_ends_the_run_with_a_sentence(com
         assert "Traceback" not in errors
 
 
-def test_what_is_not_a_regular_file_is_refused_before_the_training(command, tmp_path):
+def test_what_is_not_a_regular_file_is_refused_before_the_training(example, tmp_path):
     for option in ("--checkpoint", "--save", "--plot", "--report", "--page"):
         name = {"--save": "a.npz", "--report": "a.html", "--page": "a.html"}.get(option, "a.png")
         (tmp_path / name).mkdir()
-        done = run(command, tmp_path, option, name)
+        done = example.run(tmp_path, option, name)
         assert done.returncode == 2
         assert f"{name} is not a regular file" in done.stderr
         (tmp_path / name).rmdir()
@@ -249,27 +251,27 @@ def test_what_is_not_a_regular_file_is_refused_before_the_training(command, tmp_
 # What a person sees
 
 
-def test_piped_output_is_plain_lines_and_quiet_is_the_result(command, tmp_path):
-    plain = run(command, tmp_path, "--epochs", "2")
+def test_piped_output_is_plain_lines_and_quiet_is_the_result(example, tmp_path):
+    plain = example.run(tmp_path, "--epochs", "2")
     assert plain.stderr == ""
     assert "\r" not in plain.stdout
     assert len([line for line in plain.stdout.splitlines() if line.startswith("epoch ")]) == 2
-    quiet = run(command, tmp_path, "--epochs", "2", "--quiet")
+    quiet = example.run(tmp_path, "--epochs", "2", "--quiet")
     assert len(quiet.stdout.splitlines()) == 1
     assert quiet.stdout.startswith("Test accuracy ")
     assert f"Test accuracy {history(tmp_path)[1]['test_accuracy']:.2%} after" in quiet.stdout
 
 
-def test_several_runs_give_a_mean_and_a_confidence_interval(command, tmp_path):
-    done = run(command, tmp_path, "--epochs", "1", "--runs", "3", "--quiet")
+def test_several_runs_give_a_mean_and_a_confidence_interval(example, tmp_path):
+    done = example.run(tmp_path, "--epochs", "1", "--runs", "3", "--quiet")
     found = [history(tmp_path, f"lenet_mnist-{seed}.ckpt")[-1]["test_accuracy"] for seed in range(3)]
     half = 100 * 4.303 * np.std(found, ddof=1) / 3**0.5
     each = ", ".join(f"{accuracy:.2%}" for accuracy in found)
     assert f"Test accuracy {np.mean(found):.2%} +- {half:.2f} (95 % confidence; 3 seeds: {each})" in done.stdout
 
 
-def test_the_report_is_one_page_with_everything_in_it(command, tmp_path):
-    done = run(command, tmp_path, "--epochs", "1", "--validation", "50", "--report", "r.html")
+def test_the_report_is_one_page_with_everything_in_it(example, tmp_path):
+    done = example.run(tmp_path, "--epochs", "1", "--validation", "50", "--report", "r.html")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "r.html").read_text()
     for heading in ("Learning", "Layers", "Confusion", "Mistakes", "First layer", "A digit on its way"):
@@ -279,8 +281,8 @@ def test_the_report_is_one_page_with_everything_in_it(command, tmp_path):
     assert "http" not in page
 
 
-def test_the_page_has_the_weights_that_are_saved_and_test_images(command, tmp_path):
-    done = run(command, tmp_path, "--epochs", "1", "--average", "0.9", "--page", "p.html")
+def test_the_page_has_the_weights_that_are_saved_and_test_images(example, tmp_path):
+    done = example.run(tmp_path, "--epochs", "1", "--average", "0.9", "--page", "p.html")
     assert "Page to draw on: p.html" in done.stdout
     page = (tmp_path / "p.html").read_text("utf-8")
     network = json.loads(re.search(r'id="network">(.*?)</script>', page)[1])
@@ -292,10 +294,10 @@ def test_the_page_has_the_weights_that_are_saved_and_test_images(command, tmp_pa
     assert len(page) < 450_000
 
 
-def test_the_live_page_reloads_itself_until_the_end_and_changes_no_bit_of_the_training(command, tmp_path):
-    run(command, tmp_path, "--epochs", "2", "--batch-norm", "--save", "without.npz")
-    options = [*command, "--epochs", "2", "--batch-norm", "--live", "live.html", "--save", "with.npz"]
-    process = subprocess.Popen(options, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+def test_the_live_page_reloads_itself_until_the_end_and_changes_no_bit_of_the_training(example, tmp_path):
+    example.run(tmp_path, "--epochs", "2", "--batch-norm", "--save", "without.npz")
+    options = ["--epochs", "2", "--batch-norm", "--live", "live.html", "--save", "with.npz"]
+    process = example.start(tmp_path, *options)
     for line in process.stdout:
         if line.startswith("epoch 1"):
             break
@@ -333,16 +335,8 @@ def test_the_pictures_of_the_readme_are_drawn_by_its_examples(tmp_path, monkeypa
         assert text.count("|gradient|") > 2 * len(names)
 
 
-def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):
-    process = subprocess.Popen(
-        [*command, "--epochs", "100000", "--save", "kept.npz"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that starts jobs in the background has them ignore Ctrl-C, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(example, tmp_path):
+    process = example.start(tmp_path, "--epochs", "100000", "--save", "kept.npz")
     while "epoch 1/" not in process.stdout.readline():
         assert process.poll() is None
     time.sleep(0.2)
@@ -373,9 +367,9 @@ def test_ctrl_c_ends_cleanly_with_what_was_learned_saved(command, tmp_path):
         (["--checkpoint", "loop"], "loop is not a regular file"),
     ],
 )
-def test_options_that_cannot_be_are_refused_before_training(command, tmp_path, options, words):
+def test_options_that_cannot_be_are_refused_before_training(example, tmp_path, options, words):
     (tmp_path / "loop").symlink_to("loop")
-    done = run(command, tmp_path, *options)
+    done = example.run(tmp_path, *options)
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -54,7 +54,7 @@ def test_no_argument_is_repeated_in_full(key, tmp_path, monkeypatch):
             given = list(materialise(args)), dict(materialise(tuple(kwargs.items())))
             given[isinstance(place, str)][place] = make()
             try:
-                with hostile.time_limit(5), np.errstate(all="ignore"):
+                with hostile.time_limit(2), np.errstate(all="ignore"):
                     function(*given[0], **given[1])
             except Exception as error:
                 try:
@@ -142,7 +142,7 @@ def onnx_files(n):
         lambda m, g, node: m.opset_import.add(domain=n, version=1) and setattr(node, "domain", n),
         lambda m, g, node: node.attribute.append(onnx.helper.make_attribute(n, 1)),
         lambda m, g, node: node.attribute.append(onnx.helper.make_attribute("axis", n)),
-        lambda m, g, node: node.attribute.append(onnx.helper.make_attribute("axes", [n] * 300)),
+        lambda m, g, node: node.attribute.append(onnx.helper.make_attribute("axes", [n[:10_000]] * 300)),
         lambda m, g, node: node.input.append(n),
         lambda m, g, node: node.input.__setitem__(0, n),
         lambda m, g, node: node.output.append(n),

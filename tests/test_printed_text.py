@@ -178,7 +178,7 @@ def test_a_closed_output_does_not_stop_the_example(command, tmp_path, closed):  
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_goes_away_ends_the_example_with_a_sentence(command, tmp_path, unbuffered):  # noqa: F811
     process = subprocess.Popen(
-        [*command, "--epochs", "50"],
+        [*command, "--epochs", "12"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         stdout=subprocess.PIPE,
@@ -191,7 +191,7 @@ def test_a_reader_that_goes_away_ends_the_example_with_a_sentence(command, tmp_p
     assert process.wait(timeout=60) == 1
     assert errors == b"lenet_mnist.py: stopped, since its output cannot be written: Broken pipe\n"
     assert os.listdir(tmp_path) == ["lenet_mnist.ckpt"]
-    done = run(command, tmp_path, "--epochs", "50", "--resume", "--quiet")
+    done = run(command, tmp_path, "--epochs", "12", "--resume", "--quiet")
     assert done.returncode == 0, done.stderr
 
 

@@ -88,7 +88,8 @@ def large(op, case):
         if max(map(math.prod, shapes), default=0) < MOST:
             with contextlib.suppress(tl.TinygradLenetError):
                 out = find(op)(*materialise(found, np.float64)[0], **kwargs)
-                if any(math.prod(shape) > LEAST and max(shape) > LONG for shape in (out.shape, *shapes)):
+                enough = any(math.prod(shape) > LEAST and max(shape) > LONG for shape in (out.shape, *shapes))
+                if enough and out.size < 10 * MOST:
                     return found
     return None
 

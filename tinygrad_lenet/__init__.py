@@ -19,7 +19,6 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import functional as functional
 from . import hints as _hints
 from .core.dtypes import *
 from .core.modes import *
@@ -33,14 +32,15 @@ from .errors import *
 from .kernels.threads import get_num_threads as get_num_threads
 from .kernels.threads import set_num_threads as set_num_threads
 from .numpy_api import from_dlpack as from_dlpack
-from .ops import linalg as linalg
-from .ops import public as _public
+from .ops import SUBJECT as _SUBJECT
+from .ops import function as _function
 
 __version__ = "0.1.0"
 sys.modules[f"{__name__}.tensor"] = sys.modules[Tensor.__module__]  # where older pickles look for Tensor
 
 if TYPE_CHECKING:
     from . import data as data
+    from . import functional as functional
     from . import nn as nn
     from . import onnx as onnx
     from . import optim as optim
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .anomaly import detect_anomaly as detect_anomaly
     from .calculus import *
     from .checkpointing import checkpoint as checkpoint
+    from .ops import linalg as linalg
     from .ops.activations import *
     from .ops.contractions import *
     from .ops.convolution import *
@@ -74,26 +75,27 @@ if TYPE_CHECKING:
     from .replay import compile as compile
     from .serialization import *
 else:  # hidden from type checkers, which would accept any name
-    globals().update(_public())
-    # The module of each name that is imported at its first use: these take nearly a third of the import time.
-    _LAZY = dict.fromkeys(("data", "nn", "onnx", "optim", "reference", "testing", "training", "visualize"), "")
+    # The module of each name that is imported at its first use; _SUBJECT has those of ops.
+    _MODULES = "data functional nn onnx ops.linalg optim reference testing training visualize"
+    _LAZY = {module.rpartition(".")[2]: module for module in _MODULES.split()}
     _LAZY |= {"checkpoint": "checkpointing", "detect_anomaly": "anomaly", "compile": "replay"}
     _LAZY |= dict.fromkeys(("load", "load_checkpoint", "load_metadata", "save", "save_checkpoint"), "serialization")
     _LAZY |= dict.fromkeys(("grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"), "calculus")
 
     def __getattr__(name: str) -> Any:
-        if name not in _LAZY:
+        if name in _SUBJECT:
+            found = _function(name)
+        elif name not in _LAZY:
             return _hints.missing("tl", __name__, name)
-        if not _LAZY[name]:
-            return import_module(f".{name}", __name__)
-        found = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        else:
+            module = import_module(f".{_LAZY[name]}", __name__)
+            found = module if _LAZY[name].endswith(name) else getattr(module, name)
+        globals()[name] = found
         return found
-
-    _hints.answer_in("tl", __name__, functional.__name__, linalg.__name__)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
 
     _HERE = (__name__, "numpy.dtypes")  # the dtypes by name
     __all__ = [name for name, t in globals().items() if getattr(t, "__module__", type(t).__module__).startswith(_HERE)]
-    __all__ = sorted({"__version__", "functional", "linalg", *_LAZY, *__all__} - {"_public", "__dir__", "__getattr__"})
+    __all__ = sorted({"__version__", *_LAZY, *_SUBJECT, *__all__} - {"_function", "__dir__", "__getattr__"})

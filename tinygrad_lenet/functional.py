@@ -5,6 +5,7 @@ They are the functions of ``tinygrad_lenet``: ``F.conv2d``, ``tinygrad_lenet.con
 
 from typing import TYPE_CHECKING
 
+from . import hints as _hints
 from .ops import public
 
 if TYPE_CHECKING:
@@ -25,3 +26,4 @@ if TYPE_CHECKING:
 else:
     globals().update(public("nn.functional"))
     __all__ = sorted(public("nn.functional"))
+    _hints.answer_in("tl", __name__)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from functools import cache, lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 
 @cache
 def answers() -> defaultdict[str, dict[str, str]]:
     """The answers by place and name. The place of those for all places is ``""``."""
+    from pathlib import Path  # takes a twelfth of the time of importing NumPy
+
     path = Path(__file__).with_name("hints.txt")
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
     place = ""
@@ -47,6 +47,8 @@ def hint(owner: Any, place: str, name: str) -> str:
         found = hint(owner, place, name[:-1])
         return f"{found}, and assign the result to x[...]" if found.startswith("for ") else found
     if answer is None:
+        from fnmatch import fnmatchcase
+
         answer = next((text for p, text in answers()[""].items() if "*" in p and fnmatchcase(name, p)), "")
     return answer.replace("{}", name)
 

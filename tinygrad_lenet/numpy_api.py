@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .core.modes import is_grad_enabled, user_line
-from .core.names import NUMPY
+from .core.names import NUMPY, import_all
 from .core.primitive import composite
 from .core.signature import VARIADIC, parameters
 from .core.tensor import Tensor
@@ -52,6 +52,8 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = f"np.{'linalg.' * (getattr(function, '__module__', '') == 'numpy.linalg')}{function.__name__}"
     if function in FACTS:
         return function(*_values(args, function), **_values(kwargs, function))
+    if function not in NUMPY:
+        import_all()
     ours = NUMPY.get(function)
     if ours is None:
         raise UnsupportedError(f"{name} has no counterpart with a gradient here; it takes tensor.numpy()")

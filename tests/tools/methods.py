@@ -1,18 +1,24 @@
-"""The types of Tensor's methods, made from what the functions declare by ``known_as``.
+"""What is made of the names that functions declare by ``known_as``: the types of Tensor's methods, and the list by
+which each subject of ``ops/`` is imported at the first use of a name.
 
-python tests/tools/methods.py            prints tinygrad_lenet/_methods.pyi
-python tests/tools/methods.py --write    writes it
+python tests/tools/methods.py            prints tinygrad_lenet/_methods.pyi and tinygrad_lenet/ops/subjects.py
+python tests/tools/methods.py --write    writes them
 """
 
+import importlib
 import inspect
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import tinygrad_lenet
-from tinygrad_lenet.core.names import IN_PLACE, METHODS, NAMES, REFLECTED
+from tinygrad_lenet.core.names import IN_PLACE, METHODS, NAMES, REFLECTED, public
 
-PATH = Path(tinygrad_lenet.__file__).parent / "_methods.pyi"
+PACKAGE = Path(tinygrad_lenet.__file__).parent
+OPS = sorted(path.stem for path in (PACKAGE / "ops").glob("*.py") if path.stem != "__init__")
+for subject in OPS:  # also one that is not in the list yet
+    importlib.import_module(f"tinygrad_lenet.ops.{subject}")
 HEAD = '''"""The methods of Tensor. Made by ``python tests/tools/methods.py --write``."""
 
 from typing import Any, TypeAlias
@@ -30,6 +36,17 @@ class Methods:
 '''
 PLAIN = {"int", "float", "bool", "str", "None", "tuple", "Axis", "DTypeLike"}  # other types are Any to the caller
 UNARY = {"neg", "pos", "abs", "invert"}
+SUBJECTS = '''"""The names that each subject of ``ops/`` declares. Made by ``python tests/tools/methods.py --write``."""
+
+# Functions of the package.
+FUNCTIONS = {{
+{functions}
+}}
+# Methods and operators of Tensor.
+METHODS = {{
+{methods}
+}}
+'''
 
 
 def typed(annotation):
@@ -63,7 +80,38 @@ def operator(name):
     return f"    def __{name}__(self, {other}: Any, /) -> Tensor: ...{ignored}"
 
 
-def text():
+def subject_of(function):
+    """The file of ``ops/`` that declares a function."""
+    return function.__module__.removeprefix("tinygrad_lenet.ops.")
+
+
+def table(names):
+    """The entries of a dict: names by subject."""
+    lines = []
+    for subject in OPS:
+        found = " ".join(name for name, function in names.items() if subject_of(function) == subject)
+        strings = [f'"{line}"' for line in textwrap.wrap(found, 120 - 11)]
+        if len(strings) > 1:  # as the formatter has them
+            strings = [f'{string[:-1]} "' for string in strings[:-1]] + strings[-1:]
+            lines += [f'    "{subject}": (', *[f"        {string}" for string in strings], "    ),"]
+        elif strings:
+            lines.append(f'    "{subject}": {strings[0]},')
+    return "\n".join(lines)
+
+
+def subjects():
+    methods = {}
+    for names in NAMES.values():
+        if names.function.__module__.startswith("tinygrad_lenet.ops."):
+            if names.method:
+                methods[names.name] = names.function
+            for start, words in (("", None), ("r", REFLECTED), ("i", IN_PLACE)):
+                if names.operator and (words is None or names.operator in words):
+                    methods[f"__{start}{names.operator}__"] = names.function
+    return SUBJECTS.format(functions=table(public()), methods=table(methods))
+
+
+def types():
     words = [names.operator for names in NAMES.values() if names.operator]
     lines = [operator(word) for word in words]
     lines += [operator(f"r{word}") for word in words if word in REFLECTED]
@@ -74,8 +122,11 @@ def text():
     return HEAD + "\n".join(lines) + "\n"
 
 
+FILES = {PACKAGE / "_methods.pyi": types, PACKAGE / "ops" / "subjects.py": subjects}
+
 if __name__ == "__main__":
-    if "--write" in sys.argv:
-        PATH.write_text(text())
-    else:
-        print(text(), end="")
+    for path, text in FILES.items():
+        if "--write" in sys.argv:
+            path.write_text(text())
+        else:
+            print(text(), end="")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
-from tinygrad_lenet.core.names import NAMES
+from tinygrad_lenet.core.names import NAMES, import_all
 
 ROOT = Path(__file__).parents[2]
 READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in ("tests", "benchmarks", "examples"))]
@@ -20,6 +20,7 @@ def words(text, **renamed):
     return {name: renamed.get(name, name) for name in text.split()}
 
 
+import_all()
 # By kind: PyTorch's place, and names here -> names there. The ops declare theirs by ``known_as``.
 FUNCTIONS = {}
 for key, declared in NAMES.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import threading
+from _thread import _local  # threading.local, whose module takes longer to import
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
@@ -19,7 +19,7 @@ __all__ = ["enable_grad", "inference_mode", "is_grad_enabled", "no_grad", "set_g
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Thread(threading.local):
+class _Thread(_local):
     """The mark of a thread: an object of its own, which is false."""
 
     def __init__(self) -> None:

@@ -11,9 +11,11 @@ have a method, an operator, or a name in NumPy or PyTorch are the public ones: `
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from ..errors import ArgumentError
+from .signature import trusted
 from .tensor import Tensor
 
 # Python's operators that have a second form: ``2 - x`` calls ``x.__rsub__(2)``, and ``x -= 2`` calls ``x.__isub__(2)``.
@@ -34,7 +36,37 @@ class Names(NamedTuple):
 
 NAMES: dict[str, Names] = {}  # by module and name
 NUMPY: dict[Any, Callable[..., Any]] = {}  # by function of NumPy
-METHODS: dict[str, Callable[..., Any]] = {}  # what known_as has set on Tensor, operators too
+METHODS: dict[str, Callable[..., Any]] = {}  # the attributes of Tensor that known_as has declared, operators too
+_LATER: dict[str, set[str]] = {}  # by module of the package: the methods that it declares when it is imported
+
+
+class Later:
+    """A method of Tensor whose module is imported at its first use.
+
+    The method takes the place of this object when the whole module is there: another thread may ask for it before.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __get__(self, tensor: Tensor | None, kind: type[Tensor]) -> Any:
+        import_module(self.module)
+        function: Any = METHODS[self.name]
+        setattr(Tensor, self.name, function)
+        return function.__get__(tensor, kind)
+
+
+def later(module: str, methods: str) -> None:
+    """Announce the methods that a module declares, which is not imported yet."""
+    _LATER[module] = {*methods.split()}
+    for name in _LATER[module]:
+        setattr(Tensor, name, Later(module, name))
+
+
+def import_all() -> None:
+    """Import the modules that :func:`later` announced: for those who go through all names."""
+    for module in _LATER:
+        import_module(module)
 
 
 def known_as(
@@ -64,19 +96,23 @@ def known_as(
     Raises:
         ArgumentError: Tensor has another attribute of that name.
     """
+    if not trusted(function):
+        import_all()  # so that a name that is taken is refused
     name = name or function.__name__
     functions = (numpy,) if callable(numpy) else numpy
     methods = _methods(function, name if method else "", operator)
+    announced = _LATER.get(function.__module__, set())
     for key in methods:
         known = METHODS.get(key)
-        if known is None and any(key in vars(base) for base in Tensor.__mro__[:-1]):  # the last is object
+        # What Tensor has from object alone may be replaced.
+        if known is None and key not in announced and any(key in vars(base) for base in Tensor.__mro__[:-1]):
             raise ArgumentError(f"known_as: Tensor has an attribute {key!r} already; give the function another name")
         _check_free(f"the method {key!r}", known, methods[key])
     for theirs in functions:
         _check_free(f"np.{theirs.__name__}", NUMPY.get(theirs), function)
     # Nothing was changed so far, so that an error leaves no half of a declaration.
-    for key, call in methods.items():
-        setattr(Tensor, key, call)
+    for key in methods.keys() - announced:
+        setattr(Tensor, key, methods[key])
     METHODS.update(methods)
     NUMPY.update(dict.fromkeys(functions, function))
     if onnx is not None:
@@ -107,6 +143,7 @@ def public(place: str = "") -> dict[str, Callable[..., Any]]:
     """The public functions of the package by name; with ``place``, those that PyTorch has there, as in
     ``"nn.functional"``, else all but those of ``linalg`` and what is a method only.
     """
+    import_all()
     return {
         names.name: names.function
         for key, names in NAMES.items()

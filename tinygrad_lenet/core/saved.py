@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, DTypeError, GradientError, TinygradLenetError, UnsupportedError, given, translated
-from .names import METHODS, public
+from .names import METHODS, import_all, public
 from .signature import ORDINARY, trusted
 from .tensor import Tensor, Version
 from .values import flattened, is_sealed, mapped
@@ -124,6 +124,7 @@ def _explained(error: Exception, who: str, gets: str) -> Exception:
         advice = _COPY
     elif lacking or (isinstance(error, (TypeError, GradientError, UnsupportedError)) and _CONFUSED.search(text)):
         use = "use operators, and functions such as tl.exp, which take"
+        import_all()  # which METHODS then lists
         if lacking and word in METHODS and (word in public() or not trusted(METHODS[word])):
             use = f"write {'tl.' * trusted(METHODS[word])}{word}(...), which takes"
         advice = f"{gets}: {use} arrays and Tensors"

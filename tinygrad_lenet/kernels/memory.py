@@ -16,7 +16,6 @@ Blocks begin at a multiple of 64 bytes, a cache line, where matrix products run 
 
 from __future__ import annotations
 
-import mmap
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -61,6 +60,8 @@ def _allocate(size: int) -> Block:
     ``tracemalloc`` does not see mapped blocks.
     """
     if sys.platform == "linux" and size >= _MAPPED:
+        import mmap  # few programs need it
+
         try:
             room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if size >= _HUGE:

@@ -14,15 +14,16 @@ from __future__ import annotations
 import _thread
 import os
 import re
-import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, brief
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 Task = Callable[[int, int], object]
 
@@ -43,7 +44,7 @@ class _Share:
         self.claim: dict[str, str] = {}
         self.context = copy_context()  # NumPy's error state is that of the caller
         self.finished = False
-        self.bell = threading.Lock()  # released when the share is finished
+        self.bell = _thread.allocate_lock()  # released when the share is finished
         self.bell.acquire()
         self.error: BaseException | None = None
 
@@ -80,7 +81,7 @@ class _Crew:
 
     def reset(self) -> None:
         self.helpers = 0
-        self.shares: SimpleQueue[_Share] = SimpleQueue()
+        self.shares: SimpleQueue[_Share] | None = None  # made for the first helper
         self.served: dict[str, list[_Share]] = {}  # under "now": the shares of the current call
 
 
@@ -161,6 +162,10 @@ def parallel(task: Task, count: int, work: float) -> None:
         if _crew.served.setdefault("now", shares) is not shares:
             task(0, count)
             return
+        if _crew.shares is None:
+            from queue import SimpleQueue  # with threading, a fortieth of the time of importing NumPy
+
+            _crew.shares = SimpleQueue()
         while _crew.helpers < len(shares):
             _thread.start_new_thread(_serve, (_crew.shares,))  # Thread.start waits, and an interrupt breaks it
             _crew.helpers += 1
@@ -203,7 +208,7 @@ def _finally(settle: Callable[[], object], compute: Callable[[], object], times:
         settle()
 
 
-_lock = threading.RLock()
+_lock = _thread.RLock()
 if hasattr(os, "register_at_fork"):  # a child does not have the thread that may hold it
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 

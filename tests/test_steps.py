@@ -1,6 +1,7 @@
 """Steps that are listed once compute the bits of the op again and again, from what their arrays hold by then."""
 
 import re
+import threading
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from test_registry import OPS, materialise
 
 import tinygrad_lenet as tl
-from tinygrad_lenet.kernels import blas, steps
+from tinygrad_lenet.kernels import blas, convolution, pooling, steps
 from tinygrad_lenet.kernels.convolution import Geometry
 from tinygrad_lenet.kernels.pooling import Averages
 from tinygrad_lenet.kernels.steps import Blocked, Scratch, listed
@@ -265,3 +266,68 @@ def test_scratch_memory_is_lent_again_when_it_is_released():
     many = Blocked(lambda block: [partial(np.copyto, room((100, 100), kind), block)], range(50), 1)
     listed([many], room)
     assert sum(block.nbytes for blocks in room.free.values() for block in blocks) < 100_000
+
+
+def small_kernels():
+    """Kernels whose steps are kept, with arguments: images with and without padding, strides, groups and a bias."""
+    for n, c, o, size, kernel, groups, *more in (
+        (1, 1, 6, (9, 9), 5, 1, 1, 2, 1),
+        (1, 6, 16, (8, 7), 3, 1, 1, 0, 1),
+        (3, 4, 4, (9, 8), (3, 2), 2, (2, 1), (1, 2), (1, 2)),
+        (2, 3, 3, (1, 6), 1, 1, 1, 0, 1),
+    ):
+        at = Geometry(windows(size, kernel, *more), groups)
+        x, g, peak = arrays((n, c, *size), (n, o, *at.windows.grid), (n, c, *at.windows.grid))
+        w, b = arrays((o, c // groups, *at.windows.kernel), (o,))
+        yield convolution.conv2d, [x, w, b, at]
+        yield convolution.conv2d, [x, w, None, at]
+        yield convolution.input_grad, [g, w, at]
+        yield convolution.weight_grad, [x, g, at]
+        yield pooling.max_pool2d, [x, at.windows]
+        yield pooling.unpool, [peak, x, peak.copy(), at.windows]
+        yield pooling.avg_pool2d, [x, Averages(at.windows, True, None)]
+        yield pooling.avg_unpool, [peak, Averages(at.windows, False, None)]
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "backwards", "broadcast"])
+def test_kept_steps_give_the_bits_of_new_ones_and_results_of_their_own(layout):
+    rng = np.random.default_rng(0)
+    others = {"backwards": lambda x: x.copy()[::-1], "broadcast": lambda x: np.broadcast_to(x[:1].copy(), x.shape)}
+    for kernel, args in small_kernels():
+        args = [(LAYOUTS | others)[layout](a) if isinstance(a, np.ndarray) else a for a in args]
+        found, expected = [], []
+        for special in (False, True, False, True, False):
+            for array in args:
+                if isinstance(array, np.ndarray):
+                    refill(array if array.flags.writeable else array.base, rng, special)
+            with np.errstate(all="ignore"):
+                found.append(kernel(*args))
+                expected.append(kernel.__wrapped__(*args))
+        for one, other in zip(found, expected, strict=True):
+            assert one.tobytes() == other.tobytes()
+            assert one.strides == other.strides  # so that what follows takes the same path
+            assert one.dtype == other.dtype
+
+
+def test_threads_and_errors_share_no_kept_steps():
+    at = windows((12, 12), 2, 2, 0, 1)
+    images = [np.full((1, 3, 12, 12), i, np.float32) for i in range(8)]
+    wrong = []
+
+    def work(x):
+        for _ in range(300):
+            if not (pooling.avg_pool2d(x, Averages(at, True, None)) == x[:, :, :6, :6]).all():
+                wrong.append(x)
+
+    several = [threading.Thread(target=work, args=(x,)) for x in images]
+    for thread in several:
+        thread.start()
+    for thread in several:
+        thread.join()
+    assert not wrong
+    huge = np.full((1, 3, 12, 12), 3e38, np.float32)
+    for _ in range(4):
+        with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+            pooling.avg_pool2d(huge, Averages(at, True, None))
+        work(images[3])
+    assert not wrong

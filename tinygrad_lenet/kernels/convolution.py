@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from . import memory, threads
 from .matmul import product
-from .steps import Blocked, Choice, Room, Steps, View, computed
+from .steps import Blocked, Choice, Room, Steps, View, computed, kept
 from .sums import single
 from .windows import CACHED, Windows, aligned, cut, padded
 
@@ -326,6 +326,7 @@ def weight_grad_steps(out: Array, room: Room, x: Array, g: Array, at: Geometry) 
 # The kernels: steps made and run at once
 
 
+@kept(output_steps)
 def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
     """The convolution, (N, O, OH, OW)."""
     dtype = np.result_type(x, weight) if bias is None else np.result_type(x, weight, bias)
@@ -335,6 +336,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, at: Geometry) -> Array:
     return computed(output_steps, out.transpose(3, 1, 0, 2), x, weight, bias, at)
 
 
+@kept(input_grad_steps)
 def input_grad(g: Array, weight: Array, at: Geometry) -> Array:
     """The gradient of the images, (N, C, H, W).
 
@@ -356,6 +358,7 @@ def _input_grad_by_fold(out: Array, g: Array, weight: Array, at: Geometry) -> No
     np.copyto(out, fold(np.matmul(kernel, by_group).reshape(n, -1, oh * ow), at.windows))
 
 
+@kept(weight_grad_steps)
 def weight_grad(x: Array, g: Array, at: Geometry) -> Array:
     """The gradient of the weight, (O, C / groups, kh, kw).
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import memory
 from .masks import BITS
-from .steps import Blocked, Room, Steps, computed
+from .steps import Blocked, Room, Steps, computed, kept
 from .windows import Windows, cut, padded
 
 Array = NDArray[Any]
@@ -234,11 +234,13 @@ def _made(x: Array, size: tuple[int, int], at: Windows, dtype: np.dtype[Any]) ->
     return memory.empty((h, x.shape[1], w, len(x)), dtype).transpose(3, 1, 0, 2)
 
 
+@kept(max_steps)
 def max_pool2d(x: Array, at: Windows) -> Array:
     """The largest value in each window, (N, C, OH, OW)."""
     return computed(max_steps, _made(x, at.grid, at, x.dtype), x, at)
 
 
+@kept(unpool_steps)
 def unpool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
     """Each window's gradient, added to the pixel of its first maximum; ``peak`` is the max pooling of ``x``."""
     return computed(unpool_steps, _made(x, at.size, at, g.dtype), g, x, peak, at)
@@ -249,12 +251,14 @@ def repool(g: Array, x: Array, peak: Array, at: Windows) -> Array:
     return computed(repool_steps, memory.empty_like(peak, g.dtype), g, x, peak, at)
 
 
+@kept(mean_steps)
 def avg_pool2d(x: Array, at: Averages) -> Array:
     """The mean of each window, (N, C, OH, OW)."""
     dtype = x.dtype if x.dtype.kind == "f" else _SINGLE
     return computed(mean_steps, _made(x, at.windows.grid, at.windows, dtype), x, at)
 
 
+@kept(share_steps)
 def avg_unpool(g: Array, at: Averages) -> Array:
     """Each window's gradient, divided equally among its pixels, (N, C, H, W)."""
     return computed(share_steps, memory.like(g, (*g.shape[:2], *at.windows.size), g.dtype), g, at)

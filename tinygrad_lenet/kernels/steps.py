@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial, wraps
 from math import prod
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from . import memory
 from .memory import Room as Room
 from .threads import WORTH, parallel
 
+_ndarray = np.ndarray
+F = TypeVar("F", bound=Callable[..., Any])
 Call: TypeAlias = Callable[[], object]
 Steps: TypeAlias = "list[Call | Blocked | Choice]"
 
@@ -42,10 +45,7 @@ class Blocked(NamedTuple):
 
     def __call__(self) -> None:
         """Run all blocks."""
-        if len(self.blocks) == 1:
-            run(self.steps(self.blocks[0]))
-        else:
-            parallel(self._some, len(self.blocks), self.work)
+        parallel(self._some, len(self.blocks), self.work)
 
     def _some(self, start: int, stop: int) -> None:
         for block in self.blocks[start:stop]:
@@ -157,3 +157,58 @@ class View(NamedTuple):
     def of(self, array: NDArray[Any]) -> NDArray[Any]:
         """The view of an array."""
         return np.ndarray(self.shape, array.dtype, array, self.offset, self.strides)
+
+
+_SMALL = 1 << 18  # bytes of arguments and result, and half of those of scratch memory, up to which steps are kept
+
+
+def kept(steps: Callable[..., Steps]) -> Callable[[F], F]:
+    """Decorate the kernel that runs these steps. For small arrays, the second call makes them for all further ones.
+
+    To make the steps takes longer than to run them, and much longer than to copy small arguments to where they are
+    read. A list holds one set of steps for each thread that was in the kernel at the same time.
+    """
+
+    def decorate(kernel: F) -> F:
+        ready: Any = lru_cache(maxsize=64)(lambda *layout: [kernel, kernel])
+
+        @wraps(kernel)
+        def call(*arguments: Any) -> Any:
+            if arguments[0].nbytes > _SMALL // 2:
+                return kernel(*arguments)
+            found = ready(*[(a.shape, a.strides, a.dtype) if type(a) is _ndarray else a for a in arguments])
+            try:
+                run = found.pop()
+            except IndexError:  # other threads have them all
+                run = kernel
+            out = run(*arguments)
+            if run is not kernel or not found:
+                found.append(_bound(steps, kernel, out, arguments) if run is kernel else run)
+            return out
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def _bound(steps: Callable[..., Steps], kernel: Callable[..., Any], out: Any, arguments: Any) -> Callable[..., Any]:
+    """The kernel for arguments of this layout: its steps in memory of their own, if that is possible and small."""
+    room, layout, result = Scratch(), View(out.shape, out.strides), np.empty(out.size, out.dtype)
+    arrays = {i: a for i, a in enumerate(arguments) if type(a) is _ndarray}
+    try:
+        own = {i: View(a.shape, a.strides).of(np.empty(a.size, a.dtype)) for i, a in arrays.items()}
+        calls = listed(steps(layout.of(result), room, *[own.get(i, a) for i, a in enumerate(arguments)]), room, 8)
+    except ValueError:  # an argument has gaps between its elements
+        return partial(kernel)
+    size = sum([a.nbytes for a in (out, *arrays.values())])
+    if max(size, room.bytes // 2) > _SMALL or out.dtype == np.float16:
+        return partial(kernel)
+
+    def run(*arguments: Any) -> Any:
+        for i, array in own.items():
+            np.copyto(array, arguments[i])
+        for call in calls:
+            call()
+        return layout.of(result.copy())
+
+    return run

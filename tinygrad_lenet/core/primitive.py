@@ -87,7 +87,7 @@ class Op:
         ``plain`` are the arguments as arrays and Python options. Bit i of ``tracked`` is set if argument i requires a
         gradient.
         """
-        if type(out) is not np.ndarray:
+        if type(out) is not _ndarray:
             out = np.asarray(out)
         version: Version = [0]
         # Fast tests: may the output share memory with an argument? If so, settle() looks closer, and may copy it.
@@ -122,7 +122,7 @@ class Plan:
     """Which values to save if certain arguments require a gradient, and which of them each rule receives.
 
     For ``mul.vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)``, both tracked, the plan saves ``y`` and ``x``:
-    ``saves`` is ``[("arg", 1), ("arg", 0)]``, and ``rules`` is ``[(0, x's rule, [0]), (1, y's rule, [1])]``.
+    ``saves`` is ``[("arg", 1), ("arg", 0)]``. In ``rules``, x's rule receives the first of these, y's the second.
     """
 
     __slots__ = ("op", "rules", "saves")
@@ -130,12 +130,16 @@ class Plan:
     def __init__(self, op: Op, tracked: int, count: int) -> None:
         self.op = op
         self.saves: list[Source] = []
-        # For each argument that gets a gradient: its position, its rule, and the places of the rule's saved values.
-        self.rules: list[tuple[int, Rule, list[int | slice]]] = []
+        # For each argument that gets a gradient: its position, its rule, and the places of the rule's saved values, a
+        # slice if these are neighbours.
+        self.rules: list[tuple[int, Rule, list[int | slice] | slice]] = []
         for position in range(count):
             rule = op.signature.rule_of(position, op.rules) if tracked >> position & 1 else None
             if rule is not None:
-                places = [self._place(word, position, count) for word in parameters(rule)[1:]]
+                start = len(self.saves)
+                places: Any = [self._place(word, position, count) for word in parameters(rule)[1:]]
+                if places == [*range(start, len(self.saves))]:
+                    places = slice(start, len(self.saves))
                 if not trusted(rule):
                     rule = guarded(rule, f"{op.name}: the rule of {op.signature.name_of(position)!r}", RULE)
                 self.rules.append((position, rule, places))
@@ -159,15 +163,17 @@ class Plan:
         for kind, i in self.saves:
             if kind == "arg":
                 value = args[i]
-                counted = isinstance(value, Tensor) and value._version[0] >= 0  # false for NaN, see Version
-                saved.append((value, value._version[0]) if counted else save(value, plain[i]))
+                counted = isinstance(value, Tensor) and (number := value._version[0]) >= 0  # false for NaN, see Version
+                saved.append((value, number) if counted else save(value, plain[i]))
             elif kind == "shape":
                 saved.append((plain[i].shape if type(plain[i]) is _ndarray else np.shape(plain[i]), 0))
             elif kind == "out":  # without its node: a node that pointed to its own output would be a cycle
                 saved.append((Tensor._wrap(out, None, version), version[0]))
             else:
                 saved.append((i, 0))
-        parents = [args[i]._node or args[i] for i, _, _ in self.rules]  # a leaf has no node
+        parents: list[Vertex] = []
+        for i, _, _ in self.rules:  # a comprehension takes three times as long
+            parents.append(args[i]._node or args[i])  # a leaf has no node
         return Node(self, parents, out.shape, out.dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
@@ -175,21 +181,21 @@ class Plan:
 
         If the seed is a Tensor, the rules receive Tensors, and so record themselves; else they receive arrays.
         """
-        recorded = isinstance(seed, Tensor)
+        recorded = type(seed) is not _ndarray and isinstance(seed, Tensor)
         values: list[Any] = []
         for value, number in node.saved or ():
             if isinstance(value, Tensor):
                 if value._version[0] != number:
-                    raise self._changed(len(values), value)
+                    what = self.op.signature.origin(*self.saves[len(values)])
+                    raise changed(f"{self.op.name}: {what}", value.shape, value._version)
                 if not recorded:
                     value = value._data
                 elif self.saves[len(values)][0] == "out":  # with its node, so that gradients flow through it
                     value = Tensor._wrap(value._data, node, value._version)
             values.append(value)
-        for i, parent in enumerate(node.parents):
+        for (position, rule, places), parent in zip(self.rules, node.parents):  # noqa: B905  # strict takes longer
             if needed is None or parent in needed:
-                position, rule, places = self.rules[i]
-                gradient = rule(seed, *map(values.__getitem__, places))
+                gradient = rule(seed, *(values[places] if type(places) is slice else map(values.__getitem__, places)))
                 if isinstance(gradient, Tensor):
                     if not recorded:  # the rule called an op, which returns a Tensor
                         gradient = gradient._data
@@ -202,11 +208,6 @@ class Plan:
                         what = f"gave {brief(gradient)}, which is not an array of shape {parent.shape}"
                         name = self.op.signature.name_of(position)
                         raise GradientError(f"{self.op.name}: the rule of {name!r} {what}") from None
-
-    def _changed(self, place: int, value: Tensor) -> GradientError:
-        kind, i = self.saves[place]
-        what = "its output" if kind == "out" else f"argument {self.op.signature.name_of(i)!r}"
-        return changed(f"{self.op.name}: {what}", value.shape, value._version)
 
 
 @overload

@@ -29,6 +29,7 @@ _SPELLINGS += "end:stop steps:num correction:ddof k:diagonal"
 SPELLINGS = [spelling.split(":") for spelling in _SPELLINGS.split()]
 _QUICK: dict[str, set[type]] = {"int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)}}
 _MISSING: Any = object()
+_ndarray = np.ndarray
 # Words in annotations: an option whose annotation has no other words holds no arrays.
 _PLAIN = {"int", "float", "bool", "str", "None", "class", "tuple", "Pair", "Padding", "Axis", "DTypeLike"}
 _EXPECTED = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a word", "None": "None"}
@@ -113,7 +114,7 @@ class Signature:
         self.listing = ", ".join(self.names)
         self.variadic = bool(code.co_flags & VARIADIC)
         self.arity = code.co_argcount
-        self.most = -1 if self.variadic else self.arity
+        self.most = BY_NAME if self.variadic else self.arity
         self.required = self.arity - len(defaults)
         self.defaults = (_MISSING,) * self.required + defaults
         self.read_annotations()
@@ -155,10 +156,9 @@ class Signature:
         Returns the arguments by position, the same as arrays and plain options, a bit mask of those that require a
         gradient (bit i is argument i), and the function's result.
         """
-        if kwargs or not self.required <= len(args) <= self.most:
-            args = self.bind(args, kwargs)
-        elif len(args) < self.arity:
-            args += self.defaults[len(args) :]
+        if kwargs or len(args) != self.arity:
+            fits = not kwargs and self.required <= len(args) <= self.most
+            args = args + self.defaults[len(args) :] if fits else self.bind(args, kwargs)
         operands, last = self.operands, len(self.operands) - 1
         plain, tracked, convert = [], 0, False
         for i, a in enumerate(args):
@@ -166,8 +166,9 @@ class Signature:
                 if a._requires_grad:
                     tracked |= 1 << i
                 a = a._data
-            elif (kind := operands[i if i < last else last]) and (a is not None or kind == 1):
-                convert = convert or type(a) is not np.ndarray or a.dtype not in NATIVE
+            elif type(a) is not _ndarray or a.dtype not in NATIVE:
+                kind = operands[i if i < last else last]
+                convert = convert or kind == 1 or (kind == 2 and a is not None)
             plain.append(a)
         try:
             for i, _, _, quick, _, _ in self.options:
@@ -293,6 +294,10 @@ class Signature:
             return ("shape", self.names.index(word.removesuffix("_shape")))
         allowed = f"'out', one of {self.listing}, or one of these followed by '_shape'"
         raise ArgumentError(f"{self.name}.vjp: a rule asks for {word!r}; after the gradient it may name {allowed}")
+
+    def origin(self, kind: str, position: int) -> str:
+        """In words, where a saved value comes from; see :meth:`source`."""
+        return "its output" if kind == "out" else f"argument {self.name_of(position)!r}"
 
     def rule_of(self, position: int, rules: dict[str, Any]) -> Any:
         """The rule of an argument; None if its gradient is 0. Raise if no rule was declared."""

@@ -69,11 +69,14 @@ def _component(i: Any, own: Callable[[Any], NDArray[Any]]) -> Any:
     return array if array.ndim or array.dtype == np.bool_ else int(array)
 
 
+_NESTED = (list, tuple, dict)
+
+
 def flattened(values: Iterable[Any], depth: int = 9) -> list[Any]:
     """The values, and the contents of lists, tuples and dicts. A list may hold itself, so the depth is limited."""
     found = []
     for value in values:
-        if not isinstance(value, (list, tuple, dict)):
+        if not isinstance(value, _NESTED):
             found.append(value)
         elif depth:
             found += flattened(value.values() if isinstance(value, dict) else value, depth - 1)

@@ -116,7 +116,7 @@ class Module:
             trace.modules[id(self)] = self
             if self.forward_pre_hooks or self.forward_hooks:
                 trace.refuse(f"a {type(self).__name__} has a hook")
-        for hook in tuple(self.forward_pre_hooks):
+        for hook in (*self.forward_pre_hooks,):
             found = hook.run(self, given)
             given = given if found is None else found if isinstance(found, tuple) else (found,)
         try:
@@ -124,7 +124,7 @@ class Module:
         except (TinygradLenetError, TypeError) as error:
             name_layer(error, self, any(isinstance(value, Module) for value in vars(self).values()))
             raise
-        for hook in tuple(self.forward_hooks):
+        for hook in (*self.forward_hooks,):
             found = hook.run(self, given, output)
             output = output if found is None else found
         return output

@@ -34,7 +34,7 @@ from ..kernels.steps import but_for_half
 from ..kernels.sums import single
 from .rearrange import pad
 from .reduction import sum
-from .windows import Padding, Pair, as_images, both, row_images, window_views, windows
+from .windows import Padding, Pair, as_images, both, cached, row_images, window_views, windows
 
 # The definitions
 
@@ -167,10 +167,10 @@ conv2d_input_grad.check(draw(2, 2, 3, 2), draw(2, 3, 2, 3), _UNEVEN)
 conv2d_weight_grad.check(draw(2, 2, 5, 4), draw(2, 4, 2, 2), Geometry(windows((5, 4), (2, 3), 2, (0, 1), 1), 2))
 
 
-def _geometry(
-    size: tuple[int, ...], weight: tuple[int, ...], channels: int, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Geometry:
-    """The geometry of a convolution. Raise if the shape of the weight does not fit the images."""
+@cached
+def _geometry(shapes: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Geometry:
+    """The geometry of a convolution of images (C, H, W). Raise if the shape of the weight does not fit them."""
+    (channels, *size), weight = shapes
     if len(weight) != 4 or 0 in weight[2:]:
         raise ShapeError(f"weight must have shape (O, C / groups, kh, kw), kh and kw not 0, got {weight}")
     o, c = weight[:2]
@@ -230,7 +230,7 @@ def conv2d(
               [20., 24.]]]])
     """
     (x, one), weight, bias = as_images(x), as_tensor(weight), None if bias is None else as_tensor(bias)
-    at = _geometry(x.shape[2:], weight.shape, x.shape[1], stride, padding, dilation, groups)
+    at = _geometry((x.shape[1:], weight.shape), stride, padding, dilation, groups)
     _check_bias(bias, weight.shape, weight.shape[0])
     out = _conv2d(x, weight, bias, at)
     return out.squeeze(0) if one else out
@@ -292,7 +292,7 @@ def conv_transpose2d(
         x = pad(x, [(0, 0), (0, 0), *missing])
     half = bias is not None and x.dtype == weight.dtype == bias.dtype == np.float16
     x = single(x) if half else x  # rounded once, after the bias
-    at = _geometry(size, weight.shape, outputs, strides, pads, dilations, groups)
+    at = _geometry(((outputs, *size), weight.shape), strides, pads, dilations, groups)
     out = conv2d_input_grad(x, weight, at)
     out = out if bias is None else out + bias.reshape(1, -1, 1, 1)
     out = out.squeeze(0) if one else out

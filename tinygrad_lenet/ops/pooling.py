@@ -23,7 +23,7 @@ from ..errors import ArgumentError
 from ..kernels import pooling as fast
 from ..kernels.pooling import Averages
 from ..kernels.windows import Windows
-from .windows import Padding, Pair, as_images, row_images, window_views, windows
+from .windows import Padding, Pair, as_images, cached, row_images, window_views, windows
 
 # The definitions
 
@@ -128,6 +128,7 @@ _unpool.check(draw(1, 1, 1, 2), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
 _repool.check(draw(1, 1, 2, 4), _IMAGE, _PEAK, windows((2, 4), 2, 2, 0, 1))
 
 
+@cached
 def _pool_windows(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
     """The windows of a pooling op. Raise if one of them could consist of padding only."""
     at = windows(size, kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
@@ -177,8 +178,8 @@ def max_pool2d(
     at = _pool_windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     out = _max_pool2d(x, at)
     several = [out, _max_places(x, out, at)] if return_indices else [out]
-    found: Any = tuple(t.squeeze(0) if one else t for t in several)
-    return found if return_indices else found[0]  # type: ignore[no-any-return]  # a pair, if asked for
+    found: Any = [t.squeeze(0) for t in several] if one else several
+    return tuple(found) if return_indices else found[0]  # type: ignore[return-value]  # a pair, if asked for
 
 
 # Average pooling

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +18,17 @@ from ..kernels.windows import Windows
 
 Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+_PLAIN = {int, bool, str, type(None)}
+
+
+def cached(geometry: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of shapes and options, with a cache for plain options: among tuples, a cache takes 2.0 for 2."""
+    known = lru_cache(maxsize=1024, typed=True)(geometry)
+
+    def call(shapes: Any, *options: Any) -> Any:
+        return (known if _PLAIN.issuperset(map(type, options)) else geometry)(shapes, *options)
+
+    return call
 
 
 def both(option: Any) -> Any:

@@ -172,7 +172,7 @@ class Plan:
             else:
                 saved.append((i, 0))
         parents: list[Vertex] = []
-        for i, _, _ in self.rules:  # a comprehension takes three times as long
+        for i, _, _ in self.rules:  # in Python 3.11 a comprehension is one more call
             parents.append(args[i]._node or args[i])  # a leaf has no node
         return Node(self, parents, out.shape, out.dtype, saved)
 

@@ -114,7 +114,7 @@ class Signature:
         self.listing = ", ".join(self.names)
         self.variadic = bool(code.co_flags & VARIADIC)
         self.arity = code.co_argcount
-        self.most = BY_NAME if self.variadic else self.arity
+        self.most = 1 << 30 if self.variadic else self.arity
         self.required = self.arity - len(defaults)
         self.defaults = (_MISSING,) * self.required + defaults
         self.read_annotations()

@@ -170,7 +170,7 @@ def kept(steps: Callable[..., Steps]) -> Callable[[F], F]:
     """
 
     def decorate(kernel: F) -> F:
-        ready: Any = lru_cache(maxsize=64)(lambda *layout: [kernel, kernel])
+        ready: Any = lru_cache(maxsize=32)(lambda *layout: [kernel, kernel])
 
         @wraps(kernel)
         def call(*arguments: Any) -> Any:

@@ -190,7 +190,7 @@ class _Call:
         return self.by_argument(gradients(self.outputs, self.inputs, [seed], self.record, retain=False))
 
     def recorded(self, factors: Sequence[Tensor]) -> bool:
-        """Whether to record a product of the derivatives with these tensors."""
+        """Return True to record a product of the derivatives with these tensors."""
         return self.record or (is_grad_enabled() and any(t._requires_grad for t in factors))
 
     def pushed(self, seeds: Sequence[Any], tensors: Sequence[Tensor], directions: Sequence[Tensor]) -> list[Tensor]:

@@ -40,7 +40,7 @@ class _Use:
     values: Any = None  # a fingerprint, if neither the tensor nor its version is enough to compare
 
     def same(self, first: _Use) -> bool:
-        """Whether the tensor has the values that the first call used."""
+        """Return True if the tensor has the values that the first call used."""
         if self.version is first.version and self.changes == first.changes:
             return True
         values = first.values

@@ -105,7 +105,7 @@ def _arguments(
 
 
 def _is_default(value: Any, default: Any) -> bool:
-    """Whether an argument is the default value. Arrays are not compared."""
+    """Return True if an argument is the default value. Arrays are not compared."""
     same = type(value) is type(default) and type(value) in (bool, int, str) and value == default
     return same or value is default or value is np._NoValue
 

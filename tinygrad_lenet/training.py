@@ -330,7 +330,7 @@ class EarlyStopping:
 
     @property
     def stop(self) -> bool:
-        """Whether to stop."""
+        """Return True to stop."""
         return self.epoch - self.best_epoch >= self.patience
 
     def state_dict(self) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _choices(annotation):
 
 
 def admits(annotation, value):
-    """Whether a value may be passed where a parameter is annotated so; True wherever that cannot be told."""
+    """Return True if a value may be passed where a parameter is annotated so; True wherever that cannot be told."""
     if not isinstance(annotation, str):
         return True
     plain = value

@@ -45,7 +45,7 @@ def grid(*geometry):
 
 
 def inside(size, y, x):
-    """Whether a pixel belongs to the image, not to its padding."""
+    """Return True if a pixel belongs to the image, not to its padding."""
     return 0 <= y < size[0] and 0 <= x < size[1]
 
 

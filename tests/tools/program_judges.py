@@ -200,7 +200,7 @@ class Judge:
             raise Failure(kind, name, expected, got)
 
     def moves(self, kind, name):
-        """Whether whole numbers, or what is finite, are at the mercy of rounding."""
+        """Return True if whole numbers, or what is finite, are at the mercy of rounding."""
         at = self.right[kind][name]
         moved = any(
             not np.array_equal(off[kind][name], at, at.dtype.kind == "f")

@@ -137,7 +137,7 @@ class Program:
 
     @property
     def replaced(self):
-        """Whether a hook replaces a gradient other than a leaf's: then second gradients depend on whether a rule names
+        """True if a hook replaces a gradient other than a leaf's: then second gradients depend on whether a rule names
         the output, through which the hook would be met again.
         """
         hooks = [line for line in self.lines if line.kind == "hook" and "lambda g: None" not in line.text]

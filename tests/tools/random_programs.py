@@ -19,7 +19,7 @@ import tinygrad_lenet as tl
 
 
 def may_refuse(program):
-    """Whether data is changed in place that an op has read or made before: then a gradient may be refused."""
+    """Return True if data is changed in place that an op has read or made before: then a gradient may be refused."""
     root, touched = {}, set()
 
     def memory(name):
@@ -214,7 +214,7 @@ SMOOTH = [check_jvp, check_hvp]
 
 
 def plain(program):
-    """Whether differences are derivatives: nothing is cut off, replaced or changed, and there are digits."""
+    """Return True if differences are derivatives: nothing is cut off, replaced or changed, and there are digits."""
     kinds = {line.kind for line in program.lines}
     cut = any(line.quiet or "detach" in line.text for line in program.lines)
     return not (cut or kinds & {"write", "hook"} or program.wild or program.eps > 1e-15)

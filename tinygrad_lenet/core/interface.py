@@ -117,7 +117,7 @@ def composite(function: Any = None, *, view: bool = False, **names: Any) -> Any:
 
 
 def _of_python(error: Exception) -> bool:
-    """Whether the call itself failed: an argument has a wrong name, or too many or too few were given."""
+    """Return True if the call itself failed: an argument has a wrong name, or too many or too few were given."""
     inner = error.__traceback__ and error.__traceback__.tb_next
     return inner is None or inner.tb_next is None
 

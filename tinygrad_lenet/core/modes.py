@@ -36,7 +36,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def is_grad_enabled() -> bool:
-    """Whether ops are recorded: True, except inside :class:`no_grad`. Each thread and task has its own mode.
+    """True if ops are recorded, as they are outside of :class:`no_grad`. Each thread and task has its own mode.
 
     >>> import tinygrad_lenet as tl
     >>> with tl.no_grad():

@@ -144,12 +144,12 @@ class PythonObject(Methods):
             trace.refuse(f"{how} reads the values of a tensor")
 
     def _recorded(self) -> bool:
-        """Whether an op on this tensor is recorded."""
+        """Return True if an op on this tensor is recorded."""
         return self._requires_grad and is_grad_enabled()
 
     @property
     def requires_grad(self) -> bool:
-        """Whether gradients flow to this tensor. Can be set on leaves."""
+        """True if gradients flow to this tensor. Can be set on leaves."""
         return self._requires_grad
 
     @requires_grad.setter

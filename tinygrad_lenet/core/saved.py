@@ -76,7 +76,7 @@ def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[
 
 
 def borrows(out: Any, values: Iterable[Any]) -> bool:
-    """Whether an array is read-only, or shares memory with one of the values or an array in a list or dict there."""
+    """True if an array is read-only, or shares memory with one of the values or an array in a list or dict there."""
     view = out.base is not None
     for value in flattened(values):
         array = value._data if isinstance(value, Tensor) else value

@@ -46,7 +46,7 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def trusted(function: Any) -> bool:
-    """Whether a function belongs to the package."""
+    """Return True if a function belongs to the package."""
     return str(getattr(function, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
@@ -84,7 +84,7 @@ class Option(NamedTuple):
 
 @functools.cache
 def _operand(annotation: str) -> int:
-    """Whether an annotation declares a tensor: 1 for ``Array``, 2 for ``Array | None``, else 0."""
+    """1 if an annotation declares a tensor as ``Array``, 2 if as ``Array | None``, else 0."""
     first, *others = annotation.split(" ")
     return (1 + bool(others)) * (first.split(".")[-1] == "Array")
 
@@ -225,7 +225,7 @@ class Signature:
         return plain
 
     def is_operand(self, position: int, value: Any) -> bool:
-        """Whether an argument must become an array: it is declared ``Array``, or ``Array | None`` and is not None."""
+        """True if an argument must become an array: it is declared ``Array``, or ``Array | None`` and is not None."""
         kind = self.operands[min(position, len(self.operands) - 1)]
         return kind == 1 or (kind == 2 and value is not None)
 

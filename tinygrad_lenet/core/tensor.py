@@ -79,7 +79,7 @@ class Tensor(PythonObject):
 
     @property
     def is_leaf(self) -> bool:
-        """Whether this tensor was made by the user, and not by a recorded op."""
+        """True if this tensor was made by the user, and not by a recorded op."""
         return self._node is None
 
     def numpy(self) -> NDArray[Any]:

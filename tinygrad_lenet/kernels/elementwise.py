@@ -109,7 +109,7 @@ def sigmoid_grad_steps(out: Array, room: Room, g: Array, x: Array) -> Steps:
 
 
 def _small(x: Array, y: Array) -> bool:
-    """Whether plain NumPy is as fast, or required because the arrays differ in shape or dtype."""
+    """Return True if plain NumPy is as fast, or required because the arrays differ in shape or dtype."""
     return y.size < _LARGE or x.dtype != y.dtype or x.shape != y.shape or y.dtype.kind != "f"
 
 

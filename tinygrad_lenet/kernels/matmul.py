@@ -117,7 +117,7 @@ def rows(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def fixed(x: NDArray[Any]) -> bool:
-    """Whether steps can use :func:`rows` of an array: it is not a copy, which later changes would not reach."""
+    """Return True if steps can use :func:`rows` of an array: it is not a copy, which later changes would not reach."""
     return x.dtype != np.float16 and (x.ndim == 2 or x.flags.c_contiguous)
 
 

@@ -40,13 +40,13 @@ class Windows(NamedTuple):
 
     @property
     def tiling(self) -> bool:
-        """Whether the windows cover each pixel exactly once."""
+        """True if the windows cover each pixel exactly once."""
         covered = self.grid[0] * self.kernel[0], self.grid[1] * self.kernel[1]
         return self.stride == self.kernel and covered == self.padded == self.size  # so the dilation is 1
 
     @property
     def many(self) -> bool:
-        """Whether the windows tile, and are so large that one reduction is faster than one call for each position."""
+        """True if the windows tile, and are so large that one reduction is faster than one call for each position."""
         return self.kernel[0] * self.kernel[1] > 9 and self.tiling
 
     def pixels(self, a: int, b: int, rows: slice | None = None) -> tuple[slice, slice]:

@@ -40,7 +40,7 @@ def _add(out: Array, index: Any, x: Array) -> None:
 
 
 def _repeats(index: Any) -> bool:
-    """Whether an index may pick an element twice."""
+    """Return True if an index may pick an element twice."""
     return any(isinstance(i, np.ndarray) and i.dtype != np.bool_ for i in index)
 
 
@@ -52,7 +52,7 @@ class _Method(NamedTuple):
 
 
 def _views(index: Any) -> bool:
-    """Whether indexing returns a view."""
+    """Return True if indexing returns a view."""
     return not any(isinstance(i, (np.ndarray, np.bool_, bool)) for i in index)
 
 

@@ -80,7 +80,7 @@ def ge(x: Array, y: Array) -> Array:
 
 @ufunc(np.isnan, draw(3, 2), onnx="IsNaN", x=None)
 def isnan(x: Array) -> Array:
-    """Whether each element is NaN, as booleans without a gradient.
+    """True where an element is NaN, as booleans without a gradient.
 
     >>> import tinygrad_lenet as tl
     >>> tl.isnan(tl.tensor([1.0, float("nan")]))
@@ -90,7 +90,7 @@ def isnan(x: Array) -> Array:
 
 @ufunc(np.isinf, draw(3, 2), onnx="IsInf", x=None)
 def isinf(x: Array) -> Array:
-    """Whether each element is infinite, as booleans without a gradient.
+    """True where an element is infinite, as booleans without a gradient.
 
     >>> import tinygrad_lenet as tl
     >>> tl.isinf(tl.tensor([1.0, -float("inf")]))
@@ -100,7 +100,7 @@ def isinf(x: Array) -> Array:
 
 @ufunc(np.isfinite, draw(3, 2), x=None)
 def isfinite(x: Array) -> Array:
-    """Whether each element is neither infinite nor NaN, as booleans without a gradient.
+    """True where an element is neither infinite nor NaN, as booleans without a gradient.
 
     >>> import tinygrad_lenet as tl
     >>> tl.isfinite(tl.tensor([1.0, float("inf"), float("nan")]))
@@ -113,7 +113,7 @@ isfinite.known_as(onnx=lambda g, t, x: g.node("Not", g.node("Or", g.node("IsNaN"
 
 @composite(method=True, torch="allclose")
 def allclose(x: Array, y: Array, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
-    """Whether ``|x - y| <= atol + rtol * |y|`` for all elements: True or False of Python. NaN is close to nothing, or
+    """True if ``|x - y| <= atol + rtol * |y|`` for all elements, a bool of Python. NaN is close to nothing, or
     with ``equal_nan`` to NaN.
 
     >>> import tinygrad_lenet as tl

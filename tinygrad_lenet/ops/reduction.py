@@ -452,7 +452,7 @@ count_nonzero.known_as(method=True, numpy=np.count_nonzero, torch="count_nonzero
 
 @primitive
 def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether at least one element is true (not 0), as booleans; False if there are none. PyTorch's result
+    """True if at least one element is true (not 0), as booleans; False if there are none. PyTorch's result
     of uint8 is uint8: ``any(x).astype(x.dtype)``.
 
     >>> import tinygrad_lenet as tl
@@ -467,7 +467,7 @@ any.known_as(method=True, numpy=np.any, torch="any")
 
 @primitive
 def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether all elements are true (not 0), as booleans; True if there are none. PyTorch's result
+    """True if all elements are true (not 0), as booleans; True if there are none. PyTorch's result
     of uint8 is uint8: ``all(x).astype(x.dtype)``.
 
     >>> import tinygrad_lenet as tl

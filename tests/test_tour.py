@@ -1,11 +1,13 @@
 """The tour: each lesson runs alone, its references hold, and the checker knows right and wrong answers."""
 
 import ast
+import functools
 import inspect
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -203,8 +205,10 @@ def test_an_answer_that_changes_its_mind(checker, capsys):
     assert "different results for the same arguments" in said_of(checker, capsys, "avg_pool_gradient", answer)
 
 
-def test_an_endless_loop_is_stopped(checker, capsys, monkeypatch):
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])  # jobs in the background ignore it
+def test_an_endless_loop_is_stopped(checker, capsys, monkeypatch, request, handler):
     """And not tried again."""
+    request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, handler)))
     monkeypatch.setattr(checker, "LIMIT", 1)
     answer = "calls = []\ndef second_derivative(f, x, h):\n    calls.append(x)\n    while len(calls) == 1: x += h\n"
     said = verdict(checker, capsys, 1, answer)

@@ -18,6 +18,7 @@ import inspect
 import json
 import linecache
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -196,6 +197,7 @@ def limited(seconds):
 
     timer = threading.Timer(seconds, stop)
     timer.daemon = True
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore Ctrl-C
     timer.start()
     try:
         yield
@@ -205,6 +207,7 @@ def limited(seconds):
         raise
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, handler)
 
 
 def explain(error, exercise, names):

@@ -297,10 +297,11 @@ def small_blocks(name, value):
         patch.setattr(f"tinygrad_lenet.kernels.{name}", value)
         forget_geometry()
         yield
+    forget_geometry()
 
 
 def forget_geometry():
-    """Empty the caches of geometry, which depend on the sizes of blocks."""
+    """Empty the caches of geometry, and of steps, which depend on the sizes of blocks."""
     for module in (kernels.convolution, kernels.matmul, kernels.pooling, kernels.windows):
         for function in vars(module).values():
             if hasattr(function, "cache_clear"):

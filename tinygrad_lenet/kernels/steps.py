@@ -186,6 +186,7 @@ def kept(steps: Callable[..., Steps]) -> Callable[[F], F]:
                 found.append(_bound(steps, kernel, out, arguments) if run is kernel else run)
             return out
 
+        vars(call)["cache_clear"] = ready.cache_clear  # as other functions with a cache have
         return call  # type: ignore[return-value]
 
     return decorate

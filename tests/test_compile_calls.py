@@ -57,7 +57,7 @@ def in_place_through_a_view(x):
 @pytest.mark.parametrize("function", [in_place, in_place_through_a_view])
 def test_a_tensor_that_the_function_makes_and_changes_in_place(function):
     compiled, x = tl.compile(function), tl.tensor([1.0, 2.0, 3.0])
-    with pytest.warns(UserWarning, match="change_in_place gets other .* at the second call, at .*test_compile_calls"):
+    with pytest.warns(UserWarning, match="change in place gets other .* at the second call, at .*test_compile_calls"):
         found = [compiled(x).tolist() for _ in range(5)]
     assert found == [function(x).tolist()] * 5
 

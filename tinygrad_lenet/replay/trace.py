@@ -59,7 +59,7 @@ class Step:
     @property
     def name(self) -> str:
         """The name of the op or the effect."""
-        return getattr(self.op, "name", None) or str(self.op.__name__).strip("_")
+        return getattr(self.op, "name", None) or str(self.op.__name__).strip("_").replace("_", " ")
 
     def constants(self) -> list[Any]:
         """The arguments that another trace must have in common: all but the user's line, which some effects take."""

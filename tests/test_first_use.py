@@ -183,7 +183,7 @@ CASES |= SITUATIONS
 
 @pytest.fixture(scope="module")
 def errors():
-    """What went wrong in each case: one process for all."""
+    """The errors of the cases, each "" or 0 if there was none. One process runs all cases."""
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM],
         cwd=Path(__file__).parents[1],

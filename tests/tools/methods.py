@@ -1,5 +1,7 @@
-"""What is made of the names that functions declare by ``known_as``: the types of Tensor's methods, and the list by
-which each subject of ``ops/`` is imported at the first use of a name.
+"""Writes two files from the names that functions declare by ``known_as``.
+
+One has the types of Tensor's methods. The other lists the names of each subject of ``ops/``, so that a subject can be
+imported when one of its names is first used.
 
 python tests/tools/methods.py            prints tinygrad_lenet/_methods.pyi and tinygrad_lenet/ops/subjects.py
 python tests/tools/methods.py --write    writes them

@@ -133,7 +133,8 @@ def accumulate(gradients: Mapping[Any, Any], seed: Any) -> None:
         taken = {id(storage(seed))}
         found: list[tuple[Any, Any, Any]] = []
         for leaf, array in gradients.items():
-            old, new = getattr(leaf, grad), leaf._wrap(array)
+            old = getattr(leaf, grad)
+            new = leaf._wrap(array)
             if old is not None:
                 new = old.detach() + new
             elif id(storage(array)) in taken or not array.flags.writeable:

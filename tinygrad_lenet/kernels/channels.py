@@ -97,10 +97,8 @@ def _dots(x: Array, y: Array) -> Any:
     """The sums of ``x * y`` of each channel; ``x`` is (A, C, B), and ``y`` too or (B,)."""
     if x.shape[2] < _SHORT:
         return added(x * y, (0, 2))
-    found = 0
-    for run in cut(x.shape[2], _RUN):
-        found = found + np.add.reduce(np.vecdot(x[..., run], y[..., run]), 0, np.float64)
-    return found
+    runs = cut(x.shape[2], _RUN)
+    return sum(np.add.reduce(np.vecdot(x[..., run], y[..., run]), 0, np.float64) for run in runs)
 
 
 def _total(x: Array) -> Any:
@@ -115,7 +113,8 @@ def moments(x: Array, at: Channels) -> tuple[Array, Array]:
     nor its rounding costs digits. If the approximation was poor, they are computed again with the mean just found.
     """
     a, _, b = x.shape
-    few, dtype = x[:: max(1, a * min(b, 64) // 256), :, :: max(1, b // 64)], x.dtype  # from all parts of the images
+    few = x[:: max(1, a * min(b, 64) // 256), :, :: max(1, b // 64)]  # from all parts of the images
+    dtype = x.dtype
     mean = np.add.reduce(few, axis=(0, 2), dtype=np.float64) * (1 / (len(few) * few.shape[2]))
     for _ in range(3):
         centre, _ = _rounded(mean, x)
@@ -154,7 +153,8 @@ def normalize(
     """Write ``(x - mean) / sqrt(var + eps) * weight + bias`` to ``out``; both are (A, C, B)."""
     (centre, rest), factor = _rounded(mean, x), weight / np.sqrt(var + eps)
     bounded = np.where(np.isfinite(factor), factor, 0)  # else an infinite weight would make NaN everywhere
-    scale, shift = _spread(factor, x), _spread(bias - rest * bounded, x)
+    scale = _spread(factor, x)
+    shift = _spread(bias - rest * bounded, x)
 
     def compute(rows: slice) -> None:
         block = np.subtract(x[rows], centre, out=out[rows])

@@ -194,11 +194,14 @@ def kept(steps: Callable[..., Steps]) -> Callable[[F], F]:
 
 def _bound(steps: Callable[..., Steps], kernel: Callable[..., Any], out: Any, arguments: Any) -> Callable[..., Any]:
     """The kernel for arguments of this layout: its steps in memory of their own, if that is possible and small."""
-    room, layout, result = Scratch(), View(out.shape, out.strides), np.empty(out.size, out.dtype)
+    room = Scratch()
+    result = np.empty(out.size, out.dtype)
+    layout = View(out.shape, out.strides)
     arrays = {i: a for i, a in enumerate(arguments) if type(a) is _ndarray}
     try:
         own = {i: View(a.shape, a.strides).of(np.empty(a.size, a.dtype)) for i, a in arrays.items()}
-        calls = listed(steps(layout.of(result), room, *[own.get(i, a) for i, a in enumerate(arguments)]), room, 8)
+        given = [own.get(i, a) for i, a in enumerate(arguments)]
+        calls = listed(steps(layout.of(result), room, *given), room, 8)  # in at most so many parts, for threads
     except ValueError:  # an argument has gaps between its elements
         return partial(kernel)
     size = sum([a.nbytes for a in (out, *arrays.values())])

@@ -218,13 +218,13 @@ def test_three_writers_and_a_reader_do_not_disturb_each_other(tmp_path, name):
     if name == "link.ckpt":
         path.symlink_to(tmp_path / "target")
     writers = [writing(path, start, count) for start in (0, 10**4, 10**5)]
-    assert [writer.stdout.readline() for writer in writers] == ["begun\n"] * 3
+    begun = [writer.stdout.readline() for writer in writers]
     reads = 0
     while any(writer.poll() is None for writer in writers):
         check(path)
         reads += 1
-    assert [writer.communicate()[1] for writer in writers] == [""] * 3
-    assert [writer.returncode for writer in writers] == [0] * 3
+    errors = [writer.communicate()[1] for writer in writers]
+    assert (begun, errors, [writer.returncode for writer in writers]) == (["begun\n"] * 3, [""] * 3, [0] * 3)
     assert reads > 3
     assert check(path) in {start + count - 1 for start in (0, 10**4, 10**5)}
     assert os.listdir(tmp_path) == [name] or path.is_symlink()
@@ -235,10 +235,10 @@ def test_three_writers_and_a_reader_do_not_disturb_each_other(tmp_path, name):
 def test_a_writer_that_is_killed_leaves_a_whole_file_and_the_next_one_tidies_up(tmp_path):
     path, rng = tmp_path / "a.ckpt", np.random.default_rng(0)
     lasting = writing(path, 0, 10**9)  # beside it, others come and are killed
-    lasting.stdout.readline()
+    assert lasting.stdout.readline() == "begun\n", lasting.communicate()[1]
     for i in range(200 if THOROUGH else 4):
         other = writing(path, 10**6 * (i + 1), 10**5)
-        assert other.stdout.readline() == "begun\n"
+        assert other.stdout.readline() == "begun\n", other.communicate()[1]
         time.sleep(rng.uniform(0, 0.02))
         other.kill()
         other.communicate()

@@ -1,5 +1,6 @@
 """A file is written whole or not at all: after errors, interrupts, full disks and kills, and with several writers."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -185,6 +186,30 @@ def test_only_what_a_dead_writer_left_is_removed(tmp_path):
     files.write(tmp_path / "a", content)
     assert sorted(os.listdir(tmp_path)) == sorted(["a", *own])
     assert {(tmp_path / name).read_text() for name in own} == {"mine"}
+
+
+@posix
+def test_a_writer_that_is_late_removes_no_file_but_the_leftover_it_has_opened(tmp_path, monkeypatch):
+    """Of two that take a new file for a leftover, one removes it; the other comes when its writer has begun anew."""
+    lock, late = files._lock, []
+
+    def slow(file, wait=True):
+        if not late:
+            late.append(open(file.name, "rb"))  # noqa: SIM115  # closed below
+            os.unlink(file.name)
+        return lock(file, wait)
+
+    def content(file):
+        file.write(b"new")
+        assert lock(late[0], wait=False)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(late[0].name)
+        late[0].close()
+
+    monkeypatch.setattr(files, "_lock", slow)
+    files.write(tmp_path / "a", content)
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"new"
 
 
 WRITE = """

@@ -136,34 +136,36 @@ def _check_regular(path: str | os.PathLike[str], found: os.stat_result, verb: st
 def _replace(target: str, old: os.stat_result | None, content: bytes | Callable[[IO[bytes]], object]) -> None:
     folder = os.path.dirname(target)
     _remove_leftovers(folder)
-    name = os.path.join(folder, f".tinygrad_lenet-{os.urandom(16).hex()}.tmp")
-    try:
-        with _new_file(name, 0o666 if old is None else 0o600) as file:  # never more open than the old file
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
-            file.flush()
-            if old is not None and hasattr(os, "fchmod"):
-                _keep_mode(file.fileno(), old)
-            os.fsync(file.fileno())
-            if os.name == "nt":  # Windows does not rename open files
-                file.close()
-            os.replace(name, target)
-    finally:
-        with contextlib.suppress(OSError):  # it has been renamed, or was never created
-            os.unlink(name)
+    with _new_file(folder, 0o666 if old is None else 0o600) as file:  # never more open than the old file
+        if callable(content):
+            content(file)
+        else:
+            file.write(content)
+        file.flush()
+        if old is not None and hasattr(os, "fchmod"):
+            _keep_mode(file.fileno(), old)
+        os.fsync(file.fileno())
+        if os.name == "nt":  # Windows does not rename open files
+            file.close()
+        os.replace(file.name, target)
     _sync_folder(folder)
 
 
-def _new_file(name: str, mode: int) -> IO[bytes]:
-    """A new file, locked so that no other writer takes it for a leftover."""
+@contextlib.contextmanager
+def _new_file(folder: str, mode: int) -> Iterator[IO[bytes]]:
+    """A new file, locked so that no other writer takes it for a leftover. It is removed at the end, unless renamed."""
     while True:
-        file = open(name, "xb", opener=partial(os.open, mode=mode))  # noqa: SIM115 - the caller closes it
-        _lock(file)
-        if os.path.lexists(name):
-            return file
-        file.close()  # another writer removed it before it was locked
+        # Each attempt has a name of its own: another writer may still be about to remove the last one.
+        name = os.path.join(folder, f".tinygrad_lenet-{os.urandom(16).hex()}.tmp")
+        try:
+            with open(name, "xb", opener=partial(os.open, mode=mode)) as file:
+                _lock(file)
+                if os.path.lexists(name):  # it was not removed before it was locked
+                    yield file
+                    return
+        finally:
+            with contextlib.suppress(OSError):  # it has been renamed or removed, or was never created
+                os.unlink(name)
 
 
 def _lock(file: IO[bytes], wait: bool = True) -> bool:

@@ -61,10 +61,6 @@ class Step:
         """The name of the op or the effect."""
         return getattr(self.op, "name", None) or str(self.op.__name__).strip("_").replace("_", " ")
 
-    def constants(self) -> list[Any]:
-        """The arguments that another trace must have in common: all but the user's line, which some effects take."""
-        return [leaf for leaf in flattened([self.args]) if not (isinstance(leaf, str) and leaf == self.line)]
-
 
 def values_in(tree: Any) -> list[Value]:
     """The Values in nested lists, tuples and dicts."""
@@ -126,7 +122,7 @@ class Trace:
         target = self.value(tensor)
         if target.whole.kind == "input":
             self.refuse("an argument, or an earlier gradient, is changed in place")
-        self.effect(change_in_place, (target.whole.tensor, target, key, array, user_line()))
+        self.effect(change_in_place, (target.whole.tensor, target, key, array))
 
     def read_grad(self, leaf: Tensor) -> None:
         """The function asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
@@ -145,10 +141,10 @@ class Trace:
             self.refuse("the .grad of an argument of the function is read or set")
 
 
-def change_in_place(owner: Tensor | None, target: Any, key: Any, array: Any, line: str) -> None:
+def change_in_place(owner: Tensor | None, target: Any, key: Any, array: Any) -> None:
     """The effect of ``x[key] = array``. The owner, a tensor from outside, is x, or x is a view of it."""
     if owner is not None:  # a graph that saved the old values must refuse to use them
-        owner._version[:] = owner._version[0] + 1, line
+        owner._version[:] = owner._version[0] + 1, user_line()
     target[key] = array
 
 
@@ -157,7 +153,7 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
     for a, b in zip(first, second, strict=False):
         if a.op is not b.op:
             return f"{a.name} at the first call, {b.name} at the second, at {b.line}"
-        if not agree(a.constants(), b.constants(), same):
+        if not agree(flattened([a.args]), flattened([b.args]), same):
             return f"{b.name} gets other constants or options at the second call, at {b.line}"
     if len(first) != len(second):
         return f"{len(first)} steps at the first call, {len(second)} at the second"

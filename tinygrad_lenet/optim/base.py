@@ -295,7 +295,7 @@ def _optimizer_step(optimizer: Optimizer, params: list[list[Tensor]], grads: lis
             state["step"] += 1
             # A change in place: a graph that saved the old value must refuse to use it.
             p._version[:] = p._version[0] + 1, line
-            optimizer.update(wide, (-g if options.get("maximize") else g).astype(wide.dtype, copy=False), state, options)
+            optimizer.update(wide, np.asarray(-g if options.get("maximize") else g, wide.dtype), state, options)
             if wide is not w:
                 w[...] = wide
 

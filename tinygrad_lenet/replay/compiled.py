@@ -57,18 +57,17 @@ class Guard:
         self._modules = dict.fromkeys(module for root in roots for module in root.modules())
         attributes = [attribute for module in self._modules for attribute in vars(module).items()]
         self._containers = [value for name, value in attributes if isinstance(value, (list, dict)) and name[0] != "_"]
-        self._flags = [(t, t._data, t._requires_grad, not t._hooks) for t in recording.watched]
-        self._changes, self._attributes, self._lists = changes[0], self._now_attributes(), self._now_lists()
+        self._changes, self._attributes, self._others = changes[0], self._now_attributes(), self._now_others()
 
     def _now_attributes(self) -> list[Any]:
         """The attributes of modules."""
         return [part for module in self._modules for attribute in vars(module).items() for part in attribute]
 
-    def _now_lists(self) -> list[Any]:
-        """The parameters of optimisers, group by group, and the contents of the lists and dicts of modules."""
+    def _now_others(self) -> list[Any]:
+        """Flags of tensors, the parameters of optimisers by group, and the contents of lists and dicts of modules."""
+        flags = [part for t in self.recording.watched for part in (t._data, t._requires_grad, not t._hooks)]
         groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
-        nested = [flattened([some]) for some in self._containers]
-        return [part for members in (*groups, *nested) for part in (None, *members)]
+        return flags + flattened([(some, None) for some in (*groups, *self._containers)])  # None ends a list
 
     def holds(self, key: list[Any]) -> bool:
         """Return True if all is as it was: the call, attributes of modules, flags of tensors, gradients, and lists."""
@@ -77,9 +76,8 @@ class Guard:
         if self._changes != changes[0] and not agree(self._now_attributes(), self._attributes):
             return False
         self._changes = changes[0]  # assignments to attributes are counted
-        flags = all(t._data is d and t._requires_grad is g and (not t._hooks) is h for t, d, g, h in self._flags)
         grads = all((leaf._grad is None) == (value is None) for leaf, value in self.recording.before.items())
-        return flags and grads and agree(self._now_lists(), self._lists)
+        return grads and agree(self._now_others(), self._others)
 
 
 class Compiled(Generic[P, R]):
@@ -118,8 +116,7 @@ class Compiled(Generic[P, R]):
             known = found and found.recording
             if known and known.programs:  # two calls were traced and compared
                 self.replayed += 1
-                call = functools.partial(self.fn, *args, **kwargs) if self.check else None
-                answer: R = known.compare(tensors, call) if call else known.replay(tensors)
+                answer: R = known.compare(tensors, self.fn, args, kwargs) if self.check else known.replay(tensors)
                 return answer
             if (known and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)

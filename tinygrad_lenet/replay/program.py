@@ -7,7 +7,7 @@ scratch memory of a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.values import mapped
 from ..errors import UnsupportedError
-from ..kernels.steps import Scratch, listed
+from ..kernels.steps import Call, Scratch, listed
 from .trace import Step, Value, values_in
 
 
@@ -33,9 +33,9 @@ class Program:
         last = {value: i for i, used in enumerate(uses) for value in used}
         last |= {value.whole: len(steps) for value in (*inputs, *outputs)}
         self.inputs = [self.array(value) for value in inputs]
-        self.calls: list[list[Callable[[], object]]] = []  # of each step
+        self.calls: list[tuple[Step, list[Call]]] = []  # each step, and the calls that compute it
         for i, (step, used) in enumerate(zip(steps, uses, strict=True)):
-            self.calls.append(self._calls(step))
+            self.calls.append((step, self._calls(step)))
             for value in used:
                 if last[value] == i and value in self._blocks:
                     self.memory.free[0].append(self._blocks.pop(value))
@@ -57,7 +57,7 @@ class Program:
             self._arrays[value] = np.ndarray(value.shape, value.dtype, self._blocks[whole], offset, value.strides)
         return self._arrays[value]
 
-    def _calls(self, step: Step) -> list[Callable[[], object]]:
+    def _calls(self, step: Step) -> list[Call]:
         args = mapped(step.args, lambda leaf: self.array(leaf) if isinstance(leaf, Value) else leaf)
         if step.out is None:
             return [partial(step.op, *args)]
@@ -73,11 +73,10 @@ class Program:
     def run(self, first: int = 0, last: int | None = None) -> None:
         """Compute the steps from ``first`` to before ``last``."""
         try:
-            for calls in self.calls[first:last]:
+            for step, calls in self.calls[first:last]:
                 for call in calls:
                     call()
         except Exception as error:
-            step = next(step for step, own in zip(self.steps, self.calls, strict=True) if own is calls)
             error.add_note(f"In a replay by tl.compile: {step.name}, at {step.line}.")
             raise
 

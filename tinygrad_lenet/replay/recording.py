@@ -149,7 +149,7 @@ class Recording(Trace):
             if needed is None or parent in needed:
                 add(parent, np.array(program.array(value)))
 
-    def compare(self, inputs: list[Tensor], call: Callable[[], Any]) -> Any:
+    def compare(self, inputs: list[Tensor], fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Replay, and call the function from the same state; return its result if nothing differs.
 
         Chunks of the batch round sums differently. So their results may differ by ``sqrt(eps)`` of the dtype times the
@@ -158,7 +158,7 @@ class Recording(Trace):
         before = self._state()
         replayed = self.replay(inputs), [undo.args[-1] for undo in self._state()]
         run(before)
-        called = call(), [undo.args[-1] for undo in self._state()]
+        called = fn(*args, **kwargs), [undo.args[-1] for undo in self._state()]
         chunked = any(isinstance(step.op, Chunks) for step in self.steps)
         for what, a, b in zip(("result", "state"), called, replayed, strict=True):
             for x, y in zip(flattened([a]), flattened([b]), strict=True):
@@ -178,12 +178,12 @@ class Recording(Trace):
         for program, note in programs:
             lines.append(f"{len(program.steps)} steps, {program.memory.bytes / 1e6:.1f} MB{note}")
             lines.append(f"{'op':<24}{'result':<30}{'calls':>6}{'us':>10}  at")
-            for i, step in enumerate(program.steps):
+            for step, calls in program.calls:
                 began = perf_counter()
-                program.run(i, i + 1)
+                run(calls)
                 time, out = 1e6 * (perf_counter() - began), step.out
                 shape = "" if out is None else f"{out.dtype} {out.shape}"
-                lines.append(f"{step.name:<24}{shape:<30}{len(program.calls[i]):>6}{time:>10.1f}  {step.line}")
+                lines.append(f"{step.name:<24}{shape:<30}{len(calls):>6}{time:>10.1f}  {step.line}")
                 if isinstance(step.op, Chunks):
                     note = f", for one of {step.op.count} chunks of {step.op.size} rows"
                     programs.append((step.op.programs.idle[-1], note))

@@ -87,7 +87,6 @@ class Chunks:
         self.batch, self.size, self.count = batch, size, batch // size
         # Values with a row for each of the batch, and sums over rows; and those of a chunk.
         self.twins = {v: v.twin(size) for v in inputs if v.shape[:1] == (batch,)}
-        self.made: set[Value] = set()  # those of them that steps inside compute
         self.steps: list[Step] = []  # of one chunk
         self.sums: dict[Value, Any] = {}  # results that are sums over rows; and the function that joins those of chunks
 
@@ -107,7 +106,6 @@ class Chunks:
         self.twins |= {args[i]: args[i].twin(self.size) for i in places - known}
         args = mapped(args, lambda leaf: self.twins.get(leaf, leaf) if isinstance(leaf, Value) else leaf)
         twin = self.twins[out] = out.twin(self.size) if by_row else out.twin()
-        self.made.add(out)
         self.steps.append(Step(op, (args[0], *twin.shape) if op is reshape.op else args, twin, step.line))
         if not by_row:
             self.sums[out] = np.mean if op is reduction.mean.op else np.sum
@@ -120,9 +118,10 @@ class Chunks:
         if not small or not rows.isdisjoint(values_in([step.args for step in after])):
             return []
         used = dict.fromkeys(values_in([step.args for step in self.steps])).keys()
-        sources = [v for v, twin in self.twins.items() if twin in used and v not in self.made]
+        made = {step.out for step in self.steps}
+        sources = [v for v, twin in self.twins.items() if twin in used and twin not in made]
         shared = [v for v in used - {*self.twins.values()} if v.array is None]
-        collected = [v for v in outputs if v in self.made and v in rows]
+        collected = [v for v in outputs if v in rows and self.twins[v] in made]
         self.results = [self.twins[v] for v in (*sums, *collected)]
         self.programs = Programs(self.steps, [*(self.twins[v] for v in sources), *shared], self.results, 1)
         parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]  # a row for each chunk

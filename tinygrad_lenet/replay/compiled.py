@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable
 from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from ..checks import flag
+from ..checks import Function
 from ..core.modes import is_grad_enabled, listener
+from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..core.values import flattened
-from ..errors import ArgumentError, DTypeError, brief
+from ..errors import ArgumentError
 from ..nn.module import Module, Parameter, changes
 from .recording import Recording
 from .trace import agree
@@ -84,8 +85,6 @@ class Compiled(Generic[P, R]):
     """A function that replays what it did; see :func:`compile`."""
 
     def __init__(self, fn: Callable[P, R], check: bool = False) -> None:
-        if not callable(fn):
-            raise DTypeError(f"compile: fn must be a function, got {brief(fn)}")
         self.fn = fn
         functools.update_wrapper(self, fn, updated=())
         self.check = check
@@ -125,11 +124,11 @@ class Compiled(Generic[P, R]):
             self.traced += 1
             if known and not recording.refusal:
                 recording.plan(known)
-            many = "too many calls have other shapes, numbers or global variables than earlier ones"
+            many = "too many calls have new shapes, numbers, arrays or global variables (pass what changes as tensors)"
             why = recording.refusal or (many if self._unsteady() else "")
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
-                warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=2)
+                warnings.warn(f"tl.compile: {name} is called as usual, not replayed: {why}", stacklevel=2)
             self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
             return result
 
@@ -138,16 +137,19 @@ class Compiled(Generic[P, R]):
         return self.traced > self.replayed + 2 * _MOST
 
     def report(self) -> str:
-        """The newest program as a table: its ops, the shapes of their results, and the time of each in a trial run.
+        """The newest program as a table: a line for each op and effect, in order, and one for each view.
+
+        The columns are the dtype and shape of the result, the number of calls of NumPy (0 for a view), the time in a
+        trial run that changes nothing, and the line of your code.
 
         Raises:
-            ArgumentError: there is no program before the third call.
+            ArgumentError: no call has been replayed yet.
         """
         recordings = [guard.recording for guard in self.guards]
         for recording in recordings:
             if recording.latest is not None:
                 return recording.report()
-        why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
+        why = next((r.refusal for r in recordings if r.refusal), "the third call of equal shapes is the first replay")
         raise ArgumentError(f"report: there is no program: {why}")
 
 
@@ -163,7 +165,8 @@ def _global_names(fn: Any) -> Iterable[str]:
 def compile(fn: Callable[P, R], /) -> Compiled[P, R]: ...
 @overload
 def compile(*, check: bool = ...) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
-def compile(fn: Any = None, *, check: bool = False) -> Any:
+@checked
+def compile(fn: Function | None = None, *, check: bool = False) -> Any:
     """Record a function of tensors at its first two calls, and replay it at the next: the same ops, computed into
     memory that is made once, without the Python in between.
 
@@ -213,6 +216,4 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
     >>> losses[-1] < 0.1 * losses[0]
     True
     """
-    if fn is None:
-        return functools.partial(Compiled, check=flag("check", check))
-    return Compiled(fn, flag("check", check))
+    return functools.partial(compile, check=check) if fn is None else Compiled(fn, check)

@@ -61,7 +61,7 @@ class Recording(Trace):
         """Record the backward pass of a returned tensor with a graph."""
         live = [t for t in flattened([result]) if isinstance(t, Tensor) and t._node and t._node.saved is not None]
         if len(live) > 1:
-            self.refuse("the function returns several tensors with graphs")
+            self.refuse("the function returns several tensors with graphs (detach all but one)")
         if self.refusal or not live:
             return
         seed, sums, roots = Tensor._wrap(np.ones_like(live[0]._data)), Gradients(), [live[0]._node or live[0]]
@@ -76,12 +76,12 @@ class Recording(Trace):
     def _returned(self, leaf: Any) -> Any:
         """The Value of a returned tensor."""
         if isinstance(leaf, np.ndarray):
-            self.refuse("the function returns an array")
+            self.refuse("the function returns a NumPy array (return a tensor)")
         if not isinstance(leaf, Tensor):
             return leaf
         value = self.value(leaf)
         if value.tensor is not None and value.tensor is not leaf:
-            self.refuse("the function returns a view of a tensor that it did not make")
+            self.refuse("the function returns a view of a tensor that it did not make (return its clone)")
         return value
 
     def plan(self, first: Recording) -> None:
@@ -160,13 +160,14 @@ class Recording(Trace):
         run(before)
         called = fn(*args, **kwargs), [undo.args[-1] for undo in self._state()]
         chunked = any(isinstance(step.op, Chunks) for step in self.steps)
-        for what, a, b in zip(("result", "state"), called, replayed, strict=True):
+        for what, a, b in zip(("a result", "the state after the call"), called, replayed, strict=True):
             for x, y in zip(flattened([a]), flattened([b]), strict=True):
                 x, y = (v._data if isinstance(v, Tensor) else v for v in (x, y))
                 rounded = chunked and isinstance(x, np.ndarray) and x.dtype.kind == "f"
                 size = np.sqrt(np.finfo(x.dtype).eps) * np.abs(x).max(initial=0) if rounded else 0
                 if not (np.allclose(x, y, 0, size, equal_nan=True) if isinstance(x, np.ndarray) else x == y):
-                    raise TinygradLenetError(f"tl.compile: a {what} differs between the replay and the function")
+                    text = f"tl.compile: {what} differs between the replay and the function"
+                    raise TinygradLenetError(f"{text}; it depends on Python that a replay does not watch")
         return called[0]
 
     def report(self) -> str:

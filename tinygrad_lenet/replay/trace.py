@@ -154,7 +154,7 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
         if a.op is not b.op:
             return f"{a.name} at the first call, {b.name} at the second, at {b.line}"
         if not agree(flattened([a.args]), flattened([b.args]), same):
-            return f"{b.name} gets other constants or options at the second call, at {b.line}"
+            return f"{b.name} gets another number, array or option at the second call, at {b.line}"
     if len(first) != len(second):
         return f"{len(first)} steps at the first call, {len(second)} at the second"
     return ""

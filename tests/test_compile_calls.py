@@ -274,6 +274,13 @@ def test_zero_and_minus_zero_are_two_numbers():
         assert np.signbit(function(tl.ones(1), number).numpy()) == np.signbit(number)
 
 
+def test_numbers_of_numpy_are_compared_by_value():
+    function = tl.compile(lambda x, number: x * number)
+    for number in (1, np.nan, 2, 1, np.nan, 1, np.nan):
+        np.testing.assert_array_equal(function(tl.ones(2), np.float32(number)).numpy(), np.full(2, number, np.float32))
+    assert (function.traced, function.replayed) == (5, 2)
+
+
 def test_a_second_derivative_through_a_compiled_forward_pass_is_refused():
     model = tl.compile(nn.Linear(2, 1, generator=0))
     for k in range(3):

@@ -30,7 +30,7 @@ from ..kernels.threads import get_num_threads
 from ..ops.creation import SHARED
 from .program import Program, Programs
 from .rewrite import Chunks, divided, pool_first
-from .trace import Trace, Value, agree, difference, same, values_in
+from .trace import Trace, Value, agree, difference, same_argument, values_in
 
 
 class Recording(Trace):
@@ -87,7 +87,7 @@ class Recording(Trace):
     def plan(self, first: Recording) -> None:
         """Make the steps of the program if this recording and an earlier one were the same; else refuse."""
         self.refusal = difference(first.steps, self.steps)
-        if not agree(flattened([first.tree]), flattened([self.tree]), same):
+        if not agree(flattened([first.tree]), flattened([self.tree]), same_argument):
             self.refuse("the function returns other numbers at the second call")
         for leaf in self.before.keys() - first.before.keys():
             if self.before.pop(leaf) is not None:  # else the function has made it

@@ -151,8 +151,8 @@ class Chunks:
     def __call__(self, sources: Any, shared: Any, results: Any, sums: Any) -> None:
         """Compute all chunks. The arguments are lists of arrays of the whole program.
 
-        They are the inputs with rows and those without; for each result of a chunk, an array for those of all chunks, one
-        after the other; and the arrays for the joined sums.
+        They are the inputs with rows and those without; for each result of a chunk, an array for those of all chunks,
+        one after the other; and the arrays for the joined sums.
         """
 
         def compute(start: int, stop: int) -> None:

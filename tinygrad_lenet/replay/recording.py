@@ -82,12 +82,10 @@ class Recording(Trace):
 
     def _returned(self, leaf: Any) -> Any:
         """The Value of a returned tensor; any other object itself."""
+        value = self.value(leaf)
         if isinstance(leaf, np.ndarray):
             self.refuse("the function returns a NumPy array (return a tensor)")
-        if not isinstance(leaf, Tensor):
-            return leaf
-        value = self.value(leaf)
-        if value.tensor is not None and value.tensor is not leaf:
+        elif value is not leaf and value.tensor is not None and value.tensor is not leaf:
             self.refuse("the function returns a view of a tensor that it did not make (return its clone)")
         return value
 
@@ -190,8 +188,8 @@ class Recording(Trace):
             for step, calls in program.calls:
                 began = perf_counter()
                 run(calls)
-                time, out = 1e6 * (perf_counter() - began), step.out
-                shape = "" if out is None else f"{out.dtype} {out.shape}"
+                time = 1e6 * (perf_counter() - began)
+                shape = "" if step.out is None else f"{step.out.dtype} {step.out.shape}"
                 lines.append(f"{step.name:<24}{shape:<30}{len(calls):>6}{time:>10.1f}  {step.line}")
                 if isinstance(step.op, Chunks):
                     note = f", for one of {step.op.count} chunks of {step.op.size} rows"

@@ -144,10 +144,11 @@ class Compiled(Generic[P, R]):
         return self.traced > self.replayed + 2 * _MOST
 
     def report(self) -> str:
-        """The newest program as a table: a line for each op and effect, in order, and one for each view.
+        """The newest program as a table: a line for each op and each change of state, in order.
 
-        The columns are the dtype and shape of the result, the number of calls of NumPy (0 for a view), the time in a
-        trial run that changes nothing, and the line of your code.
+        The columns are its name, the dtype and shape of its result, the number of calls that compute it (0 for a view),
+        their time in a trial run that leaves everything as it was, and the line of your code. If the batch is computed
+        in chunks, a second table has the steps of one chunk.
 
         Raises:
             ArgumentError: no call has been replayed yet.

@@ -143,8 +143,7 @@ class Recording(Trace):
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
         """Run the backward pass, as :meth:`Plan.pull` does; ``seed`` is the gradient of the result."""
         if isinstance(seed, Tensor):
-            how = "compute the first derivative inside of the function, or leave out tl.compile"
-            raise GradientError(f"a compiled function has no second derivatives outside of it; {how}")
+            raise GradientError("a compiled function has no second derivatives outside of it; take first ones inside")
         (_, program), *read = node.saved or [(None, None)]  # it is not None: pullback has checked that
         for tensor, version in read:
             if tensor._version[0] != version:

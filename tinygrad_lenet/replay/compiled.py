@@ -157,8 +157,8 @@ class Compiled(Generic[P, R]):
         for recording in recordings:
             if recording.latest is not None:
                 return recording.report()
-        why = next((r.refusal for r in recordings if r.refusal), "the third call of equal shapes is the first replay")
-        raise ArgumentError(f"report: there is no program: {why}")
+        usual = "the third call with the same shapes, numbers and arrays is the first replay"
+        raise ArgumentError(f"report: there is no program: {next((r.refusal for r in recordings if r.refusal), usual)}")
 
 
 def _global_names(fn: Any) -> Iterable[str]:

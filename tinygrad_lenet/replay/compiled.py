@@ -64,17 +64,17 @@ class Guard:
         self._modules = dict.fromkeys(module for root in roots for module in root.modules())
         attributes = [attribute for module in self._modules for attribute in vars(module).items()]
         self._containers = [value for name, value in attributes if isinstance(value, (list, dict)) and name[0] != "_"]
-        self._changes, self._attributes, self._others = changes[0], self._now_attributes(), self._now_others()
+        self._flags = [(t, t._data, t._requires_grad, not t._hooks) for t in recording.watched]
+        self._changes, self._attributes, self._lists = changes[0], self._now_attributes(), self._now_lists()
 
     def _now_attributes(self) -> list[Any]:
         """The attributes of modules, names and values."""
         return [part for module in self._modules for attribute in vars(module).items() for part in attribute]
 
-    def _now_others(self) -> list[Any]:
-        """Flags of tensors, the parameters of optimisers by group, and the contents of lists and dicts of modules."""
-        flags = [part for t in self.recording.watched for part in (t._data, t._requires_grad, not t._hooks)]
+    def _now_lists(self) -> list[Any]:
+        """The parameters of optimisers, group by group, and the contents of the lists and dicts of modules."""
         groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
-        return flags + flattened([(some, None) for some in (*groups, *self._containers)])  # None ends a list
+        return flattened([(some, None) for some in (*groups, *self._containers)])  # None ends a list
 
     def holds(self, key: list[Any]) -> bool:
         """Return True if all is as it was in the recorded call."""
@@ -83,8 +83,9 @@ class Guard:
         if self._changes != changes[0] and not agree(self._now_attributes(), self._attributes):
             return False
         self._changes = changes[0]  # until the next assignment to any module, attributes need not be compared
+        flags = all(t._data is d and t._requires_grad is g and (not t._hooks) is h for t, d, g, h in self._flags)
         grads = all((leaf._grad is None) == (value is None) for leaf, value in self.recording.before.items())
-        return grads and agree(self._now_others(), self._others)
+        return flags and grads and agree(self._now_lists(), self._lists)
 
 
 class Compiled(Generic[P, R]):

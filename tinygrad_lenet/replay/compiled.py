@@ -111,16 +111,16 @@ class Compiled(Generic[P, R]):
         cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
         outside = [*cells, *map(self._globals.get, self._names)]
         key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
-        data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
-        key += map(data.index, data)
+        # Which tensors are the same, or share memory and therefore a version counter.
+        same = [id(part) for x in (*outside, *tensors) if isinstance(x, Tensor) for part in (x._data, x._version)]
+        key += map(same.index, same)
         with self._busy:
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording
             if known and known.programs:  # two calls were traced and compared
                 self.replayed += 1
                 call = functools.partial(self.fn, *args, **kwargs) if self.check else None
-                answer: R = known.compare(tensors, call) if call else known.replay(tensors)
-                return answer
+                return known.compare(tensors, call) if call else known.replay(tensors)  # type: ignore[no-any-return]
             if (known and known.refusal) or self._unsteady():
                 return self.fn(*args, **kwargs)
             recording = Recording(tensors)
@@ -183,7 +183,8 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
     second call: attributes of your own objects, a file, the time.
 
     A function that reads values cannot be replayed, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``; nor one
-    that draws random numbers by NumPy itself, or has hooks. It is called as ever, and a warning names the line.
+    that draws random numbers by NumPy itself, has hooks, returns a leaf that it made, or changes a tensor in whose
+    memory an argument lies. It is called as ever, and a warning names the line.
 
     A returned tensor has a graph, as ever, but no second derivatives: take first derivatives inside of the function for
     these. ``detect_anomaly`` and ``tl.onnx.export`` call the function itself.

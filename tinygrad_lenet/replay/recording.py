@@ -20,7 +20,7 @@ import numpy as np
 from ..core.accumulation import Gradients
 from ..core.graph import Node, Vertex, now, pullback, sources
 from ..core.modes import no_grad, tracing
-from ..core.saved import changed
+from ..core.saved import changed, viewed
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..errors import GradientError, TinygradLenetError
@@ -49,17 +49,18 @@ class Recording(Trace):
             since = now()
             result = fn(*args, **kwargs)
             self.split = len(self.steps)  # later steps are those of a backward pass after the call
-            self._trace_backward(result, since)
-        self.tree = mapped(result, self._returned)  # the result, with Values for tensors
-        # The .grad of leaves after the call.
-        self.after: dict[Tensor, Any] = {leaf: self.value(leaf._grad) for leaf in self.touched}
-        self.outputs = values_in([self.tree, self.after, self.gradients])
+            self._trace_backward([result, [leaf._grad for leaf in self.touched]], since)
+            returned = partial(self._returned, dict(zip(self.inputs, self.arguments, strict=True)))
+            self.tree = mapped(result, returned)  # the result, with Values for tensors
+            # The .grad of leaves after the call.
+            self.after: dict[Tensor, Any] = {leaf: returned(leaf._grad) for leaf in self.touched}
+        self.outputs = [value.whole for value in values_in([self.tree, self.after, self.gradients])]
         self.arguments.clear()
         return result
 
-    def _trace_backward(self, result: Any, since: int) -> None:
+    def _trace_backward(self, results: Any, since: int) -> None:
         """Record the backward pass of a returned tensor with a graph."""
-        live = [t for t in flattened([result]) if isinstance(t, Tensor) and t._node and t._node.saved is not None]
+        live = [t for t in flattened(results) if isinstance(t, Tensor) and t._node and t._node.saved is not None]
         if len(live) > 1:
             self.refuse("the function returns several tensors with graphs")
         if self.refusal or not live:
@@ -73,35 +74,40 @@ class Recording(Trace):
                 if vertex in places or self.value(vertex).kind == "outside":
                     self.gradients[places.get(vertex, vertex)] = self.value(gradient)
 
-    def _returned(self, leaf: Any) -> Any:
-        """The Value of a returned tensor."""
+    def _returned(self, holders: dict[Value, Tensor], leaf: Any) -> Any:
+        """The Value of a returned tensor; a Value of its own if another tensor, the holder, has the same array."""
         if isinstance(leaf, np.ndarray):
             self.refuse("the function returns an array")
         if not isinstance(leaf, Tensor):
             return leaf
         value = self.value(leaf)
-        if value.tensor is not None and value.tensor is not leaf:
-            self.refuse("the function returns a view of a tensor that it did not make")
-        return value
+        holder = holders.setdefault(value, leaf if value.tensor is None else value.tensor)
+        if leaf._requires_grad and leaf._node is None and (holder is not leaf or value.kind == "result"):
+            self.refuse("the function returns a leaf that it made")
+        return value if holder is leaf else self.value(leaf[...])
 
     def plan(self, first: Recording) -> None:
         """Make the steps of the program if this recording and an earlier one were the same; else refuse."""
         self.refusal = difference(first.steps, self.steps)
-        if not agree(flattened([first.tree]), flattened([self.tree]), same):
+        if not agree(flattened([first.tree, first.after]), flattened([self.tree, self.after]), same):
             self.refuse("the function returns other numbers at the second call")
         for leaf in self.before.keys() - first.before.keys():
             if self.before.pop(leaf) is not None:  # else the function has made it
                 self.refuse("the function reads the .grad of another tensor at the second call")
         if self.refusal:
             return
+        for a, b in zip(*(values_in([r.tree, r.after]) for r in (first, self)), strict=False):
+            if b.tensor is not None and a.tensor is not b.tensor:  # a constant, of which each caller gets a copy
+                b.tensor, b.array = None, b.array.copy("K")
+        self._views = {s.out: (s.op, s.args) for s in self.steps if s.out and s.out.whole is not s.out}
         pool_first(self.steps, self.outputs)
         self.given = [*self.inputs, *values_in(self.before), *self.seed]
         if self.live is None:
             self.steps = divided(self.steps, self.given, self.outputs)
             self.split = len(self.steps)
         made = {step.out for step in self.steps[self.split :]}
-        used = values_in([step.args for step in self.steps[self.split :]])
-        self.used = [v for v in used if v not in made]  # by the backward pass
+        # By the backward pass.
+        self.used = [v for v in values_in([step.args for step in self.steps[self.split :]]) if v not in made]
         trim()  # what the two calls have used: replays need it no longer
         self.programs = Programs(self.steps, self.given, [*self.outputs, *self.used], get_num_threads())
 
@@ -110,18 +116,19 @@ class Recording(Trace):
         lease = self.programs.lent()  # until the result is freed, if it has a node
         program = self.latest = next(lease)
         before: list[Any] = [leaf._grad for leaf, value in self.before.items() if value is not None]
-        given = dict(zip(self.given, (*inputs, *before), strict=False))  # the seed comes later
-        program.load([x._data for x in given.values()])
+        made = dict(zip(self.given, (*inputs, *before), strict=False))  # the seed comes later
+        program.load([x._data for x in made.values()])
         program.run(last=self.split)
 
         def result(leaf: Any) -> Any:
             if not isinstance(leaf, Value):
                 return leaf
-            known = given.get(leaf, leaf.tensor)  # an input, or a tensor from outside
-            if known is not None:
-                return known
-            node = self._node(lease, inputs) if leaf is self.live else None
-            return Tensor._wrap(np.array(program.array(leaf)), node)
+            if leaf.tensor is None and leaf not in made:
+                op, args = self._views.get(leaf, (None, None))
+                found = viewed(op, mapped(args, result)) if op else Tensor._wrap(np.array(program.array(leaf)))
+                node = self._node(lease, inputs) if leaf is self.live else None
+                made[leaf] = Tensor._wrap(found._data, node, found._version)
+            return made.get(leaf, leaf.tensor)
 
         for leaf, gradient in self.after.items():
             leaf._grad = result(gradient)

@@ -1,5 +1,6 @@
 """Memory of arguments and results: shared as in the function, or else refused; and the sign of a zero."""
 
+import gc
 import itertools
 
 import numpy as np
@@ -68,6 +69,28 @@ def test_a_returned_loss_and_its_detached_value():
         loss, value = compiled(tl.rand(3, generator=k))
         assert (loss.requires_grad, value.requires_grad) == (True, False)
         loss.backward()
+
+
+def test_the_memory_of_a_replay_is_free_with_its_result():
+    weight = tl.ones(3, requires_grad=True)
+    compiled = tl.compile(lambda x: (lambda loss: (loss, loss.detach()))((weight * x).sum()))
+    gc.disable()
+    try:
+        values = [compiled(tl.rand(3, generator=k))[1] for k in range(9)]
+    finally:
+        gc.enable()
+    assert len(compiled.guards[0].recording.programs.idle) == 1
+    assert len({value.item() for value in values}) == 9
+
+
+def test_an_array_as_argument_that_is_changed_in_place():
+    array, function = np.zeros((2, 3), np.float32), lambda x, array: x[array[:, 0].astype(int)] + tl.tensor(array)
+    compiled = tl.compile(function)
+    for k in range(8):
+        array[...] = max(0, k - 3) % 3
+        x = tl.rand(3, 3, generator=k)
+        assert compiled(x, array).tolist() == function(x, array).tolist()
+    assert compiled.replayed == 3
 
 
 def test_a_gradient_with_a_graph_is_differentiated_outside():

@@ -41,8 +41,8 @@ def parts_of(arguments: Iterable[Any], tensors: list[Tensor]) -> list[Any]:
             found.append(_layout(a._data.shape, a._data.strides, a._data.dtype, a._requires_grad))
         elif isinstance(a, (list, tuple, dict)):
             found += type(a), len(a), *parts_of(a.items() if isinstance(a, dict) else a, tensors)
-        else:
-            found.append(a)
+        else:  # an array of NumPy may be changed in place
+            found += (a, a.tobytes()) if hasattr(type(a), "tobytes") else (a,)
     return found
 
 
@@ -121,7 +121,8 @@ class Compiled(Generic[P, R]):
                 self.replayed += 1
                 call = functools.partial(self.fn, *args, **kwargs) if self.check else None
                 return known.compare(tensors, call) if call else known.replay(tensors)  # type: ignore[no-any-return]
-            if (known and known.refusal) or self._unsteady():
+            left = self.replayed + 2 * _MOST - self.traced  # if most calls are new ones, tracing only makes them slower
+            if (known and known.refusal) or left < 0:
                 return self.fn(*args, **kwargs)
             recording = Recording(tensors)
             result: R = recording.record(self.fn, args, kwargs)
@@ -129,16 +130,12 @@ class Compiled(Generic[P, R]):
             if known and not recording.refusal:
                 recording.plan(known)
             many = "too many calls have other shapes, numbers or global variables than earlier ones"
-            why = recording.refusal or (many if self._unsteady() else "")
+            why = recording.refusal or (many if left < 1 else "")
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=2)
             self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
             return result
-
-    def _unsteady(self) -> bool:
-        """Return True if most calls are new ones, which tracing only makes slower."""
-        return self.traced > self.replayed + 2 * _MOST
 
     def report(self) -> str:
         """The newest program as a table: its ops, the shapes of their results, and the time of each in a trial run.

@@ -8,7 +8,7 @@ values that the rest needs, so the node has a lease of it (:class:`Programs`), a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import copy
 from functools import partial
 from time import perf_counter
@@ -119,24 +119,26 @@ class Recording(Trace):
         made = dict(zip(self.given, (*inputs, *before), strict=False))  # the seed comes later
         program.load([x._data for x in made.values()])
         program.run(last=self.split)
-
-        def result(leaf: Any) -> Any:
-            if not isinstance(leaf, Value):
-                return leaf
-            if leaf.tensor is None and leaf not in made:
-                op, args = self._views.get(leaf, (None, None))
-                found = viewed(op, mapped(args, result)) if op else Tensor._wrap(np.array(program.array(leaf)))
-                node = self._node(lease, inputs) if leaf is self.live else None
-                made[leaf] = Tensor._wrap(found._data, node, found._version)
-            return made.get(leaf, leaf.tensor)
-
+        result = partial(self._result, lease, made)
         for leaf, gradient in self.after.items():
             leaf._grad = result(gradient)
         return mapped(self.tree, result)
 
-    def _node(self, lease: Iterator[Program], inputs: Sequence[Tensor]) -> Node:
+    def _result(self, lease: Iterator[Program], made: dict[Value, Tensor], leaf: Any) -> Any:
+        """The tensor of a Value after a replay: one of those made so far, or a new one."""
+        if not isinstance(leaf, Value):
+            return leaf
+        if leaf.tensor is None and leaf not in made:
+            op, args = self._views.get(leaf, (None, None))
+            result = partial(self._result, lease, made)
+            found = viewed(op, mapped(args, result)) if op else Tensor._wrap(np.array(self.latest.array(leaf)))
+            node = self._node(lease, made) if leaf is self.live else None
+            made[leaf] = Tensor._wrap(found._data, node, found._version)
+        return made.get(leaf, leaf.tensor)
+
+    def _node(self, lease: Iterator[Program], made: dict[Value, Tensor]) -> Node:
         """The node of a result just computed."""
-        leaves = [inputs[place] if isinstance(place, int) else place for place in self.gradients]
+        leaves = [made[self.inputs[place]] if isinstance(place, int) else place for place in self.gradients]
         read = {value.whole.tensor for value in self.used} - {None}  # tensors from outside
         saved = [(lease, self.latest), *((tensor, tensor._version[0]) for tensor in read)]
         return Node(self, [x._node or x for x in leaves], self.seed[0].shape, self.seed[0].dtype, saved)

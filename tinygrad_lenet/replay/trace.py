@@ -120,9 +120,8 @@ class Trace:
         """An effect has happened."""
         given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self.value(leaf))
         self.steps.append(Step(function, given, None))
-        for leaf in flattened([given]):
-            if isinstance(leaf, Tensor) and any(leaf._version is x._version for x in self.arguments):
-                self.refuse("an argument shares memory with a tensor that is changed in place")
+        if any(t._version is x._version for t in flattened([given]) if isinstance(t, Tensor) for x in self.arguments):
+            self.refuse("an argument shares memory with a tensor that is changed in place")
 
     def write(self, tensor: Tensor, key: Any, array: Any) -> None:
         """A tensor is about to be changed in place."""

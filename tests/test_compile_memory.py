@@ -49,6 +49,7 @@ def test_results_share_memory_as_those_of_the_function_do(make):
 
 def test_a_returned_constant_is_another_tensor_at_each_call():
     compiled = tl.compile(lambda x: (tl.zeros(3), x * 1))
+    reversed_ones = tl.compile(lambda x: (tl.ones(2)[::-1], x * 1))
     weight = tl.ones(3, requires_grad=True)
     optimizer = optim.SGD([weight], lr=0.1)
     zeroed = tl.compile(lambda: optimizer.zero_grad(set_to_none=False))
@@ -59,7 +60,11 @@ def test_a_returned_constant_is_another_tensor_at_each_call():
             assert zeros.tolist() == [0, 0, 0]
             if k:
                 zeros += 1
-    assert compiled.replayed == zeroed.replayed == 3
+        ones = reversed_ones(tl.ones(2))[0]
+        assert ones.tolist() == [1, 1]
+        if k:
+            ones += 1
+    assert compiled.replayed == zeroed.replayed == reversed_ones.replayed == 3
 
 
 def test_a_returned_loss_and_its_detached_value():
@@ -69,6 +74,32 @@ def test_a_returned_loss_and_its_detached_value():
         loss, value = compiled(tl.rand(3, generator=k))
         assert (loss.requires_grad, value.requires_grad) == (True, False)
         loss.backward()
+
+
+def test_a_result_of_a_graph_that_the_function_has_freed():
+    def function(weight, x):
+        y = (x * weight).exp()
+        weight.grad = None
+        y.sum().backward()
+        return y, y * 2, y.max()
+
+    weights = [tl.ones(3, requires_grad=True) for _ in range(2)]
+    compiled = tl.compile(lambda x: function(weights[1], x))
+    for k in range(5):
+        x = tl.rand(3, generator=k)
+        for a, b in zip(function(weights[0], x), compiled(x), strict=True):
+            assert a.detach().tolist() == b.detach().tolist()
+    assert compiled.replayed == 3
+
+
+def test_an_outside_tensor_that_is_returned_detached():
+    weight = tl.ones(3, requires_grad=True)
+    compiled = tl.compile(lambda x: (weight.detach(), x * 1))
+    for k in range(5):
+        found = compiled(tl.ones(3))[0]
+        assert (found.requires_grad, found.tolist()) == (False, [k + 1.0] * 3)
+        found += 1
+    assert compiled.replayed == 3
 
 
 def test_the_memory_of_a_replay_is_free_with_its_result():

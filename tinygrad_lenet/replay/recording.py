@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..core.accumulation import Gradients
-from ..core.graph import Node, Vertex, now, pullback, sources
+from ..core.graph import Node, Vertex, ancestors, now, pullback, sources
 from ..core.modes import no_grad, tracing
 from ..core.saved import changed, viewed
 from ..core.tensor import Tensor
@@ -60,7 +60,8 @@ class Recording(Trace):
 
     def _trace_backward(self, results: Any, since: int) -> None:
         """Record the backward pass of a returned tensor with a graph."""
-        live = [t for t in flattened(results) if isinstance(t, Tensor) and t._node and t._node.saved is not None]
+        graphs = [(t, ancestors([t._node], since)) for t in flattened(results) if isinstance(t, Tensor) and t._node]
+        live = [t for t, nodes in graphs if all(node.saved is not None for node in nodes)]
         if len(live) > 1:
             self.refuse("the function returns several tensors with graphs")
         if self.refusal or not live:
@@ -83,7 +84,7 @@ class Recording(Trace):
         value = self.value(leaf)
         holder = holders.setdefault(value, leaf if value.tensor is None else value.tensor)
         if leaf._requires_grad and leaf._node is None and (holder is not leaf or value.kind == "result"):
-            self.refuse("the function returns a leaf that it made")
+            self.refuse("the function returns a leaf that it made or detached")
         return value if holder is leaf else self.value(leaf[...])
 
     def plan(self, first: Recording) -> None:
@@ -96,8 +97,8 @@ class Recording(Trace):
                 self.refuse("the function reads the .grad of another tensor at the second call")
         if self.refusal:
             return
-        for a, b in zip(*(values_in([r.tree, r.after]) for r in (first, self)), strict=False):
-            if b.tensor is not None and a.tensor is not b.tensor:  # a constant, of which each caller gets a copy
+        for a, b in zip(first.outputs, self.outputs, strict=False):
+            if b.tensor is not None and a.array is not b.array:  # a constant, of which each caller gets a copy
                 b.tensor, b.array = None, b.array.copy("K")
         self._views = {s.out: (s.op, s.args) for s in self.steps if s.out and s.out.whole is not s.out}
         pool_first(self.steps, self.outputs)
@@ -115,8 +116,8 @@ class Recording(Trace):
         """Compute the same for other inputs."""
         lease = self.programs.lent()  # until the result is freed, if it has a node
         program = self.latest = next(lease)
-        before: list[Any] = [leaf._grad for leaf, value in self.before.items() if value is not None]
-        made = dict(zip(self.given, (*inputs, *before), strict=False))  # the seed comes later
+        # The seed comes later.
+        made: Any = dict(zip(self.given, (*inputs, *(x._grad for x, v in self.before.items() if v)), strict=False))
         program.load([x._data for x in made.values()])
         program.run(last=self.split)
         result = partial(self._result, lease, made)

@@ -119,8 +119,7 @@ class Compiled(Generic[P, R]):
             known = found and found.recording
             if known and known.programs:  # two calls were traced and compared
                 self.replayed += 1
-                call = functools.partial(self.fn, *args, **kwargs) if self.check else None
-                return known.compare(tensors, call) if call else known.replay(tensors)  # type: ignore[no-any-return]
+                return known.compare(tensors, lambda: self.fn(*args, **kwargs)) if self.check else known.replay(tensors)  # type: ignore[no-any-return]
             left = self.replayed + 2 * _MOST - self.traced  # if most calls are new ones, tracing only makes them slower
             if (known and known.refusal) or left < 0:
                 return self.fn(*args, **kwargs)

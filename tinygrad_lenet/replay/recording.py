@@ -100,7 +100,9 @@ class Recording(Trace):
         for a, b in zip(first.outputs, self.outputs, strict=False):
             if b.tensor is not None and a.array is not b.array:  # a constant, of which each caller gets a copy
                 b.tensor, b.array = None, b.array.copy("K")
-        self._views = {s.out: (s.op, s.args) for s in self.steps if s.out and s.out.whole is not s.out}
+        # Views in memory that the caller also sees otherwise; of other results, a copy will do.
+        shared = {v for v in self.outputs if v.kind != "result" or self.outputs.count(v) > 1}
+        self._views = {s.out: (s.op, s.args) for s in self.steps if s.out and s.out.whole in shared - {s.out}}
         pool_first(self.steps, self.outputs)
         self.given = [*self.inputs, *values_in(self.before), *self.seed]
         if self.live is None:
@@ -134,7 +136,7 @@ class Recording(Trace):
             result = partial(self._result, lease, made)
             found = viewed(op, mapped(args, result)) if op else Tensor._wrap(np.array(self.latest.array(leaf)))
             node = self._node(lease, made) if leaf is self.live else None
-            made[leaf] = Tensor._wrap(found._data, node, found._version)
+            made[leaf] = Tensor._wrap(found._data, node, found._version) if node else found
         return made.get(leaf, leaf.tensor)
 
     def _node(self, lease: Iterator[Program], made: dict[Value, Tensor]) -> Node:

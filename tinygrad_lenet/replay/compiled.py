@@ -48,8 +48,8 @@ def parts_of(arguments: Iterable[Any], tensors: list[Tensor]) -> list[Any]:
             found.append(_layout(a._data.shape, a._data.strides, a._data.dtype, a._requires_grad))
         elif isinstance(a, (list, tuple, dict)):
             found += type(a), len(a), *parts_of(a.items() if isinstance(a, dict) else a, tensors)
-        else:
-            found.append(a)
+        else:  # an array of NumPy may be changed in place
+            found += (a, a.tobytes()) if hasattr(type(a), "tobytes") else (a,)
     return found
 
 
@@ -115,9 +115,9 @@ class Compiled(Generic[P, R]):
         cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
         outside = [*cells, *map(self._globals.get, self._names)]
         key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
-        # Which of the tensors are the same: a trace knows them apart by their arrays only.
-        data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]
-        key += map(data.index, data)
+        # Which of the tensors are the same, or share memory and therefore a version counter: a trace cannot tell.
+        same = [id(part) for x in (*outside, *tensors) if isinstance(x, Tensor) for part in (x._data, x._version)]
+        key += map(same.index, same)
         with self._busy:
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording
@@ -125,7 +125,8 @@ class Compiled(Generic[P, R]):
                 self.replayed += 1
                 answer: R = known.compare(tensors, self.fn, args, kwargs) if self.check else known.replay(tensors)
                 return answer
-            if (known and known.refusal) or self._unsteady():
+            left = self.replayed + 2 * _MOST - self.traced  # if most calls are new ones, tracing only makes them slower
+            if (known and known.refusal) or left < 0:
                 return self.fn(*args, **kwargs)
             recording = Recording(tensors)
             result: R = recording.record(self.fn, args, kwargs)
@@ -133,16 +134,12 @@ class Compiled(Generic[P, R]):
             if known and not recording.refusal:  # the second call
                 recording.plan(known)
             many = "too many calls have new shapes, numbers, arrays or global variables (pass what changes as tensors)"
-            why = recording.refusal or (many if self._unsteady() else "")
+            why = recording.refusal or (many if left < 1 else "")
             if why:
                 name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                 warnings.warn(f"tl.compile: {name} is called as usual, not replayed: {why}", stacklevel=2)
             self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
             return result
-
-    def _unsteady(self) -> bool:
-        """Return True if most calls are of a new kind, which tracing only makes slower."""
-        return self.traced > self.replayed + 2 * _MOST
 
     def report(self) -> str:
         """The newest program as a table: a line for each op and each change of state, in order.
@@ -193,8 +190,9 @@ def compile(fn: Function | None = None, *, check: bool = False) -> Any:
     list and prints nothing.
 
     A function that reads values cannot be replayed, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``; nor one
-    that draws random numbers by NumPy itself, or has hooks. It is called as usual, and a warning names the line.
-    Numbers and arrays that change from call to call are best passed as tensors: each new one is recorded anew.
+    that draws random numbers by NumPy itself, has hooks, returns a leaf that it made, or changes a tensor in whose
+    memory an argument lies. It is called as usual, and a warning names the line. Numbers and arrays that change from
+    call to call are best passed as tensors: each new one is recorded anew.
 
     A returned tensor has a graph, as usual, but no second derivatives: take first derivatives inside of the function
     for these. ``detect_anomaly`` and ``tl.onnx.export`` call the function itself.

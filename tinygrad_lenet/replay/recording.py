@@ -14,7 +14,7 @@ uses another program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import copy
 from functools import partial
 from time import perf_counter
@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from ..core.accumulation import Gradients
-from ..core.graph import Node, Vertex, now, pullback, sources
+from ..core.graph import Node, Vertex, ancestors, now, pullback, sources
 from ..core.modes import no_grad, tracing
-from ..core.saved import changed
+from ..core.saved import changed, viewed
 from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..errors import GradientError, TinygradLenetError
@@ -56,17 +56,19 @@ class Recording(Trace):
             since = now()  # nodes of the call are newer
             result = fn(*args, **kwargs)
             self.split = len(self.steps)  # where the second part begins
-            self._trace_backward(result, since)
-        self.tree = mapped(result, self._returned)  # the result, with Values for tensors
-        # The .grad of leaves after the call, None or a Value.
-        self.after: dict[Tensor, Any] = {leaf: self.value(leaf._grad) for leaf in self.touched}
-        self.outputs = values_in([self.tree, self.after, self.gradients])
+            self._trace_backward([result, [leaf._grad for leaf in self.touched]], since)
+            returned = partial(self._returned, dict(zip(self.inputs, self.arguments, strict=True)))
+            self.tree = mapped(result, returned)  # the result, with Values for tensors
+            # The .grad of leaves after the call, None or a Value.
+            self.after: dict[Tensor, Any] = {leaf: returned(leaf._grad) for leaf in self.touched}
+        self.outputs = [value.whole for value in values_in([self.tree, self.after, self.gradients])]
         self.arguments.clear()  # the caller's tensors, which may be large
         return result
 
-    def _trace_backward(self, result: Any, since: int) -> None:
+    def _trace_backward(self, results: Any, since: int) -> None:
         """Record the backward pass of a returned tensor with a graph, through the nodes of the call."""
-        live = [t for t in flattened([result]) if isinstance(t, Tensor) and t._node and t._node.saved is not None]
+        graphs = [(t, ancestors([t._node], since)) for t in flattened(results) if isinstance(t, Tensor) and t._node]
+        live = [t for t, nodes in graphs if all(node.saved is not None for node in nodes)]
         if len(live) > 1:
             self.refuse("the function returns several tensors with graphs (detach all but one)")
         if self.refusal or not live:
@@ -80,25 +82,37 @@ class Recording(Trace):
                 if vertex in places or self.value(vertex).kind == "outside":
                     self.gradients[places.get(vertex, vertex)] = self.value(gradient)
 
-    def _returned(self, leaf: Any) -> Any:
-        """The Value of a returned tensor; any other object itself."""
+    def _returned(self, holders: dict[Value, Tensor], leaf: Any) -> Any:
+        """The Value of a returned tensor; a Value of its own if another tensor, the holder, has the same array.
+
+        Any other object is returned itself.
+        """
         value = self.value(leaf)
         if isinstance(leaf, np.ndarray):
             self.refuse("the function returns a NumPy array (return a tensor)")
-        elif value is not leaf and value.tensor is not None and value.tensor is not leaf:
-            self.refuse("the function returns a view of a tensor that it did not make (return its clone)")
-        return value
+        if not isinstance(leaf, Tensor):
+            return value
+        holder = holders.setdefault(value, leaf if value.tensor is None else value.tensor)
+        if leaf._requires_grad and leaf._node is None and (holder is not leaf or value.kind == "result"):
+            self.refuse("the function returns a leaf that it made or detached")
+        return value if holder is leaf else self.value(leaf[...])
 
     def plan(self, first: Recording) -> None:
         """Make programs, if this recording and that of the first call are the same; else refuse."""
         self.refusal = difference(first.steps, self.steps)
-        if not agree(flattened([first.tree]), flattened([self.tree]), same_argument):
+        if not agree(flattened([first.tree, first.after]), flattened([self.tree, self.after]), same_argument):
             self.refuse("the function returns other numbers at the second call")
         for leaf in self.before.keys() - first.before.keys():
             if self.before.pop(leaf) is not None:  # else the function has made it
                 self.refuse("the function reads the .grad of another tensor at the second call")
         if self.refusal:
             return
+        for a, b in zip(first.outputs, self.outputs, strict=False):
+            if b.tensor is not None and a.array is not b.array:  # a constant, of which each caller gets a copy
+                b.tensor, b.array = None, b.array.copy("K")
+        # Views in memory that the caller also sees otherwise; of other results, a copy will do.
+        shared = {v for v in self.outputs if v.kind != "result" or self.outputs.count(v) > 1}
+        self._views = {s.out: (s.op, s.args) for s in self.steps if s.out and s.out.whole in shared - {s.out}}
         pool_first(self.steps, self.outputs)
         self.given = [*self.inputs, *values_in(self.before), *self.seed]  # the inputs of the program
         if self.live is None:
@@ -115,27 +129,30 @@ class Recording(Trace):
         """Compute the same for other inputs, set the ``.grad`` of leaves, and return the results as new tensors."""
         lease = self.programs.lent()  # returned with this frame, or with the node of the result if it has one
         program = self.latest = next(lease)
-        before: list[Any] = [leaf._grad for leaf, value in self.before.items() if value is not None]
-        given = dict(zip(self.given, (*inputs, *before), strict=False))  # the seed comes later
-        program.load([x._data for x in given.values()])
+        # The seed comes later.
+        made: Any = dict(zip(self.given, (*inputs, *(x._grad for x, v in self.before.items() if v)), strict=False))
+        program.load([x._data for x in made.values()])
         program.run(last=self.split)
-
-        def result(leaf: Any) -> Any:
-            if not isinstance(leaf, Value):
-                return leaf
-            known = given.get(leaf, leaf.tensor)  # an input, or a tensor from outside
-            if known is not None:
-                return known
-            node = self._node(lease, inputs) if leaf is self.live else None
-            return Tensor._wrap(np.array(program.array(leaf)), node)
-
+        result = partial(self._result, lease, made)
         for leaf, gradient in self.after.items():
             leaf._grad = result(gradient)
         return mapped(self.tree, result)
 
-    def _node(self, lease: Iterator[Program], inputs: Sequence[Tensor]) -> Node:
+    def _result(self, lease: Iterator[Program], made: dict[Value, Tensor], leaf: Any) -> Any:
+        """The tensor of a Value after a replay: one of those made so far, or a new one. Any other object itself."""
+        if not isinstance(leaf, Value):
+            return leaf
+        if leaf.tensor is None and leaf not in made:
+            op, args = self._views.get(leaf, (None, None))
+            result = partial(self._result, lease, made)
+            found = viewed(op, mapped(args, result)) if op else Tensor._wrap(np.array(self.latest.array(leaf)))
+            node = self._node(lease, made) if leaf is self.live else None
+            made[leaf] = Tensor._wrap(found._data, node, found._version) if node else found
+        return made.get(leaf, leaf.tensor)
+
+    def _node(self, lease: Iterator[Program], made: dict[Value, Tensor]) -> Node:
         """The node of the live result. It saves the lease, and the versions of what :meth:`pull` reads from outside."""
-        leaves = [inputs[place] if isinstance(place, int) else place for place in self.gradients]
+        leaves = [made[self.inputs[place]] if isinstance(place, int) else place for place in self.gradients]
         read = {value.whole.tensor for value in self.used} - {None}  # tensors from outside
         saved = [(lease, self.latest), *((tensor, tensor._version[0]) for tensor in read)]
         return Node(self, [x._node or x for x in leaves], self.seed[0].shape, self.seed[0].dtype, saved)

@@ -36,7 +36,8 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
 
     ReLU is monotone, so both are equal, and with windows of 2 x 2 a quarter of the elements goes through it. The
     gradient is masked before it is distributed to the pixels. A window whose maximum is 0 or less passes on nothing in
-    either order; in any other, the first maximum is the same pixel.
+    either order; in any other, the first maximum is the same pixel. Not in float16, where ReLU leaves -0.0 as it is, so
+    a maximum of 0 may have either sign.
 
     The steps are changed where they are:
 
@@ -52,7 +53,7 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
             uses[value].append(step)
     ops = [_max_pool2d.op, _unpool.op, _where_positive.op]
     for activation in [step for step in steps if step.op is relu.op and step.out not in outputs]:
-        users = uses[activation.out]
+        users = uses[activation.out] if activation.out.dtype != np.float16 else []
         found, backward = [step.op for step in users], users[1:]
         if found not in (ops, ops[:1]) or (backward and uses[backward[0].out] != backward[1:]):
             continue

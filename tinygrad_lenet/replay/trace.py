@@ -126,6 +126,8 @@ class Trace:
         """An effect has happened. It keeps its Tensors: it changes these, and not copies in the memory of a program."""
         given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self.value(leaf))
         self.steps.append(Step(function, given, None))
+        if any(t._version is x._version for t in flattened([given]) if isinstance(t, Tensor) for x in self.arguments):
+            self.refuse("an argument shares memory with a tensor that is changed in place")
 
     def write(self, tensor: Tensor, key: Any, array: Any) -> None:
         """``tensor[key] = array`` is about to happen."""

@@ -20,8 +20,9 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.lib.stride_tricks import as_strided
 
 from ..core.modes import user_line
-from ..core.tensor import Tensor
+from ..core.tensor import Tensor, to_array
 from ..core.values import flattened, mapped
+from ..ops.elementwise import cast
 
 
 class Value:
@@ -40,6 +41,7 @@ class Value:
         self.whole: Value = next((v.whole for v in parents if v.whole.low <= self.address < v.whole.high), self)
         # Arrays from outside, and views of them, are used as they are; others get memory in a program.
         self.array: Any = array if self.whole.kind == "outside" else None
+        self.stamp = hash(array.tobytes()) if kind == "outside" and tensor is None else 0  # NumPy may change it
 
     def twin(self, *rows: int) -> Value:
         """A result in this layout, in memory of its own, perhaps with another number of rows."""
@@ -116,6 +118,12 @@ class Trace:
         given = mapped(args, self.value)
         self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
 
+    def copied(self, array: Any, dtype: Any = None) -> Any:
+        """Copy an array of the user, as a step: a replay copies what it holds then."""
+        found = np.array(to_array(array, dtype))
+        self.steps.append(Step(cast.op, (self.value(array), found.dtype), self.new("result", found)))
+        return found
+
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         """An effect has happened."""
         given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self.value(leaf))
@@ -167,7 +175,7 @@ def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
 def same(x: Any, y: Any) -> bool:
     """Return True if two arguments are the same for a replay."""
     if isinstance(x, Value) and isinstance(y, Value):
-        alike = (x.kind, x.shape, x.dtype) == (y.kind, y.shape, y.dtype)
+        alike = (x.kind, x.shape, x.dtype, x.stamp) == (y.kind, y.shape, y.dtype, y.stamp)
         return alike and (x.kind != "outside" or x.array is y.array or x.array.tobytes() == y.array.tobytes())
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         return x._version is y._version

@@ -30,7 +30,7 @@ from ..kernels.threads import get_num_threads
 from ..ops.creation import SHARED
 from .program import Program, Programs
 from .rewrite import Chunks, divided, pool_first
-from .trace import Trace, Value, agree, difference, same, values_in
+from .trace import PLAIN, Trace, Value, agree, difference, same, values_in
 
 
 class Recording(Trace):
@@ -75,8 +75,8 @@ class Recording(Trace):
 
     def _returned(self, leaf: Any) -> Any:
         """The Value of a returned tensor."""
-        if isinstance(leaf, np.ndarray):
-            self.refuse("the function returns an array")
+        if not isinstance(leaf, (Tensor, *PLAIN)):
+            self.refuse(f"the function returns a {type(leaf).__name__}, which may hold values")
         if not isinstance(leaf, Tensor):
             return leaf
         value = self.value(leaf)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..checks import Check, entries, instance, integer, listed, number
+from ..core.modes import tracer
 from ..core.signature import checked
 from ..errors import ArgumentError
 from .base import Optimizer, declared
@@ -103,6 +104,8 @@ class Schedule(Rates):
     @checked
     def step(self) -> None:
         """Set the rates of the next step."""
+        if (trace := tracer()) is not None:
+            trace.refuse("a schedule changes the learning rate")
         self._move(self.last_epoch + 1)
 
     def _move(self, t: int, restart: bool = False) -> None:

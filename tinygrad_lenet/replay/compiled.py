@@ -17,6 +17,8 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterable
+from dis import get_instructions
+from inspect import unwrap
 from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -38,18 +40,21 @@ _MOST = 16  # recordings of a function that are kept
 _layout = functools.lru_cache(maxsize=4096)(lambda *parts: parts)
 
 
-def parts_of(arguments: Iterable[Any], tensors: list[Tensor]) -> list[Any]:
-    """The parts of arguments that a recording depends on. The tensors among the arguments are added to a list."""
+def parts_of(values: Iterable[Any], tensors: list[Tensor] | None = None) -> list[Any]:
+    """The parts of values, also in lists, tuples and dicts, that a recording depends on.
+
+    The tensors among arguments are added to a list: of them, only the layout is a part.
+    """
     found: list[Any] = []
-    for a in arguments:
-        if isinstance(a, Tensor):
-            tensors.append(a)
-        if isinstance(a, Tensor) and not isinstance(a, Parameter):  # the function may know a parameter from outside
-            found.append(_layout(a._data.shape, a._data.strides, a._data.dtype, a._requires_grad))
-        elif isinstance(a, (list, tuple, dict)):
+    for a in values:
+        if isinstance(a, (list, tuple, dict)):
             found += type(a), len(a), *parts_of(a.items() if isinstance(a, dict) else a, tensors)
-        else:  # an array of NumPy may be changed in place
-            found += (a, a.tobytes()) if hasattr(type(a), "tobytes") else (a,)
+        elif tensors is not None and isinstance(a, Tensor):
+            tensors.append(a)
+            found.append(_layout(a._data.shape, a._data.strides, a._data.dtype, a._requires_grad, not a._hooks))
+            found += [a] if isinstance(a, Parameter) else []  # which the function may know from outside
+        else:  # an array among arguments may be changed in place
+            found += (a, a.tobytes()) if tensors is not None and hasattr(type(a), "tobytes") else (a,)
     return found
 
 
@@ -98,8 +103,8 @@ class Compiled(Generic[P, R]):
         self.guards: list[Guard] = []  # each with its recording, newest first
         self.traced = self.replayed = 0
         self._busy = threading.RLock()
-        self._cells = getattr(fn, "__closure__", None) or ()
-        self._globals, self._names = getattr(fn, "__globals__", {}), [*_global_names(fn)]
+        self._cells = getattr(unwrap(fn), "__closure__", None) or ()  # of what no_grad() decorates, too
+        self._globals, self._names = getattr(unwrap(fn), "__globals__", {}), [*_global_names(unwrap(fn))]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(vars(self)["fn"], name)  # of a module, for example its parameters
@@ -113,7 +118,7 @@ class Compiled(Generic[P, R]):
             return self.fn(*args, **kwargs)
         tensors: list[Tensor] = []
         cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
-        outside = [*cells, *map(self._globals.get, self._names)]
+        outside = parts_of([*cells, *map(self._globals.get, self._names)])
         key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
         # Which of the tensors are the same, or share memory and therefore a version counter: a trace cannot tell.
         same = [id(part) for x in (*outside, *tensors) if isinstance(x, Tensor) for part in (x._data, x._version)]
@@ -163,7 +168,7 @@ def _global_names(fn: Any) -> Iterable[str]:
     """The names of global variables that a function and those defined in it may read (and names of attributes)."""
     codes = [fn.__code__] if hasattr(fn, "__code__") else []
     for code in codes:  # which grows meanwhile
-        yield from code.co_names
+        yield from {step.argval for step in get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
         codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
 
 
@@ -183,11 +188,11 @@ def compile(fn: Function | None = None, *, check: bool = False) -> Any:
     A replay has the bits of the function. But of a batch of more than 64 rows, sums over the rows may be added chunk by
     chunk, which rounds differently, though in the same order for any number of threads.
 
-    These may change between calls: the values of all tensors, parameters and buffers; the mode, attributes and layers
-    of modules; the options, state and parameters of optimisers; ``requires_grad``, gradients and random generators;
-    variables in the closure and global variables that the function names. Other state of Python is frozen after the
-    second call: attributes of your own objects, a file, the time. A replay does not run your Python: it appends to no
-    list and prints nothing.
+    These may change between calls: the values of all tensors, parameters, buffers and arrays; the mode, attributes and
+    layers of modules; the options, state and parameters of optimisers; ``requires_grad``, gradients and random
+    generators; variables in the closure and global variables that the function names, with the contents of lists and
+    dicts. Other state of Python is frozen after the second call: attributes of your own objects, arrays used as
+    indices, a file, the time. A replay does not run your Python: it appends to no list and prints nothing.
 
     A function that reads values cannot be replayed, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``; nor one
     that draws random numbers by NumPy itself, has hooks, returns a leaf that it made, or changes a tensor in whose

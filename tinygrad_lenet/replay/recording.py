@@ -36,7 +36,7 @@ from ..kernels.threads import get_num_threads
 from ..ops.creation import SHARED
 from .program import Program, Programs
 from .rewrite import Chunks, divided, pool_first
-from .trace import Trace, Value, agree, difference, same_argument, values_in
+from .trace import PLAIN, Trace, Value, agree, difference, same_argument, values_in
 
 
 class Recording(Trace):
@@ -87,11 +87,11 @@ class Recording(Trace):
 
         Any other object is returned itself.
         """
-        value = self.value(leaf)
-        if isinstance(leaf, np.ndarray):
-            self.refuse("the function returns a NumPy array (return a tensor)")
+        if not isinstance(leaf, (Tensor, *PLAIN)):
+            self.refuse(f"the function returns a {type(leaf).__name__}, which may hold values (return tensors)")
         if not isinstance(leaf, Tensor):
-            return value
+            return leaf
+        value = self.value(leaf)
         holder = holders.setdefault(value, leaf if value.tensor is None else value.tensor)
         if leaf._requires_grad and leaf._node is None and (holder is not leaf or value.kind == "result"):
             self.refuse("the function returns a leaf that it made or detached")

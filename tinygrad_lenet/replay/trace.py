@@ -25,8 +25,9 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.lib.stride_tricks import as_strided
 
 from ..core.modes import user_line
-from ..core.tensor import Tensor
+from ..core.tensor import Tensor, to_array
 from ..core.values import flattened, mapped
+from ..ops.elementwise import cast
 
 
 class Value:
@@ -46,6 +47,7 @@ class Value:
         self.whole: Value = next((v.whole for v in parents if v.whole.low <= self.address < v.whole.high), self)
         # Arrays from outside, and views of them, are used where they are. Others, with None, get memory in a program.
         self.array: Any = array if self.whole.kind == "outside" else None
+        self.stamp = hash(array.tobytes()) if kind == "outside" and tensor is None else 0  # NumPy may change it
 
     def twin(self, *rows: int) -> Value:
         """Return a new result of this shape, dtype and order of axes in memory; ``twin(n)`` has n rows (first axis)."""
@@ -122,6 +124,12 @@ class Trace:
         given = mapped(args, self.value)
         self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
 
+    def copied(self, array: Any, dtype: Any = None) -> Any:
+        """Copy an array of the user, as a step: a replay copies what it holds then."""
+        found = np.array(to_array(array, dtype))
+        self.steps.append(Step(cast.op, (self.value(array), found.dtype), self.new("result", found)))
+        return found
+
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         """An effect has happened. It keeps its Tensors: it changes these, and not copies in the memory of a program."""
         given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self.value(leaf))
@@ -182,7 +190,7 @@ def same_argument(x: Any, y: Any) -> bool:
     call; then its bytes are compared.
     """
     if isinstance(x, Value) and isinstance(y, Value):
-        alike = (x.kind, x.shape, x.dtype) == (y.kind, y.shape, y.dtype)
+        alike = (x.kind, x.shape, x.dtype, x.stamp) == (y.kind, y.shape, y.dtype, y.stamp)
         return alike and (x.kind != "outside" or x.array is y.array or x.array.tobytes() == y.array.tobytes())
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         return x._version is y._version

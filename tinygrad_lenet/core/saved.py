@@ -75,6 +75,12 @@ def settle(op: Any, args: tuple[Any, ...], plain: list[Any], out: Any) -> tuple[
     return out, [0]
 
 
+def viewed(op: Any, args: Any) -> Any:
+    """The result of a view op for these arguments, not recorded."""
+    args, plain, _, out = op.signature.compute(args, {})
+    return op.result(args, plain, 0, out)
+
+
 def borrows(out: Any, values: Iterable[Any]) -> bool:
     """True if an array is read-only, or shares memory with one of the values or an array in a list or dict there."""
     view = out.base is not None

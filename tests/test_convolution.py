@@ -158,12 +158,13 @@ EMPTY = {
 }
 
 
+@pytest.mark.parametrize("value", [1, np.inf])
 @pytest.mark.parametrize("function", EMPTY.values(), ids=EMPTY)
-def test_an_empty_batch_gives_an_empty_result_and_gradients_of_zero(function):
-    full, weight = np.ones((3, 2, 5, 4)), np.ones((4, 2, 3, 2))
+def test_an_empty_batch_gives_an_empty_result_and_gradients_of_zero(function, value):
+    full, weight = np.ones((3, 2, 5, 4)), np.full((4, 2, 3, 2), float(value))
     x, w = tracked(full[:0], weight)
     out = function(x, w)
-    assert out.shape == (0, *function(full, weight).shape[1:])
+    assert out.shape == (0, *function(full, np.ones_like(weight)).shape[1:])
     for_x, for_w = tl.grad(out, [x, w], tl.zeros(*out.shape), allow_unused=True)
     assert for_x.shape == x.shape
     assert for_w is None or (for_w.shape == w.shape and not for_w.numpy().any())

@@ -355,7 +355,8 @@ def _input_grad_by_fold(out: Array, g: Array, weight: Array, at: Geometry) -> No
     n, o, oh, ow = g.shape
     by_group = g.reshape(n, at.groups, o // at.groups, oh * ow).astype(out.dtype, copy=False)
     kernel = weight.reshape(at.groups, o // at.groups, -1).swapaxes(1, 2).astype(out.dtype, copy=False)
-    np.copyto(out, fold(np.matmul(kernel, by_group).reshape(n, -1, oh * ow), at.windows))
+    columns = np.matmul(kernel, by_group).reshape(n, out.shape[1] * weight[0, 0].size, oh * ow)  # n may be 0
+    np.copyto(out, fold(columns, at.windows))
 
 
 @kept(weight_grad_steps)

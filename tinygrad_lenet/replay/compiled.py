@@ -20,7 +20,8 @@ from ..core.modes import is_grad_enabled, listener
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
-from ..nn.module import Module, Parameter, changes
+from ..nn import Module, Parameter  # first: in another thread, the import of nn may have begun
+from ..nn.module import changes
 from .recording import Recording
 from .trace import agree
 

@@ -20,8 +20,7 @@ from ..core.modes import is_grad_enabled, listener
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError, DTypeError, brief
-from ..nn import Module, Parameter  # first: in another thread, the import of nn may have begun
-from ..nn.module import changes
+from ..nn import Module, Parameter  # not from ..nn.module: another thread may be importing nn
 from .recording import Recording
 from .trace import agree
 
@@ -59,7 +58,7 @@ class Guard:
         attributes = [attribute for module in self._modules for attribute in vars(module).items()]
         self._containers = [value for name, value in attributes if isinstance(value, (list, dict)) and name[0] != "_"]
         self._flags = [(t, t._data, t._requires_grad, not t._hooks) for t in recording.watched]
-        self._changes, self._attributes, self._lists = changes[0], self._now_attributes(), self._now_lists()
+        self._changes, self._attributes, self._lists = Module._changes[0], self._now_attributes(), self._now_lists()
 
     def _now_attributes(self) -> list[Any]:
         """The attributes of modules."""
@@ -75,9 +74,10 @@ class Guard:
         """Return True if all is as it was: the call, attributes of modules, flags of tensors, gradients, and lists."""
         if not agree(key, self.key):
             return False
-        if self._changes != changes[0] and not agree(self._now_attributes(), self._attributes):
+        # The count is read first: another thread may assign to an attribute meanwhile.
+        if (count := Module._changes[0]) != self._changes and not agree(self._now_attributes(), self._attributes):
             return False
-        self._changes = changes[0]  # assignments to attributes are counted
+        self._changes = count
         flags = all(t._data is d and t._requires_grad is g and (not t._hooks) is h for t, d, g, h in self._flags)
         grads = all((leaf._grad is None) == (value is None) for leaf, value in self.recording.before.items())
         return flags and grads and agree(self._now_lists(), self._lists)
@@ -108,13 +108,13 @@ class Compiled(Generic[P, R]):
         """Replay the function, or call it."""
         if listener() is not None:
             return self.fn(*args, **kwargs)
-        tensors: list[Tensor] = []
-        cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
-        outside = [*cells, *map(self._globals.get, self._names)]
-        key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
-        data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
-        key += map(data.index, data)
         with self._busy:
+            tensors: list[Tensor] = []
+            cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
+            outside = [*cells, *map(self._globals.get, self._names)]
+            key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
+            data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
+            key += map(data.index, data)
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording
             if known and known.programs:  # two calls were traced and compared
@@ -122,20 +122,20 @@ class Compiled(Generic[P, R]):
                 call = functools.partial(self.fn, *args, **kwargs) if self.check else None
                 answer: R = known.compare(tensors, call) if call else known.replay(tensors)
                 return answer
-            if (known and known.refusal) or self._unsteady():
-                return self.fn(*args, **kwargs)
-            recording = Recording(tensors)
-            result: R = recording.record(self.fn, args, kwargs)
-            self.traced += 1
-            if known and not recording.refusal:
-                recording.plan(known)
-            many = "too many calls have other shapes, numbers or global variables than earlier ones"
-            why = recording.refusal or (many if self._unsteady() else "")
-            if why:
-                name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
-                warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=2)
-            self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
-            return result
+            if not (known and known.refusal) and not self._unsteady():
+                recording = Recording(tensors)
+                result: R = recording.record(self.fn, args, kwargs)
+                self.traced += 1
+                if known and not recording.refusal:
+                    recording.plan(known)
+                many = "too many calls have other shapes, numbers or global variables than earlier ones"
+                why = recording.refusal or (many if self._unsteady() else "")
+                if why:
+                    name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
+                    warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=2)
+                self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
+                return result
+        return self.fn(*args, **kwargs)
 
     def _unsteady(self) -> bool:
         """Return True if most calls are new ones, which tracing only makes slower."""
@@ -148,9 +148,10 @@ class Compiled(Generic[P, R]):
             ArgumentError: there is no program before the third call.
         """
         recordings = [guard.recording for guard in self.guards]
-        for recording in recordings:
-            if recording.latest is not None:
-                return recording.report()
+        with self._busy:  # the trial run changes the state, and sets it back
+            for recording in recordings:
+                if recording.latest is not None:
+                    return recording.report()
         why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
         raise ArgumentError(f"report: there is no program: {why}")
 

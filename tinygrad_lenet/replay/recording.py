@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import partial
+from threading import RLock
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
@@ -120,18 +121,18 @@ class Recording(Trace):
             known = given.get(leaf, leaf.tensor)  # an input, or a tensor from outside
             if known is not None:
                 return known
-            node = self._node(lease, inputs) if leaf is self.live else None
+            node = self._node((lease, program, RLock()), inputs) if leaf is self.live else None
             return Tensor._wrap(np.array(program.array(leaf)), node)
 
         for leaf, gradient in self.after.items():
             leaf._grad = result(gradient)
         return mapped(self.tree, result)
 
-    def _node(self, lease: Iterator[Program], inputs: Sequence[Tensor]) -> Node:
+    def _node(self, held: tuple[Iterator[Program], Program, Any], inputs: Sequence[Tensor]) -> Node:
         """The node of a result just computed."""
         leaves = [inputs[place] if isinstance(place, int) else place for place in self.gradients]
         read = {value.whole.tensor for value in self.used} - {None}  # tensors from outside
-        saved = [(lease, self.latest), *((tensor, tensor._version[0]) for tensor in read)]
+        saved = [held, *((tensor, tensor._version[0]) for tensor in read)]
         return Node(self, [x._node or x for x in leaves], self.seed[0].shape, self.seed[0].dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
@@ -139,15 +140,16 @@ class Recording(Trace):
         if isinstance(seed, Tensor):
             how = "compute the first derivative inside of the function, or leave out tl.compile"
             raise GradientError(f"a compiled function has no second derivatives outside of it; {how}")
-        (_, program), *read = node.saved or [(None, None)]  # pullback has checked that they are there
+        (_, program, lock), *read = node.saved or [(None,) * 3]  # pullback has checked that they are there
         for tensor, version in read:
             if tensor._version[0] != version:
                 raise changed("a tensor that a compiled function uses", tensor.shape, tensor._version)
-        np.copyto(program.array(self.seed[0]), seed)
-        program.run(first=self.split)
-        for parent, value in zip(node.parents, self.gradients.values(), strict=True):
-            if needed is None or parent in needed:
-                add(parent, np.array(program.array(value)))
+        with lock:  # another thread may differentiate the same graph
+            np.copyto(program.array(self.seed[0]), seed)
+            program.run(first=self.split)
+            for parent, value in zip(node.parents, self.gradients.values(), strict=True):
+                if needed is None or parent in needed:
+                    add(parent, np.array(program.array(value)))
 
     def compare(self, inputs: list[Tensor], call: Callable[[], Any]) -> Any:
         """Replay, and call the function from the same state; return its result if nothing differs.

@@ -162,8 +162,7 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         Module._changes[0] += 1  # before the assignment, after which Ctrl-C may come
         if name in self._buffers and (name not in vars(self) or isinstance(value, Parameter)):
-            # A buffer that was deleted, or is learned from now on.
-            self._buffers = {n: saved for n, saved in self._buffers.items() if n != name}
+            self._buffers = {n: saved for n, saved in self._buffers.items() if n != name}  # deleted, or learned now
         # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
         before = vars(self).get(name)
         kind: type = Parameter if isinstance(before, Parameter) else Module if isinstance(before, Module) else object

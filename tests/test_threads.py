@@ -50,14 +50,22 @@ def test_ranges_make_up_the_whole_once(three_threads, count):
     assert (seen == 1).all()
 
 
+def note_who(helped, helper_begins):
+    """Note the thread that computes a part; the main thread waits until a helper has begun, or it would do all."""
+    helped.add(threading.get_ident())
+    if threading.current_thread() is threading.main_thread():
+        helper_begins.wait(60)
+    else:
+        helper_begins.set()
+
+
 def test_parts_of_arrays_make_up_the_whole_whatever_their_layout(three_threads):
     x = np.random.default_rng(0).standard_normal((5, 6, 7)).transpose(1, 2, 0)
     out = np.empty_like(x)
-    helped = set()
+    helped, helper_begins = set(), threading.Event()
 
     def work(x, out):
-        helped.add(threading.get_ident())
-        time.sleep(0.02)  # so that the caller is not done with all before a helper wakes
+        note_who(helped, helper_begins)
         np.multiply(x, 2, out=out)
 
     spread(work, 1000, x, out)
@@ -141,11 +149,10 @@ def test_an_interrupt_anywhere_leaves_nobody_at_work_and_the_helpers_usable(thre
         assert (out <= 1).all()
     assert point > 300
     out[:] = 0
-    helped = set()
+    helped, helper_begins = set(), threading.Event()
 
     def note(start, stop):
-        helped.add(threading.get_ident())
-        time.sleep(0.01)
+        note_who(helped, helper_begins)
         out[start:stop] += 1
 
     parallel(note, 30, 1e9)

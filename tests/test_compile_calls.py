@@ -2,7 +2,9 @@
 
 import copy
 import itertools
+import os
 import pickle
+import signal
 import threading
 
 import numpy as np
@@ -467,3 +469,23 @@ def test_a_report_undoes_no_call_of_another_thread(monkeypatch):
     assert "change in place" in add.report()
     others[0].join()
     assert weight.item() == 4.0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_that_was_forked_during_a_call_may_call_the_function(monkeypatch):
+    function, inside, leave = tl.compile(lambda x: x * 2), threading.Event(), threading.Event()
+    for _ in range(3):
+        function(tl.ones(1))
+    once(monkeypatch, Program, "run", lambda: (inside.set(), leave.wait(60)))
+    thread = threading.Thread(target=function, args=(tl.ones(1),))
+    thread.start()
+    inside.wait(60)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)  # a child that waits for ever is killed
+        os._exit(0 if function(tl.ones(1)).item() == 2 else 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    leave.set()
+    thread.join()
+    assert code == 0

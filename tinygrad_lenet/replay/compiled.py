@@ -9,6 +9,7 @@ So a guard costs some microseconds.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -94,7 +95,7 @@ class Compiled(Generic[P, R]):
         self.check = check
         self.guards: list[Guard] = []  # of the recordings, newest first
         self.traced = self.replayed = 0
-        self._busy = threading.RLock()
+        self._locks: dict[int, Any] = {}  # by process: the thread that holds its lock is not in a forked child
         self._cells = getattr(fn, "__closure__", None) or ()
         self._globals, self._names = getattr(fn, "__globals__", {}), [*_global_names(fn)]
 
@@ -108,7 +109,7 @@ class Compiled(Generic[P, R]):
         """Replay the function, or call it."""
         if listener() is not None:
             return self.fn(*args, **kwargs)
-        with self._busy:
+        with self._locks.setdefault(os.getpid(), threading.RLock()):
             tensors: list[Tensor] = []
             cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
             outside = [*cells, *map(self._globals.get, self._names)]
@@ -129,8 +130,7 @@ class Compiled(Generic[P, R]):
                 if known and not recording.refusal:
                     recording.plan(known)
                 many = "too many calls have other shapes, numbers or global variables than earlier ones"
-                why = recording.refusal or (many if self._unsteady() else "")
-                if why:
+                if why := recording.refusal or (many if self._unsteady() else ""):
                     name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
                     warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=2)
                 self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
@@ -148,7 +148,8 @@ class Compiled(Generic[P, R]):
             ArgumentError: there is no program before the third call.
         """
         recordings = [guard.recording for guard in self.guards]
-        with self._busy:  # the trial run changes the state, and sets it back
+        # The trial run changes the state, and sets it back.
+        with self._locks.setdefault(os.getpid(), threading.RLock()):
             for recording in recordings:
                 if recording.latest is not None:
                     return recording.report()

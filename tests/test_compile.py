@@ -320,9 +320,9 @@ def counter(s):
 
 STORIES["item() inside"] = run(range(5), body=seen, refusal="item() reads the values of a tensor")
 STORIES["a branch on a value"] = run(range(5), body=branch, refusal="bool() reads the values of a tensor")
-STORIES["noise of NumPy"] = run(range(5), body=own_noise, refusal="gets other constants or options at the second call")
+STORIES["noise of NumPy"] = run(range(5), body=own_noise, refusal="add gets another number, array or option at the")
 STORIES["noise of the package"] = run(range(5), body=noise_of_the_package)
-STORIES["a count in Python"] = run(range(5), body=counter, refusal="gets other constants or options at the second call")
+STORIES["a count in Python"] = run(range(5), body=counter, refusal="mul gets another number, array or option at the")
 
 
 @story(refusal="a hook receives a gradient")

@@ -141,7 +141,7 @@ class PythonObject(Methods):
     def _read(self, how: str) -> None:
         """Tell a trace that Python reads the values: a replay would not."""
         if (trace := tracer()) is not None:
-            trace.refuse(f"{how} reads the values of a tensor")
+            trace.refuse(f"{how} reads the values of a tensor (return it to read it outside; choose by tl.where)")
 
     def _recorded(self) -> bool:
         """Return True if an op on this tensor is recorded."""

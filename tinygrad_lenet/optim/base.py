@@ -188,7 +188,7 @@ class Optimizer:
             raise named(error, f"{type(self).__name__}.step")  # noqa: B904  # it is the same error
         grad = "_grad" if tracer() is None else "grad"  # which a trace hears
         params = [[p for p in group["params"] if getattr(p, grad, None) is not None] for group in groups]
-        _apply(self, params, [[p._grad._data for p in some] for some in params], user_line())
+        _optimizer_step(self, params, [[p._grad._data for p in some] for some in params])
         return result
 
     def update(self, w: Array, g: Array, state: Options, options: Options) -> None:
@@ -274,15 +274,15 @@ class Optimizer:
 
 
 @effect
-def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Array]], line: str) -> None:
+def _optimizer_step(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Array]]) -> None:
     """Update some parameters of each group by their gradients."""
     try:  # check everything before anything changes
         groups = optimizer._checked_groups()
         optimizer._members = optimizer._check(optimizer._listed_members())
     except TinygradLenetError as error:
         raise named(error, f"{type(optimizer).__name__}.step")  # noqa: B904  # it is the same error
+    line = user_line()
     for options, some, arrays in zip(groups, params, grads, strict=True):
-        maximize = options.get("maximize")
         for p, g in zip(some, arrays, strict=True):
             state = optimizer.state.get(p)
             if state is None:
@@ -295,7 +295,7 @@ def _apply(optimizer: Optimizer, params: list[list[Tensor]], grads: list[list[Ar
             state["step"] += 1
             # A change in place: a graph that saved the old value must refuse to use it.
             p._version[:] = p._version[0] + 1, line
-            optimizer.update(wide, (-g if maximize else g).astype(wide.dtype, copy=False), state, options)
+            optimizer.update(wide, np.asarray(-g if options.get("maximize") else g, wide.dtype), state, options)
             if wide is not w:
                 w[...] = wide
 

@@ -1,9 +1,14 @@
 """``tl.compile``: guards decide which recording a call may replay.
 
-A guard has lists of parts, which each call makes anew: the grad mode, what the function finds in its closure and in
-global variables, and all of its arguments but the values of tensors (the key); attributes of modules, parameters of
-optimisers, and flags of tensors from outside. Parts are compared one by one: plain values by value, others by identity.
-So a guard costs some microseconds.
+A recording is right for calls from the same state. Of this state, a guard has lists of parts:
+
+- the key of the call: the grad mode, what the function finds in its closure and in global variables, and its arguments,
+  of tensors only the shape, strides, dtype and ``requires_grad``;
+- attributes of modules; parameters of optimisers, contents of lists in modules, and flags of tensors from outside.
+
+Each call makes such lists anew, and compares them part by part: plain values by value, others by identity. So a guard
+costs some microseconds. What a list does not have may change freely, such as the values of tensors and the options of
+optimisers: a replay reads them where they are.
 """
 
 from __future__ import annotations
@@ -16,20 +21,22 @@ from collections.abc import Callable, Iterable
 from types import CellType, CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from ..checks import flag
+from ..checks import Function
 from ..core.modes import is_grad_enabled, listener
+from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..core.values import flattened
-from ..errors import ArgumentError, DTypeError, brief
+from ..errors import ArgumentError
 from ..nn import Module, Parameter  # not from ..nn.module: another thread may be importing nn
 from .recording import Recording
 from .trace import agree
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_EMPTY = CellType()
+_EMPTY = CellType()  # a variable of the closure that has no value yet
 _MOST = 16  # recordings of a function that are kept
-_layout = functools.lru_cache(maxsize=4096)(lambda *parts: parts)  # the same tuple for equal parts
+# The same tuple for equal parts, since parts are compared by identity.
+_layout = functools.lru_cache(maxsize=4096)(lambda *parts: parts)
 
 
 def parts_of(arguments: Iterable[Any], tensors: list[Tensor]) -> list[Any]:
@@ -48,11 +55,11 @@ def parts_of(arguments: Iterable[Any], tensors: list[Tensor]) -> list[Any]:
 
 
 class Guard:
-    """When a recording may be replayed: the key of its call, and the state outside of the function."""
+    """When a recording may be replayed: the key of its call, and the state of what the function uses."""
 
     def __init__(self, key: list[Any], recording: Recording) -> None:
         self.key, self.recording = key, recording
-        leaves = flattened([step.args for step in recording.steps if step.out is None])
+        leaves = flattened([step.args for step in recording.steps if step.out is None])  # arguments of effects
         self._optimizers = [leaf for leaf in leaves if hasattr(leaf, "param_groups")]
         roots = [root for root in (*key, *recording.modules.values()) if isinstance(root, Module)]
         self._modules = dict.fromkeys(module for root in roots for module in root.modules())
@@ -62,23 +69,22 @@ class Guard:
         self._changes, self._attributes, self._lists = Module._changes[0], self._now_attributes(), self._now_lists()
 
     def _now_attributes(self) -> list[Any]:
-        """The attributes of modules."""
+        """The attributes of modules, names and values."""
         return [part for module in self._modules for attribute in vars(module).items() for part in attribute]
 
     def _now_lists(self) -> list[Any]:
         """The parameters of optimisers, group by group, and the contents of the lists and dicts of modules."""
         groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
-        nested = [flattened([some]) for some in self._containers]
-        return [part for members in (*groups, *nested) for part in (None, *members)]
+        return flattened([(some, None) for some in (*groups, *self._containers)])  # None ends a list
 
     def holds(self, key: list[Any]) -> bool:
-        """Return True if all is as it was: the call, attributes of modules, flags of tensors, gradients, and lists."""
+        """Return True if all is as it was in the recorded call."""
         if not agree(key, self.key):
             return False
         # The count is read first: another thread may assign to an attribute meanwhile.
         if (count := Module._changes[0]) != self._changes and not agree(self._now_attributes(), self._attributes):
             return False
-        self._changes = count
+        self._changes = count  # until the next assignment to any module, attributes need not be compared
         flags = all(t._data is d and t._requires_grad is g and (not t._hooks) is h for t, d, g, h in self._flags)
         grads = all((leaf._grad is None) == (value is None) for leaf, value in self.recording.before.items())
         return flags and grads and agree(self._now_lists(), self._lists)
@@ -88,12 +94,10 @@ class Compiled(Generic[P, R]):
     """A function that replays what it did; see :func:`compile`."""
 
     def __init__(self, fn: Callable[P, R], check: bool = False) -> None:
-        if not callable(fn):
-            raise DTypeError(f"compile: fn must be a function, got {brief(fn)}")
         self.fn = fn
         functools.update_wrapper(self, fn, updated=())
         self.check = check
-        self.guards: list[Guard] = []  # of the recordings, newest first
+        self.guards: list[Guard] = []  # each with its recording, newest first
         self.traced = self.replayed = 0
         self._locks: dict[int, Any] = {}  # by process: the thread that holds its lock is not in a forked child
         self._cells = getattr(fn, "__closure__", None) or ()
@@ -106,46 +110,50 @@ class Compiled(Generic[P, R]):
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Replay the function, or call it."""
-        if listener() is not None:
+        """Replay the function, trace it, or call it."""
+        if listener() is not None:  # an export, anomaly detection, or the trace of another function
             return self.fn(*args, **kwargs)
         with self._locks.setdefault(os.getpid(), threading.RLock()):
             tensors: list[Tensor] = []
             cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
             outside = [*cells, *map(self._globals.get, self._names)]
             key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
-            data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]  # the same tensor given twice
+            # Which of the tensors are the same: a trace knows them apart by their arrays only.
+            data = [id(x._data) for x in (*outside, *tensors) if isinstance(x, Tensor)]
             key += map(data.index, data)
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording
-            if known and known.programs:  # two calls were traced and compared
+            if known and known.programs:  # two calls were traced, and were the same
                 self.replayed += 1
-                call = functools.partial(self.fn, *args, **kwargs) if self.check else None
-                answer: R = known.compare(tensors, call) if call else known.replay(tensors)
+                answer: R = known.compare(tensors, self.fn, args, kwargs) if self.check else known.replay(tensors)
                 return answer
+            many = "too many calls have new shapes, numbers, arrays or global variables (pass what changes as tensors)"
             if not (known and known.refusal) and not self._unsteady():
                 recording = Recording(tensors)
                 result: R = recording.record(self.fn, args, kwargs)
                 self.traced += 1
-                if known and not recording.refusal:
+                if known and not recording.refusal:  # the second call
                     recording.plan(known)
-                many = "too many calls have other shapes, numbers or global variables than earlier ones"
                 if why := recording.refusal or (many if self._unsteady() else ""):
                     name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
-                    warnings.warn(f"tl.compile: {name} is called as ever, not replayed: {why}", stacklevel=2)
+                    warnings.warn(f"tl.compile: {name} is called as usual, not replayed: {why}", stacklevel=2)
                 self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
                 return result
         return self.fn(*args, **kwargs)
 
     def _unsteady(self) -> bool:
-        """Return True if most calls are new ones, which tracing only makes slower."""
+        """Return True if most calls are of a new kind, which tracing only makes slower."""
         return self.traced > self.replayed + 2 * _MOST
 
     def report(self) -> str:
-        """The newest program as a table: its ops, the shapes of their results, and the time of each in a trial run.
+        """The newest program as a table: a line for each op and each change of state, in order.
+
+        The columns are its name, the dtype and shape of its result, the number of calls that compute it (0 for a view),
+        their time in a trial run that leaves everything as it was, and the line of your code. If the batch is computed
+        in chunks, a second table has the steps of one chunk.
 
         Raises:
-            ArgumentError: there is no program before the third call.
+            ArgumentError: no call has been replayed yet.
         """
         recordings = [guard.recording for guard in self.guards]
         # The trial run changes the state, and sets it back.
@@ -153,14 +161,14 @@ class Compiled(Generic[P, R]):
             for recording in recordings:
                 if recording.latest is not None:
                     return recording.report()
-        why = next((r.refusal for r in recordings if r.refusal), "the third call is the first replay")
-        raise ArgumentError(f"report: there is no program: {why}")
+        usual = "the third call with the same shapes, numbers and arrays is the first replay"
+        raise ArgumentError(f"report: there is no program: {next((r.refusal for r in recordings if r.refusal), usual)}")
 
 
 def _global_names(fn: Any) -> Iterable[str]:
-    """The global variables that a function and those defined in it may read."""
+    """The names of global variables that a function and those defined in it may read (and names of attributes)."""
     codes = [fn.__code__] if hasattr(fn, "__code__") else []
-    for code in codes:
+    for code in codes:  # which grows meanwhile
         yield from code.co_names
         codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
 
@@ -169,7 +177,8 @@ def _global_names(fn: Any) -> Iterable[str]:
 def compile(fn: Callable[P, R], /) -> Compiled[P, R]: ...
 @overload
 def compile(*, check: bool = ...) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
-def compile(fn: Any = None, *, check: bool = False) -> Any:
+@checked
+def compile(fn: Function | None = None, *, check: bool = False) -> Any:
     """Record a function of tensors at its first two calls, and replay it at the next: the same ops, computed into
     memory that is made once, without the Python in between.
 
@@ -183,18 +192,20 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
     These may change between calls: the values of all tensors, parameters and buffers; the mode, attributes and layers
     of modules; the options, state and parameters of optimisers; ``requires_grad``, gradients and random generators;
     variables in the closure and global variables that the function names. Other state of Python is frozen after the
-    second call: attributes of your own objects, a file, the time.
+    second call: attributes of your own objects, a file, the time. A replay does not run your Python: it appends to no
+    list and prints nothing.
 
     A function that reads values cannot be replayed, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``; nor one
-    that draws random numbers by NumPy itself, or has hooks. It is called as ever, and a warning names the line.
+    that draws random numbers by NumPy itself, or has hooks. It is called as usual, and a warning names the line.
+    Numbers and arrays that change from call to call are best passed as tensors: each new one is recorded anew.
 
-    A returned tensor has a graph, as ever, but no second derivatives: take first derivatives inside of the function for
-    these. ``detect_anomaly`` and ``tl.onnx.export`` call the function itself.
+    A returned tensor has a graph, as usual, but no second derivatives: take first derivatives inside of the function
+    for these. ``detect_anomaly`` and ``tl.onnx.export`` call the function itself.
 
     Args:
         fn: the function, or a module.
         check: at each replay, call the function too, from the same state, and raise if anything differs (with chunks,
-            by more than a thousandth). Slow.
+            by more than they may round). Slow.
 
     Returns:
         A function with the same arguments. Its ``report()`` lists the last program: ops, memory, time of each.
@@ -219,6 +230,4 @@ def compile(fn: Any = None, *, check: bool = False) -> Any:
     >>> losses[-1] < 0.1 * losses[0]
     True
     """
-    if fn is None:
-        return functools.partial(Compiled, check=flag("check", check))
-    return Compiled(fn, flag("check", check))
+    return functools.partial(compile, check=check) if fn is None else Compiled(fn, check)

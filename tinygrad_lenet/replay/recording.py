@@ -1,9 +1,15 @@
-"""A recorded call of a function: what it computes, and what a replay of it leaves behind.
+"""A recorded call of a function: its trace, its results, and what a replay of it leaves behind.
 
-A returned tensor may have a graph. Then the trace goes on after the function has returned: it records the backward pass
-for a seed that each call gets anew. A replay computes the first part of the program, and returns a tensor whose graph
-is one node; the backward pass of that node is the rest of the program. Until the node is freed, the program holds the
-values that the rest needs, so the node has a lease of it (:class:`Programs`), and another call takes another program.
+:meth:`Recording.record` traces a call. After the second call, :meth:`Recording.plan` compares its recording with that
+of the first, and makes programs of it. Then :meth:`Recording.replay` takes the place of calls. A replay leaves behind
+what the call did: the results, the ``.grad`` of leaves, and the effects, which are steps of the program.
+
+A returned tensor may have a graph; it is called live. Then the trace goes on after the function has returned: it
+records the backward pass from that tensor, whose seed each backward pass gets anew. The program has two parts. A replay
+runs the first, and returns a tensor whose graph is one node. The backward pass of that node runs the second
+(:meth:`Recording.pull`): the recording takes the place of a :class:`Plan`. Until the node is freed, the program holds
+the values that its second part needs. So the node holds the lease of the program (:class:`Programs`), and another call
+uses another program.
 """
 
 from __future__ import annotations
@@ -31,38 +37,39 @@ from ..kernels.threads import get_num_threads
 from ..ops.creation import SHARED
 from .program import Program, Programs
 from .rewrite import Chunks, divided, pool_first
-from .trace import Trace, Value, agree, difference, same, values_in
+from .trace import Trace, Value, agree, difference, same_argument, values_in
 
 
 class Recording(Trace):
     """The trace of one call, with its results. Once it has been planned, it can be replayed."""
 
-    op: Any = SimpleNamespace(name="compiled", view=False)  # of the node of a result, whose plan is the recording
+    op: Any = SimpleNamespace(name="compiled", view=False)  # what a node's plan needs: the name for messages
     live: Value | None = None  # a returned tensor with a graph
-    programs: Any = None  # once the recording has been planned
+    programs: Any = None  # once the recording has been planned, its Programs
     latest: Any = None  # the program of the last replay
 
     def record(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call the function, and return its result."""
-        self.seed: list[Value] = []  # the gradient of the live tensor
-        self.gradients: dict[Any, Value] = {}  # by the position of an argument, or by the leaf from outside
+        self.seed: list[Value] = []  # the gradient of the live tensor, if there is one
+        # The results of the second part, by the position of an argument, or by the leaf from outside.
+        self.gradients: dict[Any, Value] = {}
         with tracing(self):
-            since = now()
+            since = now()  # nodes of the call are newer
             result = fn(*args, **kwargs)
-            self.split = len(self.steps)  # later steps are those of a backward pass after the call
+            self.split = len(self.steps)  # where the second part begins
             self._trace_backward(result, since)
         self.tree = mapped(result, self._returned)  # the result, with Values for tensors
-        # The .grad of leaves after the call.
+        # The .grad of leaves after the call, None or a Value.
         self.after: dict[Tensor, Any] = {leaf: self.value(leaf._grad) for leaf in self.touched}
         self.outputs = values_in([self.tree, self.after, self.gradients])
-        self.arguments.clear()
+        self.arguments.clear()  # the caller's tensors, which may be large
         return result
 
     def _trace_backward(self, result: Any, since: int) -> None:
-        """Record the backward pass of a returned tensor with a graph."""
+        """Record the backward pass of a returned tensor with a graph, through the nodes of the call."""
         live = [t for t in flattened([result]) if isinstance(t, Tensor) and t._node and t._node.saved is not None]
         if len(live) > 1:
-            self.refuse("the function returns several tensors with graphs")
+            self.refuse("the function returns several tensors with graphs (detach all but one)")
         if self.refusal or not live:
             return
         seed, sums, roots = Tensor._wrap(np.ones_like(live[0]._data)), Gradients(), [live[0]._node or live[0]]
@@ -75,20 +82,18 @@ class Recording(Trace):
                     self.gradients[places.get(vertex, vertex)] = self.value(gradient)
 
     def _returned(self, leaf: Any) -> Any:
-        """The Value of a returned tensor."""
-        if isinstance(leaf, np.ndarray):
-            self.refuse("the function returns an array")
-        if not isinstance(leaf, Tensor):
-            return leaf
+        """The Value of a returned tensor; any other object itself."""
         value = self.value(leaf)
-        if value.tensor is not None and value.tensor is not leaf:
-            self.refuse("the function returns a view of a tensor that it did not make")
+        if isinstance(leaf, np.ndarray):
+            self.refuse("the function returns a NumPy array (return a tensor)")
+        elif value is not leaf and value.tensor is not None and value.tensor is not leaf:
+            self.refuse("the function returns a view of a tensor that it did not make (return its clone)")
         return value
 
     def plan(self, first: Recording) -> None:
-        """Make the steps of the program if this recording and an earlier one were the same; else refuse."""
+        """Make programs, if this recording and that of the first call are the same; else refuse."""
         self.refusal = difference(first.steps, self.steps)
-        if not agree(flattened([first.tree]), flattened([self.tree]), same):
+        if not agree(flattened([first.tree]), flattened([self.tree]), same_argument):
             self.refuse("the function returns other numbers at the second call")
         for leaf in self.before.keys() - first.before.keys():
             if self.before.pop(leaf) is not None:  # else the function has made it
@@ -96,19 +101,20 @@ class Recording(Trace):
         if self.refusal:
             return
         pool_first(self.steps, self.outputs)
-        self.given = [*self.inputs, *values_in(self.before), *self.seed]
+        self.given = [*self.inputs, *values_in(self.before), *self.seed]  # the inputs of the program
         if self.live is None:
             self.steps = divided(self.steps, self.given, self.outputs)
             self.split = len(self.steps)
         made = {step.out for step in self.steps[self.split :]}
         used = values_in([step.args for step in self.steps[self.split :]])
-        self.used = [v for v in used if v not in made]  # by the backward pass
-        trim()  # what the two calls have used: replays need it no longer
+        # What the second part needs. It is kept as outputs are, since the part may run again (retain_graph).
+        self.used = [v for v in used if v not in made]
+        trim()  # free the memory that the two calls have used: replays have their own
         self.programs = Programs(self.steps, self.given, [*self.outputs, *self.used], get_num_threads())
 
     def replay(self, inputs: list[Tensor]) -> Any:
-        """Compute the same for other inputs."""
-        lease = self.programs.lent()  # until the result is freed, if it has a node
+        """Compute the same for other inputs, set the ``.grad`` of leaves, and return the results as new tensors."""
+        lease = self.programs.lent()  # returned with this frame, or with the node of the result if it has one
         program = self.latest = next(lease)
         before: list[Any] = [leaf._grad for leaf, value in self.before.items() if value is not None]
         given = dict(zip(self.given, (*inputs, *before), strict=False))  # the seed comes later
@@ -129,18 +135,17 @@ class Recording(Trace):
         return mapped(self.tree, result)
 
     def _node(self, held: tuple[Iterator[Program], Program, Any], inputs: Sequence[Tensor]) -> Node:
-        """The node of a result just computed."""
+        """The node of the live result. It saves the lease, and the versions of what :meth:`pull` reads from outside."""
         leaves = [inputs[place] if isinstance(place, int) else place for place in self.gradients]
         read = {value.whole.tensor for value in self.used} - {None}  # tensors from outside
         saved = [held, *((tensor, tensor._version[0]) for tensor in read)]
         return Node(self, [x._node or x for x in leaves], self.seed[0].shape, self.seed[0].dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
-        """Replay the backward pass for the gradient of the result."""
+        """Run the backward pass, as :meth:`Plan.pull` does; ``seed`` is the gradient of the result."""
         if isinstance(seed, Tensor):
-            how = "compute the first derivative inside of the function, or leave out tl.compile"
-            raise GradientError(f"a compiled function has no second derivatives outside of it; {how}")
-        (_, program, lock), *read = node.saved or [(None,) * 3]  # pullback has checked that they are there
+            raise GradientError("a compiled function has no second derivatives outside of it; take first ones inside")
+        (_, program, lock), *read = node.saved or [(None,) * 3]  # it is not None: pullback has checked that
         for tensor, version in read:
             if tensor._version[0] != version:
                 raise changed("a tensor that a compiled function uses", tensor.shape, tensor._version)
@@ -151,8 +156,8 @@ class Recording(Trace):
                 if needed is None or parent in needed:
                     add(parent, np.array(program.array(value)))
 
-    def compare(self, inputs: list[Tensor], call: Callable[[], Any]) -> Any:
-        """Replay, and call the function from the same state; return its result if nothing differs.
+    def compare(self, inputs: list[Tensor], fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """``check=True``: replay, and call the function from the same state; return its result if nothing differs.
 
         Chunks of the batch round sums differently. So their results may differ by ``sqrt(eps)`` of the dtype times the
         largest element.
@@ -160,15 +165,16 @@ class Recording(Trace):
         before = self._state()
         replayed = self.replay(inputs), [undo.args[-1] for undo in self._state()]
         run(before)
-        called = call(), [undo.args[-1] for undo in self._state()]
+        called = fn(*args, **kwargs), [undo.args[-1] for undo in self._state()]
         chunked = any(isinstance(step.op, Chunks) for step in self.steps)
-        for what, a, b in zip(("result", "state"), called, replayed, strict=True):
+        for what, a, b in zip(("a result", "the state after the call"), called, replayed, strict=True):
             for x, y in zip(flattened([a]), flattened([b]), strict=True):
                 x, y = (v._data if isinstance(v, Tensor) else v for v in (x, y))
                 rounded = chunked and isinstance(x, np.ndarray) and x.dtype.kind == "f"
                 size = np.sqrt(np.finfo(x.dtype).eps) * np.abs(x).max(initial=0) if rounded else 0
                 if not (np.allclose(x, y, 0, size, equal_nan=True) if isinstance(x, np.ndarray) else x == y):
-                    raise TinygradLenetError(f"tl.compile: a {what} differs between the replay and the function")
+                    text = f"tl.compile: {what} differs between the replay and the function"
+                    raise TinygradLenetError(f"{text}; it depends on Python that a replay does not watch")
         return called[0]
 
     def report(self) -> str:
@@ -180,12 +186,12 @@ class Recording(Trace):
         for program, note in programs:
             lines.append(f"{len(program.steps)} steps, {program.memory.bytes / 1e6:.1f} MB{note}")
             lines.append(f"{'op':<24}{'result':<30}{'calls':>6}{'us':>10}  at")
-            for i, step in enumerate(program.steps):
+            for step, calls in program.calls:
                 began = perf_counter()
-                program.run(i, i + 1)
-                time, out = 1e6 * (perf_counter() - began), step.out
-                shape = "" if out is None else f"{out.dtype} {out.shape}"
-                lines.append(f"{step.name:<24}{shape:<30}{len(program.calls[i]):>6}{time:>10.1f}  {step.line}")
+                run(calls)
+                time = 1e6 * (perf_counter() - began)
+                shape = "" if step.out is None else f"{step.out.dtype} {step.out.shape}"
+                lines.append(f"{step.name:<24}{shape:<30}{len(calls):>6}{time:>10.1f}  {step.line}")
                 if isinstance(step.op, Chunks):
                     note = f", for one of {step.op.count} chunks of {step.op.size} rows"
                     programs.append((step.op.programs.idle[-1], note))

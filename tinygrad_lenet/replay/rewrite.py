@@ -1,10 +1,14 @@
 """Rewrites of a trace: pooling before ReLU, and chunks of the batch.
 
-Most ops of a network treat the rows of a batch one by one. :class:`Chunks` finds the steps between the first use of the
-batch and the sums over it, such as a loss and the gradients of weights. One step takes their place: it computes them
-for one chunk of the rows after another. A chunk fits into the cache, and the cores share the chunks. Their sums are
-added in order, so results do not depend on the number of threads; they differ from those of the whole batch by
-rounding.
+Most ops of a network treat the rows of a batch (the elements of its first axis, such as images) one by one. The steps
+between the first use of the batch and the sums over it, such as a loss and the gradients of weights, are replaced by
+one step, whose op is a :class:`Chunks`. It computes them for one chunk of the rows after another. A chunk fits into the
+cache, and the cores share the chunks. Their sums are added in order, so results do not depend on the number of threads;
+they differ from those of the whole batch by rounding.
+
+An op declares how it treats rows (:meth:`Primitive.planned`). ``op.rows`` are the positions of the arguments that it
+takes row by row: row i of the result depends on their rows i. With an empty ``rows`` it is elementwise. ``op.added``
+are the positions of the arguments over whose rows the result is a sum.
 """
 
 from __future__ import annotations
@@ -33,6 +37,14 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
     ReLU is monotone, so both are equal, and with windows of 2 x 2 a quarter of the elements goes through it. The
     gradient is masked before it is distributed to the pixels. A window whose maximum is 0 or less passes on nothing in
     either order; in any other, the first maximum is the same pixel.
+
+    The steps are changed where they are:
+
+        a = relu(x)                           p = max_pool2d(x)
+        y = max_pool2d(a)                     y = relu(p)
+        ...                                   ...
+        u = _unpool(g, a, y)                  u = _where_positive(g, y)    # g where y > 0, else 0
+        v = _where_positive(u, a)             v = _unpool(u, x, p)
     """
     uses: dict[Value, list[Step]] = defaultdict(list)
     for step in steps:
@@ -56,17 +68,18 @@ def pool_first(steps: Sequence[Step], outputs: Sequence[Value]) -> None:
 
 
 def divided(steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> list[Step]:
-    """The steps, with one step for those on rows of the batch if that pays. The first input says how long the batch is.
+    """The steps, with one step for those on rows of the batch if that pays; else the steps as they are.
 
-    It pays if all work on rows is inside of that step, and the sums are small beside the rows.
+    The first input says how long the batch is. It pays if all work on rows is inside of that step, and the sums are
+    small beside the rows.
     """
     batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
     size = next((n for n in range(_ROWS, _ROWS * 3 // 4 - 1, -1) if n < batch and batch % n == 0), 0)
     if not size:
         return steps
     chunks, before, after = Chunks(batch, size, inputs), list[Step](), list[Step]()
-    effect = next((i for i, step in enumerate(steps) if step.out is None), len(steps))
-    when: dict[Value, int] = {}  # 0: before the chunks; 1: inside of them; 2: after them, as are their sums
+    effect = next((i for i, step in enumerate(steps) if step.out is None), len(steps))  # the first
+    when: dict[Value, int] = {}  # known 0: before the chunks; 1: inside of them; 2: after them, as are their sums
     for step in steps[:effect]:
         now = max((when.get(v, 0) for v in values_in(step.args)), default=0)
         if now < 2 and chunks.take(step):
@@ -79,27 +92,30 @@ def divided(steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value]
 
 
 class Chunks:
-    """The op of the step that computes all chunks. Its program is the steps inside, for the values of one chunk."""
+    """The op of the step that computes all chunks. Its program is the steps inside, for the values of one chunk.
+
+    It is filled by :meth:`take`, step by step, and finished by :meth:`joined`.
+    """
 
     name = "chunks"
 
     def __init__(self, batch: int, size: int, inputs: Sequence[Value]) -> None:
         self.batch, self.size, self.count = batch, size, batch // size
-        # Values with a row for each of the batch, and sums over rows; and those of a chunk.
+        # For values with the rows of the batch, and for sums over its rows, the value of the same in one chunk.
         self.twins = {v: v.twin(size) for v in inputs if v.shape[:1] == (batch,)}
-        self.made: set[Value] = set()  # those of them that steps inside compute
         self.steps: list[Step] = []  # of one chunk
-        self.sums: dict[Value, Any] = {}  # results that are sums over rows; and the function that joins those of chunks
+        self.sums: dict[Value, Any] = {}  # sums or means over the rows, and the function that joins those of the chunks
 
     def take(self, step: Step) -> bool:
-        """Take a step inside and return True, if it treats rows one by one, or adds them up."""
+        """Take a step inside and return True, if it treats rows of the batch one by one, or adds them up."""
         op, args, out = step.op, step.args, step.out
-        # Positions of arguments as long as the batch. They may have this length by chance: the op declares where it
-        # takes rows one by one, and where it adds them up.
+        # Positions of arguments as long as the batch. They may have this length by chance, as a square weight has. So
+        # each that is known to have rows of the batch must be where the op takes rows, or adds them up.
         long = {i for i, a in enumerate(args) if isinstance(a, Value) and a.shape[:1] == (self.batch,)}
         known = {i for i in long if args[i] in self.twins}
         across = op in (reduction.sum.op, reduction.mean.op) and 0 in axes_of(args[1], len(args[0].shape))
         by_row = out.shape[:1] == (self.batch,) and not across and op.rows is not None
+        # An elementwise op takes rows of the arguments with as many axes as the result: others are broadcast to rows.
         same_rank = [i for i in long if len(args[i].shape) == len(out.shape)]
         places = long.intersection((op.rows or same_rank) if by_row else op.added or ())
         if not known or not known <= places:
@@ -107,7 +123,6 @@ class Chunks:
         self.twins |= {args[i]: args[i].twin(self.size) for i in places - known}
         args = mapped(args, lambda leaf: self.twins.get(leaf, leaf) if isinstance(leaf, Value) else leaf)
         twin = self.twins[out] = out.twin(self.size) if by_row else out.twin()
-        self.made.add(out)
         self.steps.append(Step(op, (args[0], *twin.shape) if op is reshape.op else args, twin, step.line))
         if not by_row:
             self.sums[out] = np.mean if op is reduction.mean.op else np.sum
@@ -115,14 +130,18 @@ class Chunks:
 
     def joined(self, before: list[Step], after: list[Step], outputs: Sequence[Value]) -> list[Step]:
         """The steps before the chunks, one step for all chunks, and the steps after them; none if chunks do not pay."""
+        # The sums of all chunks are kept until they are joined. No step after the chunks may need rows: these exist for
+        # one chunk at a time, but for outputs of the function, which are collected.
         sums, rows = [*self.sums], self.twins.keys() - self.sums.keys()
         small = 0 < 4 * self.count * sum(v.high - v.low for v in sums) <= sum(v.high - v.low for v in rows)
         if not small or not rows.isdisjoint(values_in([step.args for step in after])):
             return []
         used = dict.fromkeys(values_in([step.args for step in self.steps])).keys()
-        sources = [v for v, twin in self.twins.items() if twin in used and v not in self.made]
+        made = {step.out for step in self.steps}
+        # The chunks get rows (sources) and whole values (shared) from other steps. Arrays from outside stay in place.
+        sources = [v for v, twin in self.twins.items() if twin in used and twin not in made]
         shared = [v for v in used - {*self.twins.values()} if v.array is None]
-        collected = [v for v in outputs if v in self.made and v in rows]
+        collected = [v for v in outputs if v in rows and self.twins[v] in made]
         self.results = [self.twins[v] for v in (*sums, *collected)]
         self.programs = Programs(self.steps, [*(self.twins[v] for v in sources), *shared], self.results, 1)
         parts = [Value("result", np.empty((self.count, *v.shape), v.dtype)) for v in sums]  # a row for each chunk
@@ -130,7 +149,11 @@ class Chunks:
         return [*before, step, *after]
 
     def __call__(self, sources: Any, shared: Any, results: Any, sums: Any) -> None:
-        """Compute all chunks. The arguments are the arrays of values outside of the chunks."""
+        """Compute all chunks. The arguments are lists of arrays of the whole program.
+
+        They are the inputs with rows and those without; for each result of a chunk, an array for those of all chunks,
+        one after the other; and the arrays for the joined sums.
+        """
 
         def compute(start: int, stop: int) -> None:
             lease = self.programs.lent()

@@ -1,11 +1,16 @@
-"""The trace of a function: its ops and effects in order, with a :class:`Value` in place of each array.
+"""The trace of a call: its steps in order, with a :class:`Value` in place of each array.
 
-The function runs as usual while a :class:`Trace` listens. It hears every op with its arguments and its output. It hears
-a backward pass too: the rules are made of ops, and receive Tensors. An array is known by its identity. An array that
-neither an op nor a tensor from outside explains is a constant.
+The function runs as usual while a :class:`Trace` listens (``tracing`` in ``core/modes.py``). It hears every op with its
+arguments and its output. It hears a backward pass too: the rules are made of ops, and receive Tensors while a trace
+listens. It also hears effects: changes in place, and functions declared by ``effect`` in ``core/modes.py``, such as the
+step of an optimiser.
 
-A trace does not hear Python. What Python computes from the values of tensors would be frozen. So reading a value
-refuses the replay, and two traces are compared before one is replayed (:func:`difference`).
+Arrays are recognised by identity: the output of one op is an argument of another. An array that no op has computed and
+that is not an argument comes from outside: it belongs to a parameter or another tensor that was there before the call,
+or it is a constant, such as a number that the function turned into a tensor.
+
+A trace does not hear Python. A replay would repeat what Python computed from the values of tensors in the traced call.
+So reading a value refuses the replay, and two traces are compared before one is replayed (:func:`difference`).
 """
 
 from __future__ import annotations
@@ -25,45 +30,43 @@ from ..core.values import flattened, mapped
 
 
 class Value:
-    """An array of the trace: where it comes from, and its layout in memory."""
+    """An array of the trace: where it comes from, and its layout in memory. Values are equal if they are one object."""
 
     def __init__(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> None:
-        # "input": an argument, or the gradient of a leaf before the call; "result" of an op; or "outside": a tensor
-        # that was there before the call, or a constant.
+        # "result" of an op; "outside", see above; or "input", which each replay gets anew: an argument, the .grad of a
+        # leaf before the call, or the gradient that a backward pass after the call begins with.
         self.kind = kind
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
-        # Where it was during the trace: the first element; the first byte of all, and the byte after the last.
+        # Where it was during the trace: the byte of the element with index 0, the lowest byte of all elements, and the
+        # byte after the highest. With negative strides, the first two differ.
         self.address: int = array.__array_interface__["data"][0]
         self.low, self.high = byte_bounds(array) if array.size else (0, 0)
-        self.tensor: Any = tensor  # the tensor from outside
-        # The value in whose memory a view lies.
+        self.tensor: Any = tensor  # the tensor from outside; None for others, and for constants
+        # The value that owns the memory: of a view, that of the argument whose memory it is in; else the value itself.
         self.whole: Value = next((v.whole for v in parents if v.whole.low <= self.address < v.whole.high), self)
-        # Arrays from outside, and views of them, are used as they are; others get memory in a program.
+        # Arrays from outside, and views of them, are used where they are. Others, with None, get memory in a program.
         self.array: Any = array if self.whole.kind == "outside" else None
 
     def twin(self, *rows: int) -> Value:
-        """A result in this layout, in memory of its own, perhaps with another number of rows."""
+        """Return a new result of this shape, dtype and order of axes in memory; ``twin(n)`` has n rows (first axis)."""
+        # Only the strides of this array are read: by them empty_like chooses the order of axes.
         layout = as_strided(np.empty((), self.dtype), (*rows, *self.shape[len(rows) :]), self.strides)
         return Value("result", np.empty_like(layout))
 
 
 class Step:
-    """An op or an effect of the trace."""
+    """An op or an effect of the trace, with the line of the user's code that led to it."""
 
     def __init__(self, op: Any, args: tuple[Any, ...], out: Value | None, line: str = "") -> None:
-        self.op = op  # a primitive's op, or the function of an effect
-        self.args = args  # with Values in place of arrays
-        self.out: Any = out  # the Value of an op; None for an effect
+        self.op = op  # an Op, or the function of an effect
+        self.args = args  # with Values in place of arrays, also in lists
+        self.out: Any = out  # the Value of the output; None for an effect
         self.line = line or user_line()
 
     @property
     def name(self) -> str:
         """The name of the op or the effect."""
         return getattr(self.op, "name", None) or str(self.op.__name__).strip("_").replace("_", " ")
-
-    def constants(self) -> list[Any]:
-        """The arguments that another trace must have in common: all but the user's line, which some effects take."""
-        return [leaf for leaf in flattened([self.args]) if not (isinstance(leaf, str) and leaf == self.line)]
 
 
 def values_in(tree: Any) -> list[Value]:
@@ -72,33 +75,36 @@ def values_in(tree: Any) -> list[Value]:
 
 
 class Trace:
-    """Listens while a function runs (``core/modes.py`` and ``core/python_object.py`` call its methods)."""
+    """The steps of a call, and what else a replay must know of it.
+
+    The engine calls the methods from :meth:`hear` on, and :meth:`refuse`.
+    """
 
     def __init__(self, arguments: Sequence[Tensor]) -> None:
         self.steps: list[Step] = []
-        self.refusal = ""
+        self.refusal = ""  # why the call cannot be replayed, if so
         self.modules: dict[int, Any] = {}  # those that were called, by identity
-        self.watched: dict[Tensor, None] = {}  # tensors from outside
+        self.watched: dict[Tensor, None] = {}  # tensors from outside that ops used; their requires_grad must not change
         self.before: dict[Tensor, Value | None] = {}  # the .grad of leaves before the call, if the function reads it
         self.touched: dict[Tensor, None] = {}  # leaves whose .grad was set
         self.arguments = [*arguments]
-        self._known: dict[int, tuple[Any, Value]] = {}  # by the identity of the array
+        self._known: dict[int, tuple[Any, Value]] = {}  # the Value of each array, by its id
         self.inputs = [self.new("input", x._data) for x in arguments]
 
     def refuse(self, why: str) -> None:
-        """Note why the function cannot be replayed."""
+        """Note why the call cannot be replayed, and the user's line. The first reason counts."""
         self.refusal = self.refusal or f"{why}, at {user_line()}"
 
     # Arrays and their Values
 
     def new(self, kind: str, array: Any, tensor: Tensor | None = None, parents: Sequence[Value] = ()) -> Value:
-        """The Value of an array that was not known. It holds the array weakly, so that memory is recycled as usual."""
+        """Make the Value of an array. The trace refers to the array weakly, so that its memory is recycled as usual."""
         value, key = Value(kind, array, tensor, parents), id(array)
         self._known[key] = ref(array, lambda _: self._known.pop(key, None)), value
         return value
 
     def value(self, x: Any) -> Any:
-        """The Value of a tensor or an array; any other object itself."""
+        """Return the Value of a tensor or an array, made if it is not known; any other object itself."""
         array, tensor = (x._data, x) if isinstance(x, Tensor) else (x, None)
         if not isinstance(array, np.ndarray):
             return x
@@ -117,21 +123,21 @@ class Trace:
         self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
 
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-        """An effect has happened."""
+        """An effect has happened. It keeps its Tensors: it changes these, and not copies in the memory of a program."""
         given = mapped(args, lambda leaf: leaf if isinstance(leaf, Tensor) else self.value(leaf))
         self.steps.append(Step(function, given, None))
 
     def write(self, tensor: Tensor, key: Any, array: Any) -> None:
-        """A tensor is about to be changed in place."""
+        """``tensor[key] = array`` is about to happen."""
         target = self.value(tensor)
         if target.whole.kind == "input":
             self.refuse("an argument, or an earlier gradient, is changed in place")
-        self.effect(change_in_place, (target.whole.tensor, target, key, array, user_line()))
+        self.effect(change_in_place, (target.whole.tensor, target, key, array))
 
     def read_grad(self, leaf: Tensor) -> None:
         """The function asks for the ``.grad`` of a leaf: it may be that of an earlier call."""
         self._refuse_argument(leaf)
-        outside = self.value(leaf).kind == "outside"  # else the function has made it
+        outside = self.value(leaf).kind == "outside"  # else an op has made it
         if outside and leaf not in self.touched and leaf not in self.before:
             self.before[leaf] = None if leaf._grad is None else self.new("input", leaf._grad._data)
 
@@ -145,43 +151,50 @@ class Trace:
             self.refuse("the .grad of an argument of the function is read or set")
 
 
-def change_in_place(owner: Tensor | None, target: Any, key: Any, array: Any, line: str) -> None:
-    """The effect of ``x[key] = array``. The owner, a tensor from outside, is x, or x is a view of it."""
+def change_in_place(owner: Tensor | None, target: Any, key: Any, array: Any) -> None:
+    """The effect of ``x[key] = array``; the target is the array of x.
+
+    The owner is x, or the tensor of which x is a view, if that comes from outside; None if the function made it.
+    """
     if owner is not None:  # a graph that saved the old values must refuse to use them
-        owner._version[:] = owner._version[0] + 1, line
+        owner._version[:] = owner._version[0] + 1, user_line()
     target[key] = array
 
 
 def difference(first: Sequence[Step], second: Sequence[Step]) -> str:
-    """Where two traces of one function differ, or "": then Python did something else, which a replay would not do."""
+    """Return where two traces of one function differ, or "". If they do, Python did something else at the second call,
+    which a replay would not do.
+    """
     for a, b in zip(first, second, strict=False):
         if a.op is not b.op:
             return f"{a.name} at the first call, {b.name} at the second, at {b.line}"
-        if not agree(a.constants(), b.constants(), same):
-            return f"{b.name} gets other constants or options at the second call, at {b.line}"
+        if not agree(flattened([a.args]), flattened([b.args]), same_argument):
+            return f"{b.name} gets another number, array or option at the second call, at {b.line}"
     if len(first) != len(second):
         return f"{len(first)} steps at the first call, {len(second)} at the second"
     return ""
 
 
-def same(x: Any, y: Any) -> bool:
-    """Return True if two arguments are the same for a replay."""
+def same_argument(x: Any, y: Any) -> bool:
+    """Return True if arguments of a step in two traces mean the same. The array of a constant may be made anew by each
+    call; then its bytes are compared.
+    """
     if isinstance(x, Value) and isinstance(y, Value):
         alike = (x.kind, x.shape, x.dtype) == (y.kind, y.shape, y.dtype)
         return alike and (x.kind != "outside" or x.array is y.array or x.array.tobytes() == y.array.tobytes())
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         return x._version is y._version
-    return equal(x, y) or (not isinstance(x, PLAIN) and type(x) is type(y) and bool(x == y))
+    return identical(x, y) or (not isinstance(x, PLAIN) and type(x) is type(y) and bool(x == y))
 
 
-PLAIN = (int, float, complex, bool, str, bytes, type(None), np.dtype)
+PLAIN = (int, float, complex, bool, str, bytes, type(None), np.dtype, np.generic)
 
 
-def equal(x: Any, y: Any) -> bool:
-    """Return True if two objects are one, or plain values that no program can tell apart."""
+def identical(x: Any, y: Any) -> bool:
+    """Return True if two objects are one, or plain values that no program can tell apart: NaN is NaN, -0.0 is not 0."""
     return x is y or (type(x) is type(y) and isinstance(x, PLAIN) and repr(x) == repr(y))
 
 
-def agree(xs: Sequence[Any], ys: Sequence[Any], alike: Callable[[Any, Any], bool] = equal) -> bool:
-    """Return True if the members of two lists are equal one by one."""
+def agree(xs: Sequence[Any], ys: Sequence[Any], alike: Callable[[Any, Any], bool] = identical) -> bool:
+    """Return True if two lists have the same length, and their members are alike one by one."""
     return len(xs) == len(ys) and (all(map(is_, xs, ys)) or all(map(alike, xs, ys)))

@@ -128,10 +128,6 @@ def check_outputs(parser: argparse.ArgumentParser, outputs: Iterable[tuple[str, 
 
 
 def _try_to_write(target: str) -> None:
-    """Raise OSError if a file cannot be written. An existing one is left as it is, a new one is removed again."""
-    if os.path.exists(target):
-        with open(target, "r+b"), tempfile.TemporaryFile(dir=os.path.dirname(target)):
-            return
-    with open(target, "xb"):
-        pass
-    os.unlink(target)
+    """Raise OSError if a file cannot be written. A new one is not made: another run may be about to write it."""
+    with tempfile.TemporaryFile(dir=os.path.dirname(target)), contextlib.suppress(FileNotFoundError):
+        open(target, "r+b").close()

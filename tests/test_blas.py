@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import oracles
@@ -217,11 +216,14 @@ def test_a_network_has_the_same_bits_for_any_number_of_threads_of_blas_and_of_ou
 
 
 def test_large_products_are_cut_into_parts_that_threads_share():
-    at_work = set()
+    at_work, helper_begins = set(), threading.Event()
 
     def slow(*arrays):
         at_work.add(threading.get_ident())
-        time.sleep(0.05)
+        if threading.current_thread() is threading.main_thread():
+            helper_begins.wait(60)
+        else:
+            helper_begins.set()
 
     with pytest.MonkeyPatch.context() as patch, oracles.worth_threads(100_000):
         patch.setattr(blas, "product", slow)

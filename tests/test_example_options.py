@@ -1,5 +1,6 @@
 """The main example's options: what is refused before training, which go together, and what a resumed run may change."""
 
+import argparse
 import collections
 import importlib.util
 import itertools
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import command_line
 import exchange
 import lenet_1998
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 from test_example import small
 
 import tinygrad_lenet as tl
-from tinygrad_lenet import data
+from tinygrad_lenet import data, files
 
 for library in ("matplotlib", "tqdm"):
     pytest.importorskip(library, reason=f"{library}, which the example needs, is not installed")
@@ -314,3 +316,17 @@ def test_the_exchange_names_what_is_not_installed_before_training(monkeypatch, c
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("onnx",) else find(name))
     assert "needs onnx; pip install 'tinygrad_lenet[onnx]'" in refused(lambda: exchange.main([]), capsys)
+
+
+def test_a_run_that_begins_leaves_the_file_that_another_run_writes_meanwhile(monkeypatch, tmp_path):
+    target = tmp_path / "lenet_mnist.png"
+
+    def slowly(*arguments):
+        try:
+            return open(*arguments)
+        finally:
+            files.write(target, b"of the other run")
+
+    monkeypatch.setattr(command_line, "open", slowly, raising=False)
+    command_line.check_outputs(argparse.ArgumentParser(), [("--plot", target)])
+    assert target.read_bytes() == b"of the other run"

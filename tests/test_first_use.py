@@ -16,7 +16,7 @@ from tinygrad_lenet.ops.subjects import FUNCTIONS, METHODS
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 PROGRAM = """
-import json, os, pickle, sys, threading, time, traceback
+import importlib.machinery, json, os, pickle, sys, threading, time, traceback
 import numpy as np
 import tinygrad_lenet as tl
 from tinygrad_lenet.core import interface, names
@@ -152,6 +152,30 @@ assert len(results) == len(threads)
 for quotient, gradient in results:
     np.testing.assert_array_equal(quotient, np.trunc(a / b))
     np.testing.assert_array_equal(gradient, np.sign(a))
+""",
+    # The other thread waits for tl.nn, and must not hold what that needs.
+    "compile beside the import of nn": """
+class Loader(importlib.machinery.SourceFileLoader):
+    def create_module(self, spec):
+        other.start()
+        while other.is_alive() and sys._current_frames()[other.ident].f_code.co_name != "acquire":
+            time.sleep(0.001)
+
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == "tinygrad_lenet.nn":
+            sys.meta_path.remove(Finder)
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            spec.loader = Loader(name, spec.origin)
+            return spec
+
+failed = []
+threading.excepthook = lambda error: failed.append(error.exc_value)
+sys.meta_path.insert(0, Finder)
+other = threading.Thread(target=lambda: tl.compile)
+tl.nn.Linear
+other.join()
+assert not failed, failed
 """,
     "after an import that was interrupted": """
 def interrupted(self, **rules):

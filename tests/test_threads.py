@@ -14,6 +14,7 @@ import pytest
 
 import tinygrad_lenet as tl
 from tinygrad_lenet import nn, optim
+from tinygrad_lenet.core import signature
 from tinygrad_lenet.core.primitive import REGISTRY
 from tinygrad_lenet.kernels import threads
 from tinygrad_lenet.kernels.threads import parallel, spread
@@ -49,14 +50,22 @@ def test_ranges_make_up_the_whole_once(three_threads, count):
     assert (seen == 1).all()
 
 
+def note_who(helped, helper_begins):
+    """Note the thread that computes a part; the main thread waits until a helper has begun, or it would do all."""
+    helped.add(threading.get_ident())
+    if threading.current_thread() is threading.main_thread():
+        helper_begins.wait(60)
+    else:
+        helper_begins.set()
+
+
 def test_parts_of_arrays_make_up_the_whole_whatever_their_layout(three_threads):
     x = np.random.default_rng(0).standard_normal((5, 6, 7)).transpose(1, 2, 0)
     out = np.empty_like(x)
-    helped = set()
+    helped, helper_begins = set(), threading.Event()
 
     def work(x, out):
-        helped.add(threading.get_ident())
-        time.sleep(0.02)  # so that the caller is not done with all before a helper wakes
+        note_who(helped, helper_begins)
         np.multiply(x, 2, out=out)
 
     spread(work, 1000, x, out)
@@ -140,11 +149,10 @@ def test_an_interrupt_anywhere_leaves_nobody_at_work_and_the_helpers_usable(thre
         assert (out <= 1).all()
     assert point > 300
     out[:] = 0
-    helped = set()
+    helped, helper_begins = set(), threading.Event()
 
     def note(start, stop):
-        helped.add(threading.get_ident())
-        time.sleep(0.01)
+        note_who(helped, helper_begins)
         out[start:stop] += 1
 
     parallel(note, 30, 1e9)
@@ -301,6 +309,26 @@ def test_sixteen_threads_that_use_ops_for_the_first_time_at_once(three_threads):
     assert found == [second_order(0)] * 16
 
 
+@pytest.mark.parametrize("event", ["another thread", "an interrupt"])
+def test_another_thread_or_an_interrupt_at_the_first_use_of_an_op(monkeypatch, event):
+    # Annotations are read at the first use. Half-way, another thread uses the op, or an interrupt comes.
+    first, operand, found = signature.Unread(tl.exp.op.forward), signature._operand, []
+
+    def half_way(annotation):
+        monkeypatch.setattr(signature, "_operand", operand)
+        if event == "an interrupt":
+            raise Injected
+        found.extend(at_once(1, lambda i: first.operands))
+        return operand(annotation)
+
+    monkeypatch.setattr(signature, "_operand", half_way)
+    try:
+        found.append(first.operands)
+    except Injected:
+        found += [first.operands, first.operands]
+    assert found == [[1], [1]]
+
+
 @pytest.mark.parametrize("record", [False, True])
 def test_many_threads_may_use_one_model(three_threads, record):
     model = nn.LeNet5(generator=0).eval()
@@ -370,7 +398,7 @@ def test_an_interrupted_backward_pass_does_not_stop_those_of_other_threads(no_ca
 def test_a_tensor_made_in_one_thread_is_differentiated_in_another():
     x = tl.tensor([1.0, 2.0], requires_grad=True)
     made = at_once(4, lambda i: (x * (i + 1)).exp())
-    at_once(1, lambda i: sum(made).sum().backward())
+    assert at_once(1, lambda i: sum(made).sum().backward()) == [None]
     expected = sum((i + 1) * np.exp((i + 1) * np.array([1.0, 2.0])) for i in range(4))
     np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-6)
 

@@ -317,8 +317,8 @@ class Unread(Signature):
         """Wait."""
 
     def __getattr__(self, name: str) -> Any:
+        Signature.read_annotations(self)  # first: another thread, or an interrupt, may come in between
         self.__class__ = Signature  # type: ignore[assignment]  # in which attributes are found faster
-        self.read_annotations()
         return getattr(self, name)
 
 

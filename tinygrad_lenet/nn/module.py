@@ -10,7 +10,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +65,6 @@ class StateError(TinygradLenetError, KeyError):
         return str(self.args[0])  # KeyError would show the repr
 
 
-changes = [0]  # the number of assignments to attributes of modules, which a replay watches
-
-
 class Module:
     """Base of layers and models. A subclass writes ``__init__`` and ``forward``.
 
@@ -96,6 +93,7 @@ class Module:
     forward_pre_hooks: Sequence[Any] = ()
     forward_hooks: Sequence[Any] = ()
     training: bool = True
+    _changes: ClassVar = [0]  # a count that grows with each assignment to an attribute of a module; replays watch it
     _buffers: Mapping[str, bool] = {}  # the names of buffers, and whether the state holds them; replaced, not changed
 
     def __init__(self) -> None:
@@ -142,8 +140,9 @@ class Module:
         >>> layer([-3.0, 1.0])
         tensor([3., 0.])
         """
-        changes[0] += 1
-        return Hook(vars(self).setdefault("forward_pre_hooks", []), hook)
+        hooks = vars(self).setdefault("forward_pre_hooks", [])
+        Module._changes[0] += 1
+        return Hook(hooks, hook)
 
     @checked
     def register_forward_hook(self, hook: Function) -> Hook:
@@ -156,14 +155,14 @@ class Module:
         >>> _ = model([[1.0, 2.0, 3.0, 4.0]])
         (1, 3)
         """
-        changes[0] += 1
-        return Hook(vars(self).setdefault("forward_hooks", []), hook)
+        hooks = vars(self).setdefault("forward_hooks", [])
+        Module._changes[0] += 1
+        return Hook(hooks, hook)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        changes[0] += 1
+        Module._changes[0] += 1  # before the assignment, after which Ctrl-C may come
         if name in self._buffers and (name not in vars(self) or isinstance(value, Parameter)):
-            # A buffer that was deleted, or is learned from now on.
-            self._buffers = {n: saved for n, saved in self._buffers.items() if n != name}
+            self._buffers = {n: saved for n, saved in self._buffers.items() if n != name}  # deleted, or learned now
         # Refuse to overwrite a parameter with something else: it would silently stop being trained and saved.
         before = vars(self).get(name)
         kind: type = Parameter if isinstance(before, Parameter) else Module if isinstance(before, Module) else object
@@ -175,6 +174,7 @@ class Module:
             for key, tensor in _members({name: value}, Tensor):
                 _refuse_untrained(key, tensor, self)
         super().__setattr__(name, value)
+        Module._changes[0] += 1  # and after it: another thread may have looked at the attributes in between
 
     def __getstate__(self) -> dict[str, Any]:
         """The attributes for a copy or a pickle. Of a Tensor that hangs on a graph, only the values are copied."""

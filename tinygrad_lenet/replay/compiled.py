@@ -14,6 +14,7 @@ optimisers: a replay reads them where they are.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -28,7 +29,7 @@ from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError
-from ..nn.module import Module, Parameter, changes
+from ..nn import Module, Parameter  # not from ..nn.module: another thread may be importing nn
 from .recording import Recording
 from .trace import agree
 
@@ -70,7 +71,7 @@ class Guard:
         attributes = [attribute for module in self._modules for attribute in vars(module).items()]
         self._containers = [value for name, value in attributes if isinstance(value, (list, dict)) and name[0] != "_"]
         self._flags = [(t, t._data, t._requires_grad, not t._hooks) for t in recording.watched]
-        self._changes, self._attributes, self._lists = changes[0], self._now_attributes(), self._now_lists()
+        self._changes, self._attributes, self._lists = Module._changes[0], self._now_attributes(), self._now_lists()
 
     def _now_attributes(self) -> list[Any]:
         """The attributes of modules, names and values."""
@@ -85,9 +86,10 @@ class Guard:
         """Return True if all is as it was in the recorded call."""
         if not agree(key, self.key):
             return False
-        if self._changes != changes[0] and not agree(self._now_attributes(), self._attributes):
+        # The count is read first: another thread may assign to an attribute meanwhile.
+        if (count := Module._changes[0]) != self._changes and not agree(self._now_attributes(), self._attributes):
             return False
-        self._changes = changes[0]  # until the next assignment to any module, attributes need not be compared
+        self._changes = count  # until the next assignment to any module, attributes need not be compared
         flags = all(t._data is d and t._requires_grad is g and (not t._hooks) is h for t, d, g, h in self._flags)
         grads = all((leaf._grad is None) == (value is None) for leaf, value in self.recording.before.items())
         return flags and grads and agree(self._now_lists(), self._lists)
@@ -102,7 +104,7 @@ class Compiled(Generic[P, R]):
         self.check = check
         self.guards: list[Guard] = []  # each with its recording, newest first
         self.traced = self.replayed = 0
-        self._busy = threading.RLock()
+        self._locks: dict[int, Any] = {}  # by process: the thread that holds its lock is not in a forked child
         self._cells = getattr(unwrap(fn), "__closure__", None) or ()  # of what no_grad() decorates, too
         self._globals, self._names = getattr(unwrap(fn), "__globals__", {}), [*_global_names(unwrap(fn))]
 
@@ -116,14 +118,14 @@ class Compiled(Generic[P, R]):
         """Replay the function, trace it, or call it."""
         if listener() is not None:  # an export, anomaly detection, or the trace of another function
             return self.fn(*args, **kwargs)
-        tensors: list[Tensor] = []
-        cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
-        outside = parts_of([*cells, *map(self._globals.get, self._names)])
-        key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
-        # Which of the tensors are the same, or share memory and therefore a version counter: a trace cannot tell.
-        same = [id(part) for x in (*outside, *tensors) if isinstance(x, Tensor) for part in (x._data, x._version)]
-        key += map(same.index, same)
-        with self._busy:
+        with self._locks.setdefault(os.getpid(), threading.RLock()):
+            tensors: list[Tensor] = []
+            cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
+            outside = parts_of([*cells, *map(self._globals.get, self._names)])
+            key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
+            # Which of the tensors are the same, or share memory and therefore a version counter: a trace cannot tell.
+            same = [id(part) for x in (*outside, *tensors) if isinstance(x, Tensor) for part in (x._data, x._version)]
+            key += map(same.index, same)
             found = next((guard for guard in self.guards if guard.holds(key)), None)
             known = found and found.recording
             if known and known.programs:  # two calls were traced, and were the same
@@ -131,20 +133,19 @@ class Compiled(Generic[P, R]):
                 answer: R = known.compare(tensors, self.fn, args, kwargs) if self.check else known.replay(tensors)
                 return answer
             left = self.replayed + 2 * _MOST - self.traced  # if most calls are new ones, tracing only makes them slower
-            if (known and known.refusal) or left < 0:
-                return self.fn(*args, **kwargs)
-            recording = Recording(tensors)
-            result: R = recording.record(self.fn, args, kwargs)
-            self.traced += 1
-            if known and not recording.refusal:  # the second call
-                recording.plan(known)
             many = "too many calls have new shapes, numbers, arrays or global variables (pass what changes as tensors)"
-            why = recording.refusal or (many if left < 1 else "")
-            if why:
-                name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
-                warnings.warn(f"tl.compile: {name} is called as usual, not replayed: {why}", stacklevel=2)
-            self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
-            return result
+            if not (known and known.refusal) and left >= 0:
+                recording = Recording(tensors)
+                result: R = recording.record(self.fn, args, kwargs)
+                self.traced += 1
+                if known and not recording.refusal:  # the second call
+                    recording.plan(known)
+                if why := recording.refusal or (many if left < 1 else ""):
+                    name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
+                    warnings.warn(f"tl.compile: {name} is called as usual, not replayed: {why}", stacklevel=2)
+                self.guards = [Guard(key, recording), *(other for other in self.guards if other is not found)][:_MOST]
+                return result
+        return self.fn(*args, **kwargs)
 
     def report(self) -> str:
         """The newest program as a table: a line for each op and each change of state, in order.
@@ -157,9 +158,11 @@ class Compiled(Generic[P, R]):
             ArgumentError: no call has been replayed yet.
         """
         recordings = [guard.recording for guard in self.guards]
-        for recording in recordings:
-            if recording.latest is not None:
-                return recording.report()
+        # The trial run changes the state, and sets it back.
+        with self._locks.setdefault(os.getpid(), threading.RLock()):
+            for recording in recordings:
+                if recording.latest is not None:
+                    return recording.report()
         usual = "the third call with the same shapes, numbers and arrays is the first replay"
         raise ArgumentError(f"report: there is no program: {next((r.refusal for r in recordings if r.refusal), usual)}")
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from copy import copy
 from functools import partial
+from threading import RLock
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
@@ -133,43 +134,44 @@ class Recording(Trace):
         made: Any = dict(zip(self.given, (*inputs, *(x._grad for x, v in self.before.items() if v)), strict=False))
         program.load([x._data for x in made.values()])
         program.run(last=self.split)
-        result = partial(self._result, lease, made)
+        result = partial(self._result, (lease, program, RLock()), made)
         for leaf, gradient in self.after.items():
             leaf._grad = result(gradient)
         return mapped(self.tree, result)
 
-    def _result(self, lease: Iterator[Program], made: dict[Value, Tensor], leaf: Any) -> Any:
+    def _result(self, held: tuple[Iterator[Program], Program, Any], made: dict[Value, Tensor], leaf: Any) -> Any:
         """The tensor of a Value after a replay: one of those made so far, or a new one. Any other object itself."""
         if not isinstance(leaf, Value):
             return leaf
         if leaf.tensor is None and leaf not in made:
             op, args = self._views.get(leaf, (None, None))
-            result = partial(self._result, lease, made)
-            found = viewed(op, mapped(args, result)) if op else Tensor._wrap(np.array(self.latest.array(leaf)))
-            node = self._node(lease, made) if leaf is self.live else None
+            result = partial(self._result, held, made)
+            found = viewed(op, mapped(args, result)) if op else Tensor._wrap(np.array(held[1].array(leaf)))
+            node = self._node(held, made) if leaf is self.live else None
             made[leaf] = Tensor._wrap(found._data, node, found._version) if node else found
         return made.get(leaf, leaf.tensor)
 
-    def _node(self, lease: Iterator[Program], made: dict[Value, Tensor]) -> Node:
+    def _node(self, held: tuple[Iterator[Program], Program, Any], made: dict[Value, Tensor]) -> Node:
         """The node of the live result. It saves the lease, and the versions of what :meth:`pull` reads from outside."""
         leaves = [made[self.inputs[place]] if isinstance(place, int) else place for place in self.gradients]
         read = {value.whole.tensor for value in self.used} - {None}  # tensors from outside
-        saved = [(lease, self.latest), *((tensor, tensor._version[0]) for tensor in read)]
+        saved = [held, *((tensor, tensor._version[0]) for tensor in read)]
         return Node(self, [x._node or x for x in leaves], self.seed[0].shape, self.seed[0].dtype, saved)
 
     def pull(self, node: Node, seed: Any, needed: set[Vertex] | None, add: Callable[[Vertex, Any], object]) -> None:
         """Run the backward pass, as :meth:`Plan.pull` does; ``seed`` is the gradient of the result."""
         if isinstance(seed, Tensor):
             raise GradientError("a compiled function has no second derivatives outside of it; take first ones inside")
-        (_, program), *read = node.saved or [(None, None)]  # it is not None: pullback has checked that
+        (_, program, lock), *read = node.saved or [(None,) * 3]  # it is not None: pullback has checked that
         for tensor, version in read:
             if tensor._version[0] != version:
                 raise changed("a tensor that a compiled function uses", tensor.shape, tensor._version)
-        np.copyto(program.array(self.seed[0]), seed)
-        program.run(first=self.split)
-        for parent, value in zip(node.parents, self.gradients.values(), strict=True):
-            if needed is None or parent in needed:
-                add(parent, np.array(program.array(value)))
+        with lock:  # another thread may differentiate the same graph
+            np.copyto(program.array(self.seed[0]), seed)
+            program.run(first=self.split)
+            for parent, value in zip(node.parents, self.gradients.values(), strict=True):
+                if needed is None or parent in needed:
+                    add(parent, np.array(program.array(value)))
 
     def compare(self, inputs: list[Tensor], fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """``check=True``: replay, and call the function from the same state; return its result if nothing differs.

@@ -320,7 +320,7 @@ def test_a_function_whose_shapes_never_repeat_is_no_longer_traced():
     function = tl.compile(lambda x: x + 1)
     for n in range(1, 33):
         function(tl.zeros(n))
-    with pytest.warns(UserWarning, match="not replayed: too many calls have new shapes, numbers, arrays or"):
+    with pytest.warns(UserWarning, match="not replayed: too many calls find new shapes, numbers, arrays, lists or"):
         function(tl.zeros(33))
     for n in range(34, 60):
         assert function(tl.zeros(n)).tolist() == [1] * n

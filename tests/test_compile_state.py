@@ -160,3 +160,53 @@ def test_a_schedule_inside_of_the_function_is_not_forgotten(make):
                 function(tl.rand(3, generator=k))
                 rates.append((optimizer.param_groups[0]["lr"], *weight.tolist()))
     assert rates[:9] == rates[9:]
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls, self.seen = 0, []
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen.append(self.calls)
+        return x * 2
+
+
+def test_a_function_that_changes_a_module_by_python_is_refused():
+    model, x = Counting(), tl.ones(2)
+    compiled = tl.compile(lambda x: model(x))
+    compiled(x)
+    with pytest.warns(UserWarning, match="the function itself changes attributes of modules"):
+        compiled(x)
+    for _ in range(40):
+        compiled(x)
+    assert (model.calls, model.seen[-1], compiled.traced) == (42, 42, 2)
+
+
+def test_a_function_that_changes_a_learning_rate_by_python_is_refused():
+    weight = tl.ones(2, requires_grad=True)
+    optimizer = optim.SGD([weight], lr=1.0)
+
+    def step(x):
+        optimizer.zero_grad()
+        (weight * x).sum().backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.5
+
+    compiled = tl.compile(step)
+    compiled(tl.ones(2))
+    with pytest.warns(UserWarning, match="options of optimisers"):
+        compiled(tl.ones(2))
+    for _ in range(4):
+        compiled(tl.ones(2))
+    assert optimizer.param_groups[0]["lr"] == 0.5**6
+    assert weight.tolist() == [1.0 - sum(0.5**k for k in range(6))] * 2
+
+
+def test_a_gradient_through_the_graph_of_an_argument_is_refused():
+    weight = tl.tensor([2.0], requires_grad=True)
+    compiled = tl.compile(lambda x: tl.grad(x.sum(), weight)[0])
+    with pytest.warns(UserWarning, match="a backward pass goes through the graph of an argument"):
+        found = [compiled(weight * weight if k < 3 else weight * weight * weight).item() for k in range(5)]
+    assert found == [4.0, 4.0, 4.0, 12.0, 12.0]

@@ -82,6 +82,11 @@ class Guard:
         groups = [group["params"] for optimizer in self._optimizers for group in optimizer.param_groups]
         return flattened([(some, None) for some in (*groups, *self._containers)])  # None ends a list
 
+    def state(self) -> list[Any]:
+        """State outside of the function that only the caller may change, or an op."""
+        options = [optimizer.param_groups for optimizer in self._optimizers]
+        return parts_of([*self._now_attributes(), *self._now_lists(), *options])
+
     def holds(self, key: list[Any]) -> bool:
         """Return True if all is as it was in the recorded call."""
         if not agree(key, self.key):
@@ -104,6 +109,7 @@ class Compiled(Generic[P, R]):
         self.check = check
         self.guards: list[Guard] = []  # each with its recording, newest first
         self.traced = self.replayed = 0
+        self.steady = True  # the function does not change by Python what it may read
         self._locks: dict[int, Any] = {}  # by process: the thread that holds its lock is not in a forked child
         self._cells = getattr(unwrap(fn), "__closure__", None) or ()  # of what no_grad() decorates, too
         self._globals, self._names = getattr(unwrap(fn), "__globals__", {}), [*_global_names(unwrap(fn))]
@@ -133,11 +139,14 @@ class Compiled(Generic[P, R]):
                 answer: R = known.compare(tensors, self.fn, args, kwargs) if self.check else known.replay(tensors)
                 return answer
             left = self.replayed + 2 * _MOST - self.traced  # if most calls are new ones, tracing only makes them slower
-            many = "too many calls have new shapes, numbers, arrays or global variables (pass what changes as tensors)"
-            if not (known and known.refusal) and left >= 0:
-                recording = Recording(tensors)
+            many = "too many calls find new shapes, numbers, arrays, lists or variables (pass what changes as tensors)"
+            if self.steady and not (known and known.refusal) and left >= 0:
+                recording, before = Recording(tensors), found and found.state()
                 result: R = recording.record(self.fn, args, kwargs)
                 self.traced += 1
+                if found and before and not agree(before, found.state()):
+                    self.steady = False
+                    recording.refuse("the function itself changes attributes of modules or options of optimisers")
                 if known and not recording.refusal:  # the second call
                     recording.plan(known)
                 if why := recording.refusal or (many if left < 1 else ""):
@@ -198,9 +207,10 @@ def compile(fn: Function | None = None, *, check: bool = False) -> Any:
     indices, a file, the time. A replay does not run your Python: it appends to no list and prints nothing.
 
     A function that reads values cannot be replayed, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``; nor one
-    that draws random numbers by NumPy itself, has hooks, returns a leaf that it made, or changes a tensor in whose
-    memory an argument lies. It is called as usual, and a warning names the line. Numbers and arrays that change from
-    call to call are best passed as tensors: each new one is recorded anew.
+    that draws random numbers by NumPy itself, has hooks, returns a leaf that it made, changes a tensor in whose memory
+    an argument lies, differentiates through the graph of an argument, or sets attributes of modules or options of
+    optimisers. It is called as usual, and a warning names the line. Numbers and arrays that change from call to call
+    are best passed as tensors: each new one is recorded anew.
 
     A returned tensor has a graph, as usual, but no second derivatives: take first derivatives inside of the function
     for these. ``detect_anomaly`` and ``tl.onnx.export`` call the function itself.

@@ -53,9 +53,12 @@ class Recording(Trace):
         self.seed: list[Value] = []  # the gradient of the live tensor, if there is one
         # The results of the second part, by the position of an argument, or by the leaf from outside.
         self.gradients: dict[Any, Value] = {}
+        graphs = [x._node for x in self.arguments if x._node and x._node.saved is not None]
         with tracing(self):
             since = now()  # nodes of the call are newer
             result = fn(*args, **kwargs)
+            if any(node.saved is None for node in graphs):
+                self.refuse("a backward pass goes through the graph of an argument")
             self.split = len(self.steps)  # where the second part begins
             self._trace_backward([result, [leaf._grad for leaf in self.touched]], since)
             returned = partial(self._returned, dict(zip(self.inputs, self.arguments, strict=True)))

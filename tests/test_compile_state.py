@@ -210,3 +210,16 @@ def test_a_gradient_through_the_graph_of_an_argument_is_refused():
     with pytest.warns(UserWarning, match="a backward pass goes through the graph of an argument"):
         found = [compiled(weight * weight if k < 3 else weight * weight * weight).item() for k in range(5)]
     assert found == [4.0, 4.0, 4.0, 12.0, 12.0]
+
+
+def test_a_program_is_made_for_the_number_of_threads():
+    before, x = tl.get_num_threads(), tl.ones(2)
+    compiled = tl.compile(lambda x: x * 2)
+    try:
+        for threads in (1, 2):
+            tl.set_num_threads(threads)
+            for _ in range(3):
+                compiled(x)
+            assert compiled.guards[0].recording.latest.threads == threads
+    finally:
+        tl.set_num_threads(before)

@@ -2,8 +2,8 @@
 
 A recording is right for calls from the same state. Of this state, a guard has lists of parts:
 
-- the key of the call: the grad mode, what the function finds in its closure and in global variables, and its arguments,
-  of tensors only the shape, strides, dtype and ``requires_grad``;
+- the key of the call: the grad mode, the number of threads, what the function finds in its closure and in global
+  variables, and its arguments, of tensors only the shape, strides, dtype and ``requires_grad``;
 - attributes of modules; parameters of optimisers, contents of lists in modules, and flags of tensors from outside.
 
 Each call makes such lists anew, and compares them part by part: plain values by value, others by identity. So a guard
@@ -29,6 +29,7 @@ from ..core.signature import checked
 from ..core.tensor import Tensor
 from ..core.values import flattened
 from ..errors import ArgumentError
+from ..kernels.threads import get_num_threads
 from ..nn import Module, Parameter  # not from ..nn.module: another thread may be importing nn
 from .recording import Recording
 from .trace import agree
@@ -127,8 +128,9 @@ class Compiled(Generic[P, R]):
         with self._locks.setdefault(os.getpid(), threading.RLock()):
             tensors: list[Tensor] = []
             cells = [cell.cell_contents for cell in self._cells if cell != _EMPTY]
+            modes = [is_grad_enabled(), get_num_threads()]
             outside = parts_of([*cells, *map(self._globals.get, self._names)])
-            key = [is_grad_enabled(), *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
+            key = [*modes, *outside, len(args), *parts_of((*args, *kwargs.items()), tensors)]
             # Which of the tensors are the same, or share memory and therefore a version counter: a trace cannot tell.
             same = [id(part) for x in (*outside, *tensors) if isinstance(x, Tensor) for part in (x._data, x._version)]
             key += map(same.index, same)
@@ -206,11 +208,15 @@ def compile(fn: Function | None = None, *, check: bool = False) -> Any:
     dicts. Other state of Python is frozen after the second call: attributes of your own objects, arrays used as
     indices, a file, the time. A replay does not run your Python: it appends to no list and prints nothing.
 
-    A function that reads values cannot be replayed, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``; nor one
-    that draws random numbers by NumPy itself, has hooks, returns a leaf that it made, changes a tensor in whose memory
-    an argument lies, differentiates through the graph of an argument, or sets attributes of modules or options of
-    optimisers. It is called as usual, and a warning names the line. Numbers and arrays that change from call to call
-    are best passed as tensors: each new one is recorded anew.
+    A function is called as usual, and a warning names the line, if it
+
+    - reads values, by ``if loss > 1``, ``loss.item()`` or ``print(loss)``;
+    - draws random numbers by NumPy itself, or has hooks;
+    - steps a schedule, or sets attributes of modules or options of optimisers;
+    - differentiates through the graph of an argument, changes a tensor in whose memory an argument lies, or returns a
+      leaf that it made.
+
+    Numbers and arrays that change from call to call are best passed as tensors: each new one is recorded anew.
 
     A returned tensor has a graph, as usual, but no second derivatives: take first derivatives inside of the function
     for these. ``detect_anomaly`` and ``tl.onnx.export`` call the function itself.

@@ -147,11 +147,13 @@ class Recording(Trace):
         if not isinstance(leaf, Value):
             return leaf
         if leaf.tensor is None and leaf not in made:
-            op, args = self._views.get(leaf, (None, None))
-            result = partial(self._result, held, made)
-            found = viewed(op, mapped(args, result)) if op else Tensor._wrap(np.array(held[1].array(leaf)))
-            node = self._node(held, made) if leaf is self.live else None
-            made[leaf] = Tensor._wrap(found._data, node, found._version) if node else found
+            if leaf in self._views:
+                op, args = self._views[leaf]
+                made[leaf] = viewed(op, mapped(args, partial(self._result, held, made)))
+            else:
+                made[leaf] = Tensor._wrap(np.array(held[1].array(leaf)))
+            if leaf is self.live:
+                made[leaf] = Tensor._wrap(made[leaf]._data, self._node(held, made), made[leaf]._version)
         return made.get(leaf, leaf.tensor)
 
     def _node(self, held: tuple[Iterator[Program], Program, Any], made: dict[Value, Tensor]) -> Node:

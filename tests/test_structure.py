@@ -171,8 +171,8 @@ def test_no_file_is_longer_than_500_lines():
 def test_the_core_the_afternoon_path_and_the_package_keep_their_budgets():
     lines = size.sizes(PACKAGE)
     replay = sum(n for module, n in lines.items() if module.startswith("replay/"))
-    assert replay <= 609
-    assert sum(lines.values()) - replay <= 11_441
+    assert replay <= 608
+    assert sum(lines.values()) - replay <= 11_442
     assert sum(lines[module] for module in size.CORE) <= 330
     assert sum(lines[module] for module in size.AFTERNOON) <= 1700
 

@@ -15,7 +15,7 @@ from tinygrad_lenet import nn, optim
 from tinygrad_lenet.core.graph import pullback
 from tinygrad_lenet.core.interface import Draw
 from tinygrad_lenet.core.modes import tracing
-from tinygrad_lenet.core.python_object import root_of, to_array
+from tinygrad_lenet.core.python_object import root_of
 from tinygrad_lenet.kernels.memory import storage
 
 READING = ["__array__", "__bool__", "__dlpack__", "__float__", "__index__", "__int__", "item", "numpy", "tolist"]
@@ -69,8 +69,8 @@ class Program:
         self.known.add(id(out._data))
         self.owners.add(id(storage(out._data)))
 
-    def copied(self, array, dtype=None):
-        return np.array(to_array(array, dtype))
+    def copied(self, array, copy):
+        """See ``recording``: arrays of the user are no ops' results."""
 
     def refuse(self, why):
         """See ``recording``: only what an op has made must not be read."""

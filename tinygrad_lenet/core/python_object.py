@@ -61,12 +61,13 @@ def _unwrap(value: Any) -> Any:
 
 def copied(value: Any, dtype: DTypeLike | None) -> NDArray[Any]:
     """A copy of the user's data as an array that a Tensor can hold."""
-    if (trace := tracer()) is not None and isinstance(value, np.ndarray):
-        return trace.copied(value, dtype)  # type: ignore[no-any-return]  # an array
     try:
-        return np.array(to_array(value, dtype))
+        found = np.array(to_array(value, dtype))
     except MemoryError as error:
         raise translated(error, "tensor", f"data is {brief(value)}") from None
+    if (trace := tracer()) is not None and isinstance(value, np.ndarray):
+        trace.copied(value, found)
+    return found
 
 
 class Size(int):

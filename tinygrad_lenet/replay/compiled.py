@@ -143,7 +143,8 @@ class Compiled(Generic[P, R]):
             left = self.replayed + 2 * _MOST - self.traced  # if most calls are new ones, tracing only makes them slower
             many = "too many calls find new shapes, numbers, arrays, lists or variables (pass what changes as tensors)"
             if self.steady and not (known and known.refusal) and left >= 0:
-                recording, before = Recording(tensors), found and found.state()
+                recording = Recording(tensors)
+                before = found and found.state()
                 result: R = recording.record(self.fn, args, kwargs)
                 self.traced += 1
                 if found and before and not agree(before, found.state()):

@@ -25,7 +25,7 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.lib.stride_tricks import as_strided
 
 from ..core.modes import user_line
-from ..core.tensor import Tensor, to_array
+from ..core.tensor import Tensor
 from ..core.values import flattened, mapped
 from ..ops.elementwise import cast
 
@@ -124,11 +124,9 @@ class Trace:
         given = mapped(args, self.value)
         self.steps.append(Step(op, given, self.new("result", out._data, None, values_in(given))))
 
-    def copied(self, array: Any, dtype: Any = None) -> Any:
-        """Copy an array of the user, as a step: a replay copies what it holds then."""
-        found = np.array(to_array(array, dtype))
-        self.steps.append(Step(cast.op, (self.value(array), found.dtype), self.new("result", found)))
-        return found
+    def copied(self, array: Any, copy: Any) -> None:
+        """An array of the user has been copied, perhaps to another dtype. A replay copies what it holds then."""
+        self.steps.append(Step(cast.op, (self.value(array), copy.dtype), self.new("result", copy)))
 
     def effect(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         """An effect has happened. It keeps its Tensors: it changes these, and not copies in the memory of a program."""

@@ -190,7 +190,7 @@ def test_only_what_a_dead_writer_left_is_removed(tmp_path):
 
 @posix
 def test_a_writer_that_is_late_removes_no_file_but_the_leftover_it_has_opened(tmp_path, monkeypatch):
-    """Two writers take the new file of a third for a leftover. One removes it; the other has it open, and acts later."""
+    """Two writers take the new file of a third for a leftover. One removes it; one has it open and acts later."""
     lock, late = files._lock, []
 
     def slow(file, wait=True):
